@@ -1,0 +1,1 @@
+"""Archive: embed collections of imagery and answer queries on them."""

@@ -1,0 +1,59 @@
+"""The `swath` command. Verbs are loaded when they are used; `swath --help` imports nothing heavy."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import typer
+
+from swath.errors import SwathError
+
+# One file a verb, in the order in which a newcomer meets them. Each file holds either a function `command`
+# or, for a verb with sub-verbs, a `typer.Typer` called `app`; at its top it imports nothing but typer and
+# the standard library, so that all of them together cost milliseconds.
+VERBS = ("demo", "inspect", "pretrain", "evaluate", "embed", "search", "import-weights", "doctor")
+
+
+def build_app() -> typer.Typer:
+    """The whole command line as one Typer application."""
+    app = typer.Typer(
+        name="swath",
+        help="Representations of Earth-observation imagery that know their scale and their sensor.",
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for verb in VERBS:
+        module = import_module(f"swath.cli.{verb.replace('-', '_')}")
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=verb)
+        else:
+            app.command(name=verb)(module.command)
+    return app
+
+
+def _root(
+    version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
+) -> None:
+    if version:
+        from swath import __version__
+
+        typer.echo(f"swath {__version__}")
+        raise typer.Exit()
+
+
+def run() -> None:
+    """Entry point of the console script: user errors are one clear message and exit status 2."""
+    try:
+        build_app()()
+    except SwathError as error:
+        typer.secho("error: ", fg=typer.colors.RED, bold=True, err=True, nl=False)
+        typer.echo(str(error), err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,74 @@
+"""What every encoder promises, and the registry that finds one by name.
+
+An encoder is an ``nn.Module`` called as ``encoder(image, gsd, sensor)``. It takes any number of bands that
+it was built for, any (also non-square) size that is a multiple of its coarsest stride, and one GSD a sample.
+``check_encoder`` (in `swath.encoders.check`) runs the promise against any implementation, ours or yours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from swath.registry import Registry
+
+
+@dataclass(slots=True)
+class Features:
+    """What an encoder makes of a batch of B images of H x W pixels.
+
+    Attributes:
+        pooled: [B, D] one embedding an image, by the encoder's own pooling.
+        maps: Dense maps, finest first; `maps[i]` is [B, channels[i], H / strides[i], W / strides[i]].
+        tokens: [B, N, D] patch tokens in row-major order, without class token; None for CNNs.
+        cls: [B, D] class token after the final norm; None where the encoder has none.
+    """
+
+    pooled: Tensor
+    maps: list[Tensor]
+    tokens: Tensor | None = None
+    cls: Tensor | None = None
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """The protocol. D is `embed_dim`; `strides` and `channels` describe `Features.maps`, finest first."""
+
+    embed_dim: int
+    strides: tuple[int, ...]
+    channels: tuple[int, ...]
+
+    def __call__(self, image: Tensor, gsd: Tensor, sensor: str | None = None) -> Features:
+        """Encode.
+
+        Args:
+            image: [B, C, H, W] normalised float.
+            gsd: [B] float32, metres per pixel divided by the model's reference GSD (so 1 at the reference).
+            sensor: Which sensor the images are from; may be None for an encoder of a single sensor.
+        """
+        ...
+
+
+encoders: Registry[Callable[..., nn.Module]] = Registry("encoder", "swath.encoders")
+register_encoder = encoders.register
+
+
+def create_model(name: str, **options: Any) -> nn.Module:
+    """Build the encoder called `name`, freshly initialised.
+
+    Args:
+        name: One of `list_models()`.
+        **options: Keyword arguments of its constructor, such as ``bands=4`` or
+            ``bands={"sentinel1_grd": 2, "sentinel2_l2a": 12}``.
+    """
+    return encoders.get(name)(**options)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of all encoders that match a shell pattern such as ``"vit_*"``."""
+    from fnmatch import fnmatch
+
+    return [name for name in encoders.names() if fnmatch(name, pattern)]

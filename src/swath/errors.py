@@ -1,0 +1,44 @@
+"""What Swath raises when the *user* can do something about it.
+
+Every message says what is wrong, where (file, key or row), and how to put it right. The command line prints
+the message without a traceback and exits with status 2; anything else that escapes is a bug and keeps its
+traceback.
+"""
+
+from __future__ import annotations
+
+
+class SwathError(Exception):
+    """Base of all user-facing errors."""
+
+
+class ImageryError(SwathError):
+    """A file or folder of imagery cannot be used; the message names it."""
+
+
+class ContractError(SwathError):
+    """Imagery or a request does not fit the model's contract (sensor, bands, unit, GSD)."""
+
+
+class RecipeError(SwathError):
+    """A recipe has an unknown, missing or invalid key."""
+
+
+class CheckpointError(SwathError):
+    """A checkpoint or model directory is incomplete, damaged or from another format version."""
+
+
+class TrainingError(SwathError):
+    """Training cannot go on (non-finite loss, disk full); what was saved is named."""
+
+
+class ArchiveError(SwathError):
+    """An archive is damaged, or was embedded with another model."""
+
+
+def suggest(word: str, known: list[str]) -> str:
+    """`" Did you mean 'x'?"` for the nearest of `known`, or the sorted list of all when none is near."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, known, n=1, cutoff=0.6)
+    return f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(sorted(known))}."

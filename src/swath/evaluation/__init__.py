@@ -1,0 +1,1 @@
+"""Evaluation: scores with their protocol, intervals and baselines beside them."""

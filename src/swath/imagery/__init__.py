@@ -1,0 +1,1 @@
+"""Imagery: find files, read them safely, know their sensor and scale, cut chips, keep GSD true."""

@@ -1,0 +1,1 @@
+"""Models: directories of weights with the contract that travels with them."""

@@ -1,0 +1,1 @@
+"""Objectives: one pretraining method a file, beside the parts that they share."""

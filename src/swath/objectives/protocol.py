@@ -1,0 +1,86 @@
+"""What every pretraining objective promises, and the registry that finds one by name.
+
+An objective owns the encoder that it trains and whatever else it trains beside it (decoders, projectors,
+a teacher). The engine drives it in three calls::
+
+    views  = objective.views(batch)      # augmentation, on the batch's device, random numbers from batch["key"]
+    losses = objective(views)            # named losses; losses["total"] is what is minimised
+    ...optimiser step...
+    objective.after_step(step, total_steps)   # momentum teachers and the like; most do nothing
+
+All randomness comes from `swath.keyed_random` by the samples' keys, or is handed in by tests (parity).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from swath.imagery.chip import Batch
+from swath.registry import Registry
+
+Losses = dict[str, Tensor]
+
+
+class ObjectiveConfig(BaseModel):
+    """Base of an objective's typed options; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """The protocol; implementations are ``nn.Module`` and set these attributes."""
+
+    encoder: nn.Module
+
+    def views(self, batch: Batch) -> Mapping[str, Any]:
+        """Normalised batch -> the views the objective trains on (crops, targets), each with its own GSD."""
+        ...
+
+    def __call__(self, views: Mapping[str, Any]) -> Losses:
+        """Views -> scalar losses by name; `total` is minimised. A mean over samples, so ranks can average."""
+        ...
+
+    def after_step(self, step: int, total_steps: int) -> None:
+        """Called once after each optimiser step."""
+        ...
+
+    def pictures(self, views: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Named [B, C, h, w] tensors worth looking at (input, masked, reconstruction, target); may be empty."""
+        ...
+
+
+class ObjectiveEntry:
+    """A registered objective: its typed options and how to build it around an encoder.
+
+    Attributes:
+        config: The pydantic class of its options.
+        build: ``build(encoder, config) -> nn.Module`` fulfilling `Objective`.
+    """
+
+    def __init__(
+        self, config: type[ObjectiveConfig], build: Callable[[nn.Module, Any], nn.Module], summary: str
+    ) -> None:
+        self.config = config
+        self.build = build
+        self.summary = summary
+
+
+objectives: Registry[ObjectiveEntry] = Registry("objective", "swath.objectives")
+
+
+def register_objective(
+    name: str, config: type[ObjectiveConfig]
+) -> Callable[[type[nn.Module]], type[nn.Module]]:
+    """Class decorator: register ``Class(encoder, config)`` as the objective `name`."""
+
+    def decorate(cls: type[nn.Module]) -> type[nn.Module]:
+        summary = (cls.__doc__ or "").strip().split("\n")[0]
+        objectives.register(name)(ObjectiveEntry(config, cls, summary))
+        return cls
+
+    return decorate
