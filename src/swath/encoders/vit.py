@@ -1,0 +1,245 @@
+"""Vision Transformer with GSD-aware positions: any bands, any size, one GSD a sample.
+
+Parameter names are timm's (`patch_embed.proj`, `blocks.0.attn.qkv`, ...), so weights of the field load. It
+differs from timm in what it does *not* have: no stored position table (positions are a function of grid and
+GSD), no fixed image size, no dropout, no state outside its parameters.
+
+Shape letters: B samples, C bands, N = (H / p)(W / p) patches of side p, K kept patches, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from swath.encoders.positions import gsd_positions
+from swath.encoders.protocol import Features, register_encoder
+from swath.errors import ContractError, suggest
+
+EPS = 1e-6  # of every LayerNorm; MAE's and its descendants' value (torch's default is 1e-5)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, fused (`scaled_dot_product_attention`)."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"width {dim} cannot be divided among {heads} heads")
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        batch, length, dim = x.shape
+        q, k, v = self.qkv(x).view(batch, length, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
+        x = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(x.transpose(1, 2).reshape(batch, length, dim))  # type: ignore[no-any-return]
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an exact GELU between."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        return self.fc2(F.gelu(self.fc1(x)))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float = 4.0) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=EPS)
+        self.attn = Attention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim, eps=EPS)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
+
+
+class PatchEmbed(nn.Module):
+    """Patches of p x p pixels, as a linear map of their pixels; stored as the convolution that it equals."""
+
+    def __init__(self, bands: int, patch_size: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(bands, dim, patch_size, stride=patch_size)
+
+    def forward(self, image: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Image [B, C, H, W] -> tokens [B, N, D]; with `keep` [B, K] only those, in that order."""
+        if keep is None:
+            return self.proj(image).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+        # A masked objective throws three patches in four away: cut them out before the multiplication.
+        patches = patchify(image, self.proj.kernel_size[0])
+        patches = patches.gather(1, keep.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+
+
+def patchify(image: Tensor, patch_size: int) -> Tensor:
+    """Image [B, C, H, W] -> patches [B, N, C * p * p], row-major, channels first within a patch."""
+    batch, bands, height, width = image.shape
+    p = patch_size
+    image = image.reshape(batch, bands, height // p, p, width // p, p)
+    return image.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, bands * p * p)
+
+
+class ViT(nn.Module):
+    """Vision Transformer (Dosovitskiy et al. 2021) with the GSD position encoding of Scale-MAE.
+
+    Args:
+        bands: Number of bands of the one sensor, or a mapping sensor name -> number of bands; then every
+            sensor has its own patch embedding and shares all else.
+        patch_size: Side of a patch in pixels.
+        embed_dim: Width D, a multiple of 4 and of `heads`.
+        depth: Number of blocks.
+        heads: Attention heads.
+        mlp_ratio: Hidden width of the MLPs over D.
+        pooling: What `Features.pooled` is: "mean" of the patch tokens or the "cls" token, both after the
+            final norm. Mean by default: Scale-MAE never trains what its class token puts out.
+
+    Raises:
+        ContractError: (when called) a sensor it was not built for, a wrong number of bands, a size that is
+            not a multiple of the patch.
+    """
+
+    def __init__(
+        self,
+        bands: int | Mapping[str, int] = 3,
+        *,
+        patch_size: int = 16,
+        embed_dim: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        mlp_ratio: float = 4.0,
+        pooling: Literal["mean", "cls"] = "mean",
+    ) -> None:
+        super().__init__()
+        if pooling not in ("mean", "cls"):
+            raise ValueError(f"pooling is 'mean' or 'cls', not {pooling!r}")
+        if embed_dim % 4:
+            raise ValueError(f"embed_dim must be a multiple of 4 for the position encoding, not {embed_dim}")
+        self.patch_size = patch_size
+        self.embed_dim = embed_dim
+        self.strides: tuple[int, ...] = (patch_size,)
+        self.channels: tuple[int, ...] = (embed_dim,)
+        self.pooling = pooling
+        self.patch_embed: nn.Module
+        if isinstance(bands, Mapping):
+            self.patch_embed = nn.ModuleDict(
+                {name: PatchEmbed(count, patch_size, embed_dim) for name, count in bands.items()}
+            )
+        else:
+            self.patch_embed = PatchEmbed(bands, patch_size, embed_dim)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        self.blocks = nn.ModuleList(Block(embed_dim, heads, mlp_ratio) for _ in range(depth))
+        self.norm = nn.LayerNorm(embed_dim, eps=EPS)
+        init_weights(self)
+        nn.init.normal_(self.cls_token, std=0.02)
+
+    def forward(self, image: Tensor, gsd: Tensor, sensor: str | None = None) -> Features:
+        """Encode images [B, C, H, W] with GSD [B] (relative to the reference); see `Features`."""
+        tokens = self.encode(image, gsd, sensor)
+        cls, patches = tokens[:, 0], tokens[:, 1:]
+        grid_h, grid_w = image.shape[2] // self.patch_size, image.shape[3] // self.patch_size
+        return Features(
+            pooled=patches.mean(dim=1) if self.pooling == "mean" else cls,
+            maps=[patches.transpose(1, 2).unflatten(2, (grid_h, grid_w))],
+            tokens=patches,
+            cls=cls,
+        )
+
+    def encode(
+        self, image: Tensor, gsd: Tensor, sensor: str | None = None, keep: Tensor | None = None
+    ) -> Tensor:
+        """Tokens after the final norm, class token first: [B, 1 + N, D].
+
+        Args:
+            image: [B, C, H, W] normalised.
+            gsd: [B] relative to the reference GSD.
+            sensor: Name of the images' sensor, needed when the encoder has several.
+            keep: [B, K] int64, flat indices of the patches to look at; the result is then [B, 1 + K, D] in
+                that order. What masked objectives call.
+        """
+        x = self.embed_patches(image, gsd, sensor, keep)
+        cls = self.cls_token.expand(x.shape[0], -1, -1)  # its position is zero
+        x = torch.cat([cls, x], dim=1)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)  # type: ignore[no-any-return]
+
+    def embed_patches(
+        self, image: Tensor, gsd: Tensor, sensor: str | None = None, keep: Tensor | None = None
+    ) -> Tensor:
+        """Patch embedding plus position, before the first block: [B, N or K, D]."""
+        embed = self._patch_embed(sensor)
+        p = self.patch_size
+        _, bands, height, width = image.shape
+        if bands != embed.proj.in_channels:
+            named = f" for sensor {sensor!r}" if sensor else ""
+            raise ContractError(
+                f"the encoder takes {embed.proj.in_channels} bands{named}, but the images have {bands}; "
+                "select the sensor's bands in its order"
+            )
+        if height % p or width % p:
+            raise ContractError(
+                f"images of {height} x {width} pixels do not divide into {p} x {p} patches; "
+                f"resize or pad them to {-(-height // p) * p} x {-(-width // p) * p}"
+            )
+        position = gsd_positions(height // p, width // p, self.embed_dim, gsd, cls=False, at=keep)
+        # The sum is taken in float32 even under autocast; then the residual stream has the weights' type.
+        return (embed(image, keep) + position).to(self.cls_token.dtype)
+
+    def _patch_embed(self, sensor: str | None) -> PatchEmbed:
+        embed = self.patch_embed
+        if isinstance(embed, nn.ModuleDict):
+            names = list(embed)
+            if sensor is None and len(names) == 1:
+                sensor = names[0]
+            if sensor is None:
+                raise ContractError(f"this encoder knows the sensors {', '.join(names)}: say which one")
+            if sensor not in embed:
+                raise ContractError(f"this encoder has no sensor {sensor!r}.{suggest(sensor, names)}")
+            embed = embed[sensor]
+        assert isinstance(embed, PatchEmbed)
+        return embed
+
+
+def init_weights(module: nn.Module) -> None:
+    """Initialise linear maps as MAE does: xavier-uniform weights, zero biases; norms to identity.
+
+    A patch embedding counts as linear. Other convolutions keep torch's default.
+    """
+    for child in module.modules():
+        if isinstance(child, nn.Linear):
+            nn.init.xavier_uniform_(child.weight)
+            if child.bias is not None:
+                nn.init.zeros_(child.bias)
+        elif isinstance(child, PatchEmbed):
+            nn.init.xavier_uniform_(child.proj.weight.data.flatten(1))
+
+
+# name: (width, depth, heads, patch sizes). "micro" is ours, for work without a GPU.
+_SIZES: dict[str, tuple[int, int, int, tuple[int, ...]]] = {
+    "micro": (192, 6, 3, (8, 16)),
+    "tiny": (192, 12, 3, (8, 16)),
+    "small": (384, 12, 6, (8, 16)),
+    "base": (768, 12, 12, (8, 16)),
+    "large": (1024, 24, 16, (14, 16)),
+    "huge": (1280, 32, 16, (14,)),
+}
+for _name, (_dim, _depth, _heads, _patches) in _SIZES.items():
+    for _patch in _patches:
+        register_encoder(f"vit_{_name}_patch{_patch}")(
+            partial(ViT, patch_size=_patch, embed_dim=_dim, depth=_depth, heads=_heads)
+        )
