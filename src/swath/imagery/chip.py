@@ -72,3 +72,4 @@ class Batch(TypedDict, total=False):
     label: Tensor  # [B] int64 class index, or [B, K] multi-hot
     key: Tensor  # [B] int64, keys for swath.keyed_random
     index: Tensor  # [B] int64, position in the data set
+    problems: list[tuple[str, str]]  # (path, reason) of files left out of this batch; absent where none

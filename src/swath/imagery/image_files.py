@@ -1,0 +1,389 @@
+"""Data sets whose samples are whole image files: judged by header, read on demand or once into memory.
+
+Legend: N images, B samples, C bands, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from swath.errors import ImageryError, suggest
+from swath.imagery.chip import Batch
+from swath.imagery.pictures import (
+    MAX_PICTURE_PIXELS,
+    is_deep_png,
+    picture_header,
+    read_picture,
+    sniff_format,
+)
+from swath.imagery.samples import Epoch, Problem, Sample, collate, resize
+from swath.imagery.sensors import Sensor, get_sensor, match_bands, to_unit
+from swath.keyed_random import sample_keys, uniform
+
+if TYPE_CHECKING:
+    from swath.imagery.raster import SceneHeader
+
+Fit = Literal["centre_crop", "random_crop", "resize"]
+Cache = Literal["none", "memory"]
+Gsd = float | Literal["relative"] | None
+Array64 = NDArray[np.float64]
+
+GSD_FIX = "say it with `--gsd 0.3` (metres per pixel; `gsd=` in Python), or `--gsd relative` if it is unknown"
+
+
+class _Probe(NamedTuple):
+    """What the header of a usable file says; `unfit` is set where it is sound but not of the sensor."""
+
+    height: int
+    width: int
+    gsd: float | None = None
+    unfit: str | None = None
+
+
+class ImageFiles:
+    """A data set of image files, each one a sample; the base of the layouts below.
+
+    Args:
+        paths: The files.
+        sensor: What they were taken with: a registered name, a YAML path or a `Sensor`.
+        gsd: Metres per pixel: one number for all, one a file, ``"relative"`` (1.0 at native resolution), or
+            None to compute it from each file's georeference.
+        labels: Class index of each file, if known.
+        classes: Names of the classes.
+        size: Output size, one number or (height, width); None keeps the files' own size, which then has to
+            be the same for all.
+        fit: How an image gets to `size`: ``centre_crop``, ``random_crop`` (drawn anew each epoch), or
+            ``resize`` (area average when shrinking, bilinear when enlarging; the GSD follows).
+        cache: ``memory`` decodes everything once, when the data set is made.
+        seed: Seed of the samples' keys.
+        max_pixels: Largest image accepted.
+        workers: Threads that check headers and fill the cache; None for as many as there are CPUs.
+
+    Attributes:
+        sensor, classes, labels, paths: Of the usable files; `labels[i]` and `paths[i]` belong to `self[i]`.
+        problems: (path, reason) of the files left out.
+
+    Raises:
+        ImageryError: No usable image; unknown GSD; band counts or sizes that do not agree.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        *,
+        sensor: str | Path | Sensor,
+        gsd: Gsd | Sequence[float] = None,
+        labels: Sequence[int] | NDArray[np.int64] | None = None,
+        classes: Sequence[str] | None = None,
+        size: int | tuple[int, int] | None = None,
+        fit: Fit = "centre_crop",
+        cache: Cache = "none",
+        seed: int = 0,
+        max_pixels: int = MAX_PICTURE_PIXELS,
+        workers: int | None = None,
+        problems: Iterable[Problem] = (),
+    ) -> None:
+        if fit not in ("centre_crop", "random_crop", "resize"):
+            raise ImageryError(f"fit={fit!r}:{suggest(str(fit), ['centre_crop', 'random_crop', 'resize'])}")
+        if cache not in ("none", "memory"):
+            raise ImageryError(f"cache={cache!r}:{suggest(str(cache), ['none', 'memory'])}")
+        self.sensor = get_sensor(sensor)
+        self.classes = list(classes) if classes is not None else None
+        self.size = (size, size) if isinstance(size, int) else size
+        self.fit = fit
+        self.seed = seed
+        self.problems: list[Problem] = list(problems)
+        self._max_pixels = max_pixels
+        self._epoch = Epoch()
+
+        names = [os.fspath(path) for path in paths]
+        with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+            probes = list(pool.map(self._probe, names, [gsd is None] * len(names)))
+            keep = self._agree(names, probes)
+            self.paths = [names[i] for i in keep]
+            usable = [probe for i in keep if isinstance(probe := probes[i], _Probe)]
+            self.shapes = np.array([(probe.height, probe.width) for probe in usable], dtype=np.int64)
+            self.gsds = self._gsds(gsd, keep, [probe.gsd for probe in usable])
+            self.labels = None if labels is None else np.asarray(labels, dtype=np.int64)[keep]
+            self._images: Tensor | list[Tensor] | None = None
+            self._valid: Tensor | list[Tensor] | None = None
+            self._factors = np.ones(len(keep))  # how much the fitting has coarsened each cached image
+            if cache == "memory":
+                self._fill_cache(pool)
+
+    # ---- what a loader calls
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that random crops and keys belong to."""
+        self._epoch.set(epoch)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Sample `index`; only ``index`` and ``problem`` in it when the file cannot be decoded."""
+        index = range(len(self))[index]  # negative indices, and IndexError
+        key = sample_keys(self.seed, self._epoch.get(), torch.tensor([index]))
+        try:
+            if self._images is not None and self._valid is not None:
+                image, valid, factor = self._images[index], self._valid[index], float(self._factors[index])
+            else:
+                image, valid = self._read(index)
+                image, valid, factor = self._fitted(image, valid)
+        except ImageryError as error:
+            return {"index": index, "problem": (self.paths[index], str(error))}
+        if self.size is not None and self.fit == "random_crop":
+            image, valid = _random_crop(image, valid, self.size, key)
+        sample: Sample = {
+            "image": image,
+            "gsd": float(self.gsds[index]) * factor,
+            "valid": valid,
+            "sensor": self.sensor.name,
+            "index": index,
+            "key": int(key),
+        }
+        if self.labels is not None:
+            sample["label"] = int(self.labels[index])
+        return sample
+
+    def get_batch(self, indices: Sequence[int] | NDArray[np.int64] | Tensor) -> Batch:
+        """The samples at `indices` as one batch: a single gather where the images are cached."""
+        rows = torch.as_tensor(indices, dtype=torch.int64)
+        if not isinstance(self._images, Tensor) or not isinstance(self._valid, Tensor):
+            return collate([self[int(row)] for row in rows])
+        gsd = torch.from_numpy(self.gsds * self._factors)
+        batch: Batch = {
+            "image": self._images[rows],
+            "gsd": gsd[rows].to(torch.float32),
+            "valid": self._valid[rows],
+            "sensor": self.sensor.name,
+            "index": rows,
+            "key": sample_keys(self.seed, self._epoch.get(), rows),
+        }
+        if self.labels is not None:
+            batch["label"] = torch.from_numpy(self.labels)[rows]
+        return batch
+
+    # ---- headers
+
+    def _probe(self, path: str, georeference: bool) -> _Probe | str:
+        """What a file's header says, or why it cannot be used."""
+        try:
+            kind = sniff_format(path)
+            if kind is None:
+                return f"{path}: its content is no JPEG, PNG, WebP or TIFF; remove it or convert it"
+            if kind == "TIFF" or is_deep_png(path):
+                scene = self._scene(path)
+                probe = _Probe(scene.height, scene.width, scene.gsd)
+                descriptions: Sequence[str | None] = _data_bands(scene)
+                dtype = scene.dtype
+            else:
+                header = picture_header(path, max_pixels=self._max_pixels)
+                # A world file may lie beside a picture; only GDAL reads those.
+                gsd = self._scene(path).gsd if georeference else None
+                probe = _Probe(header.height, header.width, gsd)
+                descriptions, dtype = [None] * header.bands, header.dtype
+        except ImageryError as error:
+            return str(error)
+        try:
+            match_bands(self.sensor, descriptions, path)
+            to_unit(np.empty((len(self.sensor.bands), 0, 0), dtype), self.sensor)
+        except ImageryError as error:
+            reason = str(error)
+            return probe._replace(unfit=reason if path in reason else f"{path}: {reason}")
+        return probe
+
+    def _scene(self, path: str) -> SceneHeader:
+        from swath.imagery.raster import read_header  # GDAL is loaded only for files that need it
+
+        scene = read_header(path)
+        if scene.width * scene.height > self._max_pixels:
+            raise ImageryError(
+                f"{path}: {scene.width} x {scene.height} pixels are more than the limit of "
+                f"{self._max_pixels:,} for whole images; use layout='chips', which reads windows"
+            )
+        return scene
+
+    def _agree(self, names: list[str], probes: list[_Probe | str]) -> list[int]:
+        """Indices of the usable files; the others become problems. Raises where files contradict."""
+        keep: list[int] = []
+        unfit: list[tuple[str, str]] = []
+        smallest = self.size if self.size is not None and self.fit != "resize" else (1, 1)
+        for i, probe in enumerate(probes):
+            if isinstance(probe, str):
+                self.problems.append((names[i], probe))
+            elif probe.unfit is not None:
+                unfit.append((names[i], probe.unfit))
+            elif probe.height < smallest[0] or probe.width < smallest[1]:
+                self.problems.append((names[i], self._too_small(names[i], probe)))
+            else:
+                keep.append(i)
+        if unfit:
+            # Not a matter of a broken file: half of a folder left out in silence would be another data set.
+            beside = f", while {names[keep[0]]} fits" if keep else ""
+            raise ImageryError(
+                f"{unfit[0][1]} ({len(unfit)} of {len(names)} files do not fit this sensor{beside}.)"
+            )
+        if not keep:
+            reason = f"; the first of {len(self.problems)} problems: {self.problems[0][1]}"
+            raise ImageryError("no usable image" + (reason if self.problems else " was found"))
+        if self.size is None:
+            first = {
+                (p.height, p.width): names[i] for i in reversed(keep) if isinstance(p := probes[i], _Probe)
+            }
+            if len(first) > 1:
+                (small, a), *_, (large, b) = sorted(first.items())
+                raise ImageryError(
+                    f"images of {len(first)} different sizes, such as {small[1]} x {small[0]} in {a} and "
+                    f"{large[1]} x {large[0]} in {b}: choose one with size=, and fit='centre_crop', "
+                    "'random_crop' or 'resize'"
+                )
+        return keep
+
+    def _too_small(self, name: str, probe: _Probe) -> str:
+        return (
+            f"{name}: {probe.width} x {probe.height} pixels are fewer than the crop of {self.size}; "
+            "choose a smaller size=, or fit='resize'"
+        )
+
+    def _gsds(self, gsd: Gsd | Sequence[float], keep: list[int], found: list[float | None]) -> Array64:
+        """Native GSD [N] of the usable files."""
+        if isinstance(gsd, str):
+            if gsd != "relative":
+                raise ImageryError(f"gsd={gsd!r} is neither a number nor 'relative'; {GSD_FIX}")
+            return np.ones(len(keep))
+        if gsd is None:
+            for path, value in zip(self.paths, found, strict=True):
+                if value is None:
+                    raise ImageryError(f"{path}: has no georeference, so its GSD is unknown; {GSD_FIX}")
+            values = np.array(found, dtype=np.float64)
+        else:
+            given = np.asarray(gsd, dtype=np.float64)
+            values = given[keep] if given.ndim else np.full(len(keep), given)
+        wrong = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
+        if len(wrong):
+            path, value = self.paths[wrong[0]], values[wrong[0]]
+            raise ImageryError(f"{path}: a GSD of {value:g} is not a positive number of metres; {GSD_FIX}")
+        return values
+
+    # ---- pixels
+
+    def _read(self, index: int) -> tuple[Tensor, Tensor]:
+        """Decoded image [C, H, W] in the sensor's unit, and valid [H, W]."""
+        path = self.paths[index]
+        if sniff_format(path) == "TIFF" or is_deep_png(path):
+            from swath.imagery.raster import read_window
+
+            header = self._scene(path)
+            stored, valid = read_window(header, bands=match_bands(self.sensor, _data_bands(header), path))
+        else:
+            stored, valid = read_picture(path, max_pixels=self._max_pixels)
+        if stored.shape != (len(self.sensor.bands), *self.shapes[index]):
+            raise ImageryError(f"{path}: the file has changed since the data set was made")
+        return torch.from_numpy(to_unit(stored, self.sensor)), torch.from_numpy(valid)
+
+    def _fitted(self, image: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, float]:
+        """The part of getting to `size` that is the same in every epoch, and its GSD factor."""
+        if self.size is None or self.fit == "random_crop":
+            return image, valid, 1.0
+        if self.fit == "resize":
+            return resize(image, valid, self.size)
+        height, width = self.size
+        top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
+        return (
+            image[:, top : top + height, left : left + width],
+            valid[top : top + height, left : left + width],
+            1.0,
+        )
+
+    def _fill_cache(self, pool: ThreadPoolExecutor) -> None:
+        """Decode everything; leave out (and report) what turns out to be broken."""
+        ragged = self.size is not None and self.fit == "random_crop"
+        pixels = self.shapes.prod(axis=1)
+        if self.size is not None and not ragged:
+            pixels = np.full(len(self), self.size[0] * self.size[1])
+        item = 1 if is_plain_uint8(self.sensor) else 4
+        _check_memory(int((pixels * (item * len(self.sensor.bands) + 1)).sum()))
+
+        def load(index: int) -> tuple[Tensor, Tensor, float] | ImageryError:
+            try:
+                return self._fitted(*self._read(index))
+            except ImageryError as error:
+                return error
+
+        images: list[Tensor] = []
+        valids: list[Tensor] = []
+        factors: list[float] = []
+        keep: list[int] = []
+        whole: tuple[Tensor, Tensor] | None = None
+        for i, loaded in enumerate(pool.map(load, range(len(self)))):
+            if isinstance(loaded, ImageryError):
+                self.problems.append((self.paths[i], str(loaded)))
+                continue
+            image, valid, factor = loaded
+            if ragged:
+                images.append(image)
+                valids.append(valid)
+            else:  # into one block at once: the images are never in memory twice
+                if whole is None:
+                    whole = (
+                        torch.empty((len(self), *image.shape), dtype=image.dtype),
+                        torch.empty((len(self), *valid.shape), dtype=torch.bool),
+                    )
+                whole[0][len(keep)] = image
+                whole[1][len(keep)] = valid
+            factors.append(factor)
+            keep.append(i)
+        if not keep:
+            raise ImageryError(f"no image could be decoded; the first problem is: {self.problems[-1][1]}")
+        self.paths = [self.paths[i] for i in keep]
+        self.shapes, self.gsds = self.shapes[keep], self.gsds[keep]
+        self.labels = None if self.labels is None else self.labels[keep]
+        self._factors = np.array(factors)
+        if whole is None:
+            self._images, self._valid = images, valids
+        else:
+            self._images, self._valid = whole[0][: len(keep)], whole[1][: len(keep)]
+            if bool(self._valid.all()):  # one True seen from everywhere, instead of a byte a pixel
+                self._valid = torch.ones((), dtype=torch.bool).expand(self._valid.shape)
+
+
+def is_plain_uint8(sensor: Sensor) -> bool:
+    """Whether the sensor's pixels are stored bytes that need no conversion."""
+    return all(band.unit == "uint8" and band.scale == 1.0 and band.offset == 0.0 for band in sensor.bands)
+
+
+def _random_crop(image: Tensor, valid: Tensor, size: tuple[int, int], key: Tensor) -> tuple[Tensor, Tensor]:
+    room = torch.tensor([image.shape[1] - size[0] + 1, image.shape[2] - size[1] + 1])
+    top, left = (uniform(key, "fit/crop", 2)[0] * room).long().tolist()
+    window = (slice(top, top + size[0]), slice(left, left + size[1]))
+    return image[:, *window], valid[window]
+
+
+def _data_bands(scene: SceneHeader) -> Sequence[str | None]:
+    """Descriptions of a scene's bands without alpha, which comes last and is no data."""
+    data: tuple[str, ...] = scene.descriptions[: scene.bands - scene.has_alpha]
+    return data
+
+
+def _check_memory(wanted: int) -> None:
+    """Refuse a cache that would not fit (where the system tells what is free)."""
+    try:
+        meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
+        free = int(meminfo.split("MemAvailable:")[1].split()[0]) * 1024
+    except (OSError, IndexError, ValueError):
+        return
+    if wanted > 0.9 * free:
+        raise ImageryError(
+            f"cache='memory' needs {wanted / 2**30:.1f} GiB, but only {free / 2**30:.1f} GiB are free; use "
+            "cache='none' (with loader workers), or a smaller size="
+        )
