@@ -1,0 +1,546 @@
+"""The archive: one table of chips with their embeddings, places, times and scales, on LanceDB.
+
+Every change is one transaction that appears whole or not at all, and makes a new *version*; readers keep the
+version they opened while a writer writes. Vectors are stored raw (float32, as the model gave them): search
+normalises its own copy, and an export loses nothing.
+
+One archive holds embeddings of one model only, because distances between two models' vectors mean nothing.
+The model's id (name and hash of its weights) and the format's version are in the table's own metadata, so
+they are as transactional as the rows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from swath.errors import ArchiveError
+
+if TYPE_CHECKING:
+    from swath.archive.search import Answers, Filter, Searcher
+
+FORMAT = "swath-archive"
+FORMAT_VERSION = 1
+TABLE = "chips"
+
+_METADATA_KEY = b"swath"  # the one key of ours in the table's metadata
+_IDS_A_STATEMENT = 1000  # ids in one `IN (...)`; the planner's time grows with the list
+
+
+def schema(dimensions: int) -> pa.Schema:
+    """Columns of an archive whose embeddings have `dimensions` numbers.
+
+    ``id`` names the chip (stable over runs, see `swath.archive.embed`); ``embedding`` is the raw vector;
+    ``geometry`` is the footprint as WKB in OGC:CRS84 and ``bbox`` its bounds in degrees, where xmin > xmax
+    says that it crosses the antimeridian (both null without georeference); ``gsd`` is metres per pixel of
+    the pixels that the model saw, or the ratio to the reference in relative mode; ``source`` and ``window``
+    say where the pixels are; ``valid_fraction`` is the share of pixels that are not nodata; ``preprocessing``
+    is JSON of how the window became the model's input; ``fingerprint`` changes when the source file does.
+    """
+    vector = pa.list_(pa.float32(), dimensions)
+    corners = pa.struct([(name, pa.float64()) for name in ("xmin", "ymin", "xmax", "ymax")])
+    window = pa.struct([(name, pa.int32()) for name in ("column", "row", "width", "height")])
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("embedding", vector, nullable=False),
+            pa.field("geometry", pa.binary()),
+            pa.field("bbox", corners),
+            pa.field("datetime", pa.timestamp("us", tz="UTC")),
+            pa.field("sensor", pa.string(), nullable=False),
+            pa.field("gsd", pa.float64(), nullable=False),
+            pa.field("source", pa.string(), nullable=False),
+            pa.field("window", window, nullable=False),
+            pa.field("valid_fraction", pa.float32(), nullable=False),
+            pa.field("label", pa.string()),
+            pa.field("model_id", pa.string(), nullable=False),
+            pa.field("preprocessing", pa.string(), nullable=False),
+            pa.field("fingerprint", pa.string(), nullable=False),
+        ]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One committed state of an archive; `Archive.open(path, version=number)` shows it again."""
+
+    number: int
+    time: datetime
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What an archive holds, in a few numbers."""
+
+    rows: int
+    sensors: Mapping[str, int]  # name -> chips
+    gsd: tuple[float, float] | None  # smallest, largest
+    time: tuple[datetime, datetime] | None  # first, last, of the chips that have a time
+    bounds: tuple[float, float, float, float] | None  # west, south, east, north, of those with a footprint
+    placed: int  # chips that have a footprint
+
+
+class Archive:
+    """An archive of embedded chips. Make one with `Archive.create`, open one with `Archive.open`.
+
+    Any number of processes may read while one writes. Writers on one machine take turns (a lock file that
+    the kernel releases when a process dies).
+
+    Attributes:
+        path: Folder or object-store URL of the archive.
+        model_id: The only model whose embeddings it takes.
+        dimensions: Numbers in an embedding, D.
+    """
+
+    def __init__(self, path: str, table: Any, *, pinned: bool) -> None:
+        self.path = path
+        self._table = table
+        self._pinned = pinned
+        self._searcher: Searcher | None = None
+        described = _described(path, table)
+        self.model_id: str = described["model_id"]
+        self.dimensions: int = described["dimensions"]
+
+    # --- making and opening -----------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], model_id: str, dimensions: int) -> Archive:
+        """Make an empty archive at `path` for embeddings of `model_id` with D = `dimensions`.
+
+        Raises:
+            ArchiveError: There is an archive (whole or damaged) already, or the folder holds other files.
+        """
+        location = _location(path)
+        if _is_local(location):
+            _refuse_to_cover(Path(location))
+        described = {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "model_id": model_id,
+            "dimensions": dimensions,
+        }
+        columns = schema(dimensions).with_metadata({_METADATA_KEY: json.dumps(described).encode()})
+        with _guard(location, "cannot be created"), _writing(location):
+            table = _connect(location).create_table(TABLE, schema=columns)
+        return cls(location, table, pinned=False)
+
+    @classmethod
+    def open(
+        cls, path: str | os.PathLike[str], *, model_id: str | None = None, version: int | None = None
+    ) -> Archive:
+        """Open the archive at `path`.
+
+        Args:
+            path: Its folder or object-store URL.
+            model_id: If given, the archive must have been embedded with this model.
+            version: An older version (see `versions`) to look at; such an archive cannot be written.
+
+        Raises:
+            ArchiveError: None there, damaged, from a newer Swath, of another model, or no such version.
+        """
+        location = _location(path)
+        if _is_local(location):
+            _require_archive(Path(location))
+        with _guard(location, "is damaged and cannot be opened"):
+            table = _connect(location).open_table(TABLE)
+            known = [entry["version"] for entry in table.list_versions()]
+        if version is not None:
+            if version not in known:
+                raise ArchiveError(
+                    f"{location}: has no version {version}; kept are {min(known)} to {max(known)}"
+                )
+            with _guard(location, f"is damaged in version {version}"):
+                table.checkout(version)
+        archive = cls(location, table, pinned=version is not None)
+        if model_id is not None:
+            archive.require_model(model_id)
+        return archive
+
+    @classmethod
+    def open_or_create(cls, path: str | os.PathLike[str], model_id: str, dimensions: int) -> Archive:
+        """The archive at `path`, made if nothing is there; it must be of `model_id` (else ArchiveError)."""
+        if not archive_exists(path):
+            try:
+                return cls.create(path, model_id, dimensions)
+            except ArchiveError:
+                if not archive_exists(path):  # else another process was faster
+                    raise
+        return cls.open(path, model_id=model_id)
+
+    def require_model(self, model_id: str) -> None:
+        """Raise ArchiveError, naming both, unless this archive's embeddings come from `model_id`."""
+        if model_id != self.model_id:
+            raise ArchiveError(
+                f"{self.path}: was embedded with model {self.model_id}, not with {model_id}; distances "
+                "between two models' embeddings mean nothing. Use the first model, or embed with the second "
+                "into an archive of its own (--to another path)"
+            )
+
+    # --- writing ----------------------------------------------------------------------------------------
+
+    def upsert(self, rows: pa.Table) -> int:
+        """Insert rows, replacing those whose id is there already, in one transaction.
+
+        Args:
+            rows: Columns of `schema(D)` in any order.
+
+        Returns:
+            How many rows were new.
+
+        Raises:
+            ArchiveError: Rows of another model, wrong columns, an id twice, or embeddings that are not
+                finite; nothing is written then. Also if the disk is full or the archive is damaged.
+        """
+        self._require_writable()
+        rows = self._checked(rows)
+        if rows.num_rows == 0:
+            return 0
+        with _guard(self.path, "could not be written"), _writing(self.path):
+            merge = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+            return int(merge.execute(rows).num_inserted_rows)
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Delete the rows with these ids; unknown ids are no error. Returns how many rows went."""
+        self._require_writable()
+        with _guard(self.path, "could not be written"), _writing(self.path):
+            before = self._table.count_rows()
+            for start in range(0, len(ids), _IDS_A_STATEMENT):
+                self._table.delete(_id_filter(ids[start : start + _IDS_A_STATEMENT]))
+            return int(before - self._table.count_rows())
+
+    def compact(self, keep: timedelta = timedelta(days=7)) -> None:
+        """Merge the small files that many commits leave; versions older than `keep` are removed."""
+        self._require_writable()
+        with _guard(self.path, "could not be compacted"), _writing(self.path):
+            self._table.optimize(cleanup_older_than=keep)
+
+    def remember_model(self, path: str) -> None:
+        """Note where the model directory was last seen, so that search by image finds it by itself."""
+        if path == self.model_path:
+            return
+        self._require_writable()
+        with _guard(self.path, "could not be written"), _writing(self.path):
+            self._table.update_field_metadata({"path": "embedding", "metadata": {"swath:model_path": path}})
+
+    # --- reading ----------------------------------------------------------------------------------------
+
+    @property
+    def version(self) -> int:
+        """Number of the version that is read now (the newest, unless an older one was opened)."""
+        with _guard(self.path, "is damaged"):
+            return int(self._table.version)
+
+    @property
+    def model_path(self) -> str | None:
+        """Where the model directory was when it last embedded into this archive; it may have moved."""
+        with _guard(self.path, "is damaged"):
+            noted = self._table.schema.field("embedding").metadata or {}
+        value = noted.get(b"swath:model_path")
+        return value.decode() if value else None
+
+    def versions(self) -> list[Version]:
+        """All versions that can still be opened, oldest first."""
+        with _guard(self.path, "is damaged"):
+            entries = self._table.list_versions()
+        return [
+            Version(
+                int(entry["version"]),
+                entry["timestamp"].astimezone(),
+                int(entry["metadata"].get("total_rows", 0)),
+            )
+            for entry in entries
+        ]
+
+    def count(self) -> int:
+        """How many chips."""
+        with _guard(self.path, "is damaged"):
+            return int(self._table.count_rows())
+
+    def __len__(self) -> int:
+        return self.count()
+
+    def rows(self, columns: Sequence[str] | None = None, ids: Sequence[str] | None = None) -> pa.Table:
+        """Rows as an Arrow table.
+
+        Args:
+            columns: Names of columns, all by default.
+            ids: Only the rows with these ids (in no particular order), all by default.
+        """
+        names = list(columns) if columns is not None else schema(self.dimensions).names
+        with _guard(self.path, "is damaged"):
+            if ids is None:
+                return self._table.search().select(names).to_arrow().select(names)
+            parts = [
+                self._table.search()
+                .where(_id_filter(ids[start : start + _IDS_A_STATEMENT]))
+                .select(names)
+                .to_arrow()
+                .select(names)
+                for start in range(0, len(ids), _IDS_A_STATEMENT)
+            ]
+            return pa.concat_tables(parts) if parts else schema(self.dimensions).empty_table().select(names)
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """All rows in pieces of a few thousand, so that a large archive need not fit into memory."""
+        names = list(columns)
+        with _guard(self.path, "is damaged"):
+            for batch in self._table.search().select(names).to_batches(batch_size=8192):
+                yield batch.select(names)
+
+    def at(self, version: int) -> Archive:
+        """This archive as it was at `version`, read-only."""
+        return Archive.open(self.path, version=version)
+
+    def files(self) -> int:
+        """Number of data files; every commit adds one, `compact` merges them."""
+        with _guard(self.path, "is damaged"):
+            return int(self._table.stats()["fragment_stats"]["num_fragments"])
+
+    def summary(self) -> Summary:
+        """Counts, ranges and bounds, from one scan of the small columns."""
+        table = self.rows(["sensor", "gsd", "datetime", "bbox"])
+        counted = table["sensor"].value_counts().to_pylist()
+        sensors = {entry["values"]: entry["counts"] for entry in counted}
+        gsd = pc.min_max(table["gsd"]).as_py()
+        time = pc.min_max(table["datetime"]).as_py()
+        boxes = table["bbox"].drop_null()
+        bounds = None
+        if len(boxes):
+            flat = pa.Table.from_struct_array(boxes)
+            bounds = (
+                pc.min(flat["xmin"]).as_py(),
+                pc.min(flat["ymin"]).as_py(),
+                pc.max(flat["xmax"]).as_py(),
+                pc.max(flat["ymax"]).as_py(),
+            )
+        return Summary(
+            rows=table.num_rows,
+            sensors=dict(sorted(sensors.items(), key=lambda item: -item[1])),
+            gsd=(gsd["min"], gsd["max"]) if gsd["min"] is not None else None,
+            time=(time["min"], time["max"]) if time["min"] is not None else None,
+            bounds=bounds,
+            placed=len(boxes),
+        )
+
+    # --- searching --------------------------------------------------------------------------------------
+
+    def search(self, vector: Any, k: int = 10, *, where: Filter | None = None) -> Answers:
+        """The `k` chips nearest to `vector` [D] by cosine; see `swath.archive.search.Searcher.search`."""
+        return self.searcher().search(vector, k, where=where)
+
+    def searcher(self) -> Searcher:
+        """The searcher over this archive, kept in memory and renewed when the archive has changed."""
+        if self._searcher is None:
+            from swath.archive.search import Searcher
+
+            self._searcher = Searcher(self)
+        return self._searcher
+
+    # --- showing itself ---------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        return f"Archive({self.path!r}, {self.count():,} chips x {self.dimensions}, model {self.model_id})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>"
+            f"{escape(value)}</td></tr>"
+            for name, value in self.describe().items()
+        )
+        return f"<table><caption>Archive {escape(self.path)}</caption>{rows}</table>"
+
+    def describe(self) -> dict[str, str]:
+        """The summary as words, for the terminal and notebooks."""
+        found = self.summary()
+        words = {
+            "chips": f"{found.rows:,}",
+            "model": f"{self.model_id} ({self.dimensions} dimensions)",
+            "sensors": ", ".join(f"{name} ({count:,})" for name, count in found.sensors.items()) or "none",
+        }
+        if found.gsd:
+            words["gsd"] = f"{found.gsd[0]:.4g} to {found.gsd[1]:.4g}"
+        if found.time:
+            words["time"] = f"{found.time[0]:%Y-%m-%d} to {found.time[1]:%Y-%m-%d}"
+        if found.bounds:
+            west, south, east, north = found.bounds
+            words["place"] = f"{west:.4f} to {east:.4f} E, {south:.4f} to {north:.4f} N"
+        if found.placed < found.rows:
+            words["without footprint"] = f"{found.rows - found.placed:,}"
+        words["version"] = str(self.version)
+        return words
+
+    # --- checks -----------------------------------------------------------------------------------------
+
+    def _require_writable(self) -> None:
+        if self._pinned:
+            raise ArchiveError(
+                f"{self.path}: an older version is opened for reading only; open it without one"
+            )
+
+    def _checked(self, rows: pa.Table) -> pa.Table:
+        """`rows` in our schema, or an ArchiveError that says what is wrong with them."""
+        wanted = schema(self.dimensions)
+        missing = sorted(set(wanted.names) - set(rows.column_names))
+        unknown = sorted(set(rows.column_names) - set(wanted.names))
+        if missing or unknown:
+            raise ArchiveError(f"{self.path}: rows lack columns {missing} and have unknown ones {unknown}")
+        others = set(pc.unique(rows["model_id"]).to_pylist()) - {self.model_id}
+        if others:
+            self.require_model(sorted(map(str, others))[0])
+        found = rows.schema.field("embedding").type
+        if not pa.types.is_fixed_size_list(found) or found.list_size != self.dimensions:
+            raise ArchiveError(
+                f"{self.path}: holds embeddings of {self.dimensions} numbers, the rows have {found}"
+            )
+        try:
+            rows = rows.select(wanted.names).cast(wanted)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:
+            raise ArchiveError(f"{self.path}: rows do not fit the archive's columns ({error})") from None
+        for field in wanted:
+            if not field.nullable and rows[field.name].null_count:
+                raise ArchiveError(f"{self.path}: {rows[field.name].null_count} rows have no {field.name}")
+        if len(pc.unique(rows["id"])) != rows.num_rows:
+            raise ArchiveError(f"{self.path}: an id occurs twice in the rows to write")
+        vectors = rows["embedding"].combine_chunks()
+        numbers = pc.list_flatten(vectors)
+        if numbers.null_count or pc.all(pc.is_finite(numbers)).as_py() is False:  # None when empty
+            raise ArchiveError(f"{self.path}: embeddings that are not finite are not stored")
+        return rows
+
+
+def archive_exists(path: str | os.PathLike[str]) -> bool:
+    """Whether an archive, whole or damaged, is at `path`."""
+    location = _location(path)
+    if _is_local(location):
+        return (Path(location) / f"{TABLE}.lance").exists()
+    with _guard(location, "cannot be listed"):
+        return TABLE in _connect(location).list_tables().tables
+
+
+def _location(path: str | os.PathLike[str]) -> str:
+    """A URL as it is, a local path without a trailing slash."""
+    text = os.fspath(path)
+    return text if "://" in text else str(Path(text))
+
+
+def _is_local(location: str) -> bool:
+    return "://" not in location
+
+
+def _connect(location: str) -> Any:
+    """A LanceDB connection whose reads always see the newest version."""
+    import lancedb
+
+    return lancedb.connect(location, read_consistency_interval=timedelta(0))
+
+
+def _require_archive(path: Path) -> None:
+    """Tell a missing archive, another folder and a damaged archive apart before LanceDB is asked."""
+    if not path.exists():
+        raise ArchiveError(f"{path}: no archive there; `swath embed MODEL DATA --to {path}` makes one")
+    if not (path / f"{TABLE}.lance").is_dir():
+        raise ArchiveError(f"{path}: is not an archive (it has no {TABLE}.lance inside)")
+    if not any((path / f"{TABLE}.lance").glob("_versions/*.manifest")):
+        raise ArchiveError(
+            f"{path}: is damaged: {TABLE}.lance/_versions holds no manifest, so the rows cannot be found. "
+            "Restore the folder from a backup, or delete it and embed again"
+        )
+
+
+def _refuse_to_cover(path: Path) -> None:
+    """LanceDB would start an empty table over the remains of a damaged one; we do not."""
+    table = path / f"{TABLE}.lance"
+    if any(table.glob("_versions/*.manifest")):
+        raise ArchiveError(f"{path}: there is an archive already; open it, or choose another path")
+    if any(table.glob("data/*")):
+        _require_archive(path)
+    if path.exists() and not path.is_dir():
+        raise ArchiveError(f"{path}: is a file; an archive is a folder")
+    if path.is_dir() and not table.exists():
+        others = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
+        if others:
+            raise ArchiveError(
+                f"{path}: holds other files ({others[0]}, ...); give an archive its own folder"
+            )
+
+
+def _described(path: str, table: Any) -> dict[str, Any]:
+    """Our note in the table's metadata, checked."""
+    with _guard(path, "is damaged"):
+        note = (table.schema.metadata or {}).get(_METADATA_KEY)
+    try:
+        described = json.loads(note) if note else {}
+    except ValueError:
+        described = {}
+    if not isinstance(described, dict) or described.get("format") != FORMAT:
+        raise ArchiveError(f"{path}: is a LanceDB table, but not an archive that Swath made")
+    if described["version"] > FORMAT_VERSION:
+        raise ArchiveError(
+            f"{path}: was written by a newer Swath (archive format {described['version']}, this one reads up "
+            f"to {FORMAT_VERSION}); upgrade with `pip install -U swath`"
+        )
+    return described
+
+
+def _id_filter(ids: Sequence[str]) -> str:
+    """SQL that selects these ids; quotes are doubled, so that an id stays a literal whatever it holds."""
+    quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in ids)
+    return f"id IN ({quoted})"
+
+
+@contextmanager
+def _guard(location: str, what: str) -> Iterator[None]:
+    """Turn whatever LanceDB raises on damage, and a panic in its Rust, into an ArchiveError."""
+    try:
+        yield
+    except ArchiveError:
+        raise
+    except (RuntimeError, OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise ArchiveError(_damage(location, what, error)) from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # pyo3's: derives from BaseException and has no import
+            raise
+        raise ArchiveError(_damage(location, what, error)) from error
+
+
+def _damage(location: str, what: str, error: BaseException) -> str:
+    reason = re.sub(r",? /\S+\.rs:\d+:\d+", "", str(error).split("\n")[0])  # not where in Rust it was noticed
+    if "No space left" in str(error) or "os error 28" in str(error):
+        return f"{location}: {what}: the disk is full. Nothing committed is lost; free space and run it again"
+    return (
+        f"{location}: {what} ({reason}). If files in it are missing or cut short, restore the folder from a "
+        "backup, or delete it and embed again"
+    )
+
+
+@contextmanager
+def _writing(location: str) -> Iterator[None]:
+    """Writers of a local archive take turns: two merges at once could both insert the same id.
+
+    On object stores LanceDB's own optimistic transactions are all there is; write from one process there.
+    """
+    if not _is_local(location):
+        yield
+        return
+    try:
+        import fcntl
+    except ImportError:  # Windows has no flock; write from one process there
+        yield
+        return
+    Path(location).mkdir(parents=True, exist_ok=True)
+    with (Path(location) / ".writer.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
