@@ -40,5 +40,6 @@ def suggest(word: str, known: list[str]) -> str:
     """`" Did you mean 'x'?"` for the nearest of `known`, or the sorted list of all when none is near."""
     from difflib import get_close_matches
 
-    near = get_close_matches(word, known, n=1, cutoff=0.6)
-    return f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(sorted(known))}."
+    spelled = {name.casefold(): name for name in known}  # "db" is near "dB"
+    near = get_close_matches(word.casefold(), list(spelled), n=1, cutoff=0.6)
+    return f" Did you mean {spelled[near[0]]!r}?" if near else f" Known: {', '.join(sorted(known))}."
