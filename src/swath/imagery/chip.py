@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A rectangle of pixels on a scene's native grid (column and row of its upper left pixel, and its size)."""
+    """A rectangle of pixels on a scene's native grid: column and row of its upper left pixel, and size."""
 
     column: int
     row: int
@@ -72,4 +72,6 @@ class Batch(TypedDict, total=False):
     label: Tensor  # [B] int64 class index, or [B, K] multi-hot
     key: Tensor  # [B] int64, keys for swath.keyed_random
     index: Tensor  # [B] int64, position in the data set
+    window: Tensor  # chips: [B, 4] int64, column, row, width, height on the scene's native grid
+    scene: Tensor  # chips: [B] int64, position of the scene in the data set's `scenes`
     problems: list[tuple[str, str]]  # (path, reason) of files left out of this batch; absent where none

@@ -16,7 +16,9 @@ from typing import Any, Literal
 
 from swath.errors import ImageryError, suggest
 from swath.imagery.image_files import Gsd, ImageFiles
-from swath.imagery.pictures import IMAGE_SUFFIXES, sniff_format
+from swath.imagery.pictures import IMAGE_SUFFIXES
+from swath.imagery.raster import read_header
+from swath.imagery.safe_open import sniff_driver
 from swath.imagery.samples import ImageDataset, Problem, Sample, collate
 from swath.imagery.sensors import Sensor
 
@@ -236,13 +238,14 @@ Layout = Literal["auto", "chips", "class_folder", "csv", "images"]
 _LAYOUTS = ("auto", "chips", "class_folder", "csv", "images")
 
 # Which options of `open_dataset` have a meaning in which layout; any other is refused, not passed over.
-_WHOLE = {"size", "fit", "cache", "max_pixels", "workers"}
+_WHOLE = {"size", "fit", "cache", "max_pixels", "offset_dn", "workers"}
 _OPTIONS = {
     "images": _WHOLE,
     "class_folder": _WHOLE | {"classes"},
     "csv": _WHOLE | {"root", "file", "label", "fold", "where"},
     "chips": {
-        "sampling", "chip_size", "chip_metres", "stride", "chips_per_epoch", "min_valid", "align", "workers",
+        "sampling", "chip_size", "chip_metres", "stride", "chips_per_epoch", "min_valid", "align",
+        "offset_dn", "workers",
     },
 }  # fmt: skip
 
@@ -268,8 +271,8 @@ def open_dataset(
         seed: Seed of all random decisions.
         **options: Of the layout; None counts as not given.
 
-            - whole images (``class_folder``, ``csv``, ``images``): size, fit, cache, max_pixels, workers
-              (see `ImageFiles`); ``class_folder``: classes; ``csv``: root, file, label, fold, where
+            - whole images (``class_folder``, ``csv``, ``images``): size, fit, cache, max_pixels, offset_dn,
+              workers (see `ImageFiles`); ``class_folder``: classes; ``csv``: root, file, label, fold, where
               (see `CsvManifest`)
             - ``chips``: sampling (``"grid"``, the default, or ``"random"``), chip_size, chip_metres,
               stride, chips_per_epoch, min_valid, align, workers (see `swath.imagery.chips`)
@@ -285,7 +288,7 @@ def open_dataset(
     kind = detect_layout(path) if layout == "auto" else layout
     given = {name: value for name, value in options.items() if value is not None}
     for name in given:
-        if name not in _OPTIONS[kind]:
+        if name not in _OPTIONS[kind] and not (name == "cache" and given[name] == "none"):
             known = sorted(set().union(*_OPTIONS.values()))
             if name not in known:
                 raise ImageryError(f"open_dataset: unknown option {name!r}.{suggest(name, known)}")
@@ -304,7 +307,7 @@ def open_dataset(
         return ImageFolder(path, sensor, gsd, seed=seed, **given)  # type: ignore[arg-type]
     from swath.imagery.chips import open_chips
 
-    return open_chips(path, sensor=sensor, gsd=gsd, seed=seed, **given)
+    return open_chips(path, sensor=sensor, gsd=gsd, seed=seed, **given)  # type: ignore[arg-type]
 
 
 def detect_layout(path: Path) -> Literal["chips", "class_folder", "csv", "images"]:
@@ -314,17 +317,14 @@ def detect_layout(path: Path) -> Literal["chips", "class_folder", "csv", "images
             return "csv"
         if path.suffix.lower() in (".parquet", ".geoparquet", ".json", ".geojson"):
             return "chips"
-        return "chips" if sniff_format(path) == "TIFF" else "images"
+        return "chips" if sniff_driver(path) == "GTiff" else "images"
     if any((path / name).is_file() for name in ("catalog.json", "collection.json")):
         return "chips"
     kinds: list[str] = []
     for image in find_images(path):
         try:
-            if sniff_format(image) == "TIFF":
-                from swath.imagery.raster import read_header
-
-                if read_header(image).crs is not None:
-                    return "chips"
+            if sniff_driver(image) == "GTiff" and read_header(image).crs is not None:
+                return "chips"
         except ImageryError:
             continue  # this file tells nothing; the data set itself will report it
         kinds.append("class_folder" if image.parent != path else "images")

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -23,21 +23,21 @@ from swath.imagery.pictures import (
     is_deep_png,
     picture_header,
     read_picture,
-    sniff_format,
 )
-from swath.imagery.samples import Epoch, Problem, Sample, collate, resize
-from swath.imagery.sensors import Sensor, get_sensor, match_bands, to_unit
+from swath.imagery.raster import SceneHeader, read_header
+from swath.imagery.resample import Kernel, resize
+from swath.imagery.safe_open import sniff_driver
+from swath.imagery.samples import Epoch, Problem, Sample, collate
+from swath.imagery.scenes import GSD_FIX, as_sensor
+from swath.imagery.sensors import Sensor, get_sensor, to_unit
 from swath.keyed_random import sample_keys, uniform
-
-if TYPE_CHECKING:
-    from swath.imagery.raster import SceneHeader
 
 Fit = Literal["centre_crop", "random_crop", "resize"]
 Cache = Literal["none", "memory"]
 Gsd = float | Literal["relative"] | None
+Array = NDArray[Any]
+Valid = NDArray[np.bool_]
 Array64 = NDArray[np.float64]
-
-GSD_FIX = "say it with `--gsd 0.3` (metres per pixel; `gsd=` in Python), or `--gsd relative` if it is unknown"
 
 
 class _Probe(NamedTuple):
@@ -65,6 +65,7 @@ class ImageFiles:
             ``resize`` (area average when shrinking, bilinear when enlarging; the GSD follows).
         cache: ``memory`` decodes everything once, when the data set is made.
         seed: Seed of the samples' keys.
+        offset_dn: Added to stored values before scaling, see `swath.imagery.scenes.as_sensor`.
         max_pixels: Largest image accepted.
         workers: Threads that check headers and fill the cache; None for as many as there are CPUs.
 
@@ -88,6 +89,7 @@ class ImageFiles:
         fit: Fit = "centre_crop",
         cache: Cache = "none",
         seed: int = 0,
+        offset_dn: float | None = None,
         max_pixels: int = MAX_PICTURE_PIXELS,
         workers: int | None = None,
         problems: Iterable[Problem] = (),
@@ -103,11 +105,12 @@ class ImageFiles:
         self.seed = seed
         self.problems: list[Problem] = list(problems)
         self._max_pixels = max_pixels
+        self._offset_dn = offset_dn
         self._epoch = Epoch()
 
         names = [os.fspath(path) for path in paths]
         with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-            probes = list(pool.map(self._probe, names, [gsd is None] * len(names)))
+            probes = list(pool.map(self._probe, names))
             keep = self._agree(names, probes)
             self.paths = [names[i] for i in keep]
             usable = [probe for i in keep if isinstance(probe := probes[i], _Probe)]
@@ -137,10 +140,16 @@ class ImageFiles:
             if self._images is not None and self._valid is not None:
                 image, valid, factor = self._images[index], self._valid[index], float(self._factors[index])
             else:
-                image, valid = self._read(index)
-                image, valid, factor = self._fitted(image, valid)
+                image, valid, factor = self._fitted(*self._read(index))
         except ImageryError as error:
-            return {"index": index, "problem": (self.paths[index], str(error))}
+            height, width = self.size or self.shapes[index]
+            shape = (len(self.sensor.bands), int(height), int(width))
+            return {
+                "index": index,
+                "problem": (self.paths[index], str(error)),
+                "sensor": self.sensor.name,
+                "shape": shape,
+            }
         if self.size is not None and self.fit == "random_crop":
             image, valid = _random_crop(image, valid, self.size, key)
         sample: Sample = {
@@ -175,43 +184,39 @@ class ImageFiles:
 
     # ---- headers
 
-    def _probe(self, path: str, georeference: bool) -> _Probe | str:
+    def _probe(self, path: str) -> _Probe | str:
         """What a file's header says, or why it cannot be used."""
         try:
-            kind = sniff_format(path)
-            if kind is None:
-                return f"{path}: its content is no JPEG, PNG, WebP or TIFF; remove it or convert it"
-            if kind == "TIFF" or is_deep_png(path):
-                scene = self._scene(path)
-                probe = _Probe(scene.height, scene.width, scene.gsd)
-                descriptions: Sequence[str | None] = _data_bands(scene)
-                dtype = scene.dtype
-            else:
-                header = picture_header(path, max_pixels=self._max_pixels)
-                # A world file may lie beside a picture; only GDAL reads those.
-                gsd = self._scene(path).gsd if georeference else None
-                probe = _Probe(header.height, header.width, gsd)
-                descriptions, dtype = [None] * header.bands, header.dtype
+            header = self._header(path)
         except ImageryError as error:
             return str(error)
+        probe = _Probe(header.height, header.width, header.gsd)
         try:
-            match_bands(self.sensor, descriptions, path)
-            to_unit(np.empty((len(self.sensor.bands), 0, 0), dtype), self.sensor)
+            as_sensor(header, self.sensor, gsd="relative", offset_dn=self._offset_dn)
         except ImageryError as error:
-            reason = str(error)
-            return probe._replace(unfit=reason if path in reason else f"{path}: {reason}")
+            return probe._replace(unfit=str(error))
         return probe
 
-    def _scene(self, path: str) -> SceneHeader:
-        from swath.imagery.raster import read_header  # GDAL is loaded only for files that need it
-
-        scene = read_header(path)
-        if scene.width * scene.height > self._max_pixels:
+    def _header(self, path: str) -> SceneHeader:
+        if not is_raster(path):
+            found = picture_header(path, max_pixels=self._max_pixels)
+            return SceneHeader(
+                path,
+                (path,),
+                "picture",
+                found.width,
+                found.height,
+                found.bands,
+                found.dtype,
+                ("",) * found.bands,
+            )
+        header = read_header(path)
+        if header.width * header.height > self._max_pixels:
             raise ImageryError(
-                f"{path}: {scene.width} x {scene.height} pixels are more than the limit of "
+                f"{path}: {header.width} x {header.height} pixels are more than the limit of "
                 f"{self._max_pixels:,} for whole images; use layout='chips', which reads windows"
             )
-        return scene
+        return header
 
     def _agree(self, names: list[str], probes: list[_Probe | str]) -> list[int]:
         """Indices of the usable files; the others become problems. Raises where files contradict."""
@@ -277,33 +282,34 @@ class ImageFiles:
 
     # ---- pixels
 
-    def _read(self, index: int) -> tuple[Tensor, Tensor]:
+    def _read(self, index: int) -> tuple[Array, Valid]:
         """Decoded image [C, H, W] in the sensor's unit, and valid [H, W]."""
         path = self.paths[index]
-        if sniff_format(path) == "TIFF" or is_deep_png(path):
-            from swath.imagery.raster import read_window
-
-            header = self._scene(path)
-            stored, valid = read_window(header, bands=match_bands(self.sensor, _data_bands(header), path))
-        else:
+        scene = as_sensor(self._header(path), self.sensor, gsd="relative", offset_dn=self._offset_dn)
+        if scene.header.driver == "picture":
             stored, valid = read_picture(path, max_pixels=self._max_pixels)
-        if stored.shape != (len(self.sensor.bands), *self.shapes[index]):
+            image = to_unit(stored, self.sensor, scene.offset_dn)
+        else:
+            image, valid = scene.read()
+        if valid.shape != tuple(self.shapes[index]):
             raise ImageryError(f"{path}: the file has changed since the data set was made")
-        return torch.from_numpy(to_unit(stored, self.sensor)), torch.from_numpy(valid)
+        return image, valid
 
-    def _fitted(self, image: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, float]:
+    def _fitted(self, image: Array, valid: Valid) -> tuple[Tensor, Tensor, float]:
         """The part of getting to `size` that is the same in every epoch, and its GSD factor."""
-        if self.size is None or self.fit == "random_crop":
-            return image, valid, 1.0
-        if self.fit == "resize":
-            return resize(image, valid, self.size)
-        height, width = self.size
-        top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
-        return (
-            image[:, top : top + height, left : left + width],
-            valid[top : top + height, left : left + width],
-            1.0,
-        )
+        factor = 1.0
+        height, width = valid.shape
+        if self.size is not None and self.fit == "resize":
+            factor = float(np.sqrt(height / self.size[0] * width / self.size[1]))
+            if valid.shape != self.size:
+                shrinks = self.size[0] <= height and self.size[1] <= width
+                kernel: Kernel = "area" if shrinks else "bilinear"
+                image, valid = resize(image, valid, (0, height), (0, width), self.size, kernel)
+        elif self.size is not None and self.fit == "centre_crop":
+            top, left = (height - self.size[0]) // 2, (width - self.size[1]) // 2
+            window = (slice(top, top + self.size[0]), slice(left, left + self.size[1]))
+            image, valid = image[:, *window], valid[window]
+        return torch.from_numpy(image), torch.from_numpy(valid), factor
 
     def _fill_cache(self, pool: ThreadPoolExecutor) -> None:
         """Decode everything; leave out (and report) what turns out to be broken."""
@@ -357,6 +363,12 @@ class ImageFiles:
                 self._valid = torch.ones((), dtype=torch.bool).expand(self._valid.shape)
 
 
+def is_raster(path: str) -> bool:
+    """Whether a file is for GDAL (TIFF, and colour PNG of 16 bits) and not for Pillow; told by its bytes."""
+    kind = sniff_driver(path)
+    return kind == "GTiff" or (kind == "PNG" and is_deep_png(path))
+
+
 def is_plain_uint8(sensor: Sensor) -> bool:
     """Whether the sensor's pixels are stored bytes that need no conversion."""
     return all(band.unit == "uint8" and band.scale == 1.0 and band.offset == 0.0 for band in sensor.bands)
@@ -367,12 +379,6 @@ def _random_crop(image: Tensor, valid: Tensor, size: tuple[int, int], key: Tenso
     top, left = (uniform(key, "fit/crop", 2)[0] * room).long().tolist()
     window = (slice(top, top + size[0]), slice(left, left + size[1]))
     return image[:, *window], valid[window]
-
-
-def _data_bands(scene: SceneHeader) -> Sequence[str | None]:
-    """Descriptions of a scene's bands without alpha, which comes last and is no data."""
-    data: tuple[str, ...] = scene.descriptions[: scene.bands - scene.has_alpha]
-    return data
 
 
 def _check_memory(wanted: int) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swath.errors import ImageryError
+from swath.imagery.safe_open import sniff_driver
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
@@ -36,30 +37,6 @@ class PictureHeader:
     height: int
     width: int
     dtype: str
-
-
-def sniff_format(path: str | os.PathLike[str]) -> str | None:
-    """Tell by its first bytes what a file is: "JPEG", "PNG", "WEBP", "TIFF", or None for anything else.
-
-    Raises:
-        ImageryError: The file cannot be opened, or is empty.
-    """
-    try:
-        with Path(path).open("rb") as file:
-            head = file.read(12)
-    except OSError as error:
-        raise ImageryError(f"{path}: cannot be opened ({error.strerror})") from None
-    if not head:
-        raise ImageryError(f"{path}: the file is empty (0 bytes); copy or download it again")
-    if head.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WEBP"
-    if head[:4] in (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"):
-        return "TIFF"
-    return None
 
 
 def is_deep_png(path: str | os.PathLike[str]) -> bool:
@@ -116,19 +93,16 @@ def read_picture(
         valid = np.ones(array.shape[:2], dtype=np.bool_)
     if array.dtype.byteorder == ">":
         array = array.astype(array.dtype.newbyteorder("="))
-    return np.ascontiguousarray(array.transpose(2, 0, 1)), valid
+    return np.array(array.transpose(2, 0, 1), order="C"), valid
 
 
 def _open(path: str | os.PathLike[str], max_pixels: int) -> Any:
     """An opened, undecoded Pillow image that has passed every check of its header."""
     from PIL import Image
 
-    kind = sniff_format(path)
-    if kind not in ("JPEG", "PNG", "WEBP"):
-        raise ImageryError(
-            f"{path}: its content is not JPEG, PNG or WebP"
-            + (" but TIFF; give it the suffix .tif" if kind == "TIFF" else "; remove it or convert it")
-        )
+    kind = sniff_driver(path)
+    if kind == "GTiff":
+        raise ImageryError(f"{path}: is a TIFF, whatever its name says; read it as a raster")
     try:
         image = Image.open(path, formats=[kind])
     except Image.DecompressionBombError:
@@ -145,5 +119,5 @@ def _open(path: str | os.PathLike[str], max_pixels: int) -> Any:
     if image.mode not in _BANDS:
         raise ImageryError(f"{path}: colour model {image.mode} is not supported; convert it to RGB")
     if getattr(image, "n_frames", 1) > 1:
-        raise ImageryError(f"{path}: an animation of {image.n_frames} frames; keep one frame a file")
+        raise ImageryError(f"{path}: an animation; keep one frame a file")
     return image

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from swath.errors import ImageryError
 from swath.imagery.chip import Batch
@@ -24,8 +23,9 @@ Problem = tuple[str, str]
 class Sample(TypedDict, total=False):
     """One image as tensors.
 
-    A sample whose pixels turned out to be unreadable has only `index` and `problem`; `collate` leaves it out
-    of the batch and hands the problem on.
+    A sample whose pixels cannot be had (a damaged file, nothing but nodata) has no `image` but a `problem`,
+    and the `shape` that the image would have had; `collate` leaves it out of the batch and hands the
+    problem on.
     """
 
     image: Tensor  # [C, H, W] uint8 or float32, in the sensor's unit
@@ -36,7 +36,10 @@ class Sample(TypedDict, total=False):
     key: int  # int64 for swath.keyed_random
     label: int
     time: float  # seconds since 1970 UTC, NaN where unknown
-    problem: Problem  # (path, reason) of a file that could not be read for this sample
+    window: tuple[int, int, int, int]  # chips: column, row, width, height on the scene's native grid
+    scene: int  # chips: position of the scene in `dataset.scenes`
+    problem: Problem  # (path, reason) of what could not be read for this sample
+    shape: tuple[int, int, int]  # only without an image
 
 
 @runtime_checkable
@@ -81,27 +84,26 @@ class Epoch:
 def collate(samples: Sequence[Sample]) -> Batch:
     """Stack samples of one sensor and one size into a batch.
 
-    Unreadable samples (see `Sample`) are left out; what could not be read is listed under ``problems``, a key
-    that is only there when there is something in it.
+    Samples without an image (see `Sample`) are left out, so a batch may be shorter than asked for, and empty
+    ([0, C, H, W]) where nothing of it could be read. What was left out, and why, is listed under
+    ``problems``, a key that is only there when there is something in it.
 
     Raises:
-        ImageryError: No readable sample, two sensors, or two sizes.
+        ImageryError: Two sensors, or two sizes.
     """
-    problems = [sample["problem"] for sample in samples if "problem" in sample]
     good = [sample for sample in samples if "image" in sample]
-    if not good:
-        reason = f": {problems[0][1]}" if problems else ""
-        raise ImageryError(f"not one of the {len(samples)} images of a batch could be read{reason}")
-    sensors = sorted({sample["sensor"] for sample in good})
-    if len(sensors) > 1:
-        raise ImageryError(f"a batch holds one sensor, but these samples are of {', '.join(sensors)}")
+    problems = [sample["problem"] for sample in samples if "problem" in sample]
+    sensors = sorted({sample["sensor"] for sample in samples})
+    if len(sensors) != 1:
+        raise ImageryError(f"a batch holds images of one sensor, but these are of {sensors}")
     shapes = sorted({tuple(sample["image"].shape) for sample in good})
     if len(shapes) > 1:
         raise ImageryError(f"samples of different shapes {shapes} in one batch; choose one size with size=")
+    bands, height, width = samples[0]["shape"] if not good else shapes[0]
     batch: Batch = {
-        "image": torch.stack([sample["image"] for sample in good]),
+        "image": _stack([sample["image"] for sample in good], (bands, height, width), torch.float32),
         "gsd": torch.tensor([sample["gsd"] for sample in good], dtype=torch.float32),
-        "valid": torch.stack([sample["valid"] for sample in good]),
+        "valid": _stack([sample["valid"] for sample in good], (height, width), torch.bool),
         "sensor": sensors[0],
         "index": torch.tensor([sample["index"] for sample in good], dtype=torch.int64),
         "key": torch.tensor([sample["key"] for sample in good], dtype=torch.int64),
@@ -111,46 +113,13 @@ def collate(samples: Sequence[Sample]) -> Batch:
     if any("time" in sample for sample in good):
         times = [sample.get("time", float("nan")) for sample in good]
         batch["time"] = torch.tensor(times, dtype=torch.float64)
+    if good and all("window" in sample for sample in good):
+        batch["window"] = torch.tensor([sample["window"] for sample in good], dtype=torch.int64)
+        batch["scene"] = torch.tensor([sample["scene"] for sample in good], dtype=torch.int64)
     if problems:
         batch["problems"] = problems
     return batch
 
 
-def resize(image: Tensor, valid: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, float]:
-    """Resize one image, keeping what is not valid out of what is.
-
-    Area average when shrinking, bilinear when enlarging; every output pixel is the mean of the valid input
-    under it, and is valid where at least half of that was. uint8 stays uint8, rounded.
-
-    Args:
-        image: [C, H, W].
-        valid: [H, W] bool.
-        size: (height, width) wanted.
-
-    Returns:
-        image [C, height, width], valid [height, width], and the factor that the GSD grows by (geometric mean
-        of both directions).
-    """
-    factor = float(np.sqrt(image.shape[1] / size[0] * image.shape[2] / size[1]))
-    if tuple(image.shape[1:]) == tuple(size):
-        return image, valid, factor
-    everywhere = bool(valid.all())
-    pixels = image.to(torch.float32)
-    if not everywhere:
-        weight = valid.to(torch.float32)
-        pixels = torch.cat([torch.where(valid, pixels, 0.0), weight[None]])
-    enlarge = size[0] > image.shape[1] or size[1] > image.shape[2]
-    if enlarge:
-        # With antialiasing a direction that shrinks is averaged while the other is interpolated.
-        pixels = F.interpolate(pixels[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
-    else:
-        pixels = F.interpolate(pixels[None], size, mode="area")[0]
-    if everywhere:
-        valid = torch.ones(size, dtype=torch.bool)
-    else:
-        weight = pixels[-1]
-        pixels = pixels[:-1] / weight.clamp_min(1e-6)
-        valid = weight >= 0.5
-    if image.dtype == torch.uint8:
-        pixels = pixels.round().clamp(0, 255).to(torch.uint8)
-    return pixels, valid, factor
+def _stack(tensors: list[Tensor], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    return torch.stack(tensors) if tensors else torch.empty((0, *shape), dtype=dtype)
