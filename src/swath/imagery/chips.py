@@ -64,6 +64,7 @@ class _Chips:
             raise ImageryError(f"min_valid={min_valid}: a share between 0 and 1 is wanted")
         self.sensor = get_sensor(sensor)
         self.chip_size = chip_size
+        self.chip_metres = chip_metres
         self.min_valid = min_valid
         self.seed = seed
         self.classes: list[str] | None = None
@@ -176,6 +177,7 @@ class _Chips:
         shape = (len(self.sensor.bands), size, size)
         missing: Sample = {"index": index, "sensor": self.sensor.name, "shape": shape}
         missing["problem"] = problem or ("", "no place was tried")
+        missing["empty"] = not broken
         return missing, window
 
 

@@ -40,6 +40,7 @@ class Sample(TypedDict, total=False):
     scene: int  # chips: position of the scene in `dataset.scenes`
     problem: Problem  # (path, reason) of what could not be read for this sample
     shape: tuple[int, int, int]  # only without an image
+    empty: bool  # chips, only without an image: whether nodata is the reason, and no damage
 
 
 @runtime_checkable
