@@ -70,3 +70,13 @@ def normal(keys: Tensor, stream: str, count: int = 1) -> Tensor:
     """Standard normal float32 numbers [B, count], by the Box-Muller transform."""
     radius = torch.sqrt(-2.0 * torch.log1p(-uniform(keys, stream + "/radius", count)))
     return radius * torch.cos(2.0 * torch.pi * uniform(keys, stream + "/angle", count))
+
+
+def permutation(seed: int, epoch: int, count: int) -> Tensor:
+    """A random order [count] (int64) of the samples 0 .. count - 1 in `epoch` of a run with `seed`.
+
+    Sorting the samples' mixed keys gives it; the mixer is a bijection, so keys of different samples differ
+    and the order is the same on every device.
+    """
+    keys = sample_keys(seed, epoch, torch.arange(count))
+    return torch.argsort(_mix(keys ^ _stream("order")))

@@ -1,0 +1,208 @@
+"""Several processes under torchrun: who am I, wrap the objective, gather whole weights, agree on stopping.
+
+The objectives know nothing of this. A run may be resumed on another number of processes and in another mode,
+because checkpoints always hold whole tensors and the data order does not depend on the ranks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from swath.errors import RecipeError, TrainingError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all: `rank` of `size`, on `device`; `control` is a CPU group for small messages."""
+
+    rank: int
+    size: int
+    device: torch.device
+    control: dist.ProcessGroup | None = None
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+
+def choose_device(wanted: Literal["auto", "cpu", "cuda"], local_rank: int = 0) -> torch.device:
+    """The device of a recipe's `training.device`.
+
+    Raises:
+        RecipeError: A GPU is wanted and there is none.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise RecipeError("training.device: is cuda, but PyTorch sees no GPU; see `swath doctor`, or use auto")
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", local_rank)
+
+
+@contextmanager
+def join(wanted: Literal["auto", "cpu", "cuda"], timeout: timedelta = timedelta(minutes=30)) -> Iterator[World]:
+    """The world that torchrun describes in the environment, or a world of one; left at the end."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World(0, 1, choose_device(wanted))
+        return
+    rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
+    device = choose_device(wanted, local)
+    if device.type == "cuda":
+        if local >= torch.cuda.device_count():
+            raise TrainingError(
+                f"torchrun started more processes than the {torch.cuda.device_count()} GPUs of this machine; "
+                "lower --nproc-per-node"
+            )
+        torch.cuda.set_device(device)
+    dist.init_process_group("cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo", timeout=timeout)
+    try:
+        yield World(rank, size, device, dist.new_group(backend="gloo", timeout=timeout))
+    finally:
+        dist.destroy_process_group()
+
+
+def wrap(objective: nn.Module, world: World, mode: Literal["ddp", "fsdp"], find_unused: bool) -> nn.Module:
+    """The module to call in training: the objective itself, or in DDP, or sharded in place by FSDP2."""
+    if world.size == 1:
+        return objective
+    if mode == "ddp":
+        from torch.nn.parallel import DistributedDataParallel
+
+        ids = [world.device.index] if world.device.type == "cuda" else None
+        return DistributedDataParallel(objective, device_ids=ids, find_unused_parameters=find_unused)
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = dist.init_device_mesh(world.device.type, (world.size,))
+    for unit in sharding_units(objective):
+        fully_shard(unit, mesh=mesh)
+    fully_shard(objective, mesh=mesh)
+    return objective
+
+
+def sharding_units(objective: nn.Module) -> list[nn.Module]:
+    """What FSDP gathers and frees as one piece: members of the lists called ``...blocks`` (timm's habit).
+
+    Everything else belongs to the root, which is whole for the length of a step.
+    """
+    return [
+        unit
+        for name, blocks in objective.named_modules()
+        if isinstance(blocks, nn.ModuleList) and name.rsplit(".", 1)[-1].endswith("blocks")
+        for unit in blocks
+        if any(True for _ in unit.parameters())
+    ]
+
+
+@contextmanager
+def whole_weights(objective: nn.Module) -> Iterator[None]:
+    """Make a sharded objective's parts callable outside of a step, on all ranks at once."""
+    from torch.distributed.fsdp import FSDPModule
+
+    if not isinstance(objective, FSDPModule):
+        yield
+        return
+    objective.unshard()
+    try:
+        yield
+    finally:
+        objective.reshard()
+
+
+@contextmanager
+def gradients_wait(module: nn.Module, wait: bool) -> Iterator[None]:
+    """While accumulating, DDP need not exchange gradients before the last part of a step."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    if wait and isinstance(module, DistributedDataParallel):
+        with module.no_sync():
+            yield
+    else:
+        yield
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor or gathered shards, detached, in main memory and of its own storage. Collective for shards."""
+    from torch.distributed.tensor import DTensor
+
+    tensor = tensor.detach()
+    if isinstance(tensor, DTensor):
+        tensor = tensor.full_tensor()
+    return tensor.to("cpu", copy=True).contiguous()
+
+
+def copy_into(target: Tensor, value: Tensor) -> None:
+    """Fill a tensor, or this rank's shard of one, from the whole value."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    value = value.to(target.dtype)
+    with torch.no_grad():
+        if isinstance(target, DTensor):
+            value = distribute_tensor(
+                value.to(target.device), target.device_mesh, target.placements, src_data_rank=None
+            )
+        target.copy_(value)
+
+
+def like(target: Tensor, value: Tensor) -> Tensor:
+    """The whole `value` in the form (device, shards) of `target`."""
+    new = torch.zeros_like(target, dtype=value.dtype)
+    copy_into(new, value)
+    return new
+
+
+def mean_over_ranks(values: Tensor, world: World) -> Tensor:
+    """Mean of each of `values` over all ranks; waits for all of them."""
+    if world.size > 1:
+        dist.all_reduce(values)
+        values = values / world.size
+    return values
+
+
+class Agreement:
+    """All ranks do something after the same step, though not all were asked at the same time.
+
+    Each step a flag is exchanged in the background and looked at one step later: no rank ever waits.
+    """
+
+    def __init__(self, world: World, wish: Callable[[], bool]) -> None:
+        self._world = world
+        self._wish = wish
+        self._pending: tuple[Any, Tensor] | None = None
+
+    def reached(self) -> bool:
+        """Called by all ranks once a step: whether any rank wished it by the last call (alone: by now)."""
+        if self._world.size == 1:
+            return self._wish()
+        agreed = False
+        if self._pending is not None:
+            work, flag = self._pending
+            work.wait()
+            agreed = bool(flag.item())
+        flag = torch.tensor([int(self._wish())])
+        self._pending = (dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._world.control, async_op=True), flag)
+        return agreed
+
+    def close(self) -> None:
+        """Wait for the message that is under way, if any."""
+        if self._pending is not None:
+            self._pending[0].wait()
+            self._pending = None
+
+
+def share(value: Mapping[str, Any] | None, world: World) -> Any:
+    """What rank 0 has, on all ranks (pickled between processes of one run, never from a file)."""
+    if world.size == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0, group=world.control)
+    return box[0]

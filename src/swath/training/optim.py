@@ -1,0 +1,90 @@
+"""AdamW's parameter groups and the learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from swath.training.recipe import OptimiserConfig
+
+
+def parameter_groups(module: nn.Module, weight_decay: float, *, decay_tokens: bool = True) -> list[dict[str, Any]]:
+    """Two groups, with and without weight decay.
+
+    Not decayed: parameters of one dimension (biases, norms, scales), which are no maps. Learned tokens
+    ([1, 1, D] by convention, with "token" in the last part of the name) decay as in MAE, unless told not to.
+
+    Args:
+        module: What is trained; frozen parameters are left out, a shared one is taken once.
+        weight_decay: Of the first group.
+        decay_tokens: Whether learned tokens belong to the first group.
+
+    Returns:
+        Groups for a torch optimiser, each with the names of its parameters under ``names``.
+    """
+    decayed: dict[str, nn.Parameter] = {}
+    plain: dict[str, nn.Parameter] = {}
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        token = "token" in name.rsplit(".", 1)[-1]
+        keep = parameter.ndim <= 1 or (token and not decay_tokens)
+        (plain if keep else decayed)[name] = parameter
+    groups = [(decayed, weight_decay), (plain, 0.0)]
+    return [
+        {"params": list(members.values()), "names": list(members), "weight_decay": decay}
+        for members, decay in groups
+        if members
+    ]
+
+
+def build_optimiser(module: nn.Module, config: OptimiserConfig, learning_rate: float) -> torch.optim.AdamW:
+    """AdamW over `module`, in its fused form: one pass over the weights, on a CPU as on a GPU."""
+    return torch.optim.AdamW(
+        parameter_groups(module, config.weight_decay, decay_tokens=config.decay_tokens),
+        lr=learning_rate,
+        betas=config.betas,
+        eps=config.eps,
+        fused=True,
+    )
+
+
+def schedule(progress: float, warmup: float, final: float = 0.0) -> float:
+    """Share of the peak learning rate at `progress`: linear warm-up, then half a cosine.
+
+    Args:
+        progress: Share of the budget that is spent, 0 to 1. For a budget of T steps the engine takes the
+            middle of the step, (step - 1/2) / T for step = 1 .. T: so no step has rate 0.
+        warmup: Share of the budget at which the peak is reached.
+        final: Value at the end.
+    """
+    if progress < warmup:
+        return progress / warmup
+    along = (progress - warmup) / (1.0 - warmup) if warmup < 1 else 1.0
+    return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * min(along, 1.0)))
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, value: float) -> None:
+    """Give every group this learning rate."""
+    for group in optimiser.param_groups:
+        group["lr"] = value
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter], clip: float | None) -> torch.Tensor:
+    """Global L2 norm of the gradients (before clipping), which are scaled down to `clip` where it is larger.
+
+    Gradients that are not finite are left as they are: the caller looks at the norm.
+    """
+    from torch.distributed.tensor import DTensor
+
+    parameters = [p for p in parameters if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if isinstance(norm, DTensor):  # each rank holds a shard: combine
+        norm = norm.full_tensor()
+    if clip is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
+    return norm

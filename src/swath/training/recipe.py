@@ -1,0 +1,464 @@
+"""Recipes: everything that decides a run's result, typed, checked before anything is loaded, and stored.
+
+A recipe is a YAML file. Keys are refused when unknown (with a suggestion), values when of the wrong type;
+messages give the dotted path and the file. `--set training.epochs=50` overrides single values. Encoders and
+objectives are *registered names*, never Python paths: reading a recipe executes nothing.
+
+Exactly one key of each of these groups is given; an override of one replaces the others of its group:
+
+- budget: ``training.steps``, ``training.epochs`` or ``training.cpu_minutes``
+- learning rate: ``optimiser.lr``, or ``optimiser.blr``, which is for 256 samples a step and grows with the batch
+- warm-up: ``training.warmup_steps``, ``training.warmup_epochs`` or ``training.warmup_fraction`` (of the budget)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from swath.encoders.protocol import encoders
+from swath.errors import RecipeError, SwathError, suggest
+from swath.objectives.protocol import objectives
+from swath.training.yaml_files import read_yaml, write_yaml, yaml_value
+
+GROUPS = (
+    ("training.steps", "training.epochs", "training.cpu_minutes"),
+    ("optimiser.lr", "optimiser.blr"),
+    ("training.warmup_steps", "training.warmup_epochs", "training.warmup_fraction"),
+)
+
+# Changing these while a run is under way changes neither its weights nor its losses.
+FREE_KEYS = frozenset({
+    "description", "training.workers", "training.checkpoint_every", "training.keep", "training.log_every",
+    "training.pictures_every", "training.monitor_every", "training.monitor_images", "training.tensorboard",
+})  # fmt: skip
+
+
+class _Section(BaseModel):
+    """A part of a recipe. Strict: "50" is not a number; extra keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class DataConfig(_Section):
+    """How the folder given by ``--data`` is read; what is left out is `open_dataset`'s default.
+
+    Attributes:
+        layout: ``auto`` looks at what is there; or chips, class_folder, csv, images.
+        gsd: Metres per pixel, ``relative`` (1.0 at native resolution), or a column of the CSV table;
+            left out: from each file's georeference.
+        size: Pixels (side, or height and width) that whole images are brought to by `fit`.
+        fit: centre_crop, random_crop or resize.
+        cache: ``memory`` decodes every image once, at the start.
+        max_pixels: Largest whole image accepted.
+        root: Folder that a CSV table's file names are relative to.
+        file: Column of file names.
+        label: Column of class names.
+        fold: Keep the rows with this value in the column ``fold``.
+        where: Keep the rows with these values: ``{scale: "0"}``.
+        sampling: Chips on a ``grid`` or at ``random``.
+        chip_size: Side of a chip in native pixels.
+        chip_metres: Side of a chip on the ground, instead of `chip_size`.
+        stride: Step of the grid in pixels.
+        chips_per_epoch: Chips of an epoch of random sampling.
+        min_valid: Least share of valid pixels in a chip.
+        align: Whether random chips start on the files' block boundaries.
+    """
+
+    layout: Literal["auto", "chips", "class_folder", "csv", "images"] = "auto"
+    gsd: float | str | None = None
+    size: int | tuple[int, int] | None = Field(default=None, strict=False)
+    fit: Literal["centre_crop", "random_crop", "resize"] | None = None
+    cache: Literal["none", "memory"] | None = None
+    max_pixels: int | None = None
+    root: str | None = None
+    file: str | None = None
+    label: str | None = None
+    fold: str | None = None
+    where: dict[str, str | list[str]] | None = None
+    sampling: Literal["grid", "random"] | None = None
+    chip_size: int | None = Field(default=None, gt=0)
+    chip_metres: float | None = Field(default=None, gt=0)
+    stride: int | None = Field(default=None, gt=0)
+    chips_per_epoch: int | None = Field(default=None, gt=0)
+    min_valid: float | None = Field(default=None, ge=0, le=1)
+    align: bool | None = None
+
+
+class Choice(_Section):
+    """A registered name and its options."""
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class ContractConfig(_Section):
+    """What the model will promise beside its sensor.
+
+    Attributes:
+        gsd_mode: ``metres`` or ``relative``; left out: relative if ``data.gsd`` is, else metres.
+        reference_gsd: Positions are scaled by gsd / reference_gsd.
+        reference_size: Relative mode: side in pixels at which an image's GSD counts as 1.
+    """
+
+    gsd_mode: Literal["metres", "relative"] | None = None
+    reference_gsd: float = Field(default=1.0, gt=0)
+    reference_size: int | None = Field(default=None, gt=0)
+
+
+class OptimiserConfig(_Section):
+    """AdamW (Loshchilov and Hutter 2019) with a cosine schedule.
+
+    Attributes:
+        lr: Peak learning rate, or
+        blr: the same for a batch of 256; the rate used is blr x batch_size / 256.
+        final_lr: Share of the peak that the cosine ends at.
+        betas: Decay rates of the two moments.
+        eps: Added to the root of the second moment.
+        weight_decay: Applied to matrices and kernels; never to biases, norms and other 1-D parameters.
+        decay_tokens: Whether learned tokens (class, mask) decay too, as in MAE and Scale-MAE.
+    """
+
+    name: Literal["adamw"] = "adamw"
+    lr: float | None = Field(default=None, gt=0)
+    blr: float | None = Field(default=None, gt=0)
+    final_lr: float = Field(default=0.0, ge=0, le=1)
+    betas: tuple[float, float] = Field(default=(0.9, 0.95), strict=False)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    decay_tokens: bool = True
+
+    @model_validator(mode="after")
+    def _one_rate(self) -> Self:
+        _one_of(self, ("lr", "blr"))
+        return self
+
+
+class TrainingConfig(_Section):
+    """The budget, the size of a step, and what is watched.
+
+    Attributes:
+        steps: Budget as optimiser steps, or
+        epochs: as passes over the data, or
+        cpu_minutes: as CPU time of the process; the schedule then follows the share spent. How far such a
+            run gets depends on the machine, so it resumes where it was but is not bit-reproducible.
+        batch_size: Samples of one optimiser step, over all ranks and accumulated parts together.
+        accumulate: In how many parts a rank computes its share of a step; same result, less memory.
+        warmup_steps: Steps of linear warm-up, or
+        warmup_epochs: epochs of it, or
+        warmup_fraction: share of the budget (5 % where none is given).
+        clip: Largest gradient norm; none: not clipped (it is measured all the same).
+        precision: fp32; bf16 (autocast); fp16 (autocast and loss scaling, GPU only).
+        device: ``auto`` takes a GPU if there is one.
+        compile: Let torch.compile compile the objective: slow to start, faster after.
+        parallel: Under torchrun: ``ddp`` replicates the weights, ``fsdp`` shards them (FSDP2).
+        find_unused: DDP looks for parameters that a step does not use; for objectives that have such.
+        deterministic: Only deterministic kernels, so that a resumed run is bit-identical. Default: on a CPU
+            yes, on a GPU no (slower there).
+        workers: Loader processes; 0 loads in the training process. Default: 0 if the data are cached in
+            memory or the budget is CPU time, else one less than the CPUs, at most 8.
+        checkpoint_every: Steps between checkpoints.
+        keep: Checkpoints kept.
+        log_every: Steps between lines of metrics.
+        pictures_every: Steps between pictures of reconstructions; 0: none.
+        monitor_every: Steps between looks for collapse (feature std, RankMe); 0: none.
+        monitor_images: Images of the fixed batch that is looked at.
+        tensorboard: Whether to write TensorBoard files too.
+    """
+
+    steps: int | None = Field(default=None, gt=0)
+    epochs: int | None = Field(default=None, gt=0)
+    cpu_minutes: float | None = Field(default=None, gt=0)
+    batch_size: int = Field(default=64, gt=0)
+    accumulate: int = Field(default=1, gt=0)
+    warmup_steps: int | None = Field(default=None, ge=0)
+    warmup_epochs: float | None = Field(default=None, ge=0)
+    warmup_fraction: float | None = Field(default=None, ge=0, lt=1)
+    clip: float | None = Field(default=None, gt=0)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    compile: bool = False
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    find_unused: bool = False
+    deterministic: bool | None = None
+    workers: int | None = Field(default=None, ge=0)
+    checkpoint_every: int = Field(default=500, gt=0)
+    keep: int = Field(default=2, gt=0)
+    log_every: int = Field(default=10, gt=0)
+    pictures_every: int = Field(default=500, ge=0)
+    monitor_every: int = Field(default=500, ge=0)
+    monitor_images: int = Field(default=128, ge=4)
+    tensorboard: bool = True
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        _one_of(self, ("steps", "epochs", "cpu_minutes"))
+        _one_of(self, ("warmup_steps", "warmup_epochs", "warmup_fraction"), none=True)
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be divided into accumulate={self.accumulate} equal parts"
+            )
+        if self.cpu_minutes is not None:
+            if self.warmup_steps is not None or self.warmup_epochs is not None:
+                raise ValueError(
+                    "with a budget in cpu_minutes the number of steps is not known; use warmup_fraction"
+                )
+            if self.workers:
+                raise ValueError("with a budget in cpu_minutes set workers to 0: theirs would not be counted")
+        return self
+
+
+class Recipe(_Section):
+    """A whole run but for its data folder; see the module for the rules and each section for its keys.
+
+    Attributes:
+        name: Of the model that comes out.
+        description: For people.
+        seed: Of all randomness: weights, order, crops, masks.
+        sensor: A registered sensor's name, or the path of a sensor's YAML file.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    description: str = ""
+    seed: int = 0
+    sensor: str
+    data: DataConfig = DataConfig()
+    encoder: Choice
+    objective: Choice
+    contract: ContractConfig = ContractConfig()
+    optimiser: OptimiserConfig
+    training: TrainingConfig
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak learning rate of a step of `training.batch_size` samples."""
+        if self.optimiser.lr is not None:
+            return self.optimiser.lr
+        assert self.optimiser.blr is not None
+        return self.optimiser.blr * self.training.batch_size / 256
+
+    @property
+    def gsd_mode(self) -> Literal["metres", "relative"]:
+        """The contract's mode, as stated or as ``data.gsd`` implies."""
+        implied: Literal["metres", "relative"] = "relative" if self.data.gsd == "relative" else "metres"
+        return self.contract.gsd_mode or implied
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data with all defaults filled in; `Recipe.model_validate` takes it back."""
+        return self.model_dump(mode="json")
+
+    def digest(self) -> str:
+        """Short hash of everything in it; the same for equal recipes."""
+        return hashlib.sha256(repr(sorted(flatten(self.to_dict()).items())).encode()).hexdigest()[:12]
+
+    def write(self, path: str | Path) -> None:
+        """Write as YAML, atomically."""
+        write_yaml(path, self.to_dict())
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read, override and check a recipe.
+
+    Args:
+        path: The YAML file. A sensor given as a path is looked for beside it, too.
+        overrides: ``"training.epochs=50"`` and the like, values in YAML.
+
+    Raises:
+        RecipeError: Every problem, with file, dotted path and suggestion.
+    """
+    data = read_yaml(path)
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping with keys such as `encoder` and `training`")
+    for override in overrides:
+        _override(data, override)
+    sensor = data.get("sensor")
+    if isinstance(sensor, str) and sensor.endswith((".yaml", ".yml")) and not Path(sensor).is_file():
+        beside = Path(path).parent / sensor
+        if beside.is_file():
+            data["sensor"] = str(beside)
+    return parse_recipe(data, where=str(path))
+
+
+def parse_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    """Check a recipe given as plain data; `where` names it in messages. Raises as `load_recipe`."""
+    try:
+        recipe = Recipe.model_validate(dict(data))
+    except ValidationError as error:
+        raise RecipeError(_explain(error, Recipe, where)) from None
+    problems = [
+        *_encoder_problems(recipe.encoder),
+        *_objective_problems(recipe.objective),
+        *_contract_problems(recipe),
+    ]
+    if problems:
+        raise RecipeError(_listed(where, problems))
+    return recipe
+
+
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """What of `new` is not as in `old`, one line a key, leaving out the `FREE_KEYS`."""
+    before, after = flatten(old.to_dict()), flatten(new.to_dict())
+    return [
+        f"{key}: {before.get(key)!r} in the run, {after.get(key)!r} now"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and key not in FREE_KEYS
+    ]
+
+
+def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+# ------------------------------------------------------------------------------------------------ checks
+
+
+def _one_of(section: BaseModel, names: tuple[str, ...], none: bool = False) -> None:
+    given = [name for name in names if getattr(section, name) is not None]
+    if len(given) > 1 or (not given and not none):
+        found = f"{' and '.join(given)} are given" if given else "none is"
+        raise ValueError(f"give {'at most' if none else 'exactly'} one of {', '.join(names)} ({found})")
+
+
+def _override(data: dict[str, Any], text: str) -> None:
+    """Apply one ``a.b=value`` to nested `data` in place."""
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    if not equals or not all(key.split(".")):
+        raise RecipeError(f"--set {text}: write it as key=value, such as training.epochs=50")
+    for group in GROUPS:
+        for other in group if key in group else ():
+            section, _, name = other.partition(".")
+            if isinstance(data.get(section), dict):
+                data[section].pop(name, None)
+    *parents, last = key.split(".")
+    place = data
+    for done, part in enumerate(parents):
+        if place.get(part) is None:
+            place[part] = {}
+        place = place[part]
+        if not isinstance(place, dict):
+            raise RecipeError(f"--set {text}: {'.'.join(parents[: done + 1])} is a value, not a section")
+    place[last] = yaml_value(value, f"--set {text}")
+
+
+def _listed(where: str, problems: Sequence[str]) -> str:
+    if len(problems) == 1:
+        return f"{where}: {problems[0]}"
+    return f"{where}: {len(problems)} problems:\n" + "\n".join(f"  {problem}" for problem in problems)
+
+
+def _explain(error: ValidationError, model: type[BaseModel], where: str, prefix: str = "") -> str:
+    return _listed(where, _problems(error, model, prefix))
+
+
+def _problems(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[str]:
+    """A line for each of pydantic's problems: ``training.epocs: unknown key. Did you mean 'epochs'?``."""
+    lines: dict[str, str] = {}  # by place: a union reports each of its members
+    for problem in error.errors(include_url=False):
+        parent = model
+        parts: list[str] = []
+        for part in problem["loc"]:
+            if isinstance(part, str) and part in parent.model_fields:
+                annotation = parent.model_fields[part].annotation
+                if isinstance(annotation, type) and issubclass(annotation, BaseModel) and part != problem["loc"][-1]:
+                    parent = annotation
+            elif isinstance(part, str) and problem["type"] != "extra_forbidden":
+                continue  # the name of a union's member, not a key
+            parts.append(f"[{part}]" if isinstance(part, int) else f".{part}")
+        place = prefix + "".join(parts).removeprefix(".")
+        shown = problem["input"]
+        if problem["type"] == "extra_forbidden":
+            said = f"unknown key.{suggest(str(problem['loc'][-1]), list(parent.model_fields))}"
+        elif problem["type"] == "missing":
+            said = "missing; add it"
+        elif problem["type"] == "value_error":
+            said = problem["msg"].removeprefix("Value error, ")
+        else:
+            message = problem["msg"].removeprefix("Input should be ").replace("dictionary or instance of", "section")
+            said = f"should be {message}, but is {shown!r:.60} ({_kind(shown)})"
+        if place in lines and " or " not in lines[place] and "should be" in said and "should be" in lines[place]:
+            first = lines[place].split("should be ", 1)[1].split(", but is")[0]
+            said = said.replace("should be ", f"should be {first} or ", 1)
+        lines[place] = said
+    return [f"{place}: {said}" if place else said for place, said in lines.items()]
+
+
+def _kind(value: Any) -> str:
+    names = {str: "text", bool: "true/false", int: "a number", float: "a number", list: "a list", dict: "a section"}
+    return names.get(type(value), "nothing" if value is None else type(value).__name__)
+
+
+def _registered(place: str, name: str, registry: Any) -> str | None:
+    try:
+        registry.get(name)
+    except SwathError as error:
+        hint = " Recipes name registered things only, never Python paths." if set(name) & set(".:/") else ""
+        return f"{place}: {error}{hint}"
+    return None
+
+
+def _encoder_problems(choice: Choice) -> list[str]:
+    """Options against the signature of the registered constructor, names and types."""
+    unknown = _registered("encoder.name", choice.name, encoders)
+    if unknown:
+        return [unknown]
+    build = encoders.get(choice.name)
+    parameters = inspect.signature(build).parameters
+    target: Any = getattr(build, "func", build)
+    target = target.__init__ if inspect.isclass(target) else target
+    hints = typing.get_type_hints(target)
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    known = [name for name in parameters if name != "bands"]
+    problems = []
+    for key, value in choice.options.items():
+        place = f"encoder.options.{key}"
+        if key == "bands":
+            problems.append(f"{place}: follows from the sensor; leave it out")
+        elif key not in parameters:
+            if not open_ended:
+                problems.append(f"{place}: unknown option of {choice.name}.{suggest(key, known)}")
+        elif key in hints:
+            try:
+                TypeAdapter(hints[key]).validate_python(value, strict=True)
+            except ValidationError as error:
+                reason = error.errors(include_url=False)[0]["msg"].removeprefix("Input should be ")
+                problems.append(f"{place}: should be {reason}, but is {value!r:.60} ({_kind(value)})")
+    return problems
+
+
+def _objective_problems(choice: Choice) -> list[str]:
+    """Options against the objective's own config class."""
+    unknown = _registered("objective.name", choice.name, objectives)
+    if unknown:
+        return [unknown]
+    config = objectives.get(choice.name).config
+    try:
+        config.model_validate(choice.options)
+    except ValidationError as error:
+        return _problems(error, config, "objective.options.")
+    return []
+
+
+def _contract_problems(recipe: Recipe) -> list[str]:
+    contract = recipe.contract
+    if contract.gsd_mode is not None and (contract.gsd_mode == "relative") != (recipe.data.gsd == "relative"):
+        return [
+            f"contract.gsd_mode: is {contract.gsd_mode}, but data.gsd is {recipe.data.gsd!r}; a model in "
+            "relative mode is trained on `data: {gsd: relative}`, one in metres on real GSDs"
+        ]
+    if contract.reference_size is not None and recipe.gsd_mode != "relative":
+        return ["contract.reference_size: has a meaning in relative mode only; leave it out"]
+    return []
