@@ -164,7 +164,7 @@ def test_an_unknown_crs_is_refused_by_name() -> None:
         effective_gsd((1, 0, 0, 0, -1, 0), "EPSG:0", 4, 4)
 
 
-# ------------------------------------------------------------------------------------------------ footprint
+# ------------------------------------------------------------------------------------------------- footprint
 
 
 def test_a_footprint_is_a_closed_counter_clockwise_ring_of_lonlat() -> None:
@@ -199,7 +199,7 @@ def test_a_moved_transform_points_at_the_same_ground() -> None:
     assert (c, f) == (100 + 3 * 7 + 1 * 11, 50 + 2 * 7 - 4 * 11)
 
 
-# ------------------------------------------------------------------------------------------- real imagery
+# ---------------------------------------------------------------------------------------------- real imagery
 
 
 def test_rsvqa_is_10_m_and_15_cm_on_the_ground(data_dir: Path) -> None:

@@ -40,7 +40,7 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-# ------------------------------------------------------------------------------------------------ built in
+# -------------------------------------------------------------------------------------------------- built in
 
 
 def test_the_built_in_sensors_are_listed() -> None:
@@ -93,7 +93,7 @@ def test_landsat_scale_and_offset_give_reflectance() -> None:
     assert value.item() == pytest.approx(13705 * 2.75e-5 - 0.2, abs=1e-6)
 
 
-# ------------------------------------------------------------------------------------------------ the class
+# ------------------------------------------------------------------------------------------------- the class
 
 
 def test_a_sensor_survives_json_pickle_and_yaml(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_registered_sensor_is_found_and_its_name_is_taken_once() -> None:
         sensors._members.pop("test_only_camera", None)
 
 
-# ------------------------------------------------------------------------------------------ a user's YAML
+# --------------------------------------------------------------------------------------------- a user's YAML
 
 
 def test_a_users_own_sensor_is_read_from_yaml_with_defaults(tmp_path: Path) -> None:
@@ -193,7 +193,10 @@ WRONG = {
         "name: a\ndefaults: {units: DN}\nbands: [{name: x}]",
         r"defaults.units: unknown. Did you mean 'unit'",
     ),
-    "defaults no mapping": ("name: a\ndefaults: DN\nbands: [{name: x}]", r"defaults: a mapping of band fields"),
+    "defaults no mapping": (
+        "name: a\ndefaults: DN\nbands: [{name: x}]",
+        r"defaults: a mapping of band fields",
+    ),
     "no mapping": ("- a\n- b", r"a mapping with `name` and `bands`"),
     "empty": ("", r"a mapping with `name` and `bands`"),
     "no yaml": ("name: [", r"not valid YAML"),
@@ -223,7 +226,7 @@ def test_a_missing_sensor_file_is_told_by_name(tmp_path: Path) -> None:
         get_sensor(tmp_path / "nowhere.yaml")
 
 
-# ------------------------------------------------------------------------------------------ matching bands
+# -------------------------------------------------------------------------------------------- matching bands
 
 
 def test_bands_are_found_by_description_whatever_their_order() -> None:
@@ -267,7 +270,7 @@ def test_a_band_files_name_tells_its_band(sensor: str, name: str, band: str | No
     assert (None if found is None else get_sensor(sensor).band_names[found]) == band
 
 
-# ------------------------------------------------------------------------------------------------ units
+# ----------------------------------------------------------------------------------------------------- units
 
 
 def test_the_baseline_offset_is_added_before_scaling() -> None:

@@ -279,9 +279,18 @@ def box_on(
         if transform is None and header.transform is None and max(x, y) > min(x, y) * 1.01:
             raise ImageryError("the bands have different shapes. Resample them to one")
         return left * x, top * y, right * x, bottom * y
-    from affine import Affine
+    a, b, c, d, e, f = transform[:6]
+    area = a * e - b * d
 
-    to_other = ~Affine(*transform[:6]) * Affine(*header.transform)
-    if max(abs(to_other.b), abs(to_other.d)) > 1e-6 or min(to_other.a, to_other.e) <= 0:
+    def to_other(column: float, row: float) -> tuple[float, float]:
+        ours = header.transform
+        assert ours is not None
+        x = ours[0] * column + ours[1] * row + ours[2] - c
+        y = ours[3] * column + ours[4] * row + ours[5] - f
+        return (e * x - b * y) / area, (a * y - d * x) / area
+
+    origin, right_of, below = to_other(0, 0), to_other(1, 0), to_other(0, 1)
+    shear = max(abs(right_of[1] - origin[1]), abs(below[0] - origin[0]))
+    if shear > 1e-6 or right_of[0] <= origin[0] or below[1] <= origin[1]:
         raise ImageryError("the bands' grids are turned against each other. Warp them to one: gdalwarp")
-    return (*(to_other * (left, top)), *(to_other * (right, bottom)))
+    return (*to_other(left, top), *to_other(right, bottom))

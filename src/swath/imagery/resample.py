@@ -121,7 +121,7 @@ def resize(
     by_row, by_column = (weights(n, s, m, kernel) for n, s, m in _axes(valid, rows, columns, shape))
     area_row, area_column = (weights(n, s, m, "area") for n, s, m in _axes(valid, rows, columns, shape))
     complete = bool(valid.all())
-    seen = np.ones((height, width), np.float32) if complete else valid.astype(np.float32)
+    seen = np.ones((height, width), exact) if complete else valid.astype(exact)
     coverage = _apply(_apply(seen[None], area_row, 1), area_column, 2)[0]
     total = _apply(_apply(seen[None], by_row, 1), by_column, 2)[0]
     # Slightly under a half, so that exactly a half survives rounding.

@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import struct
 import threading
 import warnings
 from collections import OrderedDict
@@ -275,6 +276,8 @@ def _check(path: str, dataset: Any, driver: str, limits: ReadLimits) -> Opened:
     flags = {flag.name for flag in dataset.mask_flag_enums[bands[0] - 1]}
     if driver == "GTiff":
         _check_length(path, dataset)
+    elif driver == "PNG":
+        _check_png(path)
     compression = str(dataset.compression.value if dataset.compression else "")
     return Opened(
         path=path,
@@ -312,6 +315,22 @@ def _check_length(path: str, dataset: Any) -> None:
                 f"{path}: truncated, its last block would end at byte {end:,} and the file has {length:,}. "
                 "Copy or download it again, or remove it"
             )
+
+
+def _check_png(path: str) -> None:
+    """A whole PNG ends in an IEND chunk; GDAL 3.10 answers the full read of a cut-off one with zeros."""
+    with Path(path).open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        position = 8
+        while position + 12 <= size:
+            file.seek(position)
+            length, kind = struct.unpack(">I4s", file.read(8))
+            if kind == b"IEND":
+                return
+            position += 12 + length
+    raise ImageryError(
+        f"{path}: truncated, the PNG has no end (IEND). Copy or download it again, or remove it"
+    )
 
 
 # --------------------------------------------------------------------------------------------- open files
