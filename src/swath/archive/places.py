@@ -1,8 +1,8 @@
 """Footprints in longitude and latitude: to WKB and back, bounds, and what overlaps what.
 
-A footprint that crosses the antimeridian is told by a step of more than 180 degrees between two neighbouring
-corners. As RFC 7946 and GeoParquet 1.1 have it, its geometry is cut there into two polygons, and its bounding
-box has xmin > xmax.
+A ring that crosses the antimeridian either goes on beyond +-180 degrees or jumps by more than half a turn
+between two corners. As RFC 7946 and GeoParquet 1.1 have it, its geometry is cut there into two polygons, and
+its bounding box has xmin > xmax.
 """
 
 from __future__ import annotations
@@ -18,24 +18,27 @@ Ring = Sequence[tuple[float, float]]
 
 def footprint_geometry(ring: Ring) -> tuple[bytes, dict[str, float]]:
     """A ring of (longitude, latitude) as WKB (OGC:CRS84) and its bbox (xmin, ymin, xmax, ymax)."""
-    from shapely import MultiPolygon, Polygon, box, to_wkb
+    from shapely import MultiPolygon, Polygon, box, make_valid, to_wkb
     from shapely.affinity import translate
 
-    corners = np.asarray(ring, dtype=np.float64)
-    longitude = corners[:, 0]
-    crosses = bool(np.abs(np.diff(longitude)).max() > 180)
-    if not crosses:
-        polygon = Polygon(corners)
-        west, south, east, north = polygon.bounds
-        return to_wkb(polygon), {"xmin": west, "ymin": south, "xmax": east, "ymax": north}
-    unrolled = corners.copy()
-    unrolled[longitude < 0, 0] += 360
-    whole = Polygon(unrolled)
-    west_part = whole.intersection(box(0, -90, 180, 90))
-    east_part = translate(whole.intersection(box(180, -90, 540, 90)), -360)
-    low, south, high, north = whole.bounds
-    parts = [part for part in (west_part, east_part) if part.geom_type == "Polygon" and not part.is_empty]
-    return to_wkb(MultiPolygon(parts)), {"xmin": low, "ymin": south, "xmax": high - 360, "ymax": north}
+    corners = np.array(ring, dtype=np.float64)
+    corners[:, 0] = np.unwrap(corners[:, 0], period=360)
+    corners[:, 0] -= 360 * np.round(corners[:, 0].mean() / 360)  # the middle lies within +-180
+    whole = Polygon(corners)
+    west, south, east, north = whole.bounds
+    if west >= -180 and east <= 180:
+        return to_wkb(whole), {"xmin": west, "ymin": south, "xmax": east, "ymax": north}
+    parts = []
+    for turn in (-360, 0, 360):
+        world = box(turn - 180, -90, turn + 180, 90)
+        part = translate(make_valid(whole).intersection(world), -turn)
+        parts += [piece for piece in getattr(part, "geoms", [part]) if piece.geom_type == "Polygon"]
+    bounds = {"xmin": _within_a_turn(west), "ymin": south, "xmax": _within_a_turn(east), "ymax": north}
+    return to_wkb(MultiPolygon([piece for piece in parts if not piece.is_empty])), bounds
+
+
+def _within_a_turn(longitude: float) -> float:
+    return (longitude + 180) % 360 - 180
 
 
 def to_geojson_geometry(wkb: bytes | None) -> dict[str, Any] | None:

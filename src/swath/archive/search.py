@@ -36,6 +36,7 @@ _COLUMNS = (
     "sensor",
     "gsd",
     "source",
+    "files",
     "window",
     "valid_fraction",
     "label",
@@ -146,6 +147,7 @@ class Answer:
     geometry: bytes | None = field(repr=False)  # WKB, OGC:CRS84
     valid_fraction: float = 1.0
     label: str | None = None
+    files: tuple[str, ...] | None = None  # one a band, where the source is not one file
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,4 +351,5 @@ def _answer(rank: int, score: float, row: dict[str, Any]) -> Answer:
         geometry=row["geometry"],
         valid_fraction=row["valid_fraction"],
         label=row["label"],
+        files=tuple(row["files"]) if row["files"] else None,
     )

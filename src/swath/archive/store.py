@@ -45,8 +45,10 @@ def schema(dimensions: int) -> pa.Schema:
     ``geometry`` is the footprint as WKB in OGC:CRS84 and ``bbox`` its bounds in degrees, where xmin > xmax
     says that it crosses the antimeridian (both null without georeference); ``gsd`` is metres per pixel of
     the pixels that the model saw, or the ratio to the reference in relative mode; ``source`` and ``window``
-    say where the pixels are; ``valid_fraction`` is the share of pixels that are not nodata; ``preprocessing``
-    is JSON of how the window became the model's input; ``fingerprint`` changes when the source file does.
+    say where the pixels are (``files`` lists the band files of a scene that has one for each band);
+    ``label`` is the class where the data set has classes; ``valid_fraction`` is the share of pixels that are
+    not nodata; ``preprocessing`` is JSON of how the window became the model's input; ``fingerprint`` changes
+    when the source file does.
     """
     vector = pa.list_(pa.float32(), dimensions)
     corners = pa.struct([(name, pa.float64()) for name in ("xmin", "ymin", "xmax", "ymax")])
@@ -61,6 +63,7 @@ def schema(dimensions: int) -> pa.Schema:
             pa.field("sensor", pa.string(), nullable=False),
             pa.field("gsd", pa.float64(), nullable=False),
             pa.field("source", pa.string(), nullable=False),
+            pa.field("files", pa.list_(pa.string())),
             pa.field("window", window, nullable=False),
             pa.field("valid_fraction", pa.float32(), nullable=False),
             pa.field("label", pa.string()),

@@ -1,0 +1,395 @@
+"""Embedding a collection into an archive: resumable, idempotent, never waiting for the disk.
+
+Loader workers decode chips while the encoder works, and a thread commits rows while both go on. A chip's id
+is known before its pixels are read (see `swath.archive.sources`), so what the archive holds already is
+skipped at no cost. Rows are committed every few seconds in one transaction: a run that is killed at any
+moment loses the seconds since the last commit and nothing else, and running it again goes on from there.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from swath.archive.places import footprint_geometry
+from swath.archive.sources import ChipSource, chip_sources, preprocessing
+from swath.archive.store import Archive, archive_exists, schema
+from swath.errors import ArchiveError, ImageryError
+from swath.imagery.chip import Batch
+from swath.imagery.samples import ImageDataset, Problem, Sample, collate
+
+COMMIT_SECONDS = 10.0  # what a kill may cost
+COMMIT_ROWS = 8192
+_MANY_FILES = 32  # data files (one a commit) from which compacting at the end of a run pays
+
+
+class Embedder(Protocol):
+    """What embedding needs of a model; `swath.models.Model` has it."""
+
+    id: str
+
+    def embed(
+        self,
+        images: Tensor,
+        gsd: Tensor | None = None,
+        sensor: str | None = None,
+        valid: Tensor | None = None,
+        batch_size: int = 64,
+    ) -> Tensor:
+        """[N, C, H, W] in the sensor's unit -> [N, D] float32."""
+        ...
+
+
+@dataclass(slots=True)
+class EmbedReport:
+    """What a run did. `total` = `present` + `embedded` + `screened` + chips among `failures`.
+
+    Attributes:
+        total: Chips of the data set.
+        present: Chips that were in the archive already, up to date.
+        embedded: Chips embedded and committed by this run.
+        screened: Chips left out because too few of their pixels are valid.
+        removed: Rows deleted because their file has changed and no longer has such a chip.
+        failures: (path, reason) of files and chips that could not be used.
+        seconds: Duration.
+    """
+
+    total: int = 0
+    present: int = 0
+    embedded: int = 0
+    screened: int = 0
+    removed: int = 0
+    failures: list[Problem] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def embed_archive(
+    model: Embedder,
+    dataset: ImageDataset,
+    path: str | os.PathLike[str],
+    *,
+    model_path: str | None = None,
+    batch_size: int = 64,
+    workers: int | None = None,
+    min_valid: float = 0.5,
+    commit_seconds: float = COMMIT_SECONDS,
+    progress: Callable[[int, int], None] | None = None,
+) -> EmbedReport:
+    """Embed the chips of `dataset` that the archive at `path` does not hold yet.
+
+    Args:
+        model: Gives the embeddings; the archive takes those of one model only.
+        dataset: From `swath.imagery.datasets.open_dataset`.
+        path: The archive; made if nothing is there.
+        model_path: The model's directory, noted in the archive so that search finds it.
+        batch_size: Chips a forward pass.
+        workers: Processes that decode; 0 decodes in this one; None: one a CPU, at most 8.
+        min_valid: Chips with a smaller share of valid pixels are left out.
+        commit_seconds: How often rows are committed.
+        progress: Called with (chips done, chips to do) after each batch.
+
+    Raises:
+        ArchiveError: An archive of another model, a damaged one, a full disk. What was committed stays.
+    """
+    started = time.monotonic()
+    if archive_exists(path):
+        Archive.open(path, model_id=model.id)
+    chips = chip_sources(dataset)
+    report = EmbedReport(total=len(chips), failures=list(dataset.problems))
+    pending, stale = _plan(path, chips, model.id)
+    report.present = len(chips) - len(pending)
+    if progress:
+        progress(0, len(pending))
+
+    described = preprocessing(dataset)
+    archive: Archive | None = None
+    loader = _loader(dataset, chips, pending, batch_size, workers, min_valid)
+    done = 0
+    try:
+        with _Writer(path, model.id, commit_seconds) as writer:
+            for part in loader:
+                report.failures += part.problems
+                report.screened += part.screened
+                for batch, places in part.batches:
+                    rows, bad = _embed_batch(model, batch, places, chips, described, batch_size)
+                    report.failures += bad
+                    report.embedded += rows.num_rows
+                    writer.add(rows)
+                done += part.count
+                if progress:
+                    progress(done, len(pending))
+        archive = writer.archive
+    finally:
+        report.seconds = time.monotonic() - started
+    if archive is None and archive_exists(path):
+        archive = Archive.open(path, model_id=model.id)
+    if archive is not None:
+        kept_anyway = {chip.id for chip in chips}
+        report.removed = archive.delete([name for name in stale if name not in kept_anyway])
+        if archive.files() >= _MANY_FILES:
+            archive.compact()
+        if model_path is not None:
+            archive.remember_model(str(Path(model_path).resolve()))
+    report.seconds = time.monotonic() - started
+    return report
+
+
+def _plan(
+    path: str | os.PathLike[str], chips: Sequence[ChipSource], model_id: str
+) -> tuple[list[int], list[str]]:
+    """Indices of chips to embed, and ids of rows made from an older content of the same files."""
+    if not archive_exists(path):
+        return list(range(len(chips))), []
+    held = Archive.open(path, model_id=model_id).rows(["id", "source", "fingerprint"])
+    ids, sources, prints = (held[name].to_pylist() for name in ("id", "source", "fingerprint"))
+    known = dict(zip(ids, prints, strict=True))
+    pending = [index for index, chip in enumerate(chips) if known.get(chip.id) != chip.fingerprint]
+    current: dict[str, set[str]] = {}
+    for chip in chips:
+        current.setdefault(chip.source, set()).add(chip.fingerprint)
+    stale = [
+        name
+        for name, source, stamp in zip(ids, sources, prints, strict=True)
+        if source in current and stamp not in current[source]
+    ]
+    return pending, stale
+
+
+# --- reading, in loader workers ---------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Place:
+    """What a row says beside its embedding."""
+
+    index: int
+    gsd: float
+    valid_fraction: float
+    geometry: bytes | None
+    bbox: dict[str, float] | None
+    time: datetime | None
+
+
+@dataclass(slots=True)
+class _Part:
+    """What a worker made of one list of chips: batches (one a shape), and what is not in them."""
+
+    count: int
+    batches: list[tuple[Batch, list[_Place]]]
+    screened: int
+    problems: list[Problem]
+
+
+class _Pending:
+    """The chips to embed as a map-style data set of (sample, place)."""
+
+    def __init__(self, dataset: ImageDataset, chips: Sequence[ChipSource], pending: Sequence[int]) -> None:
+        self.dataset = dataset
+        self.chips = [chips[index] for index in pending]
+        self.pending = list(pending)
+
+    def __len__(self) -> int:
+        return len(self.pending)
+
+    def __getitem__(self, position: int) -> tuple[Sample, _Place | None]:
+        index = self.pending[position]
+        sample = self.dataset[index]
+        if "image" not in sample:
+            return sample, None
+        try:
+            ring, taken = self.chips[position].place()
+        except ImageryError as error:
+            return {"index": index, "problem": (self.chips[position].source, str(error))}, None
+        geometry, bbox = footprint_geometry(ring) if ring is not None else (None, None)
+        valid = float(sample["valid"].to(torch.float32).mean())
+        return sample, _Place(index, sample["gsd"], valid, geometry, bbox, taken)
+
+
+class _Collate:
+    """Screens samples by validity and stacks those of one shape."""
+
+    def __init__(self, min_valid: float) -> None:
+        self.min_valid = min_valid
+
+    def __call__(self, items: Sequence[tuple[Sample, _Place | None]]) -> _Part:
+        part = _Part(len(items), [], 0, [])
+        groups: dict[tuple[int, ...], list[tuple[Sample, _Place]]] = {}
+        for sample, place in items:
+            if place is None:
+                if sample.get("empty", False):
+                    part.screened += 1
+                else:
+                    part.problems.append(sample["problem"])
+            elif place.valid_fraction < self.min_valid or place.valid_fraction == 0:
+                part.screened += 1
+            else:
+                groups.setdefault(tuple(sample["image"].shape), []).append((sample, place))
+        for group in groups.values():
+            part.batches.append((collate([sample for sample, _ in group]), [place for _, place in group]))
+        return part
+
+
+def _loader(
+    dataset: ImageDataset,
+    chips: Sequence[ChipSource],
+    pending: Sequence[int],
+    batch_size: int,
+    workers: int | None,
+    min_valid: float,
+) -> Iterator[_Part]:
+    """Decoded batches in order, read ahead by workers."""
+    if not pending:
+        return iter(())
+    if workers is None:
+        workers = min(os.cpu_count() or 1, 8, -(-len(pending) // batch_size))
+    loader: DataLoader[Any] = DataLoader(
+        _Pending(dataset, chips, pending),  # type: ignore[arg-type]
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=_Collate(min_valid),
+        prefetch_factor=2 if workers else None,
+    )
+    with warnings.catch_warnings():
+        # LanceDB warns that its threads do not survive a fork; the workers never use it.
+        warnings.filterwarnings("ignore", message="lancedb fork support")
+        return iter(loader)
+
+
+# --- the encoder, in this process -------------------------------------------------------------------------
+
+
+def _embed_batch(
+    model: Embedder,
+    batch: Batch,
+    places: Sequence[_Place],
+    chips: Sequence[ChipSource],
+    described: str,
+    batch_size: int,
+) -> tuple[pa.Table, list[Problem]]:
+    """Rows of a batch, and what has no finite embedding."""
+    vectors = model.embed(
+        batch["image"], gsd=batch["gsd"], sensor=batch["sensor"], valid=batch["valid"], batch_size=batch_size
+    )
+    found = vectors.detach().to("cpu", torch.float32).numpy()
+    finite = np.isfinite(found).all(axis=1)
+    problems = [
+        (
+            chips[place.index].source,
+            f"{chips[place.index].source}: its embedding is not finite; see its pixels",
+        )
+        for place, fine in zip(places, finite, strict=True)
+        if not fine
+    ]
+    kept = [place for place, fine in zip(places, finite, strict=True) if fine]
+    return _rows(found[finite], batch["sensor"], model.id, kept, chips, described), problems
+
+
+def _rows(
+    vectors: NDArray[np.float32],
+    sensor: str,
+    model_id: str,
+    places: Sequence[_Place],
+    chips: Sequence[ChipSource],
+    described: str,
+) -> pa.Table:
+    """Rows in the archive's schema."""
+    columns = schema(vectors.shape[1])
+    named = [chips[place.index] for place in places]
+    windows = [
+        {"column": w.column, "row": w.row, "width": w.width, "height": w.height}
+        for w in (chip.window for chip in named)
+    ]
+    flat = pa.array(np.ascontiguousarray(vectors).reshape(-1), pa.float32())
+    values: dict[str, Any] = {
+        "id": [chip.id for chip in named],
+        "embedding": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
+        "geometry": [place.geometry for place in places],
+        "bbox": [place.bbox for place in places],
+        "datetime": [place.time for place in places],
+        "sensor": [sensor] * len(places),
+        "gsd": [place.gsd for place in places],
+        "source": [chip.source for chip in named],
+        "files": [list(chip.files) if len(chip.files) > 1 else None for chip in named],
+        "window": windows,
+        "valid_fraction": [place.valid_fraction for place in places],
+        "label": [chip.label for chip in named],
+        "model_id": [model_id] * len(places),
+        "preprocessing": [described] * len(places),
+        "fingerprint": [chip.fingerprint for chip in named],
+    }
+    return pa.table(
+        [
+            column if isinstance(column, pa.Array) else pa.array(column, columns.field(name).type)
+            for name, column in values.items()
+        ],
+        schema=columns,
+    )
+
+
+class _Writer:
+    """Commits rows every few seconds, in a thread of its own; leaving the context commits the rest."""
+
+    def __init__(self, path: str | os.PathLike[str], model_id: str, seconds: float) -> None:
+        self.archive: Archive | None = None
+        self._path, self._model_id, self._seconds = path, model_id, seconds
+        self._rows: list[pa.Table] = []
+        self._last = time.monotonic()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="swath-archive-writer")
+        self._running: Future[None] | None = None
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def add(self, rows: pa.Table) -> None:
+        """Take rows; commit in the background when it is time. Raises what the commit before raised."""
+        if rows.num_rows:
+            self._rows.append(rows)
+        if self._running is not None and self._running.done():
+            self._finish()
+        waiting = sum(table.num_rows for table in self._rows)
+        if waiting and (time.monotonic() - self._last >= self._seconds or waiting >= COMMIT_ROWS):
+            self._finish()
+            self._start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        # Also after an error or Ctrl-C: what is embedded is worth keeping. A failing commit must not hide it.
+        try:
+            self._finish()
+            if self._rows:
+                self._start()
+                self._finish()
+        except ArchiveError:
+            if error is None:
+                raise
+        finally:
+            self._thread.shutdown()
+
+    def _start(self) -> None:
+        rows, self._rows = pa.concat_tables(self._rows), []
+        self._last = time.monotonic()
+        self._running = self._thread.submit(self._commit, rows)
+
+    def _finish(self) -> None:
+        running, self._running = self._running, None
+        if running is not None:
+            running.result()
+
+    def _commit(self, rows: pa.Table) -> None:
+        if self.archive is None:
+            dimensions = rows.schema.field("embedding").type.list_size
+            self.archive = Archive.open_or_create(self._path, self._model_id, dimensions)
+        self.archive.upsert(rows)

@@ -1,0 +1,158 @@
+"""What a data set's chips are called and where they lie, known before a pixel is read.
+
+A chip's id is a hash of its source, its window and how the window becomes the model's input. It does not
+depend on the file's content, so a file that has changed *replaces* its chips; the fingerprint (the files'
+sizes and times, the sensor and the GSD) says whether that is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swath.errors import ArchiveError
+from swath.imagery.chip import Window
+from swath.imagery.image_files import ImageFiles
+from swath.imagery.safe_open import sniff_driver
+from swath.imagery.samples import ImageDataset
+
+if TYPE_CHECKING:
+    from swath.imagery.raster import SceneHeader
+
+
+@dataclass(frozen=True, slots=True)
+class ChipSource:
+    """One chip of a data set, named.
+
+    Attributes:
+        id: 32 hexadecimal digits.
+        source: Absolute path of the file (or of the folder that band files share), or URL.
+        files: Absolute paths, one or one a band.
+        window: On the source's native grid.
+        label: Class name, or None.
+        fingerprint: Changes when the chip has to be embedded again.
+        header: Of the scene, where it has been read already.
+    """
+
+    id: str
+    source: str
+    files: tuple[str, ...]
+    window: Window
+    label: str | None
+    fingerprint: str
+    header: SceneHeader | None = None
+
+    def place(self) -> tuple[tuple[tuple[float, float], ...] | None, datetime | None]:
+        """Footprint ring (longitude, latitude) and acquisition time; each None where unknown."""
+        header = self.header
+        if header is None:
+            if sniff_driver(self.files[0]) != "GTiff":
+                return None, None  # plain pictures have no CRS; GDAL is not loaded for them
+            from swath.imagery.raster import read_header
+
+            header = read_header(self.files[0])
+        from swath.imagery.chips import window_footprint
+
+        return window_footprint(header, self.window), header.time
+
+
+def chip_sources(dataset: ImageDataset) -> list[ChipSource]:
+    """Every chip of `dataset`, in its order. Reads file sizes and times, no pixels."""
+    described = preprocessing(dataset)
+    sensor = dataset.sensor.name
+    stamps: dict[tuple[str, ...], str] = {}
+    chips = []
+    for index in range(len(dataset)):
+        files, window, terms, header = _where(dataset, index)
+        files = tuple(absolute(name) for name in files)
+        if files not in stamps:
+            stamps[files] = _stamp(files)
+        source = files[0] if header is None else absolute(header.path)
+        label = dataset.labels[index] if dataset.labels is not None else None
+        chips.append(
+            ChipSource(
+                id=chip_id(source, window, described),
+                source=source,
+                files=files,
+                window=window,
+                label=dataset.classes[label] if label is not None and dataset.classes else None,
+                fingerprint=_hash([stamps[files], sensor, *terms]),
+                header=header,
+            )
+        )
+    if len({chip.id for chip in chips}) < len(chips):
+        raise ArchiveError("the data set lists the same chip of a file twice; list each file once")
+    return chips
+
+
+def preprocessing(dataset: ImageDataset) -> str:
+    """How `dataset` makes the model's input, as the JSON that reopens a query image in the same way.
+
+    Raises:
+        ArchiveError: The data set draws its chips at random.
+    """
+    if isinstance(dataset, ImageFiles):
+        if dataset.size is not None and dataset.fit == "random_crop":
+            raise ArchiveError("random crops cannot be embedded: an archive needs the same chip each time")
+        options: dict[str, Any] = {"layout": "images"}
+        if dataset.size is not None:
+            options |= {"size": list(dataset.size), "fit": dataset.fit}
+        return json.dumps(options)
+    from swath.imagery.chips import ChipGrid, RandomChips
+
+    if isinstance(dataset, ChipGrid):
+        metres = dataset.chip_metres
+        options = {"layout": "chips", "chip_size": dataset.chip_size}
+        return json.dumps(options | ({"chip_metres": metres} if metres is not None else {}))
+    if isinstance(dataset, RandomChips):
+        raise ArchiveError("chips drawn at random cannot be embedded; use sampling='grid'")
+    raise ArchiveError(f"cannot embed a data set of type {type(dataset).__name__}")
+
+
+def _where(
+    dataset: ImageDataset, index: int
+) -> tuple[tuple[str, ...], Window, tuple[str, ...], SceneHeader | None]:
+    """Files and window of a chip, what besides the files decides its pixels and GSD, and header if known."""
+    if isinstance(dataset, ImageFiles):
+        height, width = map(int, dataset.shapes[index])
+        window = Window(0, 0, width, height)
+        if dataset.size is not None and dataset.fit == "centre_crop":
+            rows, columns = dataset.size
+            window = Window((width - columns) // 2, (height - rows) // 2, columns, rows)
+        return (dataset.paths[index],), window, (f"{dataset.gsds[index]:.6g}",), None
+    from swath.imagery.chips import ChipGrid
+
+    assert isinstance(dataset, ChipGrid)
+    place, window = dataset.place(index)
+    scene = dataset.scenes[place]
+    gsd = "measured" if scene.native_gsd is None else f"{scene.native_gsd:.6g}"
+    return scene.header.files, window, (gsd, f"{scene.offset_dn:g}"), scene.header
+
+
+def chip_id(source: str, window: Window, described: str) -> str:
+    """The id of a window of a source that is preprocessed as `described`."""
+    return _hash([source, window.column, window.row, window.width, window.height, described])
+
+
+def absolute(path: str) -> str:
+    """A path as it is found from anywhere; URLs stay as they are."""
+    return path if "://" in path else str(Path(os.path.abspath(path)))  # noqa: PTH100 -- links stay
+
+
+def _stamp(files: tuple[str, ...]) -> str:
+    """Sizes and modification times of files; of URLs nothing is known, they count as unchanged."""
+    stamps: list[Any] = []
+    for name in files:
+        if "://" not in name:
+            status = Path(name).stat()
+            stamps.append([status.st_size, status.st_mtime_ns])
+    return _hash(stamps)
+
+
+def _hash(value: Any) -> str:
+    return hashlib.blake2b(json.dumps(value).encode(), digest_size=16).hexdigest()
