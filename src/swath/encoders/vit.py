@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from swath.encoders.linear import Linear, linear
 from swath.encoders.positions import gsd_positions
 from swath.encoders.protocol import Features, register_encoder
 from swath.errors import ContractError, suggest
@@ -32,14 +33,15 @@ class Attention(nn.Module):
         if dim % heads:
             raise ValueError(f"width {dim} cannot be divided among {heads} heads")
         self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         batch, length, dim = x.shape
         q, k, v = self.qkv(x).view(batch, length, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
         x = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(x.transpose(1, 2).reshape(batch, length, dim))  # type: ignore[no-any-return]
+        out: Tensor = self.proj(x.transpose(1, 2).reshape(batch, length, dim))
+        return out
 
 
 class Mlp(nn.Module):
@@ -47,11 +49,12 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc1 = Linear(dim, hidden)
+        self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        return self.fc2(F.gelu(self.fc1(x)))  # type: ignore[no-any-return]
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
 
 
 class Block(nn.Module):
@@ -78,12 +81,11 @@ class PatchEmbed(nn.Module):
 
     def forward(self, image: Tensor, keep: Tensor | None = None) -> Tensor:
         """Image [B, C, H, W] -> tokens [B, N, D]; with `keep` [B, K] only those, in that order."""
-        if keep is None:
-            return self.proj(image).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
-        # A masked objective throws three patches in four away: cut them out before the multiplication.
         patches = patchify(image, self.proj.kernel_size[0])
-        patches = patches.gather(1, keep.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
-        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+        if keep is not None:
+            # A masked objective throws three patches in four away: before the multiplication, not after.
+            patches = patches.gather(1, keep.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
+        return linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
 
 def patchify(image: Tensor, patch_size: int) -> Tensor:
@@ -129,6 +131,7 @@ class ViT(nn.Module):
             raise ValueError(f"pooling is 'mean' or 'cls', not {pooling!r}")
         if embed_dim % 4:
             raise ValueError(f"embed_dim must be a multiple of 4 for the position encoding, not {embed_dim}")
+        self.bands = dict(bands) if isinstance(bands, Mapping) else bands
         self.patch_size = patch_size
         self.embed_dim = embed_dim
         self.strides: tuple[int, ...] = (patch_size,)
@@ -154,7 +157,7 @@ class ViT(nn.Module):
         grid_h, grid_w = image.shape[2] // self.patch_size, image.shape[3] // self.patch_size
         return Features(
             pooled=patches.mean(dim=1) if self.pooling == "mean" else cls,
-            maps=[patches.transpose(1, 2).unflatten(2, (grid_h, grid_w))],
+            maps=[patches.transpose(1, 2).reshape(len(image), self.embed_dim, grid_h, grid_w)],
             tokens=patches,
             cls=cls,
         )
@@ -198,7 +201,8 @@ class ViT(nn.Module):
             )
         position = gsd_positions(height // p, width // p, self.embed_dim, gsd, cls=False, at=keep)
         # The sum is taken in float32 even under autocast; then the residual stream has the weights' type.
-        return (embed(image, keep) + position).to(self.cls_token.dtype)
+        x: Tensor = embed(image, keep) + position
+        return x.to(self.cls_token.dtype)
 
     def _patch_embed(self, sensor: str | None) -> PatchEmbed:
         embed = self.patch_embed

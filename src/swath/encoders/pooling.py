@@ -1,0 +1,49 @@
+"""From features of many places to one embedding an image.
+
+The mean of the patch tokens says what there is; their standard deviation says how varied it is, which for
+textures of the ground is half of the story (second-order statistics; Bovolo-style texture descriptors, and
+"Deep TEN" pooling, rest on the same observation).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from swath.encoders.protocol import Features
+from swath.errors import ContractError, suggest
+
+Pooling = Literal["mean", "cls", "moments"]
+
+
+def pool(features: Features, pooling: str | None = None) -> Tensor:
+    """One embedding an image.
+
+    Args:
+        features: What an encoder returned for B images.
+        pooling: "mean" of the patch tokens, or of the coarsest map for an encoder without tokens; "moments":
+            that mean beside the standard deviation over places; "cls": the class token. None leaves it to
+            the encoder (`Features.pooled`).
+
+    Returns:
+        [B, D], or [B, 2 D] for "moments".
+
+    Raises:
+        ContractError: "cls" of an encoder that has no class token, or an unknown name.
+    """
+    if pooling is None:
+        return features.pooled
+    if pooling not in get_args(Pooling):
+        raise ContractError(f"unknown pooling {pooling!r}.{suggest(pooling, list(get_args(Pooling)))}")
+    if pooling == "cls":
+        if features.cls is None:
+            raise ContractError("this encoder has no class token: use pooling 'mean' or 'moments'")
+        return features.cls
+    places = features.tokens if features.tokens is not None else features.maps[-1].flatten(2).transpose(1, 2)
+    mean = places.mean(dim=1)
+    if pooling == "mean":
+        return mean
+    # Population form, so that an image of a single patch has spread 0 rather than NaN.
+    return torch.cat([mean, places.float().std(dim=1, correction=0).to(mean.dtype)], dim=1)

@@ -1,0 +1,76 @@
+"""Which patches a masked objective shows and which it asks for.
+
+Random masks come from one uniform number a patch, sorted: pure functions of the numbers, which come from the
+samples' keys (or from a test). Shape letters: B samples, N patches, K kept, M = N - K masked, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Masking:
+    """A split of N patches into kept and masked ones, sample by sample.
+
+    Attributes:
+        shuffle: [B, N] int64, patch indices, kept ones first.
+        restore: [B, N] int64, the inverse permutation: where in `shuffle` each patch is.
+        kept: How many of each sample's patches are kept (K).
+    """
+
+    shuffle: Tensor
+    restore: Tensor
+    kept: int
+
+    @property
+    def keep(self) -> Tensor:
+        """[B, K] indices of the patches shown, in shuffled order."""
+        return self.shuffle[:, : self.kept]
+
+    @property
+    def hidden(self) -> Tensor:
+        """[B, M] indices of the patches to predict, in shuffled order."""
+        return self.shuffle[:, self.kept :]
+
+    @property
+    def mask(self) -> Tensor:
+        """[B, N] bool, True where a patch is hidden."""
+        return self.restore >= self.kept
+
+
+def random_masking(noise: Tensor, ratio: float) -> Masking:
+    """Keep the floor(N (1 - ratio)) patches with the smallest noise.
+
+    Args:
+        noise: [B, N] uniform numbers; equal ones keep their order.
+        ratio: Share of patches to hide, in [0, 1).
+    """
+    shuffle = noise.argsort(dim=1, stable=True)
+    kept = int(noise.shape[1] * (1 - ratio))
+    return Masking(shuffle=shuffle, restore=shuffle.argsort(dim=1), kept=kept)
+
+
+def fill_masked(kept: Tensor, mask_token: Tensor, masking: Masking) -> Tensor:
+    """Kept tokens back at their places, the mask token at all others.
+
+    Args:
+        kept: [B, K, D] tokens in the order of `masking.keep`, without class token.
+        mask_token: [1, 1, D].
+        masking: The split.
+
+    Returns:
+        [B, N, D] in row-major order.
+    """
+    batch, count, dim = kept.shape
+    fill = mask_token.to(kept.dtype).expand(batch, masking.restore.shape[1] - count, dim)
+    return torch.cat([kept, fill], dim=1).gather(1, masking.restore.unsqueeze(-1).expand(-1, -1, dim))
+
+
+def mask_pixels(mask: Tensor, grid: tuple[int, int], side: int) -> Tensor:
+    """Patch mask [B, N] as pixels [B, 1, grid_h * side, grid_w * side], each patch `side` pixels wide."""
+    mask = mask.view(-1, 1, *grid)
+    return mask.repeat_interleave(side, dim=2).repeat_interleave(side, dim=3)

@@ -1,0 +1,185 @@
+"""From a map of patch tokens to pixels in two bands: Scale-MAE's up-sampling pyramid (section 3), and a
+linear alternative for small budgets.
+
+Everything is channels-last ([B, H, W, C]), so a transposed convolution whose kernel equals its stride is one
+matrix product and a shuffle of pixels, a 1 x 1 convolution is a matrix product, and a norm over channels is
+the ordinary LayerNorm. After the last 3 x 3 convolution nothing mixes pixels any more, and only the masked
+patches, which alone count in the loss, are carried on.
+
+Shape letters: B samples, g x g patches of p pixels, M masked ones, d decoder width, C bands.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from swath.encoders.linear import Linear, linear
+from swath.encoders.vit import EPS
+from swath.objectives.reconstruction import take_patches
+
+
+class Upsample(nn.Module):
+    """Transposed convolution with kernel = stride = `factor`: every pixel becomes factor x factor pixels.
+
+    The weight is [factor * factor * outputs, inputs], rows ordered (row, column, output).
+    """
+
+    def __init__(self, inputs: int, outputs: int, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+        self.weight = nn.Parameter(torch.empty(factor * factor * outputs, inputs))
+        self.bias = nn.Parameter(torch.empty(outputs))
+        bound = 1 / math.sqrt(outputs * factor * factor)  # torch's for a transposed convolution
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., h, w, inputs] -> [..., h * factor, w * factor, outputs]."""
+        f = self.factor
+        *lead, height, width, _ = x.shape
+        x = linear(x, self.weight, self.bias.repeat(f * f))
+        if f == 1:
+            return x
+        x = x.view(-1, height, width, f, f, x.shape[-1] // (f * f)).transpose(2, 3)
+        return x.reshape(*lead, height * f, width * f, x.shape[-1])
+
+
+class PairConv(nn.Module):
+    """3 x 3 convolution in which output j sees only the inputs j and j + H/2, of H.
+
+    The method's grouped convolution (two inputs a group) up to the order of channels. This order makes it a
+    depthwise convolution, which is fast everywhere, and a sum of two halves. The weight is [H, 1, 3, 3].
+    """
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(2 * 9)
+        self.weight = nn.Parameter(torch.empty(inputs, 1, 3, 3).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(inputs // 2).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, h, w, H] -> [B, h, w, H / 2]."""
+        half = len(self.bias)
+        bias = F.pad(self.bias, (0, half))
+        x = F.conv2d(x.permute(0, 3, 1, 2), self.weight, bias, padding=1, groups=2 * half).permute(0, 2, 3, 1)
+        return x[..., :half] + x[..., half:]
+
+
+class ConvBlock(nn.Module):
+    """Residual block: GELU, 3 x 3, GELU, 1 x 1, beside a 1 x 1 shortcut."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.pair = PairConv(dim)
+        self.mix = Linear(dim // 2, dim)
+        self.skip = Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        out: Tensor = self.mix(F.gelu(self.pair(F.gelu(x)))) + self.skip(x)
+        return out
+
+
+class BandHead(nn.Module):
+    """Head of one frequency band: [B, h, w, d] -> pixels, patch_size / 2 times as many along each axis."""
+
+    def __init__(self, inputs: int, dim: int, layers: int, patch_size: int, bands: Mapping[str, int]) -> None:
+        super().__init__()
+        # Two steps with a 3 x 3 convolution between them: 4 x 2 at patch 16. A factor of two is kept for
+        # the second where it divides.
+        last = 2 if patch_size % 4 == 0 else 1
+        self.proj = Linear(inputs, dim)
+        self.blocks = nn.Sequential(*(ConvBlock(dim) for _ in range(layers)))
+        self.norm = nn.LayerNorm(dim, eps=EPS)
+        self.up = Upsample(dim, dim // 2, patch_size // 2 // last)
+        self.pair = PairConv(dim // 2)
+        self.mix = Linear(dim // 4, dim // 2)
+        self.pixels = nn.ModuleDict({name: Upsample(dim // 2, count, last) for name, count in bands.items()})
+
+    def forward(self, x: Tensor, hidden: Tensor | None, grid: tuple[int, int], sensor: str) -> Tensor:
+        """Pixels [B, H, W, C], or with `hidden` [B, M] those patches only, [B, M, h, w, C]."""
+        x = self.norm(self.blocks(self.proj(x)))
+        x = self.pair(F.gelu(self.up(x)))
+        if hidden is not None:
+            x = take_patches(x, hidden, grid)
+        x = F.gelu(self.mix(F.gelu(x)))
+        out: Tensor = self.pixels[sensor](x)
+        return out
+
+
+class Pyramid(nn.Module):
+    """Scale-MAE's two bands: low at the source's size, high at twice that.
+
+    Args:
+        inputs: Decoder width d.
+        dim: Width of the heads; a multiple of 4.
+        layers: Residual blocks in each head.
+        patch_size: Side p of a patch in source pixels; even.
+        bands: Sensor name -> number of bands.
+        independent: A head for each band, or one for both.
+        progressive: The high branch continues from the low one instead of starting at the tokens.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        dim: int,
+        layers: int,
+        patch_size: int,
+        bands: Mapping[str, int],
+        *,
+        independent: bool = True,
+        progressive: bool = False,
+    ) -> None:
+        super().__init__()
+        self.independent = independent
+        self.progressive = progressive
+        self.low_up = Upsample(inputs, inputs, 2)
+        if not progressive:
+            self.high_up_first = Upsample(inputs, inputs, 2)
+        self.high_norm = nn.LayerNorm(inputs, eps=EPS)
+        self.high_up = Upsample(inputs, inputs, 2)
+        self.head_high = BandHead(inputs, dim, layers, patch_size, bands)
+        if independent:
+            self.head_low = BandHead(inputs, dim, layers, patch_size, bands)
+
+    def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Token map [B, g, g, d] -> low [B, 2g, 2g, d] and high [B, 4g, 4g, d] feature maps."""
+        low = self.low_up(x)
+        start = low if self.progressive else self.high_up_first(x)
+        return low, self.high_up(F.gelu(self.high_norm(start)))
+
+    def forward(self, x: Tensor, hidden: Tensor | None, sensor: str) -> tuple[Tensor, Tensor]:
+        """Token map [B, g, g, d] -> low and high pixels.
+
+        Images [B, p g, p g, C] and [B, 2p g, 2p g, C]; with `hidden` [B, M] only those patches,
+        [B, M, p, p, C] and [B, M, 2p, 2p, C].
+        """
+        grid = (x.shape[1], x.shape[2])
+        low, high = self.branches(x)
+        head_low = self.head_low if self.independent else self.head_high
+        return head_low(low, hidden, grid, sensor), self.head_high(high, hidden, grid, sensor)
+
+
+class LinearHeads(nn.Module):
+    """Each token predicts the pixels of its own patch linearly, in both bands, as in MAE.
+
+    Not in the paper: it costs a hundredth of the pyramid, so a small budget goes to the encoder instead.
+    """
+
+    def __init__(self, inputs: int, patch_size: int, bands: Mapping[str, int]) -> None:
+        super().__init__()
+        self.low = nn.ModuleDict({name: Upsample(inputs, count, patch_size) for name, count in bands.items()})
+        self.high = nn.ModuleDict(
+            {name: Upsample(inputs, count, 2 * patch_size) for name, count in bands.items()}
+        )
+
+    def forward(self, x: Tensor, hidden: Tensor | None, sensor: str) -> tuple[Tensor, Tensor]:
+        """As `Pyramid.forward`."""
+        if hidden is not None:
+            x = take_patches(x, hidden, (x.shape[1], x.shape[2]))  # [B, M, 1, 1, d]
+        return self.low[sensor](x), self.high[sensor](x)

@@ -1,0 +1,382 @@
+"""Scale-MAE: a masked autoencoder that knows how large a pixel is (Reed et al., ICCV 2023, arXiv 2212.14532).
+
+1. A random crop of the image is the *target*; shrunk to half its side it is the *source*. Both know their
+   GSD, so crops of many sizes show the encoder many scales.
+2. Three quarters of the source's patches are hidden. The encoder sees the others, with positions measured on
+   the ground (`swath.encoders.positions`).
+3. A light transformer fills the hidden patches in, and a convolutional pyramid turns the tokens into pixels
+   twice: low frequencies at the source's size, high frequencies at the target's, twice as large.
+4. The loss compares both with the bands of the target, at hidden patches only.
+
+The class token goes into the encoder but not into the decoder, so its output is never trained: pool the mean
+of the patch tokens instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from swath.encoders.linear import Linear
+from swath.encoders.positions import gsd_positions
+from swath.encoders.vit import EPS, Block, ViT, init_weights
+from swath.errors import RecipeError
+from swath.imagery.augment import random_orientation, random_resized_crop
+from swath.imagery.chip import Batch
+from swath.keyed_random import uniform
+from swath.objectives.chunked import chunked_loss
+from swath.objectives.masking import Masking, fill_masked, mask_pixels, random_masking
+from swath.objectives.pixel_head import LinearHeads, Pyramid
+from swath.objectives.protocol import Losses, ObjectiveConfig, register_objective
+from swath.objectives.reconstruction import area, patch_loss, smooth, take_patches, valid_area
+
+_ONE_SENSOR = "pixels"  # key of the output layer when the encoder does not tell sensors apart
+
+
+class ScaleMAEConfig(ObjectiveConfig):
+    """Options of Scale-MAE. Sizes are in pixels; the target's side is always twice the source's.
+
+    The released code and the paper build the two bands differently; `frequency` chooses. With T the target's
+    side, area(n) the area average to n x n and up() bilinear enlargement:
+
+    - "released": low = area(T / 2); high = target - up(area(high_pass)), by default with T / 64, which is 7
+      for 448. Squared errors. With `low_pass` = n, low = area(T / 2) of area(n): the code's band_config
+      [b1, b2] is high_pass b1, and low_pass 224 if b2 is 224 (any other b2 has no effect there).
+    - "paper": low = up(area(low_pass)) at T / 2, with T / 32 (14 for 448); high = target -
+      up(area(high_pass)), with T / 8 (56). Absolute error for high, squared for low.
+    """
+
+    source_size: int = Field(224, gt=0, description="Side of the image that the encoder sees.")
+    source_filter: Literal["area", "bilinear"] = Field(
+        "area",
+        description="How the target becomes the source; 'bilinear' is the released code's, which aliases.",
+    )
+    crop_scale: tuple[float, float] = Field((0.2, 1.0), description="Range of a crop's share of the image.")
+    orientation: Literal["none", "flip", "dihedral"] = Field(
+        "dihedral", description="Random orientation: none, left-right flips, or all eight of a square."
+    )
+    mask_ratio: float = Field(0.75, gt=0, lt=1, description="Share of patches hidden from the encoder.")
+
+    decoder_dim: int = Field(512, gt=0, description="Width of the decoder's transformer.")
+    decoder_depth: int = Field(3, ge=0, description="Its blocks.")
+    decoder_heads: int = Field(16, gt=0, description="Its attention heads.")
+    head: Literal["pyramid", "linear"] = Field(
+        "pyramid",
+        description="From tokens to pixels: the paper's convolutions, or one linear map a band (ours).",
+    )
+    fcn_dim: int = Field(512, gt=0, description="Width of the pyramid's heads.")
+    fcn_layers: int = Field(2, ge=0, description="Residual blocks in each of them.")
+    independent_heads: bool = Field(True, description="One head for each band, or one for both.")
+    progressive: bool = Field(False, description="High branch continues from the low one.")
+
+    frequency: Literal["released", "paper"] = Field("released", description="Construction of the bands.")
+    low_pass: int | None = Field(None, gt=0, description="See above; None is the default of `frequency`.")
+    high_pass: int | None = Field(None, gt=0, description="See above; None is the default of `frequency`.")
+    high_loss: Literal["l1", "l2"] | None = Field(None, description="None: l2 in released, l1 in paper.")
+    high_weight: float = Field(1.0, ge=0, description="Weight of the high band's loss.")
+
+    head_chunk: int | None = Field(
+        None,
+        gt=0,
+        description="Samples whose pixels are computed at a time; None chooses by memory. The result is the "
+        "same up to the order of sums.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve(cls, data: Any) -> Any:
+        """Put numbers for defaults that depend on other options, so that a stored recipe shows them."""
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        target = 2 * int(data.get("source_size", 224))
+        paper = data.get("frequency", "released") == "paper"
+        if data.get("high_pass") is None:
+            data["high_pass"] = max(1, target // (8 if paper else 64))
+        if data.get("low_pass") is None and paper:
+            data["low_pass"] = max(1, target // 32)
+        if data.get("high_loss") is None:
+            data["high_loss"] = "l1" if paper else "l2"
+        return data
+
+    @model_validator(mode="after")
+    def _check(self) -> ScaleMAEConfig:
+        target = 2 * self.source_size
+        assert self.high_pass is not None
+        if not 1 <= self.high_pass < target:
+            raise ValueError(f"high_pass must lie below the target's side {target}, not {self.high_pass}")
+        if self.frequency == "paper" and not 1 <= (self.low_pass or 0) < self.source_size:
+            raise ValueError(f"low_pass must lie below source_size {self.source_size}, not {self.low_pass}")
+        if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            raise ValueError(f"crop_scale must be 0 < low <= high <= 1, not {list(self.crop_scale)}")
+        if self.decoder_dim % self.decoder_heads or self.decoder_dim % 4:
+            raise ValueError(
+                f"decoder_dim {self.decoder_dim} must be a multiple of decoder_heads {self.decoder_heads} "
+                "and of 4"
+            )
+        if self.head == "pyramid" and self.fcn_dim % 4:
+            raise ValueError(f"fcn_dim must be a multiple of 4, not {self.fcn_dim}")
+        if self.head == "linear":
+            unused = {"fcn_dim", "fcn_layers", "independent_heads", "progressive"} & self.model_fields_set
+            changed = [
+                name for name in unused if getattr(self, name) != type(self).model_fields[name].default
+            ]
+            if changed:
+                raise ValueError(f"{', '.join(sorted(changed))}: only head 'pyramid' has this; remove it")
+        return self
+
+
+class ScaleMAEDecoder(nn.Module):
+    """From the encoder's tokens of the visible patches to the pixels of all.
+
+    Args:
+        encoder_dim: Width of the encoder.
+        patch_size: Side p of its patches.
+        bands: Sensor name -> number of bands.
+        config: Options.
+    """
+
+    def __init__(
+        self, encoder_dim: int, patch_size: int, bands: Mapping[str, int], config: ScaleMAEConfig
+    ) -> None:
+        super().__init__()
+        dim = config.decoder_dim
+        self.embed = Linear(encoder_dim, dim)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.blocks = nn.Sequential(*(Block(dim, config.decoder_heads) for _ in range(config.decoder_depth)))
+        self.norm = nn.LayerNorm(dim, eps=EPS)
+        init_weights(self)
+        nn.init.normal_(self.mask_token, std=0.02)
+        self.pixels: Pyramid | LinearHeads
+        if config.head == "pyramid":
+            self.pixels = Pyramid(
+                dim,
+                config.fcn_dim,
+                config.fcn_layers,
+                patch_size,
+                bands,
+                independent=config.independent_heads,
+                progressive=config.progressive,
+            )
+        else:
+            self.pixels = LinearHeads(dim, patch_size, bands)
+
+    def forward(self, latent: Tensor, masking: Masking, gsd: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Encoder tokens [B, 1 + K, D], class token first, -> token map [B, g_h, g_w, d]."""
+        x = fill_masked(self.embed(latent)[:, 1:], self.mask_token, masking)
+        position = gsd_positions(*grid, x.shape[-1], gsd, cls=False)
+        x = self.norm(self.blocks((x + position).to(self.mask_token.dtype)))
+        tokens: Tensor = x.view(len(x), *grid, x.shape[-1])
+        return tokens
+
+
+@register_objective("scale_mae", ScaleMAEConfig)
+class ScaleMAE(nn.Module):
+    """Masked autoencoding at known scale: low and high frequencies from a quarter of the patches.
+
+    Args:
+        encoder: A ViT of this library.
+        config: Options.
+
+    Raises:
+        RecipeError: Encoder and options do not fit together.
+    """
+
+    def __init__(self, encoder: nn.Module, config: ScaleMAEConfig) -> None:
+        super().__init__()
+        if not isinstance(encoder, ViT):
+            raise RecipeError(
+                f"scale_mae hides patches from the encoder, and {type(encoder).__name__} cannot do that; "
+                "use a vit_*"
+            )
+        p = encoder.patch_size
+        if config.source_size % p or p % 2:
+            raise RecipeError(
+                f"objective.source_size {config.source_size} must be a multiple of the encoder's patch size "
+                f"{p}, and the patch size even"
+            )
+        if int((config.source_size // p) ** 2 * (1 - config.mask_ratio)) == 0:
+            raise RecipeError(f"objective.mask_ratio {config.mask_ratio} leaves no patch to see")
+        self.encoder = encoder
+        self.config = config
+        bands = encoder.bands if isinstance(encoder.bands, dict) else {_ONE_SENSOR: encoder.bands}
+        self.decoder = ScaleMAEDecoder(encoder.embed_dim, p, bands, config)
+
+    def views(self, batch: Batch) -> dict[str, Any]:
+        """Normalised batch -> target crop, source, their GSDs and the numbers that decide the mask.
+
+        Returns:
+            `image` [B, C, S, S] and its `gsd` [B]; `target` [B, C, 2S, 2S], its `valid` [B, 2S, 2S] and
+            `target_gsd` [B]; `noise` [B, N]; `sensor`.
+        """
+        size = self.config.source_size
+        crop = random_resized_crop(batch, 2 * size, scale=self.config.crop_scale, stream="scale_mae/crop")
+        if self.config.orientation != "none":
+            rotate = self.config.orientation == "dihedral"
+            crop = random_orientation(crop, rotate=rotate, stream="scale_mae/orientation")
+        valid = crop.get("valid")
+        weight = None if valid is None else valid[:, None].float()
+        if self.config.source_filter == "area":
+            image, _ = valid_area(crop["image"], weight, (size, size))
+        else:
+            image = F.interpolate(crop["image"], size=(size, size), mode="bilinear", align_corners=True)
+        patches = (size // self._patch) ** 2
+        return {
+            "image": image,
+            "gsd": crop["gsd"] * 2,
+            "target": crop["image"],
+            "target_gsd": crop["gsd"],
+            "valid": valid,
+            "noise": uniform(batch["key"], "scale_mae/mask", patches).to(image.device),
+            "sensor": batch.get("sensor"),
+        }
+
+    def forward(self, views: Mapping[str, Any]) -> Losses:
+        """Losses of the views; `total` = low + high_weight * high. Means over samples."""
+        masking = random_masking(views["noise"], self.config.mask_ratio)
+        tokens = self.decode(views, masking)
+        grid = (tokens.shape[1], tokens.shape[2])
+        low, high, low_weight, high_weight = self.targets(views["target"], views.get("valid"))
+        sensor = self._sensor(views)
+
+        def patches(x: Tensor | None) -> Tensor | None:
+            return None if x is None else take_patches(x.permute(0, 2, 3, 1), masking.hidden, grid)
+
+        def loss(
+            x: Tensor, hidden: Tensor, low: Tensor, high: Tensor, low_weight: Tensor, high_weight: Tensor
+        ) -> Tensor:
+            low_pixels, high_pixels = self.decoder.pixels(x, hidden, sensor)
+            low_loss = patch_loss(low_pixels, low, low_weight, "l2")
+            high_loss = patch_loss(high_pixels, high, high_weight, self.config.high_loss or "l2")
+            return torch.stack([low_loss.sum(), self.config.high_weight * high_loss.sum()])
+
+        sums = chunked_loss(
+            self.decoder.pixels,
+            loss,
+            tokens,
+            (masking.hidden, patches(low), patches(high), patches(low_weight), patches(high_weight)),
+            self._chunk(tokens),
+        )
+        total, low_loss, high_loss = (sums / len(tokens)).unbind()
+        return {"total": total, "low": low_loss.detach(), "high": high_loss.detach()}
+
+    def decode(self, views: Mapping[str, Any], masking: Masking) -> Tensor:
+        """Views -> decoded token map [B, g_h, g_w, d], before it becomes pixels."""
+        image, gsd = views["image"], views["gsd"]
+        latent = self.encoder.encode(image, gsd, views.get("sensor"), keep=masking.keep)
+        grid = (image.shape[2] // self._patch, image.shape[3] // self._patch)
+        x: Tensor = self.decoder(latent, masking, gsd, grid)
+        return x
+
+    @torch.no_grad()
+    def targets(
+        self, target: Tensor, valid: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """The two bands of a target image.
+
+        Args:
+            target: [B, C, T, T'].
+            valid: [B, T, T'] bool, or None when all is valid.
+
+        Returns:
+            low [B, C, T / 2, T' / 2], high [B, C, T, T'] and their weights [B, 1, ...] (or None).
+        """
+        config = self.config
+        full = (target.shape[2], target.shape[3])
+        half = (full[0] // 2, full[1] // 2)
+
+        def side(n: int) -> tuple[int, int]:  # options speak of a square target of the configured size
+            scale = n / (2 * config.source_size)
+            return max(1, round(full[0] * scale)), max(1, round(full[1] * scale))
+
+        assert config.high_pass is not None
+        target = target.float()
+        weight = None if valid is None else valid[:, None].float()
+        low_weight = None if weight is None else area(weight, half)
+        if config.low_pass is None:
+            low, _ = valid_area(target, weight, half)
+        elif config.frequency == "released":
+            small, share = valid_area(target, weight, side(config.low_pass))
+            low, _ = valid_area(small, share, half)
+        else:
+            low = smooth(target, weight, side(config.low_pass), half)
+        high = target - smooth(target, weight, side(config.high_pass), full)
+        return low, high, low_weight, weight
+
+    @torch.no_grad()
+    def pictures(self, views: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Input, what was visible of it, both predicted bands, their combination and the target.
+
+        `combined` is the high band on what the low prediction says lies beneath it. In "paper" the bands
+        leave a gap between `low_pass` and `high_pass`, which no prediction fills.
+        """
+        masking = random_masking(views["noise"], self.config.mask_ratio)
+        tokens = self.decode(views, masking)
+        low, high = self.decoder.pixels(tokens, None, self._sensor(views))
+        low, high = low.permute(0, 3, 1, 2).float(), high.permute(0, 3, 1, 2).float()
+        full = (high.shape[2], high.shape[3])
+        assert self.config.high_pass is not None
+        scale = self.config.high_pass / (2 * self.config.source_size)
+        beneath = (max(1, round(full[0] * scale)), max(1, round(full[1] * scale)))
+        hidden = mask_pixels(masking.mask, (tokens.shape[1], tokens.shape[2]), self._patch)
+        return {
+            "input": views["image"],
+            "masked": views["image"] * ~hidden,
+            "low": low,
+            "high": high,
+            "combined": high + smooth(low, None, beneath, full),
+            "target": views["target"],
+        }
+
+    def after_step(self, step: int, total_steps: int) -> None:
+        """Nothing: there is no teacher."""
+
+    @property
+    def _patch(self) -> int:
+        return self.encoder.patch_size
+
+    def _sensor(self, views: Mapping[str, Any]) -> str:
+        if not isinstance(self.encoder.bands, dict):
+            return _ONE_SENSOR
+        sensor = views.get("sensor")
+        return sensor if sensor is not None else next(iter(self.encoder.bands))
+
+    def _chunk(self, tokens: Tensor) -> int:
+        """Samples at a time: few on a CPU, where what fits the cache is quick; many on a GPU."""
+        if self.config.head_chunk is not None:
+            return self.config.head_chunk
+        pixels = tokens.shape[1] * tokens.shape[2] * self._patch**2
+        width = self.config.fcn_dim // 2 if self.config.head == "pyramid" else 8
+        budget = 2**25 if tokens.device.type == "cpu" else 2**31
+        return max(1, min(len(tokens), budget // (pixels * width * 4)))
+
+
+def reduce_views(
+    views: Mapping[str, Any], source_size: int, *, targets_from_source: bool = False
+) -> dict[str, Any]:
+    """The same views at a smaller source size: images and targets area-averaged, GSDs multiplied.
+
+    Args:
+        views: From `ScaleMAE.views`, nothing nodata.
+        source_size: New side of the source in pixels, below the present one.
+        targets_from_source: Compatibility with the released code, whose forward makes the targets by
+            enlarging the already reduced *source* instead of reducing the target (a bug: high frequencies
+            are gone before they can be asked for).
+    """
+    image = area(views["image"], (source_size, source_size))
+    factor = views["image"].shape[-1] / source_size
+    side = int(views["target"].shape[-1] / factor)
+    origin = image if targets_from_source else views["target"]
+    return {
+        **views,
+        "image": image,
+        "gsd": views["gsd"] * factor,
+        "target": area(origin, (side, side)),
+        "target_gsd": views["target_gsd"] * views["target"].shape[-1] / side,
+        "valid": None,
+    }
