@@ -26,11 +26,11 @@ from swath.imagery.header import Box, SceneHeader, box_on, read_header
 from swath.imagery.resample import Kernel, check_kernel, reach, resize
 from swath.imagery.safe_open import (
     DEFAULT_LIMITS,
+    REAL_TYPES,
     Opened,
     ReadLimits,
     close_all,
     damaged,
-    gdal_options,
     opened,
     sniff_driver,
 )
@@ -48,6 +48,7 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
+_ITEM_SIZE = {name: np.dtype(name).itemsize for name in REAL_TYPES}
 _STRIP_PIXELS = 2**24  # decoded at once when much is reduced
 
 
@@ -98,7 +99,8 @@ def read_window(
     Raises:
         ImageryError: The window is not in the scene, the read would exceed the limits, or a file is damaged.
     """
-    check_kernel(resampling)
+    if resampling != "area":
+        check_kernel(resampling)
     window = window or Window(0, 0, header.width, header.height)
     if not (
         0 <= window.column < window.column + window.width <= header.width
@@ -111,7 +113,7 @@ def read_window(
     if not picked or not all(0 <= band < header.bands for band in picked):
         raise ImageryError(f"{header.path}: bands {list(picked)} asked for, it has 0 to {header.bands - 1}")
     shape = out_shape or (window.height, window.width)
-    size = len(picked) * shape[0] * shape[1] * np.dtype(header.dtype).itemsize
+    size = len(picked) * shape[0] * shape[1] * _ITEM_SIZE[header.dtype]
     if min(shape) < 1 or size > limits.read_bytes:
         raise ImageryError(
             f"{header.path}: {len(picked)} x {shape[0]} x {shape[1]} values of type {header.dtype} are "
@@ -119,18 +121,23 @@ def read_window(
             "`out_shape`"
         )
     if len(header.files) == 1:
+        source = opened(header.files[0], limits)
+        if (source.width, source.height, len(source.bands)) != (header.width, header.height, header.bands):
+            raise ImageryError(f"{header.path}: has changed since its header was read. Read the header again")
         left, top = window.column, window.row
-        box: Box = (left, top, left + window.width, top + window.height)
-        return _read_file(header, opened(header.files[0], limits), picked, box, shape, resampling)
+        box = (left, top, left + window.width, top + window.height)
+        if shape == (window.height, window.width):  # the common case, worth its own line: no resampling
+            return _pixels(header, source, picked, box)
+        return _read_file(header, source, picked, box, shape, resampling)
     stored = np.empty((len(picked), *shape), header.dtype)
     valid = np.ones(shape, bool)
     for i, band in enumerate(picked):
         source = opened(header.files[band], limits)
         affine = source.dataset.transform
         transform = None if affine.is_identity else affine
-        box = box_on(header, window, source.width, source.height, transform)
-        one = replace(header, nodata=_nodata(header, band), band_nodata=None)
-        part, ok = _read_file(one, source, (0,), box, shape, resampling)
+        placed = box_on(header, window, source.width, source.height, transform)
+        one = replace(header, files=(source.path,), nodata=_nodata(header, band), band_nodata=None)
+        part, ok = _read_file(one, source, (0,), placed, shape, resampling)
         stored[i] = part[0]
         valid &= ok
     return stored, valid
@@ -149,12 +156,6 @@ def _read_file(
     kernel: Kernel,
 ) -> tuple[Array, Array]:
     """Read `box` of one file, given in its own pixels (possibly fractional), resampled to `shape`."""
-    if len(header.files) == 1 and (source.width, source.height, len(source.bands)) != (
-        header.width,
-        header.height,
-        header.bands,
-    ):
-        raise ImageryError(f"{source.path}: has changed since its header was read. Read the header again")
     x0, y0, x1, y1 = (round(edge) if abs(edge - round(edge)) < 1e-6 else edge for edge in box)
     step = ((y1 - y0) / shape[0], (x1 - x0) / shape[1])
     whole = isinstance(x0, int) and isinstance(y0, int) and step == (1, 1)
@@ -162,9 +163,9 @@ def _read_file(
         return _pixels(header, source, picked, (int(x0), int(y0), int(x1), int(y1)))
 
     # An overview, where one is fine enough. Its pixels are taken as they are.
-    level = max((i for i, factor in enumerate(source.overviews) if factor <= min(step)), default=None)
-    if level is not None:
-        full, source = source, opened(source.path, source.limits, level)
+    fine_enough = [(factor, i) for i, factor in enumerate(source.overviews) if factor <= min(step)]
+    if fine_enough:
+        full, source = source, opened(source.path, source.limits, max(fine_enough)[1])
         x, y = source.width / full.width, source.height / full.height
         x0, x1, y0, y1 = x0 * x, x1 * x, y0 * y, y1 * y
         step = (step[0] * y, step[1] * x)
@@ -201,21 +202,14 @@ def _pixels(
 ) -> tuple[Array, Array]:
     """Native pixels of a file as they are stored, and which of them are valid."""
     dataset = source.dataset
-    nodata = [_nodata(header, band) for band in (picked if len(header.files) == 1 else (0,))]
     wanted = [source.bands[band] for band in picked]
     # See the head of the module: in 8-bit colour, all bands decide together whether a pixel is no data.
-    by_all = dataset.dtypes[0] in ("uint8", "int8") and len(source.bands) > 1 and header.nodata is not None
+    by_all = source.eight_bit and len(source.bands) > 1 and header.nodata is not None
     read = list(source.bands) if by_all else wanted
-    extra = [source.alpha] if source.alpha is not None else []
-    x0, y0, x1, y1 = box
-    span = ((y0, y1), (x0, x1))
+    span = ((box[1], box[3]), (box[0], box[2]))
     mask = None
     try:
-        if source.strict:
-            with gdal_options():
-                values = dataset.read(read + extra, window=span)
-        else:
-            values = dataset.read(read + extra, window=span)
+        values = dataset.read(read if source.alpha is None else [*read, source.alpha], window=span)
         if source.masked:
             mask = dataset.read_masks(wanted[0], window=span)
     except Exception as error:
@@ -223,22 +217,45 @@ def _pixels(
             raise damaged(source.path, "read", error) from None
         raise
     valid = np.ones(values.shape[1:], bool)
-    if extra:
+    if source.alpha is not None:
         valid &= values[-1] > 0
         values = values[:-1]
     if mask is not None:
         valid &= mask > 0
-    if values.dtype.kind == "f":
+    # Each look at every pixel costs; first whether there is anything to find (a sum of finite values may
+    # overflow, but never does a sum hide what is not finite).
+    if values.dtype.kind == "f" and not math.isfinite(_total(values)):
         valid &= np.isfinite(values).all(axis=0)
     if by_all:
-        valid &= (values != header.nodata).any(axis=0)
+        assert header.nodata is not None
+        none = _as_stored(header.nodata, values.dtype)
+        if _may_hold(values, none):
+            valid &= (values != none).any(axis=0)
         if read != wanted:
             values = values[[read.index(band) for band in wanted]]
-    else:
-        for value, none in zip(values, nodata, strict=True):
-            if none is not None:
-                valid &= value != _as_stored(none, values.dtype)
+    elif header.band_nodata is not None:
+        for value, band in zip(values, picked, strict=True):
+            own = header.band_nodata[band]
+            if own is not None:
+                valid &= value != _as_stored(own, values.dtype)
+    elif header.nodata is not None:
+        none = _as_stored(header.nodata, values.dtype)
+        if _may_hold(values, none):
+            valid &= (values != none).all(axis=0)
     return values, valid
+
+
+def _total(values: Array) -> float:
+    """A number that is not finite if any value is not: their sum of squares, the fastest of its kind."""
+    flat = values.reshape(-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.dot(flat, flat))
+
+
+def _may_hold(values: Array, nodata: Any) -> bool:
+    """Whether the value can be among these, judged by their range (NaN among them: yes)."""
+    least = values.min()
+    return not bool(least > nodata or (least < nodata and values.max() < nodata))
 
 
 def _as_stored(nodata: float, dtype: np.dtype[Any]) -> Any:

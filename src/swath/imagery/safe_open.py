@@ -52,6 +52,7 @@ class ReadLimits:
 
 DEFAULT_LIMITS = ReadLimits()
 OPEN_FILES = 64  # kept open for each thread
+BLOCK_CACHE = 256 * 2**20  # bytes of decoded blocks that GDAL keeps for each process
 
 # Drivers that reach beyond the file that they are given (other files, network, scripts). They are taken out
 # of GDAL before it starts up; when rasterio has been started before Swath, the rules above still hold.
@@ -60,12 +61,11 @@ _REACHING = (
 )
 _REACHING += "Rasterlite,PostGISRaster,GEORASTER,SAFE,SENTINEL2,TIL,DIMAP,PDS4,ESRIC,OZI,ISIS3,VICAR"
 
-# Every option is there to keep GDAL inside the one file, or to turn silent repair into an error.
+# Each option keeps GDAL inside the one file.
 _OPEN_OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no search for sidecar files
     "GDAL_PAM_ENABLED": "NO",  # no .aux.xml, neither read nor written
     "GDAL_GEOREF_SOURCES": "INTERNAL",  # no world files
-    "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",  # a truncated JPEG is an error, not a grey area
 }
 
 _MAGIC = (
@@ -135,9 +135,11 @@ def rasterio_module() -> Any:
     theirs = str(get_gdal_config("GDAL_SKIP") or "")
     skip = [*(theirs.split(",") if "," in theirs else theirs.split()), *_REACHING.split(",")]
     set_gdal_config("GDAL_SKIP", ",".join(dict.fromkeys(skip)))
-    if not get_gdal_config("GDAL_CACHEMAX"):
+    # For the whole process, because it matters while reading: a damaged JPEG is an error, not a grey area.
+    set_gdal_config("GDAL_ERROR_ON_LIBJPEG_WARNING", "TRUE")
+    if "GDAL_CACHEMAX" not in os.environ:
         # GDAL's default is 5 % of the memory for *each* process, too much for a loader with many workers.
-        set_gdal_config("GDAL_CACHEMAX", "256")
+        set_gdal_config("GDAL_CACHEMAX", BLOCK_CACHE)
     import rasterio
 
     return rasterio
@@ -164,7 +166,7 @@ class Opened:
         bands: 1-based indexes of the image bands, without alpha.
         alpha: 1-based index of the alpha band, or None.
         masked: Whether the file holds a mask of its own.
-        strict: Whether reading needs the options too (JPEG decoders that would repair in silence).
+        eight_bit: Whether values are 8 bits wide.
         palette: Whether the values are indexes into a colour table.
     """
 
@@ -176,7 +178,7 @@ class Opened:
     bands: tuple[int, ...]
     alpha: int | None
     masked: bool
-    strict: bool
+    eight_bit: bool
     palette: bool
     overviews: tuple[int, ...]
     limits: ReadLimits
@@ -250,7 +252,7 @@ def _check(path: str, dataset: Any, driver: str, limits: ReadLimits) -> Opened:
             f"{path}: has {count} bands, the limit is {limits.bands}. Select some: gdal_translate -b"
         )
     types = set(dataset.dtypes)
-    if len(types) > 1 or not types <= _TYPES:
+    if len(types) > 1 or not types <= REAL_TYPES:
         raise ImageryError(
             f"{path}: holds values of type {', '.join(sorted(types))}; real numbers of one type are wanted. "
             "Convert complex values to amplitude or dB first"
@@ -278,7 +280,6 @@ def _check(path: str, dataset: Any, driver: str, limits: ReadLimits) -> Opened:
         _check_length(path, dataset)
     elif driver == "PNG":
         _check_png(path)
-    compression = str(dataset.compression.value if dataset.compression else "")
     return Opened(
         path=path,
         dataset=dataset,
@@ -288,14 +289,14 @@ def _check(path: str, dataset: Any, driver: str, limits: ReadLimits) -> Opened:
         bands=bands,
         alpha=alpha,
         masked="per_dataset" in flags and "alpha" not in flags,
-        strict="JPEG" in compression.upper() or driver == "JPEG",
+        eight_bit=dataset.dtypes[0] in ("uint8", "int8"),
         palette="palette" in meaning,
         overviews=tuple(int(factor) for factor in dataset.overviews(1)),
         limits=limits,
     )
 
 
-_TYPES = {"uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"}
+REAL_TYPES = {"uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"}
 
 
 def _item_size(dtype: str) -> int:
