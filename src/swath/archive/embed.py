@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 from swath.archive.places import footprint_geometry
 from swath.archive.sources import ChipSource, chip_sources, preprocessing
 from swath.archive.store import Archive, archive_exists, schema
-from swath.errors import ArchiveError, ImageryError
+from swath.errors import ArchiveError, ContractError, ImageryError
 from swath.imagery.chip import Batch
 from swath.imagery.samples import ImageDataset, Problem, Sample, collate
 
@@ -41,6 +41,7 @@ class Embedder(Protocol):
     """What embedding needs of a model; `swath.models.Model` has it."""
 
     id: str
+    contract: Any
 
     def embed(
         self,
@@ -86,6 +87,7 @@ def embed_archive(
     batch_size: int = 64,
     workers: int | None = None,
     min_valid: float = 0.5,
+    gsd_by_width: bool = False,
     commit_seconds: float = COMMIT_SECONDS,
     progress: Callable[[int, int], None] | None = None,
 ) -> EmbedReport:
@@ -99,6 +101,8 @@ def embed_archive(
         batch_size: Chips a forward pass.
         workers: Processes that decode; 0 decodes in this one; None: one a CPU, at most 8.
         min_valid: Chips with a smaller share of valid pixels are left out.
+        gsd_by_width: For models of relative scale that have a reference size: an image's GSD is that size
+            divided by its width, whatever the data set says (as the official Scale-MAE weights are used).
         commit_seconds: How often rows are committed.
         progress: Called with (chips done, chips to do) after each batch.
 
@@ -108,16 +112,21 @@ def embed_archive(
     started = time.monotonic()
     if archive_exists(path):
         Archive.open(path, model_id=model.id)
-    chips = chip_sources(dataset)
+    reference = model.contract.reference_size if gsd_by_width else None
+    if gsd_by_width and reference is None:
+        raise ArchiveError("gsd_by_width needs a model of relative scale with a reference size; give a GSD")
+    relative = "relative" if model.contract.gsd_mode == "relative" else None
+    described = preprocessing(dataset, scale="width" if gsd_by_width else relative)
+    chips = chip_sources(dataset, described)
     report = EmbedReport(total=len(chips), failures=list(dataset.problems))
     pending, stale = _plan(path, chips, model.id)
     report.present = len(chips) - len(pending)
     if progress:
         progress(0, len(pending))
 
-    described = preprocessing(dataset)
     archive: Archive | None = None
-    loader = _loader(dataset, chips, pending, batch_size, workers, min_valid)
+    source = _Pending(dataset, chips, pending, reference)
+    loader = _loader(source, batch_size, workers, min_valid)
     done = 0
     try:
         with _Writer(path, model.id, commit_seconds) as writer:
@@ -125,7 +134,9 @@ def embed_archive(
                 report.failures += part.problems
                 report.screened += part.screened
                 for batch, places in part.batches:
-                    rows, bad = _embed_batch(model, batch, places, chips, described, batch_size)
+                    rows, bad = _embed_batch(model, batch, places, chips, described)
+                    if not rows.num_rows and bad and not report.embedded + report.present:
+                        raise ContractError(bad[0][1])  # not an odd image: nothing fits so far
                     report.failures += bad
                     report.embedded += rows.num_rows
                     writer.add(rows)
@@ -197,7 +208,14 @@ class _Part:
 class _Pending:
     """The chips to embed as a map-style data set of (sample, place)."""
 
-    def __init__(self, dataset: ImageDataset, chips: Sequence[ChipSource], pending: Sequence[int]) -> None:
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        chips: Sequence[ChipSource],
+        pending: Sequence[int],
+        reference_size: int | None,
+    ) -> None:
+        self.reference_size = reference_size
         self.dataset = dataset
         self.chips = [chips[index] for index in pending]
         self.pending = list(pending)
@@ -214,6 +232,8 @@ class _Pending:
             ring, taken = self.chips[position].place()
         except ImageryError as error:
             return {"index": index, "problem": (self.chips[position].source, str(error))}, None
+        if self.reference_size is not None:
+            sample["gsd"] = self.reference_size / sample["image"].shape[-1]
         geometry, bbox = footprint_geometry(ring) if ring is not None else (None, None)
         valid = float(sample["valid"].to(torch.float32).mean())
         return sample, _Place(index, sample["gsd"], valid, geometry, bbox, taken)
@@ -243,21 +263,14 @@ class _Collate:
         return part
 
 
-def _loader(
-    dataset: ImageDataset,
-    chips: Sequence[ChipSource],
-    pending: Sequence[int],
-    batch_size: int,
-    workers: int | None,
-    min_valid: float,
-) -> Iterator[_Part]:
+def _loader(source: _Pending, batch_size: int, workers: int | None, min_valid: float) -> Iterator[_Part]:
     """Decoded batches in order, read ahead by workers."""
-    if not pending:
+    if not len(source):
         return iter(())
     if workers is None:
-        workers = min(os.cpu_count() or 1, 8, -(-len(pending) // batch_size))
+        workers = min(os.cpu_count() or 1, 8, -(-len(source) // batch_size))
     loader: DataLoader[Any] = DataLoader(
-        _Pending(dataset, chips, pending),  # type: ignore[arg-type]
+        source,  # type: ignore[arg-type]
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=_Collate(min_valid),
@@ -278,24 +291,59 @@ def _embed_batch(
     places: Sequence[_Place],
     chips: Sequence[ChipSource],
     described: str,
-    batch_size: int,
 ) -> tuple[pa.Table, list[Problem]]:
-    """Rows of a batch, and what has no finite embedding."""
-    vectors = model.embed(
-        batch["image"], gsd=batch["gsd"], sensor=batch["sensor"], valid=batch["valid"], batch_size=batch_size
-    )
-    found = vectors.detach().to("cpu", torch.float32).numpy()
+    """Rows of a batch, and the chips that the model refuses or has no finite embedding for."""
+    try:
+        found, refused = _vectors(model, batch), {}
+    except ContractError:
+        found, refused = _vectors_one_by_one(model, batch)
+    problems = []
     finite = np.isfinite(found).all(axis=1)
-    problems = [
-        (
-            chips[place.index].source,
-            f"{chips[place.index].source}: its embedding is not finite; see its pixels",
-        )
-        for place, fine in zip(places, finite, strict=True)
-        if not fine
-    ]
+    for position, place in enumerate(places):
+        if not finite[position]:
+            source = chips[place.index].source
+            reason = refused.get(position, "its embedding is not finite; look at its pixels")
+            problems.append((source, f"{source}: {reason}"))
     kept = [place for place, fine in zip(places, finite, strict=True) if fine]
     return _rows(found[finite], batch["sensor"], model.id, kept, chips, described), problems
+
+
+def _vectors(model: Embedder, batch: Batch) -> NDArray[np.float32]:
+    """[B, D] of a whole batch in one forward pass."""
+    vectors = model.embed(
+        batch["image"],
+        gsd=batch["gsd"],
+        sensor=batch["sensor"],
+        valid=batch["valid"],
+        batch_size=len(batch["image"]),
+    )
+    numbers: NDArray[np.float32] = vectors.detach().to("cpu", torch.float32).numpy()
+    return numbers
+
+
+def _vectors_one_by_one(model: Embedder, batch: Batch) -> tuple[NDArray[np.float32], dict[int, str]]:
+    """[B, D] with NaN where the model refuses an image, and its reasons by position.
+
+    One image that does not fit the contract must not cost the others of its batch, nor the run.
+    """
+    found: list[NDArray[np.float32] | None] = []
+    refused: dict[int, str] = {}
+    for position in range(len(batch["image"])):
+        one = slice(position, position + 1)
+        single: Batch = {
+            "image": batch["image"][one],
+            "gsd": batch["gsd"][one],
+            "valid": batch["valid"][one],
+            "sensor": batch["sensor"],
+        }
+        try:
+            found.append(_vectors(model, single)[0])
+        except ContractError as error:
+            refused[position] = str(error)
+            found.append(None)
+    dimensions = next((len(vector) for vector in found if vector is not None), 1)
+    empty = np.full(dimensions, np.nan, dtype=np.float32)
+    return np.stack([empty if vector is None else vector for vector in found]), refused
 
 
 def _rows(

@@ -293,6 +293,11 @@ class Searcher:
         counted = pc.value_counts(rows["preprocessing"]).to_pylist()
         return [entry["values"] for entry in sorted(counted, key=lambda entry: -entry["counts"])]
 
+    @property
+    def in_metres(self) -> bool:
+        """Whether GSDs are metres per pixel; False where they are ratios, by a model of relative scale."""
+        return not any('"gsd"' in described for described in self.preprocessings())
+
     def _normalised(self, vector: Any) -> NDArray[np.float32]:
         """`vector` (array or tensor) as a unit vector [D], checked."""
         query = np.asarray(vector, dtype=np.float32)

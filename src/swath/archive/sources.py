@@ -61,9 +61,8 @@ class ChipSource:
         return window_footprint(header, self.window), header.time
 
 
-def chip_sources(dataset: ImageDataset) -> list[ChipSource]:
-    """Every chip of `dataset`, in its order. Reads file sizes and times, no pixels."""
-    described = preprocessing(dataset)
+def chip_sources(dataset: ImageDataset, described: str) -> list[ChipSource]:
+    """Every chip of `dataset` preprocessed as `described`, in order. Reads file times, no pixels."""
     sensor = dataset.sensor.name
     stamps: dict[tuple[str, ...], str] = {}
     chips = []
@@ -90,28 +89,37 @@ def chip_sources(dataset: ImageDataset) -> list[ChipSource]:
     return chips
 
 
-def preprocessing(dataset: ImageDataset) -> str:
-    """How `dataset` makes the model's input, as the JSON that reopens a query image in the same way.
+def preprocessing(dataset: ImageDataset, *, scale: str | None = None) -> str:
+    """How `dataset` makes the model's input, as JSON by which a query image is opened in the same way.
+
+    Args:
+        dataset: Of whole images or of chips on a grid.
+        scale: None where GSDs are metres, "relative" where they are ratios to the model's reference, "width"
+            where these ratios follow from the images' widths.
 
     Raises:
         ArchiveError: The data set draws its chips at random.
     """
+    from swath.imagery.chips import ChipGrid, RandomChips
+
+    options: dict[str, Any]
     if isinstance(dataset, ImageFiles):
         if dataset.size is not None and dataset.fit == "random_crop":
             raise ArchiveError("random crops cannot be embedded: an archive needs the same chip each time")
-        options: dict[str, Any] = {"layout": "images"}
+        options = {"layout": "images"}
         if dataset.size is not None:
             options |= {"size": list(dataset.size), "fit": dataset.fit}
-        return json.dumps(options)
-    from swath.imagery.chips import ChipGrid, RandomChips
-
-    if isinstance(dataset, ChipGrid):
-        metres = dataset.chip_metres
+    elif isinstance(dataset, ChipGrid):
         options = {"layout": "chips", "chip_size": dataset.chip_size}
-        return json.dumps(options | ({"chip_metres": metres} if metres is not None else {}))
-    if isinstance(dataset, RandomChips):
+        if dataset.chip_metres is not None:
+            options["chip_metres"] = dataset.chip_metres
+    elif isinstance(dataset, RandomChips):
         raise ArchiveError("chips drawn at random cannot be embedded; use sampling='grid'")
-    raise ArchiveError(f"cannot embed a data set of type {type(dataset).__name__}")
+    else:
+        raise ArchiveError(f"cannot embed a data set of type {type(dataset).__name__}")
+    if scale is not None:
+        options["gsd"] = scale
+    return json.dumps(options)
 
 
 def _where(

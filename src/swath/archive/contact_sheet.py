@@ -1,0 +1,224 @@
+"""A search as one picture: the query large at the left, the answers in rows beside it, best first."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swath.archive.query import Query
+from swath.archive.search import Answer, Answers
+from swath.errors import ImageryError
+from swath.files import atomic_path
+from swath.imagery.sensors import Sensor, get_sensor, match_bands
+
+_TILE = 192  # pixels of an answer's side
+_GAP = 16
+_MARGIN = 32
+_CAPTION = 58
+_TITLE = 46
+_PAPER, _INK, _QUIET, _ACCENT, _EMPTY = "#fbfaf7", "#1d232b", "#6b7480", "#c2410c", "#e4e2dc"
+_PERCENTILES = (2.0, 98.0)
+
+
+def write_contact_sheet(
+    path: str | os.PathLike[str],
+    query: Query,
+    answers: Answers,
+    *,
+    sensors: Mapping[str, Sensor] | None = None,
+    relative: bool = False,
+) -> None:
+    """Write a PNG of the query and its answers, atomically.
+
+    Colours: red, green and blue where the sensor has them, else its first three bands, else the first in
+    grey. 8-bit imagery is shown as it is; anything else is stretched between the 2nd and 98th percentile of
+    all chips shown of its sensor together, so that their brightness can be compared. Nodata is left blank.
+    A chip whose file is gone or unreadable becomes an empty tile that says so.
+
+    Args:
+        path: The PNG.
+        query: Shown first.
+        answers: Shown best first.
+        sensors: Sensors that are not registered, by name.
+        relative: Whether GSDs are ratios and not metres.
+    """
+    chips = [query.chip, *answers]
+    pictures = _stretched(chips, [_pixels(chip, sensors or {}) for chip in chips])
+    sheet = _draw(query, answers, pictures, relative)
+    with atomic_path(path) as temporary:
+        sheet.save(temporary, format="PNG", optimize=True)
+
+
+# --- pixels -----------------------------------------------------------------------------------------------
+
+
+def _pixels(
+    chip: Answer, sensors: Mapping[str, Sensor]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], bool] | str:
+    """[3 or 1, h, w] of a chip at tile size, valid [h, w], and whether it is 8-bit; or why it has none."""
+    from swath.imagery.raster import read_header, read_window
+
+    try:
+        header = read_header(list(chip.files) if chip.files else chip.source)
+        window = chip.window
+        longest = 2 * _TILE + _GAP + _CAPTION
+        scale = min(1.0, longest / max(window.width, window.height))
+        shape = (max(1, round(window.height * scale)), max(1, round(window.width * scale)))
+        bands = _shown_bands(chip.sensor, header.descriptions, chip.source, sensors)
+        stored, valid = read_window(header, window, bands=bands, out_shape=shape)
+    except ImageryError as error:
+        return str(error)
+    return stored.astype(np.float32), valid, header.dtype == "uint8"
+
+
+def _shown_bands(
+    name: str, descriptions: Sequence[str], source: str, sensors: Mapping[str, Sensor]
+) -> list[int]:
+    """0-based bands of the file that are shown as red, green and blue, or the one shown in grey."""
+    try:
+        sensor = sensors[name] if name in sensors else get_sensor(name)
+    except Exception:  # a sensor that is nowhere registered any more: its pixels can still be shown
+        return list(range(3)) if len(descriptions) >= 3 else [0]
+    placed = match_bands(sensor, descriptions, source)
+    common = [band.common_name for band in sensor.bands]
+    if all(colour in common for colour in ("red", "green", "blue")):
+        return [placed[common.index(colour)] for colour in ("red", "green", "blue")]
+    return list(placed[:3]) if len(placed) >= 3 else [placed[0]]
+
+
+def _stretched(
+    chips: Sequence[Answer], found: Sequence[tuple[NDArray[np.float32], NDArray[np.bool_], bool] | str]
+) -> list[NDArray[np.uint8] | str]:
+    """RGBA [h, w, 4] of each chip, stretched with the others of its sensor; or why there is none."""
+    limits: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
+    for sensor in {chip.sensor for chip in chips}:
+        shown = [
+            part[0][:, part[1]]
+            for chip, part in zip(chips, found, strict=True)
+            if chip.sensor == sensor and not isinstance(part, str) and not part[2]
+        ]
+        if shown and (pixels := np.concatenate(shown, axis=1)).size:
+            low, high = np.percentile(pixels, _PERCENTILES, axis=1)
+            limits[sensor] = (low[:, None, None], np.maximum(high, low + 1e-6)[:, None, None])
+    pictures: list[NDArray[np.uint8] | str] = []
+    for chip, part in zip(chips, found, strict=True):
+        if isinstance(part, str):
+            pictures.append(part)
+            continue
+        pixels, valid, plain = part
+        if not plain and chip.sensor in limits:
+            low, high = limits[chip.sensor]
+            pixels = (pixels - low) / (high - low) * 255
+        colour = np.clip(np.nan_to_num(pixels), 0, 255).astype(np.uint8)
+        colour = np.broadcast_to(colour, (3, *valid.shape))
+        alpha = np.where(valid, 255, 0).astype(np.uint8)[None]
+        pictures.append(np.ascontiguousarray(np.concatenate([colour, alpha]).transpose(1, 2, 0)))
+    return pictures
+
+
+# --- the sheet --------------------------------------------------------------------------------------------
+
+
+def _draw(query: Query, answers: Answers, pictures: Sequence[NDArray[np.uint8] | str], relative: bool) -> Any:
+    from PIL import Image, ImageDraw
+
+    count = max(1, len(answers))
+    columns = count if count <= 3 else min(6, math.ceil(count / 2))
+    rows = math.ceil(count / columns)
+    cell = _TILE + _CAPTION
+    large = _TILE if rows == 1 else 2 * _TILE + _GAP + _CAPTION
+    left = _MARGIN + large + 2 * _GAP + _MARGIN
+    width = left + columns * _TILE + (columns - 1) * _GAP + _MARGIN
+    height = _MARGIN + _TITLE + rows * cell + (rows - 1) * _GAP + _MARGIN
+    sheet = Image.new("RGB", (width, height), _PAPER)
+    pen = ImageDraw.Draw(sheet)
+
+    top = _MARGIN + _TITLE
+    pen.text((_MARGIN, _MARGIN), "Query", font=_font(19, bold=True), fill=_ACCENT)
+    nearest = f"Nearest {len(answers)} of {answers.total:,} chips" if len(answers) else "No answer"
+    pen.text((left, _MARGIN), nearest, font=_font(19, bold=True), fill=_INK)
+    if answers.shortfall:
+        start = left + pen.textlength(nearest, _font(19, bold=True)) + _GAP
+        note = _fitted(pen, answers.shortfall, _font(13), width - _MARGIN - start)
+        pen.text((start, _MARGIN + 5), note, font=_font(13), fill=_QUIET)
+
+    middle = left - _MARGIN // 2 - _GAP
+    pen.line([(middle, _MARGIN), (middle, height - _MARGIN)], fill=_EMPTY, width=2)
+    _tile(sheet, pen, (_MARGIN, top), large, pictures[0])
+    pen.rectangle([_MARGIN - 3, top - 3, _MARGIN + large + 2, top + large + 2], outline=_ACCENT, width=3)
+    _caption(pen, (_MARGIN, top + large + 10), large, query.chip, relative, Path(query.text).name[:40])
+    for place, (answer, picture) in enumerate(zip(answers, pictures[1:], strict=True)):
+        row, column = divmod(place, columns)
+        x, y = left + column * (_TILE + _GAP), top + row * (cell + _GAP)
+        _tile(sheet, pen, (x, y), _TILE, picture)
+        # The bar is as long as the cosine; a cosine below 0 has none.
+        pen.rectangle([x, y + _TILE + 3, x + _TILE - 1, y + _TILE + 5], fill=_EMPTY)
+        share = min(1.0, max(0.0, answer.score))
+        if share > 0:
+            pen.rectangle([x, y + _TILE + 3, x + round(share * (_TILE - 1)), y + _TILE + 5], fill=_ACCENT)
+        _caption(pen, (x, y + _TILE + 10), _TILE, answer, relative, None)
+    return sheet
+
+
+def _tile(sheet: Any, pen: Any, corner: tuple[int, int], side: int, picture: NDArray[np.uint8] | str) -> None:
+    """A chip fitted into a square, or an empty one with a word in it."""
+    from PIL import Image
+
+    x, y = corner
+    pen.rectangle([x, y, x + side - 1, y + side - 1], fill=_EMPTY)
+    if isinstance(picture, str):
+        pen.text(
+            (x + side // 2, y + side // 2), "file not readable", font=_font(13), fill=_QUIET, anchor="mm"
+        )
+        return
+    image = Image.fromarray(picture, "RGBA") if picture.shape[2] == 4 else Image.fromarray(picture)
+    scale = side / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    # Enlarged pixels stay pixels when there are few: a blurred 16 x 16 chip would look finer than it is.
+    kernel = Image.Resampling.NEAREST if scale > 4 else Image.Resampling.LANCZOS
+    image = image.resize(size, kernel)
+    sheet.paste(image, (x + (side - size[0]) // 2, y + (side - size[1]) // 2), image)
+
+
+def _caption(
+    pen: Any, corner: tuple[int, int], width: int, chip: Answer, relative: bool, title: str | None
+) -> None:
+    """Two lines: score and name; sensor, GSD and date."""
+    x, y = corner
+    name = title or chip.label or Path(chip.source).name
+    if title is None:
+        score = f"{chip.score:.3f}"
+        pen.text((x, y), score, font=_font(15, bold=True), fill=_INK)
+        start = x + pen.textlength(score, _font(15, bold=True)) + 8
+    else:
+        start = float(x)
+    fitted = _fitted(pen, name, _font(13, bold=title is not None), x + width - start)
+    pen.text((start, y + 2), fitted, font=_font(13, bold=title is not None), fill=_INK)
+    gsd = f"{chip.gsd:.3g}x" if relative else f"{chip.gsd:.3g} m"
+    facts = [chip.sensor, gsd] + ([f"{chip.datetime:%Y-%m-%d}"] if chip.datetime else [])
+    second = _fitted(pen, " · ".join(facts), _font(12), width)
+    pen.text((x, y + 23), second, font=_font(12), fill=_QUIET)
+
+
+def _fitted(pen: Any, text: str, font: Any, width: float) -> str:
+    """`text`, cut with an ellipsis where it would be wider than `width`."""
+    if pen.textlength(text, font) <= width:
+        return text
+    while text and pen.textlength(text + "…", font) > width:
+        text = text[:-1]
+    return text + "…"
+
+
+def _font(size: int, *, bold: bool = False) -> Any:
+    """DejaVu Sans, which Matplotlib ships; it has every letter of a file name in Europe."""
+    import matplotlib
+    from PIL import ImageFont
+
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), size)

@@ -1,0 +1,166 @@
+"""`swath embed MODEL DATA --to ARCHIVE`: embed a collection, or what is new in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from swath.archive.embed import EmbedReport
+
+_LISTED = 20  # failures printed; the rest is counted
+
+
+def command(
+    model: Annotated[Path, typer.Argument(help="Model directory, as `swath pretrain` writes it.")],
+    data: Annotated[
+        Path, typer.Argument(help="Folder of images, scenes or classes, CSV table, catalogue, or one image.")
+    ],
+    to: Annotated[str, typer.Option("--to", help="Archive; made if nothing is there, else added to.")],
+    sensor: Annotated[
+        str | None, typer.Option(help="Sensor name or YAML file. Default: the model's, if it knows one only.")
+    ] = None,
+    gsd: Annotated[
+        str | None,
+        typer.Option(help="Metres per pixel of images without georeference, or a column of the CSV table."),
+    ] = None,
+    layout: Annotated[str, typer.Option(help="auto, chips, class_folder, csv or images.")] = "auto",
+    chip_size: Annotated[
+        int | None, typer.Option(help="chips: pixels of a chip's side.  \\[default: 224]", min=1)
+    ] = None,
+    chip_metres: Annotated[
+        float | None, typer.Option(help="chips: metres of ground under a chip's side, in every scene.")
+    ] = None,
+    stride: Annotated[
+        int | None, typer.Option(help="chips: pixels from chip to chip.  \\[default: the chip size]", min=1)
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="whole images: pixels of the side that they are brought to.", min=1)
+    ] = None,
+    fit: Annotated[
+        str | None, typer.Option(help="whole images: centre_crop or resize.  \\[default: centre_crop]")
+    ] = None,
+    fold: Annotated[str | None, typer.Option(help="csv: only the rows of this fold.")] = None,
+    min_valid: Annotated[
+        float, typer.Option(help="Leave out chips with a smaller share of valid pixels.", min=0.0, max=1.0)
+    ] = 0.5,
+    batch_size: Annotated[int, typer.Option(help="Chips a forward pass.", min=1)] = 64,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that read.  \\[default: one a CPU, at most 8]", min=0)
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, ...  \\[default: cuda if there is one]")
+    ] = None,
+) -> None:
+    """Embed a collection into an archive.
+
+    Run it again after new images have come, or after it was interrupted: chips that the archive holds already
+    are skipped before their pixels are read. Exit status: 0 if every chip was embedded, 1 if some files or
+    chips could not be (they are listed), 2 on an error.
+    """
+    import torch
+    from rich.console import Console
+
+    from swath.archive.embed import embed_archive
+    from swath.archive.query import sensor_of
+    from swath.archive.store import Archive, archive_exists
+    from swath.imagery.datasets import open_dataset
+    from swath.models import load_model
+
+    console = Console(stderr=True)
+    loaded = load_model(model, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if archive_exists(to):
+        Archive.open(to, model_id=loaded.id)  # a wrong archive is told before a million headers are read
+    contract = loaded.contract
+    stated = _number_or_name(gsd)
+    if stated is None and contract.gsd_mode == "relative":
+        stated = "relative"
+    with console.status(f"looking through {data}"):
+        dataset = open_dataset(
+            data,
+            sensor=sensor_of(contract, sensor),
+            gsd=stated,
+            layout=layout,  # type: ignore[arg-type]  # open_dataset refuses others, with a suggestion
+            chip_size=chip_size,
+            chip_metres=chip_metres,
+            stride=stride,
+            size=size,
+            fit=fit,
+            fold=fold,
+        )
+    with _progress(console) as advance:
+        report = embed_archive(
+            loaded,
+            dataset,
+            to,
+            model_path=str(model),
+            batch_size=batch_size,
+            workers=workers,
+            min_valid=min_valid,
+            gsd_by_width=stated == "relative" and contract.reference_size is not None,
+            progress=advance,
+        )
+    _say(console, report, to)
+    if report.failures:
+        raise typer.Exit(1)
+
+
+def _number_or_name(text: str | None) -> float | str | None:
+    """--gsd as a number where it is one; else `relative` or a column's name, which open_dataset judges."""
+    try:
+        return float(text) if text is not None else None
+    except ValueError:
+        return text
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """A bar with rate and time left; yields advance(done, total)."""
+    from rich import progress as bars
+
+    columns = (
+        bars.TextColumn("embedding"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TextColumn("{task.fields[rate]}"),
+        bars.TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with bars.Progress(*columns, console=console, speed_estimate_period=120) as bar:
+        task = bar.add_task("embedding", total=None, rate="")
+
+        def advance(done: int, total: int) -> None:
+            seconds = bar.tasks[0].elapsed or 0.0
+            rate = f"{done / seconds:,.1f} chips/s" if done and seconds > 0 else ""
+            bar.update(task, completed=done, total=total, rate=rate)
+
+        yield advance
+
+
+def _say(console: Console, report: EmbedReport, to: str) -> None:
+    """What was done, what was left out and why."""
+    from rich.markup import escape
+
+    rate = f" ({report.embedded / report.seconds:,.1f} chips/s)" if report.embedded else ""
+    console.print(
+        f"[bold]{report.embedded:,}[/] chips embedded into {escape(to)} in {report.seconds:.1f} s{rate}, "
+        f"{report.present:,} were there already",
+        highlight=False,
+    )
+    if report.screened:
+        console.print(f"{report.screened:,} left out: too few valid pixels (--min-valid)", highlight=False)
+    if report.removed:
+        console.print(f"{report.removed:,} removed: their file has changed", highlight=False)
+    if report.failures:
+        console.print(f"[bold red]{len(report.failures):,} could not be used:[/]", highlight=False)
+        for path, reason in report.failures[:_LISTED]:
+            text = reason if path in reason else f"{path}: {reason}"
+            console.print(f"  {escape(text)}", highlight=False, soft_wrap=True)
+        if len(report.failures) > _LISTED:
+            console.print(f"  ... and {len(report.failures) - _LISTED:,} more", highlight=False)
+        console.print("exit status 1, because of these", highlight=False)
