@@ -11,7 +11,6 @@ Random chips are a pure function of (seed, epoch, index), see `swath.keyed_rando
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
@@ -378,7 +377,7 @@ def window_footprint(header: SceneHeader, window: Window) -> tuple[tuple[float, 
 
 
 def open_chips(
-    path: str | os.PathLike[str],
+    path: str | Path,
     *,
     sensor: str | Path | Sensor,
     gsd: float | Literal["relative"] | None = None,
@@ -391,6 +390,7 @@ def open_chips(
     align: bool | None = None,
     seed: int = 0,
     offset_dn: float | None = None,
+    pattern: str | None = None,
     workers: int | None = None,
 ) -> ImageDataset:
     """Chips of all scenes at `path`: a catalogue (``.parquet``), a folder, a STAC file or one raster.
@@ -400,6 +400,7 @@ def open_chips(
         sensor: What the scenes were taken with.
         sampling: ``grid`` makes a `ChipGrid`, ``random`` `RandomChips`.
         gsd, chip_size, chip_metres, stride, chips_per_epoch, min_valid, align, seed, offset_dn: As there.
+        pattern: Take only files whose path below `path` matches, such as ``*/s2.tif``.
         workers: Threads that read headers.
 
     Raises:
@@ -417,7 +418,7 @@ def open_chips(
             raise ImageryError(f"{name}={value!r} means nothing with sampling={sampling!r}; leave it out")
     from swath.imagery.catalogue import scenes_at
 
-    scenes, problems = scenes_at(path, sensor=get_sensor(sensor), workers=workers)
+    scenes, problems = scenes_at(path, sensor=get_sensor(sensor), pattern=pattern, workers=workers)
     if sampling == "grid":
         return ChipGrid(
             scenes,

@@ -245,7 +245,7 @@ _OPTIONS = {
     "csv": _WHOLE | {"root", "file", "label", "fold", "where"},
     "chips": {
         "sampling", "chip_size", "chip_metres", "stride", "chips_per_epoch", "min_valid", "align",
-        "offset_dn", "workers",
+        "offset_dn", "pattern", "workers",
     },
 }  # fmt: skip
 
@@ -275,7 +275,8 @@ def open_dataset(
               workers (see `ImageFiles`); ``class_folder``: classes; ``csv``: root, file, label, fold, where
               (see `CsvManifest`)
             - ``chips``: sampling (``"grid"``, the default, or ``"random"``), chip_size, chip_metres,
-              stride, chips_per_epoch, min_valid, align, workers (see `swath.imagery.chips`)
+              stride, chips_per_epoch, min_valid, align, offset_dn, pattern, workers (see
+              `swath.imagery.chips`)
 
     Raises:
         ImageryError: Nothing usable at `path`, or options that do not belong to the layout.

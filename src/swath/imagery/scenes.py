@@ -85,7 +85,8 @@ def as_sensor(
             Sentinel-2 has one (see `swath.imagery.baseline`), 0 elsewhere.
 
     Raises:
-        ImageryError: The bands or the type of values are not the sensor's, or the GSD or Sentinel-2's offset is unknown.
+        ImageryError: The bands or the type of values are not the sensor's; or the GSD, or Sentinel-2's
+            offset, is unknown.
     """
     where = header.path
     bands = match_bands(sensor, header.descriptions, where)

@@ -1,0 +1,108 @@
+"""Which files make up a scene, told by their names and by STAC, before any image is opened."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from swath.imagery.pictures import IMAGE_SUFFIXES, TIFF_SUFFIXES
+from swath.imagery.sensors import Sensor, get_sensor, list_sensors
+from swath.imagery.stac import STAC_NAMES, StacScene, is_stac, read_stac
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Files that belong together, before any is opened."""
+
+    path: str
+    files: tuple[str, ...]
+    bands: tuple[str, ...] = ()
+    stac: StacScene | None = None
+    problem: str | None = None
+
+
+def find_scenes(root: Path, sensor: Sensor | None = None, pattern: str | None = None) -> list[Found]:
+    """Group the files at `root` into scenes by their names (and STAC), without opening an image."""
+    if root.is_file():
+        if root.suffix.lower() in (".json", ".geojson"):
+            return [_from_stac(scene, sensor) for scene in read_stac(root)]
+        return [Found(str(root), (str(root),))]
+    found: list[Found] = []
+    # Of all sensors: the band files of another product are a scene as well, if not one of this sensor.
+    tokens = _band_tokens(sensor)
+    for folder, folders, names in os.walk(root):
+        stac = next((Path(folder, name) for name in STAC_NAMES if name in names), None)
+        if stac is not None and is_stac(stac):
+            folders[:] = []
+            found += [_from_stac(scene, sensor) for scene in read_stac(stac)]
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files = [
+            name
+            for name in sorted(names)
+            if not name.startswith(".")
+            and Path(name).suffix.lower() in IMAGE_SUFFIXES
+            and (pattern is None or fnmatch(os.path.relpath(Path(folder, name), root), pattern))
+        ]
+        found += _group(Path(folder), files, tokens)
+    return found
+
+
+def _band_tokens(sensor: Sensor | None) -> set[str]:
+    """Band names that may end a file's name, in upper case."""
+    sensors = [get_sensor(name) for name in list_sensors()] + ([sensor] if sensor is not None else [])
+    return {band.name.upper() for one in sensors for band in one.bands}
+
+
+def _group(folder: Path, names: Sequence[str], tokens: set[str]) -> list[Found]:
+    """Put the band files of a product together: names that differ in one band name only."""
+    products: dict[str, dict[str, str]] = defaultdict(dict)
+    alone: list[str] = []
+    for name in names:
+        split = _split_band(Path(name).stem, tokens) if Path(name).suffix.lower() in TIFF_SUFFIXES else None
+        if split is None or split[1] in products[split[0]]:
+            alone.append(name)
+        else:
+            products[split[0]][split[1]] = name
+    found: list[Found] = []
+    for product, bands in products.items():
+        if len(bands) < 2:
+            alone += bands.values()
+            continue
+        files = tuple(str(folder / name) for name in bands.values())
+        found.append(Found(str(folder), files, tuple(bands)))
+        stem = product.split("\0")[0]
+        for name in [name for name in alone if stem and name.startswith(stem)]:
+            alone.remove(name)
+            reason = f"{folder / name}: beside the band files {stem}* of a product, but none of them"
+            found.append(Found(str(folder / name), (str(folder / name),), problem=f"{reason}; left out"))
+    found += [Found(str(folder / name), (str(folder / name),)) for name in alone]
+    return sorted(found, key=lambda scene: scene.files)
+
+
+def _split_band(stem: str, tokens: set[str]) -> tuple[str, str] | None:
+    """("what is left \\0 and right of the band", band) of a file's name, such as ``T33_B8A_20m``."""
+    parts = re.split(r"([_\-. ])", stem)
+    for last in range(len(parts) - 1, -1, -2):
+        for first in (last - 2, last):  # "SR_B2" before "B2"
+            if first >= 0 and (band := "".join(parts[first : last + 1]).upper()) in tokens:
+                right = "" if last == len(parts) - 1 else re.sub(r"\d+m$", "", "".join(parts[last + 1 :]))
+                return "".join(parts[:first]) + "\0" + right, band
+    return None
+
+
+def _from_stac(scene: StacScene, sensor: Sensor | None) -> Found:
+    files, bands = scene.files, scene.bands
+    if sensor is not None and len(files) > 1:
+        # An item often has more than the sensor's bands beside them: scene classification, angles.
+        known = {band.name.upper() for band in sensor.bands} | {
+            (band.common_name or "").upper() for band in sensor.bands
+        }
+        chosen = [(f, b) for f, b in zip(files, bands, strict=True) if b.upper() in known]
+        files, bands = tuple(f for f, _ in chosen) or files, tuple(b for _, b in chosen) or bands
+    return Found(scene.path if len(files) != 1 else files[0], files, bands, scene, scene.problem)
