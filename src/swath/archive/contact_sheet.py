@@ -20,10 +20,11 @@ from swath.imagery.sensors import Sensor, get_sensor, match_bands
 _TILE = 192  # pixels of an answer's side
 _GAP = 16
 _MARGIN = 32
-_CAPTION = 58
+_CAPTION = 54
+_DATE_LINE = 18
 _TITLE = 46
 _PAPER, _INK, _QUIET, _ACCENT, _EMPTY = "#fbfaf7", "#1d232b", "#6b7480", "#c2410c", "#e4e2dc"
-_PERCENTILES = (2.0, 98.0)
+_PERCENTILES, _PERCENTILES_8_BIT = (2.0, 98.0), (0.5, 99.5)
 
 
 def write_contact_sheet(
@@ -37,8 +38,9 @@ def write_contact_sheet(
     """Write a PNG of the query and its answers, atomically.
 
     Colours: red, green and blue where the sensor has them, else its first three bands, else the first in
-    grey. 8-bit imagery is shown as it is; anything else is stretched between the 2nd and 98th percentile of
-    all chips shown of its sensor together, so that their brightness can be compared. Nodata is left blank.
+    grey. Pixels are stretched between percentiles of all chips shown of their sensor together, so that chips
+    can be compared: each band from the 2nd to the 98th; 8-bit colour by all bands at once from the 0.5th to
+    the 99.5th, which keeps its hues. Nodata is left blank.
     A chip whose file is gone or unreadable becomes an empty tile that says so.
 
     Args:
@@ -67,7 +69,7 @@ def _pixels(
     try:
         header = read_header(list(chip.files) if chip.files else chip.source)
         window = chip.window
-        longest = 2 * _TILE + _GAP + _CAPTION
+        longest = 2 * _TILE + _GAP + _CAPTION + _DATE_LINE
         scale = min(1.0, longest / max(window.width, window.height))
         shape = (max(1, round(window.height * scale)), max(1, round(window.width * scale)))
         bands = _shown_bands(chip.sensor, header.descriptions, chip.source, sensors)
@@ -96,24 +98,27 @@ def _stretched(
     chips: Sequence[Answer], found: Sequence[tuple[NDArray[np.float32], NDArray[np.bool_], bool] | str]
 ) -> list[NDArray[np.uint8] | str]:
     """RGBA [h, w, 4] of each chip, stretched with the others of its sensor; or why there is none."""
-    limits: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
-    for sensor in {chip.sensor for chip in chips}:
+    limits: dict[tuple[str, bool], tuple[NDArray[Any], NDArray[Any]]] = {}
+    for sensor, plain in {(chip.sensor, part[2]) for chip, part in zip(chips, found, strict=True)
+                          if not isinstance(part, str)}:  # fmt: skip
         shown = [
             part[0][:, part[1]]
             for chip, part in zip(chips, found, strict=True)
-            if chip.sensor == sensor and not isinstance(part, str) and not part[2]
+            if not isinstance(part, str) and (chip.sensor, part[2]) == (sensor, plain)
         ]
-        if shown and (pixels := np.concatenate(shown, axis=1)).size:
-            low, high = np.percentile(pixels, _PERCENTILES, axis=1)
-            limits[sensor] = (low[:, None, None], np.maximum(high, low + 1e-6)[:, None, None])
+        pixels = np.concatenate(shown, axis=1)
+        if pixels.size:
+            each = pixels.reshape(1, -1) if plain else pixels
+            low, high = np.percentile(each, _PERCENTILES_8_BIT if plain else _PERCENTILES, axis=1)
+            limits[sensor, plain] = (low[:, None, None], np.maximum(high, low + 1e-6)[:, None, None])
     pictures: list[NDArray[np.uint8] | str] = []
     for chip, part in zip(chips, found, strict=True):
         if isinstance(part, str):
             pictures.append(part)
             continue
         pixels, valid, plain = part
-        if not plain and chip.sensor in limits:
-            low, high = limits[chip.sensor]
+        if (chip.sensor, plain) in limits:
+            low, high = limits[chip.sensor, plain]
             pixels = (pixels - low) / (high - low) * 255
         colour = np.clip(np.nan_to_num(pixels), 0, 255).astype(np.uint8)
         colour = np.broadcast_to(colour, (3, *valid.shape))
@@ -131,14 +136,17 @@ def _draw(query: Query, answers: Answers, pictures: Sequence[NDArray[np.uint8] |
     count = max(1, len(answers))
     columns = count if count <= 3 else min(6, math.ceil(count / 2))
     rows = math.ceil(count / columns)
-    cell = _TILE + _CAPTION
-    large = _TILE if rows == 1 else 2 * _TILE + _GAP + _CAPTION
+    chips = [query.chip, *answers]
+    captions = _CAPTION + (_DATE_LINE if any(chip.datetime for chip in chips) else 0)
+    cell = _TILE + captions
+    large = _TILE if rows == 1 else 2 * _TILE + _GAP + captions
     left = _MARGIN + large + 2 * _GAP + _MARGIN
     width = left + columns * _TILE + (columns - 1) * _GAP + _MARGIN
     height = _MARGIN + _TITLE + rows * cell + (rows - 1) * _GAP + _MARGIN
     sheet = Image.new("RGB", (width, height), _PAPER)
     pen = ImageDraw.Draw(sheet)
 
+    names = _names(chips)
     top = _MARGIN + _TITLE
     pen.text((_MARGIN, _MARGIN), "Query", font=_font(19, bold=True), fill=_ACCENT)
     nearest = f"Nearest {len(answers)} of {answers.total:,} chips" if len(answers) else "No answer"
@@ -152,7 +160,7 @@ def _draw(query: Query, answers: Answers, pictures: Sequence[NDArray[np.uint8] |
     pen.line([(middle, _MARGIN), (middle, height - _MARGIN)], fill=_EMPTY, width=2)
     _tile(sheet, pen, (_MARGIN, top), large, pictures[0])
     pen.rectangle([_MARGIN - 3, top - 3, _MARGIN + large + 2, top + large + 2], outline=_ACCENT, width=3)
-    _caption(pen, (_MARGIN, top + large + 10), large, query.chip, relative, Path(query.text).name[:40])
+    _caption(pen, (_MARGIN, top + large + 10), large, query.chip, names[0], relative, as_query=True)
     for place, (answer, picture) in enumerate(zip(answers, pictures[1:], strict=True)):
         row, column = divmod(place, columns)
         x, y = left + column * (_TILE + _GAP), top + row * (cell + _GAP)
@@ -162,7 +170,7 @@ def _draw(query: Query, answers: Answers, pictures: Sequence[NDArray[np.uint8] |
         share = min(1.0, max(0.0, answer.score))
         if share > 0:
             pen.rectangle([x, y + _TILE + 3, x + round(share * (_TILE - 1)), y + _TILE + 5], fill=_ACCENT)
-        _caption(pen, (x, y + _TILE + 10), _TILE, answer, relative, None)
+        _caption(pen, (x, y + _TILE + 10), _TILE, answer, names[place + 1], relative)
     return sheet
 
 
@@ -186,24 +194,40 @@ def _tile(sheet: Any, pen: Any, corner: tuple[int, int], side: int, picture: NDA
     sheet.paste(image, (x + (side - size[0]) // 2, y + (side - size[1]) // 2), image)
 
 
+def _names(chips: Sequence[Answer]) -> list[str]:
+    """File names, with the folder before them where files of one name in several folders are shown."""
+    paths = [Path(chip.source) for chip in chips]
+    folders: dict[str, set[str]] = {}
+    for path in paths:
+        folders.setdefault(path.name, set()).add(path.parent.name)
+    return [f"{path.parent.name}/{path.name}" if len(folders[path.name]) > 1 else path.name for path in paths]
+
+
 def _caption(
-    pen: Any, corner: tuple[int, int], width: int, chip: Answer, relative: bool, title: str | None
+    pen: Any,
+    corner: tuple[int, int],
+    width: int,
+    chip: Answer,
+    file: str,
+    relative: bool,
+    *,
+    as_query: bool = False,
 ) -> None:
-    """Two lines: score and name; sensor, GSD and date."""
+    """Score and name; sensor and GSD; date."""
     x, y = corner
-    name = title or chip.label or Path(chip.source).name
-    if title is None:
+    name = f"{chip.label} · {file}" if chip.label and as_query else chip.label or file
+    start = float(x)
+    if not as_query:
         score = f"{chip.score:.3f}"
         pen.text((x, y), score, font=_font(15, bold=True), fill=_INK)
-        start = x + pen.textlength(score, _font(15, bold=True)) + 8
-    else:
-        start = float(x)
-    fitted = _fitted(pen, name, _font(13, bold=title is not None), x + width - start)
-    pen.text((start, y + 2), fitted, font=_font(13, bold=title is not None), fill=_INK)
+        start += pen.textlength(score, _font(15, bold=True)) + 8
+    fitted = _fitted(pen, name, _font(13, bold=as_query), x + width - start)
+    pen.text((start, y + 2), fitted, font=_font(13, bold=as_query), fill=_INK)
     gsd = f"{chip.gsd:.3g}x" if relative else f"{chip.gsd:.3g} m"
-    facts = [chip.sensor, gsd] + ([f"{chip.datetime:%Y-%m-%d}"] if chip.datetime else [])
-    second = _fitted(pen, " · ".join(facts), _font(12), width)
+    second = _fitted(pen, f"{chip.sensor} · {gsd}", _font(12), width)
     pen.text((x, y + 23), second, font=_font(12), fill=_QUIET)
+    if chip.datetime:
+        pen.text((x, y + 23 + _DATE_LINE), f"{chip.datetime:%Y-%m-%d}", font=_font(12), fill=_QUIET)
 
 
 def _fitted(pen: Any, text: str, font: Any, width: float) -> str:

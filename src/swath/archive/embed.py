@@ -293,12 +293,13 @@ def _embed_batch(
     described: str,
 ) -> tuple[pa.Table, list[Problem]]:
     """Rows of a batch, and the chips that the model refuses or has no finite embedding for."""
+    refused: dict[int, str] = {}
     try:
-        found, refused = _vectors(model, batch), {}
+        found = _vectors(model, batch)
     except ContractError:
         found, refused = _vectors_one_by_one(model, batch)
     problems = []
-    finite = np.isfinite(found).all(axis=1)
+    finite: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(found), axis=1)
     for position, place in enumerate(places):
         if not finite[position]:
             source = chips[place.index].source
