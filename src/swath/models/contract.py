@@ -1,24 +1,28 @@
-# NOTE for whoever works on the models room: the lead wrote this file and model.py at the same moment as you wrote
-# yours and overwrote contract.py by mistake. Merge: keep whichever is better in each part (yours freely), delete this note.
-"""The contract that travels with the weights: which imagery a model takes, and how it is made ready for it.
+"""The contract: what a model was trained on, and so what it may be shown.
 
-Every silent mismatch of band, unit, normalisation or scale that this field knows is refused here, with the
-way to put it right. There is exactly one place in Swath where pixels are normalised: `Contract.normalise`.
+It travels with the weights. It names the sensors with their bands, units and statistics, says how ground
+sample distances (GSD) are counted, and which of them training has seen. `Contract.check` refuses imagery that
+does not fit, in words that say how to put it right; `Contract.normalise`, the one place where Swath
+normalises pixels, turns what fits into what an encoder takes. Nothing is reordered, rescaled or filled up in
+silence.
+
+Legend: B samples, C bands, H x W pixels.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 from torch import Tensor
 
-from swath.errors import ContractError, suggest
+from swath.errors import ContractError, ImageryError, suggest
 from swath.imagery.chip import Batch
-from swath.imagery.sensors import Sensor
+from swath.imagery.sensors import Sensor, get_sensor
 from swath.models.value_range import check_values
 
 
@@ -27,179 +31,295 @@ class ScaleWarning(UserWarning):
 
 
 class Contract(BaseModel):
-    """What a model expects of its imagery.
+    """What a model may be shown.
 
     Attributes:
-        sensors: Sensor name -> its bands, unit and statistics, as they were in training.
-        gsd_mode: "metres" (GSD is metres per pixel on the ground) or "relative" (a ratio without unit: the
-            official Scale-MAE weights never saw metres).
-        reference_gsd: Positions are multiplied by gsd / reference_gsd. 1 in relative mode.
-        gsd_range: Smallest and largest GSD seen in training, None if unknown.
-        reference_size: Relative mode: an image of this width in pixels has GSD 1, one of half of it GSD 2.
-            What `gsd` defaults to where the caller states none.
-        transpose: Images are handed to the encoder with rows and columns swapped. The official CSMAE weights
-            were trained so; users of a model never meet it.
+        sensors: By name; each with the statistics that images are standardised with.
+        gsd_mode: What a GSD means to this model. ``metres``: metres per pixel on the ground. ``relative``:
+            how much coarser an image is than at its native resolution, or than `reference_size` pixels over
+            the same scene (the official Scale-MAE weights never saw metres).
+        reference_gsd: The encoder's positions are multiplied by gsd / reference_gsd; 1 in relative mode.
+        gsd_range: Smallest and largest GSD that training has seen, in the mode's unit; None where unknown.
+        reference_size: Relative mode: width in pixels at which an image's GSD is 1, so that the default for
+            another width is reference_size / width. None: images must come with their GSD.
+        transpose: Rows and columns are swapped before the encoder sees an image (and back in its maps): the
+            official CSMAE weights were trained so. Users of a model never meet it.
+
+    Raises:
+        ContractError: No sensor, a sensor without statistics, or values that contradict each other.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    sensors: dict[str, Sensor] = Field(min_length=1)
+    sensors: dict[str, Sensor]
     gsd_mode: Literal["metres", "relative"] = "metres"
-    reference_gsd: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    reference_gsd: float = Field(default=1.0, gt=0)
     gsd_range: tuple[float, float] | None = None
     reference_size: int | None = Field(default=None, gt=0)
     transpose: bool = False
 
-    @field_validator("sensors", mode="before")
-    @classmethod
-    def _read_sensors(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            return {
-                k: v if isinstance(v, Sensor) else Sensor.from_dict(v, f"sensors.{k}")
-                for k, v in value.items()
-            }
-        return value
-
-    @field_serializer("sensors")
-    def _write_sensors(self, value: dict[str, Sensor]) -> dict[str, Any]:
-        return {name: sensor.to_dict() for name, sensor in value.items()}
+    _warned: set[str] = PrivateAttr(default_factory=set)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if not self.sensors:
+            raise ContractError("a contract names at least one sensor")
         for name, sensor in self.sensors.items():
             if name != sensor.name:
-                raise ValueError(f"sensors.{name}: the sensor calls itself {sensor.name!r}")
-        if self.gsd_mode == "relative" and self.reference_gsd != 1.0:
-            raise ValueError("reference_gsd: is 1 in relative mode, where GSD is a ratio already")
+                raise ContractError(f"the contract calls sensor {sensor.name!r} by another name, {name!r}")
+            missing = [band.name for band in sensor.bands if band.mean is None]
+            if missing:
+                raise ContractError(
+                    f"sensor {name!r} has no mean and std for band {', '.join(missing)}, so images cannot be "
+                    f"standardised. Estimate them with `swath inspect DIR --sensor {name} --statistics "
+                    "my_sensor.yaml` and name that file as the sensor."
+                )
+        if self.gsd_mode == "relative" and self.reference_gsd != 1:
+            raise ContractError("reference_gsd is 1 in relative mode, where GSD is a ratio; leave it out")
         if self.gsd_mode == "metres" and self.reference_size is not None:
-            raise ValueError("reference_size: has a meaning in relative mode only")
+            raise ContractError("reference_size has a meaning in relative mode only; leave it out")
         if self.gsd_range is not None and not 0 < self.gsd_range[0] <= self.gsd_range[1]:
-            raise ValueError(f"gsd_range: must be smallest, largest and positive, not {self.gsd_range}")
+            raise ContractError(f"gsd_range is 0 < smallest <= largest, not {self.gsd_range}")
         return self
 
-    def sensor(self, name: str | None) -> Sensor:
-        """The sensor called `name`; with None the only one.
+    @classmethod
+    def of(cls, *sensors: str | Sensor, **options: Any) -> Contract:
+        """A contract for these sensors, given by name or as they are."""
+        found = [get_sensor(sensor) for sensor in sensors]
+        return cls(sensors={sensor.name: sensor for sensor in found}, **options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain, JSON-safe data (in a model's config.json)."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_dict(cls, data: Any, where: str = "contract") -> Contract:
+        """Build from `to_dict`'s data and check.
 
         Raises:
-            ContractError: The model does not know it, or knows several and none was named.
+            ContractError: A key is unknown, missing or wrong; `where` (a file) is named.
         """
-        known = list(self.sensors)
-        if name is None:
-            if len(known) > 1:
-                raise ContractError(
-                    f"this model takes the sensors {', '.join(known)}: say which one the images are from"
-                )
-            return self.sensors[known[0]]
+        if not isinstance(data, dict) or not isinstance(data.get("sensors"), dict):
+            raise ContractError(f"{where}: a contract is a mapping with `sensors` in it")
+        try:
+            sensors = {name: Sensor.from_dict(sensor, where) for name, sensor in data["sensors"].items()}
+            return cls.model_validate({**data, "sensors": sensors})
+        except ValidationError as error:
+            problems = [f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors()]
+            raise ContractError(f"{where}: not a valid contract: {'; '.join(problems)}") from None
+        except ImageryError as error:
+            raise ContractError(str(error)) from None
+
+    # ---- what fits
+
+    def sensor(self, sensor: str | Sensor | None = None) -> Sensor:
+        """The contract's own definition of `sensor`.
+
+        Args:
+            sensor: A name, a `Sensor`, or None where the model has just one.
+
+        Raises:
+            ContractError: The model does not know it, knows another version of it, or must be told which.
+        """
+        names = sorted(self.sensors)
+        if sensor is None:
+            if len(names) == 1:
+                return self.sensors[names[0]]
+            raise ContractError(
+                f"this model knows the sensors {', '.join(names)}: say which one the images are from, "
+                f"such as sensor={names[0]!r}"
+            )
+        name = sensor if isinstance(sensor, str) else sensor.name
         if name not in self.sensors:
             raise ContractError(
-                f"this model was not trained on sensor {name!r}.{suggest(name, known)} Convert the imagery to a "
-                "sensor that it knows, or use a model that was trained on yours"
+                f"this model was not trained on sensor {name!r}.{suggest(name, names)} If the images hold "
+                "the bands of one of these in its unit, open them with that sensor."
             )
-        return self.sensors[name]
+        own = self.sensors[name]
+        if isinstance(sensor, Sensor):
+            check_bands(own, sensor.band_names)
+            for ours, theirs in zip(own.bands, sensor.bands, strict=True):
+                if ours.unit != theirs.unit:
+                    raise ContractError(
+                        f"sensor {own.name!r}: band {ours.name} is in {ours.unit} for this model but in "
+                        f"{theirs.unit} in the sensor given; open the images with the model's own sensor "
+                        f"(model.contract.sensors[{own.name!r}])"
+                    )
+        return own
 
-    def gsd(self, gsd: float | Tensor | Any | None, count: int, width: int) -> Tensor:
-        """GSD [count] of images `width` pixels wide, from what the caller states (a number, [count] numbers, None).
+    def check(
+        self,
+        image: Tensor,
+        sensor: str | Sensor | None = None,
+        *,
+        bands: Sequence[str] | None = None,
+        valid: Tensor | None = None,
+        where: str = "the images",
+    ) -> Sensor:
+        """Refuse pixels that do not fit. (What there is to say about their scale, `gsd` says.)
+
+        Args:
+            image: [B, C, H, W], in the unit that the sensor states, before normalisation. A sample of its
+                values is looked at, which on a GPU waits for it.
+            sensor: What it was taken with; may be left out where the model has one sensor.
+            bands: Names of the image's bands in its order, where known. A tensor cannot tell its order:
+                only with names can a wrong one be found.
+            valid: [B, H, W] bool; other pixels are not looked at.
+            where: What to call the imagery in a message (a file).
+
+        Returns:
+            The contract's definition of the sensor.
 
         Raises:
-            ContractError: None in metre mode (or without a reference size), not positive, or a wrong count.
+            ContractError: Unknown sensor, wrong number or order of bands, or values in another unit.
+        """
+        own = self.sensor(sensor)
+        if image.ndim != 4:
+            raise ContractError(f"{where}: [N, bands, height, width] is wanted, not {list(image.shape)}")
+        check_bands(own, bands if bands is not None else image.shape[1], where)
+        if bands is not None:
+            check_bands(own, image.shape[1], where)
+        check_values(own, image, valid, where)
+        return own
+
+    def gsd(self, gsd: Any, count: int, width: int) -> Tensor:
+        """GSD [count] of images `width` pixels wide, from what the caller states.
+
+        Args:
+            gsd: In the contract's mode: a number, [count] numbers, or None: in relative mode the default is
+                reference_size / width; metres cannot be guessed.
+            count: Number of images.
+            width: Their width in pixels.
+
+        Raises:
+            ContractError: It is missing, not positive, or neither one nor `count` numbers.
+
+        Warns:
+            ScaleWarning: Once, where it lies outside the range that the model was trained on.
         """
         if gsd is None:
             if self.gsd_mode == "metres" or self.reference_size is None:
-                unit = (
-                    "metres per pixel" if self.gsd_mode == "metres" else "a ratio to the training resolution"
-                )
-                raise ContractError(f"the images' gsd is missing: pass gsd=..., {unit}")
+                raise ContractError(self._gsd_missing())
             gsd = self.reference_size / width
         stated = torch.as_tensor(gsd, dtype=torch.float32).reshape(-1)
         if stated.numel() not in (1, count):
-            raise ContractError(
-                f"gsd has {stated.numel()} values for {count} images: give one, or one an image"
-            )
-        if not bool((torch.isfinite(stated) & (stated > 0)).all()):
-            raise ContractError(
-                f"gsd must be positive and finite, not {stated[~(stated > 0)][:3].tolist() or 'inf'}"
-            )
+            raise ContractError(f"{stated.numel()} GSDs for {count} images: give one, or one an image")
+        wrong = stated[~(torch.isfinite(stated) & (stated > 0))]
+        if wrong.numel():
+            raise ContractError(f"a GSD is a positive number, not {float(wrong[0]):g}")
         self._warn_of_scale(float(stated.min()), float(stated.max()))
         return stated.expand(count)
 
+    def _gsd_missing(self) -> str:
+        seen = f" (it was trained on {self._span()})" if self.gsd_range else ""
+        if self.gsd_mode == "metres":
+            return (
+                f"the GSD is missing. This model sees scale in metres per pixel{seen}: give gsd=, one number "
+                "or one an image. Georeferenced files carry it; for others it is the width of the ground "
+                "that the image shows, divided by its pixels."
+            )
+        return (
+            f"the GSD is missing. This model counts scale relative to an image's native resolution{seen}: "
+            "give gsd=1.0 for images as they are, 2.0 for images shrunk to half their side."
+        )
+
     def _warn_of_scale(self, low: float, high: float) -> None:
-        if self.gsd_range is None:
+        if self.gsd_range is None or "gsd" in self._warned:
             return
-        lowest, highest = self.gsd_range
-        if low < lowest * 0.999 or high > highest * 1.001:
+        # A thousandth of room: the ends themselves come back through float32.
+        below, above = low < 0.999 * self.gsd_range[0], high > 1.001 * self.gsd_range[1]
+        if below or above:
+            self._warned.add("gsd")
             unit = " m" if self.gsd_mode == "metres" else ""
             warnings.warn(
-                f"images of GSD {low:.4g} to {high:.4g}{unit} lie outside the {lowest:.4g} to {highest:.4g}{unit} that "
-                "this model was trained on; expect weaker embeddings, or resample the images",
+                f"images of GSD {low if below else high:.4g}{unit} lie outside the {self._span()} that this "
+                "model was trained on; expect weaker embeddings, or resample the images. (Said once.)",
                 ScaleWarning,
-                stacklevel=4,
+                stacklevel=6,  # the caller of Model.embed
             )
 
-    def check(self, image: Tensor, sensor: str | None = None, where: str = "the images") -> Sensor:
-        """Refuse pixels that do not fit the sensor: band count, or values that betray another unit.
+    def _span(self) -> str:
+        low, high = self.gsd_range or (0.0, 0.0)
+        unit = " m" if self.gsd_mode == "metres" else ""
+        return f"{low:.4g}{unit}" if low == high else f"{low:.4g} to {high:.4g}{unit}"
 
-        Args:
-            image: [B, C, H, W] in the sensor's unit. Reads two numbers of it, so it synchronises a GPU once.
-            sensor: Sensor name.
-            where: What to call the imagery in a message (a file).
-
-        Raises:
-            ContractError: With the way to put it right.
-        """
-        expected = self.sensor(sensor)
-        if image.ndim != 4:
-            raise ContractError(f"{where}: expected [B, C, H, W], got shape {tuple(image.shape)}")
-        if image.shape[1] != len(expected.bands):
-            raise ContractError(
-                f"{where}: {image.shape[1]} bands, but sensor {expected.name} has {len(expected.bands)} "
-                f"({', '.join(expected.band_names)}); select these bands, in this order"
-            )
-        if image.numel():
-            check_values(expected, image)
-        return expected
+    # ---- what an encoder takes
 
     def normalise(self, batch: Batch) -> Batch:
-        """Make a batch ready for the encoder; the batch itself is left as it is.
+        """Standardise a batch as the encoder was trained on it, on the batch's own device.
 
-        `image` becomes float32 with zero mean and unit variance a band by the contract's statistics, 0 where
-        invalid; `gsd` is divided by the reference GSD. Works on the device that the batch is on.
+        Args:
+            batch: `image` [B, C, H, W] in the sensor's unit (integer or float), `gsd` [B], and optionally
+                `valid` [B, H, W] and `sensor`. It is left as it is.
+
+        Returns:
+            A batch with `image` float32, (x - mean) / std for each band and 0 where not valid; `valid`, which
+            excludes NaN and infinity too; `gsd` divided by the reference GSD; and `sensor`.
 
         Raises:
-            ContractError: Unknown sensor, wrong number of bands, or a sensor without statistics.
+            ContractError: Unknown sensor, or wrong number of bands. (`check` looks closer.)
         """
+        own = self.sensor(batch.get("sensor"))
         image = batch["image"]
-        sensor = self.sensor(batch.get("sensor"))
-        if image.shape[1] != len(sensor.bands):
-            self.check(image, sensor.name)
-        if not sensor.has_statistics:
-            raise ContractError(
-                f"sensor {sensor.name} has no mean and std for all of its bands: estimate them with "
-                f"`swath inspect DIR --sensor {sensor.name} --statistics my_sensor.yaml` and name that file as the sensor"
-            )
-        scale, shift = _affine(tuple(sensor.mean), tuple(sensor.std), image.device)
-        image = torch.addcmul(shift, image.to(torch.float32), scale)
+        check_bands(own, image.shape[1])
+        scale, shift = _affine(tuple(own.mean), tuple(own.std), image.device)
+        normal = torch.addcmul(shift, image.to(torch.float32), scale)
         valid = batch.get("valid")
-        if valid is not None:
-            # A fill value of NaN times 0 is NaN: choose, do not multiply.
-            image = image.masked_fill(~valid.unsqueeze(1), 0.0)
+        if image.is_floating_point():
+            finite = torch.isfinite(normal).all(dim=1)
+            valid = finite if valid is None else valid & finite
+        if valid is None:
+            valid = torch.ones_like(image[:, 0], dtype=torch.bool)
+        else:
+            # Not a product with the mask: NaN times 0 is NaN.
+            normal = normal.masked_fill(~valid.unsqueeze(1), 0.0)
         if self.transpose:
-            image = image.transpose(2, 3)
-            valid = None if valid is None else valid.transpose(1, 2)
-        ready: Batch = {**batch, "image": image, "gsd": batch["gsd"].to(torch.float32) / self.reference_gsd}
-        if valid is not None:
-            ready["valid"] = valid
-        return ready
+            normal, valid = normal.transpose(2, 3).contiguous(), valid.transpose(1, 2)
+        gsd = batch["gsd"].to(torch.float32) / self.reference_gsd
+        return cast(Batch, {**batch, "image": normal, "valid": valid, "gsd": gsd, "sensor": own.name})
 
     def denormalise(self, image: Tensor, sensor: str | None = None) -> Tensor:
         """Normalised [B, C, H, W] back to the sensor's unit, for pictures."""
-        expected = self.sensor(sensor)
-        scale, shift = _affine(tuple(expected.mean), tuple(expected.std), image.device)
+        own = self.sensor(sensor)
+        scale, shift = _affine(tuple(own.mean), tuple(own.std), image.device)
         return (image - shift) / scale
+
+
+def check_bands(own: Sensor, bands: int | Sequence[str], where: str = "the images") -> None:
+    """Refuse a wrong number of bands or, where their names are known, wrong bands or a wrong order.
+
+    Raises:
+        ContractError: With the indexing that puts a wrong order right.
+    """
+    wanted = list(own.band_names)
+    if isinstance(bands, int):
+        if bands != len(wanted):
+            raise ContractError(
+                f"{where}: {bands} bands, but sensor {own.name!r} has {len(wanted)} for this model "
+                f"({', '.join(wanted)}). Select these bands, in this order."
+            )
+        return
+    given = list(bands)
+    if given == wanted:
+        return
+    missing = [name for name in wanted if name not in given]
+    if missing:
+        raise ContractError(
+            f"{where}: band {', '.join(missing)} of sensor {own.name!r} is not there; this model wants "
+            f"{', '.join(wanted)} and there are {', '.join(given)}"
+        )
+    order = [given.index(name) for name in wanted]
+    raise ContractError(
+        f"{where}: the bands are {', '.join(given)}; of sensor {own.name!r} this model wants "
+        f"{', '.join(wanted)}, in this order: images[:, {order}]"
+    )
 
 
 @lru_cache(maxsize=64)
 def _affine(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """(x - mean) / std as x * scale + shift, each [C, 1, 1]; computed in float64, kept on the device."""
-    scale = 1.0 / torch.tensor(std, dtype=torch.float64)
-    shift = -torch.tensor(mean, dtype=torch.float64) * scale
-    return tuple(t.to(torch.float32).view(-1, 1, 1).to(device) for t in (scale, shift))  # type: ignore[return-value]
+    with torch.inference_mode(False):  # they outlive the call; training may be the next to use them
+        scale = 1.0 / torch.tensor(std, dtype=torch.float64)
+        shift = -torch.tensor(mean, dtype=torch.float64) * scale
+        a, b = (t.to(torch.float32).view(-1, 1, 1).to(device) for t in (scale, shift))
+    return a, b

@@ -29,13 +29,16 @@ class _Values:
     whole: bool  # all are integers
 
 
-def check_values(sensor: Sensor, image: Tensor, valid: Tensor | None = None) -> None:
+def check_values(
+    sensor: Sensor, image: Tensor, valid: Tensor | None = None, where: str = "the images"
+) -> None:
     """Refuse images whose values cannot be in the unit that the sensor states.
 
     Args:
         sensor: States the unit of each band.
         image: [B, C, H, W].
         valid: [B, H, W] bool; other pixels are not looked at.
+        where: What to call the imagery in a message (a file).
 
     Raises:
         ContractError: With the range found and what to do.
@@ -45,14 +48,13 @@ def check_values(sensor: Sensor, image: Tensor, valid: Tensor | None = None) -> 
     for unit in dict.fromkeys(band.unit for band in sensor.bands):
         rows = [i for i, band in enumerate(sensor.bands) if band.unit == unit]
         names = ", ".join(sensor.bands[i].name for i in rows)
-        where = f"sensor {sensor.name!r}, band {names}" if len(rows) < len(sensor.bands) else (
-            f"sensor {sensor.name!r}"
-        )  # fmt: skip
+        of = f"band {names} of sensor" if len(rows) < len(sensor.bands) else "sensor"
+        wanted = f"{where}: {of} {sensor.name!r} is in {unit} for this model"
         # Display values and raw numbers are integers by nature; everything else was scaled to its unit.
         if not image.is_floating_point() and unit not in ("uint8", "DN"):
             raise ContractError(
-                f"{where}: the model wants {unit}, but the images are integers ({_dtype(image)}), as files "
-                "store them. Convert with swath.imagery.sensors.to_unit(stored, sensor), which applies the "
+                f"{wanted}, but these are integers ({_dtype(image)}), as files store them. "
+                "Convert with swath.imagery.sensors.to_unit(stored, sensor), which applies the "
                 "bands' scale and offset."
             )
         values = _look(image[:, rows], valid)
@@ -63,7 +65,7 @@ def check_values(sensor: Sensor, image: Tensor, valid: Tensor | None = None) -> 
         problem = _PROBLEMS[unit](values, expected) if unit in _PROBLEMS else None
         if problem:
             raise ContractError(
-                f"{where}: the model wants {unit}, but the values lie between {values.least:.4g} and "
+                f"{wanted}, but the values lie between {values.least:.4g} and "
                 f"{values.most:.4g} (median {values.median:.4g}), which {problem}"
             )
 
