@@ -1,0 +1,174 @@
+"""`check_encoder`: everything that an encoder promises, run against yours.
+
+In the spirit of scikit-learn's `check_estimator`: call it in a test of your own package::
+
+    from swath.encoders.check import check_encoder
+
+    def test_my_encoder():
+        check_encoder(lambda bands: MyEncoder(bands=bands))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from swath.encoders.protocol import Encoder, Features
+
+Factory = Callable[[int | Mapping[str, int]], nn.Module]
+
+
+def check_encoder(factory: Factory, *, size: int | None = None, tolerance: float = 1e-5) -> None:
+    """Run every check of the protocol; small encoders keep it to a second or two.
+
+    Args:
+        factory: ``factory(bands)`` builds the encoder for a number of bands, or for a mapping sensor name ->
+            number of bands.
+        size: Side of the square test images in pixels; by default twice the coarsest stride.
+        tolerance: Largest difference allowed where results must be equal up to rounding.
+
+    Raises:
+        AssertionError: A promise is broken; the message says which.
+    """
+    for bands in (1, 3, 13):
+        encoder = factory(bands).eval()
+        _check_attributes(encoder)
+        strides: tuple[int, ...] = encoder.strides  # type: ignore[assignment]
+        side = size or 2 * max(strides)
+        for height, width in ((side, side), (side, 2 * side)):
+            _check_features(encoder, bands, height, width)
+    encoder = factory(3).eval()
+    _check_single_equals_batch(encoder, 3, side, tolerance)
+    _check_gsd_matters_by_sample(encoder, 3, side, tolerance)
+    _check_no_hidden_state(encoder, 3, side)
+    _check_gradients(factory(3), 3, side)
+    _check_autocast(encoder, 3, side)
+    _check_save_and_load(factory, 3, side)
+    _check_sensors(factory, side)
+
+
+def _images(bands: int, height: int, width: int, count: int = 3) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(bands * 1000 + width)
+    images = torch.randn(count, bands, height, width, generator=generator)
+    return images, torch.tensor([0.3, 1.0, 10.0, 30.0])[:count]
+
+
+def _check_attributes(encoder: nn.Module) -> None:
+    assert isinstance(encoder, Encoder), (
+        "it lacks an attribute of the protocol: embed_dim, strides or channels"
+    )
+    assert isinstance(encoder, nn.Module), "it is not a torch.nn.Module"
+    assert len(encoder.strides) == len(encoder.channels) > 0, "strides and channels describe the same maps"
+    assert list(encoder.strides) == sorted(encoder.strides), "strides go from fine to coarse"
+
+
+def _check_features(encoder: nn.Module, bands: int, height: int, width: int) -> None:
+    images, gsd = _images(bands, height, width)
+    with torch.no_grad():
+        features: Features = encoder(images, gsd)
+    dim = encoder.embed_dim
+    what = f"for {bands} bands, {height} x {width} pixels"
+    assert features.pooled.shape == (3, dim), f"pooled is {tuple(features.pooled.shape)} {what}"
+    assert len(features.maps) == len(encoder.strides), f"one map for each stride, {what}"  # type: ignore[arg-type]
+    for one, stride, channels in zip(features.maps, encoder.strides, encoder.channels, strict=True):  # type: ignore[arg-type]
+        expected = (3, channels, height // stride, width // stride)
+        assert one.shape == expected, f"a map is {tuple(one.shape)}, not {expected}, {what}"
+    if features.tokens is not None:
+        coarse = features.maps[-1]
+        assert features.tokens.shape[:2] == (3, coarse.shape[2] * coarse.shape[3]), f"token count {what}"
+    if features.cls is not None:
+        assert features.cls.shape == (3, dim), f"cls is {tuple(features.cls.shape)} {what}"
+    for value in (features.pooled, *features.maps):
+        assert torch.isfinite(value).all(), f"a feature is not finite {what}"
+
+
+def _check_single_equals_batch(encoder: nn.Module, bands: int, side: int, tolerance: float) -> None:
+    images, gsd = _images(bands, side, side)
+    with torch.no_grad():
+        together = encoder(images, gsd).pooled
+        alone = torch.cat([encoder(images[i : i + 1], gsd[i : i + 1]).pooled for i in range(len(images))])
+    assert (together - alone).abs().max() <= tolerance, (
+        "an image's embedding depends on what else is in the batch (GSDs must be used sample by sample)"
+    )
+
+
+def _check_gsd_matters_by_sample(encoder: nn.Module, bands: int, side: int, tolerance: float) -> None:
+    """An encoder may ignore GSD (a CNN); but a change of one sample's must not move another's embedding."""
+    images, gsd = _images(bands, side, side)
+    other = gsd.clone()
+    other[0] *= 3
+    with torch.no_grad():
+        before, after = encoder(images, gsd).pooled, encoder(images, other).pooled
+    assert (before[1:] - after[1:]).abs().max() <= tolerance, "one sample's GSD changes another's embedding"
+    with torch.no_grad():
+        doubled = encoder(images, gsd.double()).pooled
+    assert (before - doubled).abs().max() <= tolerance, "a float64 GSD must give the same embedding"
+
+
+def _check_no_hidden_state(encoder: nn.Module, bands: int, side: int) -> None:
+    images, gsd = _images(bands, side, side)
+    state = torch.get_rng_state()
+    with torch.no_grad():
+        first, second = encoder(images, gsd).pooled, encoder(images, gsd).pooled
+    assert torch.equal(first, second), "two evaluations of one batch differ"
+    assert torch.equal(torch.get_rng_state(), state), "evaluation draws from the global random generator"
+
+
+def _check_gradients(encoder: nn.Module, bands: int, side: int) -> None:
+    images, gsd = _images(bands, side, side)
+    features = encoder.train()(images, gsd)
+    loss = features.pooled.square().sum() + sum(one.square().sum() for one in features.maps)
+    if features.cls is not None:
+        loss = loss + features.cls.square().sum()
+    loss.backward()
+    without = [name for name, p in encoder.named_parameters() if p.requires_grad and p.grad is None]
+    assert not without, f"parameters that nothing depends on: {', '.join(without)}"
+    broken = [
+        name for name, p in encoder.named_parameters() if p.grad is not None and not p.grad.isfinite().all()
+    ]
+    assert not broken, f"gradients that are not finite: {', '.join(broken)}"
+
+
+def _check_autocast(encoder: nn.Module, bands: int, side: int) -> None:
+    images, gsd = _images(bands, side, side)
+    with torch.no_grad():
+        exact = encoder(images, gsd).pooled
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rough = encoder(images, gsd).pooled.float()
+    assert rough.isfinite().all(), "bf16 autocast gives values that are not finite"
+    error = (rough - exact).norm() / exact.norm()
+    assert error < 0.05, f"bf16 autocast is off by {error:.0%}; keep positions and norms in float32"
+
+
+def _check_save_and_load(factory: Factory, bands: int, side: int) -> None:
+    images, gsd = _images(bands, side, side)
+    one, other = factory(bands).eval(), factory(bands).eval()
+    other.load_state_dict(one.state_dict())
+    with torch.no_grad():
+        assert torch.equal(one(images, gsd).pooled, other(images, gsd).pooled), (
+            "an encoder with the same state dict gives other embeddings: something lives outside it"
+        )
+
+
+def _check_sensors(factory: Factory, side: int) -> None:
+    encoder = factory({"first": 2, "second": 5}).eval()
+    for sensor, bands in (("first", 2), ("second", 5)):
+        images, gsd = _images(bands, side, side)
+        with torch.no_grad():
+            assert encoder(images, gsd, sensor).pooled.shape == (3, encoder.embed_dim)
+    images, gsd = _images(2, side, side)
+    for wrong in (None, "third"):
+        message = _refusal(encoder, images, gsd, wrong)
+        assert message is not None, f"sensor {wrong!r} was accepted by an encoder that does not know it"
+        assert message, "refusing a sensor needs a message"
+
+
+def _refusal(encoder: nn.Module, images: Tensor, gsd: Tensor, sensor: str | None) -> str | None:
+    """What the encoder says against a sensor; None if it accepts it."""
+    try:
+        encoder(images, gsd, sensor)
+    except Exception as error:  # which exception is the encoder's choice; silence is not
+        return str(error)
+    return None

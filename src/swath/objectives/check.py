@@ -1,0 +1,167 @@
+"""`check_objective`: everything that a pretraining objective promises, run against yours::
+
+from swath.objectives.check import check_objective, example_batch
+
+def test_my_objective():
+    check_objective(lambda: MyObjective(encoder, config), example_batch(bands=4, size=64))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from swath.imagery.chip import Batch
+from swath.keyed_random import sample_keys
+from swath.objectives.protocol import Objective
+
+
+def example_batch(bands: int = 3, size: int = 64, count: int = 4, sensor: str | None = None) -> Batch:
+    """A normalised batch of smooth random images, all valid, with GSDs from 0.3 to 10."""
+    generator = torch.Generator().manual_seed(size)
+    coarse = torch.randn(count, bands, 8, 8, generator=generator)
+    image = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
+    image = image + 0.3 * torch.randn(image.shape, generator=generator)
+    index = torch.arange(count)
+    batch: dict[str, Any] = {
+        "image": image,
+        "gsd": torch.logspace(-0.5, 1, count),
+        "valid": torch.ones(count, size, size, dtype=torch.bool),
+        "key": sample_keys(0, 0, index),
+        "index": index,
+    }
+    if sensor is not None:
+        batch["sensor"] = sensor
+    return cast(Batch, batch)
+
+
+def check_objective(
+    build: Callable[[], nn.Module], batch: Batch, *, ranks_average: bool = True, tolerance: float = 2e-5
+) -> None:
+    """Run every check of the protocol on a tiny instance.
+
+    Args:
+        build: Makes the objective; called several times.
+        batch: A normalised batch of at least four samples that fits it, all valid.
+        ranks_average: Check that the loss of a batch is the mean of the losses of its halves. Methods that
+            compare samples with each other (contrast) set it False.
+        tolerance: Largest relative difference where results must be equal up to rounding.
+
+    Raises:
+        AssertionError: A promise is broken; the message says which.
+    """
+    objective = build()
+    assert isinstance(objective, Objective), "it lacks views, after_step, pictures or encoder"
+    _check_views(objective, batch)
+    _check_losses(objective, batch)
+    if ranks_average:
+        _check_mean_over_samples(objective, batch, tolerance)
+    _check_gradients(build(), batch)
+    _check_learning(build(), batch)
+    _check_nodata(objective, batch, tolerance)
+    _check_pictures(objective, batch)
+
+
+def _subset(batch: Batch, which: slice) -> Batch:
+    return cast(Batch, {k: v[which] if isinstance(v, Tensor) else v for k, v in batch.items()})
+
+
+def _total(objective: Any, batch: Batch) -> Tensor:
+    total: Tensor = objective(objective.views(batch))["total"]
+    return total
+
+
+def _tensors(views: Any) -> dict[str, Tensor]:
+    return {name: value for name, value in views.items() if isinstance(value, Tensor)}
+
+
+def _check_views(objective: Any, batch: Batch) -> None:
+    state = torch.get_rng_state()
+    image = batch["image"].clone()
+    first, again = _tensors(objective.views(batch)), _tensors(objective.views(batch))
+    assert torch.equal(torch.get_rng_state(), state), "views draws from the global random generator"
+    assert torch.equal(batch["image"], image), "views changes the batch in place"
+    for name, value in first.items():
+        assert torch.equal(value, again[name]), f"view {name!r} differs when made again from the same keys"
+    alone = _tensors(objective.views(_subset(batch, slice(1, 2))))
+    for name, value in first.items():
+        assert torch.equal(value[1:2], alone[name]), f"view {name!r} depends on what else is in the batch"
+    other = cast(Batch, {**batch, "key": batch["key"] + 1})
+    changed = _tensors(objective.views(other))
+    assert any(not torch.equal(v, changed[k]) for k, v in first.items()), "views ignores the samples' keys"
+
+
+def _check_losses(objective: Any, batch: Batch) -> None:
+    state = torch.get_rng_state()
+    losses = objective(objective.views(batch))
+    assert torch.equal(torch.get_rng_state(), state), "the loss draws from the global random generator"
+    assert "total" in losses, "the losses have no 'total'"
+    for name, value in losses.items():
+        assert value.shape == (), f"loss {name!r} is not a scalar"
+        assert value.isfinite(), f"loss {name!r} is not finite"
+    assert losses["total"].requires_grad, "the total cannot be differentiated"
+    assert not any(v.requires_grad for k, v in losses.items() if k != "total"), (
+        "only the total is differentiated; detach the parts, which are for reading"
+    )
+
+
+def _check_mean_over_samples(objective: Any, batch: Batch, tolerance: float) -> None:
+    half = len(batch["image"]) // 2
+    whole = _total(objective, _subset(batch, slice(0, 2 * half)))
+    parts = [_total(objective, _subset(batch, slice(i * half, (i + 1) * half))) for i in range(2)]
+    difference = (whole - (parts[0] + parts[1]) / 2).abs() / whole.abs()
+    assert difference <= tolerance, "the loss is not the mean of its halves' losses, so ranks cannot average"
+
+
+def _check_gradients(objective: Any, batch: Batch) -> None:
+    _total(objective, batch).backward()  # type: ignore[no-untyped-call]
+    trained = [(name, p) for name, p in objective.named_parameters() if p.requires_grad]
+    without = [name for name, p in trained if p.grad is None]
+    assert not without, f"parameters that the loss does not depend on: {', '.join(without)}"
+    broken = [name for name, p in trained if p.grad is not None and not p.grad.isfinite().all()]
+    assert not broken, f"gradients that are not finite: {', '.join(broken)}"
+
+
+def _check_learning(objective: Any, batch: Batch, steps: int = 12) -> None:
+    parameters = [p for p in objective.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=1e-3)
+    history = []
+    for step in range(steps):
+        loss = _total(objective, batch)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        objective.after_step(step, steps)
+        history.append(loss.item())
+    assert history[-1] < history[0], f"{steps} steps on one batch do not lower the loss: {history}"
+
+
+def _check_nodata(objective: Any, batch: Batch, tolerance: float) -> None:
+    """Nodata gives finite losses, and what stands in the target's nodata pixels is no matter."""
+    size = batch["image"].shape[-1]
+    valid = batch["valid"].clone()
+    valid[0, : size // 3] = False
+    valid[1] = False
+    image = batch["image"] * valid[:, None]
+    losses = objective(objective.views(cast(Batch, {**batch, "image": image, "valid": valid})))
+    assert losses["total"].isfinite(), "nodata pixels make the loss non-finite"
+    views = objective.views(cast(Batch, {**batch, "image": image, "valid": valid}))
+    junk = dict(views)
+    if "target" in views and isinstance(views.get("valid"), Tensor):
+        hole = ~views["valid"][:, None].expand_as(views["target"])
+        junk["target"] = torch.where(hole, 1e3, views["target"])
+        with torch.no_grad():
+            clean, dirty = objective(views)["total"], objective(junk)["total"]
+        assert (clean - dirty).abs() <= tolerance * clean.abs(), "nodata pixels of the target enter the loss"
+
+
+def _check_pictures(objective: Any, batch: Batch) -> None:
+    pictures = objective.pictures(objective.views(batch))
+    for name, value in pictures.items():
+        assert value.ndim == 4, f"picture {name!r} is {tuple(value.shape)}, not [B, C, h, w]"
+        assert len(value) == len(batch["image"]), f"picture {name!r} is not of every sample"
+        assert value.isfinite().all(), f"picture {name!r} has values that are not finite"
+        assert not value.requires_grad, f"picture {name!r} holds on to the graph"
