@@ -59,7 +59,7 @@ def command(
 ) -> None:
     """Read all headers below PATH once, write them as a catalogue (GeoParquet), and say what is there.
 
-    Files that cannot be used are rows with the reason. With [bold]--statistics[/bold] the pixels are read too.
+    Files that cannot be used are rows with the reason. With [bold]--statistics[/bold] pixels are read too.
 
     Examples:
 

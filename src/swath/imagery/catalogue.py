@@ -29,7 +29,8 @@ from swath.imagery.pictures import IMAGE_SUFFIXES
 from swath.imagery.products import Found, find_scenes
 from swath.imagery.raster import SceneHeader, read_header
 from swath.imagery.samples import Problem
-from swath.imagery.sensors import Sensor, get_sensor, list_sensors, match_bands
+from swath.imagery.scenes import bands_of
+from swath.imagery.sensors import Sensor, get_sensor, list_sensors
 from swath.imagery.stac import STAC_NAMES
 
 Progress = Callable[[int, int], None]
@@ -206,7 +207,7 @@ def _checked(entry: Entry, sensor: Sensor) -> Entry:
     if entry.header is None or entry.problem is not None:
         return entry
     try:
-        match_bands(sensor, entry.header.descriptions, entry.path)
+        bands_of(entry.header, sensor)
     except ImageryError as error:
         return dataclasses.replace(entry, problem=str(error))
     return dataclasses.replace(entry, sensor=sensor.name)

@@ -31,7 +31,7 @@ from swath.imagery.scenes import SensorScene, as_sensor
 from swath.imagery.sensors import Sensor, get_sensor
 from swath.keyed_random import sample_keys, uniform
 
-MAX_DRAWS = 16
+MAX_DRAWS = 32
 _DRAWS_IN_SCENE = 4  # how often another place of the same scene is tried before another scene
 
 

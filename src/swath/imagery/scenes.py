@@ -89,7 +89,7 @@ def as_sensor(
             offset, is unknown.
     """
     where = header.path
-    bands = match_bands(sensor, header.descriptions, where)
+    bands = bands_of(header, sensor)
     applied = header.tags.get("earthsearch:boa_offset_applied", "").lower() == "true"
     offset, _ = offset_dn_of(
         sensor,
@@ -111,6 +111,24 @@ def as_sensor(
     elif gsd is not None and not (np.isfinite(gsd) and gsd > 0):
         raise ImageryError(f"{where}: a GSD of {gsd:g} is not a positive number of metres; {GSD_FIX}")
     return SensorScene(with_nodata(header, sensor, bands), sensor, tuple(bands), gsd, offset)
+
+
+def bands_of(header: SceneHeader, sensor: Sensor) -> list[int]:
+    """For each band of the sensor the 0-based index of the scene's.
+
+    Raises:
+        ImageryError: See `swath.imagery.sensors.match_bands`.
+    """
+    try:
+        return match_bands(sensor, header.descriptions, header.path)
+    except ImageryError as error:
+        if header.has_alpha and len(sensor.bands) == header.bands + 1:
+            # What many programs write into a 4-band file of red, green, blue and near infrared.
+            raise ImageryError(
+                f"{error} Or is it the last band, which the file calls transparency (alpha)? Then mark it as "
+                f"a band: gdal_edit.py -colorinterp_{header.bands + 1} undefined {header.path}"
+            ) from None
+        raise
 
 
 def with_nodata(header: SceneHeader, sensor: Sensor, bands: Sequence[int]) -> SceneHeader:
