@@ -42,14 +42,18 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"], local_rank: int = 0) -
         RecipeError: A GPU is wanted and there is none.
     """
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise RecipeError("training.device: is cuda, but PyTorch sees no GPU; see `swath doctor`, or use auto")
+        raise RecipeError(
+            "training.device: is cuda, but PyTorch sees no GPU; see `swath doctor`, or use auto"
+        )
     if wanted == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", local_rank)
 
 
 @contextmanager
-def join(wanted: Literal["auto", "cpu", "cuda"], timeout: timedelta = timedelta(minutes=30)) -> Iterator[World]:
+def join(
+    wanted: Literal["auto", "cpu", "cuda"], timeout: timedelta = timedelta(minutes=30)
+) -> Iterator[World]:
     """The world that torchrun describes in the environment, or a world of one; left at the end."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -66,7 +70,9 @@ def join(wanted: Literal["auto", "cpu", "cuda"], timeout: timedelta = timedelta(
         torch.cuda.set_device(device)
     dist.init_process_group("cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo", timeout=timeout)
     try:
-        yield World(rank, size, device, dist.new_group(backend="gloo", timeout=timeout))
+        control = dist.new_group(backend="gloo", timeout=timeout)
+        assert isinstance(control, dist.ProcessGroup)
+        yield World(rank, size, device, control)
     finally:
         dist.destroy_process_group()
 
@@ -80,9 +86,10 @@ def wrap(objective: nn.Module, world: World, mode: Literal["ddp", "fsdp"], find_
 
         ids = [world.device.index] if world.device.type == "cuda" else None
         return DistributedDataParallel(objective, device_ids=ids, find_unused_parameters=find_unused)
+    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    mesh = dist.init_device_mesh(world.device.type, (world.size,))
+    mesh = init_device_mesh(world.device.type, (world.size,))
     for unit in sharding_units(objective):
         fully_shard(unit, mesh=mesh)
     fully_shard(objective, mesh=mesh)
@@ -90,16 +97,19 @@ def wrap(objective: nn.Module, world: World, mode: Literal["ddp", "fsdp"], find_
 
 
 def sharding_units(objective: nn.Module) -> list[nn.Module]:
-    """What FSDP gathers and frees as one piece: members of the lists called ``...blocks`` (timm's habit).
+    """What FSDP gathers and frees as one piece: the members of the encoder's ``blocks`` (timm's name).
 
-    Everything else belongs to the root, which is whole for the length of a step.
+    Everything else, the objective's own heads and decoders too, belongs to the root, which is whole for the
+    length of a step. An objective may name its own units in a method `sharding_units`.
     """
+    own = getattr(objective, "sharding_units", None)
+    if callable(own):
+        return list(own())
     return [
         unit
-        for name, blocks in objective.named_modules()
-        if isinstance(blocks, nn.ModuleList) and name.rsplit(".", 1)[-1].endswith("blocks")
+        for name, blocks in objective.encoder.named_modules()  # type: ignore[union-attr]
+        if isinstance(blocks, nn.ModuleList | nn.Sequential) and name.rsplit(".", 1)[-1] == "blocks"
         for unit in blocks
-        if any(True for _ in unit.parameters())
     ]
 
 
@@ -189,7 +199,10 @@ class Agreement:
             work.wait()
             agreed = bool(flag.item())
         flag = torch.tensor([int(self._wish())])
-        self._pending = (dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._world.control, async_op=True), flag)
+        self._pending = (
+            dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._world.control, async_op=True),
+            flag,
+        )
         return agreed
 
     def close(self) -> None:

@@ -12,7 +12,9 @@ from torch import nn
 from swath.training.recipe import OptimiserConfig
 
 
-def parameter_groups(module: nn.Module, weight_decay: float, *, decay_tokens: bool = True) -> list[dict[str, Any]]:
+def parameter_groups(
+    module: nn.Module, weight_decay: float, *, decay_tokens: bool = True
+) -> list[dict[str, Any]]:
     """Two groups, with and without weight decay.
 
     Not decayed: parameters of one dimension (biases, norms, scales), which are no maps. Learned tokens

@@ -7,8 +7,8 @@ objectives are *registered names*, never Python paths: reading a recipe executes
 Exactly one key of each of these groups is given; an override of one replaces the others of its group:
 
 - budget: ``training.steps``, ``training.epochs`` or ``training.cpu_minutes``
-- learning rate: ``optimiser.lr``, or ``optimiser.blr``, which is for 256 samples a step and grows with the batch
-- warm-up: ``training.warmup_steps``, ``training.warmup_epochs`` or ``training.warmup_fraction`` (of the budget)
+- learning rate: ``optimiser.lr``, or ``optimiser.blr``, which is for 256 samples a step
+- warm-up: ``training.warmup_steps``, ``training.warmup_epochs`` or ``training.warmup_fraction``
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import inspect
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, TypeAdapter, ValidationError, model_validator
 
+from swath.encoders.pooling import Pooling
 from swath.encoders.protocol import encoders
 from swath.errors import RecipeError, SwathError, suggest
 from swath.objectives.protocol import objectives
@@ -73,7 +74,7 @@ class DataConfig(_Section):
 
     layout: Literal["auto", "chips", "class_folder", "csv", "images"] = "auto"
     gsd: float | str | None = None
-    size: int | tuple[int, int] | None = Field(default=None, strict=False)
+    size: int | Annotated[tuple[int, int], Strict(False)] | None = None
     fit: Literal["centre_crop", "random_crop", "resize"] | None = None
     cache: Literal["none", "memory"] | None = None
     max_pixels: int | None = None
@@ -129,7 +130,7 @@ class OptimiserConfig(_Section):
     lr: float | None = Field(default=None, gt=0)
     blr: float | None = Field(default=None, gt=0)
     final_lr: float = Field(default=0.0, ge=0, le=1)
-    betas: tuple[float, float] = Field(default=(0.9, 0.95), strict=False)
+    betas: Annotated[tuple[float, float], Strict(False)] = (0.9, 0.95)
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)
     decay_tokens: bool = True
@@ -202,7 +203,7 @@ class TrainingConfig(_Section):
         _one_of(self, ("warmup_steps", "warmup_epochs", "warmup_fraction"), none=True)
         if self.batch_size % self.accumulate:
             raise ValueError(
-                f"batch_size {self.batch_size} cannot be divided into accumulate={self.accumulate} equal parts"
+                f"batch_size {self.batch_size} cannot be divided into accumulate={self.accumulate} parts"
             )
         if self.cpu_minutes is not None:
             if self.warmup_steps is not None or self.warmup_epochs is not None:
@@ -222,15 +223,18 @@ class Recipe(_Section):
         description: For people.
         seed: Of all randomness: weights, order, crops, masks.
         sensor: A registered sensor's name, or the path of a sensor's YAML file.
+        pooling: How the model that comes out makes one embedding of its features: mean, moments or cls; left
+            out: as the encoder does.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*[A-Za-z0-9]$")
     description: str = ""
     seed: int = 0
     sensor: str
     data: DataConfig = DataConfig()
     encoder: Choice
     objective: Choice
+    pooling: Pooling | None = None
     contract: ContractConfig = ContractConfig()
     optimiser: OptimiserConfig
     training: TrainingConfig
@@ -298,7 +302,10 @@ def parse_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
     ]
     if problems:
         raise RecipeError(_listed(where, problems))
-    return recipe
+    # With all of the objective's defaults filled in: a stored recipe tells everything, whatever changes later.
+    config = objectives.get(recipe.objective.name).config.model_validate(recipe.objective.options)
+    objective = recipe.objective.model_copy(update={"options": config.model_dump(mode="json")})
+    return recipe.model_copy(update={"objective": objective})
 
 
 def differences(old: Recipe, new: Recipe) -> list[str]:
@@ -373,7 +380,11 @@ def _problems(error: ValidationError, model: type[BaseModel], prefix: str = "") 
         for part in problem["loc"]:
             if isinstance(part, str) and part in parent.model_fields:
                 annotation = parent.model_fields[part].annotation
-                if isinstance(annotation, type) and issubclass(annotation, BaseModel) and part != problem["loc"][-1]:
+                if (
+                    isinstance(annotation, type)
+                    and issubclass(annotation, BaseModel)
+                    and part != problem["loc"][-1]
+                ):
                     parent = annotation
             elif isinstance(part, str) and problem["type"] != "extra_forbidden":
                 continue  # the name of a union's member, not a key
@@ -387,9 +398,18 @@ def _problems(error: ValidationError, model: type[BaseModel], prefix: str = "") 
         elif problem["type"] == "value_error":
             said = problem["msg"].removeprefix("Value error, ")
         else:
-            message = problem["msg"].removeprefix("Input should be ").replace("dictionary or instance of", "section")
+            message = (
+                problem["msg"]
+                .removeprefix("Input should be ")
+                .replace("dictionary or instance of", "section")
+            )
             said = f"should be {message}, but is {shown!r:.60} ({_kind(shown)})"
-        if place in lines and " or " not in lines[place] and "should be" in said and "should be" in lines[place]:
+        if (
+            place in lines
+            and " or " not in lines[place]
+            and "should be" in said
+            and "should be" in lines[place]
+        ):
             first = lines[place].split("should be ", 1)[1].split(", but is")[0]
             said = said.replace("should be ", f"should be {first} or ", 1)
         lines[place] = said
@@ -397,7 +417,14 @@ def _problems(error: ValidationError, model: type[BaseModel], prefix: str = "") 
 
 
 def _kind(value: Any) -> str:
-    names = {str: "text", bool: "true/false", int: "a number", float: "a number", list: "a list", dict: "a section"}
+    names = {
+        str: "text",
+        bool: "true/false",
+        int: "a number",
+        float: "a number",
+        list: "a list",
+        dict: "a section",
+    }
     return names.get(type(value), "nothing" if value is None else type(value).__name__)
 
 

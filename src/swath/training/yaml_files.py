@@ -28,7 +28,9 @@ def _loader() -> Any:
 
     # YAML 1.1, which PyYAML reads, takes 1e-4 for text because it has no point.
     Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+        list("-+0123456789"),
     )
     return Loader
 

@@ -1,0 +1,534 @@
+"""The training loop, meant to be read: what happens in which order, and nothing else.
+
+Rules that the loop keeps, each with a test:
+
+- Everything random is a function of (seed, epoch, sample) or (seed, step): no generator state to save.
+- A step of B samples gives the same result on any number of ranks and accumulated parts (to rounding).
+- A run killed anywhere and continued gives the same bits as one that was never interrupted, on a CPU with
+  the same number of threads. (Budgets in CPU minutes excepted: there the machine's pace decides.)
+- A number that is not finite stops the run before a checkpoint can hold it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from swath import __version__
+from swath.errors import TrainingError
+from swath.files import write_json
+from swath.imagery.chip import Batch
+from swath.imagery.samples import ImageDataset
+from swath.keyed_random import permutation
+from swath.models.directory import SavedObjective, save_model
+from swath.training import checkpoint as checkpoints
+from swath.training.batches import Batches, default_workers
+from swath.training.budget import Budget
+from swath.training.build import build_contract, build_objective, open_data
+from swath.training.diagnosis import diagnose
+from swath.training.display import Display, duration
+from swath.training.distributed import (
+    Agreement,
+    World,
+    gradients_wait,
+    join,
+    mean_over_ranks,
+    share,
+    whole_weights,
+    wrap,
+)
+from swath.training.memory import keep_freed_memory
+from swath.training.metrics import Metrics
+from swath.training.monitors import collapse_warning, embed_probe, feature_std, rankme
+from swath.training.optim import build_optimiser, gradient_norm, set_learning_rate
+from swath.training.pictures import write_grid
+from swath.training.recipe import Recipe
+from swath.training.run_folder import RunFolder, Start, fingerprint
+from swath.training.stopping import Interrupted, StopRequest, listen
+
+_PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_PICTURED = 8  # samples on a picture of reconstructions
+
+
+def pretrain(
+    recipe: Recipe,
+    data: str | Path | ImageDataset,
+    out: str | Path,
+    *,
+    start: Start = "auto",
+    show: bool = False,
+) -> Path:
+    """Train by a recipe; under torchrun, together with the other processes.
+
+    Args:
+        recipe: See `load_recipe`.
+        data: Imagery as `open_dataset` takes it, or a data set.
+        out: The run's folder (see `swath.training.run_folder`).
+        start: ``auto`` continues what is there, ``resume`` insists on it, ``fresh`` begins anew.
+        show: Progress on the terminal.
+
+    Returns:
+        The model directory, ``out/model``.
+
+    Raises:
+        RecipeError: Recipe and data, or recipe and run, do not fit.
+        ImageryError: The data cannot be used.
+        TrainingError: Numbers not finite, disk full, folder in use.
+        Interrupted: SIGTERM or SIGINT came; the run is saved.
+    """
+    keep_freed_memory()
+    with join(recipe.training.device) as world, _numerics(recipe, world.device):
+        run = RunFolder(out)
+        with run.locked() if world.first else nullcontext():
+            if world.first:
+                run.prepare(recipe, start)
+            share(None, world)  # the others wait until the folder is ready
+            return Trainer(recipe, data, run, world, show=show).train()
+
+
+class Trainer:
+    """All that a run consists of, and the loop over it."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: str | Path | ImageDataset,
+        run: RunFolder,
+        world: World,
+        *,
+        show: bool = False,
+    ) -> None:
+        config = recipe.training
+        self.recipe, self.config, self.run, self.world = recipe, config, run, world
+        self.device = world.device
+        self.dataset = open_data(recipe, data) if isinstance(data, str | Path) else data
+        self.fingerprint = fingerprint(self.dataset)
+        self.contract = build_contract(recipe, self.dataset.sensor)
+        workers = config.workers
+        if workers is None:
+            cached = recipe.data.cache == "memory"
+            workers = default_workers(cached, by_cpu_time=config.cpu_minutes is not None)
+        self.batches = Batches(
+            self.dataset,
+            seed=recipe.seed,
+            batch_size=config.batch_size,
+            rank=world.rank,
+            ranks=world.size,
+            accumulate=config.accumulate,
+            workers=workers,
+            pin=self.device.type == "cuda",
+        )
+        self.probe = self._probe()
+        # Pixels in another unit than the sensor's are cheaper to notice now than after a week.
+        self.contract.check(self.probe["image"], self.probe.get("sensor"), valid=self.probe.get("valid"))
+        if config.cpu_minutes is not None and world.size > 1:
+            raise TrainingError(
+                "a budget in cpu_minutes is for one process; use steps or epochs under torchrun"
+            )
+        if config.precision == "fp16" and self.device.type != "cuda":
+            raise TrainingError("training.precision: fp16 needs a GPU; use bf16 or fp32 on this machine")
+
+        self.objective = build_objective(recipe, self.dataset.sensor).to(self.device)
+        self.objective.train()
+        if config.compile:
+            self.objective.compile()
+        self.module = wrap(self.objective, world, config.parallel, config.find_unused)
+        self.optimiser = build_optimiser(self.objective, recipe.optimiser, recipe.learning_rate)
+        self.parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
+
+        self.step = 0
+        self.elapsed = 0.0
+        self.gsd_range = torch.tensor([math.inf, 0.0], device=self.device)  # smallest, largest seen
+        spent = self._restore()
+        self.budget = Budget(config, self.batches.steps_per_epoch, spent)
+        self.display = Display(recipe.name, self.budget.steps, active=show and world.first)
+        self.metrics = Metrics(run, self.step, config.tensorboard) if world.first else None
+        self.problems: set[str] = set()
+
+    # ---- the loop
+
+    def train(self) -> Path:
+        """Run until the budget is spent; returns the model directory."""
+        if self.world.first:
+            self._write_info()
+        with self.display, listen() as stop:
+            self._announce()
+            if not self.budget.finished(self.step):
+                self._loop(stop)
+        if self.metrics is not None:
+            self.metrics.close()
+        return self._finish()
+
+    def _loop(self, stop: StopRequest) -> None:
+        config, budget = self.config, self.budget
+        agreement = Agreement(self.world, stop)
+        if self.step == 0 and config.monitor_every:
+            self._monitor({"step": 0})
+        self._clock = (time.perf_counter(), self.step, self.batches.waited)
+        began = time.perf_counter() - self.elapsed
+        unread: _Reading | None = None  # of the last step, where reading it would keep a GPU waiting
+        for parts in self.batches.stream(self.step + 1):
+            self.step += 1
+            reading = self._train_step(parts)
+            self._note_problems(parts)
+            self.elapsed = time.perf_counter() - began
+            last = budget.finished(self.step)
+            stopping = agreement.reached()
+            self.display.step(self.step, 1.0 if last else budget.progress(self.step))
+
+            save = last or stopping or self.step % config.checkpoint_every == 0
+            log = last or self.step % config.log_every == 0
+            look = config.monitor_every and (last or self.step % config.monitor_every == 0)
+            picture = config.pictures_every and (last or self.step % config.pictures_every == 0)
+            if unread is not None:
+                self._check(unread)
+            unread = reading if self.device.type == "cuda" else None
+            if unread is not None and (save or log or look or picture):
+                self._check(unread)
+                unread = None
+            if log or look:
+                self._log(reading, last=last, look=bool(look))
+            if picture:
+                self._picture()
+            if save:
+                saved = self._save()
+            if last:
+                break
+            if stopping:
+                agreement.close()
+                raise Interrupted(stop.signal or 15, saved, self.step)
+        agreement.close()
+
+    def _train_step(self, parts: list[Batch]) -> _Reading:
+        """One optimiser step on this rank's share of a batch, in parts."""
+        rate = self.recipe.learning_rate * self.budget.rate(self.step, self.recipe.optimiser.final_lr)
+        set_learning_rate(self.optimiser, rate)
+        sums: dict[str, Tensor] = {}
+        for number, batch in enumerate(parts):
+            # For objectives that draw from torch's generator: its state follows from the step.
+            torch.manual_seed(hash((self.recipe.seed, self.step, self.world.rank, number)))
+            batch = self.contract.normalise(self._to_device(batch))
+            views = self.objective.views(batch)  # type: ignore[operator]
+            self._note_gsd(views)
+            with gradients_wait(self.module, wait=number < len(parts) - 1):
+                with self._autocast():
+                    losses = self.module(views)
+                self.scaler.scale(losses["total"] / len(parts)).backward()
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value.detach().float() / len(parts)
+        self.scaler.unscale_(self.optimiser)
+        norm = gradient_norm(self.parameters, self.config.clip)
+        means = mean_over_ranks(torch.stack(list(sums.values())), self.world)
+        reading = _Reading(self.step, list(sums), torch.cat([means, norm.reshape(1).to(means)]), rate)
+        if self.device.type == "cpu":
+            self._check(reading)  # before the step: the weights stay good, and can be asked what went wrong
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.objective.after_step(self.step, self.budget.total_steps(self.step))  # type: ignore[operator]
+        return reading
+
+    def _check(self, reading: _Reading) -> None:
+        """Stop if a loss or the gradient is not finite."""
+        values = reading.values()
+        bad = [name for name, value in values.items() if not math.isfinite(value)]
+        if bad == ["grad_norm"] and self.scaler.is_enabled() and self.scaler.get_scale() >= 1e-3:
+            return  # fp16: the scaler has skipped the step and halves its scale; well until that vanishes
+        if bad:
+            older = checkpoints.list_checkpoints(self.run.checkpoints)
+            raise TrainingError(
+                diagnose(
+                    step=reading.step,
+                    values=values,
+                    rate=reading.rate,
+                    indices=[i for part in self.batches.parts(reading.step) for i in part],
+                    batches=self.batches,
+                    objective=self.objective,
+                    contract=self.contract,
+                    device=self.device,
+                    checkpoint=older[-1] if older else None,
+                )
+            )
+
+    # ---- what is seen and kept
+
+    def _log(self, reading: _Reading, *, last: bool, look: bool) -> None:
+        now, before = time.perf_counter(), self._clock
+        self._clock = (now, self.step, self.batches.waited)
+        seconds = max(now - before[0], 1e-9)
+        row: dict[str, float | int] = {
+            "step": self.step,
+            "epoch": self.batches.epoch_of(self.step),
+            "images": self.step * self.config.batch_size,
+            **{
+                key if key == "grad_norm" else f"loss/{key}": value for key, value in reading.values().items()
+            },
+            "lr": reading.rate,
+            "images_per_second": (self.step - before[1]) * self.config.batch_size / seconds,
+            "data_wait": (self.batches.waited - before[2]) / seconds,
+            "elapsed": self.elapsed,
+            "cpu_seconds": self.budget.spent,
+        }
+        if self.scaler.is_enabled():
+            row["loss_scale"] = self.scaler.get_scale()
+        self._monitor(row) if look else self._write(row)
+        self.display.log(row, last=last)
+
+    def _monitor(self, row: dict[str, float | int]) -> None:
+        """Add the measures of collapse to `row` and write it."""
+        with whole_weights(self.objective), self._autocast():
+            batch = self.contract.normalise(self._to_device(self.probe))
+            features = embed_probe(self.objective.encoder, batch)  # type: ignore[arg-type]
+        row["feature_std"], row["rankme"] = feature_std(features), rankme(features)
+        self._write(row)
+        warning = collapse_warning(self.metrics.rows) if self.metrics is not None else None
+        if warning:
+            self.display.say(f"warning: step {self.step}: {warning}", style="yellow")
+
+    def _write(self, row: Mapping[str, float | int]) -> None:
+        if self.metrics is not None:
+            self.metrics.write(row)
+
+    def _picture(self) -> None:
+        """Reconstructions of the same samples each time, in eval mode and without a gradient."""
+        few = {
+            key: value[:_PICTURED] if isinstance(value, Tensor) else value
+            for key, value in self.probe.items()
+        }
+        self.objective.eval()
+        with torch.no_grad(), whole_weights(self.objective), self._autocast():
+            views = self.objective.views(self.contract.normalise(self._to_device(few)))  # type: ignore[operator, arg-type]
+            pictures = self.objective.pictures(views)  # type: ignore[operator]
+        self.objective.train()
+        if pictures and self.world.first:
+            try:
+                write_grid(self.run.pictures / f"step_{self.step:08d}.png", pictures, self.dataset.sensor)
+            except OSError as error:
+                raise TrainingError(
+                    f"{self.run.pictures}: cannot be written ({error.strerror or error}). The checkpoints "
+                    "are intact: make room and run the same command again"
+                ) from error
+
+    def _save(self) -> Path:
+        """Write a checkpoint (all ranks take part, rank 0 writes)."""
+        low, high = self.gsd_range.tolist()
+        state = {
+            "recipe": self.recipe.digest(),
+            "data": self.fingerprint,
+            "scaler": self.scaler.state_dict(),
+            "cpu_seconds": self.budget.spent,
+            "elapsed": self.elapsed,
+            "gsd_range": [low, high] if high else None,
+            "threads": torch.get_num_threads(),
+            "processes": self.world.size,
+            "swath": __version__,
+            "torch": torch.__version__,
+        }
+        model = checkpoints.model_state(self.objective)
+        optimiser = checkpoints.optimiser_state(self.optimiser)
+        saved = self.run.checkpoints / f"step_{self.step:08d}"
+        if self.world.first:
+            whole = checkpoints.Checkpoint(self.step, model, optimiser, state)
+            saved = checkpoints.save(self.run.checkpoints, whole, self.config.keep)
+        share(None, self.world)  # nobody goes on, or leaves, before it is on the disk
+        return saved
+
+    def _restore(self) -> float:
+        """Continue from the newest valid checkpoint, if any; returns the CPU seconds spent before."""
+        found = checkpoints.load_newest(self.run.checkpoints)
+        if found is None:
+            return 0.0
+        if found.state["data"] != self.fingerprint:
+            was = found.state["data"]
+            raise TrainingError(
+                f"{self.run.root}: the data are not those of the run: it had {was['samples']} samples of "
+                f"{was['files']} files, now there are {self.fingerprint['samples']} of "
+                f"{self.fingerprint['files']} (or their names differ). Give the same "
+                "data, or begin anew with --fresh"
+            )
+        checkpoints.load_model_state(self.objective, found.model)
+        checkpoints.load_optimiser_state(self.optimiser, found.optimiser)
+        self.scaler.load_state_dict(found.state["scaler"])
+        self.step, self.elapsed = found.step, found.state["elapsed"]
+        if found.state["gsd_range"]:
+            self.gsd_range = torch.tensor(found.state["gsd_range"], device=self.device)
+        return float(found.state["cpu_seconds"])
+
+    def _finish(self) -> Path:
+        """The model directory, from a whole copy of the objective in main memory."""
+        state = checkpoints.model_state(self.objective)
+        if self.world.first and not (self.run.model / "config.json").is_file():
+            objective = build_objective(self.recipe, self.dataset.sensor)
+            checkpoints.load_model_state(objective, state)
+            low, high = self.gsd_range.tolist()
+            contract = build_contract(self.recipe, self.dataset.sensor, (low, high) if high else None)
+            last = self.metrics.rows[-1] if self.metrics is not None and self.metrics.rows else {}
+            save_model(
+                self.run.model,
+                name=self.recipe.name,
+                encoder_name=self.recipe.encoder.name,
+                encoder_options={"bands": len(self.dataset.sensor.bands), **self.recipe.encoder.options},
+                encoder=objective.encoder,  # type: ignore[arg-type]
+                contract=contract,
+                pooling=self.recipe.pooling,
+                objective=SavedObjective(
+                    self.recipe.objective.name,
+                    self.recipe.objective.options,
+                    {key: value for key, value in state.items() if not key.startswith("encoder.")},
+                ),
+                provenance=self._provenance(last),
+            )
+        share(None, self.world)
+        return self.run.model
+
+    # ---- small things
+
+    def _provenance(self, last: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "swath": __version__,
+            "torch": torch.__version__,
+            "device": torch.cuda.get_device_name(self.device)
+            if self.device.type == "cuda"
+            else platform.machine(),
+            "processes": self.world.size,
+            "data": self.fingerprint,
+            "steps": self.step,
+            "images": self.step * self.config.batch_size,
+            "cpu_seconds": round(self.budget.spent, 1),
+            "seconds": round(self.elapsed, 1),
+            "losses": {key.removeprefix("loss/"): v for key, v in last.items() if key.startswith("loss/")},
+            "recipe": self.recipe.to_dict(),
+        }
+
+    def _write_info(self) -> None:
+        info = {"swath": __version__, "data": self.fingerprint, "recipe": self.recipe.digest()}
+        if self.dataset.problems:
+            self._append_problems(self.dataset.problems)
+        write_json(self.run.info, info)
+
+    def _announce(self) -> None:
+        sizes = {name: p.numel() for name, p in self.objective.named_parameters()}
+        encoder = sum(size for name, size in sizes.items() if name.startswith("encoder."))
+        budget = (
+            f"{self.budget.steps} steps" if self.budget.steps else f"{self.config.cpu_minutes:g} CPU minutes"
+        )
+        self.display.say(
+            f"{self.recipe.name}: {len(self.dataset)} samples, {budget} of {self.config.batch_size}, "
+            f"{self.recipe.encoder.name} with {encoder / 1e6:.1f} M parameters "
+            f"({sum(sizes.values()) / 1e6:.1f} M with the objective), {self.world.size} x "
+            f"{self.device.type}, {self.config.precision}"
+        )
+        if self.dataset.problems:
+            path, reason = self.dataset.problems[0]
+            self.display.say(
+                f"{len(self.dataset.problems)} files are left out (listed in {self.run.problems}), such as: "
+                f"{reason if path in reason else f'{path}: {reason}'}",
+                style="yellow",
+            )
+        if self.step:
+            self.display.say(f"continuing after step {self.step}")
+
+    def _note_problems(self, parts: list[Batch]) -> None:
+        """Files that could not be read while training: reported once each, and the run goes on."""
+        fresh = [
+            problem
+            for batch in parts
+            for problem in batch.get("problems", [])
+            if problem[0] not in self.problems
+        ]
+        if fresh:
+            self.problems |= {path for path, _ in fresh}
+            self._append_problems(fresh)
+            path, reason = fresh[0]
+            self.display.say(
+                f"passed over: {reason if path in reason else f'{path}: {reason}'}", style="yellow"
+            )
+
+    def _append_problems(self, problems: list[tuple[str, str]]) -> None:
+        with self.run.problems.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps({"path": path, "problem": reason}) + "\n" for path, reason in problems)
+
+    def _note_gsd(self, views: Mapping[str, Any]) -> None:
+        """Keep the range of what the encoder was shown: by convention `views["gsd"]`, for the contract."""
+        gsd = views.get("gsd")
+        if isinstance(gsd, Tensor):
+            gsd = gsd.detach().float() * self.contract.reference_gsd
+            self.gsd_range = torch.stack(
+                [torch.minimum(self.gsd_range[0], gsd.min()), torch.maximum(self.gsd_range[1], gsd.max())]
+            )
+
+    def _probe(self) -> Batch:
+        """The fixed samples that monitors and pictures look at: the same in every part of the run."""
+        count = min(len(self.dataset), self.config.monitor_images)
+        order = permutation(self.recipe.seed, -1, len(self.dataset))
+        return self.batches.fetch(0, order[:count].tolist())
+
+    def _to_device(self, batch: Batch) -> Batch:
+        return {  # type: ignore[return-value]
+            key: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
+            for key, value in batch.items()
+        }
+
+    def _autocast(self) -> Any:
+        dtype = _PRECISION[self.config.precision]
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+class _Reading:
+    """Losses and gradient norm of a step, on their way from the device.
+
+    Reading a number from a GPU waits for all work queued before it. So they are copied in the background, and
+    looked at when the next step is queued already.
+    """
+
+    def __init__(self, step: int, names: list[str], numbers: Tensor, rate: float) -> None:
+        self.step, self.rate = step, rate
+        self._names = [*names, "grad_norm"]
+        self._event = None
+        if numbers.device.type == "cuda":
+            self._numbers = torch.empty(numbers.shape, pin_memory=True)
+            self._numbers.copy_(numbers, non_blocking=True)
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._event.record()
+        else:
+            self._numbers = numbers
+
+    def values(self) -> dict[str, float]:
+        """By name; waits for the step, not for later ones."""
+        if self._event is not None:
+            self._event.synchronize()
+        return dict(zip(self._names, self._numbers.tolist(), strict=True))
+
+
+@contextmanager
+def _numerics(recipe: Recipe, device: torch.device) -> Iterator[None]:
+    """Deterministic kernels if wanted; the caller's settings and random state are put back afterwards."""
+    wanted = recipe.training.deterministic
+    wanted = device.type == "cpu" if wanted is None else wanted
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    debug: Any = torch.utils.deterministic
+    fill = debug.fill_uninitialized_memory
+    with torch.random.fork_rng():
+        torch.use_deterministic_algorithms(wanted, warn_only=True)
+        debug.fill_uninitialized_memory = False  # costs time and is about bugs, not order
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+            debug.fill_uninitialized_memory = fill
+
+
+__all__ = ["Trainer", "duration", "pretrain"]

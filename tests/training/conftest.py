@@ -1,0 +1,66 @@
+"""A toy method that registers from outside, its data and its recipe."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import toy
+
+from swath.training.recipe import Recipe, parse_recipe
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy.write_images(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture
+def recipe() -> Callable[..., Recipe]:
+    """Build a toy recipe with some keys replaced."""
+    return lambda **sections: parse_recipe(toy.recipe_data(**sections))
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Callable[..., Path]:
+    """Write a toy recipe with some keys replaced."""
+
+    def write(**sections: Any) -> Path:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump(toy.recipe_data(**sections)), encoding="utf-8")
+        return path
+
+    return write
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(toy.__file__).parent)}
+
+
+def swath_command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, toy.__file__, *map(str, arguments)]
+
+
+def swath(*arguments: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run the command line, with the toy method registered, in its own process."""
+    return subprocess.run(
+        swath_command(*arguments), env=environment(), capture_output=True, text=True, timeout=timeout
+    )
