@@ -1,0 +1,84 @@
+"""`swath inspect` as a newcomer meets it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import typer
+from typer.testing import CliRunner
+
+from swath.cli.inspect import command
+from swath.errors import ImageryError
+from swath.imagery.catalogue import Catalogue
+from swath.imagery.sensors import get_sensor
+
+app = typer.Typer()
+app.command()(command)
+
+
+@pytest.fixture
+def flights(tmp_path: Path) -> Path:
+    folder = tmp_path / "flights"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        profile = {"driver": "GTiff", "count": 3, "height": 40, "width": 50, "dtype": "uint8"}
+        transform = rasterio.transform.Affine(0.2, 0, 500_000, 0, -0.2, 5_000_000)
+        with rasterio.open(folder / f"{i}.tif", "w", crs="EPSG:32633", transform=transform, **profile) as to:
+            to.write(rng.integers(0, 255, (3, 40, 50)).astype(np.uint8))
+    (folder / "broken.tif").write_bytes(b"")
+    (folder / "also_broken.tif").write_bytes(b"")
+    return folder
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_it_says_what_is_there_and_writes_it(flights: Path, tmp_path: Path) -> None:
+    output = run(flights, "--out", tmp_path / "c.parquet")
+    assert "3 x uint8" in output
+    assert "0.2 m" in output
+    assert "3 scenes, 2 problems" in output
+    assert output.count("0 bytes") == 1  # the same trouble is told once
+    assert "and 1 more like it" in output
+    assert len(Catalogue.read(tmp_path / "c.parquet").scenes) == 3
+
+
+def test_statistics_of_a_sensor_that_nobody_knows_yet(flights: Path, tmp_path: Path) -> None:
+    target = tmp_path / "My Drone.yaml"
+    arguments = ("--statistics", target, "--bands", "red,green,blue", "--unit", "uint8")
+    output = run(flights, "--out", tmp_path / "c.parquet", *arguments)
+    sensor = get_sensor(target)
+    assert sensor.name == "my_drone"
+    assert sensor.band_names == ("red", "green", "blue")
+    assert sensor.mean == pytest.approx([127, 127, 127], abs=3)
+    assert "6,000 valid pixels (100.0% of those read) of 3 scenes" in output
+
+
+def test_statistics_of_a_known_sensor_keep_its_name(flights: Path, tmp_path: Path) -> None:
+    target = tmp_path / "here.yaml"
+    run(flights, "--out", tmp_path / "c.parquet", "--statistics", target, "--sensor", "rgb_aerial")
+    assert get_sensor(target).name == "rgb_aerial"
+    assert get_sensor(target).mean != get_sensor("rgb_aerial").mean
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--statistics", "x.yaml"], "--statistics needs to know what the bands are.*rgb_aerial.*--bands"),
+        (["--bands", "a,b,c"], "--bands means nothing without --statistics"),
+        (["--statistics", "x.yaml", "--sensor", "naip", "--bands", "a"], "--sensor has them already"),
+        (["--statistics", "x.yaml", "--bands", "a,b,c", "--unit", "unit8"], "Did you mean 'uint8'"),
+    ],
+)
+def test_contradictions_are_explained(
+    flights: Path, tmp_path: Path, options: list[str], message: str
+) -> None:
+    with pytest.raises(ImageryError, match=message):
+        run(flights, "--out", tmp_path / "c.parquet", *options)
