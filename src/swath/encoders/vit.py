@@ -235,13 +235,14 @@ def init_weights(module: nn.Module) -> None:
 
 # name: (width, depth, heads, patch sizes). "micro" is ours, for work without a GPU.
 _SIZES: dict[str, tuple[int, int, int, tuple[int, ...]]] = {
-    "micro": (192, 6, 3, (8, 16)),
+    "micro": (192, 6, 3, (4, 8, 16)),
     "tiny": (192, 12, 3, (8, 16)),
     "small": (384, 12, 6, (8, 16)),
     "base": (768, 12, 12, (8, 16)),
     "large": (1024, 24, 16, (14, 16)),
     "huge": (1280, 32, 16, (14,)),
 }
+register_encoder("vit")(ViT)  # of any size
 for _name, (_dim, _depth, _heads, _patches) in _SIZES.items():
     for _patch in _patches:
         register_encoder(f"vit_{_name}_patch{_patch}")(

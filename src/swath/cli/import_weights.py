@@ -1,0 +1,44 @@
+"""`swath import-weights`: an official checkpoint as a model directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Official checkpoint (.pth). Nothing in it is executed.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Model directory to write.")],
+    kind: Annotated[str, typer.Option(help="Whose checkpoint: auto or scale_mae.")] = "auto",
+    sensor: Annotated[
+        str | None,
+        typer.Option(help="What it was trained on: a built-in name or your YAML; default: rgb_aerial."),
+    ] = None,
+    heads: Annotated[
+        int | None, typer.Option(min=1, help="Attention heads, for an encoder of unusual size.")
+    ] = None,
+    decoder_heads: Annotated[int, typer.Option(min=1, help="The same for the decoder.")] = 16,
+) -> None:
+    """Turn an official Scale-MAE checkpoint into a model directory that `swath embed` and the others take.
+
+    The weights keep the licence that their authors gave them (Scale-MAE: CC-BY-NC-4.0, non-commercial).
+
+    Example:
+
+      swath import-weights scalemae-vitlarge-800.pth --out models/scale_mae_large
+    """
+    from swath.models.importers import import_weights
+
+    path = import_weights(
+        checkpoint,
+        out,
+        kind=kind,  # type: ignore[arg-type]  # checked there, with a message
+        sensor=sensor,
+        heads=heads,
+        decoder_heads=decoder_heads,
+    )
+    typer.echo(f"wrote {path}")

@@ -1,0 +1,213 @@
+"""Official checkpoints to model directories, without executing what is in them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from swath.encoders.vit import ViT
+from swath.errors import CheckpointError
+from swath.files import sha256
+from swath.imagery.sensors import Sensor, get_sensor
+from swath.models.contract import Contract
+from swath.models.directory import SavedObjective, save_model
+from swath.models.inert_pickle import plain, read_checkpoint
+from swath.models.scale_mae_weights import UNUSED, scale_mae_layout
+from swath.objectives.scale_mae import ScaleMAE, ScaleMAEConfig
+
+# The GSDs of the released training: 2.5 x 2 x (crop side - 1) / 448, with crops of 200 to 448 pixels. They
+# are ratios to nothing in particular; no true metres were ever read.
+_RELEASED_GSD_RANGE = (2.22, 4.99)
+
+
+def import_weights(
+    path: str | Path,
+    out: str | Path,
+    *,
+    kind: Literal["auto", "scale_mae"] = "auto",
+    sensor: str | Sensor | None = None,
+    heads: int | None = None,
+    decoder_heads: int = 16,
+) -> Path:
+    """Turn an official checkpoint into a model directory.
+
+    Args:
+        path: The checkpoint, as `torch.save` wrote it. Nothing in it is executed.
+        out: The model directory to write.
+        kind: Whose checkpoint it is; "auto" looks at the names of its tensors.
+        sensor: What the model was trained on, a name or a `Sensor`; RGB photographs by default, which is what
+            the released Scale-MAE saw.
+        heads: Attention heads of the encoder. Shapes do not tell; by default the number that belongs to the
+            width in the published sizes (64 channels a head; 80 for the huge one).
+        decoder_heads: The same for the decoder.
+
+    Returns:
+        `out`.
+
+    Raises:
+        CheckpointError: Not such a checkpoint, or one with tensors that do not belong there.
+    """
+    path = Path(path)
+    checkpoint = read_checkpoint(path)
+    weights, options = _weights(checkpoint, path)
+    if kind not in ("auto", "scale_mae"):
+        raise CheckpointError(f"unknown kind {kind!r}: 'auto' or 'scale_mae'")
+    if "cls_token" not in weights or "patch_embed.proj.weight" not in weights:
+        raise CheckpointError(
+            f"{path}: not a Scale-MAE checkpoint; it has no cls_token or patch_embed.proj.weight, but "
+            f"{', '.join(list(weights)[:4])}, ..."
+        )
+    return _scale_mae(path, out, weights, options, sensor, heads, decoder_heads)
+
+
+def _weights(checkpoint: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """State dict and training options of a checkpoint in any of the usual wrappings."""
+    found: Any = checkpoint
+    options: Any = {}
+    if isinstance(checkpoint, dict):
+        options = plain(checkpoint.get("args", {}))
+        for key in ("model", "state_dict"):
+            if isinstance(checkpoint.get(key), dict):
+                found = checkpoint[key]
+                break
+    if not isinstance(found, dict) or not any(isinstance(value, Tensor) for value in found.values()):
+        raise CheckpointError(f"{path}: there is no state dict in it")
+    weights = {str(k).removeprefix("module."): v for k, v in found.items() if isinstance(v, Tensor)}
+    return weights, options if isinstance(options, dict) else {}
+
+
+def scale_mae_options(
+    weights: Mapping[str, Tensor],
+    options: Mapping[str, Any],
+    *,
+    heads: int | None = None,
+    decoder_heads: int = 16,
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """What to build for a released state dict, as far as names and shapes tell.
+
+    Args:
+        weights: The state dict (shapes are enough: meta tensors do).
+        options: The checkpoint's training options, where it has them; they settle what shapes cannot.
+        heads: See `import_weights`.
+        decoder_heads: See `import_weights`.
+
+    Returns:
+        Options of the encoder (for `create_model("vit", ...)`) and of the objective `scale_mae`; None for the
+        latter where there is no decoder.
+    """
+
+    def count(prefix: str) -> int:
+        depth = prefix.count(".") + 1
+        return len({key.split(".")[depth] for key in weights if key.startswith(prefix + ".")})
+
+    dim, bands, patch_size, _ = weights["patch_embed.proj.weight"].shape
+    encoder = {
+        "bands": bands,
+        "patch_size": patch_size,
+        "embed_dim": dim,
+        "depth": count("blocks"),
+        "heads": heads or (16 if dim == 1280 else max(1, dim // 64)),
+        "mlp_ratio": weights["blocks.0.mlp.fc1.weight"].shape[0] / dim,
+    }
+    if "decoder_embed.weight" not in weights:
+        return encoder, None
+    shared = "fcn.proj.weight" in weights
+    head = "fcn" if shared else "fcn_high"
+    # The position table is used by nothing, but it tells the size of the training images.
+    grid = math.isqrt(weights["pos_embed"].shape[1] - 1) if "pos_embed" in weights else 224 // patch_size
+    objective: dict[str, Any] = {
+        "source_size": grid * patch_size,
+        "source_filter": "bilinear",
+        "orientation": "flip",
+        "decoder_dim": weights["decoder_embed.weight"].shape[0],
+        "decoder_depth": count("decoder_blocks"),
+        "decoder_heads": decoder_heads,
+        "fcn_dim": weights[f"{head}.proj.weight"].shape[0],
+        "fcn_layers": count(f"{head}.conv_blocks"),
+        "independent_heads": not shared,
+        "progressive": "fpn.fpn1.0.ln.weight" in weights,
+    }
+    if isinstance(ratio := options.get("mask_ratio"), float):
+        objective["mask_ratio"] = ratio
+    if options.get("use_l1_loss"):
+        objective |= {"high_loss": "l1", "high_weight": float(options.get("l1_loss_weight", 1.0))}
+    band = options.get("band_config")
+    if isinstance(band, list) and len(band) == 2:
+        objective["high_pass"] = int(band[0])
+        if band[1] == 224:
+            objective["low_pass"] = 224
+    return encoder, objective
+
+
+def _scale_mae(
+    path: Path,
+    out: str | Path,
+    weights: dict[str, Tensor],
+    options: dict[str, Any],
+    sensor: str | Sensor | None,
+    heads: int | None,
+    decoder_heads: int,
+) -> Path:
+    encoder_options, objective_options = scale_mae_options(
+        weights, options, heads=heads, decoder_heads=decoder_heads
+    )
+    found = get_sensor(sensor or "rgb_aerial")
+    if len(found.bands) != encoder_options["bands"]:
+        raise CheckpointError(
+            f"{path}: the encoder takes {encoder_options['bands']} bands, but sensor {found.name!r} has "
+            f"{len(found.bands)}; name the one it was trained on (--sensor)"
+        )
+    # A classification head belongs to another task than an embedding.
+    dropped = sorted(key for key in weights if key in UNUSED or key.startswith("head."))
+    weights = {key: value for key, value in weights.items() if key not in dropped}
+    layout = scale_mae_layout(weights)
+    state = {ours: to(weights[theirs]).float().contiguous() for theirs, (ours, to) in layout.items()}
+    with torch.device("meta"):  # of the right shapes, without the memory
+        encoder = ViT(**encoder_options)
+        module: torch.nn.Module = encoder
+        config = None
+        if objective_options is not None:
+            config = ScaleMAEConfig.model_validate(objective_options)
+            module = ScaleMAE(encoder, config)
+        else:
+            state = {key.removeprefix("encoder."): value for key, value in state.items()}
+    try:
+        module.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path}: its tensors do not make a Scale-MAE model: {' '.join(str(error).split())}"
+        ) from None
+    contract = Contract.of(
+        found,
+        gsd_mode="relative",
+        gsd_range=_RELEASED_GSD_RANGE,
+        reference_size=224,  # as its authors evaluate: 1 at 224 pixels, whatever the true GSD
+    )
+    return save_model(
+        out,
+        name=f"scale_mae_vit_d{encoder_options['embed_dim']}_p{encoder_options['patch_size']}",
+        encoder_name="vit",
+        encoder_options=encoder_options,
+        encoder=encoder,
+        contract=contract,
+        pooling="mean",  # its class token's output was never trained
+        objective=None
+        if config is None
+        else SavedObjective(
+            "scale_mae",
+            config.model_dump(),
+            {key: value for key, value in state.items() if not key.startswith("encoder.")},
+        ),
+        provenance={
+            "imported_from": path.name,
+            "imported_sha256": sha256(path),
+            "method": "Scale-MAE, official checkpoint (the authors' code and weights: CC-BY-NC-4.0)",
+            "not_taken_over": dropped,
+            "training_options": options,
+        },
+    )
