@@ -355,6 +355,10 @@ def test_layouts_are_told_apart(folder: Path, tmp_path_factory: pytest.TempPathF
 def test_options_of_another_layout_are_refused(folder: Path) -> None:
     with pytest.raises(ImageryError, match=r"layout='class_folder', where fold='x' means nothing.*'csv'"):
         open_dataset(folder, sensor="rgb_aerial", gsd=1.0, fold="x")
+    chips = open_dataset(folder, sensor="rgb_aerial", gsd=1.0, chip_size=8)
+    assert len(chips) == 9 * 3 * 4
+    with pytest.raises(ImageryError, match="layout='class_folder', where chip_size=8 means nothing"):
+        open_dataset(folder, sensor="rgb_aerial", gsd=1.0, chip_size=8, layout="class_folder")
     with pytest.raises(ImageryError, match=r"unknown option 'chipsize'.*'chip_size'"):
         open_dataset(folder, sensor="rgb_aerial", gsd=1.0, chipsize=3)
     assert len(open_dataset(folder, sensor="rgb_aerial", gsd=1.0, fold=None, cache="none")) == 9

@@ -248,6 +248,7 @@ _OPTIONS = {
         "offset_dn", "pattern", "workers",
     },
 }  # fmt: skip
+_ONLY_CHIPS = _OPTIONS["chips"] - _WHOLE
 
 
 def open_dataset(
@@ -266,7 +267,8 @@ def open_dataset(
         sensor: What the imagery was taken with: a registered name, a YAML path or a `Sensor`.
         gsd: Metres per pixel, ``"relative"``, a column of the CSV table, or None for what the files say.
         layout: ``auto`` decides by what is there: a CSV table is a manifest; a catalogue, a STAC file and
-            georeferenced TIFFs are scenes for chips; other images are ``class_folder`` where they lie in
+            georeferenced TIFFs are scenes for chips, and so are others where an option of chips is given;
+            otherwise images are ``class_folder`` where they lie in
             sub-folders and ``images`` (no labels) where they do not.
         seed: Seed of all random decisions.
         **options: Of the layout; None counts as not given.
@@ -288,6 +290,8 @@ def open_dataset(
         raise ImageryError(f"layout={layout!r}:{suggest(str(layout), list(_LAYOUTS))}")
     kind = detect_layout(path) if layout == "auto" else layout
     given = {name: value for name, value in options.items() if value is not None}
+    if layout == "auto" and kind in ("images", "class_folder") and _ONLY_CHIPS & set(given):
+        kind = "chips"  # who asks for chips of images without georeference shall have them
     for name in given:
         if name not in _OPTIONS[kind] and not (name == "cache" and given[name] == "none"):
             known = sorted(set().union(*_OPTIONS.values()))
