@@ -268,8 +268,8 @@ def open_dataset(
         gsd: Metres per pixel, ``"relative"``, a column of the CSV table, or None for what the files say.
         layout: ``auto`` decides by what is there: a CSV table is a manifest; a catalogue, a STAC file and
             georeferenced TIFFs are scenes for chips, and so are others where an option of chips is given;
-            otherwise images are ``class_folder`` where they lie in
-            sub-folders and ``images`` (no labels) where they do not.
+            otherwise images are ``class_folder`` where they lie in sub-folders and ``images`` (no labels)
+            where they do not.
         seed: Seed of all random decisions.
         **options: Of the layout; None counts as not given.
 
