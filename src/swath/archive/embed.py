@@ -49,6 +49,7 @@ class Embedder(Protocol):
         gsd: Tensor | None = None,
         sensor: str | None = None,
         valid: Tensor | None = None,
+        *,
         batch_size: int = 64,
     ) -> Tensor:
         """[N, C, H, W] in the sensor's unit -> [N, D] float32."""
@@ -149,8 +150,7 @@ def embed_archive(
     if archive is None and archive_exists(path):
         archive = Archive.open(path, model_id=model.id)
     if archive is not None:
-        kept_anyway = {chip.id for chip in chips}
-        report.removed = archive.delete([name for name in stale if name not in kept_anyway])
+        report.removed = _remove_stale(archive, chips, stale)
         if archive.files() >= _MANY_FILES:
             archive.compact()
         if model_path is not None:
@@ -178,6 +178,15 @@ def _plan(
         if source in current and stamp not in current[source]
     ]
     return pending, stale
+
+
+def _remove_stale(archive: Archive, chips: Sequence[ChipSource], suspects: Sequence[str]) -> int:
+    """Delete the suspects that this run has not replaced: their file has changed and has no such chip now."""
+    if not suspects:
+        return 0
+    current = {(chip.source, chip.fingerprint) for chip in chips}
+    left = archive.rows(["id", "source", "fingerprint"], ids=suspects).to_pylist()
+    return archive.delete([row["id"] for row in left if (row["source"], row["fingerprint"]) not in current])
 
 
 # --- reading, in loader workers ---------------------------------------------------------------------------

@@ -514,7 +514,8 @@ def _guard(location: str, what: str) -> Iterator[None]:
     except (RuntimeError, OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise ArchiveError(_damage(location, what, error)) from error
     except BaseException as error:
-        if type(error).__name__ != "PanicException":  # pyo3's: derives from BaseException and has no import
+        # Panics of Rust code; one derives from BaseException, and neither can be imported everywhere.
+        if type(error).__name__ not in ("PanicException", "RustPanic"):
             raise
         raise ArchiveError(_damage(location, what, error)) from error
 
