@@ -24,7 +24,8 @@ from swath.evaluation.features import Featurizer, GsdMode, ModelFeaturizer, Part
 from swath.imagery.chip import Batch
 from swath.models.model import Model
 
-_SAMPLE = 256  # bank images that are enough for band statistics and for drawing patches
+_SAMPLE = 256  # bank images that are enough for band statistics and for drawing patches,
+_VALUES = 50_000_000  # or fewer where they are large: this many values at most
 
 
 class ImageStatistics:
@@ -152,8 +153,8 @@ class RandomConvolutionalFeatures:
         if any(short):
             image = F.pad(image, (0, short[1], 0, short[0]))
         parts = []
-        for some in image.split(16):  # 16 images of responses, not 64, fit in a cache hierarchy's reach
-            response = F.conv2d(some, self.kernel, self.bias)
+        for start in range(0, len(image), 16):  # responses are 170 times as large as their image
+            response = F.conv2d(image[start : start + 16], self.kernel, self.bias)
             if self.both_signs:
                 up, down = F.relu(response - 1).mean(dim=(2, 3)), F.relu(-response - 1).mean(dim=(2, 3))
                 parts.append(torch.cat([up, down], dim=1))
@@ -217,7 +218,8 @@ def _standard(batch: Batch, mean: Tensor, std: Tensor) -> Tensor:
 
 def _sample(part: Part, side: int) -> Tensor:
     """Some images of the bank [n, C, side, side], NaN where not valid."""
-    chosen = np.random.default_rng(0).permutation(part.indices)[:_SAMPLE]
+    count = max(8, min(_SAMPLE, _VALUES // (len(part.dataset.sensor.bands) * side * side)))
+    chosen = np.random.default_rng(0).permutation(part.indices)[:count]
     batch: Any = part.dataset.get_batch(chosen)
     if not len(batch["image"]):
         raise ImageryError(f"no {part.name} image could be read: {batch['problems'][0][1]}")

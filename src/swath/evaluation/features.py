@@ -251,5 +251,5 @@ def usable_sides(sides: Sequence[int], featurizers: Sequence[Featurizer]) -> tup
             refused.append(f"{side} px is less than one patch of {misfit.name} ({step} px)")
         else:
             near = round(side / step) * step
-            refused.append(f"{side} px is not a multiple of {misfit.name}'s patch ({step} px); {near} would be")
+            refused.append(f"{side} px is no multiple of {misfit.name}'s patch ({step} px); {near} would be")
     return good, refused

@@ -23,12 +23,15 @@ def bootstrap_interval(
     """
     values = np.asarray(hits, dtype=np.float64)
     per_image = values if values.ndim == 1 else values.mean(axis=1)
+    if len(per_image) == 0:
+        raise ValueError("the interval of no images at all is not defined")
     generator = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    for start in range(0, resamples, 250):  # bounded memory for a million images
-        size = min(250, resamples - start)
-        draws = generator.integers(len(per_image), size=(size, len(per_image)))
-        means[start : start + size] = per_image[draws].mean(axis=1)
+    # Equal values are interchangeable: drawing how often each value comes up is the same as drawing images,
+    # and independent of their number.
+    distinct, counts = np.unique(per_image, return_counts=True)
+    share = counts / counts.sum()
+    drawn = generator.multinomial(len(per_image), share, size=resamples)
+    means = drawn @ distinct / len(per_image)
     tail = (1 - level) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
@@ -40,6 +43,13 @@ def paired_difference(
     """Difference of two scores on the *same* images, with its bootstrap interval.
 
     Much sharper than comparing two intervals, because the images' difficulty cancels.
+
+    Args:
+        first: [N] or [N, S], see `bootstrap_interval`.
+        second: The same images in the same order.
+        level: Coverage.
+        resamples: Bootstrap samples.
+        seed: Of the resampling.
 
     Returns:
         (mean of first - second, low, high).

@@ -45,7 +45,9 @@ def knn_scores(
         SwathError: Fewer bank images than k, or features that are not finite.
     """
     if not 0 < k <= len(bank):
-        raise SwathError(f"k = {k} neighbours cannot be had of a bank of {len(bank)} images; choose another k")
+        raise SwathError(
+            f"k = {k} neighbours cannot be had of a bank of {len(bank)} images; choose another k"
+        )
     if not temperature > 0:
         raise SwathError(f"the temperature of the vote is a positive number, not {temperature:g}")
     for features in (bank, queries):

@@ -2,7 +2,8 @@
 
 In this order: a fold column of a CSV manifest; ``train`` and ``val`` (or ``test``) folders of class folders;
 else a stratified split by seed. Images that show the same ground (a group column) are kept on one side of a
-split that is made here; a split of the data's own that parts them is refused, because its scores are inflated.
+split that is made here; a split of the data's own that parts them is refused, because its scores are
+inflated.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Split:
         queries: Labelled images that are classified.
         origin: Where the split comes from, in words.
         notes: Worth printing beside the scores.
-        native_metres: Median GSD of the images as they are, where a CSV table has it, whatever models are told.
+        native_metres: Median GSD of the images as they are, where a CSV table has it.
     """
 
     bank: Part
@@ -110,8 +111,8 @@ def open_split(
             split = _by_column(path, dataset, np.array(columns[fold_column]), fold_column, bank, queries)
         elif queries is not None:
             raise ImageryError(
-                f"{path}: has no fold column and no folder {bank!r}, so there are no {queries!r} images; leave "
-                "--queries out for a split by seed"
+                f"{path}: has no fold column and no folder {bank!r}, so there are no {queries!r} images; "
+                "leave --queries out for a split by seed"
             )
         else:
             chosen = _stratified(dataset, groups, share, seed)
@@ -183,7 +184,7 @@ def _by_column(
             )
     assert name is not None
     if name == bank:
-        raise ImageryError(f"{path}: bank and queries are both {bank!r}; a score on its own bank says nothing")
+        raise ImageryError(f"{path}: bank and queries are both {bank!r}; that score says nothing")
     return Split(
         Part(dataset, np.flatnonzero(folds == bank), bank),
         Part(dataset, np.flatnonzero(folds == name), name),
@@ -191,9 +192,7 @@ def _by_column(
     )
 
 
-def _stratified(
-    dataset: ImageDataset, groups: NDArray[Any], share: float, seed: int
-) -> NDArray[np.bool_]:
+def _stratified(dataset: ImageDataset, groups: NDArray[Any], share: float, seed: int) -> NDArray[np.bool_]:
     """[N] bool, True for queries: `share` of each class (at least one image), whole groups."""
     labels = np.asarray(dataset.labels)
     unit = np.array([group or f"\0{i}" for i, group in enumerate(groups.tolist())])
@@ -221,8 +220,8 @@ def _check_groups(
         return
     count = int(np.isin(groups[split.queries.indices], sorted(shared)).sum())
     message = (
-        f"{len(shared)} groups of images of the same ground ({column}, such as {min(shared)!r}) stand on both "
-        f"sides of the split; the scores of {count} queries are inflated by it"
+        f"{len(shared)} groups of images of the same ground ({column}, such as {min(shared)!r}) stand on "
+        f"both sides of the split; the scores of {count} queries are inflated by it"
     )
     if not allow_overlap:
         raise ImageryError(f"{path}: {message}. Mend the folds, or go on with --allow-overlap.")
@@ -252,9 +251,10 @@ def _check(path: Path, split: Split) -> None:
     if only_bank:
         split.notes.append(f"no query of class {', '.join(names[i] for i in only_bank)}")
     if split.bank.dataset is not split.queries.dataset:
-        both = {Path(p).resolve() for p in split.bank.paths} & {Path(p).resolve() for p in split.queries.paths}
+        first, second = ({Path(p).resolve() for p in part.paths} for part in (split.bank, split.queries))
+        both = first & second
         if both:
-            raise ImageryError(f"{path}: {len(both)} files are on both sides of the split, such as {min(both)}")
+            raise ImageryError(f"{path}: {len(both)} files stand on both sides, such as {min(both)}")
     problems: dict[int, list[Problem]] = {
         id(part.dataset): part.dataset.problems for part in (split.bank, split.queries)
     }
