@@ -13,7 +13,7 @@ Every scene is a pure function of (seed, index).
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -240,35 +240,60 @@ def _photograph(ground: _Ground, size: int) -> np.ndarray[Any, Any]:
     exposure, white_balance = random.uniform(0.65, 1.35), random.uniform(0.88, 1.12, 3)
     haze = random.uniform(0, 0.3)
     image = (1 - haze) * image * exposure * white_balance + haze * np.array((178, 188, 200))
-    image = image + random.normal(0, random.uniform(1, 4), image.shape)
+    image = image + random.standard_normal(image.shape, np.float32) * random.uniform(1, 4)
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
 def write_simulated(
-    folder: Path, *, seed: int, train: int, val: int, size: int = 128, gsd: tuple[float, float] = (0.5, 2.0)
+    folder: Path,
+    *,
+    seed: int,
+    folds: Mapping[str, int],
+    size: int = 128,
+    gsd: tuple[float, float] = (0.5, 2.0),
+    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write a labelled set: PNG files and `index.csv` (file, class, gsd_m, fold). The folder appears whole.
+    """Write labelled scenes as GeoTIFFs, and `index.csv` (file, class, gsd_m, fold). The folder appears whole.
+
+    The scenes lie in rows at Null Island (0 degrees north, 0 degrees east), where nobody takes them for a real
+    place; each says `SIMULATED=yes` in its tags.
 
     Args:
         folder: Where to; an existing one is replaced.
         seed: Series of scenes.
-        train: Scenes of the fold `train`.
-        val: Scenes of the fold `val`.
+        folds: How many scenes each fold has; every fold has all classes in turn.
         size: Side in pixels.
         gsd: Range of ground sample distances.
+        progress: Called with (scenes written, scenes in all).
 
     Returns:
         The folder.
     """
+    import rasterio
+    from rasterio.transform import from_origin
+
+    profile = {"driver": "GTiff", "width": size, "height": size, "count": 3, "dtype": "uint8",
+               "crs": "EPSG:32631", "compress": "jpeg", "jpeg_quality": 92, "photometric": "ycbcr",
+               "interleave": "pixel"}  # fmt: skip
+    total = sum(folds.values())
+    step = 1.2 * size * gsd[1]
     with atomic_folder(folder) as temporary:
-        rows = []
-        for index in range(train + val):
-            scene = simulate_scene(seed, index, size=size, gsd=gsd)
-            name = f"simulated_{index:05d}.png"
-            Image.fromarray(scene.image).save(temporary / name, compress_level=1)
-            rows.append((name, scene.kind, f"{scene.gsd:.4f}", "train" if index < train else "val"))
-        with (temporary / "index.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
+        rows: list[tuple[str, str, str, str]] = []
+        for fold, count in folds.items():
+            for _ in range(count):
+                index = len(rows)
+                scene = simulate_scene(seed, index, size=size, gsd=gsd)
+                name = f"simulated_{index:05d}.tif"
+                # Zone 31 N has easting 166,021 m at 0 degrees east.
+                place = from_origin(166_021 + step * (index % 60), step * (1 + index // 60), scene.gsd, scene.gsd)
+                with rasterio.open(temporary / name, "w", transform=place, **profile) as file:
+                    file.write(scene.image.transpose(2, 0, 1))
+                    file.update_tags(SIMULATED="yes", CLASS=scene.kind)
+                rows.append((name, scene.kind, f"{scene.gsd:.4f}", fold))
+                if progress is not None:
+                    progress(len(rows), total)
+        with (temporary / "index.csv").open("w", newline="", encoding="utf-8") as table:
+            writer = csv.writer(table, lineterminator="\n")
             writer.writerow(("file", "class", "gsd_m", "fold"))
             writer.writerows(rows)
     return folder

@@ -1,0 +1,115 @@
+"""What the documentation takes from the repository itself, so that it cannot go stale.
+
+- `{{ include FILE }}` on a page puts in a Markdown file of the repository, its links put right.
+- `{{ cli }}` puts in every verb of the command line with its options, read from the program.
+- `{{ sensors }}` puts in the built-in sensors as tables.
+- `$$ ... $$` (on lines of their own) and `$...$` become MathML: no script is needed to show them.
+- `benchmarks/figures` appears in the site as `assets/figures`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import latex2mathml.converter
+import typer
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).resolve().parent.parent
+LINKS = {  # in the repository -> on the page that includes it
+    "(ARCHITECTURE.md)": "(architecture.md)",
+    "(CONTRIBUTING.md)": "(contributing.md)",
+    "(CHANGELOG.md)": "(changelog.md)",
+    "(figures/": "(assets/figures/",
+}
+FENCE = re.compile(r"(^```.*?^```[ \t]*$|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Show the benchmarks' figures under assets/figures."""
+    for path in sorted((ROOT / "benchmarks" / "figures").glob("*.*")):
+        files.append(File.generated(config, f"assets/figures/{path.name}", abs_src_path=str(path)))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Fill in what a page asks for, then typeset equations outside of code."""
+    markdown = re.sub(r"^\{\{ include (\S+) \}\}$", _include, markdown, flags=re.MULTILINE)
+    if "{{ cli }}" in markdown:
+        markdown = markdown.replace("{{ cli }}", _command_line())
+    if "{{ sensors }}" in markdown:
+        markdown = markdown.replace("{{ sensors }}", _sensors())
+    parts = FENCE.split(markdown)
+    return "".join(part if FENCE.fullmatch(part) else _equations(part) for part in parts)
+
+
+def _include(match: re.Match[str]) -> str:
+    text = (ROOT / match[1]).read_text(encoding="utf-8")
+    for there, here in LINKS.items():
+        text = text.replace(there, here)
+    return text
+
+
+def _equations(text: str) -> str:
+    def display(match: re.Match[str]) -> str:
+        return f'<div class="equation">{latex2mathml.converter.convert(match[1].strip(), display="block")}</div>'
+
+    def inline(match: re.Match[str]) -> str:
+        return latex2mathml.converter.convert(match[1])
+
+    text = re.sub(r"^\$\$\n(.+?)\n\$\$$", display, text, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"(?<![\\$\w])\$([^$\n]+?)\$(?![\w$])", inline, text)
+
+
+def _command_line() -> str:
+    from swath.cli.main import build_app
+
+    application = typer.main.get_command(build_app())
+    assert isinstance(application, click.Group)
+    lines: list[str] = []
+    for name, command in application.commands.items():
+        _describe(command, f"swath {name}", lines)
+    return "\n".join(lines)
+
+
+def _describe(command: click.Command, name: str, lines: list[str]) -> None:
+    context = click.Context(command, info_name=name)
+    lines += [f"## `{name}`", "", (command.help or "").replace("\b", "").strip(), ""]
+    if isinstance(command, click.Group):
+        for verb, child in command.commands.items():
+            _describe(child, f"{name} {verb}", lines)
+        return
+    usage = " ".join(command.collect_usage_pieces(context))
+    lines += ["```text", f"{name} {usage}", "```", "", "| argument or option | meaning | default |", "|---|---|---|"]
+    for parameter in command.params:
+        if getattr(parameter, "hidden", False) or parameter.name == "help":
+            continue
+        shown = parameter.human_readable_name if isinstance(parameter, click.Argument) else ", ".join(parameter.opts)
+        said = (getattr(parameter, "help", None) or "").replace("|", "\\|").replace("\\[", "[").replace("\n", " ")
+        given = parameter.default
+        default = "" if given in (None, False, ()) or callable(given) or parameter.required else f"`{given}`"
+        lines.append(f"| `{shown}` | {said} | {default} |")
+    lines.append("")
+
+
+def _sensors() -> str:
+    from swath.imagery.sensors import get_sensor, list_sensors
+
+    lines: list[str] = []
+    for name in list_sensors():
+        sensor = get_sensor(name)
+        lines += [f"## `{name}`", "", f"**{sensor.title}.** {sensor.description}", ""]
+        lines += ["| band | common name | wavelength nm | GSD m | unit | mean | std |", "|---|---|---|---|---|---|---|"]
+        for band in sensor.bands:
+            cells = (band.name, band.common_name, band.wavelength, band.gsd, band.unit, band.mean, band.std)
+            lines.append("| " + " | ".join("" if cell is None else _short(cell) for cell in cells) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
