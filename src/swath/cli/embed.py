@@ -151,6 +151,7 @@ def _say(console: Console, report: EmbedReport, to: str) -> None:
         f"[bold]{report.embedded:,}[/] chips embedded into {escape(to)} in {report.seconds:.1f} s{rate}, "
         f"{report.present:,} were there already",
         highlight=False,
+        soft_wrap=True,
     )
     if report.screened:
         console.print(f"{report.screened:,} left out: too few valid pixels (--min-valid)", highlight=False)
