@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,18 +47,3 @@ def recipe_file(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(toy.__file__).parent)}
-
-
-def swath_command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, toy.__file__, *map(str, arguments)]
-
-
-def swath(*arguments: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    """Run the command line, with the toy method registered, in its own process."""
-    return subprocess.run(
-        swath_command(*arguments), env=environment(), capture_output=True, text=True, timeout=timeout
-    )

@@ -1,7 +1,6 @@
 """An encoder, an objective and data that Swath does not know: what a third party would write.
 
-Small enough that a training run takes a second. Import it to register both; subprocesses run this file with
-`python toy.py <arguments of swath>`.
+Small enough that a training run takes a second. Import it to register both.
 """
 
 from __future__ import annotations
@@ -112,6 +111,7 @@ RECIPE: dict[str, Any] = {
         "pictures_every": 0,
         "monitor_every": 0,
         "tensorboard": False,
+        "device": "cpu",
     },
 }
 
@@ -124,8 +124,14 @@ def recipe_data(**sections: Any) -> dict[str, Any]:
     return data
 
 
-if __name__ == "__main__":
-    from swath.cli.main import run
+def command_line() -> None:
+    """`swath` with this file's method registered."""
+    from swath.cli import main
 
+    main.VERBS = ("pretrain",)  # the others need not be imported
     torch.set_num_threads(1)
-    run()
+    main.run()
+
+
+if __name__ == "__main__":
+    command_line()

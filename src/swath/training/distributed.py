@@ -68,13 +68,16 @@ def join(
                 "lower --nproc-per-node"
             )
         torch.cuda.set_device(device)
-    dist.init_process_group("cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo", timeout=timeout)
+    ours = not dist.is_initialized()  # a program that trains several times keeps its own group
+    if ours:
+        dist.init_process_group("cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo", timeout=timeout)
     try:
         control = dist.new_group(backend="gloo", timeout=timeout)
         assert isinstance(control, dist.ProcessGroup)
         yield World(rank, size, device, control)
     finally:
-        dist.destroy_process_group()
+        if ours:
+            dist.destroy_process_group()
 
 
 def wrap(objective: nn.Module, world: World, mode: Literal["ddp", "fsdp"], find_unused: bool) -> nn.Module:

@@ -138,7 +138,13 @@ class Trainer:
             raise TrainingError("training.precision: fp16 needs a GPU; use bf16 or fp32 on this machine")
 
         self.objective = build_objective(recipe, self.dataset.sensor).to(self.device)
+        if hasattr(self.objective, "prepare"):
+            # Before a checkpoint is restored: it replaces whatever was fitted here.
+            self.objective.prepare(self.contract.normalise(self._to_device(self.probe)))  # type: ignore[operator]
         self.objective.train()
+        # The untrained encoder, to compare with; looked at before it is sharded.
+        begins = config.monitor_every and not checkpoints.list_checkpoints(run.checkpoints)
+        self.untrained = {"step": 0, **self._look()} if begins else None
         if config.compile:
             self.objective.compile()
         self.module = wrap(self.objective, world, config.parallel, config.find_unused)
@@ -172,8 +178,8 @@ class Trainer:
     def _loop(self, stop: StopRequest) -> None:
         config, budget = self.config, self.budget
         agreement = Agreement(self.world, stop)
-        if self.step == 0 and config.monitor_every:
-            self._monitor({"step": 0})
+        if self.untrained:
+            self._write(self.untrained)
         self._clock = (time.perf_counter(), self.step, self.batches.waited)
         began = time.perf_counter() - self.elapsed
         unread: _Reading | None = None  # of the last step, where reading it would keep a GPU waiting
@@ -281,19 +287,20 @@ class Trainer:
         }
         if self.scaler.is_enabled():
             row["loss_scale"] = self.scaler.get_scale()
-        self._monitor(row) if look else self._write(row)
+        if look:
+            row |= self._look()
+        self._write(row)
         self.display.log(row, last=last)
+        warning = collapse_warning(self.metrics.rows) if look and self.metrics is not None else None
+        if warning:
+            self.display.say(f"warning: step {self.step}: {warning}", style="yellow")
 
-    def _monitor(self, row: dict[str, float | int]) -> None:
-        """Add the measures of collapse to `row` and write it."""
+    def _look(self) -> dict[str, float]:
+        """The measures of collapse, now."""
         with whole_weights(self.objective), self._autocast():
             batch = self.contract.normalise(self._to_device(self.probe))
             features = embed_probe(self.objective.encoder, batch)  # type: ignore[arg-type]
-        row["feature_std"], row["rankme"] = feature_std(features), rankme(features)
-        self._write(row)
-        warning = collapse_warning(self.metrics.rows) if self.metrics is not None else None
-        if warning:
-            self.display.say(f"warning: step {self.step}: {warning}", style="yellow")
+        return {"feature_std": feature_std(features), "rankme": rankme(features)}
 
     def _write(self, row: Mapping[str, float | int]) -> None:
         if self.metrics is not None:

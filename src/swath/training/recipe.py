@@ -302,7 +302,7 @@ def parse_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
     ]
     if problems:
         raise RecipeError(_listed(where, problems))
-    # With all of the objective's defaults filled in: a stored recipe tells everything, whatever changes later.
+    # With the objective's defaults filled in: a stored recipe tells everything, whatever changes later.
     config = objectives.get(recipe.objective.name).config.model_validate(recipe.objective.options)
     objective = recipe.objective.model_copy(update={"options": config.model_dump(mode="json")})
     return recipe.model_copy(update={"objective": objective})

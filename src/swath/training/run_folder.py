@@ -102,7 +102,9 @@ class RunFolder:
             raise TrainingError(f"{self.root}: cannot be written ({error.strerror or error})") from None
         with lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # A POSIX lock belongs to this process alone: loader workers that outlive a kill by some
+                # seconds do not inherit it, as they would with flock.
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise TrainingError(f"{self.root}: another process is training in this folder") from None
             yield

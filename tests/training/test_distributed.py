@@ -1,0 +1,116 @@
+"""Two real processes under torchrun, talking over gloo, against one: same losses on the same global batch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import toy
+from processes import environment
+from safetensors.numpy import load_file
+from test_resume import SCALE_MAE
+
+from swath.errors import RecipeError
+from swath.training.batches import Batches
+from swath.training.build import open_data
+from swath.training.engine import pretrain
+from swath.training.metrics import read_metrics
+from swath.training.recipe import parse_recipe
+
+MONITORED = {"steps": 10, "monitor_every": 5, "pictures_every": 5, "clip": 0.5}
+
+
+def recipes() -> dict[str, dict[str, Any]]:
+    made = {
+        "toy": toy.recipe_data(training=MONITORED),
+        "scale_mae": toy.recipe_data(**SCALE_MAE, training=MONITORED),
+    }
+    return {
+        f"{name}-{mode}": {**data, "training": {**data["training"], **options}}
+        for name, data in made.items()
+        for mode, options in {
+            "ddp": {"parallel": "ddp"},
+            "ddp-accumulated": {"parallel": "ddp", "accumulate": 2},
+            "fsdp": {"parallel": "fsdp"},
+        }.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def runs(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every recipe trained by two processes, and once, under `one-...`, by this one."""
+    out = tmp_path_factory.mktemp("runs")
+    pretrain(parse_recipe(recipes()["toy-ddp"]), images, out / "one-toy")
+    pretrain(parse_recipe(recipes()["scale_mae-ddp"]), images, out / "one-scale_mae")
+    half = recipes()["toy-fsdp"]
+    half["training"] = {**half["training"], "checkpoint_every": 5, "keep": 9}
+    work = [[name, data, "auto"] for name, data in recipes().items()] + [["resumed", half, "auto"]]
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        str(Path(__file__).with_name("two_processes.py")), str(images), str(out), json.dumps(work),
+    ]  # fmt: skip
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return out
+
+
+def losses(run: Path) -> list[float]:
+    return [row["loss/total"] for row in read_metrics(run / "metrics.jsonl") if "loss/total" in row]
+
+
+@pytest.mark.parametrize("name", sorted(recipes()))
+def test_two_processes_have_the_losses_of_one(name: str, runs: Path) -> None:
+    one = runs / f"one-{name.split('-')[0]}"
+    assert len(losses(runs / name)) == 10
+    np.testing.assert_allclose(losses(runs / name), losses(one), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(recipes()))
+def test_two_processes_end_with_the_weights_and_monitors_of_one(name: str, runs: Path) -> None:
+    one = runs / f"one-{name.split('-')[0]}"
+    ours = load_file(runs / name / "model" / "model.safetensors")
+    for key, value in load_file(one / "model" / "model.safetensors").items():
+        np.testing.assert_allclose(ours[key], value, atol=1e-4, err_msg=key)
+    looks = [
+        [row["rankme"] for row in read_metrics(run / "metrics.jsonl") if "rankme" in row]
+        for run in (runs / name, one)
+    ]
+    np.testing.assert_allclose(looks[0], looks[1], rtol=1e-3)
+    assert (runs / name / "pictures" / "step_00000010.png").is_file()
+
+
+def test_a_sharded_run_continues_on_one_process(images: Path, runs: Path) -> None:
+    import shutil
+
+    run = runs / "resumed"
+    shutil.rmtree(run / "model")
+    shutil.rmtree(run / "checkpoints" / "step_00000010")
+    data = recipes()["toy-fsdp"]
+    pretrain(parse_recipe(data), images, run, start="resume")
+    np.testing.assert_allclose(losses(run), losses(runs / "one-toy"), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_ranks_and_parts_share_the_same_global_batches(ranks: int, parts: int, images: Path) -> None:
+    dataset = open_data(parse_recipe(toy.RECIPE), images)
+    seen: dict[int, list[int]] = {}
+    for rank in range(ranks):
+        batches = Batches(dataset, seed=3, batch_size=8, rank=rank, ranks=ranks, accumulate=parts)
+        for step in range(1, 7):
+            seen.setdefault(step, []).extend(i for part in batches.parts(step) for i in part)
+    whole = Batches(dataset, seed=3, batch_size=8)
+    assert seen == {step: whole.indices(step).tolist() for step in range(1, 7)}
+    assert sorted(seen[1] + seen[2] + seen[3]) == list(range(24))  # an epoch is every sample once
+    assert seen[1] != seen[4]
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(images: Path) -> None:
+    dataset = open_data(parse_recipe(toy.RECIPE), images)
+    with pytest.raises(RecipeError, match=r"batch_size: 8 cannot be divided among 3 processes x 1"):
+        Batches(dataset, seed=0, batch_size=8, ranks=3)

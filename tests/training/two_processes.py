@@ -1,0 +1,24 @@
+"""What test_distributed.py runs under torchrun: `torchrun ... two_processes.py IMAGES OUT RECIPES`.
+
+RECIPES is a JSON list of [name, recipe, start]; each is trained in turn by the processes together.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+import toy  # noqa: F401 - registers the toy method
+
+from swath.training.engine import pretrain
+from swath.training.recipe import parse_recipe
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    images, out, recipes = sys.argv[1:]
+    torch.distributed.init_process_group("gloo")
+    for name, recipe, start in json.loads(recipes):
+        pretrain(parse_recipe(recipe), images, Path(out) / name, start=start)
+    torch.distributed.destroy_process_group()
