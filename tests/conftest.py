@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pytest
+# One thread a process: the suite runs one process a core, and threads that wait for one another by spinning
+# would fight for the same cores. Set before anything imports torch; subprocesses inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest  # noqa: E402  # after the variable that it must not be too late for
 
 ROOT = Path(__file__).resolve().parent.parent
 

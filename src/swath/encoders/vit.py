@@ -233,8 +233,9 @@ def init_weights(module: nn.Module) -> None:
             nn.init.xavier_uniform_(child.proj.weight.data.flatten(1))
 
 
-# name: (width, depth, heads, patch sizes). "micro" is ours, for work without a GPU.
+# name: (width, depth, heads, patch sizes). "nano" and "micro" are ours, for work without a GPU.
 _SIZES: dict[str, tuple[int, int, int, tuple[int, ...]]] = {
+    "nano": (128, 4, 4, (4, 8)),
     "micro": (192, 6, 3, (4, 8, 16)),
     "tiny": (192, 12, 3, (8, 16)),
     "small": (384, 12, 6, (8, 16)),

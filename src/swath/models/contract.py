@@ -270,7 +270,7 @@ class Contract(BaseModel):
             valid = finite if valid is None else valid & finite
         if valid is None:
             valid = torch.ones_like(image[:, 0], dtype=torch.bool)
-        else:
+        elif image.device.type != "cpu" or not bool(valid.all()):  # a look is cheaper than a copy on a CPU
             # Not a product with the mask: NaN times 0 is NaN.
             normal = normal.masked_fill(~valid.unsqueeze(1), 0.0)
         if self.transpose:

@@ -67,7 +67,8 @@ class PairConv(nn.Module):
         half = len(self.bias)
         bias = F.pad(self.bias, (0, half))
         x = F.conv2d(x.permute(0, 3, 1, 2), self.weight, bias, padding=1, groups=2 * half).permute(0, 2, 3, 1)
-        return x[..., :half] + x[..., half:]
+        first, second = x.split(half, dim=-1)
+        return first + second
 
 
 class ConvBlock(nn.Module):

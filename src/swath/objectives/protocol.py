@@ -3,7 +3,8 @@
 An objective owns the encoder that it trains and whatever else it trains beside it (decoders, projectors,
 a teacher). The engine drives it in three calls::
 
-    views  = objective.views(batch)      # augmentation, on the batch's device, random numbers from batch["key"]
+    objective.prepare(batch)             # optional: once before a run, a start that depends on the data
+    views  = objective.views(batch)      # augmentation, on the batch's device, by batch["key"]
     losses = objective(views)            # named losses; losses["total"] is what is minimised
     ...optimiser step...
     objective.after_step(step, total_steps)   # momentum teachers and the like; most do nothing
@@ -50,7 +51,7 @@ class Objective(Protocol):
         ...
 
     def pictures(self, views: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Named [B, C, h, w] tensors worth looking at (input, masked, reconstruction, target); may be empty."""
+        """Named [B, C, h, w] tensors worth looking at (input, masked, target, ...); may be empty."""
         ...
 
 

@@ -34,6 +34,7 @@ from swath.objectives.masking import Masking, fill_masked, mask_pixels, random_m
 from swath.objectives.pixel_head import LinearHeads, Pyramid
 from swath.objectives.protocol import Losses, ObjectiveConfig, register_objective
 from swath.objectives.reconstruction import area, patch_loss, smooth, take_patches, valid_area
+from swath.objectives.texture import TextureTarget, whitened_patches
 
 _ONE_SENSOR = "pixels"  # key of the output layer when the encoder does not tell sensors apart
 
@@ -79,6 +80,15 @@ class ScaleMAEConfig(ObjectiveConfig):
     high_pass: int | None = Field(None, gt=0, description="See above; None is the default of `frequency`.")
     high_loss: Literal["l1", "l2"] | None = Field(None, description="None: l2 in released, l1 in paper.")
     high_weight: float = Field(1.0, ge=0, description="Weight of the high band's loss.")
+    texture_weight: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of predicting each hidden patch's texture energies (ours; see texture).",
+    )
+    patch_init: Literal["xavier", "whitened"] = Field(
+        "xavier",
+        description="The patch embedding begins as in MAE, or as whitened patches of the data (ours).",
+    )
 
     head_chunk: int | None = Field(
         None,
@@ -206,6 +216,21 @@ class ScaleMAE(nn.Module):
         self.config = config
         bands = encoder.bands if isinstance(encoder.bands, dict) else {_ONE_SENSOR: encoder.bands}
         self.decoder = ScaleMAEDecoder(encoder.embed_dim, p, bands, config)
+        self.texture: TextureTarget | None = None
+        if (config.texture_weight or config.patch_init == "whitened") and len(bands) > 1:
+            raise RecipeError(
+                "objective.texture_weight and patch_init 'whitened' learn their filters from one sensor; "
+                f"this encoder has {', '.join(bands)}"
+            )
+        if config.texture_weight:
+            self.texture = TextureTarget(next(iter(bands.values())))
+            if 2 * p < self.texture.kernel.shape[-1]:
+                raise RecipeError(
+                    "objective.texture_weight needs patches of at least "
+                    f"{self.texture.kernel.shape[-1]} target pixels, and a patch of {p} has {2 * p}"
+                )
+            self.texture_head = Linear(config.decoder_dim, self.texture.dim)
+            init_weights(self.texture_head)
 
     def views(self, batch: Batch) -> dict[str, Any]:
         """Normalised batch -> target crop, source, their GSDs and the numbers that decide the mask.
@@ -236,8 +261,27 @@ class ScaleMAE(nn.Module):
             "sensor": batch.get("sensor"),
         }
 
+    @torch.no_grad()
+    def prepare(self, batch: Batch) -> None:
+        """Fit what is fitted to data before the first step (texture target, whitened patch embedding).
+
+        Args:
+            batch: Some hundred normalised samples, the same on every rank.
+        """
+        if self.texture is None and self.config.patch_init == "xavier":
+            return
+        views = self.views(batch)
+        if self.texture is not None:
+            self.texture.fit(views["target"], 2 * self._patch)
+        if self.config.patch_init == "whitened":
+            embed = self.encoder._patch_embed(views.get("sensor")).proj
+            kernel, bias = whitened_patches(views["image"], self._patch, embed.out_channels, seed=3)
+            embed.weight.copy_(kernel)
+            assert embed.bias is not None
+            embed.bias.copy_(bias)
+
     def forward(self, views: Mapping[str, Any]) -> Losses:
-        """Losses of the views; `total` = low + high_weight * high. Means over samples."""
+        """Losses of the views; `total` = low + high_weight * high (+ texture). Means over samples."""
         masking = random_masking(views["noise"], self.config.mask_ratio)
         tokens = self.decode(views, masking)
         grid = (tokens.shape[1], tokens.shape[2])
@@ -263,7 +307,28 @@ class ScaleMAE(nn.Module):
             self._chunk(tokens),
         )
         total, low_loss, high_loss = (sums / len(tokens)).unbind()
-        return {"total": total, "low": low_loss.detach(), "high": high_loss.detach()}
+        losses = {"total": total, "low": low_loss.detach(), "high": high_loss.detach()}
+        if self.texture is not None:
+            texture = self.config.texture_weight * self._texture_loss(tokens, masking, grid, views)
+            losses |= {"total": total + texture, "texture": texture.detach()}
+        return losses
+
+    def _texture_loss(
+        self, tokens: Tensor, masking: Masking, grid: tuple[int, int], views: Mapping[str, Any]
+    ) -> Tensor:
+        """Squared error of the hidden patches' texture energies; a patch with any nodata is left out."""
+        assert self.texture is not None
+        hidden = tokens.flatten(1, 2).gather(1, masking.hidden[..., None].expand(-1, -1, tokens.shape[-1]))
+        target = views["target"].permute(0, 2, 3, 1)
+        wanted = self.texture(take_patches(target, masking.hidden, grid))
+        error = (self.texture_head(hidden).float() - wanted).square().mean(dim=2)
+        valid = views.get("valid")
+        if valid is None:
+            mean: Tensor = error.mean()
+            return mean
+        whole = take_patches(valid.unsqueeze(-1), masking.hidden, grid).flatten(2).all(dim=2).float()
+        mean = ((error * whole).sum(dim=1) / whole.sum(dim=1).clamp_min(1.0)).mean()
+        return mean
 
     def decode(self, views: Mapping[str, Any], masking: Masking) -> Tensor:
         """Views -> decoded token map [B, g_h, g_w, d], before it becomes pixels."""
