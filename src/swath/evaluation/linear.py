@@ -1,7 +1,8 @@
 """Linear probe: multinomial logistic regression on frozen, standardised features.
 
 A convex problem with one solution, so the score has no learning rate, no epochs and no luck in it. The
-objective is scikit-learn's (``C * sum of losses + |W|^2 / 2``, intercepts free), minimised by L-BFGS.
+objective is scikit-learn's multinomial one (``C * sum of losses + |W|^2 / 2``, intercepts free), minimised by
+L-BFGS. (For two classes scikit-learn keeps one weight vector instead of two, which halves the penalty.)
 
 Legend: N images to fit, Q to predict, D feature dimensions, K classes.
 """

@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from scenes import split_of, write_scenes
+
+from swath.evaluation.splits import Split
+
+
+@pytest.fixture(scope="session")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CSV of four easy classes, 12 bank images and 5 queries each, 32 px at 0.5 m."""
+    return write_scenes(tmp_path_factory.mktemp("scenes"))
+
+
+@pytest.fixture(scope="session")
+def split(table: Path) -> Split:
+    return split_of(table, cache="memory")
