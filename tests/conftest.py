@@ -9,7 +9,7 @@ from pathlib import Path
 # would fight for the same cores. Set before anything imports torch; subprocesses inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pytest  # noqa: E402  # after the variable that it must not be too late for
+import pytest  # after the variable that it must not be too late for
 
 ROOT = Path(__file__).resolve().parent.parent
 
