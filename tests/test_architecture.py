@@ -29,7 +29,7 @@ ORDER = (
     ("training",),
     ("evaluation",),
     ("archive",),
-    ("demo",),
+    ("demo", "doctor"),
     ("cli",),
 )
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}

@@ -120,7 +120,9 @@ def recipe_data(**sections: Any) -> dict[str, Any]:
     """The recipe with keys of its sections replaced: `recipe_data(training={"steps": 3}, seed=1)`."""
     data = {key: dict(value) if isinstance(value, dict) else value for key, value in RECIPE.items()}
     for key, value in sections.items():
-        data[key] = {**data[key], **value} if isinstance(data.get(key), dict) else value
+        data[key] = (
+            {**data[key], **value} if isinstance(value, dict) and isinstance(data.get(key), dict) else value
+        )
     return data
 
 

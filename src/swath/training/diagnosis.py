@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from swath.models.contract import Contract
 from swath.training.batches import Batches
+from swath.training.distributed import is_sharded
 
 NAMED = 16  # samples listed
 
@@ -92,7 +93,7 @@ def _culprits(
         ready = contract.normalise(batch)
         if not _finite(ready["gsd"]):
             found.append(f"sample {index}{path}: its GSD is not finite")
-        elif weights_good and not _sharded(objective):
+        elif weights_good and not is_sharded(objective):
             total = objective(objective.views(ready))["total"]  # type: ignore[operator]
             if not _finite(total):
                 largest = float(ready["image"].abs().max())
@@ -105,13 +106,5 @@ def _culprits(
 
 
 def _finite(tensor: Tensor) -> bool:
-    from torch.distributed.tensor import DTensor
-
-    local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    local = tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
     return bool(torch.isfinite(local).all())
-
-
-def _sharded(objective: nn.Module) -> bool:
-    from torch.distributed.fsdp import FSDPModule
-
-    return isinstance(objective, FSDPModule)

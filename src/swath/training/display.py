@@ -123,7 +123,9 @@ class Display:
         if facts:
             table.add_row(*(Text(name, style="dim") for name, _ in facts))
             table.add_row(*(value for _, value in facts))
-        return Group(head, ProgressBar(total=1.0, completed=self._progress, width=72), table)
+        bar = Table.grid()  # a bare bar does not end its line
+        bar.add_row(ProgressBar(total=1.0, completed=self._progress, width=72))
+        return Group(head, bar, table)
 
 
 def duration(seconds: float) -> str:

@@ -119,16 +119,14 @@ def sharding_units(objective: nn.Module) -> list[nn.Module]:
 @contextmanager
 def whole_weights(objective: nn.Module) -> Iterator[None]:
     """Make a sharded objective's parts callable outside of a step, on all ranks at once."""
-    from torch.distributed.fsdp import FSDPModule
-
-    if not isinstance(objective, FSDPModule):
+    if not is_sharded(objective):
         yield
         return
-    objective.unshard()
+    objective.unshard()  # type: ignore[operator]
     try:
         yield
     finally:
-        objective.reshard()
+        objective.reshard()  # type: ignore[operator]
 
 
 @contextmanager
@@ -143,26 +141,32 @@ def gradients_wait(module: nn.Module, wait: bool) -> Iterator[None]:
         yield
 
 
+def is_sharded(thing: Tensor | nn.Module) -> bool:
+    """Whether a tensor is a DTensor, or a module under FSDP2.
+
+    Asked by attribute: importing those classes costs a run on one process more than a second.
+    """
+    return hasattr(thing, "full_tensor") or hasattr(thing, "unshard")
+
+
 def whole(tensor: Tensor) -> Tensor:
     """A tensor or gathered shards, detached, in main memory and of its own storage. Collective for shards."""
-    from torch.distributed.tensor import DTensor
-
     tensor = tensor.detach()
-    if isinstance(tensor, DTensor):
-        tensor = tensor.full_tensor()
+    if is_sharded(tensor):
+        tensor = tensor.full_tensor()  # type: ignore[attr-defined]
     return tensor.to("cpu", copy=True).contiguous()
 
 
 def copy_into(target: Tensor, value: Tensor) -> None:
     """Fill a tensor, or this rank's shard of one, from the whole value."""
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
     value = value.to(target.dtype)
     with torch.no_grad():
-        if isinstance(target, DTensor):
-            value = distribute_tensor(
-                value.to(target.device), target.device_mesh, target.placements, src_data_rank=None
-            )
+        if is_sharded(target):
+            from torch.distributed.tensor import DTensor, distribute_tensor
+
+            assert isinstance(target, DTensor)
+            value = value.to(target.device)
+            value = distribute_tensor(value, target.device_mesh, target.placements, src_data_rank=None)
         target.copy_(value)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from swath.training.distributed import is_sharded
 from swath.training.recipe import OptimiserConfig
 
 
@@ -81,12 +82,10 @@ def gradient_norm(parameters: Iterable[nn.Parameter], clip: float | None) -> tor
 
     Gradients that are not finite are left as they are: the caller looks at the norm.
     """
-    from torch.distributed.tensor import DTensor
-
     parameters = [p for p in parameters if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    if isinstance(norm, DTensor):  # each rank holds a shard: combine
-        norm = norm.full_tensor()
+    if is_sharded(norm):  # each rank has the norm of its shards: combine
+        norm = norm.full_tensor()  # type: ignore[attr-defined]
     if clip is not None:
         torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
     return norm

@@ -389,7 +389,7 @@ def _problems(error: ValidationError, model: type[BaseModel], prefix: str = "") 
             elif isinstance(part, str) and problem["type"] != "extra_forbidden":
                 continue  # the name of a union's member, not a key
             parts.append(f"[{part}]" if isinstance(part, int) else f".{part}")
-        place = prefix + "".join(parts).removeprefix(".")
+        place = (prefix + "".join(parts).removeprefix(".")).removesuffix(".")
         shown = problem["input"]
         if problem["type"] == "extra_forbidden":
             said = f"unknown key.{suggest(str(problem['loc'][-1]), list(parent.model_fields))}"
@@ -398,11 +398,11 @@ def _problems(error: ValidationError, model: type[BaseModel], prefix: str = "") 
         elif problem["type"] == "value_error":
             said = problem["msg"].removeprefix("Value error, ")
         else:
-            message = (
-                problem["msg"]
-                .removeprefix("Input should be ")
-                .replace("dictionary or instance of", "section")
-            )
+            message = problem["msg"].removeprefix("Input should be ")
+            if problem["type"] in ("model_type", "dict_type"):
+                message = "a section with keys of its own"
+            elif problem["type"] == "string_pattern_mismatch":
+                message = "letters, digits, _, . and -, beginning with a letter"
             said = f"should be {message}, but is {shown!r:.60} ({_kind(shown)})"
         if (
             place in lines

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from swath import doctor
+from swath.cli.main import build_app
+
+
+@pytest.fixture(autouse=True)
+def light(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slow-to-load libraries are left out; that they load is for other tests to show."""
+    light = {key: doctor.LIBRARIES[key] for key in ("torch", "numpy", "rasterio", "pyproj", "safetensors")}
+    monkeypatch.setattr(doctor, "LIBRARIES", light)
+    monkeypatch.setattr(doctor, "OPTIONAL", {})
+
+
+def test_a_sound_machine(tmp_path: Path) -> None:
+    result = CliRunner().invoke(build_app(), ["doctor", str(tmp_path), "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.output)
+    assert found["problems"] == []
+    assert found["libraries"].keys() == {"torch", "numpy", "rasterio", "pyproj", "safetensors"}
+    assert found["imagery"]["Swath opens"] == "GTiff, JPEG, PNG, WEBP"
+    assert found["imagery"]["a read"].startswith("GeoTIFF right, GSD 10.0")
+    losses = [float(value) for value in found["training step"]["losses"].split(", ")]
+    assert losses[0] > losses[-1]
+    assert "free of" in found["disk"]["here"]
+    assert found["compute"]["threads"] >= 1
+
+
+def test_as_text_for_a_bug_report() -> None:
+    result = CliRunner().invoke(build_app(), ["doctor", "--no-step"])
+    assert result.exit_code == 0, result.output
+    assert "training step" not in result.output
+    assert result.output.rstrip().endswith("all is well")
+
+
+def test_a_missing_library_is_a_problem_with_its_fix_and_not_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "LIBRARIES", {"no_such_library": "no-such-library"})
+    result = CliRunner().invoke(build_app(), ["doctor", "--no-step"])
+    assert result.exit_code == 1
+    assert (
+        "PROBLEM: no-such-library is missing: install it with `pip install no-such-library`" in result.output
+    )
+
+
+def test_a_library_that_does_not_load_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.import_module
+
+    def broken(name: str, *rest: Any) -> Any:
+        if name == "rasterio":
+            raise ImportError("libgdal.so.34: cannot open shared object file")
+        return real(name, *rest)
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    report = doctor.examine(step=False)
+    assert "libgdal.so.34" in report.sections["libraries"]["rasterio"]
+    assert any("pip install --force-reinstall rasterio" in problem for problem in report.problems)
+
+
+def test_whatever_fails_becomes_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise RuntimeError("GDAL is upset")
+
+    monkeypatch.setattr("swath.imagery.safe_open.rasterio_module", fail)
+    report = doctor.examine(step=False)
+    assert report.sections["imagery"] == {"failed": "RuntimeError: GDAL is upset"}
+    assert "imagery: RuntimeError: GDAL is upset" in report.problems
+
+
+def test_little_disk_is_hinted_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=10**6)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    report = doctor.examine(tmp_path, step=False)
+    assert any("little disk is free for here" in hint for hint in report.hints)
+
+
+def test_it_tells_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_TOKEN", "hunter2")
+    monkeypatch.setenv("GDAL_DATA", str(Path.home() / "gdal"))
+    text = doctor.as_text(doctor.examine(step=False))
+    assert "hunter2" not in text
+    assert "~/gdal" in text
+    assert str(Path.home()) not in text
