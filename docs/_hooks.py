@@ -56,7 +56,9 @@ def _include(match: re.Match[str]) -> str:
 
 def _equations(text: str) -> str:
     def display(match: re.Match[str]) -> str:
-        return f'<div class="equation">{latex2mathml.converter.convert(match[1].strip(), display="block")}</div>'
+        return (
+            f'<div class="equation">{latex2mathml.converter.convert(match[1].strip(), display="block")}</div>'
+        )
 
     def inline(match: re.Match[str]) -> str:
         return latex2mathml.converter.convert(match[1])
@@ -84,12 +86,28 @@ def _describe(command: click.Command, name: str, lines: list[str]) -> None:
             _describe(child, f"{name} {verb}", lines)
         return
     usage = " ".join(command.collect_usage_pieces(context))
-    lines += ["```text", f"{name} {usage}", "```", "", "| argument or option | meaning | default |", "|---|---|---|"]
+    lines += [
+        "```text",
+        f"{name} {usage}",
+        "```",
+        "",
+        "| argument or option | meaning | default |",
+        "|---|---|---|",
+    ]
     for parameter in command.params:
         if getattr(parameter, "hidden", False) or parameter.name == "help":
             continue
-        shown = parameter.human_readable_name if isinstance(parameter, click.Argument) else ", ".join(parameter.opts)
-        said = (getattr(parameter, "help", None) or "").replace("|", "\\|").replace("\\[", "[").replace("\n", " ")
+        shown = (
+            parameter.human_readable_name
+            if isinstance(parameter, click.Argument)
+            else ", ".join(parameter.opts)
+        )
+        said = (
+            (getattr(parameter, "help", None) or "")
+            .replace("|", "\\|")
+            .replace("\\[", "[")
+            .replace("\n", " ")
+        )
         given = parameter.default
         default = "" if given in (None, False, ()) or callable(given) or parameter.required else f"`{given}`"
         lines.append(f"| `{shown}` | {said} | {default} |")
@@ -103,7 +121,10 @@ def _sensors() -> str:
     for name in list_sensors():
         sensor = get_sensor(name)
         lines += [f"## `{name}`", "", f"**{sensor.title}.** {sensor.description}", ""]
-        lines += ["| band | common name | wavelength nm | GSD m | unit | mean | std |", "|---|---|---|---|---|---|---|"]
+        lines += [
+            "| band | common name | wavelength nm | GSD m | unit | mean | std |",
+            "|---|---|---|---|---|---|---|",
+        ]
         for band in sensor.bands:
             cells = (band.name, band.common_name, band.wavelength, band.gsd, band.unit, band.mean, band.std)
             lines.append("| " + " | ".join("" if cell is None else _short(cell) for cell in cells) + " |")

@@ -25,6 +25,8 @@ from rasterio.shutil import copy as copy_raster
 from rasterio.transform import from_origin
 
 SAMPLES = Path(__file__).resolve().parent.parent / "src" / "swath" / "samples"
+# A flat grid in metres somewhere: it gives the pixels their true size and claims no place.
+SOMEWHERE = 'LOCAL_CS["10 m grid, place not known",UNIT["metre",1]]'
 NEON = "NEON airborne observation platform camera mosaic, %s, 0.1 m"
 APPROXIMATE = (
     "approximate: the UTM zone, orientation and pixel size are true; the crop's place inside its 1 km NEON "
@@ -32,8 +34,16 @@ APPROXIMATE = (
 )
 
 
-def write_cog(path: Path, image: np.ndarray, *, crs: str | None, transform: rasterio.Affine, tags: dict[str, str],
-              descriptions: list[str], **creation: object) -> None:  # fmt: skip
+def write_cog(
+    path: Path,
+    image: np.ndarray,
+    *,
+    crs: str,
+    transform: rasterio.Affine,
+    tags: dict[str, str],
+    descriptions: list[str],
+    **creation: object,
+) -> None:
     """A cloud-optimised GeoTIFF with overviews; `image` is [bands, rows, columns]."""
     bands, height, width = image.shape
     with MemoryFile() as memory:
@@ -100,12 +110,13 @@ def cut_sentinel2(archive: zipfile.ZipFile) -> None:
     image = np.asarray(json.loads(archive.read("spyndex/data/S2_10m.json")), dtype=np.uint16)
     profile = {"driver": "GTiff", "width": 300, "height": 300, "count": 4, "dtype": "uint16",
                "compress": "deflate", "predictor": 2, "zlevel": 9, "tiled": True, "blockxsize": 128,
-               "blockysize": 128}  # fmt: skip
+               "blockysize": 128, "crs": SOMEWHERE,
+               "transform": from_origin(0, 3000, 10, 10)}  # fmt: skip
     with rasterio.open(SAMPLES / "sentinel2/sentinel2_10m.tif", "w", **profile) as scene:
         scene.write(image)
         scene.descriptions = ("B02", "B03", "B04", "B08")
         scene.update_tags(SOURCE="modified Copernicus Sentinel-2 data, 10 m bands, reflectance x 10,000",
-                          GEOREFERENCE="none: place and date are not known; the pixels are 10 m")  # fmt: skip
+            GEOREFERENCE="local: place and date are not known; the pixels are 10 m")  # fmt: skip
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`import swath` and `swath --help` are quick because they load nothing heavy; modules are counted, not time."""
+"""`import swath` and `swath --help` load nothing heavy, so they are quick; modules are counted, not time."""
 
 from __future__ import annotations
 

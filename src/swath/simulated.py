@@ -1,11 +1,11 @@
 """Simulated aerial scenes with labels: drawn by code, never a substitute for real imagery in a claim.
 
-The demo and some tests need labelled scenes at many ground sample distances, which no freely shippable sample
-offers. These are simple drawings in *metres*: tree crowns, houses, roads, rivers and fields of natural size are
-laid out on the ground and then looked at with a given GSD. What makes a class is its layout. Ground cover,
-crown and roof colours, the sun's azimuth, illumination, white balance, haze and sensor noise are drawn at random
-for every scene and independently of the class, as season, hour and camera are in real archives: the mean colour
-alone tells little.
+The demo and some tests need labelled scenes at many ground sample distances, which no freely shippable
+sample offers. These are simple drawings in *metres*: tree crowns, houses, roads, rivers and fields of
+natural size are laid out on the ground and then looked at with a given GSD. What makes a class is its
+layout. Ground cover, crown and roof colours, the sun's azimuth, illumination, white balance, haze and
+sensor noise are drawn at random for every scene and independently of the class, as season, hour and camera
+are in real archives: the mean colour alone tells little.
 
 Every scene is a pure function of (seed, index).
 """
@@ -23,7 +23,9 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from swath.files import atomic_folder
 
-_OVERSAMPLING = 2  # drawn with 2 x 2 samples a pixel, then averaged by area: the camera integrates over a pixel
+_OVERSAMPLING = (
+    2  # drawn with 2 x 2 samples a pixel, then averaged by area: the camera integrates over a pixel
+)
 
 # Surface colours (red, green, blue; 0 to 255 before illumination), a few variants each. Rough, from memory of
 # aerial imagery rather than measured spectra.
@@ -97,7 +99,9 @@ class _Ground:
         ((cx, cy),) = self._to_pixels([(x, y)])
         radius = max(0.5, diameter * self.scale / 2)
         dx, dy = self.shadow * diameter * self.scale * 0.7
-        self.pen.ellipse((cx + dx - radius, cy + dy - radius, cx + dx + radius, cy + dy + radius), fill=(28, 34, 30))
+        self.pen.ellipse(
+            (cx + dx - radius, cy + dy - radius, cx + dx + radius, cy + dy + radius), fill=(28, 34, 30)
+        )
         self.pen.ellipse((cx - radius, cy - radius, cx + radius, cy + radius), fill=colour)
         lit = (min(255, colour[0] + 24), min(255, colour[1] + 26), min(255, colour[2] + 14))
         sx, sy = cx - dx * 0.3, cy - dy * 0.3
@@ -106,7 +110,9 @@ class _Ground:
     def house(self, x: float, y: float, width: float, depth: float, angle: float = 0.0) -> None:
         """A building with its shadow and two roof planes."""
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        corners = np.array([(-width, -depth), (width, -depth), (width, depth), (-width, depth)]) / 2 @ turn.T + (x, y)
+        corners = np.array(
+            [(-width, -depth), (width, -depth), (width, depth), (-width, depth)]
+        ) / 2 @ turn.T + (x, y)
         height = min(width, depth) * 0.5
         self.polygon(corners + self.turn.T @ self.shadow * height, (34, 36, 40))
         roof = self.pick(_ROOF)
@@ -164,7 +170,9 @@ def _homes(ground: _Ground) -> None:
                     y = street + side * ground.between(12, 15)
                     ground.house(x + ground.between(-2, 2), y, ground.between(8, 14), ground.between(8, 11))
                 if ground.random.random() < 0.5:
-                    ground.crown(x + lot / 2, street + side * ground.between(14, 22), ground.between(3, 7), crown)
+                    ground.crown(
+                        x + lot / 2, street + side * ground.between(14, 22), ground.between(3, 7), crown
+                    )
 
 
 def _industry(ground: _Ground) -> None:
@@ -180,7 +188,10 @@ def _river(ground: _Ground) -> None:
     """A meandering river 12 to 30 m wide with trees on its banks."""
     along = np.linspace(-0.8, 0.8, 60) * ground.extent
     period, swing = ground.between(90, 180), ground.between(15, 40)
-    across = swing * np.sin(2 * np.pi * along / period + ground.between(0, 6)) + ground.between(-0.15, 0.15) * ground.extent
+    across = (
+        swing * np.sin(2 * np.pi * along / period + ground.between(0, 6))
+        + ground.between(-0.15, 0.15) * ground.extent
+    )
     width, crown = ground.between(12, 30), ground.pick(_CROWN)
     for x, y in zip(along, across, strict=True):
         for side in (-1, 1):
@@ -191,7 +202,11 @@ def _river(ground: _Ground) -> None:
 
 def _road(ground: _Ground) -> None:
     """A straight road of 8 to 24 m with a marked middle, through open land."""
-    reach, offset, width = 0.8 * ground.extent, ground.between(-0.2, 0.2) * ground.extent, ground.between(8, 24)
+    reach, offset, width = (
+        0.8 * ground.extent,
+        ground.between(-0.2, 0.2) * ground.extent,
+        ground.between(8, 24),
+    )
     ground.band([(-reach, offset), (reach, offset)], width, ground.pick(_PAVED))
     ground.band([(-reach, offset), (reach, offset)], 0.8, (226, 224, 216))
     for x in np.arange(-reach, reach, ground.between(15, 40)):
@@ -230,18 +245,18 @@ def simulate_scene(
 
 
 def _photograph(ground: _Ground, size: int) -> np.ndarray[Any, Any]:
-    """What a camera makes of the ground: light, haze, optics, pixels and noise, all independent of the class."""
+    """What a camera makes of the ground: light, haze, optics and noise, independent of the class."""
     random = ground.random
     light = ground.picture.filter(ImageFilter.GaussianBlur(0.6)).resize((size, size), Image.Resampling.BOX)
-    image = np.asarray(light, dtype=np.float32)
+    ground_light = np.asarray(light, dtype=np.float32)
     mottle = random.normal(0, 1, (size // 16 + 1, size // 16 + 1)).astype(np.float32)
     unevenness = np.asarray(Image.fromarray(mottle).resize((size, size), Image.Resampling.BICUBIC))
-    image = image * (1 + 0.05 * unevenness[..., None])
     exposure, white_balance = random.uniform(0.65, 1.35), random.uniform(0.88, 1.12, 3)
     haze = random.uniform(0, 0.3)
-    image = (1 - haze) * image * exposure * white_balance + haze * np.array((178, 188, 200))
-    image = image + random.standard_normal(image.shape, np.float32) * random.uniform(1, 4)
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    seen = ground_light * (1 + 0.05 * unevenness[..., None]) * exposure * white_balance
+    noise = random.standard_normal(seen.shape, np.float32) * random.uniform(1, 4)
+    hazy = (1 - haze) * seen + haze * np.array((178, 188, 200)) + noise
+    return np.clip(np.rint(hazy), 0, 255).astype(np.uint8)
 
 
 def write_simulated(
@@ -253,10 +268,10 @@ def write_simulated(
     gsd: tuple[float, float] = (0.5, 2.0),
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write labelled scenes as GeoTIFFs, and `index.csv` (file, class, gsd_m, fold). The folder appears whole.
+    """Write labelled scenes as GeoTIFFs, and `index.csv` (file, class, gsd_m, fold), whole or not at all.
 
-    The scenes lie in rows at Null Island (0 degrees north, 0 degrees east), where nobody takes them for a real
-    place; each says `SIMULATED=yes` in its tags.
+    The scenes lie in rows at Null Island (0 degrees north, 0 degrees east), where nobody takes them for a
+    real place; each says `SIMULATED=yes` in its tags.
 
     Args:
         folder: Where to; an existing one is replaced.
@@ -285,7 +300,9 @@ def write_simulated(
                 scene = simulate_scene(seed, index, size=size, gsd=gsd)
                 name = f"simulated_{index:05d}.tif"
                 # Zone 31 N has easting 166,021 m at 0 degrees east.
-                place = from_origin(166_021 + step * (index % 60), step * (1 + index // 60), scene.gsd, scene.gsd)
+                place = from_origin(
+                    166_021 + step * (index % 60), step * (1 + index // 60), scene.gsd, scene.gsd
+                )
                 with rasterio.open(temporary / name, "w", transform=place, **profile) as file:
                     file.write(scene.image.transpose(2, 0, 1))
                     file.update_tags(SIMULATED="yes", CLASS=scene.kind)

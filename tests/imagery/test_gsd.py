@@ -143,6 +143,7 @@ def test_a_local_crs_without_a_globe_uses_its_length_unit() -> None:
     axes = 'CS[Cartesian,2],AXIS["x",east],AXIS["y",north],LENGTHUNIT["foot",0.3048]'
     local = f'ENGCRS["site",EDATUM["site"],{axes}]'
     assert effective_gsd((2, 0, 0, 0, -2, 0), local, 10, 10) == pytest.approx(0.6096)
+    assert footprint((2, 0, 0, 0, -2, 0), local, 10, 10) is None
 
 
 def test_another_globe_is_measured_on_itself() -> None:

@@ -79,8 +79,10 @@ def footprint(
     """Closed ring of the image's corners as (longitude, latitude) in OGC:CRS84, counter-clockwise.
 
     Across the antimeridian longitudes go on beyond +-180, so that the ring stays simple. None where a corner
-    is not on the Earth.
+    is not on the Earth, and in a local, flat CRS, whose place on the Earth nobody knows.
     """
+    if _ground(crs)[1] is None:
+        return None
     to_crs84 = _to_crs84(crs)
     a, b, c, d, e, f = (float(number) for number in transform[:6])
     # Walk the edges in small steps, so that a jump of longitude is known from a wide image.

@@ -1,0 +1,294 @@
+"""One HTML file that tells what the demo did: pictures inside, nothing fetched, light and dark."""
+
+from __future__ import annotations
+
+import base64
+import io
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swath.errors import SwathError
+from swath.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from swath.demo.run import Walk
+
+STYLE = Path(__file__).with_name("style.css")
+
+
+def write_page(walk: Walk) -> Path:
+    """Write `report.html` into the walk's folder, atomically."""
+    parts = [
+        _head(walk),
+        _imagery(walk),
+        _training(walk),
+        _scores(walk),
+        _searches(walk),
+        _contract(walk),
+        _next(),
+    ]
+    page = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Swath demo</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>{STYLE.read_text(encoding='utf-8')}</style></head><body><main>{''.join(parts)}{_foot(walk)}</main></body></html>\n"
+    )
+    target = walk.out / "report.html"
+    with atomic_path(target) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return target
+
+
+def findings(walk: Walk) -> list[str]:
+    """What the figures say, in sentences; whether training helped, and whether it beat every baseline."""
+    from swath.evaluation.report import verdict
+
+    evaluation = walk.evaluation
+    if evaluation is None:
+        raise SwathError("the demo measured nothing, so there is nothing to say")
+    ours = evaluation.scores[0].features
+    kind = max(
+        (row for row in evaluation.rows if row[0] == ours), key=lambda r: evaluation.mean(*r).accuracy
+    )[1]
+    gap = evaluation.compare(ours, "random init", kind)
+    if gap.low > 0:
+        learned = (
+            f"Training helped: {100 * gap.difference:.1f} points above the same encoder freshly initialised"
+        )
+    elif gap.high < 0:
+        learned = (
+            f"Training hurt: {-100 * gap.difference:.1f} points below the same encoder freshly initialised"
+        )
+    else:
+        learned = f"Training made no clear difference: {100 * gap.difference:+.1f} points to a fresh encoder"
+    learned += f" (95%: {100 * gap.low:+.1f} to {100 * gap.high:+.1f})."
+    return [learned, verdict(evaluation)]
+
+
+# ------------------------------------------------------------------------------------------------ sections
+
+
+def _head(walk: Walk) -> str:
+    last = [line for line in walk.metrics if "images" in line][-1]
+    numbers = (
+        (f"{walk.seconds['all'] / 60:.1f} min", "from imagery to answers"),
+        (f"{last['images']:,}", "views seen in pretraining"),
+        (walk.about["parameters"], "parameters"),
+        (walk.about["GSD seen"], "ground sample distance seen"),
+        (f"{walk.embedded:,}", "chips in the archive"),
+    )
+    items = "".join(f"<li><b>{escape(value)}</b><span>{escape(name)}</span></li>" for value, name in numbers)
+    said = "".join(f"<p>{escape(sentence)}</p>" for sentence in findings(walk) if sentence)
+    return (
+        "<h1>Swath, from imagery to answers</h1>"
+        "<p>A small Scale-MAE was pretrained without labels on real aerial scenes and on simulated "
+        "ones, measured "
+        "beside simple baselines, and used to search an archive. Everything on this page was made by the run "
+        f'that wrote it.</p><div class="finding">{said}</div><ul class="numbers">{items}</ul>'
+        '<p class="quiet">Real imagery: NEON aerial scenes at 0.1 m and a Sentinel-2 scene (provenance '
+        "ships with the "
+        "package). Scores are measured on <b>simulated</b> scenes, because labels at many scales are "
+        "rare in what may "
+        "be shipped; they show that the machinery works and claim nothing about real imagery.</p>"
+    )
+
+
+def _imagery(walk: Walk) -> str:
+    return (
+        "<h2>Imagery</h2><p>Each file is opened by the one driver that its first bytes call for. The "
+        "GSD is measured "
+        "on the ground, whatever the coordinate system.</p>"
+        + _table(list(walk.catalogue[0]), [list(row.values()) for row in walk.catalogue])
+        + _figure(
+            _png(_thumbnails()),
+            "The real scenes: two in Yellowstone, one in Florida, and Sentinel-2 in colour.",
+        )
+        + _figure(
+            _png(_classes()),
+            "The simulated classes, one a column. Their layout in metres makes the class; colours, "
+            "light, haze "
+            "and GSD (0.5 to 2 m) are drawn independently of it.",
+        )
+    )
+
+
+def _training(walk: Walk) -> str:
+    text = (
+        "<h2>Pretraining</h2><p>Three quarters of a source image's patches are hidden. From the others, "
+        "and from the "
+        "positions measured on the ground, the model rebuilds the low frequencies at the source's size "
+        "and the "
+        "high ones at twice that size. No label is used.</p>"
+    )
+    pictures = sorted((walk.out / "run" / "pictures").glob("*.png"))
+    if pictures:
+        text += _figure(
+            pictures[-1].read_bytes(), "Reconstructions at the end of training, a row a sample.", "png"
+        )
+    return text + _figure(
+        _plot(_loss_figure(walk.metrics)), "Losses of the hidden patches, and the gradient norm's way."
+    )
+
+
+def _scores(walk: Walk) -> str:
+    evaluation = walk.evaluation
+    assert evaluation is not None
+    ours = evaluation.scores[0].features
+    rows, marks = [], []
+    for features, classifier in sorted(evaluation.rows, key=lambda row: -evaluation.mean(*row).accuracy):
+        mean = evaluation.mean(features, classifier)
+        sides = [100 * score.accuracy for score in evaluation.select(classifier, features, symmetric=True)]
+        rows.append([features, classifier, *(f"{side:.1f}" for side in sides), f"{100 * mean.accuracy:.1f}",
+                     f"{100 * mean.low:.1f} to {100 * mean.high:.1f}"])  # fmt: skip
+        marks.append(features == ours)
+    used = sorted({score.query_side for score in evaluation.scores})
+    header = ["features", "classifier", *(f"{side} px" for side in used), "mean %", "95%"]
+    curve = (walk.out / "scores" / "scale_curve.png").read_bytes()
+    count = len(evaluation.scores[0].hits)
+    return (
+        "<h2>How good are the features?</h2><p>Twenty nearest neighbours vote (cosine, temperature "
+        "0.07); images are "
+        f"reduced to each side by area. {count} simulated queries of eight classes, so chance is 12.5%. "
+        "<i>knn-z</i> standardises each feature by the bank first. Fresh scenes, other than those "
+        "pretrained on.</p>"
+        + _figure(
+            curve,
+            "Accuracy against image scale, with 95% intervals, each in the form that serves it best.",
+            "png",
+        )
+        + _table(header, rows, marks)
+    )
+
+
+def _searches(walk: Walk) -> str:
+    precision, chance = walk.precision
+    text = (
+        f"<h2>Search</h2><p>{walk.embedded:,} chips, real and simulated, are in one archive. Among the "
+        f"ten nearest of a "
+        f"simulated scene, {100 * precision:.0f}% are of its class; by chance it would be "
+        f"{100 * chance:.0f}%.</p>"
+    )
+    return text + "".join(_figure(picture.read_bytes(), asked, "png") for asked, picture in walk.searches)
+
+
+def _contract(walk: Walk) -> str:
+    return (
+        "<h2>What does not fit is refused</h2><p>The model was trained on 8-bit red, green and blue. "
+        "Asked with the "
+        "four-band Sentinel-2 scene, it does not guess:</p>"
+        f"<pre>{escape(walk.refusal)}</pre>"
+    )
+
+
+def _next() -> str:
+    return (
+        "<h2>Your own GeoTIFFs</h2><pre>"
+        "swath inspect  scenes/ --sensor sentinel2_l2a --out catalogue.parquet\n"
+        "swath pretrain configs/scale_mae_small_cpu.yaml --data scenes/ --out runs/mine --set "
+        "sensor=sentinel2_l2a\n"
+        "swath evaluate knn runs/mine/model labelled/\n"
+        "swath embed    runs/mine/model scenes/ --to archive\n"
+        "swath search   archive query.tif -k 10 --picture answers.png</pre>"
+    )
+
+
+def _foot(walk: Walk) -> str:
+    times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in walk.seconds.items() if name != "all")
+    about = ", ".join(f"{name} {value}" for name, value in walk.about.items())
+    return f"<footer><h2></h2><p>{escape(times)}.</p><p>{escape(about)}.</p></footer>"
+
+
+# ------------------------------------------------------------------------------------------------ pieces
+
+
+def _table(header: list[str], rows: list[list[Any]], marks: list[bool] | None = None) -> str:
+    def cell(tag: str, value: Any, position: int) -> str:
+        number = ' class="number"' if position >= 2 and marks is not None else ""
+        return f"<{tag}{number}>{escape(str(value))}</{tag}>"
+
+    lines = ["<tr>" + "".join(cell("th", name, i) for i, name in enumerate(header)) + "</tr>"]
+    for row, mark in zip(rows, marks or [False] * len(rows), strict=True):
+        ours = ' class="ours"' if mark else ""
+        lines.append(f"<tr{ours}>" + "".join(cell("td", value, i) for i, value in enumerate(row)) + "</tr>")
+    return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
+
+
+def _figure(picture: bytes, caption: str, kind: str = "jpeg") -> str:
+    data = base64.b64encode(picture).decode()
+    return (
+        f'<figure><img alt="{escape(caption)}" src="data:image/{kind};base64,{data}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def _png(picture: Any) -> bytes:
+    """A PIL picture as JPEG bytes: photographs, so a tenth of the size."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=86)
+    return buffer.getvalue()
+
+
+def _plot(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="jpeg", dpi=110, facecolor="white")
+    return buffer.getvalue()
+
+
+def _thumbnails(height: int = 260) -> Any:
+    """The real scenes side by side, read at reduced size."""
+    import numpy as np
+    from PIL import Image
+
+    from swath.imagery.raster import read_header, read_window
+    from swath.samples import samples_dir
+
+    tiles = []
+    for path in (*sorted(samples_dir("aerial").glob("*.tif")), *samples_dir("sentinel2").glob("*.tif")):
+        header = read_header(path)
+        width = round(height * header.width / header.height)
+        colour = [0, 1, 2] if header.bands == 3 else [2, 1, 0]  # Sentinel-2: B04, B03, B02
+        stored, _ = read_window(header, bands=colour, out_shape=(height, width))
+        image = stored.astype(np.float32)
+        if header.dtype != "uint8":
+            low, high = np.percentile(image, (1, 99))
+            image = np.clip((image - low) / (high - low), 0, 1) * 255
+        tiles += [image.astype(np.uint8).transpose(1, 2, 0), np.full((height, 6, 3), 255, np.uint8)]
+    return Image.fromarray(np.concatenate(tiles[:-1], axis=1))
+
+
+def _classes(rows: int = 3, size: int = 112) -> Any:
+    """A few simulated scenes of each class, a column a class, named."""
+    from PIL import Image, ImageDraw
+
+    from swath.simulated import KINDS, simulate_scene
+
+    gap, head = 5, 18
+    sheet = Image.new("RGB", (len(KINDS) * (size + gap) - gap, head + rows * (size + gap)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for column, kind in enumerate(KINDS):
+        pen.text((column * (size + gap) + 2, 3), kind, fill="black")
+        for row in range(rows):
+            scene = simulate_scene(7, column + row * len(KINDS), size=size)
+            sheet.paste(Image.fromarray(scene.image), (column * (size + gap), head + row * (size + gap)))
+    return sheet
+
+
+def _loss_figure(metrics: list[dict[str, Any]]) -> Figure:
+    """Loss parts against views seen."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.4, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    logged = [line for line in metrics if "loss/total" in line]
+    for name in sorted(key for key in logged[0] if key.startswith("loss/")):
+        axes.plot([m["images"] for m in logged], [m[name] for m in logged], label=name.removeprefix("loss/"))
+    axes.set_xlabel("views seen")
+    axes.set_ylabel("loss")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    return figure

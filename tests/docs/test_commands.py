@@ -1,0 +1,107 @@
+"""What the documentation tells people to type exists: verbs, options, recipe keys, files, Python names."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import typer
+import yaml
+
+from swath.cli.main import build_app
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(language: str) -> Iterator[tuple[Path, str]]:
+    for page in PAGES:
+        for found in BLOCK.finditer(page.read_text(encoding="utf-8")):
+            if found[1] == language:
+                yield page, found[2]
+
+
+def commands() -> list[tuple[Path, str]]:
+    """Every `swath ...` line of the shell blocks, continuation lines joined and comments cut."""
+    found = []
+    for page, block in blocks("bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            line = line.split(" #")[0].strip()
+            if line.startswith("swath ") and " ... " not in line and not line.endswith(" ..."):
+                found.append((page, line))
+    return found
+
+
+def parse(line: str) -> click.Context:
+    """Let the command line itself parse a line, without running it."""
+    words = shlex.split(line)[1:]
+    command = typer.main.get_command(build_app())
+    context = click.Context(command, info_name="swath")
+    while isinstance(command, click.Group):
+        if words[0] in ("--help", "--version"):
+            return context
+        name, command, words = command.resolve_command(context, words)
+        assert command is not None
+        if isinstance(command, click.Group):
+            context = click.Context(command, parent=context, info_name=name)
+    return command.make_context(name, words, parent=context)
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(commands()) > 15
+
+
+@pytest.mark.parametrize(("page", "line"), commands(), ids=lambda value: str(value)[-60:])
+def test_command_parses(page: Path, line: str) -> None:
+    try:
+        context = parse(line)
+    except click.ClickException as error:
+        pytest.fail(f"{page.name}: {line}: {error.format_message()}")
+    recipe = context.params.get("recipe")
+    if recipe is not None and str(recipe).startswith("configs/"):
+        from swath.training.recipe import load_recipe
+
+        # The recipe with these overrides is valid; a sensor file of the reader's is not there.
+        settings = [s for s in context.params["settings"] or [] if not s.startswith("sensor=my_")]
+        load_recipe(ROOT / recipe, settings)
+
+
+@pytest.mark.parametrize(("page", "block"), list(blocks("yaml")), ids=lambda value: str(value)[-40:])
+def test_yaml_of_a_sensor_is_valid(page: Path, block: str, tmp_path: Path) -> None:
+    data = yaml.safe_load(block)
+    if "bands" in data:
+        from swath.imagery.sensors import get_sensor
+
+        path = tmp_path / "sensor.yaml"
+        path.write_text(block, encoding="utf-8")
+        assert get_sensor(path).name == data["name"]
+
+
+@pytest.mark.parametrize(("page", "block"), list(blocks("python")), ids=lambda value: str(value)[-40:])
+def test_python_compiles(page: Path, block: str) -> None:
+    compile(block, page.name, "exec")
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
+    for page, block in blocks("bash"):
+        for line in block.splitlines():
+            words = line.split("#")[0].split()
+            if words[:1] == ["make"]:
+                wanted = {word for word in words[1:] if "=" not in word}
+                assert wanted <= targets, f"{page.name}: {line}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_pictures_and_files_are_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text):
+        assert (page.parent / target).is_file(), target
+    for name in re.findall(r"`((?:configs|examples|benchmarks|tests|src)/[\w./]+)`", text):
+        assert (ROOT / name).exists(), name
