@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,14 +21,13 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from swath.archive.places import footprint_geometry
+from swath.archive.reading import Pending, Place, read_ahead
 from swath.archive.sources import ChipSource, chip_sources, preprocessing
 from swath.archive.store import Archive, archive_exists, schema
-from swath.errors import ArchiveError, ContractError, ImageryError
+from swath.errors import ArchiveError, ContractError
 from swath.imagery.chip import Batch
-from swath.imagery.samples import ImageDataset, Problem, Sample, collate
+from swath.imagery.samples import ImageDataset, Problem
 
 COMMIT_SECONDS = 10.0  # what a kill may cost
 COMMIT_ROWS = 8192
@@ -125,28 +122,24 @@ def embed_archive(
     if progress:
         progress(0, len(pending))
 
-    archive: Archive | None = None
-    source = _Pending(dataset, chips, pending, reference)
-    loader = _loader(source, batch_size, workers, min_valid)
+    source = Pending(dataset, chips, pending, reference)
     done = 0
-    try:
-        with _Writer(path, model.id, commit_seconds) as writer:
-            for part in loader:
-                report.failures += part.problems
-                report.screened += part.screened
-                for batch, places in part.batches:
-                    rows, bad = _embed_batch(model, batch, places, chips, described)
-                    if not rows.num_rows and bad and not report.embedded + report.present:
-                        raise ContractError(bad[0][1])  # not an odd image: nothing fits so far
-                    report.failures += bad
-                    report.embedded += rows.num_rows
-                    writer.add(rows)
-                done += part.count
-                if progress:
-                    progress(done, len(pending))
-        archive = writer.archive
-    finally:
-        report.seconds = time.monotonic() - started
+    with _Writer(path, model.id, commit_seconds) as writer:
+        for part in read_ahead(source, batch_size, workers, min_valid):
+            report.failures += part.problems
+            report.screened += part.screened
+            for batch, places in part.batches:
+                rows, bad = _embed_batch(model, batch, places, chips, described)
+                if not rows.num_rows and bad and not report.embedded + report.present:
+                    raise ContractError(bad[0][1])  # not an odd image: nothing fits so far
+                report.failures += bad
+                report.embedded += rows.num_rows
+                writer.add(rows)
+            done += part.count
+            if progress:
+                progress(done, len(pending))
+
+    archive = writer.archive
     if archive is None and archive_exists(path):
         archive = Archive.open(path, model_id=model.id)
     if archive is not None:
@@ -189,115 +182,13 @@ def _remove_stale(archive: Archive, chips: Sequence[ChipSource], suspects: Seque
     return archive.delete([row["id"] for row in left if (row["source"], row["fingerprint"]) not in current])
 
 
-# --- reading, in loader workers ---------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _Place:
-    """What a row says beside its embedding."""
-
-    index: int
-    gsd: float
-    valid_fraction: float
-    geometry: bytes | None
-    bbox: dict[str, float] | None
-    time: datetime | None
-
-
-@dataclass(slots=True)
-class _Part:
-    """What a worker made of one list of chips: batches (one a shape), and what is not in them."""
-
-    count: int
-    batches: list[tuple[Batch, list[_Place]]]
-    screened: int
-    problems: list[Problem]
-
-
-class _Pending:
-    """The chips to embed as a map-style data set of (sample, place)."""
-
-    def __init__(
-        self,
-        dataset: ImageDataset,
-        chips: Sequence[ChipSource],
-        pending: Sequence[int],
-        reference_size: int | None,
-    ) -> None:
-        self.reference_size = reference_size
-        self.dataset = dataset
-        self.chips = [chips[index] for index in pending]
-        self.pending = list(pending)
-
-    def __len__(self) -> int:
-        return len(self.pending)
-
-    def __getitem__(self, position: int) -> tuple[Sample, _Place | None]:
-        index = self.pending[position]
-        sample = self.dataset[index]
-        if "image" not in sample:
-            return sample, None
-        try:
-            ring, taken = self.chips[position].place()
-        except ImageryError as error:
-            return {"index": index, "problem": (self.chips[position].source, str(error))}, None
-        if self.reference_size is not None:
-            sample["gsd"] = self.reference_size / sample["image"].shape[-1]
-        geometry, bbox = footprint_geometry(ring) if ring is not None else (None, None)
-        valid = float(sample["valid"].to(torch.float32).mean())
-        return sample, _Place(index, sample["gsd"], valid, geometry, bbox, taken)
-
-
-class _Collate:
-    """Screens samples by validity and stacks those of one shape."""
-
-    def __init__(self, min_valid: float) -> None:
-        self.min_valid = min_valid
-
-    def __call__(self, items: Sequence[tuple[Sample, _Place | None]]) -> _Part:
-        part = _Part(len(items), [], 0, [])
-        groups: dict[tuple[int, ...], list[tuple[Sample, _Place]]] = {}
-        for sample, place in items:
-            if place is None:
-                if sample.get("empty", False):
-                    part.screened += 1
-                else:
-                    part.problems.append(sample["problem"])
-            elif place.valid_fraction < self.min_valid or place.valid_fraction == 0:
-                part.screened += 1
-            else:
-                groups.setdefault(tuple(sample["image"].shape), []).append((sample, place))
-        for group in groups.values():
-            part.batches.append((collate([sample for sample, _ in group]), [place for _, place in group]))
-        return part
-
-
-def _loader(source: _Pending, batch_size: int, workers: int | None, min_valid: float) -> Iterator[_Part]:
-    """Decoded batches in order, read ahead by workers."""
-    if not len(source):
-        return iter(())
-    if workers is None:
-        workers = min(os.cpu_count() or 1, 8, -(-len(source) // batch_size))
-    loader: DataLoader[Any] = DataLoader(
-        source,  # type: ignore[arg-type]
-        batch_size=batch_size,
-        num_workers=workers,
-        collate_fn=_Collate(min_valid),
-        prefetch_factor=2 if workers else None,
-    )
-    with warnings.catch_warnings():
-        # LanceDB warns that its threads do not survive a fork; the workers never use it.
-        warnings.filterwarnings("ignore", message="lancedb fork support")
-        return iter(loader)
-
-
 # --- the encoder, in this process -------------------------------------------------------------------------
 
 
 def _embed_batch(
     model: Embedder,
     batch: Batch,
-    places: Sequence[_Place],
+    places: Sequence[Place],
     chips: Sequence[ChipSource],
     described: str,
 ) -> tuple[pa.Table, list[Problem]]:
@@ -360,7 +251,7 @@ def _rows(
     vectors: NDArray[np.float32],
     sensor: str,
     model_id: str,
-    places: Sequence[_Place],
+    places: Sequence[Place],
     chips: Sequence[ChipSource],
     described: str,
 ) -> pa.Table:

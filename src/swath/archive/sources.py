@@ -157,7 +157,10 @@ def _stamp(files: tuple[str, ...]) -> str:
     stamps: list[Any] = []
     for name in files:
         if "://" not in name:
-            status = Path(name).stat()
+            try:
+                status = Path(name).stat()
+            except OSError:  # gone since it was listed: reading it will say so
+                continue
             stamps.append([status.st_size, status.st_mtime_ns])
     return _hash(stamps)
 

@@ -1,7 +1,7 @@
 """The archive: one table of chips with their embeddings, places, times and scales, on LanceDB.
 
-Every change is one transaction that appears whole or not at all, and makes a new *version*; readers keep the
-version they opened while a writer writes. Vectors are stored raw (float32, as the model gave them): search
+Every change is one transaction that appears whole or not at all, and makes a new *version*; readers see
+whole versions while a writer writes. Vectors are stored raw (float32, as the model gave them): search
 normalises its own copy, and an export loses nothing.
 
 One archive holds embeddings of one model only, because distances between two models' vectors mean nothing.
@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from html import escape
@@ -25,53 +23,31 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from swath.archive.tables import (
+    TABLE,
+    archive_exists,
+    connect,
+    guard,
+    id_filter,
+    is_local,
+    location_of,
+    refuse_to_cover,
+    require_archive,
+    schema,
+    writing,
+)
 from swath.errors import ArchiveError
+
+__all__ = ["Archive", "Summary", "Version", "archive_exists", "schema"]
 
 if TYPE_CHECKING:
     from swath.archive.search import Answers, Filter, Searcher
 
 FORMAT = "swath-archive"
 FORMAT_VERSION = 1
-TABLE = "chips"
 
 _METADATA_KEY = b"swath"  # the one key of ours in the table's metadata
 _IDS_A_STATEMENT = 1000  # ids in one `IN (...)`; the planner's time grows with the list
-
-
-def schema(dimensions: int) -> pa.Schema:
-    """Columns of an archive whose embeddings have `dimensions` numbers.
-
-    ``id`` names the chip (stable over runs, see `swath.archive.embed`); ``embedding`` is the raw vector;
-    ``geometry`` is the footprint as WKB in OGC:CRS84 and ``bbox`` its bounds in degrees, where xmin > xmax
-    says that it crosses the antimeridian (both null without georeference); ``gsd`` is metres per pixel of
-    the pixels that the model saw, or the ratio to the reference in relative mode; ``source`` and ``window``
-    say where the pixels are (``files`` lists the band files of a scene that has one for each band);
-    ``label`` is the class where the data set has classes; ``valid_fraction`` is the share of pixels that are
-    not nodata; ``preprocessing`` is JSON of how the window became the model's input; ``fingerprint`` changes
-    when the source file does.
-    """
-    vector = pa.list_(pa.float32(), dimensions)
-    corners = pa.struct([(name, pa.float64()) for name in ("xmin", "ymin", "xmax", "ymax")])
-    window = pa.struct([(name, pa.int32()) for name in ("column", "row", "width", "height")])
-    return pa.schema(
-        [
-            pa.field("id", pa.string(), nullable=False),
-            pa.field("embedding", vector, nullable=False),
-            pa.field("geometry", pa.binary()),
-            pa.field("bbox", corners),
-            pa.field("datetime", pa.timestamp("us", tz="UTC")),
-            pa.field("sensor", pa.string(), nullable=False),
-            pa.field("gsd", pa.float64(), nullable=False),
-            pa.field("source", pa.string(), nullable=False),
-            pa.field("files", pa.list_(pa.string())),
-            pa.field("window", window, nullable=False),
-            pa.field("valid_fraction", pa.float32(), nullable=False),
-            pa.field("label", pa.string()),
-            pa.field("model_id", pa.string(), nullable=False),
-            pa.field("preprocessing", pa.string(), nullable=False),
-            pa.field("fingerprint", pa.string(), nullable=False),
-        ]
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +101,9 @@ class Archive:
         Raises:
             ArchiveError: There is an archive (whole or damaged) already, or the folder holds other files.
         """
-        location = _location(path)
-        if _is_local(location):
-            _refuse_to_cover(Path(location))
+        location = location_of(path)
+        if is_local(location):
+            refuse_to_cover(Path(location))
         described = {
             "format": FORMAT,
             "version": FORMAT_VERSION,
@@ -135,8 +111,8 @@ class Archive:
             "dimensions": dimensions,
         }
         columns = schema(dimensions).with_metadata({_METADATA_KEY: json.dumps(described).encode()})
-        with _guard(location, "cannot be created"), _writing(location):
-            table = _connect(location).create_table(TABLE, schema=columns)
+        with guard(location, "cannot be created"), writing(location):
+            table = connect(location).create_table(TABLE, schema=columns)
         return cls(location, table, pinned=False)
 
     @classmethod
@@ -153,18 +129,18 @@ class Archive:
         Raises:
             ArchiveError: None there, damaged, from a newer Swath, of another model, or no such version.
         """
-        location = _location(path)
-        if _is_local(location):
-            _require_archive(Path(location))
-        with _guard(location, "is damaged and cannot be opened"):
-            table = _connect(location).open_table(TABLE)
+        location = location_of(path)
+        if is_local(location):
+            require_archive(Path(location))
+        with guard(location, "is damaged and cannot be opened"):
+            table = connect(location).open_table(TABLE)
             known = [entry["version"] for entry in table.list_versions()]
         if version is not None:
             if version not in known:
                 raise ArchiveError(
                     f"{location}: has no version {version}; kept are {min(known)} to {max(known)}"
                 )
-            with _guard(location, f"is damaged in version {version}"):
+            with guard(location, f"is damaged in version {version}"):
                 table.checkout(version)
         archive = cls(location, table, pinned=version is not None)
         if model_id is not None:
@@ -210,23 +186,23 @@ class Archive:
         rows = self._checked(rows)
         if rows.num_rows == 0:
             return 0
-        with _guard(self.path, "could not be written"), _writing(self.path):
+        with guard(self.path, "could not be written"), writing(self.path):
             merge = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
             return int(merge.execute(rows).num_inserted_rows)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete the rows with these ids; unknown ids are no error. Returns how many rows went."""
         self._require_writable()
-        with _guard(self.path, "could not be written"), _writing(self.path):
+        with guard(self.path, "could not be written"), writing(self.path):
             before = self._table.count_rows()
             for start in range(0, len(ids), _IDS_A_STATEMENT):
-                self._table.delete(_id_filter(ids[start : start + _IDS_A_STATEMENT]))
+                self._table.delete(id_filter(ids[start : start + _IDS_A_STATEMENT]))
             return int(before - self._table.count_rows())
 
     def compact(self, keep: timedelta = timedelta(days=7)) -> None:
         """Merge the small files that many commits leave; versions older than `keep` are removed."""
         self._require_writable()
-        with _guard(self.path, "could not be compacted"), _writing(self.path):
+        with guard(self.path, "could not be compacted"), writing(self.path):
             self._table.optimize(cleanup_older_than=keep)
 
     def remember_model(self, path: str) -> None:
@@ -234,7 +210,7 @@ class Archive:
         if path == self.model_path:
             return
         self._require_writable()
-        with _guard(self.path, "could not be written"), _writing(self.path):
+        with guard(self.path, "could not be written"), writing(self.path):
             self._table.update_field_metadata({"path": "embedding", "metadata": {"swath:model_path": path}})
 
     # --- reading ----------------------------------------------------------------------------------------
@@ -242,20 +218,20 @@ class Archive:
     @property
     def version(self) -> int:
         """Number of the version that is read now (the newest, unless an older one was opened)."""
-        with _guard(self.path, "is damaged"):
+        with guard(self.path, "is damaged"):
             return int(self._table.version)
 
     @property
     def model_path(self) -> str | None:
         """Where the model directory was when it last embedded into this archive; it may have moved."""
-        with _guard(self.path, "is damaged"):
+        with guard(self.path, "is damaged"):
             noted = self._table.schema.field("embedding").metadata or {}
         value = noted.get(b"swath:model_path")
         return value.decode() if value else None
 
     def versions(self) -> list[Version]:
         """All versions that can still be opened, oldest first."""
-        with _guard(self.path, "is damaged"):
+        with guard(self.path, "is damaged"):
             entries = self._table.list_versions()
         return [
             Version(
@@ -268,7 +244,7 @@ class Archive:
 
     def count(self) -> int:
         """How many chips."""
-        with _guard(self.path, "is damaged"):
+        with guard(self.path, "is damaged"):
             return int(self._table.count_rows())
 
     def __len__(self) -> int:
@@ -282,12 +258,12 @@ class Archive:
             ids: Only the rows with these ids (in no particular order), all by default.
         """
         names = list(columns) if columns is not None else schema(self.dimensions).names
-        with _guard(self.path, "is damaged"):
+        with guard(self.path, "is damaged"):
             if ids is None:
                 return self._table.search().select(names).to_arrow().select(names)
             parts = [
                 self._table.search()
-                .where(_id_filter(ids[start : start + _IDS_A_STATEMENT]))
+                .where(id_filter(ids[start : start + _IDS_A_STATEMENT]))
                 .select(names)
                 .to_arrow()
                 .select(names)
@@ -298,7 +274,7 @@ class Archive:
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """All rows in pieces of a few thousand, so that a large archive need not fit into memory."""
         names = list(columns)
-        with _guard(self.path, "is damaged"):
+        with guard(self.path, "is damaged"):
             for batch in self._table.search().select(names).to_batches(batch_size=8192):
                 yield batch.select(names)
 
@@ -308,7 +284,7 @@ class Archive:
 
     def files(self) -> int:
         """Number of data files; every commit adds one, `compact` merges them."""
-        with _guard(self.path, "is damaged"):
+        with guard(self.path, "is damaged"):
             return int(self._table.stats()["fragment_stats"]["num_fragments"])
 
     def summary(self) -> Summary:
@@ -424,65 +400,9 @@ class Archive:
         return rows
 
 
-def archive_exists(path: str | os.PathLike[str]) -> bool:
-    """Whether an archive, whole or damaged, is at `path`."""
-    location = _location(path)
-    if _is_local(location):
-        return (Path(location) / f"{TABLE}.lance").exists()
-    with _guard(location, "cannot be listed"):
-        return TABLE in _connect(location).list_tables().tables
-
-
-def _location(path: str | os.PathLike[str]) -> str:
-    """A URL as it is, a local path without a trailing slash."""
-    text = os.fspath(path)
-    return text if "://" in text else str(Path(text))
-
-
-def _is_local(location: str) -> bool:
-    return "://" not in location
-
-
-def _connect(location: str) -> Any:
-    """A LanceDB connection whose reads always see the newest version."""
-    import lancedb
-
-    return lancedb.connect(location, read_consistency_interval=timedelta(0))
-
-
-def _require_archive(path: Path) -> None:
-    """Tell a missing archive, another folder and a damaged archive apart before LanceDB is asked."""
-    if not path.exists():
-        raise ArchiveError(f"{path}: no archive there; `swath embed MODEL DATA --to {path}` makes one")
-    if not (path / f"{TABLE}.lance").is_dir():
-        raise ArchiveError(f"{path}: is not an archive (it has no {TABLE}.lance inside)")
-    if not any((path / f"{TABLE}.lance").glob("_versions/*.manifest")):
-        raise ArchiveError(
-            f"{path}: is damaged: {TABLE}.lance/_versions holds no manifest, so the rows cannot be found. "
-            "Restore the folder from a backup, or delete it and embed again"
-        )
-
-
-def _refuse_to_cover(path: Path) -> None:
-    """LanceDB would start an empty table over the remains of a damaged one; we do not."""
-    table = path / f"{TABLE}.lance"
-    if any(table.glob("_versions/*.manifest")):
-        raise ArchiveError(f"{path}: there is an archive already; open it, or choose another path")
-    if any(table.glob("data/*")):
-        _require_archive(path)
-    if path.exists() and not path.is_dir():
-        raise ArchiveError(f"{path}: is a file; an archive is a folder")
-    if path.is_dir() and not table.exists():
-        others = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
-        if others:
-            raise ArchiveError(
-                f"{path}: holds other files ({others[0]}, ...); give an archive its own folder"
-            )
-
-
 def _described(path: str, table: Any) -> dict[str, Any]:
     """Our note in the table's metadata, checked."""
-    with _guard(path, "is damaged"):
+    with guard(path, "is damaged"):
         note = (table.schema.metadata or {}).get(_METADATA_KEY)
     try:
         described = json.loads(note) if note else {}
@@ -496,55 +416,3 @@ def _described(path: str, table: Any) -> dict[str, Any]:
             f"to {FORMAT_VERSION}); upgrade with `pip install -U swath`"
         )
     return described
-
-
-def _id_filter(ids: Sequence[str]) -> str:
-    """SQL that selects these ids; quotes are doubled, so that an id stays a literal whatever it holds."""
-    quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in ids)
-    return f"id IN ({quoted})"
-
-
-@contextmanager
-def _guard(location: str, what: str) -> Iterator[None]:
-    """Turn whatever LanceDB raises on damage, and a panic in its Rust, into an ArchiveError."""
-    try:
-        yield
-    except ArchiveError:
-        raise
-    except (RuntimeError, OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise ArchiveError(_damage(location, what, error)) from error
-    except BaseException as error:
-        # Panics of Rust code; one derives from BaseException, and neither can be imported everywhere.
-        if type(error).__name__ not in ("PanicException", "RustPanic"):
-            raise
-        raise ArchiveError(_damage(location, what, error)) from error
-
-
-def _damage(location: str, what: str, error: BaseException) -> str:
-    reason = re.sub(r",? /\S+\.rs:\d+:\d+", "", str(error).split("\n")[0])  # not where in Rust it was noticed
-    if "No space left" in str(error) or "os error 28" in str(error):
-        return f"{location}: {what}: the disk is full. Nothing committed is lost; free space and run it again"
-    return (
-        f"{location}: {what} ({reason}). If files in it are missing or cut short, restore the folder from a "
-        "backup, or delete it and embed again"
-    )
-
-
-@contextmanager
-def _writing(location: str) -> Iterator[None]:
-    """Writers of a local archive take turns: two merges at once could both insert the same id.
-
-    On object stores LanceDB's own optimistic transactions are all there is; write from one process there.
-    """
-    if not _is_local(location):
-        yield
-        return
-    try:
-        import fcntl
-    except ImportError:  # Windows has no flock; write from one process there
-        yield
-        return
-    Path(location).mkdir(parents=True, exist_ok=True)
-    with (Path(location) / ".writer.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

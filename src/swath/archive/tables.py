@@ -1,0 +1,162 @@
+"""LanceDB beneath the archive: its columns, where tables are, who may write, and what damage looks like."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from swath.errors import ArchiveError
+
+TABLE = "chips"
+
+
+def schema(dimensions: int) -> pa.Schema:
+    """Columns of an archive whose embeddings have `dimensions` numbers.
+
+    ``id`` names the chip (stable over runs, see `swath.archive.embed`); ``embedding`` is the raw vector;
+    ``geometry`` is the footprint as WKB in OGC:CRS84 and ``bbox`` its bounds in degrees, where xmin > xmax
+    says that it crosses the antimeridian (both null without georeference); ``gsd`` is metres per pixel of
+    the pixels that the model saw, or the ratio to the reference in relative mode; ``source`` and ``window``
+    say where the pixels are (``files`` lists the band files of a scene that has one for each band);
+    ``label`` is the class where the data set has classes; ``valid_fraction`` is the share of pixels that are
+    not nodata; ``preprocessing`` is JSON of how the window became the model's input; ``fingerprint`` changes
+    when the source file does.
+    """
+    vector = pa.list_(pa.float32(), dimensions)
+    corners = pa.struct([(name, pa.float64()) for name in ("xmin", "ymin", "xmax", "ymax")])
+    window = pa.struct([(name, pa.int32()) for name in ("column", "row", "width", "height")])
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("embedding", vector, nullable=False),
+            pa.field("geometry", pa.binary()),
+            pa.field("bbox", corners),
+            pa.field("datetime", pa.timestamp("us", tz="UTC")),
+            pa.field("sensor", pa.string(), nullable=False),
+            pa.field("gsd", pa.float64(), nullable=False),
+            pa.field("source", pa.string(), nullable=False),
+            pa.field("files", pa.list_(pa.string())),
+            pa.field("window", window, nullable=False),
+            pa.field("valid_fraction", pa.float32(), nullable=False),
+            pa.field("label", pa.string()),
+            pa.field("model_id", pa.string(), nullable=False),
+            pa.field("preprocessing", pa.string(), nullable=False),
+            pa.field("fingerprint", pa.string(), nullable=False),
+        ]
+    )
+
+
+def archive_exists(path: str | os.PathLike[str]) -> bool:
+    """Whether an archive, whole or damaged, is at `path`."""
+    location = location_of(path)
+    if is_local(location):
+        return (Path(location) / f"{TABLE}.lance").exists()
+    with guard(location, "cannot be listed"):
+        return TABLE in connect(location).list_tables().tables
+
+
+def location_of(path: str | os.PathLike[str]) -> str:
+    """A URL as it is, a local path without a trailing slash."""
+    text = os.fspath(path)
+    return text if "://" in text else str(Path(text))
+
+
+def is_local(location: str) -> bool:
+    """Whether a location is on a file system, and not on an object store."""
+    return "://" not in location
+
+
+def connect(location: str) -> Any:
+    """A LanceDB connection whose reads always see the newest version."""
+    import lancedb
+
+    return lancedb.connect(location, read_consistency_interval=timedelta(0))
+
+
+def require_archive(path: Path) -> None:
+    """Tell a missing archive, another folder and a damaged archive apart before LanceDB is asked."""
+    if not path.exists():
+        raise ArchiveError(f"{path}: no archive there; `swath embed MODEL DATA --to {path}` makes one")
+    if not (path / f"{TABLE}.lance").is_dir():
+        raise ArchiveError(f"{path}: is not an archive (it has no {TABLE}.lance inside)")
+    if not any((path / f"{TABLE}.lance").glob("_versions/*.manifest")):
+        raise ArchiveError(
+            f"{path}: is damaged: {TABLE}.lance/_versions holds no manifest, so the rows cannot be found. "
+            "Restore the folder from a backup, or delete it and embed again"
+        )
+
+
+def refuse_to_cover(path: Path) -> None:
+    """LanceDB would start an empty table over the remains of a damaged one; we do not."""
+    table = path / f"{TABLE}.lance"
+    if any(table.glob("_versions/*.manifest")):
+        raise ArchiveError(f"{path}: there is an archive already; open it, or choose another path")
+    if any(table.glob("data/*")):
+        require_archive(path)
+    if path.exists() and not path.is_dir():
+        raise ArchiveError(f"{path}: is a file; an archive is a folder")
+    if path.is_dir() and not table.exists():
+        others = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
+        if others:
+            raise ArchiveError(
+                f"{path}: holds other files ({others[0]}, ...); give an archive its own folder"
+            )
+
+
+def id_filter(ids: Sequence[str]) -> str:
+    """SQL that selects these ids; quotes are doubled, so that an id stays a literal whatever it holds."""
+    quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in ids)
+    return f"id IN ({quoted})"
+
+
+@contextmanager
+def guard(location: str, what: str) -> Iterator[None]:
+    """Turn whatever LanceDB raises on damage, and a panic in its Rust, into an ArchiveError."""
+    try:
+        yield
+    except ArchiveError:
+        raise
+    except (RuntimeError, OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise ArchiveError(_damage(location, what, error)) from error
+    except BaseException as error:
+        # Panics of Rust code; one derives from BaseException, and neither can be imported everywhere.
+        if type(error).__name__ not in ("PanicException", "RustPanic"):
+            raise
+        raise ArchiveError(_damage(location, what, error)) from error
+
+
+def _damage(location: str, what: str, error: BaseException) -> str:
+    reason = re.sub(r",? /\S+\.rs:\d+:\d+", "", str(error).split("\n")[0])  # not where in Rust it was noticed
+    if "No space left" in str(error) or "os error 28" in str(error):
+        return f"{location}: {what}: the disk is full. Nothing committed is lost; free space and run it again"
+    return (
+        f"{location}: {what} ({reason}). If files in it are missing or cut short, restore the folder from a "
+        "backup, or delete it and embed again"
+    )
+
+
+@contextmanager
+def writing(location: str) -> Iterator[None]:
+    """Writers of a local archive take turns: two merges at once could both insert the same id.
+
+    On object stores LanceDB's own optimistic transactions are all there is; write from one process there.
+    """
+    if not is_local(location):
+        yield
+        return
+    try:
+        import fcntl
+    except ImportError:  # Windows has no flock; write from one process there
+        yield
+        return
+    Path(location).mkdir(parents=True, exist_ok=True)
+    with (Path(location) / ".writer.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
