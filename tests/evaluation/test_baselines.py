@@ -16,7 +16,9 @@ from swath.evaluation.baselines import (
     ColourHistogram,
     ImageStatistics,
     RandomConvolutionalFeatures,
+    RandomPatches,
     RawPixels,
+    all_baselines,
     make_baseline,
     random_init,
 )
@@ -110,19 +112,19 @@ def test_raw_pixels_are_the_standardised_image() -> None:
 
 def test_rcf_is_the_mean_rectified_response_to_whitened_patches() -> None:
     images = torch.rand(12, 2, 16, 16, generator=torch.Generator().manual_seed(0))
-    rcf = RandomConvolutionalFeatures(8, size=3)
+    rcf = RandomConvolutionalFeatures(RandomPatches(8, size=3))
     rcf.fit(part_of(images), 16)
     found = rcf(batch_of(images[:1]))
-    ready = (images[:1] - rcf.mean) / rcf.std
+    ready = (images[:1] - rcf.patches.mean) / rcf.patches.std
     patches = ready.unfold(2, 3, 1).unfold(3, 3, 1).permute(0, 2, 3, 1, 4, 5).reshape(-1, 18)
-    response = patches @ rcf.kernel.flatten(1).T + rcf.bias
+    response = patches @ rcf.patches.kernel.flatten(1).T + rcf.patches.bias
     expected = torch.cat([(response - 1).clamp_min(0).mean(0), (-response - 1).clamp_min(0).mean(0)])
     assert torch.allclose(found[0], expected, atol=1e-5)
 
 
 def test_rcf_repeats_itself_and_depends_on_the_seed() -> None:
     part = part_of(torch.rand(12, 2, 16, 16))
-    first, again, other = (RandomConvolutionalFeatures(8, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (RandomPatches(8, seed=seed) for seed in (0, 0, 1))
     for rcf in (first, again, other):
         rcf.fit(part, 16)
     assert torch.equal(first.kernel, again.kernel)
@@ -139,6 +141,20 @@ def test_queries_do_not_change_what_is_fitted(name: str, split: Split) -> None:
         extract([baseline], queries, [32])
         found.append(extract([baseline], split.bank, [16]).features[baseline.name, 16])
     assert torch.equal(*found)
+
+
+def test_sharing_patches_changes_nothing(split: Split) -> None:
+    shared = all_baselines()
+    assert len({baseline.name for baseline in shared}) == len(shared) == len(BASELINES)
+    alone = [make() for make in BASELINES.values()]
+    assert [b.settings for b in shared] == [b.settings for b in alone]
+    for baseline in [*shared, *alone]:
+        baseline.fit(split.bank, 32)
+    together = extract(shared, split.queries, [16, 32], batch_size=7).features
+    for baseline in alone:
+        for side in (16, 32):
+            expected = extract([baseline], split.queries, [side]).features[baseline.name, side]
+            assert torch.allclose(together[baseline.name, side], expected, atol=1e-5)
 
 
 def test_unknown_baseline_is_refused_with_a_suggestion() -> None:

@@ -229,7 +229,7 @@ def _featurizers(given: dict[str, Any]) -> tuple[list[Any], Any, str | None, dic
     import torch
 
     from swath.errors import SwathError
-    from swath.evaluation.baselines import BASELINES, make_baseline, random_init
+    from swath.evaluation.baselines import all_baselines, make_baseline, random_init
     from swath.evaluation.features import ModelFeaturizer
 
     name, mode = given["model"], given["gsd_mode"]
@@ -254,7 +254,7 @@ def _featurizers(given: dict[str, Any]) -> tuple[list[Any], Any, str | None, dic
         if given["baselines"]:
             extra = [random_init(model, **options)]
     if given["baselines"]:
-        extra += [make() for make in BASELINES.values()]
+        extra += all_baselines()
     present = {f.name for f in found}
     return found + [f for f in extra if f.name not in present], sensor, mode, about
 

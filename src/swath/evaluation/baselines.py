@@ -98,32 +98,25 @@ class RawPixels:
         return _standard(resize_batch(batch, 16), self.mean, self.std).flatten(1)
 
 
-class RandomConvolutionalFeatures:
-    """Responses to random whitened patches of the bank, rectified and averaged over the image.
+class RandomPatches:
+    """Filters drawn from the bank, and what images answer to them; shared by the two forms of RCF.
 
     Args:
         count: Number of patches.
-        both_signs: [B, 2 * count] features relu(r - 1) and relu(-r - 1) of each response r, the stronger
-            form; otherwise [B, count] features relu(r).
         size: Side of a patch in pixels.
         seed: Of the choice of patches.
     """
 
-    min_side = 1
-
-    def __init__(self, count: int = 512, *, both_signs: bool = True, size: int = 6, seed: int = 0) -> None:
-        self.name = f"RCF {2 * count}, +-ReLU" if both_signs else f"RCF {count}"
-        self.count, self.both_signs, self.size, self.seed = count, both_signs, size, seed
-        self.settings: dict[str, Any] = {
-            "baseline": "random convolutional features",
-            "patches": count,
-            "size": size,
-            "seed": seed,
-            "rectifier": "relu(r - 1), relu(-r - 1)" if both_signs else "relu(r)",
-        }
+    def __init__(self, count: int = 512, *, size: int = 6, seed: int = 0) -> None:
+        self.count, self.size, self.seed = count, size, seed
+        self._fitted_to: tuple[Part, int] | None = None
+        self._last: tuple[Tensor, tuple[Tensor, Tensor, Tensor]] | None = None
 
     def fit(self, part: Part, side: int) -> None:
         """Draw patches from bank images at `side` pixels, whiten them (ZCA), scale each to length 1."""
+        if self._fitted_to is not None and self._fitted_to[0] is part and self._fitted_to[1] == side:
+            return
+        self._fitted_to, self._last = (part, side), None
         images = _sample(part, max(side, self.size))
         self.mean, self.std = _band_statistics(images)
         images = torch.nan_to_num((images - self.mean) / self.std)
@@ -146,21 +139,55 @@ class RandomConvolutionalFeatures:
         self.kernel = kernel.view(self.count, images.shape[1], self.size, self.size)
 
     @torch.inference_mode()
-    def __call__(self, batch: Batch) -> Tensor:
-        """[B, count] or [B, 2 * count] features."""
+    def answers(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean over the image of relu(r), relu(r - 1) and relu(-r - 1) of responses r: [B, count] each."""
+        if self._last is not None and self._last[0] is batch["image"]:
+            return self._last[1]
         image = _standard(batch, self.mean, self.std)
         short = [max(0, self.size - side) for side in image.shape[2:]]
         if any(short):
             image = F.pad(image, (0, short[1], 0, short[0]))
         parts = []
-        for start in range(0, len(image), 16):  # responses are 170 times as large as their image
-            response = F.conv2d(image[start : start + 16], self.kernel, self.bias)
-            if self.both_signs:
-                up, down = F.relu(response - 1).mean(dim=(2, 3)), F.relu(-response - 1).mean(dim=(2, 3))
-                parts.append(torch.cat([up, down], dim=1))
-            else:
-                parts.append(F.relu(response).mean(dim=(2, 3)))
-        return torch.cat(parts)
+        for start in range(0, len(image), 8):  # responses are 170 times as large as their image
+            response = F.conv2d(image[start : start + 8], self.kernel, self.bias)
+            rectified = F.relu(response), F.relu(response - 1), F.relu(-1 - response)
+            parts.append([values.mean(dim=(2, 3)) for values in rectified])
+        plain, up, down = (torch.cat(values) for values in zip(*parts, strict=True))
+        self._last = batch["image"], (plain, up, down)
+        return plain, up, down
+
+
+class RandomConvolutionalFeatures:
+    """Responses to random whitened patches of the bank, rectified and averaged over the image.
+
+    Args:
+        both_signs: [B, 2 * count] features relu(r - 1) and relu(-r - 1) of each response r, the stronger
+            form; otherwise [B, count] features relu(r).
+        patches: The filters; may be shared, which halves the work of scoring both forms.
+    """
+
+    min_side = 1
+
+    def __init__(self, patches: RandomPatches | None = None, *, both_signs: bool = True) -> None:
+        self.patches = patches or RandomPatches()
+        self.both_signs, count = both_signs, self.patches.count
+        self.name = f"RCF {2 * count}, +-ReLU" if both_signs else f"RCF {count}"
+        self.settings: dict[str, Any] = {
+            "baseline": "random convolutional features",
+            "patches": count,
+            "size": self.patches.size,
+            "seed": self.patches.seed,
+            "rectifier": "relu(r - 1), relu(-r - 1)" if both_signs else "relu(r)",
+        }
+
+    def fit(self, part: Part, side: int) -> None:
+        """Draw the patches."""
+        self.patches.fit(part, side)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """[B, count] or [B, 2 * count] features."""
+        plain, up, down = self.patches.answers(batch)
+        return torch.cat([up, down], dim=1) if self.both_signs else plain
 
 
 def random_init(
@@ -191,6 +218,18 @@ BASELINES: dict[str, Callable[[], Featurizer]] = {
     "rcf-plain": lambda: RandomConvolutionalFeatures(both_signs=False),
     "rcf": RandomConvolutionalFeatures,
 }
+
+
+def all_baselines() -> list[Featurizer]:
+    """One of each, from cheap to strong."""
+    patches = RandomPatches()
+    return [
+        ImageStatistics(),
+        ColourHistogram(),
+        RawPixels(),
+        RandomConvolutionalFeatures(patches, both_signs=False),
+        RandomConvolutionalFeatures(patches),
+    ]
 
 
 def make_baseline(name: str) -> Featurizer:

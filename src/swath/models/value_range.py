@@ -142,6 +142,8 @@ def _display(v: _Values, mean: float | None) -> str | None:
         return _STANDARDISED
     if v.most <= 1.0 and not v.whole:
         return "looks like a share of 1. Multiply by 255, or hand over the uint8 images."
+    if v.most <= 6.0 and not v.whole:
+        return _STANDARDISED
     if v.most > 256:
         return "looks like more than 8 bits. Scale to 0 to 255 as the training images were (mind stretch)."
     return None
