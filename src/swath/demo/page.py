@@ -185,12 +185,12 @@ def _contract(walk: Walk) -> str:
 def _next() -> str:
     return (
         "<h2>Your own GeoTIFFs</h2><pre>"
-        "swath inspect  scenes/ --sensor sentinel2_l2a --out catalogue.parquet\n"
-        "swath pretrain configs/scale_mae_small_cpu.yaml --data scenes/ --out runs/mine --set "
-        "sensor=sentinel2_l2a\n"
+        "swath inspect scenes/ --sensor sentinel2_l2a --out catalogue.parquet\n"
+        "swath pretrain configs/scale_mae_chips_cpu.yaml --data scenes/ --out runs/mine "
+        "--set sensor=sentinel2_l2a\n"
         "swath evaluate knn runs/mine/model labelled/\n"
-        "swath embed    runs/mine/model scenes/ --to archive\n"
-        "swath search   archive query.tif -k 10 --picture answers.png</pre>"
+        "swath embed runs/mine/model scenes/ --to archive --layout chips --chip-size 128\n"
+        "swath search archive query.tif -k 10 --picture answers.png</pre>"
     )
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from swath.models.model import Model
 
 SEED = 11
-UNLABELLED = {"pretrain": 560}  # simulated scenes of 256 px that are pretrained on, labels unused
+UNLABELLED = {"pretrain": 800}  # simulated scenes of 192 px that are pretrained on, labels unused
 LABELLED = {"train": 480, "val": 320}  # bank and queries; other scenes than those
 SIDES = (16, 32, 64)  # of 128 pixels
 CHIP, CHIP_METRES = 64, 12.8  # of the real scenes: 128 native pixels of 0.1 m, read as 64
@@ -139,7 +139,7 @@ def _imagery(walk: Walk, unlabelled: dict[str, int], labelled: dict[str, int]) -
     imagery, labelled_set = walk.out / "imagery", walk.out / "labelled"
     if not (imagery / "aerial").is_dir():
         shutil.copytree(samples_dir("aerial"), imagery / "aerial")
-    wanted = ((imagery / "simulated", SEED, 256, unlabelled), (labelled_set, SEED + 1, 128, labelled))
+    wanted = ((imagery / "simulated", SEED, 192, unlabelled), (labelled_set, SEED + 1, 128, labelled))
     for folder, seed, size, folds in wanted:
         table = folder / "index.csv"
         if not table.is_file() or len(table.read_text().splitlines()) != 1 + sum(folds.values()):
