@@ -25,7 +25,8 @@ DataArgument = Annotated[
     Path,
     typer.Argument(
         help="Labelled images: class folders (split by seed), a folder with train/ and val/ (or test/) class "
-        "folders, or a CSV table with columns file, class and fold."
+        "folders, or a CSV table with columns file, class and fold.",
+        metavar="DATA",
     ),
 ]
 OutOption = Annotated[
