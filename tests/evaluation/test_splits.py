@@ -46,6 +46,16 @@ def test_other_folds_and_columns_can_be_named(table: Path, tmp_path: Path) -> No
         open_split(other, sensor="rgb_aerial", fold_column="part", bank="a", queries="a")
 
 
+def test_label_column_is_found_or_named(table: Path, tmp_path: Path) -> None:
+    rows = [[str(table.parent / r[0]), r[1], r[3]] for r in read_table(table)]
+    for header, named in (("file,label,split", None), ("file,use,split", "use")):
+        other = write_table(tmp_path / "t.csv", rows, header)
+        split = open_split(other, sensor="rgb_aerial", gsd=0.5, label_column=named)
+        assert split.bank.dataset.classes == ["dark", "grey", "light", "spots"]
+    with pytest.raises(ImageryError, match=r"no column 'usage'"):
+        open_split(other, sensor="rgb_aerial", gsd=0.5, label_column="usage")
+
+
 def test_folders_decide(table: Path, tmp_path: Path) -> None:
     for file, _, _, fold, _ in read_table(table):
         target = tmp_path / "data" / fold / file

@@ -71,6 +71,9 @@ GsdModeOption = Annotated[
         "trained on: to measure which helps.  \\[default: the model's own mode]"
     ),
 ]
+LabelOption = Annotated[
+    str | None, typer.Option(help="CSV: column of the classes.  \\[default: class or label]")
+]
 FoldOption = Annotated[str | None, typer.Option(help="CSV: column of the split.  \\[default: fold or split]")]
 BankOption = Annotated[str, typer.Option(help="Fold or folder that is learned from.")]
 QueriesOption = Annotated[
@@ -115,6 +118,7 @@ def knn(
     sensor: SensorOption = None,
     gsd: GsdOption = None,
     gsd_mode: GsdModeOption = None,
+    label_column: LabelOption = None,
     fold_column: FoldOption = None,
     bank: BankOption = "train",
     queries: QueriesOption = None,
@@ -153,6 +157,7 @@ def linear(
     sensor: SensorOption = None,
     gsd: GsdOption = None,
     gsd_mode: GsdModeOption = None,
+    label_column: LabelOption = None,
     fold_column: FoldOption = None,
     bank: BankOption = "train",
     queries: QueriesOption = None,
@@ -195,6 +200,7 @@ def _run(evaluate: Any, given: dict[str, Any], **options: Any) -> None:
             gsd=_gsd(given["gsd"], mode, given["data"]),
             bank=given["bank"],
             queries=given["queries"],
+            label_column=given["label_column"],
             fold_column=given["fold_column"],
             group_column=given["group_column"],
             allow_overlap=given["allow_overlap"],

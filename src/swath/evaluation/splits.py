@@ -8,6 +8,7 @@ inflated.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -65,6 +66,7 @@ def open_split(
     gsd: Gsd | str = None,
     bank: str = "train",
     queries: str | None = None,
+    label_column: str | None = None,
     fold_column: str | None = None,
     group_column: str | None = None,
     allow_overlap: bool = False,
@@ -80,6 +82,7 @@ def open_split(
         gsd: As for `open_dataset`.
         bank: Fold (or folder) of the bank.
         queries: Fold (or folder) of the queries; by default val or test, whichever there is.
+        label_column: CSV: column of the classes; default ``class`` or ``label``.
         fold_column: CSV: column of the folds; default ``fold`` or ``split`` if there is one.
         group_column: CSV: images with the same (non-empty) value show the same ground; default
             ``overlap_group`` if there is one.
@@ -94,10 +97,12 @@ def open_split(
     """
     path = Path(path)
     if path.is_dir() and (path / bank).is_dir():
-        if fold_column or group_column:
-            raise ImageryError(f"{path}: is a folder; --fold-column and --group-column are for CSV tables")
+        if label_column or fold_column or group_column:
+            raise ImageryError(f"{path}: is a folder; columns can be named of CSV tables only")
         split = _folders(path, sensor, gsd, bank, queries, options)
     else:
+        if path.suffix.lower() == ".csv" or label_column:
+            options["label"] = label_column or _label_column(path)
         dataset = open_dataset(path, sensor=sensor, gsd=gsd, **options)
         if dataset.labels is None:
             raise ImageryError(
@@ -128,6 +133,16 @@ def open_split(
             split.native_metres = float(np.median([float(value) for value in metres]))
     _check(path, split)
     return split
+
+
+def _label_column(path: Path) -> str | None:
+    """``class`` or ``label``, whichever the table has; None leaves it to `open_dataset` to complain."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            header = next(csv.reader(file), [])
+    except (OSError, UnicodeDecodeError):
+        return None
+    return next((column for column in ("class", "label") if column in header), None)
 
 
 def _folders(
