@@ -49,7 +49,7 @@ types: $(VENV)/.stamp-dev  ## mypy --strict over the package
 	$(BIN)/mypy
 
 docs: $(VENV)/.stamp-docs  ## the documentation site, into site/; a warning is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 docs-serve: $(VENV)/.stamp-docs  ## the documentation on a local port, rebuilt as you write
 	$(BIN)/mkdocs serve

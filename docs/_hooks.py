@@ -13,7 +13,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import click
 import latex2mathml.converter
 import typer
 from mkdocs.config.defaults import MkDocsConfig
@@ -70,48 +69,39 @@ def _equations(text: str) -> str:
 def _command_line() -> str:
     from swath.cli.main import build_app
 
-    application = typer.main.get_command(build_app())
-    assert isinstance(application, click.Group)
     lines: list[str] = []
-    for name, command in application.commands.items():
+    # Typer brings a click of its own, so what is asked of its objects is asked by attribute.
+    for name, command in typer.main.get_command(build_app()).commands.items():  # type: ignore[attr-defined]
         _describe(command, f"swath {name}", lines)
     return "\n".join(lines)
 
 
-def _describe(command: click.Command, name: str, lines: list[str]) -> None:
-    context = click.Context(command, info_name=name)
-    lines += [f"## `{name}`", "", (command.help or "").replace("\b", "").strip(), ""]
-    if isinstance(command, click.Group):
+def _describe(command: Any, name: str, lines: list[str]) -> None:
+    lines += [f"## `{name}`", "", _markdown(command.help or ""), ""]
+    if hasattr(command, "commands"):
         for verb, child in command.commands.items():
             _describe(child, f"{name} {verb}", lines)
         return
-    usage = " ".join(command.collect_usage_pieces(context))
-    lines += [
-        "```text",
-        f"{name} {usage}",
-        "```",
-        "",
-        "| argument or option | meaning | default |",
-        "|---|---|---|",
-    ]
-    for parameter in command.params:
-        if getattr(parameter, "hidden", False) or parameter.name == "help":
-            continue
-        shown = (
-            parameter.human_readable_name
-            if isinstance(parameter, click.Argument)
-            else ", ".join(parameter.opts)
-        )
-        said = (
-            (getattr(parameter, "help", None) or "")
-            .replace("|", "\\|")
-            .replace("\\[", "[")
-            .replace("\n", " ")
-        )
+    shown = [parameter for parameter in command.params if parameter.name != "help"]
+    positional = " ".join(p.name.upper() for p in shown if p.param_type_name == "argument")
+    lines += ["```text", f"{name} [OPTIONS] {positional}".rstrip(), "```", ""]
+    lines += ["| argument or option | meaning | default |", "|---|---|---|"]
+    for parameter in shown:
+        named = parameter.param_type_name == "option"
+        spelled = ", ".join(parameter.opts) if named else parameter.name.upper()
+        said = _markdown(getattr(parameter, "help", None) or "").replace("|", "\\|").replace("\n", " ")
         given = parameter.default
-        default = "" if given in (None, False, ()) or callable(given) or parameter.required else f"`{given}`"
-        lines.append(f"| `{shown}` | {said} | {default} |")
+        plain = isinstance(given, int | float | str | Path) and given is not False and not parameter.required
+        lines.append(f"| `{spelled}` | {said} | {f'`{given}`' if plain else ''} |")
     lines.append("")
+
+
+def _markdown(help_text: str) -> str:
+    """Help as the terminal has it (rich's markup, escaped brackets) as Markdown."""
+    text = re.sub(
+        r"\[(/?)(bold|dim)\]", lambda m: "**" if m[2] == "bold" else "", help_text.replace("\b", "")
+    )
+    return text.replace("\\[", "[").strip()
 
 
 def _sensors() -> str:
