@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,13 +50,16 @@ def runs(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pretrain(parse_recipe(recipes()["scale_mae-ddp"]), images, out / "one-scale_mae")
     half = recipes()["toy-fsdp"]
     half["training"] = {**half["training"], "checkpoint_every": 5, "keep": 9}
-    work = [[name, data, "auto"] for name, data in recipes().items()] + [["resumed", half, "auto"]]
+    stopped = {**recipes()["toy-ddp"], "objective": {"name": "toy_objective", "options": {"stop_at": 4}}}
+    work = [[name, data, "auto"] for name, data in recipes().items()]
+    work += [["resumed", half, "auto"], ["stopped", stopped, "auto"], ["stopped", stopped, "resume"]]
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
         str(Path(__file__).with_name("two_processes.py")), str(images), str(out), json.dumps(work),
     ]  # fmt: skip
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-4000:]
+    (out / "said.txt").write_text(done.stdout)
     return out
 
 
@@ -85,14 +89,22 @@ def test_two_processes_end_with_the_weights_and_monitors_of_one(name: str, runs:
 
 
 def test_a_sharded_run_continues_on_one_process(images: Path, runs: Path) -> None:
-    import shutil
-
     run = runs / "resumed"
     shutil.rmtree(run / "model")
     shutil.rmtree(run / "checkpoints" / "step_00000010")
     data = recipes()["toy-fsdp"]
     pretrain(parse_recipe(data), images, run, start="resume")
     np.testing.assert_allclose(losses(run), losses(runs / "one-toy"), atol=1e-5, rtol=1e-5)
+
+
+def test_a_signal_to_one_process_stops_all_after_the_same_step(runs: Path) -> None:
+    said = (runs / "said.txt").read_text()
+    steps = {line.split()[-1] for line in said.splitlines() if line.startswith("stopped: rank")}
+    assert said.count("stopped: rank") == 2
+    assert len(steps) == 1
+    assert 4 <= int(steps.pop()) <= 6
+    # and the run, continued by both, is the one that was never stopped
+    np.testing.assert_allclose(losses(runs / "stopped"), losses(runs / "one-toy"), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])

@@ -178,7 +178,12 @@ def test_a_stored_recipe_reads_back_equal_and_tells_all_defaults(
     assert load_recipe(tmp_path / "stored.yaml") == recipe
     assert load_recipe(tmp_path / "stored.yaml").digest() == recipe.digest()
     stored = yaml.safe_load((tmp_path / "stored.yaml").read_text())
-    assert stored["objective"]["options"] == {"noise": 0.1, "explode_at": None, "poison": None}
+    assert stored["objective"]["options"] == {
+        "noise": 0.1,
+        "explode_at": None,
+        "poison": None,
+        "stop_at": None,
+    }
     assert stored["training"]["precision"] == "fp32"
 
 

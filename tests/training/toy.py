@@ -5,6 +5,8 @@ Small enough that a training run takes a second. Import it to register both.
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,7 @@ class ToyConfig(ObjectiveConfig):
     noise: float = 0.1
     explode_at: int | None = None  # the loss is infinite after this many steps
     poison: int | None = None  # the loss of this sample is infinite
+    stop_at: int | None = None  # the last of the processes gets SIGTERM at this step
 
 
 @register_objective("toy_objective", ToyConfig)
@@ -75,6 +78,8 @@ class ToyObjective(nn.Module):
 
     def after_step(self, step: int, total_steps: int) -> None:
         self.steps.fill_(step)
+        if step == self.config.stop_at and os.environ.get("RANK") == str(int(os.environ["WORLD_SIZE"]) - 1):
+            os.kill(os.getpid(), signal.SIGTERM)
 
     @torch.no_grad()
     def pictures(self, views: Mapping[str, Any]) -> dict[str, Tensor]:

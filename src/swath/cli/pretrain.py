@@ -88,7 +88,10 @@ def _print_recipe(recipe: Recipe) -> None:
 
     console = Console(stderr=True)
     text = yaml_text(recipe.to_dict())
-    console.print(Syntax(text, "yaml", background_color="default") if console.is_terminal else text)
+    if console.is_terminal:
+        console.print(Syntax(text, "yaml", background_color="default", word_wrap=True))
+    else:
+        typer.echo(text, err=True)  # as it is, for a log
 
 
 def _describe(recipe: Recipe, data: Path) -> None:

@@ -40,6 +40,7 @@ from swath.training.distributed import (
     Agreement,
     World,
     gradients_wait,
+    is_sharded,
     join,
     mean_over_ranks,
     share,
@@ -136,6 +137,10 @@ class Trainer:
             )
         if config.precision == "fp16" and self.device.type != "cuda":
             raise TrainingError("training.precision: fp16 needs a GPU; use bf16 or fp32 on this machine")
+        if config.precision == "fp16" and world.size > 1 and config.parallel == "fsdp":
+            raise TrainingError(
+                "training.precision: fp16 does not go with fsdp, whose ranks may overflow apart; use bf16"
+            )
 
         self.objective = build_objective(recipe, self.dataset.sensor).to(self.device)
         if hasattr(self.objective, "prepare"):
@@ -341,9 +346,10 @@ class Trainer:
             "swath": __version__,
             "torch": torch.__version__,
         }
-        model = checkpoints.model_state(self.objective)
-        optimiser = checkpoints.optimiser_state(self.optimiser)
         saved = self.run.checkpoints / f"step_{self.step:08d}"
+        if self.world.first or is_sharded(self.objective):  # shards are gathered by all together
+            model = checkpoints.model_state(self.objective)
+            optimiser = checkpoints.optimiser_state(self.optimiser)
         if self.world.first:
             whole = checkpoints.Checkpoint(self.step, model, optimiser, state)
             saved = checkpoints.save(self.run.checkpoints, whole, self.config.keep)
@@ -430,7 +436,8 @@ class Trainer:
             f"{self.budget.steps} steps" if self.budget.steps else f"{self.config.cpu_minutes:g} CPU minutes"
         )
         self.display.say(
-            f"{self.recipe.name}: {len(self.dataset)} samples, {budget} of {self.config.batch_size}, "
+            f"{self.recipe.name}: {len(self.dataset)} samples, {budget} in batches of "
+            f"{self.config.batch_size}, "
             f"{self.recipe.encoder.name} with {encoder / 1e6:.1f} M parameters "
             f"({sum(sizes.values()) / 1e6:.1f} M with the objective), {self.world.size} x "
             f"{self.device.type}, {self.config.precision}"
