@@ -285,7 +285,6 @@ def write_simulated(
         The folder.
     """
     import rasterio
-    from rasterio.transform import from_origin
 
     profile = {"driver": "GTiff", "width": size, "height": size, "count": 3, "dtype": "uint8",
                "crs": "EPSG:32631", "compress": "jpeg", "jpeg_quality": 92, "photometric": "ycbcr",
@@ -300,9 +299,8 @@ def write_simulated(
                 scene = simulate_scene(seed, index, size=size, gsd=gsd)
                 name = f"simulated_{index:05d}.tif"
                 # Zone 31 N has easting 166,021 m at 0 degrees east.
-                place = from_origin(
-                    166_021 + step * (index % 60), step * (1 + index // 60), scene.gsd, scene.gsd
-                )
+                east, north = 166_021 + step * (index % 60), step * (1 + index // 60)
+                place = rasterio.Affine(scene.gsd, 0, east, 0, -scene.gsd, north)
                 with rasterio.open(temporary / name, "w", transform=place, **profile) as file:
                     file.write(scene.image.transpose(2, 0, 1))
                     file.update_tags(SIMULATED="yes", CLASS=scene.kind)

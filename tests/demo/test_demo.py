@@ -1,0 +1,91 @@
+"""The demo walks the whole path, tells it on one page that stands alone, and uses again what is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from swath.demo.page import findings
+from swath.demo.run import RECIPE, Walk, run_demo
+from swath.errors import SwathError
+from swath.training.recipe import load_recipe
+
+SMALL = {
+    "settings": (
+        "training.steps=3",
+        "training.batch_size=16",
+        "training.log_every=1",
+        "training.monitor_images=16",
+        "data.chips_per_epoch=64",
+    ),
+    "unlabelled": {"pretrain": 24},
+    "labelled": {"train": 40, "val": 16},
+}
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    lines: list[str] = []
+    report = run_demo(tmp_path_factory.mktemp("demo") / "out", say=lines.append, **SMALL)
+    return report, lines
+
+
+def test_recipe_is_valid() -> None:
+    assert load_recipe(RECIPE).training.cpu_minutes is not None
+
+
+def test_report_stands_alone(walked: tuple[Path, list[str]]) -> None:
+    page = walked[0].read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert page.count("data:image/") >= 6
+    assert not re.findall(r"""(?:src|href)=["'](?!data:)""", page)
+    assert "@import" not in page
+    assert "url(" not in page
+
+
+def test_report_says_whether_it_beat_the_baselines(walked: tuple[Path, list[str]]) -> None:
+    page = walked[0].read_text(encoding="utf-8")
+    assert re.search(r"Training (helped|hurt|made no clear difference)", page)
+    assert re.search(r"(is better than|is worse than|cannot be told apart)", page)
+    assert "simulated" in page
+
+
+def test_contract_refuses_the_sentinel2_scene(walked: tuple[Path, list[str]]) -> None:
+    page = walked[0].read_text(encoding="utf-8")
+    refused = re.search(r"<pre>(sentinel2[^<]*)</pre>", page)
+    assert refused, "the refusal names the file"
+    assert "band" in refused[1]
+
+
+def test_artefacts_are_where_the_tutorial_says(walked: tuple[Path, list[str]]) -> None:
+    out = walked[0].parent
+    for name in (
+        "run/model/config.json",
+        "run/metrics.csv",
+        "scores/knn.json",
+        "catalogue.parquet",
+        "archive",
+    ):
+        assert (out / name).exists(), name
+    assert walked[1][-1].endswith("report.html")
+
+
+def test_second_walk_uses_what_is_there(walked: tuple[Path, list[str]]) -> None:
+    model = walked[0].parent / "run" / "model" / "model.safetensors"
+    before = model.stat().st_mtime_ns
+    run_demo(walked[0].parent, say=lambda _: None, **SMALL)
+    assert model.stat().st_mtime_ns == before
+
+
+def test_somebodys_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(SwathError, match="not from an earlier demo"):
+        run_demo(tmp_path, fresh=True)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_nothing_is_said_without_figures(tmp_path: Path) -> None:
+    with pytest.raises(SwathError, match="measured nothing"):
+        findings(Walk(tmp_path))
