@@ -60,7 +60,7 @@ def _equations(text: str) -> str:
         )
 
     def inline(match: re.Match[str]) -> str:
-        return latex2mathml.converter.convert(match[1])
+        return f"<span>{latex2mathml.converter.convert(match[1])}</span>"
 
     text = re.sub(r"^\$\$\n(.+?)\n\$\$$", display, text, flags=re.MULTILINE | re.DOTALL)
     return re.sub(r"(?<![\\$\w])\$([^$\n]+?)\$(?![\w$])", inline, text)

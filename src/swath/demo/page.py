@@ -124,12 +124,9 @@ def _training(walk: Walk) -> str:
     )
     pictures = sorted((walk.out / "run" / "pictures").glob("*.png"))
     if pictures:
-        text += _figure(
-            pictures[-1].read_bytes(), "Reconstructions at the end of training, a row a sample.", "png"
-        )
-    return text + _figure(
-        _plot(_loss_figure(walk.metrics)), "Losses of the hidden patches, and the gradient norm's way."
-    )
+        caption = "Reconstructions at the end of training, a row a sample."
+        text += _figure(pictures[-1].read_bytes(), caption, "png", look="pixels")
+    return text + _figure(_plot(_loss_figure(walk.metrics)), "Losses over the hidden patches, by part.")
 
 
 def _scores(walk: Walk) -> str:
@@ -215,10 +212,10 @@ def _table(header: list[str], rows: list[list[Any]], marks: list[bool] | None = 
     return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
 
 
-def _figure(picture: bytes, caption: str, kind: str = "jpeg") -> str:
+def _figure(picture: bytes, caption: str, kind: str = "jpeg", look: str = "") -> str:
     data = base64.b64encode(picture).decode()
     return (
-        f'<figure><img alt="{escape(caption)}" src="data:image/{kind};base64,{data}">'
+        f'<figure><img class="{look}" alt="{escape(caption)}" src="data:image/{kind};base64,{data}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 
