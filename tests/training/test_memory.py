@@ -13,9 +13,15 @@ import torch
 from swath.training.memory import keep_freed_memory
 
 kept = keep_freed_memory() if sys.argv[1] == "keep" else False
+live = []
+
 def step():
-    torch.empty(64 << 20, dtype=torch.uint8).fill_(1)
-step(); step()
+    for megabytes in (64, 10):
+        torch.empty(megabytes << 20, dtype=torch.uint8).fill_(1)
+        live.append(bytes(1000))  # small things that stay, between the large ones that go
+
+for _ in range(15):  # until the heap has found its size
+    step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5):
     step()
@@ -36,5 +42,4 @@ def test_steps_cause_no_page_faults():
     if not kept:
         pytest.skip("the C library is not glibc")
     _, before = faults("leave")
-    assert after < 100
-    assert after < before
+    assert after < before / 10

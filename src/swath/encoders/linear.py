@@ -66,11 +66,15 @@ class _OneDnnLinear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
-        grad = grads[0].reshape(-1, weight.shape[0])
+        grad, rows = grads[0].reshape(-1, weight.shape[0]), x.reshape(-1, x.shape[-1])
         to_x, to_weight, to_bias = ctx.needs_input_grad
+        grad_weight = None
+        if to_weight:  # the operator copies a transposed first operand: let it be the smaller one
+            wide = weight.shape[0] > weight.shape[1]
+            grad_weight = _onednn(rows.t(), grad.t(), None).t() if wide else _onednn(grad.t(), rows.t(), None)
         return (
             _onednn(grad, weight.t(), None).view_as(x) if to_x else None,
-            _onednn(grad.t(), x.reshape(-1, x.shape[-1]).t(), None) if to_weight else None,
+            grad_weight,
             grad.sum(0) if to_bias else None,
         )
 

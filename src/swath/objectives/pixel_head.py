@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from swath.encoders.linear import Linear, linear
 from swath.encoders.vit import EPS
@@ -38,15 +40,41 @@ class Upsample(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., h, w, inputs] -> [..., h * factor, w * factor, outputs]."""
+    def forward(self, x: Tensor, gelu: bool = False) -> Tensor:
+        """[..., h, w, inputs] -> [..., h * factor, w * factor, outputs], with a GELU after it if asked."""
         f = self.factor
         *lead, height, width, _ = x.shape
         x = linear(x, self.weight, self.bias.repeat(f * f))
         if f == 1:
-            return x
-        x = x.view(-1, height, width, f, f, x.shape[-1] // (f * f)).transpose(2, 3)
+            return F.gelu(x) if gelu else x
+        x = x.view(-1, height, width, f, f, x.shape[-1] // (f * f))
+        x = _shuffled_gelu(x) if gelu else x.transpose(2, 3)
         return x.reshape(*lead, height * f, width * f, x.shape[-1])
+
+
+class _ShuffledGelu(torch.autograd.Function):
+    """GELU that reads [n, h, w, f, f, c] and writes [n, h, f, w, f, c]: the shuffle costs nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        moved = x.transpose(2, 3)
+        return torch.ops.aten.gelu.out(moved, out=x.new_empty(moved.shape))  # type: ignore[no-any-return]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        grad = grads[0].transpose(2, 3)
+        into = torch.empty_like(x)
+        return torch.ops.aten.gelu_backward.grad_input(grad, x, grad_input=into)  # type: ignore[no-any-return]
+
+
+def _shuffled_gelu(x: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():  # the compiler fuses by itself
+        return F.gelu(x.transpose(2, 3))
+    moved: Tensor = _ShuffledGelu.apply(x)
+    return moved
 
 
 class PairConv(nn.Module):
@@ -67,7 +95,7 @@ class PairConv(nn.Module):
         half = len(self.bias)
         bias = F.pad(self.bias, (0, half))
         x = F.conv2d(x.permute(0, 3, 1, 2), self.weight, bias, padding=1, groups=2 * half).permute(0, 2, 3, 1)
-        first, second = x.split(half, dim=-1)
+        first, second = torch.split(x, half, dim=-1)  # not two slices, whose gradients would be two full maps
         return first + second
 
 
@@ -104,7 +132,7 @@ class BandHead(nn.Module):
     def forward(self, x: Tensor, hidden: Tensor | None, grid: tuple[int, int], sensor: str) -> Tensor:
         """Pixels [B, H, W, C], or with `hidden` [B, M] those patches only, [B, M, h, w, C]."""
         x = self.norm(self.blocks(self.proj(x)))
-        x = self.pair(F.gelu(self.up(x)))
+        x = self.pair(self.up(x, gelu=True))
         if hidden is not None:
             x = take_patches(x, hidden, grid)
         x = F.gelu(self.mix(F.gelu(x)))

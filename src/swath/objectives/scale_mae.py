@@ -417,7 +417,7 @@ class ScaleMAE(nn.Module):
             return self.config.head_chunk
         pixels = tokens.shape[1] * tokens.shape[2] * self._patch**2
         width = self.config.fcn_dim // 2 if self.config.head == "pyramid" else 8
-        budget = 2**25 if tokens.device.type == "cpu" else 2**31
+        budget = 2**26 if tokens.device.type == "cpu" else 2**31
         return max(1, min(len(tokens), budget // (pixels * width * 4)))
 
 
