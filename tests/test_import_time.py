@@ -63,3 +63,13 @@ def test_help_names_every_verb() -> None:
     )  # fmt: skip
     for verb in VERBS:
         assert verb in result.stdout
+
+
+def test_version_is_printed_without_a_verb() -> None:
+    import swath
+
+    result = subprocess.run(
+        [sys.executable, "-m", "swath.cli.main", "--version"],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert result.stdout.strip() == f"swath {swath.__version__}"

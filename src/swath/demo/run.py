@@ -240,7 +240,7 @@ def _questions(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
         (
             "Where else is there a road? A chip of the Yellowstone aerial scene.",
             "yellowstone_road.tif",
-            (256, 640),
+            (384, 768),
         ),
         ("More meadow like this? Real imagery again.", "yellowstone_meadow.tif", (256, 256)),
     )
