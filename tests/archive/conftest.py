@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from archive_pictures import make_pictures
 from archive_rows import make_rows
-from PIL import Image
 
 from swath.encoders import create_model
 from swath.imagery.sensors import get_sensor
@@ -43,18 +43,6 @@ def rows() -> Callable[..., pa.Table]:
 def pictures(tmp_path: Path) -> Path:
     """A folder of 12 distinct 32 x 32 PNGs without georeference."""
     return make_pictures(tmp_path / "pictures", 12)
-
-
-def make_pictures(folder: Path, count: int, side: int = 32, seed: int = 0) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    random = np.random.default_rng(seed)
-    for number in range(count):
-        # Smooth and of different colours, so that embeddings differ.
-        coarse = random.integers(0, 255, (4, 4, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC).save(
-            folder / f"{number:03d}.png"
-        )
-    return folder
 
 
 @pytest.fixture

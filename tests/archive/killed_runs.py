@@ -21,7 +21,8 @@ import lancedb  # noqa: F401 -- slow to import
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from conftest import make_pictures
+from archive_pictures import make_pictures
+
 from swath.archive.embed import embed_archive
 from swath.archive.store import Archive, archive_exists
 from swath.imagery.datasets import open_dataset

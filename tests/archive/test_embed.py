@@ -92,7 +92,7 @@ def test_a_second_run_reads_no_pixel(model: Model, scenes: Path, tmp_path: Path)
 
 
 def test_only_new_and_changed_files_are_embedded(model: Model, tmp_path: Path) -> None:
-    from conftest import make_pictures
+    from archive_pictures import make_pictures
 
     folder, path = make_pictures(tmp_path / "pictures", 6), tmp_path / "archive"
     embed_archive(model, pictures_dataset(folder), path, workers=0)
