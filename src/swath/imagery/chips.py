@@ -399,7 +399,15 @@ def open_chips(
         path: What to open; a folder is catalogued first (headers only).
         sensor: What the scenes were taken with.
         sampling: ``grid`` makes a `ChipGrid`, ``random`` `RandomChips`.
-        gsd, chip_size, chip_metres, stride, chips_per_epoch, min_valid, align, seed, offset_dn: As there.
+        gsd: Metres per pixel; None for what the files say.
+        chip_size: Side in pixels.
+        chip_metres: Side on the ground instead, in metres.
+        stride: Grid: pixels from chip to chip; default their side.
+        chips_per_epoch: Random: how many.
+        min_valid: Smallest valid share; default 0 on a grid, 0.5 at random.
+        align: Random: begin chips on block boundaries.
+        seed: Of the random places.
+        offset_dn: Added to stored values before scaling (Sentinel-2 baselines).
         pattern: Take only files whose path below `path` matches, such as ``*/s2.tif``.
         workers: Threads that read headers.
 
