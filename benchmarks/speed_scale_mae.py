@@ -308,7 +308,8 @@ def measure(
         rows[variant]["mfu"] = rows[variant]["images_per_cpu_second"] * flops / 1e9 / best
     base = rows[variants[0]]
     print(
-        f"\n{size}: batch {batch}, {SIZES[size]['side']} -> {2 * SIZES[size]['side']} px, {threads} threads, ",
+        f"\n{size}: batch {batch}, {SIZES[size]['side']} -> {2 * SIZES[size]['side']} px, "
+        f"{threads} threads, ",
         end="",
     )
     print(f"{flops / 1e9:.2f} GFLOP an image, {rounds} rounds; ratios to {variants[0]}")
