@@ -16,38 +16,50 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-LossFunction = Callable[..., Tensor]  # (x[i:j], *extras[i:j]) -> [parts], sums over the chunk's samples
+LossFunction = Callable[..., Tensor]  # (x[i:j], *extras[i:j]) -> scalar, a sum over the chunk's samples
 
 
 def chunked_loss(
-    head: nn.Module, loss: LossFunction, x: Tensor, extras: Sequence[Tensor | None], chunk: int
+    head: nn.Module,
+    losses: Sequence[LossFunction],
+    x: Tensor,
+    extras: Sequence[Tensor | None],
+    chunk: int,
 ) -> Tensor:
-    """Sum of `loss` over chunks of samples.
+    """Sum of losses over chunks of samples.
 
     Args:
-        head: Module whose parameters `loss` uses.
-        loss: ``loss(x, *extras) -> [parts]``: several losses of one chunk, each a sum over its samples, so
-            that chunks can be added. Only their sum is differentiable; the parts are for reading.
+        head: Module whose parameters the losses use.
+        losses: Each ``loss(x, *extras) -> scalar``, a sum over the samples given, so that chunks can be
+            added. They run one after the other, so that only one holds memory at a time. Their sum alone is
+            differentiable; the parts are for reading.
         x: [B, ...] the head's differentiable input.
         extras: Tensors [B, ...] without gradient (targets, indices), or None, cut like x.
         chunk: Samples at a time.
 
     Returns:
-        [1 + parts] float32: the differentiable total first, then each part, detached.
+        [1 + len(losses)] float32: the differentiable total first, then each part, detached.
     """
     parameters = [p for p in head.parameters() if p.requires_grad]
     if not torch.is_grad_enabled() or not (x.requires_grad or parameters):
-        parts = sum(loss(*piece) for piece in _pieces(x, extras, chunk))
-        assert isinstance(parts, Tensor)
-        return torch.cat([parts.sum(0, keepdim=True), parts])
+        return _with_total([[loss(*piece) for loss in losses] for piece in _pieces(x, extras, chunk)])
     if torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.float16:
         # Gradients taken here have not been multiplied by the gradient scaler yet and could underflow in
         # half precision: recompute in the backward pass instead, as plain checkpointing does.
-        parts = sum(checkpoint(loss, *piece, use_reentrant=False) for piece in _pieces(x, extras, chunk))
-        assert isinstance(parts, Tensor)
-        return torch.cat([parts.sum(0, keepdim=True), parts.detach()])
-    result: Tensor = _ChunkedLoss.apply(loss, list(extras), chunk, x, *parameters)
+        return _with_total(
+            [
+                [checkpoint(loss, *piece, use_reentrant=False) for loss in losses]
+                for piece in _pieces(x, extras, chunk)
+            ]
+        )
+    result: Tensor = _ChunkedLoss.apply(losses, list(extras), chunk, x, *parameters)
     return result
+
+
+def _with_total(parts: list[list[Tensor]]) -> Tensor:
+    """[pieces][losses] scalars -> [1 + losses]: the total, then each loss's sum over pieces, detached."""
+    sums = torch.stack([torch.stack(one) for one in parts]).sum(0)
+    return torch.cat([sums.sum(0, keepdim=True), sums.detach()])
 
 
 def _pieces(x: Tensor, extras: Sequence[Tensor | None], chunk: int) -> list[tuple[Tensor | None, ...]]:
@@ -61,34 +73,21 @@ class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        loss: LossFunction,
+        losses: Sequence[LossFunction],
         extras: list[Tensor | None],
         chunk: int,
         x: Tensor,
         *parameters: Tensor,
     ) -> Tensor:
         to_x = ctx.needs_input_grad[3]
-        grad_x = torch.empty_like(x, dtype=torch.float32) if to_x else None
+        grad_x = torch.zeros_like(x, dtype=torch.float32) if to_x else None
         sums: list[Tensor | None] = [None] * len(parameters)
         totals = []
-        for start, (piece, *rest) in zip(
-            range(0, len(x), chunk), _pieces(x.detach(), extras, chunk), strict=True
-        ):
-            assert piece is not None
-            with torch.enable_grad():
-                parts = loss(piece.requires_grad_(to_x), *rest)
-                wanted = [piece, *parameters] if to_x else list(parameters)
-                grads = list(torch.autograd.grad(parts.sum(), wanted, allow_unused=True))
-            totals.append(parts.detach())
-            if grad_x is not None:
-                grad_x[start : start + chunk] = grads.pop(0)
-            for i, grad in enumerate(grads):
-                if grad is not None:
-                    sums[i] = grad if (held := sums[i]) is None else held + grad
+        for start, piece in zip(range(0, len(x), chunk), _pieces(x.detach(), extras, chunk), strict=True):
+            totals.append([_add_gradients(loss, piece, parameters, start, grad_x, sums) for loss in losses])
         ctx.x_dtype = x.dtype
         ctx.save_for_backward(grad_x, *sums)
-        total = torch.stack(totals).sum(0)
-        return torch.cat([total.sum(0, keepdim=True), total])
+        return _with_total(totals)
 
     @staticmethod
     @once_differentiable
@@ -102,3 +101,32 @@ class _ChunkedLoss(torch.autograd.Function):
             None if grad_x is None else (grad_x * scale).to(ctx.x_dtype),
             *(None if held is None else held * scale for held in sums),
         )
+
+
+def _add_gradients(
+    loss: LossFunction,
+    piece: tuple[Tensor | None, ...],
+    parameters: Sequence[Tensor],
+    start: int,
+    grad_x: Tensor | None,
+    sums: list[Tensor | None],
+) -> Tensor:
+    """Run one loss on one piece forward and backward; add to the gradients held; return its value."""
+    x, *extras = piece
+    assert x is not None
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(grad_x is not None)
+        value = loss(x, *extras)
+        wanted = [*parameters] if grad_x is None else [*parameters, x]
+        grads = torch.autograd.grad(value, wanted, allow_unused=True)
+    for i, (parameter, grad) in enumerate(zip(parameters, grads, strict=False)):
+        if grad is None:
+            continue
+        held = sums[i]
+        if held is None:  # a copy of our own: what autograd returns may share memory with something else
+            sums[i] = torch.empty_like(parameter).copy_(grad)
+        else:
+            held.add_(grad)
+    if grad_x is not None and (to_x := grads[-1]) is not None:
+        grad_x[start : start + len(x)] += to_x
+    return value.detach()

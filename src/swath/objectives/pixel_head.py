@@ -178,20 +178,23 @@ class Pyramid(nn.Module):
 
     def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Token map [B, g, g, d] -> low [B, 2g, 2g, d] and high [B, 4g, 4g, d] feature maps."""
-        low = self.low_up(x)
-        start = low if self.progressive else self.high_up_first(x)
-        return low, self.high_up(F.gelu(self.high_norm(start)))
+        return self.low_up(x), self._high(x)
 
-    def forward(self, x: Tensor, hidden: Tensor | None, sensor: str) -> tuple[Tensor, Tensor]:
-        """Token map [B, g, g, d] -> low and high pixels.
+    def _high(self, x: Tensor) -> Tensor:
+        start = self.low_up(x) if self.progressive else self.high_up_first(x)
+        out: Tensor = self.high_up(F.gelu(self.high_norm(start)))
+        return out
 
-        Images [B, p g, p g, C] and [B, 2p g, 2p g, C]; with `hidden` [B, M] only those patches,
-        [B, M, p, p, C] and [B, M, 2p, 2p, C].
-        """
-        grid = (x.shape[1], x.shape[2])
-        low, high = self.branches(x)
-        head_low = self.head_low if self.independent else self.head_high
-        return head_low(low, hidden, grid, sensor), self.head_high(high, hidden, grid, sensor)
+    def low(self, x: Tensor, hidden: Tensor | None, sensor: str) -> Tensor:
+        """Token map [B, g, g, d] -> low pixels [B, p g, p g, C]; or [B, M, p, p, C], of patches `hidden`."""
+        head = self.head_low if self.independent else self.head_high
+        out: Tensor = head(self.low_up(x), hidden, (x.shape[1], x.shape[2]), sensor)
+        return out
+
+    def high(self, x: Tensor, hidden: Tensor | None, sensor: str) -> Tensor:
+        """The same for high pixels: [B, 2p g, 2p g, C] or [B, M, 2p, 2p, C]."""
+        out: Tensor = self.head_high(self._high(x), hidden, (x.shape[1], x.shape[2]), sensor)
+        return out
 
 
 class LinearHeads(nn.Module):
@@ -202,13 +205,24 @@ class LinearHeads(nn.Module):
 
     def __init__(self, inputs: int, patch_size: int, bands: Mapping[str, int]) -> None:
         super().__init__()
-        self.low = nn.ModuleDict({name: Upsample(inputs, count, patch_size) for name, count in bands.items()})
-        self.high = nn.ModuleDict(
+        self.to_low = nn.ModuleDict(
+            {name: Upsample(inputs, count, patch_size) for name, count in bands.items()}
+        )
+        self.to_high = nn.ModuleDict(
             {name: Upsample(inputs, count, 2 * patch_size) for name, count in bands.items()}
         )
 
-    def forward(self, x: Tensor, hidden: Tensor | None, sensor: str) -> tuple[Tensor, Tensor]:
-        """As `Pyramid.forward`."""
-        if hidden is not None:
-            x = take_patches(x, hidden, (x.shape[1], x.shape[2]))  # [B, M, 1, 1, d]
-        return self.low[sensor](x), self.high[sensor](x)
+    def low(self, x: Tensor, hidden: Tensor | None, sensor: str) -> Tensor:
+        """As `Pyramid.low`."""
+        out: Tensor = self.to_low[sensor](_hidden(x, hidden))
+        return out
+
+    def high(self, x: Tensor, hidden: Tensor | None, sensor: str) -> Tensor:
+        """As `Pyramid.high`."""
+        out: Tensor = self.to_high[sensor](_hidden(x, hidden))
+        return out
+
+
+def _hidden(x: Tensor, hidden: Tensor | None) -> Tensor:
+    """Tokens [B, g, g, d], or those of the patches `hidden`, [B, M, 1, 1, d]."""
+    return x if hidden is None else take_patches(x, hidden, (x.shape[1], x.shape[2]))

@@ -291,23 +291,26 @@ class ScaleMAE(nn.Module):
         def patches(x: Tensor | None) -> Tensor | None:
             return None if x is None else take_patches(x.permute(0, 2, 3, 1), masking.hidden, grid)
 
-        def loss(
-            x: Tensor, hidden: Tensor, low: Tensor, high: Tensor, low_weight: Tensor, high_weight: Tensor
+        kind = self.config.high_loss or "l2"
+
+        def low_loss(x: Tensor, hidden: Tensor, low: Tensor, weight: Tensor, *_: Tensor) -> Tensor:
+            return patch_loss(self.decoder.pixels.low(x, hidden, sensor), low, weight, "l2").sum()
+
+        def high_loss(
+            x: Tensor, hidden: Tensor, _l: Tensor, _w: Tensor, high: Tensor, weight: Tensor
         ) -> Tensor:
-            low_pixels, high_pixels = self.decoder.pixels(x, hidden, sensor)
-            low_loss = patch_loss(low_pixels, low, low_weight, "l2")
-            high_loss = patch_loss(high_pixels, high, high_weight, self.config.high_loss or "l2")
-            return torch.stack([low_loss.sum(), self.config.high_weight * high_loss.sum()])
+            error = patch_loss(self.decoder.pixels.high(x, hidden, sensor), high, weight, kind)
+            return self.config.high_weight * error.sum()
 
         sums = chunked_loss(
             self.decoder.pixels,
-            loss,
+            (low_loss, high_loss),
             tokens,
-            (masking.hidden, patches(low), patches(high), patches(low_weight), patches(high_weight)),
+            (masking.hidden, patches(low), patches(low_weight), patches(high), patches(high_weight)),
             self._chunk(tokens),
         )
-        total, low_loss, high_loss = (sums / len(tokens)).unbind()
-        losses = {"total": total, "low": low_loss.detach(), "high": high_loss.detach()}
+        total, low_part, high_part = (sums / len(tokens)).unbind()
+        losses = {"total": total, "low": low_part.detach(), "high": high_part.detach()}
         if self.texture is not None:
             texture = self.config.texture_weight * self._texture_loss(tokens, masking, grid, views)
             losses |= {"total": total + texture, "texture": texture.detach()}
@@ -382,8 +385,9 @@ class ScaleMAE(nn.Module):
         """
         masking = random_masking(views["noise"], self.config.mask_ratio)
         tokens = self.decode(views, masking)
-        low, high = self.decoder.pixels(tokens, None, self._sensor(views))
-        low, high = low.permute(0, 3, 1, 2).float(), high.permute(0, 3, 1, 2).float()
+        sensor = self._sensor(views)
+        low = self.decoder.pixels.low(tokens, None, sensor).permute(0, 3, 1, 2).float()
+        high = self.decoder.pixels.high(tokens, None, sensor).permute(0, 3, 1, 2).float()
         full = (high.shape[2], high.shape[3])
         assert self.config.high_pass is not None
         scale = self.config.high_pass / (2 * self.config.source_size)
