@@ -57,7 +57,7 @@ def runs(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
         str(Path(__file__).with_name("two_processes.py")), str(images), str(out), json.dumps(work),
     ]  # fmt: skip
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]
     (out / "said.txt").write_text(done.stdout)
     return out
