@@ -2,13 +2,20 @@
 
 Protocol: bank = fold train, queries = fold val of the data set's index.csv (overlapping scenes are on one
 side), kNN with k = 20, T = 0.07, cosine, images area-resized to 16, 32, 64 and 128 px; "knn-z" on features
-standardised by the bank; linear probe (logistic, standardised, C = 0.1) at 128 px.
+standardised by the bank; linear probe (logistic, standardised, C = 0.1) at 128 px. Every encoder is scored
+with each read-out of its last features: the mean of tokens, and moments (mean and spread).
 
     python benchmarks/quality_rsscn7.py --minutes 20                     # train, then score
     python benchmarks/quality_rsscn7.py --minutes 20 --seed 1 --set training.precision=bf16
     python benchmarks/quality_rsscn7.py --score runs/quality/seed0_20min/model
+    python benchmarks/quality_rsscn7.py --score RUN_A/model RUN_B/model ... --no-baselines
+    python benchmarks/quality_rsscn7.py --along runs/quality/seed0_20min --at 1,2,5,10,20
 
-The curve "score against compute" is several runs: --minutes 1, 5, 20, ... (each with its whole schedule).
+The curve "score against compute" comes in two forms. Several runs, --minutes 1, 5, 20, ..., each with its
+whole schedule, say what a budget buys. The checkpoints of one run (--along) cost no further training, but all
+but the last were taken while the learning rate was still high, so they may understate what a run of that
+length would have reached. A run keeps enough checkpoints for it with --keep-checkpoints.
+
 Needs the folder of real imagery (SWATH_DATA_DIR). Use OMP_NUM_THREADS=1 on a shared machine: the budget is
 CPU time, and threads that wait for each other spend it too.
 """
@@ -20,20 +27,24 @@ import os
 import time
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
-from swath.evaluation.baselines import BASELINES, random_init
-from swath.evaluation.features import ModelFeaturizer
-from swath.evaluation.protocols import evaluate_knn, evaluate_linear
+from swath.evaluation.baselines import ImageStatistics, RandomConvolutionalFeatures, RandomPatches
+from swath.evaluation.features import Featurizer, read_outs
+from swath.evaluation.protocols import evaluate_knn, evaluate_linear, extract_split
 from swath.evaluation.report import score_tables, verdict, write_report
-from swath.evaluation.splits import open_split
+from swath.evaluation.splits import Split, open_split
+from swath.keyed_random import permutation
 from swath.models import Model, load_model
-from swath.training.engine import build_objective, pretrain
-from swath.training.recipe import load_recipe
+from swath.training import checkpoint as checkpoints
+from swath.training.build import build_contract, build_objective
+from swath.training.engine import pretrain
+from swath.training.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("SWATH_DATA_DIR", ROOT / "../shared/data")) / "rsscn7" / "index.csv"
+SIDES = [16, 32, 64, 128]
+READ_OUTS = ["mean", "moments"]
 
 
 def train(minutes: float, seed: int, recipe: Path, overrides: list[str], out: Path) -> Path:
@@ -45,45 +56,67 @@ def train(minutes: float, seed: int, recipe: Path, overrides: list[str], out: Pa
     return model
 
 
-def untrained(model: Path) -> ModelFeaturizer:
-    """The encoder as the run began: its patch embedding whitened from the data, everything else random."""
-    trained = load_model(model)
-    recipe = load_recipe(model.parent / "recipe.yaml")
-    split = open_split(DATA, sensor=trained.contract.sensor(), gsd="relative")
-    torch.manual_seed(recipe.seed)
-    objective = build_objective(recipe, split.bank.dataset.sensor)
-    batch = split.bank.dataset.get_batch(split.bank.indices[: recipe.training.monitor_images])
-    objective.prepare(trained.contract.normalise(batch))
-    start = Model(objective.encoder, trained.contract, name="untrained, whitened", pooling=trained.pooling)
-    return ModelFeaturizer(start, name="untrained, whitened patches")
+def untrained(run: Path, split: Split) -> Model:
+    """The encoder as the run began: its patch embedding whitened (if so) from data, all else random."""
+    recipe, sensor = load_recipe(run / "recipe.yaml"), split.bank.dataset.sensor
+    contract = build_contract(recipe, sensor)
+    objective = build_objective(recipe, sensor)
+    if hasattr(objective, "prepare"):
+        # The images that the engine shows it, which are of all classes: the table is ordered by class.
+        chosen = permutation(recipe.seed, -1, len(split.bank.indices))[: recipe.training.monitor_images]
+        batch = split.bank.dataset.get_batch(split.bank.indices[chosen])
+        objective.prepare(contract.normalise(batch))
+    return Model(objective.encoder, contract, name="untrained", pooling=recipe.pooling)
 
 
-def score(model: Path, out: Path, baselines: bool) -> None:
-    """kNN over scales and linear probe of the model, its untrained encoder and the baselines."""
-    console = Console(width=160)
-    loaded = load_model(model)
-    featurizers = [
-        ModelFeaturizer(loaded),
-        ModelFeaturizer(loaded, name=f"{loaded.name}, mean of tokens", pooling="mean"),
-        untrained(model),
-        random_init(loaded),
-        random_init(loaded, pooling="mean"),
+def along(run: Path, minutes: list[float], split: Split) -> list[Model]:
+    """The checkpoints of a run nearest to these CPU-minutes, as models named after their minutes."""
+    recipe: Recipe = load_recipe(run / "recipe.yaml")
+    states = {path: checkpoints.verify(path) for path in checkpoints.list_checkpoints(run / "checkpoints")}
+    models = []
+    for wanted in minutes:
+        path = min(states, key=lambda path: abs(states[path]["cpu_seconds"] - 60 * wanted))
+        found = checkpoints.load(path)
+        objective = build_objective(recipe, split.bank.dataset.sensor)
+        checkpoints.load_model_state(objective, found.model)
+        low_high = found.state["gsd_range"]
+        contract = build_contract(recipe, split.bank.dataset.sensor, tuple(low_high) if low_high else None)
+        name = f"{found.state['cpu_seconds'] / 60:.1f} min (step {found.step})"
+        models.append(Model(objective.encoder, contract, name=name, pooling=recipe.pooling))
+    return models
+
+
+def baselines() -> list[Featurizer]:
+    """Image statistics, and random convolutional features in both forms from the same patches."""
+    patches = RandomPatches()
+    return [
+        ImageStatistics(),
+        RandomConvolutionalFeatures(patches, both_signs=False),
+        RandomConvolutionalFeatures(patches),
     ]
-    featurizers[-1].name = "random init, mean of tokens"
-    if baselines:
-        featurizers += [make() for make in BASELINES.values()]
-    split = open_split(DATA, sensor=loaded.contract.sensor(), gsd="relative")
-    knn = evaluate_knn(featurizers, split, sides=[16, 32, 64, 128], batch_size=32)
-    linear = evaluate_linear(featurizers, split, sides=[128], batch_size=32)
+
+
+def score(models: list[Model], others: list[Featurizer], split: Split, out: Path) -> None:
+    """kNN over scales and linear probe of models and baselines, from features extracted once."""
+    console = Console(width=160)
+    featurizers: list[Featurizer] = [f for model in models for f in read_outs(model, READ_OUTS)]
+    featurizers += others
+    started = time.process_time()
+    extracted = extract_split(featurizers, split, SIDES, batch_size=32)
+    console.print(f"features: {time.process_time() - started:.0f} CPU-s")
+    knn = evaluate_knn(featurizers, split, sides=SIDES, asymmetric=False, extracted=extracted)
+    linear = evaluate_linear(featurizers, split, sides=[128], extracted=extracted)
     for evaluation in (knn, linear):
         for table in score_tables(evaluation):
             console.print(table)
         console.print(verdict(evaluation))
+        for note in evaluation.notes:
+            console.print(f"note: {note}")
         write_report(evaluation, out)
 
 
 def main() -> None:
-    """Read the arguments, train unless told to score only, score."""
+    """Read the arguments; train unless told to score only; score."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -92,16 +125,38 @@ def main() -> None:
     parser.add_argument("--recipe", type=Path, default=ROOT / "configs/scale_mae_nano_cpu.yaml")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--out", type=Path, default=ROOT / "runs/quality")
-    parser.add_argument("--score", type=Path, metavar="MODEL", help="score this model directory only")
+    parser.add_argument("--name", help="the run's folder below --out; default seed<S>_<M>min")
+    parser.add_argument("--keep-checkpoints", action="store_true", help="all of them, every 100 steps")
+    parser.add_argument("--score", type=Path, nargs="+", metavar="MODEL", help="score these models only")
+    parser.add_argument("--along", type=Path, metavar="RUN", help="score the checkpoints of a run only")
+    parser.add_argument("--at", default="1,2,5,10,20", help="with --along: CPU-minutes")
     parser.add_argument("--no-baselines", action="store_true")
+    parser.add_argument("--train-only", action="store_true")
     arguments = parser.parse_args()
-    out = arguments.out / f"seed{arguments.seed}_{arguments.minutes:g}min"
-    model = arguments.score or train(
-        arguments.minutes, arguments.seed, arguments.recipe, arguments.overrides, out
-    )
-    score(
-        model, (arguments.out / "scored") if arguments.score else out / "scores", not arguments.no_baselines
-    )
+
+    out = arguments.out / (arguments.name or f"seed{arguments.seed}_{arguments.minutes:g}min")
+    directories: list[Path] = arguments.score or []
+    if not directories and not arguments.along:
+        keep = ["training.checkpoint_every=100", "training.keep=10000"] if arguments.keep_checkpoints else []
+        overrides = [*keep, *arguments.overrides]
+        directories = [train(arguments.minutes, arguments.seed, arguments.recipe, overrides, out)]
+        if arguments.train_only:
+            return
+    runs = [arguments.along] if arguments.along else [path.parent for path in directories]
+    split = open_split(DATA, sensor=load_recipe(runs[0] / "recipe.yaml").sensor, gsd="relative")
+    if arguments.along:
+        models = along(arguments.along, [float(value) for value in arguments.at.split(",")], split)
+        scores = arguments.along / "scores_along"
+    else:
+        models = [load_model(path) for path in directories]
+        scores = directories[0].parent / "scores"
+    if len(models) > 1 and not arguments.along:
+        for model, run in zip(models, runs, strict=True):
+            model.name = run.name
+    begun = [untrained(run, split) for run in runs]
+    for model, run in zip(begun, runs, strict=True):
+        model.name += f" {run.name}" if len(runs) > 1 else ""
+    score([*models, *begun], [] if arguments.no_baselines else baselines(), split, scores)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from scenes import Fake, constant, split_of
 
 from swath.encoders import create_model
 from swath.errors import ContractError, ImageryError
-from swath.evaluation.features import ModelFeaturizer, Part, extract, resize_batch, usable_sides
+from swath.evaluation.features import ModelFeaturizer, Part, extract, read_outs, resize_batch, usable_sides
 from swath.evaluation.splits import Split
 from swath.imagery.chip import Batch
 from swath.models import Contract, Model, ScaleWarning
@@ -167,3 +167,21 @@ def test_contract_is_checked(split: Split) -> None:
     wrong = {**batch, "image": batch["image"] / 255}
     with pytest.raises(ContractError, match="share of 1"):
         ModelFeaturizer(model())(wrong)  # type: ignore[arg-type]
+
+
+def test_read_outs_of_a_model_encode_each_batch_once(split: Split) -> None:
+    own = model()
+    seen: list[int] = []
+    own.encoder.register_forward_hook(lambda *_: seen.append(1))
+    both = read_outs(own, ["mean", "moments"], "m")
+    found = extract(both, split.queries, [16, 32], batch_size=100)
+    assert len(seen) == 2  # a batch at two sides
+    alone = extract([ModelFeaturizer(own, "alone", "moments")], split.queries, [16, 32])
+    for side in (16, 32):
+        assert torch.equal(found.features["m, moments", side], alone.features["alone", side])
+        assert torch.equal(found.features["m, mean", side], found.features["m, moments", side][:, :24])
+
+
+def test_read_outs_are_shared_within_a_model_only(split: Split) -> None:
+    with pytest.raises(ContractError, match="another model"):
+        ModelFeaturizer(model(), "a", shares=ModelFeaturizer(model(), "b"))

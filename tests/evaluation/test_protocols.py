@@ -15,7 +15,7 @@ from swath.encoders import create_model
 from swath.errors import SwathError
 from swath.evaluation.baselines import ImageStatistics
 from swath.evaluation.features import ModelFeaturizer, Part
-from swath.evaluation.protocols import default_sides, evaluate_knn, evaluate_linear
+from swath.evaluation.protocols import default_sides, evaluate_knn, evaluate_linear, extract_split
 from swath.evaluation.splits import Split
 from swath.models import Contract, Model
 
@@ -202,3 +202,19 @@ def test_means_and_comparisons_are_paired_over_symmetric_scales(split: Split) ->
 def test_linear_default_is_the_native_side(split: Split) -> None:
     evaluation = evaluate_linear([Fake("vit", colour, min_side=16)], split)
     assert [(s.query_side, s.classifier) for s in evaluation.scores] == [(32, "linear")]
+
+
+def test_protocols_may_share_features(split: Split) -> None:
+    featurizers = [Fake("colour", colour), Fake("constant", constant)]
+    extracted = extract_split(featurizers, split, [8, 32])
+    for featurizer in featurizers:
+        featurizer._function = None  # nothing is extracted again
+    shared = evaluate_knn(featurizers, split, sides=[8, 32], k=3, extracted=extracted)
+    linear = evaluate_linear(featurizers, split, sides=[32], extracted=extracted)
+    afresh = [Fake("colour", colour), Fake("constant", constant)]
+    alone = evaluate_knn(afresh, split, sides=[8, 32], k=3)
+    assert [s.accuracy for s in shared.scores] == [s.accuracy for s in alone.scores]
+    assert shared.config_hash == alone.config_hash
+    assert linear.scores[0].accuracy == evaluate_linear(afresh, split, sides=[32]).scores[0].accuracy
+    with pytest.raises(SwathError, match=r"lack colour at 16 px"):
+        evaluate_knn(featurizers, split, sides=[16], extracted=extracted)

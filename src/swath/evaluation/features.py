@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from swath.encoders import Features
+from swath.encoders.pooling import pool
 from swath.errors import ContractError, ImageryError
 from swath.imagery.chip import Batch
 from swath.imagery.samples import ImageDataset, Problem
@@ -109,6 +111,8 @@ class ModelFeaturizer:
             ``relative``: in units of the contract's reference, by the side alone: 1 at the contract's
             reference size or, where it has none, at the images' native side. (Whether true metres help a
             given model on given data is to be measured, not assumed.)
+        shares: Another featurizer of the same model; encodings of its last batch are used again. For
+            several poolings, of which each costs nearly nothing then (see `read_outs`).
     """
 
     def __init__(
@@ -117,6 +121,8 @@ class ModelFeaturizer:
         name: str | None = None,
         pooling: str | None = None,
         gsd_mode: GsdMode | None = None,
+        *,
+        shares: ModelFeaturizer | None = None,
     ) -> None:
         self.model = model
         self.name = name or model.name
@@ -129,6 +135,15 @@ class ModelFeaturizer:
             "gsd_mode": self.gsd_mode,
         }
         self._checked = False
+        if shares is not None and (shares.model is not model or shares.gsd_mode != self.gsd_mode):
+            raise ContractError(
+                f"{self.name} cannot share the encodings of {shares.name}: another model or GSD"
+            )
+        self._source: ModelFeaturizer = shares or self
+        self._keeps = False
+        if shares is not None:
+            shares._keeps = True
+        self._last: tuple[Tensor, Features] | None = None
 
     def fit(self, part: Part, side: int) -> None:
         """A model is trained already."""
@@ -140,6 +155,12 @@ class ModelFeaturizer:
         Raises:
             ContractError: The images do not fit the model's contract (looked at in the first batch).
         """
+        return pool(self._source._encode(batch), self.pooling)
+
+    def _encode(self, batch: Batch) -> Features:
+        """Of this batch; at once if it is the last one again."""
+        if self._last is not None and self._last[0] is batch["image"]:
+            return self._last[1]
         contract = self.model.contract
         if not self._checked:
             contract.check(batch["image"], batch["sensor"], valid=batch.get("valid"))
@@ -151,7 +172,19 @@ class ModelFeaturizer:
         elif self.gsd_mode == "relative":
             gsd = gsd * contract.reference_gsd
         # Says once when a scale is one that training has never seen.
-        return self.model.embed_batch({**batch, "gsd": contract.gsd(gsd, count, width)}, pooling=self.pooling)
+        found = self.model.encode_batch({**batch, "gsd": contract.gsd(gsd, count, width)})
+        if self._keeps:
+            self._last = (batch["image"], found)
+        return found
+
+
+def read_outs(model: Model, poolings: Sequence[str], name: str | None = None) -> list[ModelFeaturizer]:
+    """Featurizers of one model, one a pooling, that encode each batch once; called "NAME, POOLING"."""
+    found: list[ModelFeaturizer] = []
+    for pooling in poolings:
+        label = f"{name or model.name}, {pooling}"
+        found.append(ModelFeaturizer(model, label, pooling, shares=found[0] if found else None))
+    return found
 
 
 def resize_batch(batch: Batch, side: int) -> Batch:

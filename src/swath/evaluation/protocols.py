@@ -160,6 +160,53 @@ def default_sides(native: int, step: int) -> list[int]:
     return sorted({max(step, round(native * share / step) * step) for share in (0.125, 0.25, 0.5, 1.0)})
 
 
+@dataclass(frozen=True, slots=True)
+class ExtractedSplit:
+    """Features of bank and queries: what several protocols may share, since extraction is what takes time."""
+
+    bank: Extracted
+    queries: Extracted
+
+    def has(self, featurizer: str, side: int) -> bool:
+        """Whether there are features of that name at that side."""
+        return (featurizer, side) in self.bank.features and (featurizer, side) in self.queries.features
+
+
+def extract_split(
+    featurizers: Sequence[Featurizer],
+    split: Split,
+    sides: Sequence[int],
+    *,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> ExtractedSplit:
+    """Fit the featurizers to the bank at its largest side, and extract both parts at all sides.
+
+    Raises:
+        ContractError: A side that does not fit a featurizer (`usable_sides` tells beforehand).
+        ImageryError: Not one image of a part could be read.
+    """
+    for featurizer in featurizers:
+        featurizer.fit(split.bank, max(sides))
+    first, total = len(split.bank.indices), len(split.bank.indices) + len(split.queries.indices)
+    return ExtractedSplit(
+        extract(featurizers, split.bank, sides, batch_size=batch_size, progress=_shifted(progress, 0, total)),
+        extract(
+            featurizers,
+            split.queries,
+            sides,
+            batch_size=batch_size,
+            progress=_shifted(progress, first, total),
+        ),
+    )
+
+
+def _shifted(progress: Progress | None, offset: int, total: int) -> Callable[[int, int], None] | None:
+    if progress is None:
+        return None
+    return lambda done, _: progress(offset + done, total)
+
+
 def evaluate_knn(
     featurizers: Sequence[Featurizer],
     split: Split,
@@ -171,6 +218,7 @@ def evaluate_knn(
     temperature: float = 0.07,
     batch_size: int = 64,
     progress: Progress | None = None,
+    extracted: ExtractedSplit | None = None,
 ) -> Evaluation:
     """kNN accuracy of featurizers at several image scales.
 
@@ -185,6 +233,7 @@ def evaluate_knn(
         temperature: Of the vote.
         batch_size: Images at a time.
         progress: Called with (images done, images in all), over both parts.
+        extracted: Features of `extract_split` with the same featurizers, instead of extracting them here.
     """
     settings = {
         "id": "swath.knn/1",
@@ -193,7 +242,7 @@ def evaluate_knn(
         "k": k,
         "temperature": temperature,
     }
-    with _Preparation(featurizers, split, sides, batch_size, progress, settings) as ready:
+    with _Preparation(featurizers, split, sides, batch_size, progress, settings, extracted) as ready:
         used, classes = ready.sides, ready.classes
         pairs = [(s, s) for s in used] + ([(s, used[-1]) for s in used[:-1]] if asymmetric else [])
         for featurizer in featurizers:
@@ -217,6 +266,7 @@ def evaluate_linear(
     c: float = 0.1,
     batch_size: int = 64,
     progress: Progress | None = None,
+    extracted: ExtractedSplit | None = None,
 ) -> Evaluation:
     """Linear-probe accuracy: logistic regression on features standardised by the bank, at the same side.
 
@@ -227,6 +277,7 @@ def evaluate_linear(
         c: Inverse strength of the penalty; fixed in advance, never chosen on the queries.
         batch_size: Images at a time.
         progress: Called with (images done, images in all).
+        extracted: Features of `extract_split` with the same featurizers, instead of extracting them here.
     """
     if sides is None:
         step = max(f.min_side for f in featurizers)
@@ -238,7 +289,7 @@ def evaluate_linear(
         "C": c,
         "solver": "L-BFGS to convergence",
     }
-    with _Preparation(featurizers, split, sides, batch_size, progress, settings) as ready:
+    with _Preparation(featurizers, split, sides, batch_size, progress, settings, extracted) as ready:
         for featurizer in featurizers:
             for side in ready.sides:
                 bank, queries = ready.features(featurizer, side, side)
@@ -261,6 +312,7 @@ class _Preparation:
         batch_size: int,
         progress: Progress | None,
         settings: dict[str, Any],
+        extracted: ExtractedSplit | None,
     ) -> None:
         names = [f.name for f in featurizers]
         if not names or len(set(names)) != len(names):
@@ -268,6 +320,7 @@ class _Preparation:
         self._began = time.monotonic()
         self._featurizers, self._split, self._settings = featurizers, split, settings
         self._batch_size, self._progress, self._wanted = batch_size, progress, sides
+        self._extracted = extracted
 
     def __enter__(self) -> _Preparation:
         self._warnings = warnings.catch_warnings(record=True)
@@ -298,17 +351,17 @@ class _Preparation:
         self.sides, refused = usable_sides(wanted, featurizers)
         if not self.sides:
             raise SwathError("no image scale is left: " + "; ".join(refused))
-        for featurizer in featurizers:
-            featurizer.fit(split.bank, self.sides[-1])
-        total = len(split.bank.indices) + len(split.queries.indices)
-        self.bank = extract(
-            featurizers, split.bank, self.sides,
-            batch_size=self._batch_size, progress=_shifted(self._progress, 0, total),
-        )  # fmt: skip
-        self.queries = extract(
-            featurizers, split.queries, self.sides,
-            batch_size=self._batch_size, progress=_shifted(self._progress, len(split.bank.indices), total),
-        )  # fmt: skip
+        found = self._extracted
+        if found is None:
+            found = extract_split(
+                featurizers, split, self.sides, batch_size=self._batch_size, progress=self._progress
+            )
+        missing = [(f.name, side) for f in featurizers for side in self.sides if not found.has(f.name, side)]
+        if missing:
+            raise SwathError(
+                f"features that were extracted before lack {missing[0][0]} at {missing[0][1]} px"
+            )
+        self.bank, self.queries = found.bank, found.queries
         problems = self.bank.problems + self.queries.problems
         notes = [*split.notes, *(f"scale refused: {reason}" for reason in refused)]
         if problems:
@@ -359,12 +412,6 @@ class _Preparation:
     sides: list[int]
     classes: int
     evaluation: Evaluation
-
-
-def _shifted(progress: Progress | None, offset: int, total: int) -> Callable[[int, int], None] | None:
-    if progress is None:
-        return None
-    return lambda done, _: progress(offset + done, total)
 
 
 def _native(part: Part) -> tuple[int, float | None]:

@@ -133,7 +133,11 @@ class Model(nn.Module):
 
         Does not look at values: for loops that have checked their imagery (`Contract.check`) once.
         """
-        return pool(self._encode(self.contract.normalise(_to(batch, self.device))), pooling or self.pooling)
+        return pool(self.encode_batch(batch), pooling or self.pooling)
+
+    def encode_batch(self, batch: Batch) -> Features:
+        """All that the encoder says of such a batch, on the model's device; several poolings may share it."""
+        return self._encode(self.contract.normalise(_to(batch, self.device)))
 
     def _encode(self, ready: Batch) -> Features:
         height, width = ready["image"].shape[2:]
