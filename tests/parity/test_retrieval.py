@@ -1,0 +1,57 @@
+"""Retrieval scores equal those of CSMAE's released evaluation on the same features and labels, to 1e-5."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from swath.evaluation.retrieval_metrics import exact_neighbours, retrieval_scores
+
+DIRECTIONS = [(a, b) for a in ("s1", "s2") for b in ("s1", "s2")]
+
+
+@pytest.fixture(scope="module")
+def reference(parity_dir: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = torch.load(parity_dir / "retrieval_metrics.pt", weights_only=True)
+    return loaded
+
+
+@pytest.mark.parametrize(("asking", "answering"), DIRECTIONS)
+def test_neighbours_and_distances(reference: dict[str, Any], asking: str, answering: str) -> None:
+    found = exact_neighbours(
+        reference[f"query_feat_{asking}"], reference[f"archive_feat_{answering}"], int(reference["k"])
+    )
+    name = f"{asking}_{answering}"
+    assert torch.equal(found.ids, reference[f"topk_ids.{name}"])
+    assert torch.allclose(
+        found.squared_distances, reference[f"topk_sqdist.{name}"].double(), rtol=0, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(("asking", "answering"), DIRECTIONS)
+def test_precision_recall_f1(reference: dict[str, Any], asking: str, answering: str) -> None:
+    name = f"{asking}_{answering}"
+    queries, archive = reference[f"query_feat_{asking}"], reference[f"archive_feat_{answering}"]
+    labels = reference["query_labels"], reference["archive_labels"]
+    scores = retrieval_scores(exact_neighbours(queries, archive, int(reference["k"])).ids, *labels)
+    means = scores.means()
+    for ours, theirs in (("precision", "prec"), ("recall", "rec"), ("f1", "f1")):
+        assert means[ours] == pytest.approx(float(reference[f"official.{name}.{theirs}"]), abs=1e-5)
+    own = torch.stack([scores.precision, scores.recall, scores.pair_f1], dim=1)
+    assert torch.allclose(own, reference[f"reimpl.{name}.per_query_prec_rec_f1_k10"], rtol=0, atol=1e-5)
+    pairs = float(reference[f"reimpl.{name}.f1_mean_of_pairs_k10"])
+    assert means["pair_f1"] == pytest.approx(pairs, abs=1e-5)
+    assert abs(means["pair_f1"] - means["f1"]) > 0.01  # the two are not the same thing
+
+
+@pytest.mark.parametrize("k", [1, 5, 20])
+@pytest.mark.parametrize(("asking", "answering"), DIRECTIONS)
+def test_other_k(reference: dict[str, Any], asking: str, answering: str, k: int) -> None:
+    found = exact_neighbours(reference[f"query_feat_{asking}"], reference[f"archive_feat_{answering}"], k)
+    means = retrieval_scores(found.ids, reference["query_labels"], reference["archive_labels"]).means()
+    own = torch.tensor([means[m] for m in ("precision", "recall", "f1", "pair_f1")], dtype=torch.float64)
+    theirs = reference[f"reimpl.{asking}_{answering}.prec_rec_f1_f1pairs_k{k}"]
+    assert torch.allclose(own, theirs.double(), rtol=0, atol=1e-5)
