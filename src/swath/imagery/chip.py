@@ -74,4 +74,5 @@ class Batch(TypedDict, total=False):
     index: Tensor  # [B] int64, position in the data set
     window: Tensor  # chips: [B, 4] int64, column, row, width, height on the scene's native grid
     scene: Tensor  # chips: [B] int64, position of the scene in the data set's `scenes`
+    sensors: dict[str, Batch]  # pairs: each sensor's batch of the same places; then no image, gsd, ... here
     problems: list[tuple[str, str]]  # (path, reason) of files left out of this batch; absent where none

@@ -125,7 +125,7 @@ class CsvManifest(ImageFiles):
         **options: Any,
     ) -> None:
         path = Path(path)
-        header, rows = _read_csv(path)
+        header, rows = read_csv(path)
         if file not in header:
             raise ImageryError(f"{path}: has no column {file!r} of file names.{suggest(file, header)}")
         if label == "class" and label not in header:
@@ -172,7 +172,7 @@ def _folder(root: str | Path) -> Path:
     return root
 
 
-def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+def read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """Column names, and (line number, row) of a table."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

@@ -105,7 +105,7 @@ class ImageFiles:
         self.seed = seed
         self.problems: list[Problem] = list(problems)
         self._max_pixels = max_pixels
-        self._offset_dn = offset_dn
+        self.offset_dn = offset_dn
         self._epoch = Epoch()
 
         names = [os.fspath(path) for path in paths]
@@ -192,7 +192,7 @@ class ImageFiles:
             return str(error)
         probe = _Probe(header.height, header.width, header.gsd)
         try:
-            as_sensor(header, self.sensor, gsd="relative", offset_dn=self._offset_dn)
+            as_sensor(header, self.sensor, gsd="relative", offset_dn=self.offset_dn)
         except ImageryError as error:
             return probe._replace(unfit=str(error))
         return probe
@@ -285,7 +285,7 @@ class ImageFiles:
     def _read(self, index: int) -> tuple[Array, Valid]:
         """Decoded image [C, H, W] in the sensor's unit, and valid [H, W]."""
         path = self.paths[index]
-        scene = as_sensor(self._header(path), self.sensor, gsd="relative", offset_dn=self._offset_dn)
+        scene = as_sensor(self._header(path), self.sensor, gsd="relative", offset_dn=self.offset_dn)
         if scene.header.driver == "picture":
             stored, valid = read_picture(path, max_pixels=self._max_pixels)
             image = to_unit(stored, self.sensor, scene.offset_dn)
@@ -318,7 +318,7 @@ class ImageFiles:
         if self.size is not None and not ragged:
             pixels = np.full(len(self), self.size[0] * self.size[1])
         item = 1 if is_plain_uint8(self.sensor) else 4
-        _check_memory(int((pixels * (item * len(self.sensor.bands) + 1)).sum()))
+        check_memory(int((pixels * (item * len(self.sensor.bands) + 1)).sum()))
 
         def load(index: int) -> tuple[Tensor, Tensor, float] | ImageryError:
             try:
@@ -381,7 +381,7 @@ def _random_crop(image: Tensor, valid: Tensor, size: tuple[int, int], key: Tenso
     return image[:, *window], valid[window]
 
 
-def _check_memory(wanted: int) -> None:
+def check_memory(wanted: int) -> None:
     """Refuse a cache that would not fit (where the system tells what is free)."""
     try:
         meminfo = Path("/proc/meminfo").read_text(encoding="ascii")

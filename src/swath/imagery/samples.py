@@ -1,12 +1,14 @@
 """What a data set hands out: samples, the batch that they make, and the promise behind both.
 
-Legend: B samples, C bands, H x W pixels.
+A *paired* sample is one place seen by several sensors, and a paired batch holds one batch a sensor.
+
+Legend: B samples, C bands, H x W pixels, K classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypedDict, runtime_checkable
+from typing import Protocol, TypedDict, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -34,13 +36,29 @@ class Sample(TypedDict, total=False):
     sensor: str
     index: int  # position in the data set
     key: int  # int64 for swath.keyed_random
-    label: int
+    label: int | Tensor  # class index, or [K] float32 multi-hot
     time: float  # seconds since 1970 UTC, NaN where unknown
     window: tuple[int, int, int, int]  # chips: column, row, width, height on the scene's native grid
     scene: int  # chips: position of the scene in `dataset.scenes`
     problem: Problem  # (path, reason) of what could not be read for this sample
     shape: tuple[int, int, int]  # only without an image
     empty: bool  # chips, only without an image: whether nodata is the reason, and no damage
+
+
+class PairedSample(TypedDict, total=False):
+    """One place as several sensors see it.
+
+    The sensors' images may differ in size and GSD, never in their footprint; all have one `key`, so that
+    keyed augmentations agree. A place that cannot be read has no `sensors` but a `problem`, and the `shapes`
+    that the images would have had.
+    """
+
+    sensors: dict[str, Sample]
+    index: int
+    key: int
+    label: int | Tensor  # class index, or [K] float32 multi-hot
+    problem: Problem  # (place or file, reason)
+    shapes: dict[str, tuple[int, int, int]]  # only without images
 
 
 @runtime_checkable
@@ -66,6 +84,53 @@ class ImageDataset(Protocol):
         ...
 
 
+@runtime_checkable
+class PairedDataset(Protocol):
+    """What training and retrieval need of a data set whose places are seen by several sensors.
+
+    Attributes:
+        sensors: In the order that the user gave.
+        classes: Names of the classes, or None.
+        labels: [N] int64 class indices, or [N, K] float32 multi-hot, or None.
+        paths: An id of each place, shown to people.
+        groups: Scene or tile of each place, for splits that do not leak; None where unknown.
+        folds: Official fold of each place; None where there is none.
+        problems: (place or file, reason) of what was left out.
+    """
+
+    sensors: tuple[Sensor, ...]
+    classes: list[str] | None
+    labels: NDArray[np.int64] | NDArray[np.float32] | None
+    paths: list[str]
+    groups: list[str] | None
+    folds: list[str] | None
+    problems: list[Problem]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> PairedSample: ...
+
+    def get_batch(self, indices: Sequence[int] | NDArray[np.int64] | Tensor) -> Batch:
+        """The places at `indices` as one paired batch."""
+        ...
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that random decisions belong to; seen by running loader workers too."""
+        ...
+
+    def subset(self, indices: Sequence[int] | NDArray[np.int64] | Tensor) -> PairedDataset:
+        """Only these places, in this order; pixels in memory are shared."""
+        ...
+
+    def select(self, *, fold: str) -> PairedDataset:
+        """Only the places of one fold."""
+        ...
+
+    def only(self, sensor: str) -> ImageDataset:
+        """What one sensor sees of the same places, as a data set of that sensor."""
+        ...
+
+
 class Epoch:
     """A number that a parent process sets and its loader workers, forked or spawned, read."""
 
@@ -82,16 +147,61 @@ class Epoch:
         return int(self._value)
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples of one sensor and one size into a batch.
+def collate(samples: Sequence[Sample] | Sequence[PairedSample]) -> Batch:
+    """Stack samples of one sensor and one size into a batch; paired samples into a paired batch.
 
     Samples without an image (see `Sample`) are left out, so a batch may be shorter than asked for, and empty
     ([0, C, H, W]) where nothing of it could be read. What was left out, and why, is listed under
     ``problems``, a key that is only there when there is something in it.
 
     Raises:
-        ImageryError: Two sensors, or two sizes.
+        ImageryError: Two sensors, or two sizes, or paired samples among others.
     """
+    paired = ["sensors" in sample or "shapes" in sample for sample in samples]
+    if any(paired):
+        if not all(paired):
+            raise ImageryError("a batch holds paired samples or samples of one sensor, not both")
+        return _collate_pairs(cast("Sequence[PairedSample]", samples))
+    return _collate_images(cast("Sequence[Sample]", samples))
+
+
+def _collate_pairs(samples: Sequence[PairedSample]) -> Batch:
+    good = [sample for sample in samples if "sensors" in sample]
+    names = list(good[0]["sensors"]) if good else list(samples[0]["shapes"])
+    for sample in good:
+        if set(sample["sensors"]) != set(names):
+            raise ImageryError(
+                f"a batch holds places seen by the same sensors, but these are {names} and "
+                f"{list(sample['sensors'])}"
+            )
+    inner: dict[str, Batch] = {}
+    for name in names:
+        if good:
+            inner[name] = _collate_images([sample["sensors"][name] for sample in good])
+        else:
+            nothing: Sample = {"sensor": name, "shape": samples[0]["shapes"][name]}
+            inner[name] = _collate_images([nothing])
+    batch: Batch = {
+        "sensors": inner,
+        "index": torch.tensor([sample["index"] for sample in good], dtype=torch.int64),
+        "key": torch.tensor([sample["key"] for sample in good], dtype=torch.int64),
+    }
+    if good and all("label" in sample for sample in good):
+        batch["label"] = stack_labels([sample["label"] for sample in good])
+    problems = [sample["problem"] for sample in samples if "problem" in sample]
+    if problems:
+        batch["problems"] = problems
+    return batch
+
+
+def stack_labels(labels: Sequence[int | Tensor]) -> Tensor:
+    """Class indices as [B] int64, multi-hot labels as [B, K] float32."""
+    if labels and isinstance(labels[0], Tensor):
+        return torch.stack([torch.as_tensor(label, dtype=torch.float32) for label in labels])
+    return torch.tensor(labels, dtype=torch.int64)
+
+
+def _collate_images(samples: Sequence[Sample]) -> Batch:
     good = [sample for sample in samples if "image" in sample]
     problems = [sample["problem"] for sample in samples if "problem" in sample]
     sensors = sorted({sample["sensor"] for sample in samples})
@@ -110,7 +220,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         "key": torch.tensor([sample["key"] for sample in good], dtype=torch.int64),
     }
     if all("label" in sample for sample in good):
-        batch["label"] = torch.tensor([sample["label"] for sample in good], dtype=torch.int64)
+        batch["label"] = stack_labels([sample["label"] for sample in good])
     if any("time" in sample for sample in good):
         times = [sample.get("time", float("nan")) for sample in good]
         batch["time"] = torch.tensor(times, dtype=torch.float64)
