@@ -86,6 +86,7 @@ def query_by_image(
     *,
     sensor: str | Path | Sensor | None = None,
     gsd: float | Literal["relative"] | None = None,
+    offset_dn: float | None = None,
 ) -> Query:
     """An image file, embedded as the archive's chips were.
 
@@ -95,6 +96,7 @@ def query_by_image(
         model: The archive's model.
         sensor: What the image was taken with; default: the archive's sensor, if it has one only.
         gsd: Metres per pixel where the file has no georeference.
+        offset_dn: Added to stored values before scaling; None for what the file says about itself.
 
     Raises:
         ArchiveError: The archive is of another model, or has several sensors and none is given.
@@ -113,7 +115,7 @@ def query_by_image(
         gsd = "relative"
     if "size" in options:
         options["size"] = tuple(options["size"])
-    dataset = open_dataset(Path(path), sensor=chosen, gsd=gsd, **options)
+    dataset = open_dataset(Path(path), sensor=chosen, gsd=gsd, offset_dn=offset_dn, **options)
     image, valid, native, window, time = _centre(dataset, path)
     if not bool(valid.any()):
         raise ImageryError(f"{path}: none of its pixels is valid; choose an image that is not all nodata")

@@ -132,7 +132,10 @@ def _where(
         if dataset.size is not None and dataset.fit == "centre_crop":
             rows, columns = dataset.size
             window = Window((width - columns) // 2, (height - rows) // 2, columns, rows)
-        return (dataset.paths[index],), window, (f"{dataset.gsds[index]:.6g}",), None
+        terms = [f"{dataset.gsds[index]:.6g}"]
+        if dataset.offset_dn is not None:  # what a file itself says of it changes with the file
+            terms.append(f"{dataset.offset_dn:g}")
+        return (dataset.paths[index],), window, tuple(terms), None
     from swath.imagery.chips import ChipGrid
 
     assert isinstance(dataset, ChipGrid)

@@ -46,6 +46,18 @@ def command(
     fit: Annotated[
         str | None, typer.Option(help="whole images: centre_crop or resize.  \\[default: centre_crop]")
     ] = None,
+    pattern: Annotated[
+        str | None,
+        typer.Option(help="chips: only files whose path below DATA matches, such as '*/s2.tif'."),
+    ] = None,
+    offset_dn: Annotated[
+        float | None,
+        typer.Option(
+            "--offset-dn",
+            help="Added to stored values before scaling, for Sentinel-2 files that do not say their "
+            "processing baseline: -1000 from baseline 04.00, 0 before.",
+        ),
+    ] = None,
     fold: Annotated[str | None, typer.Option(help="csv: only the rows of this fold.")] = None,
     min_valid: Annotated[
         float, typer.Option(help="Leave out chips with a smaller share of valid pixels.", min=0.0, max=1.0)
@@ -93,6 +105,8 @@ def command(
             size=size,
             fit=fit,
             fold=fold,
+            pattern=pattern,
+            offset_dn=offset_dn,
         )
     with _progress(console) as advance:
         report = embed_archive(

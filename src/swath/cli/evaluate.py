@@ -92,6 +92,14 @@ OverlapOption = Annotated[
 SizeOption = Annotated[
     int | None, typer.Option(help="Images of different sizes: bring all to this side first.", min=8)
 ]
+OffsetOption = Annotated[
+    float | None,
+    typer.Option(
+        "--offset-dn",
+        help="Added to stored values before scaling, for Sentinel-2 files that do not say their processing "
+        "baseline: -1000 from baseline 04.00, 0 before.",
+    ),
+]
 SeedOption = Annotated[int, typer.Option(help="Of the split, where the data has none of its own.")]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, ...  \\[default: cuda if there is one]")]
 BatchOption = Annotated[int, typer.Option(help="Images a forward pass.", min=1)]
@@ -125,6 +133,7 @@ def knn(
     group_column: GroupOption = None,
     allow_overlap: OverlapOption = False,
     size: SizeOption = None,
+    offset_dn: OffsetOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = None,
     batch_size: BatchOption = 64,
@@ -164,6 +173,7 @@ def linear(
     group_column: GroupOption = None,
     allow_overlap: OverlapOption = False,
     size: SizeOption = None,
+    offset_dn: OffsetOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = None,
     batch_size: BatchOption = 64,
@@ -207,6 +217,7 @@ def _run(evaluate: Any, given: dict[str, Any], **options: Any) -> None:
             seed=given["seed"],
             size=given["size"],
             fit="resize" if given["size"] else None,
+            offset_dn=given["offset_dn"],
         )
     with _bar(progress, len(split.bank.indices) + len(split.queries.indices)) as advance:
         evaluation = evaluate(

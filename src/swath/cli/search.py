@@ -30,6 +30,14 @@ def command(
     gsd: Annotated[
         float | None, typer.Option(help="Metres per pixel of a query image without georeference.", min=0.0)
     ] = None,
+    offset_dn: Annotated[
+        float | None,
+        typer.Option(
+            "--offset-dn",
+            help="Added to stored values of a Sentinel-2 query image that does not say its "
+            "processing baseline: -1000 from baseline 04.00, 0 before.",
+        ),
+    ] = None,
     only_sensor: Annotated[
         list[str] | None, typer.Option(help="Only answers of this sensor; may be given again.")
     ] = None,
@@ -66,7 +74,7 @@ def command(
         from swath.archive.query import query_by_image
 
         loaded = _model(opened, model, device)
-        asked = query_by_image(opened, query, loaded, sensor=sensor, gsd=gsd)
+        asked = query_by_image(opened, query, loaded, sensor=sensor, gsd=gsd, offset_dn=offset_dn)
     else:
         from swath.archive.query import query_by_id
 

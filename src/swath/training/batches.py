@@ -161,10 +161,11 @@ def fetch(dataset: ImageDataset, epoch: int, indices: Sequence[int]) -> Batch:
     for index in indices:
         for step in range(TRIES):
             sample = dataset[(index + step) % len(dataset)]
-            if "problem" not in sample:
+            if "problem" in sample:
+                problems.append(sample["problem"])
+            if "image" in sample or "sensors" in sample:  # some pixels may be usable in spite of a problem
                 samples.append(sample)
                 break
-            problems.append(sample["problem"])
         else:
             raise ImageryError(
                 f"{TRIES} samples in a row could not be read, the last: {problems[-1][1]}. "

@@ -70,6 +70,10 @@ class DataConfig(_Section):
         chips_per_epoch: Chips of an epoch of random sampling.
         min_valid: Least share of valid pixels in a chip.
         align: Whether random chips start on the files' block boundaries.
+        pattern: Take only scenes whose path below the folder matches, such as ``*/s2.tif``.
+        classes: Class folders in the order of their indices; left out: all, sorted.
+        offset_dn: Added to stored values before scaling, for Sentinel-2 files that do not say their
+            processing baseline: -1000 from baseline 04.00, 0 before.
     """
 
     layout: Literal["auto", "chips", "class_folder", "csv", "images"] = "auto"
@@ -90,6 +94,9 @@ class DataConfig(_Section):
     chips_per_epoch: int | None = Field(default=None, gt=0)
     min_valid: float | None = Field(default=None, ge=0, le=1)
     align: bool | None = None
+    pattern: str | None = None
+    classes: list[str] | None = None
+    offset_dn: float | None = None
 
 
 class Choice(_Section):
