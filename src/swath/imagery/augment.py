@@ -9,6 +9,7 @@ anything that interpolates.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal, cast
 
 import torch
@@ -149,14 +150,51 @@ def _interpolate_valid(
     return torch.where(good, mean, 0)[0], good[0, 0]
 
 
-def random_orientation(batch: Batch, *, rotate: bool = True, stream: str = "orientation") -> Batch:
+def aligned_crop(
+    sensors: Mapping[str, Batch],
+    *,
+    scale: tuple[float, float] = (0.2, 1.0),
+    filter: Filter = "bicubic",
+    stream: str = "crop",
+) -> dict[str, Batch]:
+    """Cut the same ground out of the images of all sensors, and bring each back to its own size.
+
+    Args:
+        sensors: Sensor name -> batch of the same places; sizes may differ, keys do not.
+        scale: Range of the crop's share of the area.
+        filter: Interpolation.
+        stream: Name of the decision.
+
+    Boxes are drawn in whole pixels of the coarsest sensor, and lie on whole pixels of the others where those
+    are a whole number of times finer; otherwise they are rounded, to less than half a fine pixel.
+    """
+    coarsest = min(sensors.values(), key=lambda batch: batch["image"].shape[-1])
+    height, width = coarsest["image"].shape[-2:]
+    boxes = crop_boxes(coarsest["key"], height, width, scale=scale, stream=stream)
+    cut = {}
+    for name, batch in sensors.items():
+        tall, wide = batch["image"].shape[-2:]
+        finer = (tall / height, wide / width)
+        own = []
+        for top, left, h, w in boxes:
+            first, last = (round(top * finer[0]), round(left * finer[1])), (top + h, left + w)
+            end = (round(last[0] * finer[0]), round(last[1] * finer[1]))
+            own.append((*first, end[0] - first[0], end[1] - first[1]))
+        cut[name] = _resample(batch, own, (tall, wide), filter)
+    return cut
+
+
+def random_orientation(
+    batch: Batch, *, rotate: bool = True, diagonal: bool = True, stream: str = "orientation"
+) -> Batch:
     """Flip every image at random, left to right and, with `rotate`, also up to down and over the diagonal.
 
     With `rotate` the eight orientations of a square are equally likely (right-angle rotations and their
-    mirror images; four where height and width differ). Pixels move and keep their values; `gsd` stays.
+    mirror images; four where height and width differ, or without `diagonal`). Pixels move and keep their
+    values; `gsd` stays.
     """
     coin = uniform(batch["key"], stream, 3).to(batch["image"].device) < 0.5
-    square = batch["image"].shape[-1] == batch["image"].shape[-2]
+    square = diagonal and batch["image"].shape[-1] == batch["image"].shape[-2]
     changed = batch.copy()
     changed["image"] = _orient(batch["image"], coin, rotate, square)
     if "valid" in batch:

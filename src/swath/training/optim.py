@@ -14,17 +14,18 @@ from swath.training.recipe import OptimiserConfig
 
 
 def parameter_groups(
-    module: nn.Module, weight_decay: float, *, decay_tokens: bool = True
+    module: nn.Module, weight_decay: float, *, decay_tokens: bool = True, decay_all: bool = False
 ) -> list[dict[str, Any]]:
     """Two groups, with and without weight decay.
 
     Not decayed: parameters of one dimension (biases, norms, scales), which are no maps. Learned tokens
-    ([1, 1, D] by convention, with "token" in the last part of the name) decay as in MAE, unless told not to.
+    ([1, 1, D] by convention, with "token" in the name) decay as in MAE, unless told not to.
 
     Args:
         module: What is trained; frozen parameters are left out, a shared one is taken once.
         weight_decay: Of the first group.
         decay_tokens: Whether learned tokens belong to the first group.
+        decay_all: Everything belongs to the first group (CSMAE's released runs).
 
     Returns:
         Groups for a torch optimiser, each with the names of its parameters under ``names``.
@@ -34,8 +35,8 @@ def parameter_groups(
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        token = "token" in name.rsplit(".", 1)[-1]
-        keep = parameter.ndim <= 1 or (token and not decay_tokens)
+        token = is_token(name)
+        keep = not decay_all and (parameter.ndim <= 1 or (token and not decay_tokens))
         (plain if keep else decayed)[name] = parameter
     groups = [(decayed, weight_decay), (plain, 0.0)]
     return [
@@ -45,10 +46,17 @@ def parameter_groups(
     ]
 
 
+def is_token(name: str) -> bool:
+    """Whether a parameter is a learned token, by its name; tokens of several sensors are in one mapping."""
+    return any("token" in part for part in name.split(".")[-2:])
+
+
 def build_optimiser(module: nn.Module, config: OptimiserConfig, learning_rate: float) -> torch.optim.AdamW:
     """AdamW over `module`, in its fused form: one pass over the weights, on a CPU as on a GPU."""
     return torch.optim.AdamW(
-        parameter_groups(module, config.weight_decay, decay_tokens=config.decay_tokens),
+        parameter_groups(
+            module, config.weight_decay, decay_tokens=config.decay_tokens, decay_all=config.decay_all
+        ),
         lr=learning_rate,
         betas=config.betas,
         eps=config.eps,
@@ -69,6 +77,21 @@ def schedule(progress: float, warmup: float, final: float = 0.0) -> float:
         return progress / warmup
     along = (progress - warmup) / (1.0 - warmup) if warmup < 1 else 1.0
     return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * min(along, 1.0)))
+
+
+def bolts_schedule(step: int, steps: int, warmup: int, final: float = 0.0) -> float:
+    """The same shape counted in whole steps, as lightning-bolts does (CSMAE's released runs).
+
+    Args:
+        step: Of the run, from 0; step 0 has rate 0.
+        steps: T, in all.
+        warmup: W; step i < W has i / (W - 1), step W the peak.
+        final: Value that step T would have.
+    """
+    if step < warmup:
+        return step / max(1, warmup - 1)
+    along = (step - warmup) / max(1, steps - warmup)
+    return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * along))
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, value: float) -> None:

@@ -131,6 +131,7 @@ class OptimiserConfig(_Section):
         eps: Added to the root of the second moment.
         weight_decay: Applied to matrices and kernels; never to biases, norms and other 1-D parameters.
         decay_tokens: Whether learned tokens (class, mask) decay too, as in MAE and Scale-MAE.
+        decay_all: Whether everything that is trained decays, biases and norms too, as in CSMAE's runs.
     """
 
     name: Literal["adamw"] = "adamw"
@@ -141,6 +142,7 @@ class OptimiserConfig(_Section):
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)
     decay_tokens: bool = True
+    decay_all: bool = False
 
     @model_validator(mode="after")
     def _one_rate(self) -> Self:
@@ -161,6 +163,8 @@ class TrainingConfig(_Section):
         warmup_steps: Steps of linear warm-up, or
         warmup_epochs: epochs of it, or
         warmup_fraction: share of the budget (5 % where none is given).
+        schedule: ``cosine``: linear warm-up and half a cosine over the share of the budget spent;
+            ``cosine_bolts``: the same in whole steps from rate 0, as lightning-bolts counts them (CSMAE).
         clip: Largest gradient norm; none: not clipped (it is measured all the same).
         precision: fp32; bf16 (autocast); fp16 (autocast and loss scaling, GPU only).
         device: ``auto`` takes a GPU if there is one.
@@ -188,6 +192,7 @@ class TrainingConfig(_Section):
     warmup_steps: int | None = Field(default=None, ge=0)
     warmup_epochs: float | None = Field(default=None, ge=0)
     warmup_fraction: float | None = Field(default=None, ge=0, lt=1)
+    schedule: Literal["cosine", "cosine_bolts"] = "cosine"
     clip: float | None = Field(default=None, gt=0)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -216,6 +221,10 @@ class TrainingConfig(_Section):
             if self.warmup_steps is not None or self.warmup_epochs is not None:
                 raise ValueError(
                     "with a budget in cpu_minutes the number of steps is not known; use warmup_fraction"
+                )
+            if self.schedule == "cosine_bolts":
+                raise ValueError(
+                    "schedule cosine_bolts counts steps; with a budget in cpu_minutes use cosine"
                 )
             if self.workers:
                 raise ValueError("with a budget in cpu_minutes set workers to 0: theirs would not be counted")

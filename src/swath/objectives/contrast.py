@@ -1,0 +1,86 @@
+"""Pulling together what belongs together, and apart what does not.
+
+Losses that compare the embeddings of a batch. Under torchrun the negatives of all ranks take part: every
+rank gathers all embeddings (`gather_rows`), and the mean over ranks of the losses of its own rows is the
+loss of the whole batch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+class _Gather(torch.autograd.Function):
+    """Rows of all ranks; the gradient of a rank's own rows is the sum over the ranks that used them."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        ctx.count = len(rows)
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        grad = grads[0].contiguous().clone()
+        dist.all_reduce(grad)
+        first = dist.get_rank() * ctx.count
+        return grad[first : first + ctx.count]
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """[B, D] of this rank -> [R B, D] of all R ranks, in their order; differentiable.
+
+    Every rank must have as many rows. Without a process group, the rows as they are.
+    """
+    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+        return rows
+    gathered: Tensor = _Gather.apply(rows)
+    return gathered
+
+
+def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """Normalised temperature-scaled cross entropy (Chen et al. 2020; CSMAE's mutual information loss).
+
+    Of the 2 R B embeddings of a batch over R ranks, each is asked to find its partner, row i of `first` and
+    row i of `second`, among all others by cosine similarity.
+
+    Args:
+        first: [B, D] this rank's embeddings, not normalised.
+        second: [B, D] their partners.
+        temperature: Divides the cosines.
+
+    Returns:
+        Scalar mean over this rank's 2 B rows. Its mean over ranks is the loss of the whole batch.
+    """
+    count = len(first)
+    own = F.normalize(torch.cat([first, second]).float(), dim=1)
+    everyone_first, everyone_second = gather_rows(own[:count]), gather_rows(own[count:])
+    everyone = torch.cat([everyone_first, everyone_second])
+    total = len(everyone_first)
+    rank = dist.get_rank() if total > count else 0
+    row = torch.arange(count, device=own.device) + rank * count
+    itself, partner = torch.cat([row, row + total]), torch.cat([row + total, row])
+    similarity = own @ everyone.T / temperature
+    similarity = similarity.scatter(1, itself[:, None], float("-inf"))
+    return F.cross_entropy(similarity, partner)
+
+
+def paired_softplus(first: Tensor, second: Tensor) -> Tensor:
+    """Minus the mean softplus of paired cosines (CSMAE's mutual discriminability loss, `MDE`).
+
+    Lies between -softplus(1) = -1.313 (all pairs aligned) and -softplus(-1) = -0.313. It has no negatives:
+    alone, a constant embedding minimises it.
+
+    Args:
+        first: [B, D].
+        second: [B, D] partners.
+    """
+    return -F.softplus(F.cosine_similarity(first.float(), second.float(), dim=1)).mean()

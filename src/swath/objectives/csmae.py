@@ -1,0 +1,484 @@
+"""CSMAE: masked autoencoders across sensors (Hackstein et al., arXiv 2401.07782).
+
+1. A place is seen by several sensors, in co-registered images. Of each image half of the patches is hidden.
+2. The encoder looks at each sensor's visible patches, one sensor at a time
+   (`swath.encoders.multi_sensor`: what is each sensor's own there, and what all share, is the encoder's
+   choice: sensor-*specific* or sensor-*common*).
+3. Decoders rebuild hidden patches, of the same sensor (uni-modal) and of every other one (cross-modal), from
+   one sensor's tokens alone. Each *target* sensor has a decoder of its own, or all have a common one.
+4. The embeddings of the masked views of one place are pulled together across sensors (NT-Xent).
+
+The paper's four variants are SESD, SECD, CESD and CECD: Specific or Common Encoder, then Decoder.
+
+Beyond the paper: any number of sensors; grids that differ (an aerial image at 3 m, a radar image at 10 m)
+when the encoder is scale-aware, where the decoder asks for the target's patches by their place on the
+ground; nodata.
+
+Legend: B places, N patches of an image, K visible, M scored ones, D encoder's, d decoder's width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from swath.encoders.linear import Linear
+from swath.encoders.multi_sensor import MultiSensorViT
+from swath.encoders.positions import gsd_positions
+from swath.encoders.vit import Block, init_weights
+from swath.errors import ContractError, RecipeError, suggest
+from swath.imagery.augment import aligned_crop, random_orientation
+from swath.imagery.chip import Batch
+from swath.keyed_random import uniform
+from swath.objectives.contrast import nt_xent, paired_softplus
+from swath.objectives.masking import Masking, fill_masked, mask_pixels, random_masking
+from swath.objectives.protocol import Losses, ObjectiveConfig, register_objective
+from swath.objectives.reconstruction import take_patches
+
+DECODER_EPS = 1e-5  # of the decoder's norms; the encoder's is 1e-6
+
+
+class CSMAEConfig(ObjectiveConfig):
+    """Options of CSMAE.
+
+    `masking` says how the sensors' hidden patches correspond; `reconstruction` which patches a *cross-modal*
+    reconstruction puts its tokens at and is scored at (a uni-modal one: where its own are hidden):
+
+    - ``source``: tokens at the source sensor's places, scored where the *source* is hidden. The released
+      code's default (`reconstruction_strategy: disjoint`), so what its weights were trained with.
+    - ``target``: tokens at the source's places, scored where the *target* is hidden, as the paper's figure
+      draws it. The one that works between different grids.
+    - ``opposite``: the released code's `reconstruction_strategy: identical`. With random or disjoint masks
+      the source's tokens are put at the *target's* visible places (so they stand at wrong places); with
+      identical masks both are exchanged: tokens at hidden places, scored at visible ones.
+    """
+
+    decoder: Literal["specific", "common"] = Field("common", description="A decoder a target sensor, or one.")
+    decoder_dim: int = Field(512, gt=0, description="Width of a decoder.")
+    decoder_depth: int = Field(8, gt=0, description="Its blocks.")
+    decoder_heads: int = Field(16, gt=0, description="Its attention heads.")
+
+    mask_ratio: float = Field(0.5, gt=0, lt=1, description="Share of each image's patches that is hidden.")
+    masking: Literal["random", "identical", "disjoint"] = Field(
+        "random",
+        description="Every sensor has its own random mask; all the same; or the second shows what the first "
+        "hides (two sensors; the second's ratio is 1 - mask_ratio).",
+    )
+    reconstruction: Literal["source", "target", "opposite"] = Field("source", description="See above.")
+
+    unimodal: bool = Field(True, description="Rebuild each sensor from itself (UMR).")
+    crossmodal: bool = Field(True, description="Rebuild each sensor from every other (CMR).")
+    pixel_loss: Literal["l2", "l1"] = Field("l2", description="Squared (the paper) or absolute error.")
+    norm_pix: bool = Field(False, description="Standardise each target patch over its pixels and bands.")
+    target_weights: dict[str, float] = Field(
+        default_factory=dict,
+        description="Weight of a sensor's reconstruction losses, by sensor; 1 where not given.",
+    )
+    mim_weight: float = Field(1.0, ge=0, description="Weight of the contrast between sensors (MIM, NT-Xent).")
+    temperature: float = Field(0.5, gt=0, description="Its temperature.")
+    mde_weight: float = Field(
+        0.0, ge=0, description="Weight of MDE, minus the softplus of paired cosines; the paper's runs have 0."
+    )
+
+    crop_scale: tuple[float, float] | None = Field(
+        None, description="Range of a random crop's share of the image, resized back; none: whole images."
+    )
+    orientation: Literal["none", "flips", "dihedral"] = Field(
+        "flips", description="Flips along both axes, jointly for all sensors; dihedral: and quarter turns."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> CSMAEConfig:
+        if self.decoder_dim % self.decoder_heads or self.decoder_dim % 4:
+            raise ValueError(
+                f"decoder_dim {self.decoder_dim} must be a multiple of decoder_heads {self.decoder_heads} "
+                "and of 4"
+            )
+        if not (self.unimodal or self.crossmodal):
+            raise ValueError("unimodal and crossmodal are both off: nothing is reconstructed")
+        if (
+            not self.crossmodal
+            and "reconstruction" in self.model_fields_set
+            and self.reconstruction != "source"
+        ):
+            raise ValueError("reconstruction is about cross-modal losses, and crossmodal is off; remove it")
+        if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            raise ValueError(f"crop_scale must be 0 < low <= high <= 1, not {list(self.crop_scale)}")
+        wrong = {name: weight for name, weight in self.target_weights.items() if weight < 0}
+        if wrong:
+            raise ValueError(f"target_weights are not negative, but there is {wrong}")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One reconstruction: from a source sensor's tokens to patches of a target sensor.
+
+    Attributes:
+        source: Sensor whose tokens are decoded.
+        target: Sensor whose patches are predicted.
+        place: The split that says where on the target's grid the tokens stand; None: grids differ, and the
+            target's patches are asked for by their place on the ground.
+        scored: [B, M] flat indices of the target's patches that count in the loss.
+        key: Equal for routes whose decoder sees the same: a common decoder then runs once for both.
+    """
+
+    source: str
+    target: str
+    place: Masking | None
+    scored: Tensor
+    key: tuple[str, ...]
+
+
+class CrossDecoder(nn.Module):
+    """From the tokens of one sensor's visible patches to the pixels of a target sensor's patches.
+
+    Args:
+        encoder_dim: D.
+        pixels: Target sensor -> numbers a patch (p * p * C), a linear head each.
+        config: Options.
+    """
+
+    def __init__(self, encoder_dim: int, pixels: Mapping[str, int], config: CSMAEConfig) -> None:
+        super().__init__()
+        dim = config.decoder_dim
+        self.embed = Linear(encoder_dim, dim)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, dim))
+        self.blocks = nn.Sequential(
+            *(Block(dim, config.decoder_heads, eps=DECODER_EPS) for _ in range(config.decoder_depth))
+        )
+        self.norm = nn.LayerNorm(dim, eps=DECODER_EPS)
+        self.pred = nn.ModuleDict({name: Linear(dim, count) for name, count in pixels.items()})
+        init_weights(self)
+        nn.init.normal_(self.mask_token, std=0.02)
+
+    def fill(self, latent: Tensor, place: Masking, step: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Tokens [B, 1 + K, D] at their places, the mask token at all others -> decoded [B, N, d]."""
+        x = self.embed(latent)
+        patches = fill_masked(x[:, 1:], self.mask_token, place)
+        patches = patches + gsd_positions(*grid, x.shape[-1], step, cls=False, centred=True)
+        return self._run(x[:, :1], patches)
+
+    def ask(self, latent: Tensor, seen: Tensor, asked: Tensor) -> Tensor:
+        """Tokens [B, 1 + K, D], and patches asked for by their place -> decoded [B, M, d].
+
+        Args:
+            latent: Of the source's visible patches, class token first.
+            seen: [B, K, d] their positions.
+            asked: [B, M, d] positions of the target's patches.
+        """
+        x = self.embed(latent)
+        patches = torch.cat([x[:, 1:] + seen, self.mask_token + asked], dim=1)
+        return self._run(x[:, :1], patches)[:, seen.shape[1] :]
+
+    def _run(self, cls: Tensor, patches: Tensor) -> Tensor:
+        x = torch.cat([cls, patches], dim=1).to(self.mask_token.dtype)
+        decoded: Tensor = self.norm(self.blocks(x)[:, 1:])
+        return decoded
+
+
+@register_objective("csmae", CSMAEConfig)
+class CSMAE(nn.Module):
+    """Masked autoencoding within and across sensors, with contrast between them.
+
+    Args:
+        encoder: A `MultiSensorViT`. With one sensor and without cross-modal losses this is a plain masked
+            autoencoder.
+        config: Options.
+
+    Raises:
+        RecipeError: Encoder and options do not fit together.
+    """
+
+    def __init__(self, encoder: nn.Module, config: CSMAEConfig) -> None:
+        super().__init__()
+        if not isinstance(encoder, MultiSensorViT):
+            raise RecipeError(
+                f"csmae needs an encoder with branches for sensors, and {type(encoder).__name__} has none; "
+                "use a vit_multi_sensor_*"
+            )
+        names = list(encoder.bands)
+        if len(names) == 1 and (config.crossmodal or config.mim_weight or config.mde_weight):
+            raise RecipeError(
+                f"objective: {names[0]} is the only sensor, so crossmodal must be false and mim_weight and "
+                "mde_weight 0; or name more sensors"
+            )
+        if config.masking == "disjoint" and len(names) != 2:
+            raise RecipeError(f"objective.masking: disjoint is for two sensors, and there are {len(names)}")
+        for name in config.target_weights:
+            if name not in names:
+                raise RecipeError(f"objective.target_weights: {name!r} is no sensor.{suggest(name, names)}")
+        self.encoder = encoder
+        self.config = config
+        self._contrasts = bool(config.mim_weight or config.mde_weight)
+        if encoder.fc_norm is not None and not self._contrasts:
+            encoder.fc_norm.requires_grad_(False)  # nothing would train it; it stays the identity that it is
+        pixels = {name: encoder.patch_sizes[name] ** 2 * count for name, count in encoder.bands.items()}
+        if config.decoder == "common":
+            self.decoder = CrossDecoder(encoder.embed_dim, pixels, config)
+        else:
+            self.decoders = nn.ModuleDict(
+                {
+                    name: CrossDecoder(encoder.embed_dim, {name: count}, config)
+                    for name, count in pixels.items()
+                }
+            )
+
+    # ---- what is shown
+
+    def views(self, batch: Batch) -> dict[str, Any]:
+        """Normalised batch of pairs -> images of each sensor, oriented alike, and the numbers behind masks.
+
+        Returns:
+            `image`, `gsd`, `valid`, `noise`, each a mapping sensor -> [B, C, H, W], [B], [B, H, W], [B, N].
+
+        Raises:
+            ContractError: A sensor of the encoder is not in the batch.
+        """
+        sensors = dict(batch["sensors"]) if "sensors" in batch else {batch["sensor"]: batch}
+        missing = [name for name in self.encoder.bands if name not in sensors]
+        if missing:
+            raise ContractError(
+                f"csmae trains on places seen by {', '.join(self.encoder.bands)}, but the data have no "
+                f"{', '.join(missing)}: only {', '.join(sensors)}"
+            )
+        sensors = {name: sensors[name] for name in self.encoder.bands}
+        if self.config.crop_scale is not None:
+            sensors = aligned_crop(sensors, scale=self.config.crop_scale, stream="csmae/crop")
+        views: dict[str, Any] = {"image": {}, "gsd": {}, "valid": {}, "noise": {}}
+        for name, one in sensors.items():
+            if self.config.orientation != "none":
+                diagonal = self.config.orientation == "dihedral"
+                one = random_orientation(one, diagonal=diagonal, stream="csmae/orientation")
+            rows, columns = self.encoder.grid(one["image"], name)
+            views["image"][name] = one["image"]
+            views["gsd"][name] = one["gsd"]
+            views["valid"][name] = one.get("valid")
+            noise = uniform(batch["key"], f"csmae/mask/{name}", rows * columns)
+            views["noise"][name] = noise.to(one["image"].device)
+        return views
+
+    def split(self, noise: Mapping[str, Tensor]) -> dict[str, Masking]:
+        """Which patches of each sensor are visible, from `noise` sensor -> [B, N]."""
+        ratio, names = self.config.mask_ratio, list(noise)
+        first = random_masking(noise[names[0]], ratio)
+        if self.config.masking == "random":
+            return {name: random_masking(one, ratio) for name, one in noise.items()}
+        if self.config.masking == "identical":
+            return dict.fromkeys(names, first)
+        count = first.restore.shape[1]
+        second = Masking(
+            shuffle=first.shuffle.flip(1),
+            restore=count - 1 - first.restore,
+            kept=int(count * (1 - (1 - ratio))),  # rounded down like the first's: one may be seen by neither
+        )
+        return {names[0]: first, names[1]: second}
+
+    # ---- what is asked
+
+    def routes(self, splits: Mapping[str, Masking], grids: Mapping[str, tuple[int, int]]) -> Iterator[Route]:
+        """All reconstructions, uni-modal and cross-modal, of a batch with these splits."""
+        for target in splits:
+            for source in splits:
+                if source == target and self.config.unimodal:
+                    yield Route(source, target, splits[source], splits[source].hidden, (source,))
+                elif source != target and self.config.crossmodal:
+                    yield self._across(source, target, splits, grids)
+
+    def _across(
+        self,
+        source: str,
+        target: str,
+        splits: Mapping[str, Masking],
+        grids: Mapping[str, tuple[int, int]],
+    ) -> Route:
+        own, other = splits[source], splits[target]
+        if grids[source] != grids[target]:
+            return Route(source, target, None, other.hidden, (source, target))
+        if self.config.reconstruction == "source":
+            return Route(source, target, own, own.hidden, (source,))
+        if self.config.reconstruction == "target":
+            return Route(source, target, own, other.hidden, (source,))
+        if self.config.masking != "identical":
+            return Route(source, target, other, other.hidden, (source, "at", target))
+        mirrored = Masking(own.shuffle.flip(1), own.restore.shape[1] - 1 - own.restore, own.kept)
+        return Route(source, target, mirrored, own.keep, (source, "mirrored"))
+
+    def forward(self, views: Mapping[str, Any]) -> Losses:
+        """Losses by name; `total` is their weighted sum. Reconstruction losses are means over samples."""
+        grids = self._grids(views)
+        splits = self.split(views["noise"])
+        keep = {name: split.keep for name, split in splits.items()}
+        latents = self.encoder.encode(views["image"], views["gsd"], keep)
+        total: Any = 0.0
+        losses: Losses = {}
+        decoded: dict[tuple[str, ...], Tensor] = {}
+        for route in self.routes(splits, grids):
+            patches = self._decode(route, latents, keep, views, grids, decoded)
+            loss = self._loss(route, patches, views, grids)
+            total = total + self.config.target_weights.get(route.target, 1.0) * loss
+            losses[f"{route.target}_from_{route.source}"] = loss.detach()
+        if self._contrasts:
+            pooled = {name: self.encoder.head(latent) for name, latent in latents.items()}
+            pairs = [(pooled[a], pooled[b]) for a, b in combinations(pooled, 2)]
+            if self.config.mim_weight:
+                mim = torch.stack([nt_xent(a, b, self.config.temperature) for a, b in pairs]).mean()
+                total, losses["mim"] = total + self.config.mim_weight * mim, mim.detach()
+            if self.config.mde_weight:
+                mde = torch.stack([paired_softplus(a, b) for a, b in pairs]).mean()
+                total, losses["mde"] = total + self.config.mde_weight * mde, mde.detach()
+        return {"total": total, **losses}
+
+    def _grids(self, views: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+        grids = {name: self.encoder.grid(image, name) for name, image in views["image"].items()}
+        if len(set(grids.values())) > 1:
+            listed = ", ".join(f"{name} {rows} x {columns}" for name, (rows, columns) in grids.items())
+            if not self.encoder.scale_aware:
+                raise ContractError(
+                    f"the sensors' grids of patches differ ({listed}), and this encoder counts patches. Set "
+                    "encoder.options.scale_aware, or a patch_size for each sensor that covers the same ground"
+                )
+            if self.config.masking != "random" or (
+                self.config.crossmodal and self.config.reconstruction != "target"
+            ):
+                raise ContractError(
+                    f"the sensors' grids of patches differ ({listed}): use masking random and, across "
+                    "sensors, reconstruction target"
+                )
+        return grids
+
+    def _decode(
+        self,
+        route: Route,
+        latents: Mapping[str, Tensor],
+        keep: Mapping[str, Tensor],
+        views: Mapping[str, Any],
+        grids: Mapping[str, tuple[int, int]],
+        decoded: dict[tuple[str, ...], Tensor],
+    ) -> Tensor:
+        """Decoded patches of a route's target: all [B, N, d] on one grid, the scored ones across grids."""
+        decoder = self._decoder(route.target)
+        key = route.key if self.config.decoder == "common" else (*route.key, "for", route.target)
+        if key in decoded:
+            return decoded[key]
+        latent = latents[route.source]
+        step = self.encoder.step(views["gsd"][route.source], route.source)
+        if route.place is not None:
+            decoded[key] = decoder.fill(latent, route.place, step, grids[route.source])
+            return decoded[key]
+        width = self.config.decoder_dim
+        there = self.encoder.step(views["gsd"][route.target], route.target)
+        decoded[key] = decoder.ask(
+            latent,
+            gsd_positions(*grids[route.source], width, step, cls=False, at=keep[route.source], centred=True),
+            gsd_positions(*grids[route.target], width, there, cls=False, at=route.scored, centred=True),
+        )
+        return decoded[key]
+
+    def _decoder(self, target: str) -> CrossDecoder:
+        decoder = self.decoder if self.config.decoder == "common" else self.decoders[target]
+        assert isinstance(decoder, CrossDecoder)
+        return decoder
+
+    def _loss(
+        self, route: Route, patches: Tensor, views: Mapping[str, Any], grids: Mapping[str, tuple[int, int]]
+    ) -> Tensor:
+        """Mean error over the scored patches' valid pixels, then over samples."""
+        if route.place is not None:  # only what is scored goes through the head
+            patches = patches.gather(1, route.scored.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
+        prediction: Tensor = self._decoder(route.target).pred[route.target](patches).float()
+        target, weight = self._target(route, views, grids[route.target])
+        error: Tensor = prediction - target
+        error = error.square() if self.config.pixel_loss == "l2" else error.abs()
+        if weight is None:
+            return error.mean()
+        share: Tensor = (error * weight).sum(dim=(1, 2)) / weight.expand_as(error).sum(dim=(1, 2)).clamp_min(
+            1.0
+        )
+        return share.mean()
+
+    @torch.no_grad()
+    def _target(
+        self, route: Route, views: Mapping[str, Any], grid: tuple[int, int]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Scored patches [B, M, p * p * C], pixel by pixel with the band fastest, and what of them counts."""
+        image, valid = views["image"][route.target], views["valid"].get(route.target)
+        target = take_patches(image.permute(0, 2, 3, 1), route.scored, grid)
+        weight = None
+        if valid is not None and not (valid.device.type == "cpu" and bool(valid.all())):
+            weight = (
+                take_patches(valid.unsqueeze(-1).float(), route.scored, grid).expand_as(target).flatten(2)
+            )
+        target = target.flatten(2).float()
+        if self.config.norm_pix:
+            target = _standardised(target, weight)
+        return target, weight
+
+    # ---- for the engine and for people
+
+    def after_step(self, step: int, total_steps: int) -> None:
+        """Nothing to do."""
+
+    @torch.no_grad()
+    def predictions(self, views: Mapping[str, Any]) -> dict[tuple[str, str], Tensor]:
+        """Every reconstruction: (source, target) -> [B, N, p * p * C].
+
+        Across different grids, patches that were not asked for are zero.
+        """
+        grids, splits = self._grids(views), self.split(views["noise"])
+        keep = {name: split.keep for name, split in splits.items()}
+        latents = self.encoder.encode(views["image"], views["gsd"], keep)
+        decoded: dict[tuple[str, ...], Tensor] = {}
+        found = {}
+        for route in self.routes(splits, grids):
+            patches = self._decode(route, latents, keep, views, grids, decoded)
+            pixels = self._decoder(route.target).pred[route.target](patches)
+            if route.place is None:
+                rows, columns = grids[route.target]
+                whole = pixels.new_zeros(len(pixels), rows * columns, pixels.shape[-1])
+                index = route.scored.unsqueeze(-1).expand_as(pixels)
+                pixels = whole.scatter(1, index, pixels)
+            found[route.source, route.target] = pixels
+        return found
+
+    @torch.no_grad()
+    def pictures(self, views: Mapping[str, Any]) -> dict[str, Tensor]:
+        """For each sensor its image, what is visible of it, and what was rebuilt, from itself and others.
+
+        Names begin with the sensor's, "sensor: what". In what was rebuilt from itself the visible patches
+        are the image's own; a reconstruction from another sensor is shown whole.
+        """
+        splits = self.split(views["noise"])
+        predictions = self.predictions(views)
+        shown: dict[str, Tensor] = {}
+        for name, image in views["image"].items():
+            grid, side = self.encoder.grid(image, name), self.encoder.patch_sizes[name]
+            hidden = mask_pixels(splits[name].mask, grid, side)
+            shown[f"{name}: image"] = image
+            shown[f"{name}: visible"] = image.masked_fill(hidden, 0.0)
+            for (source, target), pixels in predictions.items():
+                if target != name or self.config.norm_pix:  # standardised patches are not pixels to look at
+                    continue
+                rebuilt = pixels.float().view(len(image), *grid, side, side, -1)
+                rebuilt = rebuilt.permute(0, 5, 1, 3, 2, 4).reshape(image.shape)
+                if source == name:
+                    rebuilt = torch.where(hidden, rebuilt, image)
+                shown[f"{name}: from {'itself' if source == name else source}"] = rebuilt
+        return shown
+
+
+def _standardised(target: Tensor, weight: Tensor | None) -> Tensor:
+    """Patches [B, M, P] over their own mean and (unbiased) deviation, of what is valid."""
+    if weight is None:
+        mean, var = target.mean(dim=-1, keepdim=True), target.var(dim=-1, keepdim=True)
+    else:
+        count = weight.sum(dim=-1, keepdim=True)
+        mean = (target * weight).sum(dim=-1, keepdim=True) / count.clamp_min(1.0)
+        var = ((target - mean).square() * weight).sum(dim=-1, keepdim=True) / (count - 1).clamp_min(1.0)
+    return (target - mean) / (var + 1e-6).sqrt()
