@@ -205,7 +205,7 @@ def _keeps_memory() -> str:
 
 def _imagery(report: Report) -> dict[str, Any]:
     """What GDAL may open, and whether Swath's own small samples can be read."""
-    from swath.imagery.safe_open import rasterio_module
+    from swath.imagery.safe_open import SKIPPED_DRIVERS, rasterio_module
 
     rasterio = rasterio_module()
     import pyproj
@@ -223,8 +223,11 @@ def _imagery(report: Report) -> dict[str, Any]:
         "GDAL": rasterio.__gdal_version__,
         "PROJ": pyproj.proj_version_str,
         "Swath opens": ", ".join(name for name in wanted if name in drivers),
-        "kept from GDAL": ", ".join(name for name in ("VRT", "WMS", "HTTP", "STACTA") if name not in drivers)
-        or "nothing: rasterio was started before Swath",
+        "GDAL may open": f"{len(drivers)} formats in this process",
+        "kept from GDAL": ", ".join(name for name in SKIPPED_DRIVERS if name not in drivers)
+        + " (for all that runs in this process)"
+        if "VRT" not in drivers
+        else "nothing: rasterio was started before Swath",
         "a read": _read_sample(report),
     }
 

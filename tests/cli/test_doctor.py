@@ -28,6 +28,8 @@ def test_a_sound_machine(tmp_path: Path) -> None:
     assert found["problems"] == []
     assert found["libraries"].keys() == {"torch", "numpy", "rasterio", "pyproj", "safetensors"}
     assert found["imagery"]["Swath opens"] == "GTiff, JPEG, PNG, WEBP"
+    assert "VRT, " in found["imagery"]["kept from GDAL"]
+    assert "(for all that runs in this process)" in found["imagery"]["kept from GDAL"]
     assert found["imagery"]["a read"].startswith("GeoTIFF right, GSD 10.0")
     losses = [float(value) for value in found["training step"]["losses"].split(", ")]
     assert losses[0] > losses[-1]

@@ -66,6 +66,10 @@ def test_statistics_of_a_known_sensor_keep_its_name(flights: Path, tmp_path: Pat
     run(flights, "--out", tmp_path / "c.parquet", "--statistics", target, "--sensor", "rgb_aerial")
     assert get_sensor(target).name == "rgb_aerial"
     assert get_sensor(target).mean != get_sensor("rgb_aerial").mean
+    assert get_sensor(target).description.startswith(
+        "Bands, unit, scale and nodata of the built-in sensor rgb"
+    )
+    assert "by swath inspect" in (get_sensor(target).statistics_source or "")
 
 
 @pytest.mark.parametrize(

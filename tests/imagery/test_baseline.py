@@ -53,3 +53,12 @@ def test_other_sensors_have_no_such_offset() -> None:
 def test_different_offsets_for_different_bands_are_refused() -> None:
     with pytest.raises(ImageryError, match="one offset for all"):
         detect_offset_dn(tags={"BOA_ADD_OFFSET_VALUES_LIST": "-1000 -900"})
+
+
+def test_sentinel2_under_another_name_has_the_offset_too() -> None:
+    sensor = get_sensor("sentinel2_l2a").select(["B02", "B8A"]).model_copy(update={"name": "my_sentinel"})
+    assert offset_dn_of(sensor, path=NEW)[0] == -1000
+    with pytest.raises(ImageryError, match="nothing says"):
+        offset_dn_of(sensor, path="a.tif")
+    aerial = get_sensor("naip").model_copy(update={"name": "B02"})
+    assert offset_dn_of(aerial, path=NEW)[0] == 0

@@ -180,6 +180,10 @@ def test_every_tensor_loss_and_gradient(reference, case):
         pictures["combined"],
         nchw(high) + smooth(nchw(low), None, (objective.config.high_pass,) * 2, high.shape[1:3]),
     )
+    pasted, side = pictures["and visible"], pictures["combined"].shape[-1]
+    seen = torch.nn.functional.interpolate(pictures["masked"].float(), size=side, mode="nearest-exact")
+    there = seen.abs().amax(dim=1, keepdim=True) > 0
+    assert torch.equal(torch.where(there, seen, pictures["combined"]), pasted)
 
     for valid in (None, torch.ones(len(views["image"]), *views["target"].shape[-2:], dtype=torch.bool)):
         objective.zero_grad()

@@ -18,7 +18,7 @@ from typing import Any
 from swath.errors import ImageryError
 from swath.imagery.sensors import Sensor
 
-_SENSORS = ("sentinel2_l1c", "sentinel2_l2a")
+SENTINEL2 = ("sentinel2_l1c", "sentinel2_l2a")  # built-in sensors with this offset
 _OFFSET_KEYS = (
     "BOA_ADD_OFFSET",
     "RADIO_ADD_OFFSET",
@@ -73,6 +73,15 @@ def _by_baseline(major: int, source: str) -> tuple[float, str]:
     return (-1000.0 if major >= 4 else 0.0), source
 
 
+def is_sentinel2(sensor: Sensor) -> bool:
+    """Whether it is Sentinel-2, under whatever name: digital numbers of 1/10000 in bands called as ESA's."""
+    return sensor.name in SENTINEL2 or all(
+        re.fullmatch(r"B(0[1-9]|1[0-2]|8A)", band.name) is not None
+        and (band.unit, band.scale, band.offset) == ("reflectance", 0.0001, 0.0)
+        for band in sensor.bands
+    )
+
+
 def offset_dn_of(
     sensor: Sensor,
     *,
@@ -91,13 +100,14 @@ def offset_dn_of(
     """
     if stated is not None:
         return float(stated), "stated"
-    if sensor.name not in _SENSORS:
+    if not is_sentinel2(sensor):
         return 0.0, f"sensor {sensor.name} has none"
     found = detect_offset_dn(tags=tags, path=path, stac=stac)
     if found is None:
         raise ImageryError(
             f"{path or 'image'}: nothing says which Sentinel-2 processing baseline it is from. State "
-            "`offset_dn` (--offset-dn; data.offset_dn in a recipe): -1000 from baseline 04.00 (products since 25 January 2022 and reprocessed ones), "
-            "0 before or where it has been subtracted already. The darkest pixels tell: 1000 DN more with it"
+            "`offset_dn` (--offset-dn; data.offset_dn in a recipe): -1000 from baseline 04.00 (products "
+            "since 25 January 2022 and reprocessed ones), 0 before or where it has been subtracted already. The "
+            "darkest pixels tell: 1000 DN more with it"
         )
     return found

@@ -55,11 +55,13 @@ OPEN_FILES = 64  # kept open for each thread
 BLOCK_CACHE = 256 * 2**20  # bytes of decoded blocks that GDAL keeps for each process
 
 # Drivers that reach beyond the file that they are given (other files, network, scripts). They are taken out
-# of GDAL before it starts up; when rasterio has been started before Swath, the rules above still hold.
-_REACHING = (
-    "VRT,DERIVED,GTI,STACIT,STACTA,WMS,WCS,WMTS,HTTP,EEDA,EEDAI,PLMOSAIC,DAAS,OGCAPI,MRF,KMLSUPEROVERLAY,"
-)
-_REACHING += "Rasterlite,PostGISRaster,GEORASTER,SAFE,SENTINEL2,TIL,DIMAP,PDS4,ESRIC,OZI,ISIS3,VICAR"
+# of GDAL before it starts up, and so from everything else in the process that uses rasterio; when rasterio
+# has been started before Swath, they stay, and the rules above still hold for what Swath opens.
+SKIPPED_DRIVERS = (
+    "VRT", "DERIVED", "GTI", "STACIT", "STACTA", "WMS", "WCS", "WMTS", "HTTP", "EEDA", "EEDAI", "PLMOSAIC",
+    "DAAS", "OGCAPI", "MRF", "KMLSUPEROVERLAY", "Rasterlite", "PostGISRaster", "GEORASTER", "SAFE",
+    "SENTINEL2", "TIL", "DIMAP", "PDS4", "ESRIC", "OZI", "ISIS3", "VICAR",
+)  # fmt: skip
 
 # Each option keeps GDAL inside the one file.
 _OPEN_OPTIONS = {
@@ -133,7 +135,7 @@ def rasterio_module() -> Any:
     from rasterio.env import get_gdal_config, set_gdal_config
 
     theirs = str(get_gdal_config("GDAL_SKIP") or "")
-    skip = [*(theirs.split(",") if "," in theirs else theirs.split()), *_REACHING.split(",")]
+    skip = [*(theirs.split(",") if "," in theirs else theirs.split()), *SKIPPED_DRIVERS]
     set_gdal_config("GDAL_SKIP", ",".join(dict.fromkeys(skip)))
     # For the whole process, because it matters while reading: a damaged JPEG is an error, not a grey area.
     set_gdal_config("GDAL_ERROR_ON_LIBJPEG_WARNING", "TRUE")

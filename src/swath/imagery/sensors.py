@@ -263,13 +263,13 @@ sensors: Registry[Sensor] = Registry("sensor", "swath.sensors")
 
 def register_sensor(sensor: Sensor) -> Sensor:
     """Make `sensor` known by its name in this process; returns it."""
-    _builtin()
+    builtin_sensors()
     return sensors.register(sensor.name)(sensor)
 
 
 @cache
-def _builtin() -> tuple[str, ...]:
-    """Register the YAML files that come with Swath (once, when first asked for)."""
+def builtin_sensors() -> tuple[str, ...]:
+    """Names of the sensors that come with Swath as YAML files; registers them when first asked for."""
     folder = Path(__file__).parent / "builtin_sensors"
     found = [read_sensor(path) for path in sorted(folder.glob("*.yaml"))]
     for sensor in found:
@@ -279,7 +279,7 @@ def _builtin() -> tuple[str, ...]:
 
 def list_sensors() -> list[str]:
     """Names of all known sensors: built in, registered, and announced by installed packages."""
-    _builtin()
+    builtin_sensors()
     return sensors.names()
 
 
@@ -293,7 +293,7 @@ def get_sensor(sensor: str | Path | Sensor) -> Sensor:
         return sensor
     if isinstance(sensor, Path) or sensor.endswith((".yaml", ".yml")) or "/" in sensor:
         return read_sensor(sensor)
-    _builtin()
+    builtin_sensors()
     return sensors.get(sensor)
 
 

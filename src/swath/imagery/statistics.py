@@ -18,11 +18,12 @@ import torch
 from numpy.typing import NDArray
 
 from swath.errors import ImageryError
+from swath.imagery.baseline import SENTINEL2
 from swath.imagery.chip import Window
 from swath.imagery.raster import SceneHeader
 from swath.imagery.samples import Problem
 from swath.imagery.scenes import SensorScene, as_sensor
-from swath.imagery.sensors import Sensor, write_sensor
+from swath.imagery.sensors import Sensor, builtin_sensors, write_sensor
 from swath.keyed_random import sample_keys, uniform
 
 Array64 = NDArray[np.float64]
@@ -172,8 +173,17 @@ def estimate_statistics(
 
 def write_statistics(statistics: Statistics, path: str | Path, name: str) -> Sensor:
     """Write the sensor, as `name`, with its statistics as a YAML file that `get_sensor` reads. Returns it."""
+    found = statistics.sensor.to_dict() | {"name": name}
+    origin = statistics.sensor.name
+    if origin in builtin_sensors():  # whose own sentences speak of other statistics, or of none
+        found["description"] = (
+            f"Bands, unit, scale and nodata of the built-in sensor {origin}; mean and standard deviation "
+            "estimated from an archive."
+        )
+        if origin in SENTINEL2:
+            found["description"] += " State `offset_dn` for scenes that do not say their processing baseline."
     try:
-        sensor = Sensor.from_dict({**statistics.sensor.to_dict(), "name": name}, where=str(path))
+        sensor = Sensor.from_dict(found, where=str(path))
     except ImageryError as error:
         raise ImageryError(f"{error}\nChoose the sensor's name with --name") from None
     write_sensor(sensor, path)

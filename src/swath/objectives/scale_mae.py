@@ -378,7 +378,8 @@ class ScaleMAE(nn.Module):
 
     @torch.no_grad()
     def pictures(self, views: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Input, what was visible of it, both predicted bands, their combination and the target.
+        """Input, what was visible of it, both predicted bands, their combination (also with the visible
+        patches of the input pasted in, as people know it from MAE), and the target.
 
         `combined` is the high band on what the low prediction says lies beneath it. In "paper" the bands
         leave a gap between `low_pass` and `high_pass`, which no prediction fills.
@@ -393,12 +394,16 @@ class ScaleMAE(nn.Module):
         scale = self.config.high_pass / (2 * self.config.source_size)
         beneath = (max(1, round(full[0] * scale)), max(1, round(full[1] * scale)))
         hidden = mask_pixels(masking.mask, (tokens.shape[1], tokens.shape[2]), self._patch)
+        combined = high + smooth(low, None, beneath, full)
+        hidden_there = F.interpolate(hidden.float(), size=full, mode="nearest-exact") > 0.5
+        visible = F.interpolate(views["image"].float(), size=full, mode="nearest-exact")
         return {
             "input": views["image"],
             "masked": views["image"] * ~hidden,
             "low": low,
             "high": high,
-            "combined": high + smooth(low, None, beneath, full),
+            "combined": combined,
+            "and visible": torch.where(hidden_there, combined, visible),
             "target": views["target"],
         }
 
