@@ -107,7 +107,7 @@ def offset_dn_of(
         raise ImageryError(
             f"{path or 'image'}: nothing says which Sentinel-2 processing baseline it is from. State "
             "`offset_dn` (--offset-dn; data.offset_dn in a recipe): -1000 from baseline 04.00 (products "
-            "since 25 January 2022 and reprocessed ones), 0 before or where it has been subtracted already. The "
-            "darkest pixels tell: 1000 DN more with it"
+            "since 25 January 2022 and reprocessed ones), 0 before or where it has been subtracted already. "
+            "The darkest pixels tell: 1000 DN more with it"
         )
     return found
