@@ -1,0 +1,209 @@
+"""Which places of a paired data set ask and which answer: by fold, or by whole groups of places.
+
+CSMAE's protocol asks with the fold ``val`` and searches the fold ``test``. Where the data has no folds,
+groups (scenes, tiles) are divided by a seed; never single chips, because chips of one scene know one another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from swath.errors import ImageryError, suggest
+from swath.evaluation.retrieval_metrics import as_multi_hot
+from swath.imagery.samples import PairedDataset
+
+ALL = "all"  # the name that stands for every place
+
+
+@dataclass(slots=True)
+class PairSplit:
+    """Places that ask and places that answer.
+
+    Attributes:
+        dataset: With labels.
+        queries: [Q] positions in it.
+        archive: [N] positions in it.
+        names: What the two are called.
+        origin: Where the split comes from, in words.
+        notes: Worth printing beside the scores.
+        own_group_hidden: Whether queries are in the archive too, and so never see the places of their own
+            group (leave one group out).
+    """
+
+    dataset: PairedDataset
+    queries: NDArray[np.int64]
+    archive: NDArray[np.int64]
+    names: tuple[str, str]
+    origin: str
+    notes: list[str] = field(default_factory=list)
+    own_group_hidden: bool = False
+
+    @property
+    def hash(self) -> str:
+        """12 hex digits that identify who is on which side, with which labels."""
+        digest = hashlib.sha256()
+        labels = np.asarray(self.dataset.labels)
+        for side in (self.queries, self.archive):
+            for name, label in sorted((self.dataset.paths[i], labels[i].tolist()) for i in side.tolist()):
+                digest.update(f"{name}\t{label}\n".encode())
+            digest.update(b"--\n")
+        return digest.hexdigest()[:12]
+
+    def groups(self, rows: NDArray[np.int64]) -> list[str]:
+        """The group of each place; its own id where the data has no groups."""
+        known = self.dataset.groups
+        return [known[i] if known is not None and known[i] else self.dataset.paths[i] for i in rows.tolist()]
+
+    def hidden(self, queries: NDArray[np.int64], archive: NDArray[np.int64]) -> Tensor | None:
+        """[Q, E] positions in `archive` that must not answer each of `queries`; None where nothing is."""
+        if not self.own_group_hidden:
+            return None
+        members: dict[str, list[int]] = {}
+        for position, group in enumerate(self.groups(archive)):
+            members.setdefault(group, []).append(position)
+        rows = [members.get(group, []) for group in self.groups(queries)]
+        width = max((len(row) for row in rows), default=0)
+        return torch.tensor([row + [-1] * (width - len(row)) for row in rows], dtype=torch.int64).reshape(
+            len(rows), width
+        )
+
+
+def split_pairs(
+    dataset: PairedDataset,
+    *,
+    queries: str | None = None,
+    archive: str | None = None,
+    allow_overlap: bool = False,
+    share: float = 0.2,
+    seed: int = 0,
+) -> PairSplit:
+    """Divide a paired data set into queries and archive.
+
+    Args:
+        dataset: With labels.
+        queries: Fold of the queries, or ``all``; by default ``val`` where there are folds.
+        archive: Fold of the archive, or ``all``; by default ``test`` where there are folds. If queries and
+            archive are the same, each query searches all groups but its own.
+        allow_overlap: Go on, with a note, where a group stands on both sides of the data's own folds, or
+            where neither folds nor groups are known.
+        share: Share of the groups that ask, where the data has no folds.
+        seed: Of that split.
+
+    Raises:
+        ImageryError: No labels, fewer than two sensors, a fold that is not there, groups on both sides,
+            nothing to split by.
+    """
+    names = [sensor.name for sensor in dataset.sensors]
+    if len(names) < 2:
+        raise ImageryError(
+            f"these places are seen by {', '.join(names) or 'no sensor'} only; retrieval across sensors "
+            "needs two or more. Open the pairs with all their sensors (one column a sensor in pairs.csv)."
+        )
+    if dataset.labels is None:
+        raise ImageryError(
+            "these pairs have no labels, and retrieval is scored by the labels that query and answer share; "
+            "add a column `class` or `labels` to the table"
+        )
+    as_multi_hot(dataset.labels, what="places")  # refuses places without a label
+    every = np.arange(len(dataset), dtype=np.int64)
+    if dataset.folds is None and queries is None and archive is None:
+        return _by_group(dataset, share, seed, allow_overlap)
+    named = (queries or "val", archive or "test")
+    sides = [_fold(dataset, name, option) for name, option in zip(named, ("queries", "archive"), strict=True)]
+    if named[0] == named[1]:
+        split = PairSplit(dataset, sides[0], sides[1], named, f"{named[0]}: leave one group out")
+        split.own_group_hidden = True
+        hidden = "groups" if dataset.groups is not None else "place (no groups are known)"
+        split.notes.append(f"queries search the archive that they are of, without their own {hidden}")
+        if len(set(split.groups(every))) < 2:
+            raise ImageryError("all places are of one group, so nothing is left to answer; give the groups")
+        return split
+    if set(sides[0].tolist()) & set(sides[1].tolist()):
+        raise ImageryError(
+            f"queries {named[0]!r} and archive {named[1]!r} share places; name two folds, or the same twice "
+            "to leave the own group out"
+        )
+    split = PairSplit(dataset, sides[0], sides[1], named, f"folds {named[0]} and {named[1]}")
+    _check_groups(split, allow_overlap)
+    return split
+
+
+def _fold(dataset: PairedDataset, name: str, option: str) -> NDArray[np.int64]:
+    """Places of a fold."""
+    if name == ALL:
+        return np.arange(len(dataset), dtype=np.int64)
+    if dataset.folds is None:
+        raise ImageryError(
+            f"there are no folds, so no {option} {name!r}; leave --queries and --archive out for a split by "
+            "group, or give both as `all` to leave each query's own group out"
+        )
+    rows = np.flatnonzero(np.array(dataset.folds) == name).astype(np.int64)
+    if not len(rows):
+        counts = Counter(dataset.folds)
+        known = ", ".join(f"{fold} ({count:,})" for fold, count in sorted(counts.items()))
+        raise ImageryError(
+            f"no place is of fold {name!r} ({option}); the folds are {known}.{suggest(name, sorted(counts))} "
+            "Name them with --queries and --archive."
+        )
+    return rows
+
+
+def _by_group(dataset: PairedDataset, share: float, seed: int, allow_overlap: bool) -> PairSplit:
+    """Whole groups on either side, by a seed."""
+    if dataset.groups is None and not allow_overlap:
+        raise ImageryError(
+            "the places have neither folds nor groups. Chips of one scene must not stand on both sides: add "
+            "a column `fold`, or `group` (the scene or tile of each place), to the table; if every place is "
+            "a scene by itself, say so with --allow-overlap."
+        )
+    split = PairSplit(dataset, np.arange(0), np.arange(0), ("queries", "archive"), "")
+    every = np.arange(len(dataset), dtype=np.int64)
+    groups = np.array(split.groups(every))
+    units = np.unique(groups)
+    if len(units) < 2:
+        raise ImageryError(f"all places are of one group ({units[0]!r}), which cannot be divided; add groups")
+    count = min(len(units) - 1, max(1, round(share * len(units))))
+    chosen = np.random.default_rng(seed).permutation(units)[:count]
+    asks = np.isin(groups, chosen)
+    split.queries, split.archive = every[asks], every[~asks]
+    kind = "groups" if dataset.groups is not None else "places"
+    split.origin = f"made here: {count} of {len(units)} {kind} ask, seed {seed}"
+    split.notes.append(f"the data has no folds: {count} of {len(units)} {kind} ask (seed {seed})")
+    if dataset.groups is None:
+        split.notes.append("no groups are known: places of one scene may stand on both sides")
+    return split
+
+
+def _check_groups(split: PairSplit, allow_overlap: bool) -> None:
+    """A group of places stands on one side only."""
+    if split.dataset.groups is None:
+        split.notes.append("no groups are known: places of one scene may stand on both sides")
+        return
+    asking, answering = split.groups(split.queries), split.groups(split.archive)
+    shared = set(asking) & set(answering)
+    if not shared:
+        return
+    count = _count(asking, shared)
+    message = (
+        f"{len(shared)} groups (scenes, tiles; such as {min(shared)!r}) stand on both sides of the folds; "
+        f"the scores of {count:,} of {len(asking):,} queries are inflated by neighbours of their own scene"
+    )
+    if not allow_overlap:
+        raise ImageryError(
+            f"{message}. Use folds by scene, or go on with --allow-overlap (as the paper's protocol on "
+            "BigEarthNet v1 needs, whose folds interleave)."
+        )
+    split.notes.append("leak: " + message)
+
+
+def _count(values: Sequence[Any], wanted: set[Any]) -> int:
+    return sum(value in wanted for value in values)

@@ -1,0 +1,400 @@
+"""Retrieval inside and across sensors: who finds whom, how much of it is the sensor and how much the place.
+
+Places that several sensors see are embedded once a sensor. Some ask, others answer (`split_pairs`; CSMAE
+asks with the fold ``val`` and searches ``test``); every sensor asks the archive of every sensor, and the
+archive of all sensors together. Exact search by cosine; scores of `swath.evaluation.retrieval_metrics`.
+
+Everything is scored twice: with embeddings as they are, and *centred*: less the mean over the **archive** of
+the embedding's own sensor, which takes away what is constant in a sensor and ranks its own images first.
+
+Legend: Q queries, N places of the archive, D feature dimensions, k answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from swath.errors import ImageryError, SwathError
+from swath.evaluation.features import Progress
+from swath.evaluation.pair_splits import PairSplit
+from swath.evaluation.retrieval_features import Candidate, pair_features
+from swath.evaluation.retrieval_metrics import (
+    F1_LABEL,
+    METRICS,
+    ClassScore,
+    RetrievalScores,
+    chance_scores,
+    class_scores,
+    exact_neighbours,
+    retrieval_scores,
+)
+from swath.models.contract import ScaleWarning
+
+MIXED = "all sensors"  # what the archive of all sensors together is called
+
+
+@dataclass(slots=True)
+class RetrievalScore:
+    """One candidate in one direction.
+
+    Attributes:
+        features: Name of the candidate; "chance" for a ranking in random order.
+        centred: Whether each sensor's mean over the archive was taken out.
+        asking: Sensor of the queries.
+        answering: Sensor of the archive, or `MIXED`.
+        scores: Query by query; None where the features of the two sensors cannot be compared.
+        intervals: Metric -> 95% bootstrap interval of its mean.
+        neighbours: [Q, k] positions in the archive (in the mixed one: sensor times N plus position).
+        same_sensor: Mixed archive: share of the answers that are of the query's own sensor.
+        reason: Why there are no scores.
+    """
+
+    features: str
+    centred: bool
+    asking: str
+    answering: str
+    scores: RetrievalScores | None = field(repr=False, default=None)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    neighbours: Tensor | None = field(repr=False, default=None)
+    same_sensor: float | None = None
+    reason: str | None = None
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Metric -> mean over the queries; empty where nothing could be compared."""
+        return self.scores.means() if self.scores is not None else {}
+
+
+@dataclass(frozen=True, slots=True)
+class ModalityGap:
+    """How far two sensors lie apart in one feature space, over the archive.
+
+    Attributes:
+        features, centred: As in `RetrievalScore`.
+        first, second: The two sensors.
+        pairs: Mean cosine of true pairs: one place, two sensors.
+        within_first: Mean cosine of two different places in the first sensor.
+        within_second: The same in the second sensor.
+        across: Mean cosine of two different places, one in each sensor.
+        distance: Between the sensors' mean unit vectors (Liang et al. 2022, "Mind the gap").
+    """
+
+    features: str
+    centred: bool
+    first: str
+    second: str
+    pairs: float
+    within_first: float
+    within_second: float
+    across: float
+    distance: float
+
+    @property
+    def closed(self) -> bool:
+        """Whether a place is nearer to itself in the other sensor than to a random one of its own sensor."""
+        return self.pairs > max(self.within_first, self.within_second)
+
+
+@dataclass(slots=True)
+class RetrievalEvaluation:
+    """Scores and all that they depend on.
+
+    Attributes:
+        protocol: Every setting that could change a figure (JSON-safe).
+        scores: Chance first, then every candidate, raw and centred, in every direction.
+        gaps: Of every candidate and pair of sensors.
+        classes: (asking, answering, centred) -> rows a class, of the first candidate.
+        notes: What a reader of the figures should know.
+        split: Who asked whom.
+        queries: [Q] positions of the queries in the data set (those that could be read).
+        archive: [N] positions of the archive.
+        features: Sensor -> [N, D] raw features of the archive by the first candidate.
+        seconds: How long it took.
+    """
+
+    protocol: dict[str, Any]
+    scores: list[RetrievalScore]
+    gaps: list[ModalityGap]
+    classes: dict[tuple[str, str, bool], list[ClassScore]]
+    notes: list[str]
+    split: PairSplit
+    queries: NDArray[np.int64]
+    archive: NDArray[np.int64]
+    features: dict[str, Tensor]
+    seconds: float = 0.0
+
+    @property
+    def sensors(self) -> list[str]:
+        """Names of the sensors."""
+        return [sensor.name for sensor in self.split.dataset.sensors]
+
+    @property
+    def candidates(self) -> list[str]:
+        """Names of what was scored, the one in question first."""
+        return list(dict.fromkeys(s.features for s in self.scores if s.features != "chance"))
+
+    def get(self, features: str, asking: str, answering: str, centred: bool) -> RetrievalScore:
+        """One score."""
+        for score in self.scores:
+            if (score.features, score.asking, score.answering) == (features, asking, answering) and (
+                score.centred == centred or features == "chance"
+            ):
+                return score
+        raise SwathError(f"there is no score of {features!r} from {asking} to {answering}")
+
+    def compare(self, features: str, against: str, asking: str, answering: str) -> dict[str, Any] | None:
+        """Paired difference of F1, each with the centring that serves it best; None where not comparable."""
+        sides = []
+        for name in (features, against):
+            both = [self.get(name, asking, answering, centred) for centred in (False, True)]
+            scored = [score for score in both if score.scores is not None]
+            if not scored:
+                return None
+            sides.append(max(scored, key=lambda score: score.values["f1"]))
+        one, other = sides
+        assert one.scores is not None
+        assert other.scores is not None
+        gap, low, high = one.scores.difference(other.scores, self.units)["f1"]
+        return {
+            "features": features,
+            "centred": one.centred,
+            "against": against,
+            "against_centred": other.centred,
+            "asking": asking,
+            "answering": answering,
+            "f1_difference": gap,
+            "low95": low,
+            "high95": high,
+        }
+
+    @property
+    def units(self) -> list[str] | None:
+        """[Q] groups that the bootstrap draws whole, or None."""
+        return self.split.groups(self.queries) if self.split.dataset.groups is not None else None
+
+    @property
+    def config_hash(self) -> str:
+        """12 hex digits over everything in the protocol."""
+        return hashlib.sha256(json.dumps(self.protocol, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def evaluate_retrieval(
+    candidates: Sequence[Candidate],
+    split: PairSplit,
+    *,
+    k: int = 10,
+    batch_size: int = 64,
+    resamples: int = 2000,
+    progress: Progress | None = None,
+) -> RetrievalEvaluation:
+    """Score every candidate in every direction.
+
+    Args:
+        candidates: The one in question first.
+        split: From `split_pairs`.
+        k: Answers a query.
+        batch_size: Images at a time.
+        resamples: Of the bootstrap; drawn by group where groups are known.
+        progress: Called with (images done, images in all), over all sensors.
+
+    Raises:
+        SwathError: k larger than the archive, names twice, a candidate that lacks a sensor.
+        ContractError: Images that do not fit a model's contract.
+        ImageryError: Nothing could be read.
+    """
+    began = time.monotonic()
+    sensors = [sensor.name for sensor in split.dataset.sensors]
+    _check(candidates, sensors, split, k)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        features, readable, notes = pair_features(candidates, split, batch_size, progress)
+    for warning in caught:
+        if issubclass(warning.category, ScaleWarning):
+            notes.append(str(warning.message))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    queries, archive = (rows[np.isin(rows, readable)] for rows in (split.queries, split.archive))
+    if not len(queries):
+        raise ImageryError("none of the queries could be read in all sensors")
+    _check_k(k, len(archive))
+    at = {place: row for row, place in enumerate(readable.tolist())}
+    asks, answers = ([at[place] for place in rows.tolist()] for rows in (queries, archive))
+    search = _Search(split, queries, archive, k, resamples)
+    scores = [
+        RetrievalScore("chance", False, a, b, search.chance) for a in sensors for b in [*sensors, MIXED]
+    ]
+    gaps: list[ModalityGap] = []
+    for candidate in candidates:
+        asking = {sensor: features[candidate.name, sensor][asks] for sensor in sensors}
+        answering = {sensor: features[candidate.name, sensor][answers] for sensor in sensors}
+        for centred in (False, True):
+            if centred:
+                means = {sensor: values.double().mean(dim=0) for sensor, values in answering.items()}
+                asking = {sensor: centre(values, means[sensor]) for sensor, values in asking.items()}
+                answering = {sensor: centre(values, means[sensor]) for sensor, values in answering.items()}
+            for sensor in sensors:
+                for other in [*sensors, MIXED]:
+                    scores.append(search.score(candidate.name, centred, sensor, other, asking, answering))
+            gaps += modality_gaps(candidate.name, centred, answering)
+    first = candidates[0].name
+    labels = np.asarray(split.dataset.labels)
+    classes = {
+        (s.asking, s.answering, s.centred): class_scores(
+            s.neighbours, s.scores, labels[queries], labels[archive], split.dataset.classes
+        )
+        for s in scores
+        if s.features == first and s.scores and s.neighbours is not None and s.answering != MIXED
+    }  # fmt: skip
+    hopeless = search.chance.hopeless
+    if hopeless:
+        notes.append(f"{hopeless} queries share no label with any place of the archive; they score 0")
+    protocol = _protocol(candidates, split, k, resamples, len(queries), len(archive))
+    kept = {sensor: features[first, sensor][answers] for sensor in sensors}
+    return RetrievalEvaluation(
+        protocol, scores, gaps, classes, [*split.notes, *notes], split, queries, archive, kept,
+        round(time.monotonic() - began, 1),
+    )  # fmt: skip
+
+
+def centre(features: Tensor, mean: Tensor) -> Tensor:
+    """[N, D] float64 features less `mean` [D]; search normalises them anew."""
+    return features.double() - mean.double()
+
+
+def modality_gaps(name: str, centred: bool, features: Mapping[str, Tensor]) -> list[ModalityGap]:
+    """The gap of every two sensors whose features have one dimension; exact means over all pairs of places.
+
+    Args:
+        name: Of the candidate.
+        centred: Whether the features are.
+        features: Sensor -> [N, D], row i of the same place in every sensor; N at least 2.
+    """
+    found = []
+    units = {sensor: F.normalize(values.double(), dim=1) for sensor, values in features.items()}
+    sensors = list(units)
+    for i, first in enumerate(sensors):
+        for second in sensors[i + 1 :]:
+            a, b = units[first], units[second]
+            if a.shape[1] != b.shape[1] or len(a) < 2:
+                continue
+            n = len(a)
+            others = n * (n - 1)
+            true = float((a * b).sum())
+            within = [float(u.sum(dim=0).square().sum() - u.square().sum()) / others for u in (a, b)]
+            across = (float(a.sum(dim=0) @ b.sum(dim=0)) - true) / others
+            distance = float((a.mean(dim=0) - b.mean(dim=0)).norm())
+            found.append(
+                ModalityGap(name, centred, first, second, true / n, within[0], within[1], across, distance)
+            )
+    return found
+
+
+# --- one direction ----------------------------------------------------------------------------------------
+
+
+class _Search:
+    """Labels, exclusions and intervals that all directions share."""
+
+    def __init__(
+        self, split: PairSplit, queries: NDArray[np.int64], archive: NDArray[np.int64], k: int, resamples: int
+    ) -> None:
+        labels = np.asarray(split.dataset.labels)
+        self.k, self.resamples = k, resamples
+        self.query_labels, self.archive_labels = labels[queries], labels[archive]
+        self.hidden = split.hidden(queries, archive)
+        self.units = split.groups(queries) if split.dataset.groups is not None else None
+        self.chance = chance_scores(self.query_labels, self.archive_labels, k, exclude=self.hidden)
+
+    def score(
+        self,
+        name: str,
+        centred: bool,
+        asking: str,
+        answering: str,
+        queries: Mapping[str, Tensor],
+        archive: Mapping[str, Tensor],
+    ) -> RetrievalScore:
+        """One candidate in one direction."""
+        result = RetrievalScore(name, centred, asking, answering)
+        sensors = list(archive)
+        sought = sensors if answering == MIXED else [answering]
+        sizes = {sensor: archive[sensor].shape[1] for sensor in {asking, *sought}}
+        if len(set(sizes.values())) > 1:
+            told = ", ".join(f"{sensor} {size}" for sensor, size in sorted(sizes.items()))
+            result.reason = f"not comparable: features of different dimensions ({told})"
+            return result
+        n = len(self.archive_labels)
+        hidden = self.hidden
+        if hidden is not None and len(sought) > 1:
+            turns = [torch.where(hidden >= 0, hidden + turn * n, -1) for turn in range(len(sought))]
+            hidden = torch.cat(turns, dim=1)
+        bank = torch.cat([archive[sensor] for sensor in sought])
+        ids = exact_neighbours(queries[asking], bank, self.k, exclude=hidden).ids
+        labels = np.concatenate([self.archive_labels] * len(sought))
+        result.neighbours = ids
+        result.scores = retrieval_scores(ids, self.query_labels, labels, exclude=hidden)
+        result.intervals = result.scores.intervals(self.units, resamples=self.resamples)
+        if answering == MIXED:
+            result.same_sensor = float((ids // n == sensors.index(asking)).double().mean())
+        return result
+
+
+def _check(candidates: Sequence[Candidate], sensors: Sequence[str], split: PairSplit, k: int) -> None:
+    names = [candidate.name for candidate in candidates]
+    if not names or len(set(names)) != len(names) or "chance" in names:
+        raise SwathError(f"candidates need names that differ (and none called chance), but these are {names}")
+    for candidate in candidates:
+        lacking = [sensor for sensor in sensors if sensor not in candidate.by_sensor]
+        if lacking:
+            known = ", ".join(candidate.by_sensor)
+            raise SwathError(
+                f"{candidate.name} has no features of sensor {', '.join(lacking)}; it knows {known}. Give it "
+                "one, or open the pairs without that sensor."
+            )
+    _check_k(k, len(split.archive))
+
+
+def _check_k(k: int, archive: int) -> None:
+    if not 0 < k <= archive:
+        raise SwathError(
+            f"k = {k} answers cannot be had of an archive of {archive:,} places; choose a k from 1 to "
+            f"{archive}"
+        )
+
+
+def _protocol(
+    candidates: Sequence[Candidate], split: PairSplit, k: int, resamples: int, queries: int, archive: int
+) -> dict[str, Any]:
+    drawn = "groups (scenes) drawn whole" if split.dataset.groups is not None else "queries"
+    return {
+        "id": "swath.retrieval/1",
+        "name": "retrieval",
+        "k": k,
+        "similarity": "cosine, exact; equal ones in the order of the archive",
+        "centring": "less the archive's mean of the embedding's own sensor, then normalised again",
+        "f1": F1_LABEL,
+        "relevant": "at least one label shared (precision@k, mAP@k)",
+        "gain": "number of labels shared, linear, discount log2(rank + 1) (NDCG@k)",
+        "metrics": list(METRICS),
+        "sensors": [sensor.name for sensor in split.dataset.sensors],
+        "candidates": {candidate.name: candidate.settings for candidate in candidates},
+        "split": split.origin,
+        "split_hash": split.hash,
+        "queries": {"name": split.names[0], "places": queries},
+        "archive": {"name": split.names[1], "places": archive},
+        "own_group_hidden": split.own_group_hidden,
+        "classes": split.dataset.classes or [],
+        "interval": f"95%, percentile bootstrap over {drawn}, {resamples:,} resamples",
+    }

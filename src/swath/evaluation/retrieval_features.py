@@ -1,0 +1,154 @@
+"""Features of places that several sensors see: one featurizer a sensor, every image read once.
+
+Legend: n places, D feature dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from swath.errors import ImageryError
+from swath.evaluation.baselines import ImageStatistics, RandomConvolutionalFeatures, random_init
+from swath.evaluation.features import Featurizer, GsdMode, ModelFeaturizer, Part, Progress, resize_batch
+from swath.evaluation.pair_splits import PairSplit
+from swath.imagery.chip import Batch
+from swath.imagery.samples import ImageDataset, Problem
+from swath.models.model import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What is scored: a way to embed the images of each sensor.
+
+    Attributes:
+        name: In tables; unique in an evaluation.
+        by_sensor: Sensor name -> its featurizer. A featurizer that remembers what it was fitted on must not
+            serve two sensors.
+    """
+
+    name: str
+    by_sensor: Mapping[str, Featurizer]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What its features depend on, JSON-safe."""
+        return {sensor: featurizer.settings for sensor, featurizer in self.by_sensor.items()}
+
+
+def model_candidate(
+    model: Model,
+    sensors: Sequence[str],
+    *,
+    name: str | None = None,
+    pooling: str | None = None,
+    gsd_mode: GsdMode | None = None,
+) -> Candidate:
+    """A model that knows all these sensors.
+
+    Raises:
+        ContractError: It does not know one of them.
+    """
+    for sensor in sensors:
+        model.contract.sensor(sensor)
+    found = {sensor: ModelFeaturizer(model, name, pooling, gsd_mode) for sensor in sensors}
+    return Candidate(name or model.name, found)
+
+
+def baseline_candidates(
+    sensors: Sequence[str],
+    model: Model | None = None,
+    *,
+    pooling: str | None = None,
+    gsd_mode: GsdMode | None = None,
+) -> list[Candidate]:
+    """Image statistics and random convolutional features, one a sensor, and `model`'s encoder untrained."""
+    found = [
+        Candidate("image statistics", {sensor: ImageStatistics() for sensor in sensors}),
+        Candidate("RCF", {sensor: RandomConvolutionalFeatures() for sensor in sensors}),
+    ]
+    if model is not None and model.config.get("encoder") is not None:
+        untrained = random_init(model, pooling=pooling, gsd_mode=gsd_mode)
+        found.insert(
+            0,
+            model_candidate(untrained.model, sensors, name="random init", pooling=pooling, gsd_mode=gsd_mode),
+        )
+        settings = {key: untrained.settings[key] for key in ("model", "seed")}
+        for featurizer in found[0].by_sensor.values():
+            featurizer.settings |= settings
+    return found
+
+
+def pair_features(
+    candidates: Sequence[Candidate], split: PairSplit, batch_size: int, progress: Progress | None
+) -> tuple[dict[tuple[str, str], Tensor], NDArray[np.int64], list[str]]:
+    """Features of all places of a split by all candidates.
+
+    Returns:
+        (candidate, sensor) -> [n, D] float32 of the n places that could be read in every sensor; the
+        positions of those places; and notes for a reader of the figures.
+
+    Raises:
+        ContractError: Images that do not fit a model's contract.
+        ImageryError: Nothing could be read.
+    """
+    rows = np.unique(np.concatenate([split.queries, split.archive]))
+    sensors = [sensor.name for sensor in split.dataset.sensors]
+    found: dict[tuple[str, str], Tensor] = {}
+    read: dict[str, NDArray[np.int64]] = {}
+    problems: list[Problem] = []
+    notes: list[str] = []
+    for turn, sensor in enumerate(sensors):
+        view = split.dataset.only(sensor)
+        featurizers = {candidate.name: candidate.by_sensor[sensor] for candidate in candidates}
+        fit, note = _sizer(view, rows, list(featurizers.values()), sensor)
+        notes += note
+        native = fit(view.get_batch(rows[:1]))["image"].shape[2:]
+        for featurizer in featurizers.values():
+            featurizer.fit(Part(view, split.archive, "archive"), round((native[0] * native[1]) ** 0.5))
+        parts: dict[str, list[Tensor]] = {name: [] for name in featurizers}
+        kept: list[Tensor] = []
+        for start in range(0, len(rows), batch_size):
+            batch = view.get_batch(rows[start : start + batch_size])
+            problems += batch.get("problems", [])
+            if len(batch["image"]):
+                kept.append(batch["index"])
+                ready = fit(batch)
+                for name, featurizer in featurizers.items():
+                    parts[name].append(featurizer(ready).float().cpu())
+            if progress is not None:
+                done = turn * len(rows) + min(start + batch_size, len(rows))
+                progress(done, len(sensors) * len(rows))
+        if not kept:
+            raise ImageryError(f"no image of {sensor} could be read; the first: {problems[0][1]}")
+        read[sensor] = torch.cat(kept).numpy()
+        found |= {(name, sensor): torch.cat(values) for name, values in parts.items()}
+    readable = rows[np.logical_and.reduce([np.isin(rows, places) for places in read.values()])]
+    if not len(readable):
+        raise ImageryError(f"no place could be read in all sensors; the first problem: {problems[0][1]}")
+    aligned = {key: values[np.isin(read[key[1]], readable)] for key, values in found.items()}
+    if problems:
+        notes.append(
+            f"{len(rows) - len(readable)} of {len(rows)} places are left out because an image of theirs "
+            f"could not be read, the first: {problems[0][0]}: {problems[0][1]}"
+        )
+    return aligned, readable, notes
+
+
+def _sizer(
+    view: ImageDataset, rows: NDArray[np.int64], featurizers: Sequence[Featurizer], sensor: str
+) -> tuple[Callable[[Batch], Batch], list[str]]:
+    """How images of a sensor become multiples of everybody's patch (mostly not at all), and a note of it."""
+    step = int(np.lcm.reduce([featurizer.min_side for featurizer in featurizers]))
+    height, width = view.get_batch(rows[:1])["image"].shape[2:]
+    if height % step == 0 and width % step == 0:
+        return lambda batch: batch, []
+    side = max(step, round((height * width) ** 0.5 / step) * step)
+    note = f"{sensor}: images of {height} x {width} px area-resized to {side} x {side} (patches of {step} px)"
+    return lambda batch: resize_batch(batch, side), [note]
