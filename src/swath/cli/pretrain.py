@@ -96,29 +96,34 @@ def _print_recipe(recipe: Recipe) -> None:
 
 def _describe(recipe: Recipe, data: Path) -> None:
     """What a run would do, found out without a step."""
+    from swath.imagery.samples import by_sensor
     from swath.training.batches import Batches
     from swath.training.budget import Budget
-    from swath.training.build import build_contract, build_objective, open_data
+    from swath.training.build import build_contract, build_objective, open_data, sensors_of
 
     dataset = open_data(recipe, data)
-    contract = build_contract(recipe, dataset.sensor)
+    contract = build_contract(recipe, sensors_of(dataset))
     batches = Batches(dataset, seed=recipe.seed, batch_size=recipe.training.batch_size)
     budget = Budget(recipe.training, batches.steps_per_epoch)
-    objective = build_objective(recipe, dataset.sensor)
+    objective = build_objective(recipe, sensors_of(dataset))
     sizes = {name: p.numel() for name, p in objective.named_parameters()}
     encoder = sum(size for name, size in sizes.items() if name.startswith("encoder."))
     few = batches.fetch(0, list(range(min(2, len(dataset)))))
-    contract.check(few["image"], few.get("sensor"), valid=few.get("valid"))
+    for one in by_sensor(few).values():
+        contract.check(one["image"], one["sensor"], valid=one.get("valid"))
     views = objective.views(contract.normalise(few))  # type: ignore[operator]
 
     typer.echo(f"samples      {len(dataset)} ({len(dataset.problems)} files left out)")
-    shape = "x".join(map(str, few["image"].shape[1:]))
     unit = "m" if recipe.gsd_mode == "metres" else "(relative)"
-    gsd = sorted(few["gsd"].tolist())
-    typer.echo(f"a sample     {dataset.sensor.name}, {shape}, GSD {gsd[0]:.4g} to {gsd[-1]:.4g} {unit}")
+    for name, one in by_sensor(few).items():
+        shape = "x".join(map(str, one["image"].shape[1:]))
+        gsd = sorted(one["gsd"].tolist())
+        typer.echo(f"a sample     {name}, {shape}, GSD {gsd[0]:.4g} to {gsd[-1]:.4g} {unit}")
     for name, value in views.items():
-        if hasattr(value, "shape"):
-            typer.echo(f"view         {name}: {'x'.join(map(str, value.shape[1:])) or 'one number'} a sample")
+        for sensor, view in value.items() if isinstance(value, dict) else [("", value)]:
+            if hasattr(view, "shape"):
+                shape = "x".join(map(str, view.shape[1:])) or "one number"
+                typer.echo(f"view         {name}{sensor and ' of ' + sensor}: {shape} a sample")
     typer.echo(f"parameters   {sum(sizes.values()):,} ({encoder:,} in the encoder, {recipe.encoder.name})")
     steps = f"{budget.steps} steps" if budget.steps else f"{recipe.training.cpu_minutes:g} CPU minutes"
     typer.echo(f"budget       {steps}; an epoch has {batches.steps_per_epoch} steps")

@@ -26,12 +26,14 @@ from swath.encoders.protocol import Features, register_encoder
 from swath.encoders.vit import EPS, Block, PatchEmbed, init_weights
 from swath.errors import ContractError, suggest
 
+ONLY = "images"  # what a single sensor is called whose name was not given
+
 
 class MultiSensorViT(nn.Module):
     """Vision Transformer with branches: own beginnings for each sensor, a common end.
 
     Args:
-        bands: Sensor name -> number of bands.
+        bands: Sensor name -> number of bands; or the number of bands of a single sensor, of any name.
         patch_size: Side of a patch in pixels, of all sensors or by sensor name. Sensors whose patches cover
             the same ground have equal grids of tokens, whatever their resolutions.
         embed_dim: Width D, a multiple of 4 and of `heads`.
@@ -50,7 +52,7 @@ class MultiSensorViT(nn.Module):
 
     def __init__(
         self,
-        bands: Mapping[str, int],
+        bands: int | Mapping[str, int],
         *,
         patch_size: int | dict[str, int] = 15,
         embed_dim: int = 768,
@@ -62,18 +64,13 @@ class MultiSensorViT(nn.Module):
         scale_aware: bool = False,
     ) -> None:
         super().__init__()
-        if not isinstance(bands, Mapping):
-            raise ValueError(
-                "this encoder wants its sensors by name, bands={sensor: number}; in a recipe, `sensor` is "
-                "a list"
-            )
         if pooling not in ("mean", "cls"):
             raise ValueError(f"pooling is 'mean' or 'cls', not {pooling!r}")
         if embed_dim % 4:
             raise ValueError(f"embed_dim must be a multiple of 4 for the position encoding, not {embed_dim}")
         if specific_depth < 0 or common_depth < 0 or specific_depth + common_depth == 0:
             raise ValueError("specific_depth and common_depth are not negative, and not both 0")
-        self.bands = dict(bands)
+        self.bands = dict(bands) if isinstance(bands, Mapping) else {ONLY: bands}
         self.patch_sizes = _patch_sizes(patch_size, self.bands)
         self.embed_dim = embed_dim
         self.strides: tuple[int, ...] = (max(self.patch_sizes.values()),)
@@ -178,6 +175,8 @@ class MultiSensorViT(nn.Module):
     def sensor(self, sensor: str | None) -> str:
         """The sensor meant; None is enough where there is only one."""
         names = list(self.bands)
+        if names == [ONLY]:
+            return ONLY
         if sensor is None and len(names) == 1:
             return names[0]
         if sensor is None:

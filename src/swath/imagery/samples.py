@@ -7,8 +7,8 @@ Legend: B samples, C bands, H x W pixels, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, TypedDict, cast, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypedDict, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -192,6 +192,22 @@ def _collate_pairs(samples: Sequence[PairedSample]) -> Batch:
     if problems:
         batch["problems"] = problems
     return batch
+
+
+def map_tensors(batch: Batch, function: Callable[[Tensor], Tensor]) -> Batch:
+    """A batch, paired or not, with `function` applied to each of its tensors; all else as it is."""
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return function(value)
+        return {k: walk(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+    return cast(Batch, walk(batch))
+
+
+def by_sensor(batch: Batch) -> dict[str, Batch]:
+    """The batches of each sensor: of a paired batch those in it, of another the batch itself."""
+    return batch["sensors"] if "sensors" in batch else {batch.get("sensor", ""): batch}
 
 
 def stack_labels(labels: Sequence[int | Tensor]) -> Tensor:

@@ -250,7 +250,8 @@ class Contract(BaseModel):
 
         Args:
             batch: `image` [B, C, H, W] in the sensor's unit (integer or float), `gsd` [B], and optionally
-                `valid` [B, H, W] and `sensor`. It is left as it is.
+                `valid` [B, H, W] and `sensor`. Or a paired batch, whose sensors are standardised one by one.
+                It is left as it is.
 
         Returns:
             A batch with `image` float32, (x - mean) / std for each band and 0 where not valid; `valid`, which
@@ -259,6 +260,9 @@ class Contract(BaseModel):
         Raises:
             ContractError: Unknown sensor, or wrong number of bands. (`check` looks closer.)
         """
+        if "sensors" in batch:
+            pair = {name: self.normalise(one) for name, one in batch["sensors"].items()}
+            return cast(Batch, {**batch, "sensors": pair})
         own = self.sensor(batch.get("sensor"))
         image = batch["image"]
         check_bands(own, image.shape[1])

@@ -15,6 +15,7 @@ from swath.encoders import Features
 from swath.encoders.pooling import pool
 from swath.errors import ContractError
 from swath.imagery.chip import Batch
+from swath.imagery.samples import map_tensors
 from swath.imagery.sensors import Sensor
 from swath.models.contract import Contract
 
@@ -70,6 +71,11 @@ class Model(nn.Module):
     def min_size(self) -> int:
         """The side, in pixels, of which height and width must be multiples."""
         return int(max(cast(Any, self.encoder).strides))
+
+    def min_size_of(self, sensor: str) -> int:
+        """The same for one sensor, where the encoder's patches differ between sensors."""
+        own = getattr(self.encoder, "min_size", None)
+        return self.min_size if own is None else int(own(sensor))
 
     @torch.inference_mode()
     def embed(
@@ -141,7 +147,7 @@ class Model(nn.Module):
 
     def _encode(self, ready: Batch) -> Features:
         height, width = ready["image"].shape[2:]
-        step = self.min_size
+        step = self.min_size_of(ready["sensor"])
         if height % step or width % step:
             fit = [max(step, side // step * step) for side in (height, width)]
             raise ContractError(
@@ -187,10 +193,7 @@ def _rows(batch: Batch, start: int, stop: int) -> Batch:
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:
-    return cast(
-        Batch,
-        {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()},
-    )
+    return map_tensors(batch, lambda x: x.to(device, non_blocking=True))
 
 
 def _transposed(features: Features) -> Features:

@@ -8,13 +8,14 @@ def test_my_objective():
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from swath.imagery.chip import Batch
+from swath.imagery.samples import by_sensor, map_tensors
 from swath.keyed_random import sample_keys
 from swath.objectives.protocol import Objective
 
@@ -65,8 +66,52 @@ def check_objective(
     _check_pictures(objective, batch)
 
 
+def example_pairs(bands: Mapping[str, int], size: int | Mapping[str, int] = 64, count: int = 4) -> Batch:
+    """A normalised paired batch: one smooth random field a place, which every sensor sees with other weights.
+
+    Args:
+        bands: Sensor name -> number of bands.
+        size: Side in pixels, of all or by sensor; the footprint is the same, so the GSD follows from it.
+        count: Places.
+    """
+    generator = torch.Generator().manual_seed(sum(bands.values()))
+    ground = torch.randn(count, 4, 8, 8, generator=generator)
+    index = torch.arange(count)
+    key = sample_keys(0, 0, index)
+    sensors: dict[str, Any] = {}
+    for name, number in bands.items():
+        side = size if isinstance(size, int) else size[name]
+        mix = torch.randn(number, 4, generator=generator) / 2
+        image = torch.nn.functional.interpolate(ground, size=(side, side), mode="bilinear")
+        image = torch.einsum("cg,bghw->bchw", mix, image)
+        sensors[name] = {
+            "image": image + 0.3 * torch.randn(image.shape, generator=generator),
+            "gsd": torch.full((count,), 64 / side),
+            "valid": torch.ones(count, side, side, dtype=torch.bool),
+            "sensor": name,
+            "key": key,
+            "index": index,
+        }
+    return cast(Batch, {"sensors": sensors, "key": key, "index": index})
+
+
 def _subset(batch: Batch, which: slice) -> Batch:
-    return cast(Batch, {k: v[which] if isinstance(v, Tensor) else v for k, v in batch.items()})
+    return map_tensors(batch, lambda x: x[which])
+
+
+def _with_keys(batch: Batch, key: Tensor) -> Batch:
+    changed = {**batch, "key": key}
+    if "sensors" in batch:
+        changed["sensors"] = {name: {**one, "key": key} for name, one in batch["sensors"].items()}
+    return cast(Batch, changed)
+
+
+def _with_holes(batch: Batch) -> Batch:
+    """The first image without its upper third, the second without anything."""
+    valid = batch["valid"].clone()
+    valid[0, : valid.shape[-1] // 3] = False
+    valid[1] = False
+    return cast(Batch, {**batch, "image": batch["image"] * valid[:, None], "valid": valid})
 
 
 def _total(objective: Any, batch: Batch) -> Tensor:
@@ -75,21 +120,29 @@ def _total(objective: Any, batch: Batch) -> Tensor:
 
 
 def _tensors(views: Any) -> dict[str, Tensor]:
-    return {name: value for name, value in views.items() if isinstance(value, Tensor)}
+    """Of views, also those that are one a sensor, by their path."""
+    found: dict[str, Tensor] = {}
+    for name, value in views.items():
+        if isinstance(value, Tensor):
+            found[name] = value
+        elif isinstance(value, Mapping):
+            found |= {f"{name}/{key}": inner for key, inner in _tensors(value).items()}
+    return found
 
 
 def _check_views(objective: Any, batch: Batch) -> None:
     state = torch.get_rng_state()
-    image = batch["image"].clone()
+    before = {name: one["image"].clone() for name, one in by_sensor(batch).items()}
     first, again = _tensors(objective.views(batch)), _tensors(objective.views(batch))
     assert torch.equal(torch.get_rng_state(), state), "views draws from the global random generator"
-    assert torch.equal(batch["image"], image), "views changes the batch in place"
+    for name, one in by_sensor(batch).items():
+        assert torch.equal(one["image"], before[name]), "views changes the batch in place"
     for name, value in first.items():
         assert torch.equal(value, again[name]), f"view {name!r} differs when made again from the same keys"
     alone = _tensors(objective.views(_subset(batch, slice(1, 2))))
     for name, value in first.items():
         assert torch.equal(value[1:2], alone[name]), f"view {name!r} depends on what else is in the batch"
-    other = cast(Batch, {**batch, "key": batch["key"] + 1})
+    other = _with_keys(batch, batch["key"] + 1)
     changed = _tensors(objective.views(other))
     assert any(not torch.equal(v, changed[k]) for k, v in first.items()), "views ignores the samples' keys"
 
@@ -109,7 +162,7 @@ def _check_losses(objective: Any, batch: Batch) -> None:
 
 
 def _check_mean_over_samples(objective: Any, batch: Batch, tolerance: float) -> None:
-    half = len(batch["image"]) // 2
+    half = len(batch["key"]) // 2
     whole = _total(objective, _subset(batch, slice(0, 2 * half)))
     parts = [_total(objective, _subset(batch, slice(i * half, (i + 1) * half))) for i in range(2)]
     difference = (whole - (parts[0] + parts[1]) / 2).abs() / whole.abs()
@@ -141,14 +194,12 @@ def _check_learning(objective: Any, batch: Batch, steps: int = 12) -> None:
 
 def _check_nodata(objective: Any, batch: Batch, tolerance: float) -> None:
     """Nodata gives finite losses, and what stands in the target's nodata pixels is no matter."""
-    size = batch["image"].shape[-1]
-    valid = batch["valid"].clone()
-    valid[0, : size // 3] = False
-    valid[1] = False
-    image = batch["image"] * valid[:, None]
-    losses = objective(objective.views(cast(Batch, {**batch, "image": image, "valid": valid})))
-    assert losses["total"].isfinite(), "nodata pixels make the loss non-finite"
-    views = objective.views(cast(Batch, {**batch, "image": image, "valid": valid}))
+    if "sensors" in batch:
+        pair = {name: _with_holes(one) for name, one in batch["sensors"].items()}
+        views = objective.views(cast(Batch, {**batch, "sensors": pair}))
+    else:
+        views = objective.views(_with_holes(batch))
+    assert objective(views)["total"].isfinite(), "nodata pixels make the loss non-finite"
     junk = dict(views)
     if "target" in views and isinstance(views.get("valid"), Tensor):
         hole = ~views["valid"][:, None].expand_as(views["target"])
@@ -162,6 +213,6 @@ def _check_pictures(objective: Any, batch: Batch) -> None:
     pictures = objective.pictures(objective.views(batch))
     for name, value in pictures.items():
         assert value.ndim == 4, f"picture {name!r} is {tuple(value.shape)}, not [B, C, h, w]"
-        assert len(value) == len(batch["image"]), f"picture {name!r} is not of every sample"
+        assert len(value) == len(batch["key"]), f"picture {name!r} is not of every sample"
         assert value.isfinite().all(), f"picture {name!r} has values that are not finite"
         assert not value.requires_grad, f"picture {name!r} holds on to the graph"

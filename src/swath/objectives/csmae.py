@@ -29,12 +29,13 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from swath.encoders.linear import Linear
-from swath.encoders.multi_sensor import MultiSensorViT
+from swath.encoders.multi_sensor import ONLY, MultiSensorViT
 from swath.encoders.positions import gsd_positions
 from swath.encoders.vit import Block, init_weights
 from swath.errors import ContractError, RecipeError, suggest
 from swath.imagery.augment import aligned_crop, random_orientation
 from swath.imagery.chip import Batch
+from swath.imagery.samples import by_sensor
 from swath.keyed_random import uniform
 from swath.objectives.contrast import nt_xent, paired_softplus
 from swath.objectives.masking import Masking, fill_masked, mask_pixels, random_masking
@@ -241,7 +242,9 @@ class CSMAE(nn.Module):
         Raises:
             ContractError: A sensor of the encoder is not in the batch.
         """
-        sensors = dict(batch["sensors"]) if "sensors" in batch else {batch["sensor"]: batch}
+        sensors = by_sensor(batch)
+        if list(self.encoder.bands) == [ONLY]:
+            sensors = {ONLY: next(iter(sensors.values()))}
         missing = [name for name in self.encoder.bands if name not in sensors]
         if missing:
             raise ContractError(

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from swath.errors import ImageryError, RecipeError
 from swath.imagery.chip import Batch
-from swath.imagery.samples import ImageDataset, collate
+from swath.imagery.samples import ImageDataset, PairedDataset, collate
 from swath.keyed_random import permutation
 from swath.training.stopping import ignore_in_worker
 
@@ -49,7 +49,7 @@ class Batches:
 
     def __init__(
         self,
-        dataset: ImageDataset,
+        dataset: ImageDataset | PairedDataset,
         *,
         seed: int,
         batch_size: int,
@@ -139,7 +139,7 @@ def default_workers(cached: bool, by_cpu_time: bool) -> int:
     return max(0, min(8, len(os.sched_getaffinity(0)) - 1))
 
 
-def fetch(dataset: ImageDataset, epoch: int, indices: Sequence[int]) -> Batch:
+def fetch(dataset: ImageDataset | PairedDataset, epoch: int, indices: Sequence[int]) -> Batch:
     """The samples `indices` of `epoch` as one batch of exactly as many.
 
     A sample that cannot be read is replaced by the next one of the data set that can, the same one in every
@@ -157,7 +157,7 @@ def fetch(dataset: ImageDataset, epoch: int, indices: Sequence[int]) -> Batch:
         except ImageryError:
             pass  # not one sample could be read: one by one below, which replaces them
     problems = []
-    samples = []
+    samples: list[Any] = []  # all of one kind
     for index in indices:
         for step in range(TRIES):
             sample = dataset[(index + step) % len(dataset)]
@@ -193,7 +193,7 @@ class _Plan:
 class _Fetch(Dataset[Batch]):
     """A data set of batches; `item` is what `_Plan` gives. The epoch travels with it to the worker."""
 
-    def __init__(self, dataset: ImageDataset) -> None:
+    def __init__(self, dataset: ImageDataset | PairedDataset) -> None:
         self._dataset = dataset
 
     def __getitem__(self, item: tuple[int, list[int]]) -> Batch:

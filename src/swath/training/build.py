@@ -10,23 +10,58 @@ from torch import nn
 from swath.encoders.protocol import create_model
 from swath.errors import RecipeError
 from swath.imagery.datasets import open_dataset
-from swath.imagery.samples import ImageDataset
+from swath.imagery.pairs import open_pairs
+from swath.imagery.samples import ImageDataset, PairedDataset
 from swath.imagery.sensors import Sensor
 from swath.models.contract import Contract
 from swath.objectives.protocol import objectives
 from swath.training.recipe import Recipe
 
+# Of a recipe's `data`, what opening pairs understands; the layouts of one sensor's imagery have the others.
+_OF_PAIRS = {"layout", "gsd", "size", "fit", "cache", "fold", "offset_dn", "classes"}
 
-def open_data(recipe: Recipe, path: str | Path) -> ImageDataset:
-    """The recipe's view of the imagery at `path`."""
+Data = ImageDataset | PairedDataset
+Sensors = Sensor | tuple[Sensor, ...]  # a data set's one sensor, or the sensors of its pairs
+
+
+def open_data(recipe: Recipe, path: str | Path) -> Data:
+    """The recipe's view of the imagery at `path`: pairs where it names a list of sensors.
+
+    Raises:
+        RecipeError: A key of `data` that pairs do not have.
+        ImageryError: Nothing usable at `path`.
+    """
     options = {key: value for key, value in recipe.data.model_dump().items() if value is not None}
-    return open_dataset(path, sensor=recipe.sensor, seed=recipe.seed, **options)
+    if isinstance(recipe.sensor, str):
+        return open_dataset(path, sensor=recipe.sensor, seed=recipe.seed, **options)
+    foreign = sorted(set(options) - _OF_PAIRS)
+    if foreign:
+        raise RecipeError(
+            f"data.{foreign[0]}: has no meaning for pairs of sensors, which have "
+            f"{', '.join(sorted(_OF_PAIRS))}"
+        )
+    return open_pairs(path, sensors=recipe.sensor, seed=recipe.seed, **options)
 
 
-def build_contract(recipe: Recipe, sensor: Sensor, gsd_range: tuple[float, float] | None = None) -> Contract:
+def sensors_of(data: Data) -> Sensors:
+    """The sensor of a data set, or those of its pairs."""
+    return data.sensors if isinstance(data, PairedDataset) else data.sensor
+
+
+def bands_of(sensors: Sensors) -> int | dict[str, int]:
+    """What an encoder for these sensors is built with."""
+    if isinstance(sensors, Sensor):
+        return len(sensors.bands)
+    return {sensor.name: len(sensor.bands) for sensor in sensors}
+
+
+def build_contract(
+    recipe: Recipe, sensors: Sensors, gsd_range: tuple[float, float] | None = None
+) -> Contract:
     """The contract of the recipe's model; a sensor without statistics is refused."""
+    named = (sensors,) if isinstance(sensors, Sensor) else sensors
     return Contract(
-        sensors={sensor.name: sensor},
+        sensors={sensor.name: sensor for sensor in named},
         gsd_mode=recipe.gsd_mode,
         reference_gsd=recipe.contract.reference_gsd,
         reference_size=recipe.contract.reference_size,
@@ -34,13 +69,13 @@ def build_contract(recipe: Recipe, sensor: Sensor, gsd_range: tuple[float, float
     )
 
 
-def build_objective(recipe: Recipe, sensor: Sensor) -> nn.Module:
+def build_objective(recipe: Recipe, sensors: Sensors) -> nn.Module:
     """The objective around its encoder, freshly initialised: the same weights for the same recipe."""
     entry = objectives.get(recipe.objective.name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         try:
-            encoder = create_model(recipe.encoder.name, bands=len(sensor.bands), **recipe.encoder.options)
+            encoder = create_model(recipe.encoder.name, bands=bands_of(sensors), **recipe.encoder.options)
         except ValueError as error:
             raise RecipeError(f"encoder.options: {error}") from None
         return entry.build(encoder, entry.config.model_validate(recipe.objective.options))

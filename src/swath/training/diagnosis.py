@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from swath.imagery.samples import by_sensor, map_tensors
 from swath.models.contract import Contract
 from swath.training.batches import Batches
 from swath.training.distributed import is_sharded
@@ -88,15 +89,15 @@ def _culprits(
     found = []
     for index in indices:
         batch = batches.fetch(batches.epoch_of(step), [index])
-        batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}  # type: ignore[assignment]
+        batch = map_tensors(batch, lambda x: x.to(device))
         path = f" ({paths[index]})" if len(paths) == len(batches.dataset) else ""
         ready = contract.normalise(batch)
-        if not _finite(ready["gsd"]):
+        if not all(_finite(one["gsd"]) for one in by_sensor(ready).values()):
             found.append(f"sample {index}{path}: its GSD is not finite")
         elif weights_good and not is_sharded(objective):
             total = objective(objective.views(ready))["total"]  # type: ignore[operator]
             if not _finite(total):
-                largest = float(ready["image"].abs().max())
+                largest = max(float(one["image"].abs().max()) for one in by_sensor(ready).values())
                 found.append(
                     f"sample {index}{path}: its loss is not finite by itself (largest normalised value "
                     f"{largest:.4g})"

@@ -27,13 +27,13 @@ from swath import __version__
 from swath.errors import TrainingError
 from swath.files import write_json
 from swath.imagery.chip import Batch
-from swath.imagery.samples import ImageDataset
+from swath.imagery.samples import by_sensor, map_tensors
 from swath.keyed_random import permutation
 from swath.models.directory import SavedObjective, save_model
 from swath.training import checkpoint as checkpoints
 from swath.training.batches import Batches, default_workers
 from swath.training.budget import Budget
-from swath.training.build import build_contract, build_objective, open_data
+from swath.training.build import Data, bands_of, build_contract, build_objective, open_data, sensors_of
 from swath.training.diagnosis import diagnose
 from swath.training.display import Display, duration
 from swath.training.distributed import (
@@ -62,7 +62,7 @@ _PICTURED = 8  # samples on a picture of reconstructions
 
 def pretrain(
     recipe: Recipe,
-    data: str | Path | ImageDataset,
+    data: str | Path | Data,
     out: str | Path,
     *,
     start: Start = "auto",
@@ -102,7 +102,7 @@ class Trainer:
     def __init__(
         self,
         recipe: Recipe,
-        data: str | Path | ImageDataset,
+        data: str | Path | Data,
         run: RunFolder,
         world: World,
         *,
@@ -113,7 +113,8 @@ class Trainer:
         self.device = world.device
         self.dataset = open_data(recipe, data) if isinstance(data, str | Path) else data
         self.fingerprint = fingerprint(self.dataset)
-        self.contract = build_contract(recipe, self.dataset.sensor)
+        self.sensors = sensors_of(self.dataset)
+        self.contract = build_contract(recipe, self.sensors)
         workers = config.workers
         if workers is None:
             cached = recipe.data.cache == "memory"
@@ -130,7 +131,8 @@ class Trainer:
         )
         self.probe = self._probe()
         # Pixels in another unit than the sensor's are cheaper to notice now than after a week.
-        self.contract.check(self.probe["image"], self.probe.get("sensor"), valid=self.probe.get("valid"))
+        for one in by_sensor(self.probe).values():
+            self.contract.check(one["image"], one["sensor"], valid=one.get("valid"))
         if config.cpu_minutes is not None and world.size > 1:
             raise TrainingError(
                 "a budget in cpu_minutes is for one process; use steps or epochs under torchrun"
@@ -142,7 +144,7 @@ class Trainer:
                 "training.precision: fp16 does not go with fsdp, whose ranks may overflow apart; use bf16"
             )
 
-        self.objective = build_objective(recipe, self.dataset.sensor).to(self.device)
+        self.objective = build_objective(recipe, self.sensors).to(self.device)
         if hasattr(self.objective, "prepare"):
             # Before a checkpoint is restored: it replaces whatever was fitted here.
             self.objective.prepare(self.contract.normalise(self._to_device(self.probe)))  # type: ignore[operator]
@@ -304,8 +306,9 @@ class Trainer:
         """The measures of collapse, now."""
         with whole_weights(self.objective), self._autocast():
             batch = self.contract.normalise(self._to_device(self.probe))
-            features = embed_probe(self.objective.encoder, batch)  # type: ignore[arg-type]
-        return {"feature_std": feature_std(features), "rankme": rankme(features)}
+            features = [embed_probe(self.objective.encoder, one) for one in by_sensor(batch).values()]  # type: ignore[arg-type]
+        # Of several sensors the one that is worst off: a collapse of one is a collapse.
+        return {"feature_std": min(map(feature_std, features)), "rankme": min(map(rankme, features))}
 
     def _write(self, row: Mapping[str, float | int]) -> None:
         if self.metrics is not None:
@@ -313,18 +316,15 @@ class Trainer:
 
     def _picture(self) -> None:
         """Reconstructions of the same samples each time, in eval mode and without a gradient."""
-        few = {
-            key: value[:_PICTURED] if isinstance(value, Tensor) else value
-            for key, value in self.probe.items()
-        }
+        few = map_tensors(self.probe, lambda x: x[:_PICTURED])
         self.objective.eval()
         with torch.no_grad(), whole_weights(self.objective), self._autocast():
-            views = self.objective.views(self.contract.normalise(self._to_device(few)))  # type: ignore[operator, arg-type]
+            views = self.objective.views(self.contract.normalise(self._to_device(few)))  # type: ignore[operator]
             pictures = self.objective.pictures(views)  # type: ignore[operator]
         self.objective.train()
         if pictures and self.world.first:
             try:
-                write_grid(self.run.pictures / f"step_{self.step:08d}.png", pictures, self.dataset.sensor)
+                write_grid(self.run.pictures / f"step_{self.step:08d}.png", pictures, self.sensors)
             except OSError as error:
                 raise TrainingError(
                     f"{self.run.pictures}: cannot be written ({error.strerror or error}). The checkpoints "
@@ -381,16 +381,16 @@ class Trainer:
         """The model directory, from a whole copy of the objective in main memory."""
         state = checkpoints.model_state(self.objective)
         if self.world.first and not (self.run.model / "config.json").is_file():
-            objective = build_objective(self.recipe, self.dataset.sensor)
+            objective = build_objective(self.recipe, self.sensors)
             checkpoints.load_model_state(objective, state)
             low, high = self.gsd_range.tolist()
-            contract = build_contract(self.recipe, self.dataset.sensor, (low, high) if high else None)
+            contract = build_contract(self.recipe, self.sensors, (low, high) if high else None)
             last = self.metrics.rows[-1] if self.metrics is not None and self.metrics.rows else {}
             save_model(
                 self.run.model,
                 name=self.recipe.name,
                 encoder_name=self.recipe.encoder.name,
-                encoder_options={"bands": len(self.dataset.sensor.bands), **self.recipe.encoder.options},
+                encoder_options={"bands": bands_of(self.sensors), **self.recipe.encoder.options},
                 encoder=objective.encoder,  # type: ignore[arg-type]
                 contract=contract,
                 pooling=self.recipe.pooling,
@@ -473,9 +473,14 @@ class Trainer:
             file.writelines(json.dumps({"path": path, "problem": reason}) + "\n" for path, reason in problems)
 
     def _note_gsd(self, views: Mapping[str, Any]) -> None:
-        """Keep the range of what the encoder was shown: by convention `views["gsd"]`, for the contract."""
-        gsd = views.get("gsd")
-        if isinstance(gsd, Tensor):
+        """Keep the range of what the encoder was shown, for the contract.
+
+        By convention it is `views["gsd"]`: a tensor, or one a sensor.
+        """
+        found = views.get("gsd")
+        for gsd in found.values() if isinstance(found, Mapping) else [found]:
+            if not isinstance(gsd, Tensor):
+                continue
             gsd = gsd.detach().float() * self.contract.reference_gsd
             self.gsd_range = torch.stack(
                 [torch.minimum(self.gsd_range[0], gsd.min()), torch.maximum(self.gsd_range[1], gsd.max())]
@@ -488,10 +493,7 @@ class Trainer:
         return self.batches.fetch(0, order[:count].tolist())
 
     def _to_device(self, batch: Batch) -> Batch:
-        return {  # type: ignore[return-value]
-            key: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
-            for key, value in batch.items()
-        }
+        return map_tensors(batch, lambda x: x.to(self.device, non_blocking=True))
 
     def _autocast(self) -> Any:
         dtype = _PRECISION[self.config.precision]

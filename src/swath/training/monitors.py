@@ -43,8 +43,9 @@ def rankme(features: Tensor) -> float:
 
 @torch.no_grad()
 def embed_probe(encoder: nn.Module, batch: Batch, chunk: int = 32) -> Tensor:
-    """Pooled features [N, D] of a normalised batch; images are cut to a multiple of the coarsest stride."""
-    stride = max(encoder.strides)  # type: ignore[arg-type]
+    """Pooled features [N, D] of one sensor's normalised batch; images are cut to a multiple of the stride."""
+    own = getattr(encoder, "min_size", None)
+    stride = max(encoder.strides) if own is None else own(batch["sensor"])  # type: ignore[arg-type]
     height, width = (side - side % stride for side in batch["image"].shape[2:])
     image, gsd = batch["image"][:, :, :height, :width], batch["gsd"]
     was_training = encoder.training

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ BORDER = 4
 HEAD = 18  # pixels for the column's name
 
 
-def write_grid(path: Path, pictures: Mapping[str, Tensor], sensor: Sensor) -> None:
+def write_grid(path: Path, pictures: Mapping[str, Tensor], sensors: Sensor | Sequence[Sensor]) -> None:
     """Write `pictures` as a PNG, atomically.
 
     Values are in standard deviations about the sensor's mean, and shown from -2.5 (black) to 2.5 (white); so
@@ -29,12 +29,15 @@ def write_grid(path: Path, pictures: Mapping[str, Tensor], sensor: Sensor) -> No
     Args:
         path: The file.
         pictures: Name -> [B, C, h, w] normalised; sizes may differ.
-        sensor: Tells which bands are red, green and blue.
+        sensors: Tell which bands are red, green and blue. With several, a picture's name begins with its
+            sensor's: "sentinel1_grd: image".
     """
     from PIL import Image, ImageDraw
 
     side = min(LARGEST, max(max(picture.shape[-2:]) for picture in pictures.values()))
-    columns = [_tiles(picture, side, display_bands(sensor)) for picture in pictures.values()]
+    columns = [
+        _tiles(picture, side, display_bands(_sensor_of(name, sensors))) for name, picture in pictures.items()
+    ]
     rows = len(columns[0])
     grid = np.full(
         (HEAD + rows * (side + BORDER), len(columns) * (side + BORDER) - BORDER, 3), 255, dtype=np.uint8
@@ -49,6 +52,13 @@ def write_grid(path: Path, pictures: Mapping[str, Tensor], sensor: Sensor) -> No
         draw.text((x * (side + BORDER) + 2, 3), name, fill=(0, 0, 0))
     with atomic_path(path) as temporary:
         image.save(temporary, format="PNG")
+
+
+def _sensor_of(name: str, sensors: Sensor | Sequence[Sensor]) -> Sensor:
+    if isinstance(sensors, Sensor):
+        return sensors
+    owner = name.split(":")[0]
+    return next(sensor for sensor in sensors if sensor.name == owner)
 
 
 def display_bands(sensor: Sensor) -> list[int]:

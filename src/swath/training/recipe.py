@@ -51,7 +51,8 @@ class DataConfig(_Section):
     """How the folder given by ``--data`` is read; what is left out is `open_dataset`'s default.
 
     Attributes:
-        layout: ``auto`` looks at what is there; or chips, class_folder, csv, images.
+        layout: ``auto`` looks at what is there; or chips, class_folder, csv, images; for a list of sensors
+            pairs, bigearthnet, sen12ms, ssl4eo, sen1floods11.
         gsd: Metres per pixel, ``relative`` (1.0 at native resolution), or a column of the CSV table;
             left out: from each file's georeference.
         size: Pixels (side, or height and width) that whole images are brought to by `fit`.
@@ -76,7 +77,10 @@ class DataConfig(_Section):
             processing baseline: -1000 from baseline 04.00, 0 before.
     """
 
-    layout: Literal["auto", "chips", "class_folder", "csv", "images"] = "auto"
+    layout: Literal[
+        "auto", "chips", "class_folder", "csv", "images",
+        "pairs", "bigearthnet", "sen12ms", "ssl4eo", "sen1floods11",
+    ] = "auto"  # fmt: skip
     gsd: float | str | None = None
     size: int | Annotated[tuple[int, int], Strict(False)] | None = None
     fit: Literal["centre_crop", "random_crop", "resize"] | None = None
@@ -238,7 +242,8 @@ class Recipe(_Section):
         name: Of the model that comes out.
         description: For people.
         seed: Of all randomness: weights, order, crops, masks.
-        sensor: A registered sensor's name, or the path of a sensor's YAML file.
+        sensor: A registered sensor's name, or the path of a sensor's YAML file; or a list of these, for
+            imagery of places that several sensors see (`swath.imagery.pairs`).
         pooling: How the model that comes out makes one embedding of its features: mean, moments or cls; left
             out: as the encoder does.
     """
@@ -246,7 +251,7 @@ class Recipe(_Section):
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*[A-Za-z0-9]$")
     description: str = ""
     seed: int = 0
-    sensor: str
+    sensor: str | Annotated[list[str], Field(min_length=1)]
     data: DataConfig = DataConfig()
     encoder: Choice
     objective: Choice
@@ -298,11 +303,21 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     for override in overrides:
         _override(data, override)
     sensor = data.get("sensor")
+    if isinstance(sensor, list):
+        data["sensor"] = [_beside(one, path) for one in sensor]
+    else:
+        data["sensor"] = _beside(sensor, path)
+    if data["sensor"] is None:
+        del data["sensor"]  # reported as missing below
+    return parse_recipe(data, where=str(path))
+
+
+def _beside(sensor: Any, path: str | Path) -> Any:
+    """A sensor's YAML file given by a path relative to the recipe, where that is the one that exists."""
     if isinstance(sensor, str) and sensor.endswith((".yaml", ".yml")) and not Path(sensor).is_file():
         beside = Path(path).parent / sensor
-        if beside.is_file():
-            data["sensor"] = str(beside)
-    return parse_recipe(data, where=str(path))
+        return str(beside) if beside.is_file() else sensor
+    return sensor
 
 
 def parse_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:

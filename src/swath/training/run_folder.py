@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from swath.errors import RecipeError, TrainingError
-from swath.imagery.samples import ImageDataset
+from swath.imagery.samples import ImageDataset, PairedDataset
 from swath.training.recipe import Recipe, differences, parse_recipe
 from swath.training.yaml_files import read_yaml
 
@@ -128,12 +128,14 @@ class RunFolder:
                     shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def fingerprint(dataset: ImageDataset) -> dict[str, Any]:
+def fingerprint(dataset: ImageDataset | PairedDataset) -> dict[str, Any]:
     """What must be the same of the data for a run to continue: number of samples, files and their names."""
     names = "\n".join(Path(path).name for path in dataset.paths)
     return {
         "samples": len(dataset),
         "files": len(dataset.paths),
         "names": hashlib.sha256(names.encode()).hexdigest()[:16],
-        "sensor": dataset.sensor.name,
+        "sensor": "+".join(sensor.name for sensor in dataset.sensors)
+        if isinstance(dataset, PairedDataset)
+        else dataset.sensor.name,
     }
