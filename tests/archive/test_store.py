@@ -229,6 +229,43 @@ def test_writers_in_two_processes_make_no_duplicates(tmp_path: Path) -> None:
     assert len(ids) == len(set(ids)) == 40
 
 
+FULL = """
+import resource, sys
+sys.path.insert(0, {tests!r})
+from archive_rows import make_rows
+from swath.archive.store import Archive
+from swath.errors import ArchiveError
+
+archive = Archive.open({path!r})
+# The largest size that a file may have stands in for a full disk: the same write fails, by another code.
+for limit in (10_000, 2_000, 0):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        archive.upsert(make_rows(500, first=3))  # some ids are there already, most are new
+    except ArchiveError as error:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        print(limit, archive.count(), error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no resource limits there")
+def test_a_full_disk_is_told_and_leaves_the_archive_as_it_was(archive: Archive, rows: Rows) -> None:
+    archive.upsert(rows(10))
+    before, version = archive.rows().sort_by("id"), archive.version
+    script = FULL.format(tests=str(Path(__file__).parent), path=archive.path)
+    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert child.returncode == 0, child.stderr
+    told = child.stdout.splitlines()
+    assert [line.split()[:2] for line in told] == [["10000", "10"], ["2000", "10"], ["0", "10"]]
+    for line in told:
+        assert f"{archive.path}: could not be written: the disk is full" in line
+        assert line.endswith("Nothing committed is lost; free space and run it again")
+    found = Archive.open(archive.path)
+    assert found.version == version
+    assert found.rows().sort_by("id") == before
+    assert found.upsert(rows(500, first=3)) == 493  # with room again, the same call succeeds
+
+
 def test_shows_itself(archive: Archive, rows: Rows) -> None:
     from datetime import UTC, datetime
 

@@ -116,6 +116,10 @@ def id_filter(ids: Sequence[str]) -> str:
     return f"id IN ({quoted})"
 
 
+# No space left, quota exceeded, file too large (a limit of the file system or of the process).
+_FULL = re.compile(r"No space left|os error (28|122|27)\b")
+
+
 @contextmanager
 def guard(location: str, what: str) -> Iterator[None]:
     """Turn whatever LanceDB raises on damage, and a panic in its Rust, into an ArchiveError."""
@@ -134,8 +138,11 @@ def guard(location: str, what: str) -> Iterator[None]:
 
 def _damage(location: str, what: str, error: BaseException) -> str:
     reason = re.sub(r",? /\S+\.rs:\d+:\d+", "", str(error).split("\n")[0])  # not where in Rust it was noticed
-    if "No space left" in str(error) or "os error 28" in str(error):
-        return f"{location}: {what}: the disk is full. Nothing committed is lost; free space and run it again"
+    if _FULL.search(str(error)):
+        return (
+            f"{location}: {what}: the disk is full ({reason}). Nothing committed is lost; free space and run "
+            "it again"
+        )
     return (
         f"{location}: {what} ({reason}). If files in it are missing or cut short, restore the folder from a "
         "backup, or delete it and embed again"
