@@ -1,8 +1,31 @@
 """Simulated scenes with labels: drawn by code, documented as simulated, never evidence for a claim.
 
-`aerial` draws single-class RGB scenes with natural sizes in metres.
+Two simulators. `aerial` draws RGB scenes of one class each, with natural sizes in metres. The others make
+landscapes (`landscape`: fields, woods, water, towns, with labels, mask and boxes) that any sensor can look at
+(`optical`, `radar`, `sensing`), alone, in pairs (`pairs`) or at two dates (`change`); `writing` puts them
+into files.
 """
 
 from swath.simulated.aerial import KINDS, SimulatedScene, simulate_scene, write_simulated
+from swath.simulated.change import CHANGES, SimulatedChange, simulate_change
+from swath.simulated.landscape import Landscape, simulate_landscape
+from swath.simulated.pairs import SimulatedPairs
+from swath.simulated.sensing import SENSORS, observe, simulate_pair
+from swath.simulated.surfaces import CLASSES
 
-__all__ = ["KINDS", "SimulatedScene", "simulate_scene", "write_simulated"]
+__all__ = [
+    "CHANGES",
+    "CLASSES",
+    "KINDS",
+    "SENSORS",
+    "Landscape",
+    "SimulatedChange",
+    "SimulatedPairs",
+    "SimulatedScene",
+    "observe",
+    "simulate_change",
+    "simulate_landscape",
+    "simulate_pair",
+    "simulate_scene",
+    "write_simulated",
+]
