@@ -375,14 +375,16 @@ def open_pairs(
     offset_dn: float | Mapping[str, float] | None = None,
     classes: Sequence[str] | None = None,
     tolerance: float | None = None,
+    subset: str | None = None,
     workers: int | None = None,
 ) -> Pairs:
     """Open imagery of places that several sensors see.
 
     Args:
-        path: A table of pairs (``pairs.csv``, see `swath.imagery.pair_table`) or a folder with one.
+        path: A table of pairs (``pairs.csv``, see `swath.imagery.pair_table`), or a folder with one or in a
+            published layout.
         sensors: What the images were taken with, at least one: names, YAML paths or `Sensor`s.
-        layout: ``pairs`` is a table; ``auto`` finds out.
+        layout: ``pairs`` is a table; ``bigearthnet`` see `swath.imagery.bigearthnet`; ``auto`` finds out.
         fold: Keep the places of this fold only.
         size: Pixels (one side, or height and width) of the *first* sensor's images; None keeps what is there,
             which then has to be one size a sensor.
@@ -393,8 +395,10 @@ def open_pairs(
         gsd: Metres per pixel: one for all sensors, one a sensor, ``"relative"``, or None to measure it by the
             georeference.
         offset_dn: Sentinel-2's offset (see `swath.imagery.baseline`), for all or by sensor name.
-        classes: Order of the classes; default: the layout's, or those that occur, sorted.
+        classes: Order of the classes; default: the layout's, or those that occur, sorted. BigEarthNet has its
+            own: give its 43 classes (`swath.imagery.bigearthnet_labels.CLASSES_43`) to get them.
         tolerance: How far the footprints of a pair may differ, in pixels of the coarser one; default 0.5.
+        subset: ``"ben14k"`` of BigEarthNet.
         workers: Threads that read headers; None for as many as there are CPUs.
 
     Raises:
@@ -409,6 +413,16 @@ def open_pairs(
     if not names or len(set(names)) != len(names):
         raise ImageryError(f"sensors={names}: at least one, and each once")
     kind = detect_pair_layout(path) if layout == "auto" else layout
+    if kind == "bigearthnet":
+        foreign = {"gsd": gsd, "offset_dn": offset_dn, "tolerance": tolerance}
+        refused = [name for name, value in foreign.items() if value is not None]
+        if fit != "centre_crop":
+            refused.append("fit")
+        if refused:
+            raise ImageryError(f"layout='bigearthnet': {', '.join(refused)} means nothing here; leave it out")
+        return _bigearthnet(path, wanted, fold, size, cache, seed, classes, subset, workers)
+    if subset is not None:
+        raise ImageryError(f"subset={subset!r} belongs to layout='bigearthnet'; this is {kind!r}")
     options: dict[str, Any] = {
         "size": (size, size) if isinstance(size, int) else size,
         "fit": fit,
@@ -433,8 +447,12 @@ def detect_pair_layout(path: Path) -> Layout:
     Raises:
         ImageryError: Nothing that is known.
     """
+    from swath.imagery.bigearthnet import is_bigearthnet
+
     if (path.is_file() and path.suffix.lower() == ".csv") or (path / "pairs.csv").is_file():
         return "pairs"
+    if is_bigearthnet(path):
+        return "bigearthnet"
     raise ImageryError(
         f"{path}: no pairs are known here. Write a table `pairs.csv` (a column `id` and one a sensor, with "
         "the files' paths), or join two folders: swath inspect --pair A B"
@@ -483,6 +501,50 @@ def _pairs_of(
         cache=cache,
         seed=seed,
         problems=[*found.problems, *problems],
+    )
+    if cache == "none":
+        probe_values(pairs)
+    return pairs
+
+
+def _bigearthnet(
+    path: Path,
+    sensors: Sequence[Sensor],
+    fold: str | None,
+    size: int | tuple[int, int] | None,
+    cache: Literal["none", "memory"],
+    seed: int,
+    classes: Sequence[str] | None,
+    subset: str | None,
+    workers: int | None,
+) -> Pairs:
+    from swath.imagery.bigearthnet import find_bigearthnet
+    from swath.imagery.bigearthnet_labels import CLASSES_19, CLASSES_43
+
+    if classes is not None and tuple(classes) not in (CLASSES_19, CLASSES_43):
+        raise ImageryError(
+            "classes: BigEarthNet has two nomenclatures, CLASSES_19 and CLASSES_43 of "
+            "swath.imagery.bigearthnet_labels, in alphabetical order; give one, or leave it out for 19"
+        )
+    found = find_bigearthnet(
+        path,
+        sensors,
+        fold=fold,
+        subset=subset,  # type: ignore[arg-type]  # checked there
+        nomenclature=43 if classes is not None and len(classes) == 43 else 19,
+        workers=workers,
+    )
+    shape = (size, size) if isinstance(size, int) else size
+    pairs = Pairs(
+        [found.reader(sensor, shape) for sensor in sensors],
+        found.s2,
+        labels=found.labels,
+        classes=found.classes if found.labels is not None else None,
+        folds=found.folds,
+        groups=found.groups,
+        cache=cache,
+        seed=seed,
+        problems=found.problems,
     )
     if cache == "none":
         probe_values(pairs)
