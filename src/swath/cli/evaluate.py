@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from swath.cli import retrieval
+
 app = typer.Typer(
     help="Score a model's frozen features on labelled images, with intervals and baselines beside them.\n\n"
     "A score without its protocol says little, and without baselines nothing. So every run states both, and "
@@ -188,6 +190,9 @@ def linear(
     from swath.evaluation.protocols import evaluate_linear
 
     _run(evaluate_linear, locals(), c=c)
+
+
+app.command("retrieval")(retrieval.command)
 
 
 def _run(evaluate: Any, given: dict[str, Any], **options: Any) -> None:

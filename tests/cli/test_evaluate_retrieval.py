@@ -1,0 +1,191 @@
+"""`swath evaluate retrieval` from the outside: pairs on disk, a model of two sensors, files, bad input."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from click.testing import Result
+from PIL import Image
+from rasterio.transform import from_origin
+from typer.testing import CliRunner
+
+from swath.cli.evaluate import app
+from swath.encoders import create_model
+from swath.errors import SwathError
+from swath.imagery.sensors import get_sensor
+from swath.models import Contract, save_model
+
+S1, S2 = "sentinel1_grd", "sentinel2_l2a"
+OPTIONS = {"bands": {S1: 2, S2: 12}, "patch_size": 8, "embed_dim": 24, "depth": 1, "heads": 2}
+
+
+def write_pairs(folder: Path, count: int = 24, **columns: Any) -> Path:
+    """16 px pairs of two classes on one UTM grid, and `pairs.csv`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(0)
+    rows = []
+    for i in range(count):
+        kind = i % 2
+        s1 = (-20 + 10 * kind + random.normal(0, 1, (2, 16, 16))).astype(np.float32)
+        s2 = (800 + 2000 * kind + random.normal(0, 50, (12, 16, 16))).astype(np.uint16)
+        for name, pixels in ((S1, s1), (S2, s2)):
+            with rasterio.open(
+                folder / f"{name}_{i}.tif", "w", driver="GTiff", width=16, height=16, count=len(pixels),
+                dtype=pixels.dtype, crs="EPSG:32633",
+                transform=from_origin(500_000 + 160 * i, 5_000_000, 10, 10),
+            ) as file:  # fmt: skip
+                file.write(pixels)
+                file.descriptions = get_sensor(name).band_names
+                if name == S2:
+                    file.update_tags(PROCESSING_BASELINE="02.10")
+        row: dict[str, Any] = {"id": f"p{i}", S1: f"{S1}_{i}.tif", S2: f"{S2}_{i}.tif"}
+        row |= {"class": ("sea", "land")[kind], "fold": ("val", "test")[i // 2 % 2], "group": f"g{i}"}
+        rows.append({key: value for key, value in (row | columns).items() if value is not None})
+    with (folder / "pairs.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder / "pairs.csv"
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    return save_model(
+        tmp_path_factory.mktemp("models") / "two",
+        encoder_name="vit",
+        encoder_options=OPTIONS,
+        encoder=create_model("vit", **OPTIONS),
+        contract=Contract.of(S1, S2, gsd_range=(10, 10)),
+        name="two-sensors",
+    )
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    monkeypatch.setenv("COLUMNS", "160")
+    return lambda *words: CliRunner().invoke(app, ["retrieval", *(str(word) for word in words)])
+
+
+def failure(result: Result) -> str:
+    assert isinstance(result.exception, SwathError), result.output
+    return str(result.exception)
+
+
+def test_scores_every_direction_and_writes_files(
+    run: Callable[..., Result], model: Path, table: Path, tmp_path: Path
+) -> None:
+    result = run(model, table, "--queries", "val", "--archive", "test", "-k", 3, "--out", tmp_path / "out")
+    assert result.exit_code == 0, (result.output, result.exception)
+    for words in (
+        "S1 → S2", "S2 → all", "not the IR F1@k", "random init", "image statistics", "RCF", "chance",
+        "not comparable", "Modality gap", "12 queries (val), archive of 12 places",
+    ):  # fmt: skip
+        assert words in result.output
+    report = json.loads((tmp_path / "out" / "retrieval.json").read_text())
+    assert report["protocol"] == "swath.retrieval/1"
+    assert report["model_id"].startswith("two-sensors-")
+    chance = [row for row in report["scores"] if row["features"] == "chance"]
+    assert chance[0]["f1"] == pytest.approx(0.5)
+    assert {row["features"] for row in report["scores"]} >= {"two-sensors", "random init", "RCF"}
+    with (tmp_path / "out" / "retrieval.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(report["scores"]) == 6 + 4 * 2 * 6
+    assert all(row["split_hash"] == report["split_hash"] for row in rows)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {
+        "retrieval.json", "retrieval.csv", "retrieval_classes.csv", "retrieval.md", "retrieval_latent.png",
+        *(f"retrieval_{a}_to_{b}.png" for a in ("S1", "S2") for b in ("S1", "S2")),
+    }  # fmt: skip
+    with Image.open(tmp_path / "out" / "retrieval_S1_to_S2.png") as sheet:
+        assert sheet.height > 500
+        assert sheet.info["protocol"] == "swath.retrieval/1"
+    text = (tmp_path / "out" / "retrieval.md").read_text()
+    assert "![retrieval_latent](retrieval_latent.png)" in text
+    assert "| sea | 6 | 6 |" in text
+
+
+def test_leave_one_group_out_and_no_pictures(
+    run: Callable[..., Result], model: Path, table: Path, tmp_path: Path
+) -> None:
+    result = run(
+        model, table, "--queries", "all", "--archive", "all", "-k", 5, "--no-baselines", "--classes",
+        "--no-pictures", "-o", tmp_path,
+    )  # fmt: skip
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert "24 queries (all)" in result.output
+    assert "without their own groups" in result.output
+    assert "answers of the class" in result.output
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_a_baseline_alone(run: Callable[..., Result], table: Path) -> None:
+    result = run("baseline:rcf", table, "--sensors", f"{S1},{S2}", "-k", 2, "--no-baselines")
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert "RCF" in result.output
+    assert "image statistics" not in result.output
+
+
+def test_bad_input(run: Callable[..., Result], model: Path, table: Path, tmp_path: Path) -> None:
+    without = {
+        "no labels": {"class": None},
+        "no folds": {"fold": None},
+        "no groups": {"fold": None, "group": None},
+    }
+    tables = {name: write_pairs(tmp_path / name, 8, **columns) for name, columns in without.items()}
+    one = write_pairs(tmp_path / "one sensor", 8, **{S1: None})
+    leak = write_pairs(tmp_path / "leak", 8, group="one")
+    for words, message in (
+        ((model, table, "-k", 13), "k = 13 answers cannot be had of an archive of 12 places"),
+        ((model, table, "--queries", "valid"), "no place is of fold 'valid'"),
+        ((model, table, "--sensors", f"{S1},landsat89_l2"), "not trained on sensor 'landsat89_l2'"),
+        ((model, table, "--sensors", S1), f"only {S1} is named; retrieval across sensors needs two"),
+        ((model, one), S1),
+        ((model, tables["no labels"]), "have no labels"),
+        ((model, tables["no folds"], "--queries", "val"), "there are no folds"),
+        ((model, tables["no groups"]), "neither folds nor groups"),
+        ((model, leak), "--allow-overlap"),
+        (("baseline:rcf", table), "--sensors A,B"),
+        (("baseline:rfc", table, "--sensors", f"{S1},{S2}"), "Did you mean 'rcf'"),
+        ((model, tmp_path / "nowhere.csv"), "no such file"),
+    ):
+        assert message in failure(run(*words)), words
+    assert run(model, leak, "--allow-overlap", "-k", 2, "--no-baselines").exit_code == 0
+
+
+def test_a_model_of_one_sensor(run: Callable[..., Result], table: Path, tmp_path: Path) -> None:
+    options = {**OPTIONS, "bands": 2}
+    path = save_model(
+        tmp_path / "one",
+        encoder_name="vit",
+        encoder_options=options,
+        encoder=create_model("vit", **options),
+        contract=Contract.of(S1),
+    )
+    assert f"this model knows {S1} only" in failure(run(path, table))
+
+
+def test_help_teaches(run: Callable[..., Result]) -> None:
+    text = " ".join(run("--help").output.split())
+    for words in (
+        "Search by example",
+        "harmonic mean",
+        "not the F1@k",
+        "Example:",
+        "--archive",
+        "--allow-overlap",
+    ):
+        assert words in text
