@@ -10,26 +10,33 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from swath.encoders.multi_sensor import MultiSensorViT
 from swath.encoders.vit import ViT
 from swath.errors import CheckpointError
 from swath.files import sha256
 from swath.imagery.sensors import Sensor, get_sensor
 from swath.models.contract import Contract
+from swath.models.csmae_weights import UNUSED as CSMAE_UNUSED
+from swath.models.csmae_weights import csmae_layout, csmae_options, is_csmae
 from swath.models.directory import SavedObjective, save_model
 from swath.models.inert_pickle import plain, read_checkpoint
 from swath.models.scale_mae_weights import UNUSED, scale_mae_layout
+from swath.objectives.csmae import CSMAE, CSMAEConfig
 from swath.objectives.scale_mae import ScaleMAE, ScaleMAEConfig
 
 # The GSDs of the released training: 2.5 x 2 x (crop side - 1) / 448, with crops of 200 to 448 pixels. They
 # are ratios to nothing in particular; no true metres were ever read.
 _RELEASED_GSD_RANGE = (2.22, 4.99)
 
+# What the released CSMAE saw: BigEarthNet-MM, band order and statistics of its authors.
+_CSMAE_SENSORS = ("sentinel1_ben", "sentinel2_ben")
+
 
 def import_weights(
     path: str | Path,
     out: str | Path,
     *,
-    kind: Literal["auto", "scale_mae"] = "auto",
+    kind: Literal["auto", "scale_mae", "csmae"] = "auto",
     sensor: str | Sensor | None = None,
     heads: int | None = None,
     decoder_heads: int = 16,
@@ -42,6 +49,7 @@ def import_weights(
         kind: Whose checkpoint it is; "auto" looks at the names of its tensors.
         sensor: What the model was trained on, a name or a `Sensor`; RGB photographs by default, which is what
             the released Scale-MAE saw.
+            CSMAE checkpoints are of BigEarthNet's Sentinel-1 and Sentinel-2: leave it out.
         heads: Attention heads of the encoder. Shapes do not tell; by default the number that belongs to the
             width in the published sizes (64 channels a head; 80 for the huge one).
         decoder_heads: The same for the decoder.
@@ -55,8 +63,19 @@ def import_weights(
     path = Path(path)
     checkpoint = read_checkpoint(path)
     weights, options = _weights(checkpoint, path)
-    if kind not in ("auto", "scale_mae"):
-        raise CheckpointError(f"unknown kind {kind!r}: 'auto' or 'scale_mae'")
+    if kind not in ("auto", "scale_mae", "csmae"):
+        raise CheckpointError(f"unknown kind {kind!r}: 'auto', 'scale_mae' or 'csmae'")
+    if kind == "csmae" and not is_csmae(weights):
+        raise CheckpointError(
+            f"{path}: not a CSMAE checkpoint; it has no patch_embed_s2, but "
+            f"{', '.join(list(weights)[:4])}, ..."
+        )
+    if kind == "csmae" or (kind == "auto" and is_csmae(weights)):
+        if sensor is not None:
+            raise CheckpointError(
+                "a CSMAE checkpoint is of two sensors, BigEarthNet's Sentinel-1 and -2; leave the sensor out"
+            )
+        return _csmae(path, out, weights, options, heads, decoder_heads)
     if "cls_token" not in weights or "patch_embed.proj.weight" not in weights:
         raise CheckpointError(
             f"{path}: not a Scale-MAE checkpoint; it has no cls_token or patch_embed.proj.weight, but "
@@ -70,7 +89,7 @@ def _weights(checkpoint: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, 
     found: Any = checkpoint
     options: Any = {}
     if isinstance(checkpoint, dict):
-        options = plain(checkpoint.get("args", {}))
+        options = plain(checkpoint.get("args", checkpoint.get("hyper_parameters", {})))
         for key in ("model", "state_dict"):
             if isinstance(checkpoint.get(key), dict):
                 found = checkpoint[key]
@@ -208,6 +227,70 @@ def _scale_mae(
             "imported_sha256": sha256(path),
             "method": "Scale-MAE, official checkpoint (the authors' code and weights: CC-BY-NC-4.0)",
             "not_taken_over": dropped,
+            "training_options": options,
+        },
+    )
+
+
+def _csmae(
+    path: Path,
+    out: str | Path,
+    weights: dict[str, Tensor],
+    options: dict[str, Any],
+    heads: int | None,
+    decoder_heads: int,
+) -> Path:
+    encoder_options, objective_options = csmae_options(
+        weights, *_CSMAE_SENSORS, heads=heads, decoder_heads=decoder_heads
+    )
+    sensors = [get_sensor(name) for name in _CSMAE_SENSORS]
+    for found in sensors:
+        if len(found.bands) != encoder_options["bands"][found.name]:
+            raise CheckpointError(
+                f"{path}: its encoder takes {encoder_options['bands'][found.name]} bands of {found.title}, "
+                f"but the released CSMAE takes {len(found.bands)} ({', '.join(found.band_names)})"
+            )
+    layout = csmae_layout(weights, *_CSMAE_SENSORS)
+    state = {ours: weights[theirs].float().contiguous() for theirs, ours in layout.items()}
+    with torch.device("meta"):
+        encoder = MultiSensorViT(**encoder_options)
+        module: torch.nn.Module = encoder
+        config = None
+        if objective_options is not None:
+            config = CSMAEConfig.model_validate(objective_options)
+            module = CSMAE(encoder, config)
+        else:
+            state = {key.removeprefix("encoder."): value for key, value in state.items()}
+    try:
+        module.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path}: its tensors do not make a CSMAE model: {' '.join(str(error).split())}"
+        ) from None
+    specific, common = encoder_options["specific_depth"], encoder_options["common_depth"]
+    variant = ("s" if specific else "c") + "e"
+    if config is not None:
+        variant += f"{config.decoder[0]}d"
+    return save_model(
+        out,
+        name=f"csmae_{variant}_{specific}_{common}_d{encoder_options['embed_dim']}",
+        encoder_name="vit_multi_sensor",
+        encoder_options=encoder_options,
+        encoder=encoder,
+        # Its authors' images reach the network with rows and columns swapped: the contract does it for you.
+        contract=Contract.of(*sensors, reference_gsd=10.0, gsd_range=(10.0, 10.0), transpose=True),
+        objective=None
+        if config is None
+        else SavedObjective(
+            "csmae",
+            config.model_dump(),
+            {key: value for key, value in state.items() if not key.startswith("encoder.")},
+        ),
+        provenance={
+            "imported_from": path.name,
+            "imported_sha256": sha256(path),
+            "method": "CSMAE, official checkpoint (the authors' code: MIT)",
+            "not_taken_over": sorted(key for key in weights if key.rpartition(".")[2] in CSMAE_UNUSED),
             "training_options": options,
         },
     )

@@ -217,6 +217,7 @@ class CSMAE(nn.Module):
                 raise RecipeError(f"objective.target_weights: {name!r} is no sensor.{suggest(name, names)}")
         self.encoder = encoder
         self.config = config
+        self.compares_samples = bool(config.mim_weight)
         self._contrasts = bool(config.mim_weight or config.mde_weight)
         if encoder.fc_norm is not None and not self._contrasts:
             encoder.fc_norm.requires_grad_(False)  # nothing would train it; it stays the identity that it is

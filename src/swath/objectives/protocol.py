@@ -9,6 +9,9 @@ a teacher). The engine drives it in three calls::
     ...optimiser step...
     objective.after_step(step, total_steps)   # momentum teachers and the like; most do nothing
 
+An objective whose losses compare the samples of a batch with each other (contrast) says so by an attribute
+``compares_samples = True``: the engine then refuses to work through a batch in parts.
+
 All randomness comes from `swath.keyed_random` by the samples' keys, or is handed in by tests (parity).
 """
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from swath import __version__
-from swath.errors import TrainingError
+from swath.errors import RecipeError, TrainingError
 from swath.files import write_json
 from swath.imagery.chip import Batch
 from swath.imagery.samples import by_sensor, map_tensors
@@ -145,6 +145,11 @@ class Trainer:
             )
 
         self.objective = build_objective(recipe, self.sensors).to(self.device)
+        if config.accumulate > 1 and getattr(self.objective, "compares_samples", False):
+            raise RecipeError(
+                f"training.accumulate: {recipe.objective.name} compares the samples of a step with each "
+                "other, and in parts it could not; use more processes or a smaller batch_size"
+            )
         if hasattr(self.objective, "prepare"):
             # Before a checkpoint is restored: it replaces whatever was fitted here.
             self.objective.prepare(self.contract.normalise(self._to_device(self.probe)))  # type: ignore[operator]
