@@ -12,7 +12,7 @@ from swath.errors import SwathError
 # One file a verb, in the order in which a newcomer meets them. Each file holds either a function `command`
 # or, for a verb with sub-verbs, a `typer.Typer` called `app`; at its top it imports nothing but typer and
 # the standard library, so that all of them together cost milliseconds.
-VERBS = ("demo", "inspect", "pretrain", "evaluate", "embed", "search", "import-weights", "doctor")
+VERBS = ("demo", "simulate", "inspect", "pretrain", "evaluate", "embed", "search", "import-weights", "doctor")
 
 
 def build_app() -> typer.Typer:

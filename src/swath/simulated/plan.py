@@ -88,9 +88,9 @@ class Planner:
         plan.polygons.extend(self.woods)
         self.coppices()
         lines = self.waters()
+        self.farmsteads()
         for district, angle, use in towns:
             (self.settlement if use == "settlement" else self.industry)(district, angle)
-        self.farmsteads()
         plan.strokes[:0] = lines  # rivers run below streets and bridges
         self.roads([district for district, _, _ in towns])
         return plan
@@ -325,9 +325,11 @@ class Planner:
             houses = self.random.randint(3, 6)
             centre = middle + self.numbers.normal(0, 15, (houses, 2))
             size = self.numbers.uniform((12, 9), (34, 15), (houses, 2))
-            turn: F64 = angle + np.pi / 2 * self.numbers.integers(0, 2, houses)
+            turn = angle + np.pi / 2 * self.numbers.integers(0, 2, houses)
             patch = self.numbers.integers(FIRST["house"], FIRST["house"] + _patches("house"), houses)
-            self.plan.strokes.append(Blocks(patch.astype(np.uint8), centre, size, turn, over))
+            self.plan.strokes.append(
+                Blocks(patch.astype(np.uint8), centre, size, np.asarray(turn, dtype=np.float64), over)
+            )
 
     def roads(self, towns: list[Points]) -> None:
         """Country lanes, through a town where there is one, and sometimes a motorway."""

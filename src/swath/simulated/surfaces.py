@@ -105,7 +105,7 @@ SURFACES = (
     _surface("crop", "arable land", CROPS * CROP_VARIETIES,
              {"leaf": 0.5, "straw": 0.1, "dark soil": 0.2, "pale soil": 0.2}, (0.10, 0.035),
              (-11.5, -18.5, 0.7, 0.10, 1.3)),
-    _surface("meadow", "pasture", 12, {"leaf": 0.62, "straw": 0.20, "dark soil": 0.18}, (0.22, 0.05),
+    _surface("meadow", "pasture", 12, {"leaf": 0.62, "straw": 0.20, "dark soil": 0.18}, (0.32, 0.05),
              (-12.0, -18.8, 0.8, 0.12, 1.4)),
     _surface("broad-leaved trees", "broad-leaved forest", 8, {"crown": 0.93, "leaf": 0.07}, (0.10, 0.10),
              (-9.2, -14.4, 0.5, 0.22, 1.0)),
