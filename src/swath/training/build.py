@@ -18,7 +18,7 @@ from swath.objectives.protocol import objectives
 from swath.training.recipe import Recipe
 
 # Of a recipe's `data`, what opening pairs understands; the layouts of one sensor's imagery have the others.
-_OF_PAIRS = {"layout", "gsd", "size", "fit", "cache", "fold", "offset_dn", "classes"}
+_OF_PAIRS = {"layout", "gsd", "size", "fit", "cache", "fold", "offset_dn", "classes", "subset"}
 
 Data = ImageDataset | PairedDataset
 Sensors = Sensor | tuple[Sensor, ...]  # a data set's one sensor, or the sensors of its pairs

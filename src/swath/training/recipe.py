@@ -73,6 +73,7 @@ class DataConfig(_Section):
         align: Whether random chips start on the files' block boundaries.
         pattern: Take only scenes whose path below the folder matches, such as ``*/s2.tif``.
         classes: Class folders in the order of their indices; left out: all, sorted.
+        subset: ``ben14k`` of BigEarthNet.
         offset_dn: Added to stored values before scaling, for Sentinel-2 files that do not say their
             processing baseline: -1000 from baseline 04.00, 0 before.
     """
@@ -100,6 +101,7 @@ class DataConfig(_Section):
     align: bool | None = None
     pattern: str | None = None
     classes: list[str] | None = None
+    subset: str | None = None
     offset_dn: float | None = None
 
 
