@@ -3,11 +3,11 @@
     python benchmarks/speed_scale_mae.py                       # both sizes, all variants, about ten minutes
     python benchmarks/speed_scale_mae.py --sizes small --rounds 5 --variants plain,swath
 
-Every variant runs in processes of its own (so that its peak memory is its own) with the same weights, images
-and masks; variants take turns, so that a disturbance of the machine falls on all alike. It is checked that
-losses and gradients agree. Reported are images per second and per CPU-second (medians), the ratio to `plain`,
-peak resident memory, and the share of the machine's own best matrix product (model FLOPs of the plain forward
-pass, times three).
+Every variant runs in processes of its own, which hold its own model and nothing else (so that peak memory is
+its own), with the same weights (read from a file), images and masks; variants take turns, so that a
+disturbance of the machine falls on all alike. It is checked that losses and gradients agree. Reported are
+images per second and per CPU-second (medians), the ratio to `plain`, peak resident memory, and the share of
+the machine's own best matrix product (model FLOPs of the plain forward pass, times three).
 
 Variants: `plain` is written the way one would write it from the paper, with torch's modules. `swath` is the
 library as `swath pretrain` runs it. `-malloc`: without `keep_freed_memory`; `+malloc`: with it. `-onednn`:
@@ -23,7 +23,9 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 # Encoder width, depth and heads; decoder width, depth, heads and width of its pixel heads; images.
@@ -174,9 +176,9 @@ def build_plain(size: dict[str, int]) -> Any:
     return Plain(*(size[key] for key in _FIELDS[:7]))
 
 
-def build_swath(size: dict[str, int], state: Any) -> Any:
+def build_swath(size: dict[str, int]) -> Any:
+    """The same model as the library has it."""
     from swath.encoders.vit import ViT
-    from swath.models.scale_mae_weights import scale_mae_layout
     from swath.objectives.scale_mae import ScaleMAE, ScaleMAEConfig
 
     encoder = ViT(3, patch_size=16, embed_dim=size["dim"], depth=size["depth"], heads=size["heads"])
@@ -187,16 +189,36 @@ def build_swath(size: dict[str, int], state: Any) -> Any:
         decoder_heads=size["d_heads"],
         fcn_dim=size["fcn"],
     )
-    objective = ScaleMAE(encoder, config)
-    layout = scale_mae_layout(state)
-    objective.load_state_dict({ours: to(state[theirs]) for theirs, (ours, to) in layout.items()})
-    return objective
+    return ScaleMAE(encoder, config)
 
 
-def worker(variant: str, size_name: str, threads: int) -> None:
+def write_weights(folder: str, size_name: str) -> None:
+    """One random initialisation under both models' names: ``SIZE_plain`` and ``SIZE_swath.safetensors``."""
+    import torch
+    from safetensors.torch import save_file
+
+    from swath.models.scale_mae_weights import scale_mae_layout
+
+    torch.manual_seed(0)
+    plain = build_plain(SIZES[size_name]).state_dict()
+    layout = scale_mae_layout(plain)
+    ours = {name: to(plain[theirs]).contiguous().clone() for theirs, (name, to) in layout.items()}
+    save_file(
+        {name: value.contiguous() for name, value in plain.items()}, weights_of(folder, size_name, "plain")
+    )
+    save_file(ours, weights_of(folder, size_name, "swath"))
+
+
+def weights_of(folder: str, size_name: str, kind: str) -> str:
+    """Path of the weights of a size under the names of one kind of model."""
+    return str(Path(folder) / f"{size_name}_{kind}.safetensors")
+
+
+def worker(variant: str, size_name: str, threads: int, folder: str) -> None:
     """Run a few steps and report them as JSON on standard output."""
     os.environ["SWATH_CPU_MATMUL"] = "torch" if "-onednn" in variant else "auto"
     import torch
+    from safetensors.torch import load_file
 
     from swath.training.memory import keep_freed_memory
 
@@ -204,8 +226,12 @@ def worker(variant: str, size_name: str, threads: int) -> None:
     if variant.startswith("plain") == ("+malloc" in variant) and "-malloc" not in variant:
         keep_freed_memory()
     size = SIZES[size_name]
+    kind = "plain" if variant.startswith("plain") else "swath"
+    with torch.device("meta"):  # no initialisation that memory and time would be spent on
+        model = build_plain(size) if kind == "plain" else build_swath(size)
+    model.load_state_dict(load_file(weights_of(folder, size_name, kind)), assign=True)
+    assert not any(t.is_meta for t in (*model.parameters(), *model.buffers()))
     torch.manual_seed(0)
-    model = build_plain(size)
     side, batch = size["side"], size["batch"]
     views = {
         "image": torch.randn(batch, 3, side, side),
@@ -221,8 +247,6 @@ def worker(variant: str, size_name: str, threads: int) -> None:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(one)
         flops = 3.0 * counter.get_total_flops()
-    if not variant.startswith("plain"):
-        model = build_swath(size, model.state_dict())
     parameters = list(model.parameters())
 
     def step() -> Any:
@@ -271,22 +295,26 @@ def matmul_peak(threads: int) -> dict[str, float]:
     return found
 
 
-def visit(variant: str, size: str, threads: int) -> dict[str, Any]:
+def visit(variant: str, size: str, threads: int, folder: str) -> dict[str, Any]:
     """A few steps of a variant in a process of its own."""
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}  # a shared machine: waiting threads sleep
     command = [sys.executable, __file__, "--worker", variant, "--sizes", size, "--threads", str(threads)]
+    command += ["--weights", folder]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=True)
     report: dict[str, Any] = json.loads(done.stdout)
     return report
 
 
 def measure(
-    size: str, variants: list[str], rounds: int, threads: int, peak: dict[str, float]
+    size: str, variants: list[str], rounds: int, threads: int, peak: dict[str, float], folder: str
 ) -> dict[str, Any]:
+    """All rounds of all variants of a size; prints the table."""
+    prepare = [sys.executable, __file__, "--prepare", "--sizes", size, "--weights", folder]
+    subprocess.run(prepare, check=True)
     reports: dict[str, list[dict[str, Any]]] = {variant: [] for variant in variants}
     for _ in range(rounds):
         for variant in variants:
-            reports[variant].append(visit(variant, size, threads))
+            reports[variant].append(visit(variant, size, threads, folder))
     flops = max(report["flops"] for visits in reports.values() for report in visits)
     first = reports[variants[0]][0]
     batch = SIZES[size]["batch"]
@@ -336,15 +364,22 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", help="write the figures as JSON here")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--prepare", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--weights", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        worker(options.worker, options.sizes, options.threads)
+        worker(options.worker, options.sizes, options.threads, options.weights)
+        return
+    if options.prepare:
+        write_weights(options.weights, options.sizes)
         return
     peak = matmul_peak(options.threads)
     print("matrix product 4096^3, GFLOP/s:", {key: round(value, 1) for key, value in peak.items()})
     results: dict[str, Any] = {"matmul_gflops": peak, "threads": options.threads}
-    for size in options.sizes.split(","):
-        results[size] = measure(size, options.variants.split(","), options.rounds, options.threads, peak)
+    with tempfile.TemporaryDirectory() as folder:
+        for size in options.sizes.split(","):
+            variants = options.variants.split(",")
+            results[size] = measure(size, variants, options.rounds, options.threads, peak, folder)
     if options.out:
         from swath.files import write_json
 
