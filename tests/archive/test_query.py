@@ -135,14 +135,22 @@ def test_another_model_is_refused(model: Model, archive: Archive, pictures: Path
         query_by_image(archive, pictures / "000.png", other, gsd=1.0)
 
 
-def test_an_archive_of_two_sensors_asks_which(
+def test_an_image_that_may_be_of_two_sensors_asks_which(
     model: Model, archive: Archive, pictures: Path, rows: Any
 ) -> None:
-    other = rows(1, dimensions=archive.dimensions, sensor=["naip"], model_id=[model.id])
-    archive.upsert(other)
-    with pytest.raises(ArchiveError, match=r"holds chips of rgb_aerial, naip; say which .*--sensor"):
-        query_by_image(archive, pictures / "000.png", model, gsd=1.0)
-    assert len(query_by_image(archive, pictures / "000.png", model, sensor="rgb_aerial", gsd=1.0).vector)
+    own = model.contract.sensors["rgb_aerial"]
+    twin = own.model_copy(update={"name": "rgb_drone"})
+    knows_two = Model(model.encoder, Contract(sensors={"rgb_aerial": own, "rgb_drone": twin}))
+    knows_two.id = model.id
+    asked = query_by_image(archive, pictures / "000.png", knows_two, gsd=1.0)
+    assert asked.chip.sensor == "rgb_aerial"  # the only one of the two in the archive
+    archive.upsert(rows(1, dimensions=archive.dimensions, sensor=["rgb_drone"], model_id=[model.id]))
+    with pytest.raises(ArchiveError, match=r"may be of rgb_aerial or rgb_drone .*--query-sensor rgb_aerial"):
+        query_by_image(archive, pictures / "000.png", knows_two, gsd=1.0)
+    asked = query_by_image(archive, pictures / "000.png", knows_two, sensor="rgb_aerial", gsd=1.0)
+    assert asked.chip.sensor == "rgb_aerial"
+    # A model of one sensor has nothing to ask.
+    assert query_by_image(archive, pictures / "000.png", model, gsd=1.0).chip.sensor == "rgb_aerial"
 
 
 def test_an_empty_archive(model: Model, pictures: Path, tmp_path: Path) -> None:

@@ -113,7 +113,6 @@ def test_search_filters_and_says_when_answers_are_few(home: Path) -> None:
     words = ("search", home / "archive", name)
     assert "10 of 50 answers: the archive holds only 10 chips" in swath(*words, "-k", 50)
     for option, value in (
-        ("--only-sensor", "naip"),
         ("--only-gsd", "1:20"),
         ("--only-time", "2020-01-01:2020-12-31"),
         ("--only-bbox", "170,-10,-170,10"),
@@ -163,7 +162,14 @@ def test_user_errors(home: Path, tmp_path: Path) -> None:
         (("search", archive, "0123456789"), ArchiveError, "no chip of"),
         (("search", archive, tmp_path / "words.txt", "--gsd", 1), ImageryError, "words.txt"),
         (("search", archive, picture), ImageryError, "--gsd"),
-        (("search", archive, picture, "--gsd", 1, "--sensor", "naip"), ContractError, "naip"),
+        (("search", archive, picture, "--gsd", 1, "--query-sensor", "naip"), ContractError, "naip"),
+        (
+            ("search", archive, picture, "--gsd", 0.5, "--sensor", "naip"),
+            ArchiveError,
+            "no chip of sensor 'naip'",
+        ),
+        (("search", archive, picture, "--gsd", 0.5, "--exclude-pair"), ArchiveError, "has no footprint"),
+        (("search", archive, picture, "--gsd", 0.5, "--pair-share", 0.3), SwathError, "give both"),
         (("search", archive, picture, "--gsd", 1, "--model", home / "other"), ArchiveError, "not with"),
     ):
         with pytest.raises(error, match=message):

@@ -77,3 +77,29 @@ def boxes_overlap(boxes: NDArray[np.float64], place: tuple[float, float, float, 
         meets |= (left + turn <= east) & (right + turn >= west)
     meets &= (bottom <= north) & (top >= south)
     return meets
+
+
+def overlap_shares(
+    geometries: Sequence[bytes | None], boxes: NDArray[np.float64], footprint: bytes
+) -> NDArray[np.float64]:
+    """How much of the smaller footprint each of `geometries` shares with `footprint`, 0 to 1.
+
+    Args:
+        geometries: [N] WKB in longitude and latitude, None where unknown (0 shared).
+        boxes: [N, 4] their bounds (xmin, ymin, xmax, ymax), NaN where unknown.
+        footprint: WKB.
+    """
+    import shapely
+
+    own = shapely.from_wkb(footprint)
+    shares = np.zeros(len(geometries), dtype=np.float64)
+    near = np.zeros(len(geometries), dtype=np.bool_)
+    for part in getattr(own, "geoms", [own]):  # one, or one on either side of the antimeridian
+        near |= boxes_overlap(boxes, part.bounds)
+    rows = [int(row) for row in np.flatnonzero(near) if geometries[row] is not None]
+    if rows:
+        others = shapely.from_wkb(np.array([geometries[row] for row in rows], dtype=object))
+        common = shapely.area(shapely.intersection(others, own))
+        # Areas in square degrees: both lie at one latitude, so their ratio is that on the ground.
+        shares[rows] = common / np.maximum(np.minimum(shapely.area(others), shapely.area(own)), 1e-30)
+    return shares

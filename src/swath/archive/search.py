@@ -6,6 +6,9 @@ columns are read once a version of the table and kept in memory; a search first 
 
 How neighbours are found is behind `Index`; filters arrive there as a mask of allowed rows, so that every
 index filters before it ranks and never after.
+
+In an archive of several sensors vectors are *centred*: less the mean of their own sensor's chips, the query
+too. What is constant in a sensor would rank its own chips first, however alike the places are.
 """
 
 from __future__ import annotations
@@ -20,14 +23,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from swath.archive.places import boxes_overlap
-from swath.errors import ArchiveError
+from swath.archive.means import Means, centred, sums_of
+from swath.archive.places import boxes_overlap, overlap_shares
+from swath.errors import ArchiveError, suggest
 from swath.imagery.chip import Window
 
 if TYPE_CHECKING:
     from swath.archive.store import Archive
 
 SHORTEST_PREFIX = 6  # characters of a chip id that may stand for the whole
+FEWEST_TO_CENTRE = 10  # chips of a sensor from which its mean says something about it
+_SPELLED = {"s1": "sentinel1", "s2": "sentinel2"}
 _COLUMNS = (
     "id",
     "geometry",
@@ -160,6 +166,8 @@ class Answers(Sequence[Answer]):
         candidates: Chips that passed the filter and the exclusions.
         total: Chips in the archive.
         version: Version of the archive that answered.
+        centred: Whether scores are cosines of vectors less the mean of their own sensor.
+        notes: What a reader of the scores should know: how sensors were compared, what could not be judged.
     """
 
     items: tuple[Answer, ...]
@@ -167,6 +175,8 @@ class Answers(Sequence[Answer]):
     candidates: int
     total: int
     version: int
+    centred: bool = False
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -208,14 +218,26 @@ class _Snapshot:
     version: int
     rows: pa.Table  # the small columns, in the index's order
     index: ExactIndex
+    lengths: NDArray[np.float32]  # [N] of the raw vectors
+    sensors: NDArray[Any]  # [N] names
+    means: Means
+
+    def raw(self) -> NDArray[np.float32]:
+        """[N, D] vectors as the model gave them, to rounding."""
+        return self.index.vectors * self.lengths[:, None]
 
 
 class Searcher:
-    """Answers queries over one archive; keeps its vectors in memory (4 D bytes a chip)."""
+    """Answers queries over one archive.
+
+    Keeps its vectors in memory: 4 D bytes a chip, and as much again once an archive of several sensors has
+    been searched.
+    """
 
     def __init__(self, archive: Archive) -> None:
         self.archive = archive
         self._snapshot: _Snapshot | None = None
+        self._centred: tuple[int, ExactIndex] | None = None  # version, index
 
     def search(
         self,
@@ -223,8 +245,13 @@ class Searcher:
         k: int = 10,
         *,
         where: Filter | None = None,
+        sensor: str | Sequence[str] | None = None,
+        query_sensor: str | None = None,
+        centre: bool | None = None,
         exclude_ids: Sequence[str] = (),
         exclude_sources: Sequence[str] = (),
+        exclude_footprint: bytes | None = None,
+        exclude_share: float = 0.5,
     ) -> Answers:
         """The `k` chips nearest to `vector`.
 
@@ -232,23 +259,49 @@ class Searcher:
             vector: [D] raw embedding by the archive's model.
             k: How many answers, at least 1; there may be fewer (see `Answers.shortfall`).
             where: Only chips that pass.
+            sensor: Only chips of this sensor, or of these (see `sensor_names`).
+            query_sensor: What the query was taken with; needed for centring.
+            centre: Compare vectors less the mean of their own sensor. None: where the archive holds several
+                sensors with at least 10 chips each and the query's sensor is one of them; `Answers.notes` say
+                how it was.
             exclude_ids: Chips that must not answer.
             exclude_sources: Files whose chips must not answer.
+            exclude_footprint: WKB polygon in longitude and latitude: chips that show the same ground, such as
+                the query's own in another sensor, must not answer.
+            exclude_share: How much of the smaller of the two footprints must be shared for that.
 
         Raises:
-            ArchiveError: A vector of another size, not finite or zero; k below 1; a damaged archive.
+            ArchiveError: A vector of another size, not finite or zero; k below 1; a sensor that the archive
+                does not hold; `centre` without a mean of the query's sensor; a damaged archive.
         """
         if k < 1:
             raise ArchiveError(f"k is {k}; ask for at least 1 answer")
-        query = self._normalised(vector)
         snapshot = self._current()
+        raw = self._checked(vector)
+        centring, note = self._centring(snapshot, query_sensor, centre)
+        notes = [note] if note else []
+        index = self._index(snapshot, centring)
+        if centring:
+            assert query_sensor is not None
+            raw = centred(raw[None], np.array([query_sensor]), snapshot.means)[0]
+        query = self._normalised(raw)
         allowed = where.mask(snapshot.rows) if where else None
+        if sensor is not None:
+            kept = np.isin(snapshot.sensors, self.sensor_names(sensor))
+            allowed = kept if allowed is None else allowed & kept
+        if exclude_footprint is not None:
+            other, unplaced = self._elsewhere(snapshot, exclude_footprint, exclude_share)
+            allowed = other if allowed is None else allowed & other
+            if unplaced:
+                notes.append(
+                    f"{unplaced:,} chips have no footprint; whether they show the query's place is unknown"
+                )
         for column, values in (("id", exclude_ids), ("source", exclude_sources)):
             if values:
                 found = pc.is_in(snapshot.rows[column], value_set=pa.array(list(values), pa.string()))
                 kept = ~found.to_numpy()
                 allowed = kept if allowed is None else allowed & kept
-        scores, positions = snapshot.index.neighbours(query, k, allowed)
+        scores, positions = index.neighbours(query, k, allowed)
         found_rows = snapshot.rows.take(pa.array(positions)).to_pylist()
         return Answers(
             items=tuple(
@@ -259,7 +312,34 @@ class Searcher:
             candidates=int(allowed.sum()) if allowed is not None else snapshot.rows.num_rows,
             total=snapshot.rows.num_rows,
             version=snapshot.version,
+            centred=centring,
+            notes=tuple(notes),
         )
+
+    def sensor_names(self, sensor: str | Sequence[str]) -> list[str]:
+        """Names of sensors as the archive has them.
+
+        Args:
+            sensor: One or several: a name, the beginning of one that begins no other ("sentinel2"), or "s1"
+                and "s2" for Sentinel-1 and Sentinel-2.
+
+        Raises:
+            ArchiveError: The archive holds no chip of it, or of several that begin so.
+        """
+        held = sorted(self._current().means)
+        found = []
+        for name in [sensor] if isinstance(sensor, str) else sensor:
+            spelled = _SPELLED.get(name.lower(), name)
+            matches = [spelled] if spelled in held else [full for full in held if full.startswith(spelled)]
+            if len(matches) > 1:
+                raise ArchiveError(f"{name!r} begins the sensors {', '.join(matches)}; give more of the name")
+            if not matches:
+                raise ArchiveError(
+                    f"{self.archive.path}: holds no chip of sensor {name!r}."
+                    f"{suggest(name, held) if held else ' It is empty.'}"
+                )
+            found += matches
+        return found
 
     def find(self, name: str) -> Answer | None:
         """The chip with this id, or the only one whose id begins with `name`; score 1, rank 0.
@@ -277,12 +357,12 @@ class Searcher:
         return _answer(0, 1.0, matches.to_pylist()[0]) if matches.num_rows else None
 
     def vector(self, name: str) -> NDArray[np.float32]:
-        """The normalised vector [D] of the chip with the full id `name`."""
+        """The embedding [D] of the chip with the full id `name`, as the model gave it (to rounding)."""
         snapshot = self._current()
         position = pc.index(snapshot.rows["id"], name).as_py()
         if position < 0:
             raise ArchiveError(f"{self.archive.path}: has no chip {name}")
-        found: NDArray[np.float32] = snapshot.index.vectors[position]
+        found: NDArray[np.float32] = snapshot.index.vectors[position] * snapshot.lengths[position]
         return found
 
     def preprocessings(self, sensor: str | None = None) -> list[str]:
@@ -298,8 +378,53 @@ class Searcher:
         """Whether GSDs are metres per pixel; False where they are ratios, by a model of relative scale."""
         return not any('"gsd"' in described for described in self.preprocessings())
 
-    def _normalised(self, vector: Any) -> NDArray[np.float32]:
-        """`vector` (array or tensor) as a unit vector [D], checked."""
+    def _centring(
+        self, snapshot: _Snapshot, query_sensor: str | None, centre: bool | None
+    ) -> tuple[bool, str | None]:
+        """Whether to centre, and what to say about it."""
+        means = snapshot.means
+        if centre is False or (centre is None and len(means) < 2):
+            several = len(means) > 1
+            return False, "not centred: as asked; sensors may rank their own chips first" if several else None
+        held = ", ".join(f"{name} ({part.count:,} chips)" for name, part in sorted(means.items()))
+        reason = None
+        if query_sensor is None:
+            reason = "the query's sensor is not stated (query_sensor)"
+        elif query_sensor not in means:
+            reason = (
+                f"the archive holds no chip of the query's sensor {query_sensor}, so it has no mean of it"
+            )
+        elif centre is None and min(part.count for part in means.values()) < FEWEST_TO_CENTRE:
+            reason = f"fewer than {FEWEST_TO_CENTRE} chips of a sensor ({held})"
+        if reason is None:
+            return True, f"centred: less the mean of each sensor: {held}"
+        if centre:
+            raise ArchiveError(f"{self.archive.path}: cannot centre: {reason}; search without centring")
+        return False, f"not centred: {reason}; sensors may rank their own chips first"
+
+    def _index(self, snapshot: _Snapshot, centring: bool) -> ExactIndex:
+        """The index of the vectors as they are, or centred (made when first asked for)."""
+        if not centring:
+            return snapshot.index
+        if self._centred is None or self._centred[0] != snapshot.version:
+            vectors = centred(snapshot.raw(), snapshot.sensors, snapshot.means)
+            _normalise(vectors)
+            self._centred = snapshot.version, ExactIndex(vectors)
+        return self._centred[1]
+
+    def _elsewhere(
+        self, snapshot: _Snapshot, footprint: bytes, share: float
+    ) -> tuple[NDArray[np.bool_], int]:
+        """[N] bool, which chips do not show the ground of `footprint`, and how many cannot be judged."""
+        if not 0 < share <= 1:
+            raise ArchiveError(f"the share of the footprint is more than 0 and at most 1, not {share:g}")
+        geometry = snapshot.rows["geometry"].combine_chunks()
+        overlap = overlap_shares(geometry.to_pylist(), _boxes(snapshot.rows["bbox"]), footprint)
+        # A hair below: footprints come through trigonometry, and the whole of a chip must count as the whole.
+        return overlap < share * (1 - 1e-6), geometry.null_count
+
+    def _checked(self, vector: Any) -> NDArray[np.float32]:
+        """`vector` (array or tensor) as [D] float32."""
         query = np.asarray(vector, dtype=np.float32)
         if query.ndim == 2 and len(query) == 1:
             query = query[0]
@@ -308,6 +433,10 @@ class Searcher:
                 f"{self.archive.path}: holds embeddings of {self.archive.dimensions} numbers, the query has "
                 f"shape {list(query.shape)}"
             )
+        return query
+
+    def _normalised(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A vector [D] at length 1."""
         length = float(np.linalg.norm(query))
         if not np.isfinite(length) or length == 0:
             raise ArchiveError(
@@ -335,10 +464,24 @@ def _read(archive: Archive, version: int) -> _Snapshot:
         done += batch.num_rows
     if done != count:
         raise ArchiveError(f"{archive.path}: is damaged: it lists {count} chips, {done} could be read")
-    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]
-    np.divide(vectors, lengths, out=vectors, where=lengths > 0)  # a zero vector stays zero: its cosine is 0
-    rows = pa.Table.from_batches(parts) if parts else archive.rows(_COLUMNS)
-    return _Snapshot(version, rows.combine_chunks(), ExactIndex(vectors))
+    rows = (pa.Table.from_batches(parts) if parts else archive.rows(_COLUMNS)).combine_chunks()
+    means = archive.stored_means()
+    if means is None:
+        flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), archive.dimensions)
+        means = sums_of([pa.table({"sensor": rows["sensor"], "embedding": flat})], archive.dimensions)
+    sensors = rows["sensor"].to_numpy(zero_copy_only=False).astype(str)
+    lengths = _normalise(vectors)
+    return _Snapshot(version, rows, ExactIndex(vectors), lengths, sensors, means)
+
+
+def _normalise(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale vectors [N, D] to length 1 where they are; returns their lengths [N].
+
+    A zero vector stays zero: its cosine is 0.
+    """
+    lengths: NDArray[np.float32] = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+    np.divide(vectors, lengths[:, None], out=vectors, where=lengths[:, None] > 0)
+    return lengths
 
 
 def _answer(rank: int, score: float, row: dict[str, Any]) -> Answer:

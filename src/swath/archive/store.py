@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from swath.archive.means import Means, changed, read_means, sums_of, tidy_means, write_means
 from swath.archive.tables import (
     TABLE,
     archive_exists,
@@ -113,6 +114,7 @@ class Archive:
         columns = schema(dimensions).with_metadata({_METADATA_KEY: json.dumps(described).encode()})
         with guard(location, "cannot be created"), writing(location):
             table = connect(location).create_table(TABLE, schema=columns)
+            write_means(location, int(table.version), {}, dimensions)
         return cls(location, table, pinned=False)
 
     @classmethod
@@ -187,23 +189,38 @@ class Archive:
         if rows.num_rows == 0:
             return 0
         with guard(self.path, "could not be written"), writing(self.path):
+            before, known = self._known_means()
             merge = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
-            return int(merge.execute(rows).num_inserted_rows)
+            result = merge.execute(rows)
+            removed: Means = {}
+            if result.num_updated_rows:
+                old = self.at(before).rows(["sensor", "embedding"], ids=rows["id"].to_pylist())
+                removed = sums_of([old], self.dimensions)
+            self._keep_means(before + 1, known, added=sums_of([rows], self.dimensions), removed=removed)
+            return int(result.num_inserted_rows)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete the rows with these ids; unknown ids are no error. Returns how many rows went."""
         self._require_writable()
         with guard(self.path, "could not be written"), writing(self.path):
             before = self._table.count_rows()
+            version, known = self._known_means()
+            removed = sums_of([self.rows(["sensor", "embedding"], ids=ids)], self.dimensions)
             for start in range(0, len(ids), _IDS_A_STATEMENT):
                 self._table.delete(id_filter(ids[start : start + _IDS_A_STATEMENT]))
+                version += 1
+            self._keep_means(version, known, removed=removed)
             return int(before - self._table.count_rows())
 
     def compact(self, keep: timedelta = timedelta(days=7)) -> None:
         """Merge the small files that many commits leave; versions older than `keep` are removed."""
         self._require_writable()
         with guard(self.path, "could not be compacted"), writing(self.path):
+            _, known = self._known_means()
             self._table.optimize(cleanup_older_than=keep)
+            if is_local(self.path):  # elsewhere another writer may have come between
+                self._keep_means(int(self._table.version), known)
+            tidy_means(self.path, keep)
 
     def remember_model(self, path: str) -> None:
         """Note where the model directory was last seen, so that search by image finds it by itself."""
@@ -211,7 +228,29 @@ class Archive:
             return
         self._require_writable()
         with guard(self.path, "could not be written"), writing(self.path):
+            before, known = self._known_means()
             self._table.update_field_metadata({"path": "embedding", "metadata": {"swath:model_path": path}})
+            self._keep_means(before + 1, known)
+
+    def _known_means(self) -> tuple[int, Means | None]:
+        """The version before a write, and the sums by sensor that are stored of it."""
+        version = int(self._table.version)
+        return version, read_means(self.path, version, self._table.count_rows())
+
+    def _keep_means(
+        self, version: int, known: Means | None, *, added: Means | None = None, removed: Means | None = None
+    ) -> None:
+        """Store the sums after a write that should have made `version`; scan where none were known before.
+
+        On an object store another writer may have come between; then nothing is stored, and the sums of the
+        older version, which say so, are computed anew when they are asked for.
+        """
+        if known is None:
+            means = sums_of(self.batches(["sensor", "embedding"]), self.dimensions)
+        else:
+            means = changed(known, added=added, removed=removed)
+        if int(self._table.version) == version:
+            write_means(self.path, version, means, self.dimensions)
 
     # --- reading ----------------------------------------------------------------------------------------
 
@@ -287,6 +326,21 @@ class Archive:
         with guard(self.path, "is damaged"):
             return int(self._table.stats()["fragment_stats"]["num_fragments"])
 
+    def stored_means(self) -> Means | None:
+        """Sums and counts of the raw embeddings by sensor, if those that are stored are of this version."""
+        version, known = self._known_means()
+        return known if self.version == version else None
+
+    def sensor_means(self) -> Means:
+        """Sums, counts and means of the raw embeddings by sensor, true of the version that is read now.
+
+        What search takes out of vectors before it compares sensors. From the archive's own table, or by a
+        scan of the embeddings where that is of another version (an older one is opened, or a writer died).
+        """
+        with guard(self.path, "is damaged"):
+            known = self.stored_means()
+        return known or sums_of(self.batches(["sensor", "embedding"]), self.dimensions)
+
     def summary(self) -> Summary:
         """Counts, ranges and bounds, from one scan of the small columns."""
         table = self.rows(["sensor", "gsd", "datetime", "bbox"])
@@ -315,9 +369,29 @@ class Archive:
 
     # --- searching --------------------------------------------------------------------------------------
 
-    def search(self, vector: Any, k: int = 10, *, where: Filter | None = None) -> Answers:
+    def search(
+        self,
+        vector: Any,
+        k: int = 10,
+        *,
+        where: Filter | None = None,
+        sensor: str | Sequence[str] | None = None,
+        query_sensor: str | None = None,
+        centre: bool | None = None,
+        exclude_footprint: bytes | None = None,
+        exclude_share: float = 0.5,
+    ) -> Answers:
         """The `k` chips nearest to `vector` [D] by cosine; see `swath.archive.search.Searcher.search`."""
-        return self.searcher().search(vector, k, where=where)
+        return self.searcher().search(
+            vector,
+            k,
+            where=where,
+            sensor=sensor,
+            query_sensor=query_sensor,
+            centre=centre,
+            exclude_footprint=exclude_footprint,
+            exclude_share=exclude_share,
+        )
 
     def searcher(self) -> Searcher:
         """The searcher over this archive, kept in memory and renewed when the archive has changed."""

@@ -24,7 +24,11 @@ def command(
     ],
     to: Annotated[str, typer.Option("--to", help="Archive; made if nothing is there, else added to.")],
     sensor: Annotated[
-        str | None, typer.Option(help="Sensor name or YAML file. Default: the model's, if it knows one only.")
+        str | None,
+        typer.Option(
+            help="What DATA was taken with: name or YAML file. Of a model of several sensors it chooses the "
+            "branch; run once a sensor, into one archive.  \\[default: the model's, if it knows one only]"
+        ),
     ] = None,
     gsd: Annotated[
         str | None,

@@ -24,8 +24,39 @@ def command(
     exclude_self: Annotated[
         bool, typer.Option("--exclude-self", help="Leave out the chip or image file that is asked for.")
     ] = False,
+    exclude_pair: Annotated[
+        bool,
+        typer.Option("--exclude-pair", help="Leave out the query's own place, in any sensor, by footprint."),
+    ] = False,
+    pair_share: Annotated[
+        float | None,
+        typer.Option(
+            help="How much of the smaller footprint is shared by chips of one place, for --exclude-pair.  "
+            "\\[default: 0.5]",
+            min=0.0,
+            max=1.0,
+        ),
+    ] = None,
     sensor: Annotated[
-        str | None, typer.Option(help="What the query image was taken with.  \\[default: as the archive]")
+        list[str] | None,
+        typer.Option(
+            "--sensor",
+            "--only-sensor",
+            help="Only answers of this sensor, such as sentinel2_l2a, or s2 for short; may be given again. "
+            "Any sensor may ask.",
+        ),
+    ] = None,
+    query_sensor: Annotated[
+        str | None,
+        typer.Option(help="What the query image was taken with.  \\[default: found by its bands]"),
+    ] = None,
+    centre: Annotated[
+        bool | None,
+        typer.Option(
+            "--centre/--no-centre",
+            help="Compare vectors less the mean of their own sensor.  \\[default: where the archive holds "
+            "several sensors]",
+        ),
     ] = None,
     gsd: Annotated[
         float | None, typer.Option(help="Metres per pixel of a query image without georeference.", min=0.0)
@@ -37,9 +68,6 @@ def command(
             help="Added to stored values of a Sentinel-2 query image that does not say its "
             "processing baseline: -1000 from baseline 04.00, 0 before.",
         ),
-    ] = None,
-    only_sensor: Annotated[
-        list[str] | None, typer.Option(help="Only answers of this sensor; may be given again.")
     ] = None,
     only_gsd: Annotated[
         str | None, typer.Option(help="Only answers of this GSD or range: 10 or 0.3:2.", metavar="LOW:HIGH")
@@ -61,31 +89,42 @@ def command(
 ) -> None:
     """Find the chips of an archive that look most like an image, or like one of its own chips.
 
-    Scores are cosines: 1 is the same direction. Fewer answers than asked for are said to be so.
+    Scores are cosines: 1 is the same direction. Fewer answers than asked for are said to be so. In an archive
+    of several sensors any sensor may ask and any answer; vectors are then compared less their sensor's mean,
+    so that chips of the query's own sensor are not first merely for that.
     """
     from swath.archive.exchange import write_geojson
     from swath.archive.store import Archive
     from swath.errors import SwathError
 
     opened = Archive.open(archive)
-    where = _filter(only_sensor, only_gsd, only_time, only_bbox)
+    where = _filter(only_gsd, only_time, only_bbox)
+    names = opened.searcher().sensor_names(sensor) if sensor else None
+    if pair_share is not None and not exclude_pair:
+        raise SwathError("--pair-share says how --exclude-pair judges; give both")
     loaded: Model | None = None
     if Path(query).exists():
         from swath.archive.query import query_by_image
 
         loaded = _model(opened, model, device)
-        asked = query_by_image(opened, query, loaded, sensor=sensor, gsd=gsd, offset_dn=offset_dn)
+        asked = query_by_image(opened, query, loaded, sensor=query_sensor, gsd=gsd, offset_dn=offset_dn)
     else:
         from swath.archive.query import query_by_id
 
         if Path(query).suffix or "/" in query:
             raise SwathError(f"{query}: there is no such file")
+        for option, value in (("query-sensor", query_sensor), ("gsd", gsd), ("offset-dn", offset_dn)):
+            if value is not None:
+                raise SwathError(f"--{option} is for query images; chip {query} of the archive has its own")
         asked = query_by_id(opened, query)
-    answers = asked.search(opened, k, where=where, exclude_self=exclude_self)
+    share = (0.5 if pair_share is None else pair_share) if exclude_pair else None
+    answers = asked.search(
+        opened, k, where=where, sensor=names, centre=centre, exclude_self=exclude_self, exclude_pair=share
+    )
     relative = not opened.searcher().in_metres
     _table(answers, relative)
     if geojson is not None:
-        write_geojson(geojson, answers, query=_described(asked, opened))
+        write_geojson(geojson, answers, query=_described(asked, opened) | {"centred": answers.centred})
         typer.echo(f"GeoJSON: {geojson}", err=True)
     if picture is not None:
         from swath.archive.contact_sheet import write_contact_sheet
@@ -95,14 +134,13 @@ def command(
         typer.echo(f"picture: {picture}", err=True)
 
 
-def _filter(sensors: list[str] | None, gsd: str | None, time: str | None, bbox: str | None) -> Filter | None:
+def _filter(gsd: str | None, time: str | None, bbox: str | None) -> Filter | None:
     """The --only-... options as one filter."""
     from swath.archive.search import Filter
 
-    if not (sensors or gsd or time or bbox):
+    if not (gsd or time or bbox):
         return None
     return Filter(
-        sensors=sensors or None,
         gsd=_gsd_range(gsd) if gsd else None,
         time=_time_range(time) if time else None,
         bbox=_box(bbox) if bbox else None,
@@ -210,6 +248,8 @@ def _table(answers: Answers, relative: bool) -> None:
         )
     if len(answers):
         console.print(table, highlight=False, markup=False)
+    for note in answers.notes:
+        typer.echo(note, err=True)
     if answers.shortfall:
         typer.echo(answers.shortfall, err=True)
 
