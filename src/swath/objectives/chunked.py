@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-LossFunction = Callable[..., Tensor]  # (x[i:j], *extras[i:j]) -> scalar, a sum over the chunk's samples
+LossFunction = Callable[..., Tensor]  # (x[i:j], *extras[i:j]) -> scalar or [P], sums over the chunk's samples
 
 
 def chunked_loss(
@@ -30,15 +30,15 @@ def chunked_loss(
 
     Args:
         head: Module whose parameters the losses use.
-        losses: Each ``loss(x, *extras) -> scalar``, a sum over the samples given, so that chunks can be
-            added. They run one after the other, so that only one holds memory at a time. Their sum alone is
-            differentiable; the parts are for reading.
+        losses: Each ``loss(x, *extras)`` gives a sum over the samples given, so that chunks can be added: a
+            scalar, or [P] of parts that share their computation. They run one after the other, so that only
+            one holds memory at a time. The sum of all alone is differentiable; the parts are for reading.
         x: [B, ...] the head's differentiable input.
         extras: Tensors [B, ...] without gradient (targets, indices), or None, cut like x.
         chunk: Samples at a time.
 
     Returns:
-        [1 + len(losses)] float32: the differentiable total first, then each part, detached.
+        [1 + parts] float32: the differentiable total first, then each part, detached.
     """
     parameters = [p for p in head.parameters() if p.requires_grad]
     if not torch.is_grad_enabled() or not (x.requires_grad or parameters):
@@ -57,8 +57,8 @@ def chunked_loss(
 
 
 def _with_total(parts: list[list[Tensor]]) -> Tensor:
-    """[pieces][losses] scalars -> [1 + losses]: the total, then each loss's sum over pieces, detached."""
-    sums = torch.stack([torch.stack(one) for one in parts]).sum(0)
+    """[pieces][losses] scalars or vectors -> [1 + parts]: the total, then each part's sum, detached."""
+    sums = torch.stack([torch.cat([value.reshape(-1) for value in one]) for one in parts]).sum(0)
     return torch.cat([sums.sum(0, keepdim=True), sums.detach()])
 
 
@@ -118,7 +118,7 @@ def _add_gradients(
         x = x.detach().requires_grad_(grad_x is not None)
         value = loss(x, *extras)
         wanted = [*parameters] if grad_x is None else [*parameters, x]
-        grads = torch.autograd.grad(value, wanted, allow_unused=True)
+        grads = torch.autograd.grad(value.sum(), wanted, allow_unused=True)
     for i, (parameter, grad) in enumerate(zip(parameters, grads, strict=False)):
         if grad is None:
             continue

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
@@ -84,3 +84,48 @@ def paired_softplus(first: Tensor, second: Tensor) -> Tensor:
         second: [B, D] partners.
     """
     return -F.softplus(F.cosine_similarity(first.float(), second.float(), dim=1)).mean()
+
+
+def info_nce(query: Tensor, key: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+    """Cross entropy of finding a query's own key among negatives (van den Oord 2018, MoCo).
+
+    Args:
+        query: [B, D], not normalised.
+        key: [B, D], not normalised, without gradient.
+        negatives: [K, D] unit vectors.
+        temperature: Divides the cosines.
+    """
+    query = F.normalize(query.float(), dim=1)
+    key = F.normalize(key.detach().float(), dim=1)
+    own = (query * key).sum(dim=1, keepdim=True)
+    logits = torch.cat([own, query @ negatives.T], dim=1) / temperature
+    return F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.int64))
+
+
+class KeyQueue(nn.Module):
+    """The last `size` keys of all ranks, each once and of unit length (MoCo, He et al. 2020).
+
+    Args:
+        size: K; need not be a multiple of the batch.
+        dim: D.
+
+    Attributes:
+        keys: [K, D]. Random directions until they are replaced.
+        place: Where the next key goes.
+    """
+
+    keys: Tensor
+    place: Tensor
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("keys", F.normalize(torch.randn(size, dim), dim=1))
+        self.register_buffer("place", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def push(self, keys: Tensor) -> None:
+        """Replace the oldest keys by [B, D] new ones of this rank and those of all others."""
+        keys = F.normalize(gather_rows(keys.detach().float()), dim=1)[-len(self.keys) :]
+        at = (self.place + torch.arange(len(keys), device=keys.device)) % len(self.keys)
+        self.keys[at] = keys
+        self.place.copy_((self.place + len(keys)) % len(self.keys))

@@ -19,7 +19,7 @@ Legend: B places, N patches of an image, K visible, M scored ones, D encoder's, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
@@ -37,11 +37,13 @@ from swath.imagery.augment import aligned_crop, random_orientation
 from swath.imagery.chip import Batch
 from swath.imagery.samples import by_sensor
 from swath.keyed_random import uniform
+from swath.objectives.chunked import chunked_loss
 from swath.objectives.contrast import nt_xent, paired_softplus
 from swath.objectives.masking import Masking, fill_masked, mask_pixels, random_masking
 from swath.objectives.protocol import Losses, ObjectiveConfig, register_objective
 from swath.objectives.reconstruction import take_patches
 
+_TOKENS = 2048  # of a decoder at a time, on a CPU: a matrix product is at its best, and memory small
 DECODER_EPS = 1e-5  # of the decoder's norms; the encoder's is 1e-6
 
 
@@ -322,12 +324,12 @@ class CSMAE(nn.Module):
         latents = self.encoder.encode(views["image"], views["gsd"], keep)
         total: Any = 0.0
         losses: Losses = {}
-        decoded: dict[tuple[str, ...], Tensor] = {}
-        for route in self.routes(splits, grids):
-            patches = self._decode(route, latents, keep, views, grids, decoded)
-            loss = self._loss(route, patches, views, grids)
-            total = total + self.config.target_weights.get(route.target, 1.0) * loss
-            losses[f"{route.target}_from_{route.source}"] = loss.detach()
+        for group in self._grouped(self.routes(splits, grids)):
+            loss, parts = self._reconstruct(group, latents, keep, views, grids)
+            total = total + loss
+            losses |= {
+                f"{route.target}_from_{route.source}": p for route, p in zip(group, parts, strict=True)
+            }
         if self._contrasts:
             pooled = {name: self.encoder.head(latent) for name, latent in latents.items()}
             pairs = [(pooled[a], pooled[b]) for a, b in combinations(pooled, 2)]
@@ -357,55 +359,114 @@ class CSMAE(nn.Module):
                 )
         return grids
 
-    def _decode(
+    def _grouped(self, routes: Iterable[Route]) -> list[list[Route]]:
+        """Routes that one run of a decoder serves: those that see the same, where the decoder is common."""
+        groups: dict[tuple[str, ...], list[Route]] = {}
+        for route in routes:
+            key = route.key if self.config.decoder == "common" else (*route.key, "for", route.target)
+            groups.setdefault(key, []).append(route)
+        return list(groups.values())
+
+    def _reconstruct(
         self,
-        route: Route,
+        group: Sequence[Route],
         latents: Mapping[str, Tensor],
         keep: Mapping[str, Tensor],
         views: Mapping[str, Any],
         grids: Mapping[str, tuple[int, int]],
-        decoded: dict[tuple[str, ...], Tensor],
-    ) -> Tensor:
-        """Decoded patches of a route's target: all [B, N, d] on one grid, the scored ones across grids."""
-        decoder = self._decoder(route.target)
-        key = route.key if self.config.decoder == "common" else (*route.key, "for", route.target)
-        if key in decoded:
-            return decoded[key]
-        latent = latents[route.source]
+    ) -> tuple[Tensor, Tensor]:
+        """Losses of routes that share a run of a decoder: their weighted sum, and each one (detached).
+
+        Some samples at a time go through the decoder, forward and backward (`chunked_loss`), so that its
+        activations, which would be most of all memory, need room for a part of one run only.
+        """
+        first = group[0]
+        decoder = self._decoder(first.target)
+        latent = latents[first.source]
+        weights = [self.config.target_weights.get(route.target, 1.0) for route in group]
+        wanted = [self._target(route, views, grids[route.target]) for route in group]
+
+        def losses(x: Tensor, *tensors: Tensor | None) -> Tensor:
+            place, rest = self._placed(first, tensors)
+            patches = self._run(decoder, first, x, place, grids)
+            parts = []
+            for route, weight, (scored, target, share) in zip(group, weights, _threes(rest), strict=True):
+                assert scored is not None
+                assert target is not None
+                error = self._error(route, patches, scored, target, share)
+                parts.append(weight * error.sum())
+            return torch.stack(parts)
+
+        extras: list[Tensor | None] = [*self._place_tensors(first, keep, views, grids)]
+        for route, (target, share) in zip(group, wanted, strict=True):
+            extras += [route.scored, target, share]
+        tokens = grids[first.target][0] * grids[first.target][1]
+        chunk = len(latent) if latent.is_cuda else max(1, _TOKENS // tokens)
+        sums = chunked_loss(decoder, [losses], latent, extras, chunk) / len(latent)
+        scale = torch.tensor([1 / w if w else 0.0 for w in weights], device=sums.device)
+        return sums[0], (sums[1:] * scale).detach()
+
+    def _place_tensors(
+        self,
+        route: Route,
+        keep: Mapping[str, Tensor],
+        views: Mapping[str, Any],
+        grids: Mapping[str, tuple[int, int]],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What says where a run's tokens stand, sample by sample: see `_placed`."""
         step = self.encoder.step(views["gsd"][route.source], route.source)
         if route.place is not None:
-            decoded[key] = decoder.fill(latent, route.place, step, grids[route.source])
-            return decoded[key]
+            return step, route.place.shuffle, route.place.restore
         width = self.config.decoder_dim
         there = self.encoder.step(views["gsd"][route.target], route.target)
-        decoded[key] = decoder.ask(
-            latent,
-            gsd_positions(*grids[route.source], width, step, cls=False, at=keep[route.source], centred=True),
-            gsd_positions(*grids[route.target], width, there, cls=False, at=route.scored, centred=True),
+        seen = gsd_positions(
+            *grids[route.source], width, step, cls=False, at=keep[route.source], centred=True
         )
-        return decoded[key]
+        asked = gsd_positions(*grids[route.target], width, there, cls=False, at=route.scored, centred=True)
+        return step, seen, asked
+
+    @staticmethod
+    def _placed(
+        route: Route, tensors: Sequence[Tensor | None]
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], Sequence[Tensor | None]]:
+        """The first three of a chunk's tensors (`_place_tensors`), and the others."""
+        step, one, other = tensors[:3]
+        assert step is not None
+        assert one is not None
+        assert other is not None
+        return (step, one, other), tensors[3:]
+
+    def _run(
+        self,
+        decoder: CrossDecoder,
+        route: Route,
+        latent: Tensor,
+        place: tuple[Tensor, Tensor, Tensor],
+        grids: Mapping[str, tuple[int, int]],
+    ) -> Tensor:
+        """Decoded patches: of one grid all [B, N, d], across grids those that were asked for [B, M, d]."""
+        step, one, other = place
+        if route.place is None:
+            return decoder.ask(latent, one, other)
+        return decoder.fill(latent, Masking(one, other, route.place.kept), step, grids[route.source])
 
     def _decoder(self, target: str) -> CrossDecoder:
         decoder = self.decoder if self.config.decoder == "common" else self.decoders[target]
         assert isinstance(decoder, CrossDecoder)
         return decoder
 
-    def _loss(
-        self, route: Route, patches: Tensor, views: Mapping[str, Any], grids: Mapping[str, tuple[int, int]]
+    def _error(
+        self, route: Route, patches: Tensor, scored: Tensor, target: Tensor, weight: Tensor | None
     ) -> Tensor:
-        """Mean error over the scored patches' valid pixels, then over samples."""
-        if route.place is not None:  # only what is scored goes through the head
-            patches = patches.gather(1, route.scored.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
+        """Mean error [B] over the scored patches' valid pixels; only what is scored goes through the head."""
+        if route.place is not None:
+            patches = patches.gather(1, scored.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
         prediction: Tensor = self._decoder(route.target).pred[route.target](patches).float()
-        target, weight = self._target(route, views, grids[route.target])
-        error: Tensor = prediction - target
+        error = prediction - target
         error = error.square() if self.config.pixel_loss == "l2" else error.abs()
         if weight is None:
-            return error.mean()
-        share: Tensor = (error * weight).sum(dim=(1, 2)) / weight.expand_as(error).sum(dim=(1, 2)).clamp_min(
-            1.0
-        )
-        return share.mean()
+            return error.mean(dim=(1, 2))
+        return (error * weight).sum(dim=(1, 2)) / weight.sum(dim=(1, 2)).clamp_min(1.0)
 
     @torch.no_grad()
     def _target(
@@ -438,11 +499,11 @@ class CSMAE(nn.Module):
         grids, splits = self._grids(views), self.split(views["noise"])
         keep = {name: split.keep for name, split in splits.items()}
         latents = self.encoder.encode(views["image"], views["gsd"], keep)
-        decoded: dict[tuple[str, ...], Tensor] = {}
         found = {}
         for route in self.routes(splits, grids):
-            patches = self._decode(route, latents, keep, views, grids, decoded)
-            pixels = self._decoder(route.target).pred[route.target](patches)
+            decoder, place = self._decoder(route.target), self._place_tensors(route, keep, views, grids)
+            patches = self._run(decoder, route, latents[route.source], place, grids)
+            pixels = decoder.pred[route.target](patches)
             if route.place is None:
                 rows, columns = grids[route.target]
                 whole = pixels.new_zeros(len(pixels), rows * columns, pixels.shape[-1])
@@ -475,6 +536,13 @@ class CSMAE(nn.Module):
                     rebuilt = torch.where(hidden, rebuilt, image)
                 shown[f"{name}: from {'itself' if source == name else source}"] = rebuilt
         return shown
+
+
+def _threes(
+    values: Sequence[Tensor | None],
+) -> Iterator[tuple[Tensor | None, Tensor | None, Tensor | None]]:
+    for start in range(0, len(values), 3):
+        yield values[start], values[start + 1], values[start + 2]
 
 
 def _standardised(target: Tensor, weight: Tensor | None) -> Tensor:
