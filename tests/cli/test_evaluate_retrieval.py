@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import Result
-from pair_files import OPTIONS, S1, S2, write_pairs
+from pairs_on_disk import OPTIONS, S1, S2, write_pairs
 from PIL import Image
 from typer.testing import CliRunner
 

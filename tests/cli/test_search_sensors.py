@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import typer
-from pair_files import OPTIONS, S1, S2, write_pairs
+from pairs_on_disk import OPTIONS, S1, S2, write_pairs
 from typer.testing import CliRunner
 
 from swath.archive.store import Archive
