@@ -10,7 +10,6 @@ Legend: B samples, h x w cells, N = h w.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -78,6 +77,3 @@ def match_cells(first: Tensor, second: Tensor, count: int) -> Matches:
 def take_cells(features: Tensor, index: Tensor) -> Tensor:
     """Features [B, C, h, w] at flat cells [B, M] -> [B, C, M]."""
     return features.flatten(2).gather(2, index.unsqueeze(1).expand(-1, features.shape[1], -1))
-
-
-Overlap = Literal["pixel", "released"]

@@ -94,6 +94,24 @@ def bolts_schedule(step: int, steps: int, warmup: int, final: float = 0.0) -> fl
     return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * along))
 
 
+def cosine_with_scaled_warmup(
+    step: int, steps: int, warmup: int, factor: float = 0.01, final: float = 0.0
+) -> float:
+    """A cosine over the whole run, scaled down while it warms up (CMID's released runs).
+
+    Args:
+        step: Of the run, from 0.
+        steps: T, in all.
+        warmup: W; step t < W has the cosine's value times 1 - (1 - t / W) (1 - factor).
+        factor: Of step 0.
+        final: Value that step T would have.
+    """
+    value = final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * step / steps))
+    if step < warmup:
+        value *= 1 - (1 - step / warmup) * (1 - factor)
+    return value
+
+
 def set_learning_rate(optimiser: torch.optim.Optimizer, value: float) -> None:
     """Give every group this learning rate."""
     for group in optimiser.param_groups:

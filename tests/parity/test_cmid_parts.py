@@ -1,0 +1,85 @@
+"""CMID's parts, one by one, against the released code: losses, locations, schedules, optimiser."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from swath.objectives.contrast import info_nce
+from swath.objectives.frequency import focal_frequency, focal_reconstruction
+from swath.objectives.matching import cell_locations
+from swath.objectives.momentum import momentum_at
+from swath.objectives.prototypes import PrototypeLoss, teacher_temperature_at
+from swath.training.adan import Adan
+from swath.training.optim import cosine_with_scaled_warmup
+
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def reference(parity_dir):
+    return torch.load(parity_dir / "cmid_misc.pt", weights_only=True)
+
+
+def close(ours, theirs, what):
+    theirs = torch.as_tensor(theirs).double()
+    ours = torch.as_tensor(ours).detach().double().reshape(theirs.shape)
+    difference = (ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-12)
+    assert difference <= TOLERANCE, f"{what} differs by {difference:.2e}"
+
+
+def test_locations_of_cells(reference):
+    height, width, top, left, flip = reference["grid.loc"].unbind(1)
+    boxes = torch.stack([top, left, height, width], 1)
+    grid = tuple(reference["grid.out"].shape[1:3])
+    close(cell_locations(boxes, flip > 0, grid), reference["grid.out"], "grid")
+
+
+def test_reconstruction_losses(reference):
+    target, mask = reference["mim.x"], reference["mim.mask"].float()
+    made = reference["mim.x_rec"].clone().requires_grad_()
+    times = target.shape[-1] // mask.shape[-1]
+    hidden = mask.repeat_interleave(times, 1).repeat_interleave(times, 2)[:, None]
+    spatial, frequency = focal_reconstruction(made, target, hidden)
+    close(spatial, reference["mim.spatial_only"], "spatial")
+    close(spatial + frequency, reference["mim.total"], "total")
+    (spatial + frequency).backward()
+    close(made.grad, reference["mim.grad"], "gradient")
+    plain = focal_frequency(reference["mim.x_rec"], target)
+    close(plain, reference["ffl.pred_target"], "frequency without replacement")
+
+
+def test_prototypes_and_their_centre(reference):
+    student, teacher = reference["dino.student"], reference["dino.teacher"]
+    loss = PrototypeLoss(student.shape[1])
+    for turn in (1, 2):
+        value = loss(student, teacher, teacher_temperature_at(10))
+        close(value, reference[f"dino.loss_{turn}"], f"loss {turn}")
+        close(loss.centre, reference[f"dino.center_{turn}"].flatten(), f"centre {turn}")
+
+
+def test_contrast_with_a_queue(reference):
+    loss = info_nce(reference["moco.q"], reference["moco.k"], reference["moco.queue"].T, 0.2)
+    close(loss, reference["moco.loss"], "InfoNCE")
+
+
+def test_schedules(reference):
+    theirs = reference["dino.temp_schedule_400ep"]
+    ours = [teacher_temperature_at(epoch) for epoch in range(len(theirs))]
+    close(torch.tensor(ours, dtype=torch.float64), theirs, "teacher temperature")
+    momenta = [momentum_at(step, 1000, 0.996) for step in (0, 1, 10, 500, 999, 1000)]
+    close(torch.tensor(momenta, dtype=torch.float64), reference["ema.tau"], "momentum")
+    rates = [
+        0.004 * cosine_with_scaled_warmup(step, 200 * 100, 10 * 100, 0.01, 1e-6 / 0.004)
+        for step in reference["lr.iters"].tolist()
+    ]
+    close(torch.tensor(rates, dtype=torch.float64), reference["lr.values"], "learning rate")
+
+
+def test_adan(reference):
+    weight = torch.nn.Parameter(reference["adan.p0"].clone())
+    optimiser = Adan([weight], lr=4e-3, weight_decay=0.02)
+    for turn, grad in enumerate(reference["adan.grads"], 1):
+        weight.grad = grad.clone()
+        optimiser.step()
+        close(weight, reference[f"adan.p{turn}"], f"weights after step {turn}")
