@@ -86,3 +86,69 @@ def test_contradictions_are_explained(
 ) -> None:
     with pytest.raises(ImageryError, match=message):
         run(flights, "--out", tmp_path / "c.parquet", *options)
+
+
+@pytest.fixture
+def two_sensors(tmp_path: Path) -> tuple[Path, Path]:
+    """A radar and an aerial image of one place, three days apart, and an aerial one of somewhere else."""
+    random = np.random.default_rng(0)
+    for name, pixel, dtype, bands, day, east in (
+        ("radar", 10, "float32", ("VV", "VH"), 1, 0),
+        ("aerial", 3, "uint8", ("red", "green", "blue"), 4, 7),
+        ("aerial_away", 3, "uint8", ("red", "green", "blue"), 4, 9000),
+    ):
+        folder = tmp_path / name.split("_")[0]
+        folder.mkdir(exist_ok=True)
+        size = 900 // pixel
+        transform = rasterio.transform.Affine(pixel, 0, 500_000 + east, 0, -pixel, 5_000_000)
+        profile = {"driver": "GTiff", "count": len(bands), "height": size, "width": size, "dtype": dtype}
+        path = folder / f"{name}.tif"
+        with rasterio.open(path, "w", crs="EPSG:32633", transform=transform, **profile) as to:
+            values = random.normal(-14, 3, (2, size, size)) if len(bands) == 2 else 90
+            to.write(np.broadcast_to(values, (len(bands), size, size)).astype(dtype))
+            to.descriptions = bands
+            to.update_tags(ACQUISITION_DATE=f"2020-06-0{day}T10:00:00")
+    return tmp_path / "radar", tmp_path / "aerial"
+
+
+def test_two_archives_become_pairs_and_a_report(two_sensors: tuple[Path, Path], tmp_path: Path) -> None:
+    from swath.imagery.pairs import open_pairs
+
+    names = ("sentinel1_grd", "rgb_aerial")
+    chosen = ("--sensor", names[0], "--sensor", names[1], "--chip-size", 30, "--grid", 10)
+    output = run("--pair", *two_sensors, *chosen, "--out", tmp_path / "p.parquet")
+    assert "4 pairs of sentinel1_grd and rgb_aerial, 30 x 30 pixels of 10 m, 3.0 days apart" in output
+    assert "1 images are in no pair" in output
+    assert "no scene of sentinel1_grd overlaps it" in output
+    assert "aerial_away.tif" in (tmp_path / "p_unpaired.csv").read_text()
+    pairs = open_pairs(tmp_path / "p.parquet", sensors=names)
+    assert len(pairs) == 4
+    assert float(pairs[3]["sensors"]["rgb_aerial"]["image"].float().mean()) == 90
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--sensor", "sentinel1_grd"], "--pair wants --sensor twice"),
+        (["--sensor", "sentinel1_grd", "--sensor", "rgb_aerial", "--days", "soon"], "--days soon: a number"),
+        (
+            ["--sensor", "sentinel1_grd", "--sensor", "rgb_aerial", "--days", "1"],
+            r"3\.0 days apart.*--days 3",
+        ),
+        (["--sensor", "sentinel1_grd", "--sensor", "rgb_aerial", "--grid", "naip"], "neither of the sensors"),
+        (["--sensor", "a", "--sensor", "b", "--unit", "dB"], "--unit means nothing with --pair"),
+        (["--sensor", "sentinel1_grd", "--sensor", "rgb_aerial", "--pattern", "*"], "wants --pattern twice"),
+    ],
+)
+def test_pairing_says_what_it_needs(
+    two_sensors: tuple[Path, Path], tmp_path: Path, options: list[str], message: str
+) -> None:
+    with pytest.raises(ImageryError, match=message):
+        run("--pair", *two_sensors, "--out", tmp_path / "p.parquet", *options)
+
+
+def test_options_of_pairing_mean_nothing_without_it(flights: Path) -> None:
+    with pytest.raises(ImageryError, match="--chip-size means nothing without --pair"):
+        run(flights, "--chip-size", 30)
+    with pytest.raises(ImageryError, match="two with --pair"):
+        run(flights, flights)

@@ -1,4 +1,4 @@
-"""`swath inspect`: what is in an archive, and the statistics of its bands."""
+"""`swath inspect`: what is in an archive, the statistics of its bands, and the pairs of two archives."""
 
 from __future__ import annotations
 
@@ -9,20 +9,62 @@ import typer
 
 
 def command(
-    path: Annotated[Path, typer.Argument(help="Folder, STAC file (.json) or one image.")],
+    path: Annotated[
+        list[Path],
+        typer.Argument(help="Folder, STAC file (.json) or one image; with --pair two, or catalogues."),
+    ],
     out: Annotated[
-        Path,
-        typer.Option("--out", "-o", help="GeoParquet file to write; opens in geopandas, DuckDB and QGIS."),
-    ] = Path("catalogue.parquet"),
-    sensor: Annotated[
-        str | None,
+        Path | None,
         typer.Option(
-            help="What the images were taken with: a built-in name or your YAML. Others become problems."
+            "--out",
+            "-o",
+            help="GeoParquet file to write; opens in geopandas, DuckDB and QGIS. Default: catalogue.parquet, "
+            "with --pair pairs.parquet.",
+            show_default=False,
+        ),
+    ] = None,
+    sensor: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What the images were taken with: a built-in name or your YAML. Others become problems. "
+            "With --pair twice, in the order of A and B.",
+            show_default=False,
         ),
     ] = None,
     pattern: Annotated[
-        str | None, typer.Option(help="Take only files whose path below PATH matches, such as '*/s2.tif'.")
+        list[str] | None,
+        typer.Option(
+            help="Take only files whose path below PATH matches, such as '*/s2.tif'. With --pair twice.",
+            show_default=False,
+        ),
     ] = None,
+    pair: Annotated[
+        bool, typer.Option("--pair", help="Join A and B: places that both sensors see, on one grid.")
+    ] = False,
+    grid: Annotated[
+        str | None,
+        typer.Option(
+            help="With --pair: the grid that pairs are read on: one of the two sensors, whose images then "
+            "stay as they are, or metres per pixel (UTM). Default: the second sensor's."
+        ),
+    ] = None,
+    days: Annotated[
+        str,
+        typer.Option(help="With --pair: most days between the two acquisitions, or 'any'."),
+    ] = "7",
+    min_overlap: Annotated[
+        float,
+        typer.Option(help="With --pair: least share of the smaller image that the other has to cover."),
+    ] = 0.5,
+    chip_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="With --pair: cut the common ground into chips of so many pixels of the grid."
+        ),
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--every", help="With --pair: keep all partners, not only the nearest in time.")
+    ] = False,
     statistics: Annotated[
         Path | None,
         typer.Option(
@@ -61,6 +103,9 @@ def command(
 
     Files that cannot be used are rows with the reason. With [bold]--statistics[/bold] pixels are read too.
 
+    With [bold]--pair A B[/bold] two archives are joined by footprint and time to a table of pairs, which
+    training and evaluation read; what could not be paired is listed with the reason.
+
     Examples:
 
       swath inspect archive/
@@ -68,16 +113,66 @@ def command(
       swath inspect archive/ --sensor sentinel2_l2a --statistics my_region.yaml
 
       swath inspect flights/ --statistics drone.yaml --bands red,green,blue,nir --unit uint8
-    """
-    import re
 
+      swath inspect --pair s1/ s2/ --sensor sentinel1_grd --sensor sentinel2_l2a --days 3 --chip-size 120
+
+      swath inspect --pair s1/ aerial/ --sensor sentinel1_grd --sensor rgb_aerial --grid 3 --days any
+    """
     from rich.console import Console
+
+    from swath.errors import ImageryError
+
+    console = Console()
+    if pair:
+        refused = (("--statistics", statistics), ("--bands", bands), ("--unit", unit), ("--name", name))
+        for option, value in (
+            *refused,
+            ("--offset-dn", offset_dn),
+            ("--windows-per-scene", windows_per_scene),
+        ):
+            if value is not None:
+                raise ImageryError(f"{option} means nothing with --pair")
+        _pair(
+            console, path, out or Path("pairs.parquet"), sensor or [], pattern or [], grid, days,
+            min_overlap, chip_size, every, workers,
+        )  # fmt: skip
+        return
+    for option, given in (("--grid", grid), ("--chip-size", chip_size), ("--every", every or None)):
+        if given is not None:
+            raise ImageryError(f"{option} means nothing without --pair")
+    if len(path) > 1:
+        raise ImageryError("one PATH is wanted, or two with --pair")
+    if len(sensor or []) > 1 or len(pattern or []) > 1:
+        raise ImageryError("--sensor and --pattern are given once, or twice with --pair")
+    _inspect(
+        console, path[0], out or Path("catalogue.parquet"), sensor[0] if sensor else None,
+        pattern[0] if pattern else None, statistics, bands, unit, scale, name, offset_dn, windows_per_scene,
+        workers,
+    )  # fmt: skip
+
+
+def _inspect(
+    console: Any,
+    path: Path,
+    out: Path,
+    sensor: str | None,
+    pattern: str | None,
+    statistics: Path | None,
+    bands: str | None,
+    unit: str | None,
+    scale: float,
+    name: str | None,
+    offset_dn: float | None,
+    windows_per_scene: int | None,
+    workers: int | None,
+) -> None:
+    """The catalogue of one archive, and its statistics."""
+    import re
 
     from swath.errors import ImageryError
     from swath.imagery.catalogue import build_catalogue
     from swath.imagery.sensors import get_sensor
 
-    console = Console()
     if statistics is None:
         for option, value in (("--bands", bands), ("--unit", unit), ("--name", name)):
             if value is not None:
@@ -102,6 +197,109 @@ def command(
     _print_summary(console, catalogue, out)
     if statistics is not None and wanted is not None:
         _statistics(console, catalogue, wanted, statistics, name, offset_dn, windows_per_scene, workers)
+
+
+def _pair(
+    console: Any,
+    paths: list[Path],
+    out: Path,
+    sensors: list[str],
+    patterns: list[str],
+    grid: str | None,
+    days: str,
+    min_overlap: float,
+    chip_size: int | None,
+    every: bool,
+    workers: int | None,
+) -> None:
+    """Join two archives, write the table and the report, print both in short."""
+    from rich.markup import escape
+
+    from swath.errors import ImageryError
+    from swath.imagery.pairing import pair_archives
+    from swath.imagery.sensors import get_sensor
+
+    if len(paths) != 2:
+        raise ImageryError(
+            "--pair wants two paths, A and B (twice the same one if a folder holds both sensors)"
+        )
+    if len(sensors) != 2:
+        raise ImageryError("--pair wants --sensor twice: of A, then of B")
+    if len(patterns) not in (0, 2):
+        raise ImageryError(
+            "--pair wants --pattern twice (of A, then of B; '*' takes everything) or not at all"
+        )
+    first, second = (get_sensor(name) for name in sensors)
+    with _progress(console) as bar:
+        task = bar.add_task("joining", total=None)
+        found = pair_archives(
+            paths[0],
+            paths[1],
+            sensors=(first, second),
+            grid=_grid(grid, second.name),
+            days=_days(days),
+            min_overlap=min_overlap,
+            chip_size=chip_size,
+            every=every,
+            patterns=(patterns[0], patterns[1]) if patterns else (None, None),
+            workers=workers,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    report = found.write(out)
+    sizes = {(pair.grid.width, pair.grid.height) for pair in found.pairs}
+    low, high = (f"{w} x {h}" for w, h in (min(sizes), max(sizes)))
+    gaps = sorted(pair.days for pair in found.pairs if pair.days is not None)
+    apart = f", {gaps[len(gaps) // 2]:.1f} days apart in the middle, {gaps[-1]:.1f} at most" if gaps else ""
+    console.print(
+        f"[bold]{len(found.pairs)}[/bold] pairs of {first.name} and {second.name}, "
+        f"{low if low == high else f'{low} to {high}'} pixels of {found.pairs[0].grid.gsd:.3g} m{apart}: "
+        f"[bold]{escape(str(out))}[/bold]",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if found.unpaired:
+        kinds: dict[tuple[str, str], list[str]] = {}
+        for name, path, reason in found.unpaired:
+            kinds.setdefault((name, reason.replace(path, "").lstrip(": ")), []).append(path)
+        console.print(
+            f"\n[yellow]{len(found.unpaired)} images are in no pair[/yellow] ({escape(str(report))}):"
+        )
+        for (name, reason), there in list(kinds.items())[:8]:
+            more = f" [dim](and {len(there) - 1} more)[/dim]" if len(there) > 1 else ""
+            console.print(
+                f"  {name}: {escape(there[0])}{more}: {escape(reason)}", highlight=False, soft_wrap=True
+            )
+        if len(kinds) > 8:
+            console.print(f"  ... and {len(kinds) - 8} other reasons")
+    ending = "" if chip_size or len(sizes) == 1 else " Sizes differ: open it with size=, or cut --chip-size."
+    console.print(
+        f"\nUse it as the data of a recipe with sensor: \\[{first.name}, {second.name}].{ending}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _grid(text: str | None, default: str) -> str | float:
+    if text is None:
+        return default
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _days(text: str) -> float | None:
+    from swath.errors import ImageryError
+
+    if text == "any":
+        return None
+    try:
+        days = float(text)
+    except ValueError:
+        days = -1.0
+    if not days >= 0:
+        raise ImageryError(f"--days {text}: a number of days, or 'any'")
+    return days
 
 
 def _sensor_for_statistics(

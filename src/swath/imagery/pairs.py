@@ -381,8 +381,8 @@ def open_pairs(
     """Open imagery of places that several sensors see.
 
     Args:
-        path: A table of pairs (``pairs.csv``, see `swath.imagery.pair_table`), or a folder with one or in a
-            published layout.
+        path: A table of pairs (``pairs.csv``, see `swath.imagery.pair_table`, or what ``swath inspect
+            --pair`` has written), or a folder with a ``pairs.csv`` or in a published layout.
         sensors: What the images were taken with, at least one: names, YAML paths or `Sensor`s.
         layout: ``pairs`` is a table; ``bigearthnet`` see `swath.imagery.bigearthnet`; ``auto`` finds out.
         fold: Keep the places of this fold only.
@@ -431,6 +431,23 @@ def open_pairs(
         "tolerance": 0.5 if tolerance is None else tolerance,
         "workers": workers,
     }
+    if kind == "pairs" and path.suffix.lower() in (".parquet", ".geoparquet"):
+        from swath.imagery.pair_parquet import open_pair_table
+
+        if gsd is not None or tolerance is not None:
+            raise ImageryError(f"{path}: its grids say GSD and place; leave gsd= and tolerance= out")
+        pairs = open_pair_table(
+            path,
+            wanted,
+            fold=fold,
+            classes=classes,
+            cache=cache,
+            seed=seed,
+            **{name: options[name] for name in ("size", "fit", "offset_dn", "workers")},
+        )
+        if cache == "none":
+            probe_values(pairs)
+        return pairs
     if kind == "pairs":
         from swath.imagery.pair_table import read_pair_csv
 
@@ -448,7 +465,10 @@ def detect_pair_layout(path: Path) -> Layout:
         ImageryError: Nothing that is known.
     """
     from swath.imagery.bigearthnet import is_bigearthnet
+    from swath.imagery.pair_parquet import is_pair_table
 
+    if is_pair_table(path):
+        return "pairs"
     if (path.is_file() and path.suffix.lower() == ".csv") or (path / "pairs.csv").is_file():
         return "pairs"
     if is_bigearthnet(path):
