@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swath.errors import SwathError
+from swath.evaluation.label_overlap import as_multi_hot
 from swath.evaluation.retrieval_metrics import (
     METRICS,
-    as_multi_hot,
     chance_scores,
     class_scores,
     exact_neighbours,

@@ -28,12 +28,14 @@ from torch import Tensor
 
 from swath.errors import ImageryError, SwathError
 from swath.evaluation.features import Progress
+from swath.evaluation.label_overlap import LabelOverlap, label_overlap
 from swath.evaluation.pair_splits import PairSplit
 from swath.evaluation.retrieval_features import Candidate, pair_features
 from swath.evaluation.retrieval_metrics import (
     F1_LABEL,
     METRICS,
     ClassScore,
+    Neighbours,
     RetrievalScores,
     chance_scores,
     class_scores,
@@ -233,7 +235,9 @@ def evaluate_retrieval(
     asks, answers = ([at[place] for place in rows.tolist()] for rows in (queries, archive))
     search = _Search(split, queries, archive, k, resamples)
     scores = [
-        RetrievalScore("chance", False, a, b, search.chance) for a in sensors for b in [*sensors, MIXED]
+        RetrievalScore("chance", False, a, b, search.mixed_chance if b == MIXED else search.chance)
+        for a in sensors
+        for b in [*sensors, MIXED]
     ]
     gaps: list[ModalityGap] = []
     for candidate in candidates:
@@ -312,10 +316,24 @@ class _Search:
     ) -> None:
         labels = np.asarray(split.dataset.labels)
         self.k, self.resamples = k, resamples
+        self._found: dict[tuple[str, str], Neighbours] = {}  # of the candidate and centring at hand
         self.query_labels, self.archive_labels = labels[queries], labels[archive]
         self.hidden = split.hidden(queries, archive)
         self.units = split.groups(queries) if split.dataset.groups is not None else None
-        self.chance = chance_scores(self.query_labels, self.archive_labels, k, exclude=self.hidden)
+        self.overlap = label_overlap(self.query_labels, self.archive_labels, exclude=self.hidden)
+        self.chance = self._chance(self.overlap)
+        # Of the archive of all sensors, every place has as many items as there are sensors.
+        count = len(split.dataset.sensors)
+        everywhere = np.concatenate([self.archive_labels] * count)
+        hidden = self.hidden
+        if hidden is not None:
+            turns = [torch.where(hidden >= 0, hidden + turn * len(archive), -1) for turn in range(count)]
+            hidden = torch.cat(turns, dim=1)
+        self.mixed = label_overlap(self.query_labels, everywhere, exclude=hidden)
+        self.mixed_chance = self._chance(self.mixed)
+
+    def _chance(self, overlap: LabelOverlap) -> RetrievalScores:
+        return chance_scores(self.query_labels, overlap.archive, self.k, overlap=overlap)
 
     def score(
         self,
@@ -326,7 +344,7 @@ class _Search:
         queries: Mapping[str, Tensor],
         archive: Mapping[str, Tensor],
     ) -> RetrievalScore:
-        """One candidate in one direction."""
+        """One candidate in one direction; the mixed archive after each sensor's own."""
         result = RetrievalScore(name, centred, asking, answering)
         sensors = list(archive)
         sought = sensors if answering == MIXED else [answering]
@@ -336,18 +354,23 @@ class _Search:
             result.reason = f"not comparable: features of different dimensions ({told})"
             return result
         n = len(self.archive_labels)
-        hidden = self.hidden
-        if hidden is not None and len(sought) > 1:
-            turns = [torch.where(hidden >= 0, hidden + turn * n, -1) for turn in range(len(sought))]
-            hidden = torch.cat(turns, dim=1)
-        bank = torch.cat([archive[sensor] for sensor in sought])
-        ids = exact_neighbours(queries[asking], bank, self.k, exclude=hidden).ids
-        labels = np.concatenate([self.archive_labels] * len(sought))
-        result.neighbours = ids
-        result.scores = retrieval_scores(ids, self.query_labels, labels, exclude=hidden)
-        result.intervals = result.scores.intervals(self.units, resamples=self.resamples)
+        overlap = self.overlap
         if answering == MIXED:
+            # The best of all are among the best of each.
+            each = [self._found[asking, sensor] for sensor in sensors]
+            order = torch.cat([found.cosines for found in each], dim=1).argsort(
+                dim=1, descending=True, stable=True
+            )[:, : self.k]
+            ids = torch.cat([found.ids + turn * n for turn, found in enumerate(each)], dim=1).gather(1, order)
             result.same_sensor = float((ids // n == sensors.index(asking)).double().mean())
+            overlap = self.mixed
+        else:
+            found = exact_neighbours(queries[asking], archive[answering], self.k, exclude=self.hidden)
+            self._found[asking, answering] = found
+            ids = found.ids
+        result.neighbours = ids
+        result.scores = retrieval_scores(ids, self.query_labels, overlap.archive, overlap=overlap)
+        result.intervals = result.scores.intervals(self.units, resamples=self.resamples)
         return result
 
 
