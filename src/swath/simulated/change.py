@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from swath.imagery.chip import Chip
 from swath.imagery.sensors import Sensor, get_sensor
 from swath.simulated.landscape import Landscape, check_request, rasterise
-from swath.simulated.marks import Area, Band, Plan, Stroke, over_classes
+from swath.simulated.marks import Area, Band, Plan, Stroke, over_classes, over_surfaces
 from swath.simulated.plan import Planner, draw_plan, world_side
 from swath.simulated.sensing import SENSORS, Gsd, grids, observe
 from swath.simulated.shapes import F64, blob
@@ -28,7 +28,7 @@ CHANGES = ("no change", "built", "felled", "flooded")
 _UNCHANGED_SHARE = 0.2  # of the places where nothing happens
 _STREAM = 37
 _OPEN = over_classes("arable land", "pasture")
-_FOREST = over_classes("broad-leaved forest", "coniferous forest")
+_FOREST = over_surfaces("broad-leaved trees", "coniferous trees")
 _LOW = over_classes("arable land", "pasture", "wetland", "bare ground")
 
 

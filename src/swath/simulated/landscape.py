@@ -24,10 +24,11 @@ F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
 BOX_KINDS = ("settlement", "building", "ship")
+_GOLDEN = 0.6180339887
 _MAX_CELLS = 16384  # a side; a map is a byte a cell
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Landscape:
     """Ground seen from straight above.
 
@@ -63,6 +64,10 @@ class Landscape:
     _pure: U8  # [N] patch of each pixel, where all its cells agree
     _mixed: NDArray[np.int64]  # [M] the pixels where they do not
     _cells_of_mixed: U8  # [o * o, M]
+
+    def __repr__(self) -> str:
+        place = f"seed={self.seed}, index={self.index}, date={self.date}"
+        return f"Landscape({place}, size={self.size}, gsd={self.gsd:g})"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -232,7 +237,7 @@ def _stroke(cells: U8, stroke: Stroke, scale: float, half: float) -> None:
 def _band_points(band: Band, scale: float, half: float) -> NDArray[np.float64]:
     """[n, m, 2] points that fill a band, closer than cells are."""
     step = 0.7 / scale
-    line = band.line
+    line, spread = band.line, 1.0
     widths = np.broadcast_to(np.asarray(band.width, dtype=np.float64), len(line))
     near = np.abs(line).max(axis=1) < half + 60 + widths.max()
     if not near.any() and len(line) > 2:
@@ -241,14 +246,24 @@ def _band_points(band: Band, scale: float, half: float) -> NDArray[np.float64]:
         first, last = np.flatnonzero(near)[[0, -1]]
         keep = slice(max(0, first - 1), last + 2)
         line, widths = line[keep], widths[keep]
-    way = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(line, axis=0).T))])
-    along = np.arange(0, way[-1] + step, step)
+    steps = np.diff(line, axis=0)
+    lengths = np.hypot(*steps.T)
+    if len(line) > 2:  # in a bend the outer edge is longer than the middle
+        turn = np.abs(np.diff(np.unwrap(np.arctan2(steps[:, 1], steps[:, 0])))) / lengths[1:]
+        spread = min(4.0, max(1.0, 0.74 * (1 + float((turn * widths[1:-1]).max()) / 2)))
+    way = np.concatenate([[0.0], np.cumsum(lengths)])
+    along = np.arange(0, way[-1] + step / spread, step / spread)
     x, y = np.interp(along, way, line[:, 0]), np.interp(along, way, line[:, 1])
     width = np.interp(along, way, widths)
     dx, dy = np.gradient(x) if len(x) > 1 else np.ones(1), np.gradient(y) if len(y) > 1 else np.zeros(1)
     norm = np.hypot(dx, dy) + 1e-9
-    count = int(np.ceil(widths.max() / step))
-    offset = ((np.arange(count) + 0.5) / count - 0.5) * width[:, None]
+    # A line of points touches cells on both sides of it: without that much less, bands come out too wide.
+    cell = 1 / scale
+    count = max(1, int(np.ceil((widths.max() - cell) / step))) + 1
+    offset = np.linspace(-0.5, 0.5, count) * np.maximum(width - cell, 0)[:, None]
+    if widths.min() < cell:  # thinner than a cell: dashes, so that there is as much of it in all
+        thin = (np.floor(along / cell) * _GOLDEN) % 1 < width / cell
+        x, y, dx, dy, norm, offset = (values[thin] for values in (x, y, dx, dy, norm, offset))
     return np.stack(
         [x[:, None] - offset * (dy / norm)[:, None], y[:, None] + offset * (dx / norm)[:, None]], 2
     )
@@ -256,9 +271,17 @@ def _band_points(band: Band, scale: float, half: float) -> NDArray[np.float64]:
 
 def _block_points(blocks: Blocks, scale: float) -> tuple[NDArray[np.float64], U8]:
     """[n, m, 2] points that fill the blocks, closer than cells are, and the patch of each [n, 1]."""
-    nu, nv = np.ceil(blocks.size.max(axis=0) * scale / 0.7).astype(int)
-    u = ((np.arange(nu) + 0.5) / nu - 0.5)[None, :, None] * blocks.size[:, 0, None, None]
-    v = ((np.arange(nv) + 0.5) / nv - 0.5)[None, None, :] * blocks.size[:, 1, None, None]
+    cell = 1 / scale
+    share = np.minimum(blocks.size / cell, 1).prod(axis=1)
+    if share.min() < 1:  # smaller than a cell: fewer of them
+        keep = (np.arange(len(share)) * _GOLDEN) % 1 < share
+        blocks = Blocks(blocks.patch[keep], blocks.centre[keep], blocks.size[keep], blocks.angle[keep])
+    if not len(blocks.patch):
+        return np.zeros((0, 1, 2)), blocks.patch[:, None]
+    span = np.maximum(blocks.size - cell, 0)  # see _band_points
+    nu, nv = (np.ceil(span.max(axis=0) * scale / 0.7) + 1).astype(int)
+    u = np.linspace(-0.5, 0.5, nu)[None, :, None] * span[:, 0, None, None]
+    v = np.linspace(-0.5, 0.5, nv)[None, None, :] * span[:, 1, None, None]
     c, s = np.cos(blocks.angle)[:, None, None], np.sin(blocks.angle)[:, None, None]
     x = blocks.centre[:, 0, None, None] + c * u - s * v
     y = blocks.centre[:, 1, None, None] + s * u + c * v

@@ -36,6 +36,12 @@ _MATERIAL = {name: index for index, name in enumerate(MATERIALS)}
 _COMMON = {"coastal": 443, "blue": 480, "green": 560, "red": 660, "nir": 842, "nir08": 865, "swir16": 1610,
            "swir22": 2200}  # fmt: skip
 _MIX, _SPREAD, _GRAIN = mixes(), of_patches("spread"), of_patches("grain")
+# Light and shade of crowns and furrows, metres apart: relative standard deviation where it is resolved.
+_CROWN = 3.5  # metres
+_LEFT = 1.15  # of the noise, in a pixel as large as the spacing; measured
+_SHADE = 0.9 * _GRAIN
+for _name, _shade in (("broad-leaved trees", 0.30), ("coniferous trees", 0.32), ("hedge", 0.25)):
+    _SHADE[patches_of(_name)] = _shade
 
 
 def wavelengths(sensor: Sensor) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -72,9 +78,9 @@ def see(landscape: Landscape, sensor: Sensor, *, cloud: float = 0.0, common_grid
     size, count = landscape.size, len(waves)
     table, haze, path = _spectra_of_patches(random, waves)
     clear = (1 - haze) * table
-    # One look-up for all: bands, and how strongly each patch shows spots of growth.
-    seen = landscape.mix(np.concatenate([clear, _GRAIN[:, None]], axis=1)).T
-    bands, grain = np.ascontiguousarray(seen[:count]), seen[count]
+    # One look-up for all: bands, and how strongly each patch shows spots of growth, and crowns.
+    seen = landscape.mix(np.concatenate([clear, _GRAIN[:, None], _SHADE[:, None]], axis=1)).T
+    bands, grain, shade = np.ascontiguousarray(seen[:count]), seen[count], seen[count + 1]
 
     # Light: hills, spots of growth, crowns. Growth moves red and near infrared apart.
     sun, elevation = random.uniform(0, 2 * np.pi), random.uniform(0.55, 1.1)
@@ -84,8 +90,7 @@ def see(landscape: Landscape, sensor: Sensor, *, cloud: float = 0.0, common_grid
     coarse = landscape.field(random, 150.0).ravel()
     fine = landscape.field(random, 26.0).ravel()
     light *= 1 + grain * (np.float32(0.75) * fine + np.float32(0.4) * coarse)
-    if landscape.gsd < 6:  # crowns and furrows; larger pixels average over them
-        light *= 1 + grain * np.float32(1.4) * landscape.field(random, 5.0).ravel()
+    light *= np.maximum(1 + shade * _crowns(landscape, random), np.float32(0.25))
     bands *= np.maximum(light, np.float32(0.2))
     vigour = (grain * coarse) * np.float32(random.uniform(0.3, 1.1))
     green = np.where((waves > 720) & (waves < 1300), 1.0, np.where(waves > 500, -0.8, -0.4)).astype(
@@ -123,6 +128,14 @@ def photograph(landscape: Landscape, sensor: Sensor) -> np.ndarray[tuple[int, ..
     return photo
 
 
+def _crowns(landscape: Landscape, random: np.random.Generator) -> F32:
+    """[N] noise of the size of crowns; pixels that are larger see what is left of it, pixel by pixel."""
+    if landscape.gsd < 6:
+        return landscape.field(random, _CROWN).ravel()
+    left = np.float32(_LEFT * _CROWN / landscape.gsd)
+    return left * random.standard_normal(landscape.size**2, dtype=np.float32)
+
+
 @cache
 def _materials(waves: tuple[float, ...]) -> F32:
     return spectra(np.array(waves))
@@ -154,10 +167,10 @@ def _spectra_of_patches(
 
 def _crops(random: np.random.Generator, soil: float) -> F32:
     """Shares of materials [patches, M] of arable land: each crop in its state, varieties near it."""
-    cover = np.clip(random.beta(0.9, 0.8, CROPS)[:, None] + random.normal(0, 0.07, (CROPS, CROP_VARIETIES)),
+    cover = np.clip(random.beta(0.9, 0.65, CROPS)[:, None] + random.normal(0, 0.07, (CROPS, CROP_VARIETIES)),
                     0, 1)  # fmt: skip
     state = random.choice(3, CROPS, p=(0.64, 0.06, 0.30))[:, None]  # green, in flower, ripe
-    ripe = np.where(state == 2, random.uniform(0.5, 1.0, (CROPS, 1)), random.uniform(0, 0.2, (CROPS, 1)))
+    ripe = np.where(state == 2, random.uniform(0.5, 1.0, (CROPS, 1)), random.uniform(0, 0.1, (CROPS, 1)))
     pale = np.clip(soil + random.normal(0, 0.12, (CROPS, CROP_VARIETIES)), 0, 1)
     shares = np.zeros((CROPS, CROP_VARIETIES, len(MATERIALS)), dtype=np.float32)
     alive = cover * (1 - ripe)

@@ -191,7 +191,7 @@ class Planner:
                              radius * random.uniform(0.9, 1.4), self.numbers, 0.45)  # fmt: skip
                 self.plan.polygons.append((self.pick("reeds"), marsh))
             self.plan.polygons.append((self.pick("lake"), shore))
-            if radius > 140:
+            if radius > 90:
                 self.ships((x, y), radius * 0.6)
         if random.random() < 0.34 * (self.plan.side / WORLD):
             width = math.exp(random.uniform(2.7, 4.5))
@@ -204,7 +204,7 @@ class Planner:
             if random.random() < 0.7:
                 lines.append(Band(self.pick("hedge"), line, swell + random.uniform(12, 34), _OPEN))
             lines.append(Band(self.pick("river"), line, swell))
-            if width > 45:
+            if width > 28:
                 self.ships(tuple(line[len(line) // 2]), width * 0.2, along=line)
         if random.random() < 0.4:  # a brook: too narrow to be seen itself, but its trees are not
             line = winding(*self.somewhere(), random.uniform(0, 2 * math.pi), 2 * self.plan.side,
@@ -215,7 +215,7 @@ class Planner:
 
     def ships(self, around: tuple[float, ...], reach: float, along: F64 | None = None) -> None:
         """A few ships, lying along a river or anyhow."""
-        count = int(self.numbers.poisson(1.8))
+        count = int(self.numbers.poisson(3.0))
         if not count:
             return
         if along is None:
@@ -225,6 +225,8 @@ class Planner:
             place = self.numbers.integers(1, len(along) - 1, count)
             centre = along[place] + self.numbers.normal(0, reach, (count, 2))
             angle = np.arctan2(*(along[place + 1] - along[place - 1]).T[::-1])
+        apart = [i for i in range(count) if all(np.hypot(*(centre[:i] - centre[i]).T) > 120)]
+        centre, angle, count = centre[apart], angle[apart], len(apart)
         length = self.numbers.uniform(28, 110, count)
         size = np.stack([length, length * self.numbers.uniform(0.13, 0.2, count)], axis=1)
         patch = self.numbers.integers(FIRST["ship"], FIRST["ship"] + _patches("ship"), count, dtype=np.uint8)

@@ -149,22 +149,28 @@ def _corner_reflectors(landscape: Landscape, random: np.random.Generator, image:
 
 
 def _speckle(random: np.random.Generator, shape: tuple[int, ...], looks: float) -> F32:
-    """Multiplicative speckle: mean 1, variance 1 / looks, neighbours correlated by the impulse response."""
-    weights = np.array([_SIDE, 1 - 2 * _SIDE, _SIDE])
-    shrink = float((weights**2).sum() ** 2)  # blurring averages: begin with as much more variance
+    """Multiplicative speckle: gamma with mean 1 and variance 1 / looks, neighbours correlated.
+
+    Normal numbers under the impulse response, made gamma by the cube of Wilson and Hilferty (1931): true to a
+    percent from two looks up, to a few percent at one.
+    """
     height, width = shape[-2:]
-    raw = random.standard_gamma(looks * shrink, (*shape[:-2], height + 2, width + 2), dtype=np.float32)
-    raw *= np.float32(1 / (looks * shrink))
-    side, centre = np.float32(_SIDE), np.float32(1 - 2 * _SIDE)
-    rows: F32 = centre * raw[..., 1:-1, :] + side * (raw[..., :-2, :] + raw[..., 2:, :])
-    blurred: F32 = centre * rows[..., 1:-1] + side * (rows[..., :-2] + rows[..., 2:])
-    return blurred
+    raw = random.standard_normal((*shape[:-2], height + 2, width + 2), dtype=np.float32)
+    norm = float(np.hypot(1 - 2 * _SIDE, np.sqrt(2) * _SIDE)) ** 2  # of the blurred numbers' deviation
+    ninth = 1 / (9 * looks)
+    cube: F32 = np.float32(1 - ninth) + np.float32(np.sqrt(ninth) / norm) * _response(raw)
+    np.maximum(cube, np.float32(0.02), out=cube)
+    return cube * cube * cube
 
 
 def _blur(image: F32) -> F32:
     """The impulse response, over mean power; borders see themselves."""
+    return _response(np.pad(image, ((0, 0), (1, 1), (1, 1)), mode="edge"))
+
+
+def _response(padded: F32) -> F32:
+    """The impulse response over [..., H + 2, W + 2]."""
     side, centre = np.float32(_SIDE), np.float32(1 - 2 * _SIDE)
-    padded = np.pad(image, ((0, 0), (1, 1), (1, 1)), mode="edge")
-    rows: F32 = centre * padded[:, 1:-1] + side * (padded[:, :-2] + padded[:, 2:])
+    rows: F32 = centre * padded[..., 1:-1, :] + side * (padded[..., :-2, :] + padded[..., 2:, :])
     blurred: F32 = centre * rows[..., 1:-1] + side * (rows[..., :-2] + rows[..., 2:])
     return blurred
