@@ -41,7 +41,6 @@ from swath.objectives.chunked import chunked_loss
 from swath.objectives.contrast import nt_xent, paired_softplus
 from swath.objectives.masking import Masking, fill_masked, mask_pixels, random_masking
 from swath.objectives.protocol import Losses, ObjectiveConfig, register_objective
-from swath.objectives.reconstruction import take_patches
 
 _TOKENS = 2048  # of a decoder at a time, on a CPU: a matrix product is at its best, and memory small
 DECODER_EPS = 1e-5  # of the decoder's norms; the encoder's is 1e-6
@@ -474,13 +473,11 @@ class CSMAE(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Scored patches [B, M, p * p * C], pixel by pixel with the band fastest, and what of them counts."""
         image, valid = views["image"][route.target], views["valid"].get(route.target)
-        target = take_patches(image.permute(0, 2, 3, 1), route.scored, grid)
+        target = _take_rows(_patch_rows(image, grid).float(), route.scored)
         weight = None
         if valid is not None and not (valid.device.type == "cpu" and bool(valid.all())):
-            weight = (
-                take_patches(valid.unsqueeze(-1).float(), route.scored, grid).expand_as(target).flatten(2)
-            )
-        target = target.flatten(2).float()
+            weight = _take_rows(_patch_rows(valid.unsqueeze(1).float(), grid), route.scored)
+            weight = weight.repeat_interleave(image.shape[1], dim=2)  # the band is fastest
         if self.config.norm_pix:
             target = _standardised(target, weight)
         return target, weight
@@ -543,6 +540,20 @@ def _threes(
 ) -> Iterator[tuple[Tensor | None, Tensor | None, Tensor | None]]:
     for start in range(0, len(values), 3):
         yield values[start], values[start + 1], values[start + 2]
+
+
+def _patch_rows(image: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Image [B, C, H, W] -> [B, N, p * p * C], pixel by pixel with the band fastest."""
+    batch, bands, height, width = image.shape
+    image = image.reshape(batch, bands, grid[0], height // grid[0], grid[1], width // grid[1])
+    return image.permute(0, 2, 4, 3, 5, 1).reshape(batch, grid[0] * grid[1], -1)
+
+
+def _take_rows(rows: Tensor, index: Tensor) -> Tensor:
+    """Rows [B, N, P] at [B, M] -> [B, M, P]: whole rows are copied, where `gather` looks up every number."""
+    batch, count, width = rows.shape
+    flat = index + count * torch.arange(batch, device=index.device)[:, None]
+    return rows.reshape(batch * count, width).index_select(0, flat.flatten()).view(batch, -1, width)
 
 
 def _standardised(target: Tensor, weight: Tensor | None) -> Tensor:
