@@ -49,7 +49,7 @@ def scene_readers(
 
     def headers(place: Place) -> dict[str, SceneHeader] | str:
         try:
-            return {s.name: _header(place.files[s.name], s) for s in sensors}
+            return {s.name: _header(place.files[s.name], s, place.bands.get(s.name)) for s in sensors}
         except ImageryError as error:
             return str(error)
 
@@ -93,9 +93,12 @@ def _may_have_offset(sensor: Sensor) -> bool:
     return sensor.unit == "reflectance"
 
 
-def _header(files: tuple[str, ...], sensor: Sensor) -> SceneHeader:
+def _header(files: tuple[str, ...], sensor: Sensor, bands: tuple[str, ...] | None) -> SceneHeader:
     if len(files) == 1:
-        return read_header(files[0])
+        header = read_header(files[0])
+        if bands is not None and len(bands) == header.bands and not any(header.descriptions):
+            return replace(header, descriptions=bands)
+        return header
     return replace(read_header(files), descriptions=sensor.band_names)  # they were chosen by their names
 
 
@@ -122,9 +125,9 @@ def _check_footprints(
         raise ImageryError(
             f"{places[i].id}: its images do not show the same ground, {why}:\n"
             f"  {first.name}: {describe(a)}\n  {other.name}: {describe(b)}\n"
-            f"({len(apart)} of {len(places)} pairs differ.) Put them on one grid: swath inspect --pair "
-            f"FOLDER_OF_{first.name.upper()} FOLDER_OF_{other.name.upper()} --grid {other.name} --out "
-            "pairs.parquet, and open that table"
+            f"({len(apart)} of {len(places)} pairs differ.) Put them on one grid and open the table: swath "
+            f"inspect --pair FOLDER_A FOLDER_B --sensor {first.name} --sensor {other.name} --grid {other.name} "
+            "--out pairs.parquet"
         )
 
 

@@ -40,6 +40,7 @@ class Place:
         group: Scene or tile.
         times: Sensor name -> acquisition time, where it is known from elsewhere than the file.
         offset_dn: Sensor name -> offset of the digital numbers, see `swath.imagery.baseline`.
+        bands: Sensor name -> names of the file's bands, where the layout knows them and the file does not.
         where: Where it was said, for messages.
     """
 
@@ -50,6 +51,7 @@ class Place:
     group: str | None = None
     times: Mapping[str, datetime] = field(default_factory=dict)
     offset_dn: Mapping[str, float] = field(default_factory=dict)
+    bands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     where: str = ""
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from swath.imagery.chip import Batch
 from swath.imagery.image_files import check_memory
 from swath.imagery.pair_readers import PairFit, PairReader, check_unit
 from swath.imagery.pair_table import Labels, Places
+from swath.imagery.paired_layouts import TOLERANCE, detect_published, read_published
 from swath.imagery.samples import Epoch, PairedDataset, PairedSample, Problem, Sample, collate
 from swath.imagery.sensors import Sensor, get_sensor
 from swath.keyed_random import sample_keys
@@ -35,7 +36,8 @@ from swath.keyed_random import sample_keys
 __all__ = ["OneSensor", "PairedDataset", "Pairs", "open_pairs"]
 
 Indices = Sequence[int] | NDArray[np.int64] | Tensor
-Layout = Literal["auto", "pairs", "bigearthnet", "sen12ms", "ssl4eo", "sen1floods11", "simulated"]
+Layout = Literal["auto", "pairs", "bigearthnet", "sen12ms", "ssl4eo", "sen1floods11"]
+Known = Literal["pairs", "bigearthnet", "sen12ms", "ssl4eo", "sen1floods11"]
 _PROBED = 8  # places whose values are looked at when a data set is opened
 
 
@@ -384,7 +386,8 @@ def open_pairs(
         path: A table of pairs (``pairs.csv``, see `swath.imagery.pair_table`, or what ``swath inspect
             --pair`` has written), or a folder with a ``pairs.csv`` or in a published layout.
         sensors: What the images were taken with, at least one: names, YAML paths or `Sensor`s.
-        layout: ``pairs`` is a table; ``bigearthnet`` see `swath.imagery.bigearthnet`; ``auto`` finds out.
+        layout: ``pairs`` is a table; ``bigearthnet`` see `swath.imagery.bigearthnet`; ``sen12ms``,
+            ``ssl4eo`` and ``sen1floods11`` see `swath.imagery.paired_layouts`; ``auto`` finds out.
         fold: Keep the places of this fold only.
         size: Pixels (one side, or height and width) of the *first* sensor's images; None keeps what is there,
             which then has to be one size a sensor.
@@ -397,7 +400,8 @@ def open_pairs(
         offset_dn: Sentinel-2's offset (see `swath.imagery.baseline`), for all or by sensor name.
         classes: Order of the classes; default: the layout's, or those that occur, sorted. BigEarthNet has its
             own: give its 43 classes (`swath.imagery.bigearthnet_labels.CLASSES_43`) to get them.
-        tolerance: How far the footprints of a pair may differ, in pixels of the coarser one; default 0.5.
+        tolerance: How far the footprints of a pair may differ, in pixels of the coarser one; default 0.5
+            (5 for ``ssl4eo``).
         subset: ``"ben14k"`` of BigEarthNet.
         workers: Threads that read headers; None for as many as there are CPUs.
 
@@ -412,7 +416,9 @@ def open_pairs(
     names = [sensor.name for sensor in wanted]
     if not names or len(set(names)) != len(names):
         raise ImageryError(f"sensors={names}: at least one, and each once")
-    kind = detect_pair_layout(path) if layout == "auto" else layout
+    if layout not in get_args(Layout):
+        raise ImageryError(f"layout={layout!r}:{suggest(str(layout), list(get_args(Layout)))}")
+    kind: Known = detect_pair_layout(path) if layout == "auto" else layout
     if kind == "bigearthnet":
         foreign = {"gsd": gsd, "offset_dn": offset_dn, "tolerance": tolerance}
         refused = [name for name, value in foreign.items() if value is not None]
@@ -428,7 +434,7 @@ def open_pairs(
         "fit": fit,
         "gsd": gsd,
         "offset_dn": offset_dn,
-        "tolerance": 0.5 if tolerance is None else tolerance,
+        "tolerance": TOLERANCE.get(kind, 0.5) if tolerance is None else tolerance,
         "workers": workers,
     }
     if kind == "pairs" and path.suffix.lower() in (".parquet", ".geoparquet"):
@@ -454,11 +460,11 @@ def open_pairs(
         table = path / "pairs.csv" if path.is_dir() else path
         found = read_pair_csv(table, wanted)
     else:
-        raise ImageryError(f"layout={kind!r}:{suggest(kind, ['auto', 'pairs'])}")
+        found = read_published(path, kind, wanted)
     return _pairs_of(found, wanted, fold, classes, cache, seed, options)
 
 
-def detect_pair_layout(path: Path) -> Layout:
+def detect_pair_layout(path: Path) -> Known:
     """What `layout="auto"` takes `path` for.
 
     Raises:
@@ -473,6 +479,9 @@ def detect_pair_layout(path: Path) -> Layout:
         return "pairs"
     if is_bigearthnet(path):
         return "bigearthnet"
+    published = detect_published(path)
+    if published is not None:
+        return published
     raise ImageryError(
         f"{path}: no pairs are known here. Write a table `pairs.csv` (a column `id` and one a sensor, with "
         "the files' paths), or join two folders: swath inspect --pair A B"
