@@ -28,8 +28,10 @@ BUILT_IN = [
     "landsat89_l2",
     "naip",
     "rgb_aerial",
+    "sentinel1_ben",
     "sentinel1_grd",
     "sentinel1_grd_linear",
+    "sentinel2_ben",
     "sentinel2_l1c",
     "sentinel2_l2a",
 ]

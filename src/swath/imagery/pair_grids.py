@@ -126,8 +126,8 @@ def _check_footprints(
             f"{places[i].id}: its images do not show the same ground, {why}:\n"
             f"  {first.name}: {describe(a)}\n  {other.name}: {describe(b)}\n"
             f"({len(apart)} of {len(places)} pairs differ.) Put them on one grid and open the table: swath "
-            f"inspect --pair FOLDER_A FOLDER_B --sensor {first.name} --sensor {other.name} --grid {other.name} "
-            "--out pairs.parquet"
+            f"inspect --pair FOLDER_A FOLDER_B --sensor {first.name} --sensor {other.name} "
+            f"--grid {other.name} --out pairs.parquet"
         )
 
 
