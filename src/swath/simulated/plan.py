@@ -61,6 +61,7 @@ class Planner:
         self.ragged = Raggedness.draw(self.numbers)
         self.plan = Plan(side)
         self.woods: list[tuple[int, F64]] = []  # painted after the fields, so that they bulge over them
+        self.hedges: list[tuple[F64, float]] = []  # both ends, width
         self.crossings: Points = []  # corners of fields and meadows, where farms stand
         self.gardens = 0
 
@@ -86,6 +87,7 @@ class Planner:
                 use = around  # what is left over at its edges
             self.district(district, angle, use)
         plan.polygons.extend(self.woods)
+        plan.strokes.extend(self.planted())
         self.coppices()
         lines = self.waters()
         self.farmsteads()
@@ -155,8 +157,18 @@ class Planner:
     def hedge(self, parcel: Points, strength: float = 0.3) -> None:
         """Shrubs along one side of a parcel."""
         start = self.random.randrange(len(parcel))
-        line = self.ragged([parcel[start], parcel[(start + 1) % len(parcel)]], strength)
-        self.plan.strokes.append(Band(self.pick("hedge"), line, self.random.uniform(5, 12), _OPEN))
+        ends = self.ragged([parcel[start], parcel[(start + 1) % len(parcel)]], strength)
+        self.hedges.append((ends, self.random.uniform(5, 12)))
+
+    def planted(self) -> list[Stroke]:
+        """All hedges as blocks."""
+        if not self.hedges:
+            return []
+        ends = np.array([ends for ends, _ in self.hedges])
+        along = ends[:, 1] - ends[:, 0]
+        size = np.stack([np.hypot(*along.T), [width for _, width in self.hedges]], axis=1)
+        patch = np.array([self.pick("hedge") for _ in self.hedges], dtype=np.uint8)
+        return [Blocks(patch, ends.mean(axis=1), size, np.arctan2(along[:, 1], along[:, 0]), _OPEN)]
 
     def single_trees(self, outline: Points) -> None:
         """Trees that stand alone in meadows."""
