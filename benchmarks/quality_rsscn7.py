@@ -31,8 +31,8 @@ from rich.console import Console
 
 from swath.evaluation.baselines import ImageStatistics, RandomConvolutionalFeatures, RandomPatches
 from swath.evaluation.features import Featurizer, read_outs
-from swath.evaluation.protocols import evaluate_knn, evaluate_linear, extract_split
-from swath.evaluation.report import score_tables, verdict, write_report
+from swath.evaluation.protocols import Comparison, evaluate_knn, evaluate_linear, extract_split
+from swath.evaluation.report import score_tables, write_report
 from swath.evaluation.splits import Split, open_split
 from swath.keyed_random import permutation
 from swath.models import Model, load_model
@@ -96,23 +96,54 @@ def baselines() -> list[Featurizer]:
     ]
 
 
-def score(models: list[Model], others: list[Featurizer], split: Split, out: Path) -> None:
-    """kNN over scales and linear probe of models and baselines, from features extracted once."""
+def score(models: list[Model], begun: list[Model], others: list[Featurizer], split: Split, out: Path) -> None:
+    """kNN over scales and linear probe, from features extracted once, and what training has changed.
+
+    Args:
+        models: Trained.
+        begun: The untrained encoder of each; or one for all.
+        others: Baselines.
+        split: Bank and queries.
+        out: Folder for the reports.
+    """
     console = Console(width=160)
-    featurizers: list[Featurizer] = [f for model in models for f in read_outs(model, READ_OUTS)]
+    featurizers: list[Featurizer] = [f for model in [*models, *begun] for f in read_outs(model, READ_OUTS)]
     featurizers += others
     started = time.process_time()
-    extracted = extract_split(featurizers, split, SIDES, batch_size=32)
-    console.print(f"features: {time.process_time() - started:.0f} CPU-s")
+    told = 0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal told
+        if done * 10 // total > told:  # some minutes of work: say how far it is
+            told = done * 10 // total
+            console.print(f"features: {told}0%, {time.process_time() - started:.0f} CPU-s")
+
+    extracted = extract_split(featurizers, split, SIDES, batch_size=32, progress=progress)
     knn = evaluate_knn(featurizers, split, sides=SIDES, asymmetric=False, extracted=extracted)
     linear = evaluate_linear(featurizers, split, sides=[128], extracted=extracted)
     for evaluation in (knn, linear):
         for table in score_tables(evaluation):
             console.print(table)
-        console.print(verdict(evaluation))
+        for number, model in enumerate(models):
+            before = begun[number if len(begun) > 1 else 0]
+            for pooling in READ_OUTS:
+                for other in [f"{before.name}, {pooling}", *(f.name for f in others)]:
+                    for kind in dict.fromkeys(kind for _, kind in evaluation.rows):
+                        console.print(
+                            _difference(evaluation.compare(f"{model.name}, {pooling}", other, kind))
+                        )
         for note in evaluation.notes:
             console.print(f"note: {note}")
         write_report(evaluation, out)
+
+
+def _difference(found: Comparison) -> str:
+    """A paired difference in points, with its 95% interval over the queries."""
+    low, high = 100 * found.low, 100 * found.high
+    return (
+        f"{found.features} - {found.against}, {found.classifier}: {100 * found.difference:+.1f} "
+        f"({low:+.1f} to {high:+.1f})"
+    )
 
 
 def main() -> None:
@@ -156,7 +187,7 @@ def main() -> None:
     begun = [untrained(run, split) for run in runs]
     for model, run in zip(begun, runs, strict=True):
         model.name += f" {run.name}" if len(runs) > 1 else ""
-    score([*models, *begun], [] if arguments.no_baselines else baselines(), split, scores)
+    score(models, begun, [] if arguments.no_baselines else baselines(), split, scores)
 
 
 if __name__ == "__main__":
