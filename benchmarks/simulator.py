@@ -19,14 +19,17 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image, ImageDraw
 
 from swath.evaluation.retrieval_metrics import chance_scores, exact_neighbours, retrieval_scores
 from swath.imagery.sensors import get_sensor
 from swath.simulated import CLASSES, SENSORS, simulate_landscape
 from swath.simulated.sensing import measure, to_unit
+from swath.simulated.writing import COLOURS
 
 QUERIES = 500
 K = 10
@@ -98,12 +101,60 @@ def f1(asking: np.ndarray, answering: np.ndarray, labels: torch.Tensor) -> float
     return float(retrieval_scores(neighbours.ids, labels[:QUERIES], labels[QUERIES:]).means()["f1"])
 
 
+def picture(path: Path, places: tuple[int, ...] = (0, 26, 42, 60, 5, 62)) -> None:
+    """Places, one a column: Sentinel-2 in true and false colour, VV, VH, classes; beside them a key."""
+    columns = []
+    for index in places:
+        ground = simulate_landscape(0, index)
+        s2 = to_unit(measure(ground, get_sensor("sentinel2_l2a")), get_sensor("sentinel2_l2a")).numpy()
+        s1 = to_unit(measure(ground, get_sensor("sentinel1_grd")), get_sensor("sentinel1_grd")).numpy()
+        rows = [
+            np.clip(s2[[3, 2, 1]] / 0.2, 0, 1).transpose(1, 2, 0) ** 0.8,
+            np.clip(s2[[7, 3, 2]] / 0.45, 0, 1).transpose(1, 2, 0) ** 0.8,
+            np.repeat(np.clip((s1[0] + 22) / 22, 0, 1)[..., None], 3, axis=2),
+            np.repeat(np.clip((s1[1] + 28) / 22, 0, 1)[..., None], 3, axis=2),
+            np.array(COLOURS)[ground.mask] / 255,
+        ]
+        columns.append(
+            np.concatenate([np.pad(row, ((0, 4), (0, 4), (0, 0)), constant_values=1) for row in rows])
+        )
+    sheet = Image.fromarray((np.concatenate(columns, axis=1) * 255).astype(np.uint8)).resize(
+        (len(places) * 186, 5 * 186), Image.Resampling.NEAREST
+    )
+    whole = Image.new("RGB", (sheet.width + 200, sheet.height + 30), "white")
+    whole.paste(sheet, (0, 0))
+    pen = ImageDraw.Draw(whole)
+    names = (
+        "Sentinel-2, true colour",
+        "Sentinel-2, false colour",
+        "Sentinel-1, VV",
+        "Sentinel-1, VH",
+        "classes",
+    )
+    for row, name in enumerate(names):
+        pen.text((sheet.width + 8, row * 186 + 6), name, fill="black")
+    for k, (name, colour) in enumerate(zip(CLASSES, COLOURS, strict=True)):
+        top = 4 * 186 + 24 + 15 * k
+        pen.rectangle((sheet.width + 8, top, sheet.width + 20, top + 11), fill=colour)
+        pen.text((sheet.width + 26, top), name, fill="black")
+    pen.text(
+        (4, sheet.height + 8), "SIMULATED: drawn by swath simulate, 1.2 km a side, 10 m pixels", fill="black"
+    )
+    whole.quantize(128).save(path, optimize=True)
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     arguments.add_argument("--pairs", type=int, default=200, help="places a round")
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--places", type=int, default=2500, help="for the difficulty; 500 of them ask")
+    arguments.add_argument(
+        "--picture", type=Path, help="draw the sheet of the documentation, and nothing else"
+    )
     options = arguments.parse_args()
+    if options.picture is not None:
+        picture(options.picture)
+        return
     speed(options.pairs, options.rounds)
     difficulty(options.places)
 

@@ -25,7 +25,8 @@ from swath.simulated.sensing import SENSORS, Gsd, grids, measure
 from swath.simulated.surfaces import CLASSES
 
 _COLUMNS = 40  # scenes in a row
-_COLOURS = ((230, 200, 90), (150, 210, 90), (40, 140, 60), (20, 90, 70), (120, 190, 190), (50, 90, 200),
+# Of masks; in the order of CLASSES.
+COLOURS = ((230, 200, 90), (150, 210, 90), (40, 140, 60), (20, 90, 70), (120, 190, 190), (50, 90, 200),
             (220, 80, 80), (150, 60, 150), (60, 60, 60), (200, 180, 160))  # fmt: skip
 _CHANGE_COLOURS = ((0, 0, 0), (220, 80, 80), (200, 160, 90), (50, 90, 200))
 
@@ -91,7 +92,7 @@ def write_pairs(
                 file = temporary / sensor.name / f"{name}.tif"
                 _write_image(file, measure(ground, sensor, cloud=cloud), sensor, ground, corner)
             ground = grounds[grid[wanted[0].name]]
-            _write_mask(temporary / "masks" / f"{name}.tif", ground.mask, ground, corner, _COLOURS)
+            _write_mask(temporary / "masks" / f"{name}.tif", ground.mask, ground, corner, COLOURS)
             coco.add(f"{wanted[0].name}/{name}.tif", ground)
             labels = ";".join(CLASSES[k] for k in np.flatnonzero(ground.labels))
             rows.append([name, *(f"{sensor.name}/{name}.tif" for sensor in wanted), labels, fold, name,
