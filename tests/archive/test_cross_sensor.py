@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swath.archive import store
+from swath.archive.contact_sheet import write_contact_sheet
 from swath.archive.embed import embed_archive
 from swath.archive.means import changed, sums_of
 from swath.archive.places import footprint_geometry, overlap_shares
@@ -339,6 +340,18 @@ def test_an_image_asks_by_the_bands_that_it_has(embedded: Archive, both: Path, t
     across = asked.search(embedded, 12, sensor=S2, exclude_pair=0.5)
     assert len(across) == 11
     assert "03.tif" not in {Path(answer.source).name for answer in across}
+
+
+def test_radar_is_drawn_in_colour_beside_optics(
+    embedded: Archive, both: Path, two: Model, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    asked = query_by_image(embedded, both / "s1" / "03.tif", two)
+    write_contact_sheet(tmp_path / "sheet.png", asked, asked.search(embedded, 3, sensor=S2))
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        query = np.asarray(sheet)[90:200, 45:200].astype(int)
+    assert np.ptp(query, axis=2).max() > 100  # not grey
 
 
 def test_an_image_of_a_sensor_that_the_model_does_not_know(

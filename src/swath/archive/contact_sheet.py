@@ -37,10 +37,10 @@ def write_contact_sheet(
 ) -> None:
     """Write a PNG of the query and its answers, atomically.
 
-    Colours: red, green and blue where the sensor has them, else its first three bands, else the first in
-    grey. Pixels are stretched between percentiles of all chips shown of their sensor together, so that chips
-    can be compared: each band from the 2nd to the 98th; 8-bit colour by all bands at once from the 0.5th to
-    the 99.5th, which keeps its hues. Nodata is left blank.
+    Colours: red, green and blue where the sensor has them; of radar VV, VH and VV - VH; else the first three
+    bands, else the first in grey. Pixels are stretched between percentiles of all chips shown of their sensor
+    together, so that chips can be compared: each band from the 2nd to the 98th; 8-bit colour by all bands at
+    once from the 0.5th to the 99.5th, which keeps its hues. Nodata is left blank.
     A chip whose file is gone or unreadable becomes an empty tile that says so.
 
     Args:
@@ -72,26 +72,37 @@ def _pixels(
         longest = 2 * _TILE + _GAP + _CAPTION + _DATE_LINE
         scale = min(1.0, longest / max(window.width, window.height))
         shape = (max(1, round(window.height * scale)), max(1, round(window.width * scale)))
-        bands = _shown_bands(chip.sensor, header.descriptions, chip.source, sensors)
+        bands, radar = _shown_bands(chip.sensor, header.descriptions, chip.source, sensors)
         stored, valid = read_window(header, window, bands=bands, out_shape=shape)
     except ImageryError as error:
         return str(error)
-    return stored.astype(np.float32), valid, header.dtype == "uint8"
+    pixels = stored.astype(np.float32)
+    if radar is not None:
+        if radar == "linear":
+            pixels = 10 * np.log10(np.maximum(pixels, 1e-6))
+        pixels = np.concatenate([pixels, pixels[:1] - pixels[1:]])
+    return pixels, valid, header.dtype == "uint8"
 
 
 def _shown_bands(
     name: str, descriptions: Sequence[str], source: str, sensors: Mapping[str, Sensor]
-) -> list[int]:
-    """0-based bands of the file that are shown as red, green and blue, or the one shown in grey."""
+) -> tuple[list[int], str | None]:
+    """0-based bands of the file that are shown as red, green and blue, or the one shown in grey.
+
+    Of radar they are VV and VH, and the second value is their unit; else it is None.
+    """
     try:
         sensor = sensors[name] if name in sensors else get_sensor(name)
     except Exception:  # a sensor that is nowhere registered any more: its pixels can still be shown
-        return list(range(3)) if len(descriptions) >= 3 else [0]
+        return list(range(3)) if len(descriptions) >= 3 else [0], None
     placed = match_bands(sensor, descriptions, source)
     common = [band.common_name for band in sensor.bands]
     if all(colour in common for colour in ("red", "green", "blue")):
-        return [placed[common.index(colour)] for colour in ("red", "green", "blue")]
-    return list(placed[:3]) if len(placed) >= 3 else [placed[0]]
+        return [placed[common.index(colour)] for colour in ("red", "green", "blue")], None
+    names = [band.name.upper() for band in sensor.bands]
+    if "VV" in names and "VH" in names:
+        return [placed[names.index(name)] for name in ("VV", "VH")], sensor.unit
+    return list(placed[:3]) if len(placed) >= 3 else [placed[0]], None
 
 
 def _stretched(
