@@ -6,6 +6,8 @@ import csv
 import json
 import pickle
 import shutil
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from swath.errors import ImageryError
 from swath.imagery.bigearthnet import ben14k, find_bigearthnet
 from swath.imagery.bigearthnet_labels import CLASSES_19, CLASSES_43, TO_19, labels_19, labels_43
 from swath.imagery.bigearthnet_names import is_ben14k, parse_patch_name
+from swath.imagery.bigearthnet_pickles import unpack_pickle
 from swath.imagery.bigearthnet_readers import PatchReader, unpack_safetensors
 from swath.imagery.pairs import open_pairs
 from swath.imagery.sensors import get_sensor
@@ -276,15 +279,100 @@ def test_safetensors_database_gives_what_the_folders_give(tmp_path: Path) -> Non
         assert torch.equal(one["image"], two["image"])
 
 
-def test_pickles_are_named_and_never_loaded(tmp_path: Path) -> None:
+class Band:
+    """As pydantic keeps a band of that encoder."""
+
+    def __init__(self, name: str, data: np.ndarray) -> None:
+        self.name, self.data, self.data_shape, self.spatial_resolution = name, data, data.shape, 10
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "__dict__": self.__dict__,
+            "__fields_set__": {"name", "data"},
+            "__private_attribute_values__": {},
+        }
+
+
+class Patch:
+    """A patch of that encoder."""
+
+    def __init__(self, bands: dict[str, np.ndarray], **properties: Any) -> None:
+        self._bands = [Band(name, data) for name, data in bands.items()]
+        self.__dict__.update(properties)
+
+
+@pytest.fixture
+def as_encoder(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Pickles a patch under the names of the encoder's package, whose modules do not stay."""
+
+    def dumps(bands: dict[str, np.ndarray], **properties: Any) -> bytes:
+        package = types.ModuleType("bigearthnet_patch_interface")
+        with monkeypatch.context() as patch:
+            for one in (Band, Patch):
+                patch.setattr(one, "__module__", package.__name__)
+                setattr(package, one.__name__, one)
+            patch.setitem(sys.modules, package.__name__, package)
+            return pickle.dumps(Patch(bands, **properties), protocol=4)
+
+    return dumps
+
+
+def test_database_of_the_older_encoder_holds_both_satellites_and_labels(
+    as_encoder: Any, tmp_path: Path
+) -> None:
+    values = {}
+    for s1, s2 in zip(S1_V1, S2_V1, strict=True):
+        values[s2] = as_encoder(
+            {**stored(s1), **stored(s2)}, labels=["Rice fields"], new_labels=["Arable land"]
+        )
+    write_lmdb(tmp_path / "S1_S2_lmdb.db", values)
+    pairs = open_pairs(tmp_path, sensors=BOTH)
+    assert pairs.paths == S2_V1
+    assert pairs.labels is not None
+    assert pairs.classes is not None
+    assert [pairs.classes[i] for i in pairs.labels.argmax(axis=1)] == ["Arable land"] * 4
+    sample = pairs[2]["sensors"]
+    assert torch.equal(sample["sentinel1_ben"]["image"][1], torch.from_numpy(stored(S1_V1[2])["VV"]))
+    assert torch.allclose(
+        sample["sentinel2_ben"]["image"][0], torch.from_numpy(stored(S2_V1[2])["B02"] / 1e4).float()
+    )
+    assert "time" in sample["sentinel2_ben"]
+    assert "time" not in sample["sentinel1_ben"]  # nothing tells it
+
+
+def test_pickles_are_never_executed(as_encoder: Any) -> None:
     class Trap:
         def __reduce__(self) -> Any:
             return (pytest.fail, ("a pickle was loaded",))
 
-    with pytest.raises(ImageryError, match=r"Python pickle.*rico-hdl"):
-        unpack_safetensors(pickle.dumps(Trap()), "db: patch")
+    with pytest.raises(
+        ImageryError, match=r"names _pytest\S+, which a patch does not.*nothing of it was executed"
+    ):
+        unpack_pickle(pickle.dumps(Trap()), "db: patch")
+    with pytest.raises(ImageryError, match="nothing of it was executed"):
+        unpack_pickle(as_encoder({}, labels=Trap()), "db: patch")
+    with pytest.raises(ImageryError, match="has no bands"):
+        unpack_pickle(pickle.dumps({"_bands": []}), "db: patch")
+    with pytest.raises(ImageryError, match="not an image"):
+        unpack_pickle(as_encoder({"B02": np.zeros((2, 3, 4))}), "db: patch")
     with pytest.raises(ImageryError, match="is not safetensors"):
         unpack_safetensors(b"\x00" * 20, "db: patch")
+
+
+def test_any_damage_to_a_pickle_is_an_error(as_encoder: Any) -> None:
+    value = as_encoder({"VV": np.ones((120, 120), np.float32)}, labels=["Pastures"])
+    bands, labels = unpack_pickle(value, "db: patch")
+    assert (bands["VV"] == 1).all()
+    assert labels == ("Pastures",)
+    random = np.random.default_rng(0)
+    for _ in range(300):
+        damaged = bytearray(value[: random.integers(1, len(value))] if random.random() < 0.3 else value)
+        for _ in range(3):
+            damaged[random.integers(0, min(len(damaged), 500))] = random.integers(0, 256)
+        try:
+            unpack_pickle(bytes(damaged), "db: patch")
+        except ImageryError:
+            continue
 
 
 def test_wrong_size_is_named() -> None:

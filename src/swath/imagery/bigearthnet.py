@@ -7,7 +7,8 @@ What may lie in the folder (and below it, four levels deep):
   Sentinel-1), also as ``.csv.bz2``; ``s1_s2_name_country_season.csv`` for countries.
 - v2: ``BigEarthNet-S2/<scene>/<patch>``, ``BigEarthNet-S1/<scene>/<patch>`` and ``metadata.parquet`` with
   labels, the geographic split, countries, and which Sentinel-1 patch belongs to which Sentinel-2 patch.
-- either as an LMDB database of safetensors (rico-hdl), with the tables beside it.
+- either as an LMDB database, with the tables beside it: safetensors (rico-hdl), or patches of
+  bigearthnet_encoder, whose Sentinel-2 entries may hold both satellites and the labels.
 
 The labels are multi-hot over 19 classes (43 on request, from v1's JSON files), in alphabetical order.
 """
@@ -22,7 +23,6 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +30,7 @@ import numpy as np
 
 from swath.errors import ImageryError, suggest
 from swath.imagery.bigearthnet_labels import CLASSES_19, CLASSES_43, labels_19, labels_43
-from swath.imagery.bigearthnet_names import PatchName, ben14k, is_ben14k, parse_patch_name
+from swath.imagery.bigearthnet_names import ben14k, is_ben14k, parse_patch_name
 from swath.imagery.bigearthnet_readers import PatchFolders, PatchLmdb, PatchReader, PatchSource, sentinel_of
 from swath.imagery.samples import Problem
 from swath.imagery.sensors import Sensor
@@ -80,7 +80,8 @@ class BigEarthNet:
         """The pixels of one sensor at these places."""
         sentinel = sentinel_of(sensor)
         names = self.s2 if sentinel == 2 else self.s1
-        times = np.array([_time(name) for name in names])
+        # In a database of both, Sentinel-1 goes by the name of Sentinel-2, which does not tell its time.
+        times = np.array([_time(name, sentinel) for name in names])
         return PatchReader(sensor, names, self._sources[sentinel], times, size)
 
     @property
@@ -126,8 +127,11 @@ def find_bigearthnet(
     if fold is not None and fold not in _FOLDS:
         raise ImageryError(f"fold={fold!r}:{suggest(fold, sorted(set(_FOLDS.values())))}")
     found = _find(root)
-    there, sources = _sources(root, found)
-    patches, problems, splits = _table(found, there, needed)
+    there, sources, merged = _sources(root, found)
+    patches, problems, splits = _table(found, there, [2] if merged else needed)
+    if merged:
+        for patch in patches:
+            patch.s1 = patch.s2
     if splits:
         outside = sum(1 for patch in patches if patch.fold is None)
         if outside:
@@ -149,7 +153,8 @@ def find_bigearthnet(
         reason = f"; the first of {len(problems)} problems: {problems[0][1]}" if problems else ""
         raise ImageryError(f"{root}: no place of BigEarthNet is left{reason}")
     patches.sort(key=lambda patch: patch.s2)
-    classes, labels, patches = _labels(root, patches, found, nomenclature, workers, problems)
+    database = sources[2] if isinstance(sources.get(2), PatchLmdb) else None
+    classes, labels, patches = _labels(root, patches, found, database, nomenclature, workers, problems)
     return BigEarthNet(
         s2=[patch.s2 for patch in patches],
         s1=[patch.s1 or "" for patch in patches],
@@ -220,8 +225,8 @@ def _of_patches(found: _Found) -> bool:
     return False
 
 
-def _sources(root: Path, found: _Found) -> tuple[dict[int, set[str]], dict[int, PatchSource]]:
-    """Names of the patches there by satellite, and where their pixels come from."""
+def _sources(root: Path, found: _Found) -> tuple[dict[int, set[str]], dict[int, PatchSource], bool]:
+    """Names of the patches by satellite, where their pixels come from, whether entries hold both."""
     there = {sentinel: set(found.folders[sentinel]) for sentinel in (1, 2)}
     sources: dict[int, PatchSource] = {n: PatchFolders(found.folders[n]) for n in (1, 2) if there[n]}
     for path in found.databases:
@@ -241,7 +246,13 @@ def _sources(root: Path, found: _Found) -> tuple[dict[int, set[str]], dict[int, 
             f"{root}: no patch of BigEarthNet in it or up to four levels below it (folders named like "
             "S2A_MSIL2A_20170613T101031_87_48, or an LMDB database with such keys)"
         )
-    return there, sources
+    merged = False
+    optical = sources.get(2)
+    if not there[1] and isinstance(optical, PatchLmdb):
+        merged = "VV" in optical.unpacked(min(there[2]))[0]
+        if merged:
+            there[1], sources[1] = there[2], optical
+    return there, sources, merged
 
 
 # ------------------------------------------------------------------------------------------- what tables say
@@ -389,6 +400,7 @@ def _labels(
     root: Path,
     patches: list[_Patch],
     found: _Found,
+    database: PatchSource | None,
     nomenclature: int,
     workers: int | None,
     problems: list[Problem],
@@ -406,6 +418,9 @@ def _labels(
             data = None if folder is None else _json_of(folder)
             if data is not None and isinstance(data.get("labels"), list):
                 return convert([str(label) for label in data["labels"]], str(folder))
+        if isinstance(database, PatchLmdb) and not found.folders[2]:
+            stored = database.unpacked(patch.s2)[1]
+            return None if stored is None else convert(stored, database.where(patch.s2))
         return None
 
     with ThreadPoolExecutor(workers) as pool:
@@ -433,7 +448,6 @@ def _labels(
     return classes, multi, [patch for patch, _ in kept]
 
 
-def _time(name: str) -> float:
-    patch: PatchName | None = parse_patch_name(name)
-    time: datetime | None = None if patch is None else patch.time
-    return float("nan") if time is None else time.timestamp()
+def _time(name: str, sentinel: int) -> float:
+    patch = parse_patch_name(name)
+    return patch.time.timestamp() if patch is not None and patch.sentinel == sentinel else float("nan")

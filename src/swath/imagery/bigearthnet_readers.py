@@ -4,8 +4,9 @@ A patch is 1.2 km x 1.2 km: 120 x 120 pixels in its 10 m bands, 60 x 60 in the 2
 60 m bands. Coarser bands are resampled to 120 x 120 bicubically with aligned corners, in float32 and from the
 stored values, as the models on BigEarthNet-MM have it; the 10 m bands stay as they are.
 
-The LMDB of rico-hdl holds for each patch's name one safetensors blob with a tensor a band. The LMDB of
-bigearthnet_encoder holds pickles of Python objects; loading one can run any code, so it is refused.
+The LMDB of rico-hdl holds for each patch's name one safetensors blob with a tensor a band. That of
+bigearthnet_encoder holds pickles (read without executing them, `swath.imagery.bigearthnet_pickles`), where
+the value of a Sentinel-2 name may hold the bands of its Sentinel-1 patch as well.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from swath.errors import ImageryError
+from swath.imagery.bigearthnet_pickles import unpack_pickle
 from swath.imagery.pair_readers import Array, Array64, Valid, stored_to_unit
 from swath.imagery.raster import read_header, read_window
 from swath.imagery.sensors import Sensor
@@ -110,7 +112,7 @@ _environments: dict[tuple[int, str], Any] = {}  # LMDB must not open a database 
 
 
 class PatchLmdb:
-    """Patches in an LMDB database of safetensors, as rico-hdl writes it.
+    """Patches in an LMDB database, as rico-hdl or bigearthnet_encoder writes it.
 
     Args:
         path: The database's folder, with `data.mdb` in it.
@@ -144,13 +146,23 @@ class PatchLmdb:
         with self._environment().begin() as transaction, transaction.cursor() as cursor:
             return [bytes(key).decode() for key in cursor.iternext(keys=True, values=False)]
 
-    def bands(self, patch: str, names: Sequence[str]) -> list[Array]:
-        """See `PatchSource`."""
+    def unpacked(self, patch: str) -> tuple[dict[str, Array], tuple[str, ...] | None]:
+        """All bands of a patch by name, and its labels where they are stored with them.
+
+        Raises:
+            ImageryError: No such patch, or its value is of another kind.
+        """
         with self._environment().begin(buffers=False) as transaction:
             value = transaction.get(patch.encode())
         if value is None:
             raise ImageryError(f"{self.path}: has no patch {patch!r}")
-        found = unpack_safetensors(value, self.where(patch))
+        if is_pickle(value):
+            return unpack_pickle(value, self.where(patch))
+        return unpack_safetensors(value, self.where(patch)), None
+
+    def bands(self, patch: str, names: Sequence[str]) -> list[Array]:
+        """See `PatchSource`."""
+        found, _ = self.unpacked(patch)
         absent = [name for name in names if name not in found]
         if absent:
             raise ImageryError(
@@ -159,18 +171,17 @@ class PatchLmdb:
         return [found[name] for name in names]
 
 
+def is_pickle(value: bytes) -> bool:
+    """Whether a value is a pickle; safetensors have an opening brace where their header begins."""
+    return value[:1] == b"\x80" and value[8:9] != b"{"
+
+
 def unpack_safetensors(value: bytes, where: str) -> dict[str, Array]:
     """Bands of one LMDB value.
 
     Raises:
-        ImageryError: Not safetensors; a pickle is named as such and never loaded.
+        ImageryError: Not safetensors.
     """
-    if value[:1] == b"\x80" and b"{" not in value[8:9]:
-        raise ImageryError(
-            f"{where}: the value is a Python pickle (as bigearthnet_encoder writes them), which runs code "
-            "when it is loaded, so Swath does not. Convert the patches with rico-hdl, or give the folders of "
-            "GeoTIFFs"
-        )
     import safetensors
     from safetensors.numpy import load
 
