@@ -1,10 +1,10 @@
 """Retrieval across sensors on simulated pairs: the four variants of CSMAE, uni-modal MAE and the baselines.
 
-    python benchmarks/quality_csmae.py --models cecd,cesd,secd,sesd,mae --cpu-minutes 6 --out runs/csmae
+    python benchmarks/quality_csmae.py --models cecd,cesd,secd,sesd,mae --cpu-minutes 5 --out runs/csmae
     python benchmarks/quality_csmae.py --models cecd --cpu-minutes 2 --train 1000     # a quick look
 
-SIMULATED DATA (`swath.simulated`): 4,000 places to train on, 2,000 in the archive, 500 that ask, 120 px at
-10 m, Sentinel-1 (VH, VV) and Sentinel-2 (10 bands); ten land-cover classes, several a place. All models have
+SIMULATED DATA (`swath.simulated`): 4,000 places to train on, 2,000 in the archive, 500 that ask, 60 px at
+20 m, Sentinel-1 (VH, VV) and Sentinel-2 (10 bands); ten land-cover classes, several a place. All models have
 the same budget of CPU time, on one thread; budgets include reading but not simulating. Labels are used for
 scoring only.
 
@@ -56,6 +56,7 @@ def recipe(name: str, cpu_minutes: float, seed: int) -> Any:
         "seed": seed,
         "training.cpu_minutes": cpu_minutes,
         "training.pictures_every": 0,
+        "encoder.options.patch_size": 10,
         "encoder.options.specific_depth": specific,
         "encoder.options.common_depth": common,
         **{f"encoder.options.{key}": value for key, value in encoder.items()},
@@ -69,7 +70,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", default="cecd,cesd,secd,sesd,mae")
-    parser.add_argument("--cpu-minutes", type=float, default=6)
+    parser.add_argument("--cpu-minutes", type=float, default=5)
     parser.add_argument("--train", type=int, default=4000)
     parser.add_argument("--archive", type=int, default=2000)
     parser.add_argument("--queries", type=int, default=500)
@@ -91,6 +92,8 @@ def main() -> None:
         folds={"train": options.train, "test": options.archive, "val": options.queries},
         seed=options.data_seed,
         sensors=[S1, S2],
+        size=60,
+        gsd=20.0,
     )
     print(f"{len(pairs)} simulated places in {time.process_time() - began:.0f} CPU-s", flush=True)
     train = pairs.select(fold="train")
