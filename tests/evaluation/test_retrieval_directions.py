@@ -15,6 +15,7 @@ from swath.errors import ContractError, ImageryError, SwathError
 from swath.evaluation.pair_splits import split_pairs
 from swath.evaluation.retrieval import MIXED, evaluate_retrieval, modality_gaps
 from swath.evaluation.retrieval_features import Candidate, baseline_candidates, model_candidate
+from swath.evaluation.retrieval_metrics import exact_neighbours
 from swath.models import Contract, Model
 
 
@@ -176,6 +177,37 @@ def test_queries_that_are_in_the_archive_do_not_see_their_own_group(pairs: Drawn
         assert neighbours is not None
         answered = groups[neighbours.numpy() % len(pairs)]
         assert not (answered == groups[:, None]).any()
+
+
+def test_three_sensors_make_nine_directions_and_three_gaps() -> None:
+    pairs = draw_pairs(60)
+    third = "sentinel2_l1c"
+    pairs = DrawnPairs(
+        {**pairs.images, third: pairs.images[S2][:, [*range(12), 11]]},
+        pairs.labels,
+        folds=pairs.folds,
+        groups=pairs.groups,
+    )
+    found = evaluate_retrieval(
+        [candidate("level", level, (S1, S2, third))], split_pairs(pairs), k=4, resamples=5
+    )
+    own = [score for score in found.scores if score.features == "level" and not score.centred]
+    assert len(own) == 3 * (3 + 1)
+    assert len(found.gaps) == 2 * 3
+    for score in own:
+        assert score.values["f1"] > 0.9
+        if score.answering == MIXED:
+            assert score.neighbours is not None
+            assert int(score.neighbours.max()) < 3 * len(found.archive)
+
+
+def test_the_mixed_archive_is_searched_as_one(pairs: DrawnPairs) -> None:
+    split = split_pairs(pairs)
+    found = evaluate_retrieval([candidate("level", level)], split, k=6, resamples=5)
+    views = [level(pairs.only(sensor).get_batch(found.archive)) for sensor in (S1, S2)]
+    queries = level(pairs.only(S2).get_batch(found.queries))
+    together = exact_neighbours(queries, torch.cat(views), 6)
+    assert torch.equal(found.get("level", S2, MIXED, False).neighbours, together.ids)  # type: ignore[arg-type]
 
 
 def test_gaps_are_exact_means_over_all_pairs() -> None:
