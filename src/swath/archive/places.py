@@ -96,7 +96,7 @@ def overlap_shares(
     near = np.zeros(len(geometries), dtype=np.bool_)
     for part in getattr(own, "geoms", [own]):  # one, or one on either side of the antimeridian
         near |= boxes_overlap(boxes, part.bounds)
-    rows = [int(row) for row in np.flatnonzero(near) if geometries[row] is not None]
+    rows = [row for row in np.flatnonzero(near).tolist() if geometries[row] is not None]
     if rows:
         others = shapely.from_wkb(np.array([geometries[row] for row in rows], dtype=object))
         common = shapely.area(shapely.intersection(others, own))

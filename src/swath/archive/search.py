@@ -14,22 +14,25 @@ too. What is constant in a sensor would rank its own chips first, however alike 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from swath.archive.answers import Answer, Answers, answer_of
+from swath.archive.index import ExactIndex, Index, normalise
 from swath.archive.means import Means, centred, sums_of
 from swath.archive.places import boxes_overlap, overlap_shares
 from swath.errors import ArchiveError, suggest
-from swath.imagery.chip import Window
 
 if TYPE_CHECKING:
     from swath.archive.store import Archive
+
+__all__ = ["Answer", "Answers", "ExactIndex", "Filter", "Index", "Searcher"]
 
 SHORTEST_PREFIX = 6  # characters of a chip id that may stand for the whole
 FEWEST_TO_CENTRE = 10  # chips of a sensor from which its mean says something about it
@@ -96,119 +99,6 @@ def _boxes(column: pa.ChunkedArray) -> NDArray[np.float64]:
         for name in ("xmin", "ymin", "xmax", "ymax")
     ]
     return np.stack(corners, axis=1).astype(np.float64)
-
-
-class Index(Protocol):
-    """Finds neighbours among N normalised vectors."""
-
-    def neighbours(
-        self, query: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Cosines and row numbers of the at most `k` best of the allowed rows, best first.
-
-        Args:
-            query: [D], normalised.
-            k: How many, at least 1.
-            allowed: [N] bool, or None for all.
-        """
-        ...
-
-
-class ExactIndex:
-    """Every row is compared: one matrix product, then the k largest. The truth that others are held to."""
-
-    def __init__(self, vectors: NDArray[np.float32]) -> None:
-        self.vectors = vectors  # [N, D], normalised
-
-    def neighbours(
-        self, query: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """See `Index.neighbours`. Of equal scores the lower row number comes first."""
-        if allowed is None:
-            rows, scores = None, self.vectors @ query
-        else:
-            rows = np.flatnonzero(allowed)
-            # Gathering rows copies them; that is worth it only when it saves most of the product.
-            few = len(rows) < len(self.vectors) // 8
-            scores = self.vectors[rows] @ query if few else (self.vectors @ query)[rows]
-        k = min(k, len(scores))
-        best = np.argpartition(scores, len(scores) - k)[len(scores) - k :] if k else np.zeros(0, np.int64)
-        best = best[np.lexsort((best, -scores[best]))]
-        return scores[best], best.astype(np.int64) if rows is None else rows[best]
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One chip that was found, and how near it is."""
-
-    rank: int
-    score: float  # cosine, -1 to 1
-    id: str
-    source: str
-    window: Window
-    sensor: str
-    gsd: float
-    datetime: datetime | None
-    bbox: tuple[float, float, float, float] | None
-    geometry: bytes | None = field(repr=False)  # WKB, OGC:CRS84
-    valid_fraction: float = 1.0
-    label: str | None = None
-    files: tuple[str, ...] | None = None  # one a band, where the source is not one file
-
-
-@dataclass(frozen=True, slots=True)
-class Answers(Sequence[Answer]):
-    """Answers, best first; a sequence of `Answer`.
-
-    Attributes:
-        items: The answers.
-        asked: The k of the query.
-        candidates: Chips that passed the filter and the exclusions.
-        total: Chips in the archive.
-        version: Version of the archive that answered.
-        centred: Whether scores are cosines of vectors less the mean of their own sensor.
-        notes: What a reader of the scores should know: how sensors were compared, what could not be judged.
-    """
-
-    items: tuple[Answer, ...]
-    asked: int
-    candidates: int
-    total: int
-    version: int
-    centred: bool = False
-    notes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.items[index]
-
-    @property
-    def shortfall(self) -> str | None:
-        """Why there are fewer answers than asked for, or None if there are enough."""
-        if len(self.items) >= self.asked:
-            return None
-        if not self.total:
-            return f"0 of {self.asked} answers: the archive is empty"
-        reason = (
-            f"the archive holds only {self.total:,} chips"
-            if self.candidates == self.total
-            else f"{self.candidates:,} of {self.total:,} chips pass the filters and exclusions"
-        )
-        return f"{len(self.items)} of {self.asked} answers: {reason}"
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        from html import escape
-
-        head = "".join(f"<th>{name}</th>" for name in ("score", "sensor", "gsd", "date", "source"))
-        lines = "".join(
-            f"<tr><td>{found.score:.3f}</td><td>{escape(found.sensor)}</td><td>{found.gsd:.3g}</td>"
-            f"<td>{found.datetime.date() if found.datetime else ''}</td><td>{escape(found.source)}</td></tr>"
-            for found in self.items
-        )
-        return f"<table><tr>{head}</tr>{lines}</table>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +195,7 @@ class Searcher:
         found_rows = snapshot.rows.take(pa.array(positions)).to_pylist()
         return Answers(
             items=tuple(
-                _answer(rank, float(score), row)
+                answer_of(rank, float(score), row)
                 for rank, (score, row) in enumerate(zip(scores, found_rows, strict=True), start=1)
             ),
             asked=k,
@@ -354,7 +244,7 @@ class Searcher:
         if matches.num_rows > 1:
             some = ", ".join(matches["id"][:3].to_pylist())
             raise ArchiveError(f"{name!r} begins {matches.num_rows} ids ({some}, ...); give more characters")
-        return _answer(0, 1.0, matches.to_pylist()[0]) if matches.num_rows else None
+        return answer_of(0, 1.0, matches.to_pylist()[0]) if matches.num_rows else None
 
     def vector(self, name: str) -> NDArray[np.float32]:
         """The embedding [D] of the chip with the full id `name`, as the model gave it (to rounding)."""
@@ -408,7 +298,7 @@ class Searcher:
             return snapshot.index
         if self._centred is None or self._centred[0] != snapshot.version:
             vectors = centred(snapshot.raw(), snapshot.sensors, snapshot.means)
-            _normalise(vectors)
+            normalise(vectors)
             self._centred = snapshot.version, ExactIndex(vectors)
         return self._centred[1]
 
@@ -470,34 +360,5 @@ def _read(archive: Archive, version: int) -> _Snapshot:
         flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), archive.dimensions)
         means = sums_of([pa.table({"sensor": rows["sensor"], "embedding": flat})], archive.dimensions)
     sensors = rows["sensor"].to_numpy(zero_copy_only=False).astype(str)
-    lengths = _normalise(vectors)
+    lengths = normalise(vectors)
     return _Snapshot(version, rows, ExactIndex(vectors), lengths, sensors, means)
-
-
-def _normalise(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scale vectors [N, D] to length 1 where they are; returns their lengths [N].
-
-    A zero vector stays zero: its cosine is 0.
-    """
-    lengths: NDArray[np.float32] = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
-    np.divide(vectors, lengths[:, None], out=vectors, where=lengths[:, None] > 0)
-    return lengths
-
-
-def _answer(rank: int, score: float, row: dict[str, Any]) -> Answer:
-    box = row["bbox"]
-    return Answer(
-        rank=rank,
-        score=score,
-        id=row["id"],
-        source=row["source"],
-        window=Window(**row["window"]),
-        sensor=row["sensor"],
-        gsd=row["gsd"],
-        datetime=row["datetime"],
-        bbox=(box["xmin"], box["ymin"], box["xmax"], box["ymax"]) if box else None,
-        geometry=row["geometry"],
-        valid_fraction=row["valid_fraction"],
-        label=row["label"],
-        files=tuple(row["files"]) if row["files"] else None,
-    )

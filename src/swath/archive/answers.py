@@ -1,0 +1,104 @@
+"""What a search gives: chips, best first, and what there is to say about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from swath.imagery.chip import Window
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One chip that was found, and how near it is."""
+
+    rank: int
+    score: float  # cosine, -1 to 1
+    id: str
+    source: str
+    window: Window
+    sensor: str
+    gsd: float
+    datetime: datetime | None
+    bbox: tuple[float, float, float, float] | None
+    geometry: bytes | None = field(repr=False)  # WKB, OGC:CRS84
+    valid_fraction: float = 1.0
+    label: str | None = None
+    files: tuple[str, ...] | None = None  # one a band, where the source is not one file
+
+
+@dataclass(frozen=True, slots=True)
+class Answers(Sequence[Answer]):
+    """Answers, best first; a sequence of `Answer`.
+
+    Attributes:
+        items: The answers.
+        asked: The k of the query.
+        candidates: Chips that passed the filter and the exclusions.
+        total: Chips in the archive.
+        version: Version of the archive that answered.
+        centred: Whether scores are cosines of vectors less the mean of their own sensor.
+        notes: What a reader of the scores should know: how sensors were compared, what could not be judged.
+    """
+
+    items: tuple[Answer, ...]
+    asked: int
+    candidates: int
+    total: int
+    version: int
+    centred: bool = False
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.items[index]
+
+    @property
+    def shortfall(self) -> str | None:
+        """Why there are fewer answers than asked for, or None if there are enough."""
+        if len(self.items) >= self.asked:
+            return None
+        if not self.total:
+            return f"0 of {self.asked} answers: the archive is empty"
+        reason = (
+            f"the archive holds only {self.total:,} chips"
+            if self.candidates == self.total
+            else f"{self.candidates:,} of {self.total:,} chips pass the filters and exclusions"
+        )
+        return f"{len(self.items)} of {self.asked} answers: {reason}"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from html import escape
+
+        head = "".join(f"<th>{name}</th>" for name in ("score", "sensor", "gsd", "date", "source"))
+        lines = "".join(
+            f"<tr><td>{found.score:.3f}</td><td>{escape(found.sensor)}</td><td>{found.gsd:.3g}</td>"
+            f"<td>{found.datetime.date() if found.datetime else ''}</td><td>{escape(found.source)}</td></tr>"
+            for found in self.items
+        )
+        return f"<table><tr>{head}</tr>{lines}</table>"
+
+
+def answer_of(rank: int, score: float, row: dict[str, Any]) -> Answer:
+    """An answer from a row of the archive's small columns."""
+    box = row["bbox"]
+    return Answer(
+        rank=rank,
+        score=score,
+        id=row["id"],
+        source=row["source"],
+        window=Window(**row["window"]),
+        sensor=row["sensor"],
+        gsd=row["gsd"],
+        datetime=row["datetime"],
+        bbox=(box["xmin"], box["ymin"], box["xmax"], box["ymax"]) if box else None,
+        geometry=row["geometry"],
+        valid_fraction=row["valid_fraction"],
+        label=row["label"],
+        files=tuple(row["files"]) if row["files"] else None,
+    )
