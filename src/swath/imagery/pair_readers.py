@@ -114,19 +114,24 @@ class SceneReader:
 
 
 def stored_to_unit(stored: Array | Tensor, sensor: Sensor, offset_dn: Array64) -> Tensor:
-    """As `swath.imagery.sensors.to_unit`, for a batch [B, C, H, W] whose places have their own offset [B]."""
+    """As `swath.imagery.sensors.to_unit`, for a batch [B, C, H, W] whose places have their own offset [B].
+
+    A tensor is changed in place, an array is not.
+    """
     scale = np.array([band.scale for band in sensor.bands])
     offset = np.array([band.offset for band in sensor.bands])
     plain = bool((scale == 1).all() and (offset == 0).all() and (offset_dn == 0).all())
     if isinstance(stored, np.ndarray):
         if plain and sensor.unit == "uint8" and stored.dtype == np.uint8:
             return torch.from_numpy(stored)
-        stored = torch.from_numpy(stored.astype(np.float32, copy=False))
+        stored = torch.from_numpy(stored.astype(np.float32, copy=not plain))
     if plain:
         return stored
+    stored *= torch.from_numpy(scale.astype(np.float32))[None, :, None, None]
     added = torch.from_numpy((offset_dn[:, None] * scale + offset).astype(np.float32))
-    factor = torch.from_numpy(scale.astype(np.float32))[None, :, None, None]
-    return torch.addcmul(added[:, :, None, None], stored, factor)
+    if bool(added.any()):
+        stored += added[:, :, None, None]
+    return stored
 
 
 def check_unit(sensor: Sensor, image: Tensor, valid: Tensor, where: str) -> None:
