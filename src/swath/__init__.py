@@ -24,6 +24,8 @@ _PUBLIC = {
     "list_models": "swath.encoders",
     "list_sensors": "swath.imagery.sensors",
     "load_model": "swath.models",
+    "open_dataset": "swath.imagery.datasets",
+    "open_pairs": "swath.imagery.pairs",
 }
 
 __all__ = ["__version__", *_PUBLIC]
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from swath.encoders import create_model as create_model
     from swath.encoders import list_models as list_models
     from swath.imagery.chip import Chip as Chip
+    from swath.imagery.datasets import open_dataset as open_dataset
+    from swath.imagery.pairs import open_pairs as open_pairs
     from swath.imagery.sensors import Sensor as Sensor
     from swath.imagery.sensors import get_sensor as get_sensor
     from swath.imagery.sensors import list_sensors as list_sensors
