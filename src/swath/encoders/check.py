@@ -15,13 +15,15 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from swath.encoders.protocol import Encoder, Features
+from swath.encoders.protocol import Encoder, Features, MaskableEncoder
 
 Factory = Callable[[int | Mapping[str, int]], nn.Module]
 
 
 def check_encoder(factory: Factory, *, size: int | None = None, tolerance: float = 1e-5) -> None:
     """Run every check of the protocol; small encoders keep it to a second or two.
+
+    An encoder with the attributes of `MaskableEncoder` is held to that promise, too.
 
     Args:
         factory: ``factory(bands)`` builds the encoder for a number of bands, or for a mapping sensor name ->
@@ -47,6 +49,8 @@ def check_encoder(factory: Factory, *, size: int | None = None, tolerance: float
     _check_autocast(encoder, 3, side)
     _check_save_and_load(factory, 3, side)
     _check_sensors(factory, side)
+    if isinstance(encoder, MaskableEncoder):
+        _check_masked(encoder, 3, side, tolerance)
 
 
 def _images(bands: int, height: int, width: int, count: int = 3) -> tuple[Tensor, Tensor]:
@@ -172,3 +176,62 @@ def _refusal(encoder: nn.Module, images: Tensor, gsd: Tensor, sensor: str | None
     except Exception as error:  # which exception is the encoder's choice; silence is not
         return str(error)
     return None
+
+
+def _check_masked(encoder: MaskableEncoder, bands: int, side: int, tolerance: float) -> None:
+    images, gsd = _images(bands, side, 2 * side)
+    count, cell = len(images), encoder.mask_stride
+    assert side % cell == 0, f"mask_stride {cell} does not divide the coarsest stride"
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.rand(count, side // cell, 2 * side // cell, generator=generator) < 0.6
+    token = torch.randn(encoder.mask_token_shape, generator=generator)
+
+    def features(**changed: Tensor | bool) -> list[Tensor]:
+        given = {"token": token, "mask": mask} | changed
+        result = encoder.masked(images, gsd, **given)  # type: ignore[arg-type]
+        return [result.pooled, *result.maps]
+
+    def equal(one: list[Tensor], other: list[Tensor]) -> bool:
+        return all((a - b).abs().max() <= tolerance for a, b in zip(one, other, strict=True))
+
+    with torch.no_grad():
+        result = encoder(images, gsd)
+        plain, marked = [result.pooled, *result.maps], features()
+        for replace in (False, True):
+            nothing = features(mask=torch.zeros_like(mask), replace=replace)
+            assert equal(plain, nothing), "a mask that hides nothing must give the plain features"
+        assert equal(plain, features(token=torch.zeros_like(token))), (
+            "a zero token, added, must change nothing"
+        )
+        assert not equal(plain, marked), "the token has no effect"
+        for dtype in (torch.float32, torch.uint8, torch.int64):
+            assert equal(marked, features(mask=mask.to(dtype))), (
+                f"a mask of {dtype} differs from a boolean one"
+            )
+        one = mask.clone()
+        one[1:] = False
+        apart = all(
+            (a[1:] - b[1:]).abs().max() <= tolerance and not torch.equal(a[:1], b[:1])
+            for a, b in zip(plain, features(mask=one), strict=True)
+        )
+        assert apart, "one sample's mask changes another's features"
+        images_before, full = images, torch.ones_like(mask)
+        hidden = features(mask=full, replace=True)
+        images = images.flip(-1) + 1
+        assert equal(hidden, features(mask=full, replace=True)), "pixels show through where all is replaced"
+        images = images_before
+        for wrong in (mask[:, :-1], mask[:-1]):
+            try:
+                features(mask=wrong)
+            except ValueError:
+                continue
+            raise AssertionError(
+                f"a mask of {tuple(wrong.shape)} was accepted for {tuple(images.shape)} images"
+            )
+    for replace in (False, True):
+        learned = token.clone().requires_grad_()
+        last = encoder.masked(images, gsd, token=learned, mask=mask, replace=replace).maps[-1]
+        torch.autograd.backward(last.square().sum())
+        assert learned.grad is not None, "the token gets no gradient"
+        assert learned.grad.isfinite().all(), "the token's gradient is not finite"
+        assert learned.grad.abs().max() > 0, "the token's gradient is zero"

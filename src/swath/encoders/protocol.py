@@ -3,6 +3,9 @@
 An encoder is an ``nn.Module`` called as ``encoder(image, gsd, sensor)``. It takes any number of bands that
 it was built for, any (also non-square) size that is a multiple of its coarsest stride, and one GSD a sample.
 ``check_encoder`` (in `swath.encoders.check`) runs the promise against any implementation, ours or yours.
+
+An encoder that masked objectives can train beside (`MaskableEncoder`) can moreover mark hidden cells with a
+token of the objective's; all families of Swath can, but the one with branches.
 """
 
 from __future__ import annotations
@@ -48,6 +51,56 @@ class Encoder(Protocol):
             image: [B, C, H, W] normalised float.
             gsd: [B] float32, metres per pixel divided by the model's reference GSD (so 1 at the reference).
             sensor: Which sensor the images are from; may be None for an encoder of a single sensor.
+        """
+        ...
+
+
+@runtime_checkable
+class MaskableEncoder(Encoder, Protocol):
+    """Optional: an encoder in which hidden cells can be marked, early, by a learned token.
+
+    The token belongs to whoever trains the encoder (an objective), so that an encoder in use carries none:
+    ``token = nn.Parameter(torch.zeros(encoder.mask_token_shape))``.
+
+    Attributes:
+        mask_stride: Side of a cell in pixels; masks are [B, H / mask_stride, W / mask_stride].
+        mask_token_shape: Shape of the token: [1, 1, D] where cells are a sequence of tokens (ViT: D is
+            `embed_dim`; Swin: of its first stage), [1, D, 1, 1] where they are a map (CNN: of its stem).
+    """
+
+    mask_stride: int
+    mask_token_shape: tuple[int, ...]
+
+    def masked(
+        self,
+        image: Tensor,
+        gsd: Tensor,
+        sensor: str | None = None,
+        *,
+        token: Tensor,
+        mask: Tensor,
+        replace: bool = False,
+    ) -> Features:
+        """Encode with hidden cells marked.
+
+        The token acts on the embedding of the pixels: after the patch embedding of a ViT (before positions)
+        or a Swin, after the stem of a CNN (before its first stage). It hides nothing by itself: what the
+        pixels of a hidden cell hold is for the caller to fill, or to let `replace` discard. (In a CNN the
+        stem has looked over the cells' borders by then.)
+
+        Args:
+            image: [B, C, H, W] normalised float.
+            gsd: [B], as for a call.
+            sensor: As for a call.
+            token: Of shape `mask_token_shape`.
+            mask: [B, H / mask_stride, W / mask_stride], 1 (or True) where hidden; of any type.
+            replace: The token takes the place of the embedding of a hidden cell; by default it is added.
+
+        Returns:
+            As from a call; the same as from a call where nothing is hidden.
+
+        Raises:
+            ValueError: The mask does not have the images' cells.
         """
         ...
 

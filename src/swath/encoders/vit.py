@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from swath.encoders.inputs import check_bands, check_size, of_sensor, put_token
 from swath.encoders.linear import Linear, linear
 from swath.encoders.positions import gsd_positions
 from swath.encoders.protocol import Features, register_encoder
-from swath.errors import ContractError, suggest
 
 EPS = 1e-6  # of every LayerNorm; MAE's and its descendants' value (torch's default is 1e-5)
 
@@ -136,6 +136,8 @@ class ViT(nn.Module):
         self.embed_dim = embed_dim
         self.strides: tuple[int, ...] = (patch_size,)
         self.channels: tuple[int, ...] = (embed_dim,)
+        self.mask_stride = patch_size
+        self.mask_token_shape: tuple[int, ...] = (1, 1, embed_dim)
         self.pooling = pooling
         self.patch_embed: nn.Module
         if isinstance(bands, Mapping):
@@ -152,7 +154,22 @@ class ViT(nn.Module):
 
     def forward(self, image: Tensor, gsd: Tensor, sensor: str | None = None) -> Features:
         """Encode images [B, C, H, W] with GSD [B] (relative to the reference); see `Features`."""
-        tokens = self.encode(image, gsd, sensor)
+        return self._features(self.encode(image, gsd, sensor), image)
+
+    def masked(
+        self,
+        image: Tensor,
+        gsd: Tensor,
+        sensor: str | None = None,
+        *,
+        token: Tensor,
+        mask: Tensor,
+        replace: bool = False,
+    ) -> Features:
+        """Encode with hidden patches marked by `token` [1, 1, D]; see `MaskableEncoder`."""
+        return self._features(self.encode(image, gsd, sensor, token=token, mask=mask, replace=replace), image)
+
+    def _features(self, tokens: Tensor, image: Tensor) -> Features:
         cls, patches = tokens[:, 0], tokens[:, 1:]
         grid_h, grid_w = image.shape[2] // self.patch_size, image.shape[3] // self.patch_size
         return Features(
@@ -163,7 +180,15 @@ class ViT(nn.Module):
         )
 
     def encode(
-        self, image: Tensor, gsd: Tensor, sensor: str | None = None, keep: Tensor | None = None
+        self,
+        image: Tensor,
+        gsd: Tensor,
+        sensor: str | None = None,
+        keep: Tensor | None = None,
+        *,
+        token: Tensor | None = None,
+        mask: Tensor | None = None,
+        replace: bool = False,
     ) -> Tensor:
         """Tokens after the final norm, class token first: [B, 1 + N, D].
 
@@ -172,9 +197,12 @@ class ViT(nn.Module):
             gsd: [B] relative to the reference GSD.
             sensor: Name of the images' sensor, needed when the encoder has several.
             keep: [B, K] int64, flat indices of the patches to look at; the result is then [B, 1 + K, D] in
-                that order. What masked objectives call.
+                that order. What masked autoencoders call.
+            token: [1, 1, D], put at the patches that `mask` hides; see `masked`.
+            mask: [B, H / p, W / p], 1 where hidden.
+            replace: The token takes the embedding's place; by default it is added.
         """
-        x = self.embed_patches(image, gsd, sensor, keep)
+        x = self.embed_patches(image, gsd, sensor, keep, token=token, mask=mask, replace=replace)
         cls = self.cls_token.expand(x.shape[0], -1, -1)  # its position is zero
         x = torch.cat([cls, x], dim=1)
         for block in self.blocks:
@@ -182,39 +210,34 @@ class ViT(nn.Module):
         return self.norm(x)  # type: ignore[no-any-return]
 
     def embed_patches(
-        self, image: Tensor, gsd: Tensor, sensor: str | None = None, keep: Tensor | None = None
+        self,
+        image: Tensor,
+        gsd: Tensor,
+        sensor: str | None = None,
+        keep: Tensor | None = None,
+        *,
+        token: Tensor | None = None,
+        mask: Tensor | None = None,
+        replace: bool = False,
     ) -> Tensor:
-        """Patch embedding plus position, before the first block: [B, N or K, D]."""
+        """Patch embedding plus position, before the first block: [B, N or K, D]; see `encode`."""
         embed = self._patch_embed(sensor)
-        p = self.patch_size
-        _, bands, height, width = image.shape
-        if bands != embed.proj.in_channels:
-            named = f" for sensor {sensor!r}" if sensor else ""
-            raise ContractError(
-                f"the encoder takes {embed.proj.in_channels} bands{named}, but the images have {bands}; "
-                "select the sensor's bands in its order"
-            )
-        if height % p or width % p:
-            raise ContractError(
-                f"images of {height} x {width} pixels do not divide into {p} x {p} patches; "
-                f"resize or pad them to {-(-height // p) * p} x {-(-width // p) * p}"
-            )
-        position = gsd_positions(height // p, width // p, self.embed_dim, gsd, cls=False, at=keep)
+        check_bands(image, embed.proj.in_channels, sensor)
+        check_size(image, self.patch_size)
+        x: Tensor = embed(image, keep)
+        if mask is not None:
+            if token is None or keep is not None:
+                raise ValueError(
+                    "a mask needs its token, and no `keep`: hidden patches are either marked or left out"
+                )
+            x = put_token(x, token, mask, replace=replace)
+        grid_h, grid_w = image.shape[2] // self.patch_size, image.shape[3] // self.patch_size
         # The sum is taken in float32 even under autocast; then the residual stream has the weights' type.
-        x: Tensor = embed(image, keep) + position
+        x = x + gsd_positions(grid_h, grid_w, self.embed_dim, gsd, cls=False, at=keep)
         return x.to(self.cls_token.dtype)
 
     def _patch_embed(self, sensor: str | None) -> PatchEmbed:
-        embed = self.patch_embed
-        if isinstance(embed, nn.ModuleDict):
-            names = list(embed)
-            if sensor is None and len(names) == 1:
-                sensor = names[0]
-            if sensor is None:
-                raise ContractError(f"this encoder knows the sensors {', '.join(names)}: say which one")
-            if sensor not in embed:
-                raise ContractError(f"this encoder has no sensor {sensor!r}.{suggest(sensor, names)}")
-            embed = embed[sensor]
+        embed = of_sensor(self.patch_embed, sensor)
         assert isinstance(embed, PatchEmbed)
         return embed
 
