@@ -25,8 +25,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 S1, S2 = "sentinel1_ben", "sentinel2_ben"
-DEPTH = 4
-COMMON = {"mim_weight": 1.0, "crossmodal": True}
+_SHORT = {S1: "S1", S2: "S2"}
 
 # name: (blocks of a sensor's own, common blocks, options of the objective, options of the encoder)
 MODELS: dict[str, tuple[int, int, dict[str, Any], dict[str, Any]]] = {
@@ -118,7 +117,9 @@ def main() -> None:
     found = evaluate_retrieval(candidates[::-1], split, k=10, resamples=500)
     directions = [(a, b) for a in (S1, S2) for b in (S1, S2)]
     rows = []
-    print(f"\n{'F1@10, %':<18}{'centred':<9}" + "".join(f"{a[8:10]}->{b[8:10]:<9}" for a, b in directions))
+    print(
+        f"\n{'F1@10, %':<18}{'centred':<9}" + "".join(f"{_SHORT[a]}->{_SHORT[b]:<9}" for a, b in directions)
+    )
     for score in ["chance", *(c.name for c in candidates)]:
         for centred in (False, True):
             row: dict[str, Any] = {"features": score, "centred": centred}

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 from swath.errors import CheckpointError
 
 Part = Literal["student", "teacher", "backbone"]
+Layout = Callable[[Tensor], Tensor]
 _PREFIX: dict[Part, str] = {"student": "online_encoder.model.", "teacher": "branch_encoder.", "backbone": ""}
 MASK_TOKEN = "online_encoder.mask_token"  # of the student; ours belongs to the objective, same shape
 
@@ -103,6 +105,79 @@ def cmid_encoder_state(weights: Mapping[str, Tensor], part: Part = "student") ->
         ours: to_field_order(ours, weights[theirs])
         for theirs, ours in cmid_encoder_layout(weights, part).items()
     }
+
+
+def cmid_layout(keys: Collection[str], sensor: str = "pixels") -> dict[str, tuple[str, Layout]]:
+    """Where each tensor of a whole released checkpoint goes in the objective `CMID`, and how it is laid out.
+
+    Args:
+        keys: Names of the checkpoint's tensors.
+        sensor: Name of the output layer: the sensor's, or "pixels" for an encoder that has only one.
+
+    Returns:
+        Their key -> (our key, function of the tensor), without what is derived from others.
+
+    Raises:
+        CheckpointError: A tensor that no CMID checkpoint has.
+    """
+    layout: dict[str, tuple[str, Layout]] = {}
+    rooms: tuple[tuple[Part, str], ...] = (("student", "encoder"), ("teacher", "teacher.encoder"))
+    for part, room in rooms:
+        for key, ours in cmid_encoder_layout(keys, part).items():
+            layout[key] = (f"{room}.{ours}", partial(to_field_order, ours))
+    for key in keys:
+        if key in layout or key.startswith((_PREFIX["student"], _PREFIX["teacher"])):
+            continue
+        if key.endswith("last_layer.weight_g"):  # lengths of the prototypes: all one, and frozen
+            continue
+        place = _head(key, sensor)
+        if place is None:
+            raise CheckpointError(f"{key!r} is not a tensor of a CMID checkpoint")
+        layout[key] = place
+    return layout
+
+
+def _head(key: str, sensor: str) -> tuple[str, Layout] | None:
+    if key == MASK_TOKEN:
+        return "mask_token", _same
+    if key == "queue":
+        return "queue.keys", _transposed  # theirs are columns
+    if key == "queue_ptr":
+        return "queue.place", _scalar
+    if key == "class_loss.center":
+        return "agreement.centre", _flat
+    if match := re.fullmatch(r"mim2org\.decoder_pred\.0\.(weight|bias)", key):
+        return f"pixels.{sensor}.proj.{match[1]}", _same
+    if match := re.fullmatch(r"(online|branch)_projector\.layer\.0\.([03])\.(weight|bias)", key):
+        room = "projector" if match[1] == "online" else "teacher.projector"
+        return f"{room}.{'fc1' if match[2] == '0' else 'fc2'}.{match[3]}", _same
+    if match := re.fullmatch(r"(branch_)?class_projector\.(mlp\.\d+|last_layer)\.(\w+)", key):
+        room = "teacher.prototypes" if match[1] else "prototypes"
+        if match[2] == "last_layer":
+            return (f"{room}.prototypes", _squeezed) if match[3] == "weight_v" else None
+        return f"{room}.{match[2]}.{match[3]}", _squeezed
+    return None
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+def _squeezed(x: Tensor) -> Tensor:
+    """1 x 1 convolution over a sequence [out, in, 1] -> matrix; others as they are."""
+    return x.squeeze(-1) if x.ndim == 3 else x
+
+
+def _transposed(x: Tensor) -> Tensor:
+    return x.T.contiguous()
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x.flatten()
+
+
+def _scalar(x: Tensor) -> Tensor:
+    return x.reshape(())
 
 
 def to_field_order(key: str, tensor: Tensor) -> Tensor:
