@@ -14,7 +14,7 @@ from swath.encoders.cnn import CNN
 from swath.encoders.protocol import MaskableEncoder
 from swath.errors import ContractError, SwathError
 
-THIN = {"layers": (1, 1, 1, 1), "channels": (4, 8, 8, 16)}
+THIN = {"layers": (1, 1, 1, 1), "channels": (8, 8, 16, 16)}
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,7 @@ THIN = {"layers": (1, 1, 1, 1), "channels": (4, 8, 8, 16)}
     ids=["basic", "bottleneck", "convnext"],
 )
 def test_keeps_every_promise_of_an_encoder(architecture, options):
+    torch.manual_seed(0)  # of so few channels all may happen to be dead
     check_encoder(lambda bands: CNN(bands, architecture=architecture, options=options))
 
 
@@ -102,7 +103,7 @@ def test_every_sensor_has_its_stem_and_shares_the_stages():
 
 def test_options_may_come_from_a_file():
     options = json.loads(json.dumps({"architecture": "resnet50", "options": THIN}))
-    assert create_model("cnn", bands=3, **options).channels == (16, 32, 32, 64)
+    assert create_model("cnn", bands=3, **options).channels == (32, 32, 64, 64)
 
 
 def test_refuses_what_it_was_not_built_for():

@@ -230,8 +230,8 @@ def _check_masked(encoder: MaskableEncoder, bands: int, side: int, tolerance: fl
             )
     for replace in (False, True):
         learned = token.clone().requires_grad_()
-        last = encoder.masked(images, gsd, token=learned, mask=mask, replace=replace).maps[-1]
-        torch.autograd.backward(last.square().sum())
+        maps = encoder.masked(images, gsd, token=learned, mask=mask, replace=replace).maps
+        torch.autograd.backward([one.square().sum() for one in maps])
         assert learned.grad is not None, "the token gets no gradient"
         assert learned.grad.isfinite().all(), "the token's gradient is not finite"
         assert learned.grad.abs().max() > 0, "the token's gradient is zero"
