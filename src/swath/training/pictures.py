@@ -17,7 +17,7 @@ from swath.imagery.sensors import Sensor
 
 LARGEST = 256  # pixels of a tile's side
 BORDER = 4
-HEAD = 18  # pixels for the column's name
+LINE = 14  # pixels for a line of a column's name
 
 
 def write_grid(path: Path, pictures: Mapping[str, Tensor], sensors: Sensor | Sequence[Sensor]) -> None:
@@ -39,17 +39,19 @@ def write_grid(path: Path, pictures: Mapping[str, Tensor], sensors: Sensor | Seq
         _tiles(picture, side, display_bands(_sensor_of(name, sensors))) for name, picture in pictures.items()
     ]
     rows = len(columns[0])
+    heads = [name.split(": ") for name in pictures]  # a sensor's name has a line of its own
+    head = 4 + LINE * max(map(len, heads))
     grid = np.full(
-        (HEAD + rows * (side + BORDER), len(columns) * (side + BORDER) - BORDER, 3), 255, dtype=np.uint8
+        (head + rows * (side + BORDER), len(columns) * (side + BORDER) - BORDER, 3), 255, dtype=np.uint8
     )
     for x, column in enumerate(columns):
         for y, tile in enumerate(column):
-            top, left = HEAD + y * (side + BORDER), x * (side + BORDER)
+            top, left = head + y * (side + BORDER), x * (side + BORDER)
             grid[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
     image = Image.fromarray(grid)
     draw = ImageDraw.Draw(image)
-    for x, name in enumerate(pictures):
-        draw.text((x * (side + BORDER) + 2, 3), name, fill=(0, 0, 0))
+    for x, lines in enumerate(heads):
+        draw.text((x * (side + BORDER) + 2, 2), "\n".join(lines), fill=(0, 0, 0))
     with atomic_path(path) as temporary:
         image.save(temporary, format="PNG")
 
