@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from swath.training.optim import bolts_schedule, schedule
+from swath.training.optim import bolts_schedule, cosine_with_scaled_warmup, schedule
 from swath.training.recipe import TrainingConfig
 
 
@@ -21,7 +21,7 @@ class Budget:
     """
 
     def __init__(self, config: TrainingConfig, steps_per_epoch: int, spent: float = 0.0) -> None:
-        self._bolts = config.schedule == "cosine_bolts"
+        self._schedule = config.schedule
         self._before = spent
         self._began = time.process_time()
         self._cpu_seconds = None if config.cpu_minutes is None else 60.0 * config.cpu_minutes
@@ -59,8 +59,9 @@ class Budget:
         return self.steps or max(step, round(step / max(self.progress(step), 1e-6)))
 
     def rate(self, step: int, final: float) -> float:
-        """Share of the peak learning rate for step `step` (from 1; see `schedule`, `bolts_schedule`)."""
-        if self._bolts:
+        """Share of the peak learning rate for step `step` (from 1), by the schedules of `optim`."""
+        if self._schedule != "cosine":
             assert self.steps is not None
-            return bolts_schedule(step - 1, self.steps, round(self.warmup * self.steps), final)
+            by_step = bolts_schedule if self._schedule == "cosine_bolts" else cosine_with_scaled_warmup
+            return by_step(step - 1, self.steps, round(self.warmup * self.steps), final=final)
         return schedule(self.progress(step), self.warmup, final)

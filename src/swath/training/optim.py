@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from swath.training.adan import Adan
 from swath.training.distributed import is_sharded
 from swath.training.recipe import OptimiserConfig
 
@@ -51,17 +52,17 @@ def is_token(name: str) -> bool:
     return any("token" in part for part in name.split(".")[-2:])
 
 
-def build_optimiser(module: nn.Module, config: OptimiserConfig, learning_rate: float) -> torch.optim.AdamW:
-    """AdamW over `module`, in its fused form: one pass over the weights, on a CPU as on a GPU."""
-    return torch.optim.AdamW(
-        parameter_groups(
-            module, config.weight_decay, decay_tokens=config.decay_tokens, decay_all=config.decay_all
-        ),
-        lr=learning_rate,
-        betas=config.betas,
-        eps=config.eps,
-        fused=True,
+def build_optimiser(
+    module: nn.Module, config: OptimiserConfig, learning_rate: float
+) -> torch.optim.Optimizer:
+    """The recipe's optimiser over `module`; AdamW in its fused form: one pass over the weights."""
+    groups = parameter_groups(
+        module, config.weight_decay, decay_tokens=config.decay_tokens, decay_all=config.decay_all
     )
+    betas: Any = config.betas
+    if config.name == "adan":
+        return Adan(groups, lr=learning_rate, betas=betas, eps=config.eps)
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=config.eps, fused=True)
 
 
 def schedule(progress: float, warmup: float, final: float = 0.0) -> float:

@@ -126,33 +126,51 @@ class ContractConfig(_Section):
     reference_size: int | None = Field(default=None, gt=0)
 
 
+_BETAS: dict[str, tuple[float, ...]] = {"adamw": (0.9, 0.95), "adan": (0.98, 0.92, 0.99)}
+
+
 class OptimiserConfig(_Section):
-    """AdamW (Loshchilov and Hutter 2019) with a cosine schedule.
+    """The optimiser; its schedule is `TrainingConfig.schedule`.
 
     Attributes:
+        name: ``adamw`` (Loshchilov and Hutter 2019), or ``adan`` (Xie et al. 2022), CMID's.
         lr: Peak learning rate, or
         blr: the same for a batch of 256; the rate used is blr x batch_size / 256.
         final_lr: Share of the peak that the cosine ends at.
-        betas: Decay rates of the two moments.
+        betas: Decay rates: AdamW's two moments (0.9, 0.95 where not given), or Adan's gradient, change of
+            gradient and second moment (0.98, 0.92, 0.99).
         eps: Added to the root of the second moment.
         weight_decay: Applied to matrices and kernels; never to biases, norms and other 1-D parameters.
         decay_tokens: Whether learned tokens (class, mask) decay too, as in MAE and Scale-MAE.
         decay_all: Whether everything that is trained decays, biases and norms too, as in CSMAE's runs.
     """
 
-    name: Literal["adamw"] = "adamw"
+    name: Literal["adamw", "adan"] = "adamw"
     lr: float | None = Field(default=None, gt=0)
     blr: float | None = Field(default=None, gt=0)
     final_lr: float = Field(default=0.0, ge=0, le=1)
-    betas: Annotated[tuple[float, float], Strict(False)] = (0.9, 0.95)
+    betas: Annotated[tuple[float, ...], Strict(False)] | None = None
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)
     decay_tokens: bool = True
     decay_all: bool = False
 
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_betas(cls, data: Any) -> Any:
+        """Put numbers for the default that depends on the optimiser, so that a stored recipe shows them."""
+        if isinstance(data, Mapping) and data.get("betas") is None:
+            data = {**data, "betas": _BETAS.get(data.get("name", "adamw"), _BETAS["adamw"])}
+        return data
+
     @model_validator(mode="after")
-    def _one_rate(self) -> Self:
+    def _fits_together(self) -> Self:
         _one_of(self, ("lr", "blr"))
+        assert self.betas is not None
+        if len(self.betas) != len(_BETAS[self.name]):
+            raise ValueError(f"{self.name} has {len(_BETAS[self.name])} betas, not {list(self.betas)}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas lie in [0, 1), not {list(self.betas)}")
         return self
 
 
@@ -170,7 +188,8 @@ class TrainingConfig(_Section):
         warmup_epochs: epochs of it, or
         warmup_fraction: share of the budget (5 % where none is given).
         schedule: ``cosine``: linear warm-up and half a cosine over the share of the budget spent;
-            ``cosine_bolts``: the same in whole steps from rate 0, as lightning-bolts counts them (CSMAE).
+            ``cosine_bolts``: the same in whole steps from rate 0, as lightning-bolts counts them (CSMAE);
+            ``cosine_scaled``: a cosine over the whole run, scaled down while it warms up (CMID).
         clip: Largest gradient norm; none: not clipped (it is measured all the same).
         precision: fp32; bf16 (autocast); fp16 (autocast and loss scaling, GPU only).
         device: ``auto`` takes a GPU if there is one.
@@ -198,7 +217,7 @@ class TrainingConfig(_Section):
     warmup_steps: int | None = Field(default=None, ge=0)
     warmup_epochs: float | None = Field(default=None, ge=0)
     warmup_fraction: float | None = Field(default=None, ge=0, lt=1)
-    schedule: Literal["cosine", "cosine_bolts"] = "cosine"
+    schedule: Literal["cosine", "cosine_bolts", "cosine_scaled"] = "cosine"
     clip: float | None = Field(default=None, gt=0)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -228,9 +247,9 @@ class TrainingConfig(_Section):
                 raise ValueError(
                     "with a budget in cpu_minutes the number of steps is not known; use warmup_fraction"
                 )
-            if self.schedule == "cosine_bolts":
+            if self.schedule != "cosine":
                 raise ValueError(
-                    "schedule cosine_bolts counts steps; with a budget in cpu_minutes use cosine"
+                    f"schedule {self.schedule} counts steps; with a budget in cpu_minutes use cosine"
                 )
             if self.workers:
                 raise ValueError("with a budget in cpu_minutes set workers to 0: theirs would not be counted")
