@@ -137,6 +137,26 @@ def cmid_layout(keys: Collection[str], sensor: str = "pixels") -> dict[str, tupl
     return layout
 
 
+def cmid_options(weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """Options of the objective `cmid`, as far as shapes tell; None where only an encoder is there.
+
+    Args:
+        weights: The state dict (shapes are enough: meta tensors do).
+    """
+    if cmid_part(weights) == "backbone" or "queue" not in weights:
+        return None
+    head = "class_projector"
+    return {
+        "hidden_dim": weights["online_projector.layer.0.0.weight"].shape[0],
+        "out_dim": weights["queue"].shape[0],
+        "queue_size": weights["queue"].shape[1],
+        "prototypes": weights[f"{head}.last_layer.weight_v"].shape[0],
+        "bottleneck_dim": weights[f"{head}.last_layer.weight_v"].shape[1],
+        "local_batch_norm": f"{head}.mlp.1.running_mean" in weights,
+        "matching": "released",
+    }
+
+
 def _head(key: str, sensor: str) -> tuple[str, Layout] | None:
     if key == MASK_TOKEN:
         return "mask_token", _same

@@ -11,22 +11,35 @@ import torch
 from torch import Tensor
 
 from swath.encoders.multi_sensor import MultiSensorViT
+from swath.encoders.protocol import create_model
 from swath.encoders.vit import ViT
 from swath.errors import CheckpointError
 from swath.files import sha256
 from swath.imagery.sensors import Sensor, get_sensor
+from swath.models.cmid_weights import (
+    cmid_encoder_options,
+    cmid_encoder_state,
+    cmid_layout,
+    cmid_options,
+    cmid_part,
+    is_cmid,
+)
 from swath.models.contract import Contract
 from swath.models.csmae_weights import UNUSED as CSMAE_UNUSED
 from swath.models.csmae_weights import csmae_layout, csmae_options, is_csmae
 from swath.models.directory import SavedObjective, save_model
 from swath.models.inert_pickle import plain, read_checkpoint
 from swath.models.scale_mae_weights import UNUSED, scale_mae_layout
+from swath.objectives.cmid import CMID, CMIDConfig
 from swath.objectives.csmae import CSMAE, CSMAEConfig
 from swath.objectives.scale_mae import ScaleMAE, ScaleMAEConfig
 
 # The GSDs of the released training: 2.5 x 2 x (crop side - 1) / 448, with crops of 200 to 448 pixels. They
 # are ratios to nothing in particular; no true metres were ever read.
 _RELEASED_GSD_RANGE = (2.22, 4.99)
+
+# What the released CMID saw: MillionAID, pixels of 0 to 1, standardised by these.
+_MILLIONAID = ((0.33797, 0.3605, 0.3348), (0.1359, 0.1352, 0.1407))
 
 # What the released CSMAE saw: BigEarthNet-MM, band order and statistics of its authors.
 _CSMAE_SENSORS = ("sentinel1_ben", "sentinel2_ben")
@@ -36,7 +49,7 @@ def import_weights(
     path: str | Path,
     out: str | Path,
     *,
-    kind: Literal["auto", "scale_mae", "csmae"] = "auto",
+    kind: Literal["auto", "scale_mae", "csmae", "cmid"] = "auto",
     sensor: str | Sensor | None = None,
     heads: int | None = None,
     decoder_heads: int = 16,
@@ -46,7 +59,8 @@ def import_weights(
     Args:
         path: The checkpoint, as `torch.save` wrote it. Nothing in it is executed.
         out: The model directory to write.
-        kind: Whose checkpoint it is; "auto" looks at the names of its tensors.
+        kind: Whose checkpoint it is; "auto" looks at the names of its tensors. A CMID ResNet's backbone alone
+            has everybody's names: say "cmid".
         sensor: What the model was trained on, a name or a `Sensor`; RGB photographs by default, which is what
             the released Scale-MAE saw.
             CSMAE checkpoints are of BigEarthNet's Sentinel-1 and Sentinel-2: leave it out.
@@ -63,8 +77,10 @@ def import_weights(
     path = Path(path)
     checkpoint = read_checkpoint(path)
     weights, options = _weights(checkpoint, path)
-    if kind not in ("auto", "scale_mae", "csmae"):
-        raise CheckpointError(f"unknown kind {kind!r}: 'auto', 'scale_mae' or 'csmae'")
+    if kind not in ("auto", "scale_mae", "csmae", "cmid"):
+        raise CheckpointError(f"unknown kind {kind!r}: 'auto', 'scale_mae', 'csmae' or 'cmid'")
+    if kind == "cmid" or (kind == "auto" and is_cmid(weights)):
+        return _cmid(path, out, weights, sensor)
     if kind == "csmae" and not is_csmae(weights):
         raise CheckpointError(
             f"{path}: not a CSMAE checkpoint; it has no patch_embed_s2, but "
@@ -294,3 +310,64 @@ def _csmae(
             "training_options": options,
         },
     )
+
+
+def _cmid(path: Path, out: str | Path, weights: dict[str, Tensor], sensor: str | Sensor | None) -> Path:
+    part = cmid_part(weights)
+    try:
+        encoder_name, encoder_options = cmid_encoder_options(weights, part)
+        objective_options = cmid_options(weights)
+    except (CheckpointError, KeyError) as error:
+        raise CheckpointError(f"{path}: not a CMID checkpoint: {error}") from None
+    found = get_sensor(sensor) if sensor is not None else _millionaid()
+    if len(found.bands) != encoder_options["bands"]:
+        raise CheckpointError(
+            f"{path}: the encoder takes {encoder_options['bands']} bands, but sensor {found.name!r} has "
+            f"{len(found.bands)}; name the one it was trained on (--sensor)"
+        )
+    state = {key: value.contiguous() for key, value in cmid_encoder_state(weights, part).items()}
+    encoder = create_model(encoder_name, **encoder_options)
+    config, rest, dropped = None, {}, []
+    try:
+        if objective_options is None:
+            encoder.load_state_dict(state)
+        else:
+            config = CMIDConfig.model_validate(objective_options)
+            layout = cmid_layout(weights)
+            whole = {ours: to(weights[theirs]).contiguous() for theirs, (ours, to) in layout.items()}
+            module = CMID(encoder, config)
+            missing, unexpected = module.load_state_dict(whole, strict=False)
+            if unexpected or set(missing) - {"progress"}:
+                raise RuntimeError(f"missing {missing[:3]}, unexpected {unexpected[:3]}")
+            rest = {k: v for k, v in module.state_dict().items() if not k.startswith("encoder.")}
+            dropped = sorted(set(weights) - set(layout))
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path}: its tensors do not make a CMID model: {' '.join(str(error).split())}"
+        ) from None
+    return save_model(
+        out,
+        name=f"cmid_{encoder_name}",
+        encoder_name=encoder_name,
+        encoder_options=encoder_options,
+        encoder=encoder,
+        # Its authors squash every scene to 224 pixels: no scale in metres was ever seen.
+        contract=Contract.of(found, gsd_mode="relative", reference_size=224),
+        objective=None if config is None else SavedObjective("cmid", config.model_dump(), rest),
+        provenance={
+            "imported_from": path.name,
+            "imported_sha256": sha256(path),
+            "method": "CMID, official checkpoint (the authors' code and weights: no licence, non-commercial)",
+            "not_taken_over": dropped,
+        },
+    )
+
+
+def _millionaid() -> Sensor:
+    """Red, green and blue as the released CMID standardises them."""
+    rgb = get_sensor("rgb_aerial")
+    bands = [
+        band.model_copy(update={"mean": 255 * mean, "std": 255 * std})
+        for band, mean, std in zip(rgb.bands, *_MILLIONAID, strict=True)
+    ]
+    return rgb.model_copy(update={"bands": tuple(bands)})
