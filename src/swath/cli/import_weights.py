@@ -25,7 +25,7 @@ def command(
     ] = None,
     decoder_heads: Annotated[int, typer.Option(min=1, help="The same for the decoder.")] = 16,
 ) -> None:
-    """Turn an official Scale-MAE, CSMAE or CMID checkpoint into a model directory that the other commands take.
+    """Turn an official Scale-MAE, CSMAE or CMID checkpoint into a model directory for the other commands.
 
     A CSMAE model takes BigEarthNet's Sentinel-1 (VH, VV in dB) or Sentinel-2 (10 bands) images; that its
     authors trained it on transposed images is stated in its contract and handled there.
