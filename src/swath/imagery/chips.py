@@ -81,6 +81,7 @@ class _Chips:
                     f"{header.path}: {header.width} x {header.height} pixels are fewer than a chip of "
                     f"{side} x {side}{ground}; choose a smaller "
                     + ("--chip-size" if chip_metres is None else "--chip-metres")
+                    + ", or take whole images with --layout images"
                 )
                 self.problems.append((header.path, reason))
                 continue
