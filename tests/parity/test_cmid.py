@@ -83,7 +83,8 @@ def views(reference, boxes="fraction"):
         image = tensors["in.img" if theirs == "org" else "in.view"].float()
         mask = tensors["in.mask" if theirs == "org" else "in.view_mask"].float()
         mean = tensors["in.img_mean" if theirs == "org" else "in.view_mean"][:, :, None, None]
-        pixels = mask.repeat_interleave(4, 1).repeat_interleave(4, 2)[:, None] > 0
+        times = size // mask.shape[-1]
+        pixels = mask.repeat_interleave(times, 1).repeat_interleave(times, 2)[:, None] > 0
         cells = size // block
         box = torch.tensor([entry[:4] for entry in settings["locs"][theirs]])
         height, width, top, left = box.unbind(1)

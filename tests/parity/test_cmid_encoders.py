@@ -56,12 +56,13 @@ def student_input(reference, view):
     image = reference[{"org": "in.img", "view": "in.view"}[view]].float()
     mask = reference[{"org": "in.mask", "view": "in.view_mask"}[view]]
     mean = reference[{"org": "in.img_mean", "view": "in.view_mean"}[view]][:, :, None, None]
-    pixels = mask.repeat_interleave(4, 1).repeat_interleave(4, 2)[:, None].bool()
+    times = image.shape[-1] // mask.shape[-1]
+    pixels = mask.repeat_interleave(times, 1).repeat_interleave(times, 2)[:, None].bool()
     return image.where(~pixels, mean), mask
 
 
 def test_student_features_in_training(reference):
-    encoder, ones = encoder_of(reference, "student").train(), torch.ones(2)
+    encoder, ones = encoder_of(reference, "student").train(), torch.ones(len(reference["in.img"]))
     token = weights_of(reference)[MASK_TOKEN]
     assert tuple(token.shape) == encoder.mask_token_shape
     with torch.no_grad():
@@ -73,7 +74,7 @@ def test_student_features_in_training(reference):
 
 
 def test_teacher_features_in_training(reference):
-    encoder, ones = encoder_of(reference, "teacher").train(), torch.ones(2)
+    encoder, ones = encoder_of(reference, "teacher").train(), torch.ones(len(reference["in.img"]))
     with torch.no_grad():
         for view in ("view", "org"):  # the released order, which running statistics show
             image = reference[{"org": "in.img", "view": "in.view"}[view]].float()
@@ -88,7 +89,7 @@ def check_buffers(encoder, reference, prefix):
 
 
 def test_student_features_in_use(reference):
-    encoder, ones = encoder_of(reference, "student").eval(), torch.ones(2)
+    encoder, ones = encoder_of(reference, "student").eval(), torch.ones(len(reference["in.img"]))
     token = weights_of(reference)[MASK_TOKEN]
     image, mask = student_input(reference, "org")
     with torch.no_grad():
