@@ -21,10 +21,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from swath.encoders.inputs import check_bands, check_size, pick_sensor
 from swath.encoders.positions import gsd_positions
 from swath.encoders.protocol import Features, register_encoder
 from swath.encoders.vit import EPS, Block, PatchEmbed, init_weights
-from swath.errors import ContractError, suggest
 
 ONLY = "images"  # what a single sensor is called whose name was not given
 
@@ -155,13 +155,8 @@ class MultiSensorViT(nn.Module):
             ContractError: The size is not a multiple of the sensor's patch.
         """
         p = self.patch_sizes[sensor]
-        height, width = image.shape[2:]
-        if height % p or width % p:
-            raise ContractError(
-                f"{sensor}: images of {height} x {width} pixels do not divide into {p} x {p} patches; "
-                f"resize or pad them to {-(-height // p) * p} x {-(-width // p) * p}"
-            )
-        return height // p, width // p
+        check_size(image, p, f"patches of {sensor}")
+        return image.shape[2] // p, image.shape[3] // p
 
     def step(self, gsd: Tensor, sensor: str) -> Tensor:
         """Distance [B] between neighbouring patches, in units of position: 1 unless scale-aware.
@@ -175,15 +170,7 @@ class MultiSensorViT(nn.Module):
     def sensor(self, sensor: str | None) -> str:
         """The sensor meant; None is enough where there is only one."""
         names = list(self.bands)
-        if names == [ONLY]:
-            return ONLY
-        if sensor is None and len(names) == 1:
-            return names[0]
-        if sensor is None:
-            raise ContractError(f"this encoder knows the sensors {', '.join(names)}: say which one")
-        if sensor not in self.bands:
-            raise ContractError(f"this encoder has no sensor {sensor!r}.{suggest(sensor, names)}")
-        return sensor
+        return ONLY if names == [ONLY] else pick_sensor(names, sensor)
 
     def min_size(self, sensor: str | None) -> int:
         """Side in pixels of which the height and width of a sensor's images are multiples."""
@@ -193,11 +180,7 @@ class MultiSensorViT(nn.Module):
         """Patch embedding, position and class token: what goes into the first block."""
         embed = self.patch_embed[self.sensor(sensor)]
         assert isinstance(embed, PatchEmbed)
-        if image.shape[1] != embed.proj.in_channels:
-            raise ContractError(
-                f"the encoder takes {embed.proj.in_channels} bands for sensor {sensor!r}, but the images "
-                f"have {image.shape[1]}; select the sensor's bands in its order"
-            )
+        check_bands(image, embed.proj.in_channels, sensor)
         step = self.step(gsd, sensor)
         position = gsd_positions(
             *self.grid(image, sensor), self.embed_dim, step, cls=False, at=keep, centred=True

@@ -105,6 +105,15 @@ class MaskableEncoder(Encoder, Protocol):
         ...
 
 
+def size_step(encoder: nn.Module, sensor: str) -> int:
+    """The side in pixels of which a sensor's images must be multiples.
+
+    It is the coarsest stride, or what an encoder's own `min_size` says where its patches differ by sensor.
+    """
+    own = getattr(encoder, "min_size", None)
+    return int(max(encoder.strides)) if own is None else int(own(sensor))  # type: ignore[arg-type]
+
+
 encoders: Registry[Callable[..., nn.Module]] = Registry("encoder", "swath.encoders")
 register_encoder = encoders.register
 

@@ -11,8 +11,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from swath.encoders import Features
 from swath.encoders.pooling import pool
+from swath.encoders.protocol import Features, size_step
 from swath.errors import ContractError
 from swath.imagery.chip import Batch
 from swath.imagery.samples import map_tensors
@@ -71,11 +71,6 @@ class Model(nn.Module):
     def min_size(self) -> int:
         """The side, in pixels, of which height and width must be multiples."""
         return int(max(cast(Any, self.encoder).strides))
-
-    def min_size_of(self, sensor: str) -> int:
-        """The same for one sensor, where the encoder's patches differ between sensors."""
-        own = getattr(self.encoder, "min_size", None)
-        return self.min_size if own is None else int(own(sensor))
 
     @torch.inference_mode()
     def embed(
@@ -147,7 +142,7 @@ class Model(nn.Module):
 
     def _encode(self, ready: Batch) -> Features:
         height, width = ready["image"].shape[2:]
-        step = self.min_size_of(ready["sensor"])
+        step = size_step(self.encoder, ready["sensor"])
         if height % step or width % step:
             fit = [max(step, side // step * step) for side in (height, width)]
             raise ContractError(

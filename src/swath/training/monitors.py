@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from swath.encoders.protocol import size_step
 from swath.imagery.chip import Batch
 from swath.training.metrics import Row
 
@@ -44,8 +45,7 @@ def rankme(features: Tensor) -> float:
 @torch.no_grad()
 def embed_probe(encoder: nn.Module, batch: Batch, chunk: int = 32) -> Tensor:
     """Pooled features [N, D] of one sensor's normalised batch; images are cut to a multiple of the stride."""
-    own = getattr(encoder, "min_size", None)
-    stride = max(encoder.strides) if own is None else own(batch["sensor"])  # type: ignore[arg-type]
+    stride = size_step(encoder, batch["sensor"])
     height, width = (side - side % stride for side in batch["image"].shape[2:])
     image, gsd = batch["image"][:, :, :height, :width], batch["gsd"]
     was_training = encoder.training
