@@ -272,9 +272,9 @@ class CSMAE(nn.Module):
     def split(self, noise: Mapping[str, Tensor]) -> dict[str, Masking]:
         """Which patches of each sensor are visible, from `noise` sensor -> [B, N]."""
         ratio, names = self.config.mask_ratio, list(noise)
-        first = random_masking(noise[names[0]], ratio)
         if self.config.masking == "random":
             return {name: random_masking(one, ratio) for name, one in noise.items()}
+        first = random_masking(noise[names[0]], ratio)
         if self.config.masking == "identical":
             return dict.fromkeys(names, first)
         count = first.restore.shape[1]
@@ -321,10 +321,11 @@ class CSMAE(nn.Module):
         splits = self.split(views["noise"])
         keep = {name: split.keep for name, split in splits.items()}
         latents = self.encoder.encode(views["image"], views["gsd"], keep)
+        pixels = {name: self._pixels(views, name, grid) for name, grid in grids.items()}
         total: Any = 0.0
         losses: Losses = {}
         for group in self._grouped(self.routes(splits, grids)):
-            loss, parts = self._reconstruct(group, latents, keep, views, grids)
+            loss, parts = self._reconstruct(group, latents, keep, views, grids, pixels)
             total = total + loss
             losses |= {
                 f"{route.target}_from_{route.source}": p for route, p in zip(group, parts, strict=True)
@@ -373,6 +374,7 @@ class CSMAE(nn.Module):
         keep: Mapping[str, Tensor],
         views: Mapping[str, Any],
         grids: Mapping[str, tuple[int, int]],
+        pixels: Mapping[str, tuple[Tensor, Tensor | None]],
     ) -> tuple[Tensor, Tensor]:
         """Losses of routes that share a run of a decoder: their weighted sum, and each one (detached).
 
@@ -383,7 +385,7 @@ class CSMAE(nn.Module):
         decoder = self._decoder(first.target)
         latent = latents[first.source]
         weights = [self.config.target_weights.get(route.target, 1.0) for route in group]
-        wanted = [self._target(route, views, grids[route.target]) for route in group]
+        wanted = [self._target(route, *pixels[route.target]) for route in group]
 
         def losses(x: Tensor, *tensors: Tensor | None) -> Tensor:
             place, rest = self._placed(first, tensors)
@@ -468,16 +470,22 @@ class CSMAE(nn.Module):
         return (error * weight).sum(dim=(1, 2)) / weight.sum(dim=(1, 2)).clamp_min(1.0)
 
     @torch.no_grad()
-    def _target(
-        self, route: Route, views: Mapping[str, Any], grid: tuple[int, int]
+    def _pixels(
+        self, views: Mapping[str, Any], sensor: str, grid: tuple[int, int]
     ) -> tuple[Tensor, Tensor | None]:
-        """Scored patches [B, M, p * p * C], pixel by pixel with the band fastest, and what of them counts."""
-        image, valid = views["image"][route.target], views["valid"].get(route.target)
-        target = _take_rows(_patch_rows(image, grid).float(), route.scored)
+        """All patches of a sensor [B, N, p * p * C], and which of their numbers are valid (None: all)."""
+        image, valid = views["image"][sensor], views["valid"].get(sensor)
         weight = None
         if valid is not None and not (valid.device.type == "cpu" and bool(valid.all())):
-            weight = _take_rows(_patch_rows(valid.unsqueeze(1).float(), grid), route.scored)
+            weight = _patch_rows(valid.unsqueeze(1).float(), grid)
             weight = weight.repeat_interleave(image.shape[1], dim=2)  # the band is fastest
+        return _patch_rows(image, grid).float(), weight
+
+    @torch.no_grad()
+    def _target(self, route: Route, patches: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """What a route is scored against, [B, M, p * p * C], and what of it counts."""
+        target = _take_rows(patches, route.scored)
+        weight = None if valid is None else _take_rows(valid, route.scored)
         if self.config.norm_pix:
             target = _standardised(target, weight)
         return target, weight
