@@ -10,9 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from swath.encoders.multi_sensor import MultiSensorViT
 from swath.encoders.protocol import create_model
-from swath.encoders.vit import ViT
 from swath.errors import CheckpointError
 from swath.files import sha256
 from swath.imagery.sensors import Sensor, get_sensor
@@ -31,8 +29,7 @@ from swath.models.directory import SavedObjective, save_model
 from swath.models.inert_pickle import plain, read_checkpoint
 from swath.models.scale_mae_weights import UNUSED, scale_mae_layout
 from swath.objectives.cmid import CMID, CMIDConfig
-from swath.objectives.csmae import CSMAE, CSMAEConfig
-from swath.objectives.scale_mae import ScaleMAE, ScaleMAEConfig
+from swath.objectives.protocol import objectives
 
 # The GSDs of the released training: 2.5 x 2 x (crop side - 1) / 448, with crops of 200 to 448 pixels. They
 # are ratios to nothing in particular; no true metres were ever read.
@@ -179,6 +176,54 @@ def scale_mae_options(
     return encoder, objective
 
 
+def _check_bands(path: Path, sensor: Sensor, bands: int) -> None:
+    if len(sensor.bands) != bands:
+        raise CheckpointError(
+            f"{path}: the encoder takes {bands} bands, but sensor {sensor.name!r} has {len(sensor.bands)}; "
+            "name the one it was trained on (--sensor)"
+        )
+
+
+def _filled(
+    path: Path,
+    title: str,
+    encoder_name: str,
+    encoder_options: dict[str, Any],
+    objective_name: str,
+    objective_options: dict[str, Any] | None,
+    state: dict[str, Tensor],
+) -> tuple[torch.nn.Module, SavedObjective | None]:
+    """An encoder, and the objective around it where there are options for one, with the tensors of `state`.
+
+    Args:
+        path: The checkpoint, for messages.
+        title: Of the method, for messages.
+        encoder_name: Registered.
+        encoder_options: Of the encoder.
+        objective_name: Registered.
+        objective_options: Of the objective; None for the encoder alone.
+        state: Under the objective's keys; the encoder's begin with "encoder.".
+    """
+    rest = {key: value for key, value in state.items() if not key.startswith("encoder.")}
+    with torch.device("meta"):  # of the right shapes, without the memory
+        encoder = create_model(encoder_name, **encoder_options)
+        module, saved = encoder, None
+        if objective_options is None:
+            state = {key.removeprefix("encoder."): value for key, value in state.items()}
+        else:
+            entry = objectives.get(objective_name)
+            config = entry.config.model_validate(objective_options)
+            module = entry.build(encoder, config)
+            saved = SavedObjective(objective_name, config.model_dump(), rest)
+    try:
+        module.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path}: its tensors do not make a {title} model: {' '.join(str(error).split())}"
+        ) from None
+    return encoder, saved
+
+
 def _scale_mae(
     path: Path,
     out: str | Path,
@@ -192,31 +237,15 @@ def _scale_mae(
         weights, options, heads=heads, decoder_heads=decoder_heads
     )
     found = get_sensor(sensor or "rgb_aerial")
-    if len(found.bands) != encoder_options["bands"]:
-        raise CheckpointError(
-            f"{path}: the encoder takes {encoder_options['bands']} bands, but sensor {found.name!r} has "
-            f"{len(found.bands)}; name the one it was trained on (--sensor)"
-        )
+    _check_bands(path, found, encoder_options["bands"])
     # A classification head belongs to another task than an embedding.
     dropped = sorted(key for key in weights if key in UNUSED or key.startswith("head."))
     weights = {key: value for key, value in weights.items() if key not in dropped}
     layout = scale_mae_layout(weights)
     state = {ours: to(weights[theirs]).float().contiguous() for theirs, (ours, to) in layout.items()}
-    with torch.device("meta"):  # of the right shapes, without the memory
-        encoder = ViT(**encoder_options)
-        module: torch.nn.Module = encoder
-        config = None
-        if objective_options is not None:
-            config = ScaleMAEConfig.model_validate(objective_options)
-            module = ScaleMAE(encoder, config)
-        else:
-            state = {key.removeprefix("encoder."): value for key, value in state.items()}
-    try:
-        module.load_state_dict(state, assign=True)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{path}: its tensors do not make a Scale-MAE model: {' '.join(str(error).split())}"
-        ) from None
+    encoder, objective = _filled(
+        path, "Scale-MAE", "vit", encoder_options, "scale_mae", objective_options, state
+    )
     contract = Contract.of(
         found,
         gsd_mode="relative",
@@ -231,13 +260,7 @@ def _scale_mae(
         encoder=encoder,
         contract=contract,
         pooling="mean",  # its class token's output was never trained
-        objective=None
-        if config is None
-        else SavedObjective(
-            "scale_mae",
-            config.model_dump(),
-            {key: value for key, value in state.items() if not key.startswith("encoder.")},
-        ),
+        objective=objective,
         provenance={
             "imported_from": path.name,
             "imported_sha256": sha256(path),
@@ -268,25 +291,13 @@ def _csmae(
             )
     layout = csmae_layout(weights, *_CSMAE_SENSORS)
     state = {ours: weights[theirs].float().contiguous() for theirs, ours in layout.items()}
-    with torch.device("meta"):
-        encoder = MultiSensorViT(**encoder_options)
-        module: torch.nn.Module = encoder
-        config = None
-        if objective_options is not None:
-            config = CSMAEConfig.model_validate(objective_options)
-            module = CSMAE(encoder, config)
-        else:
-            state = {key.removeprefix("encoder."): value for key, value in state.items()}
-    try:
-        module.load_state_dict(state, assign=True)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{path}: its tensors do not make a CSMAE model: {' '.join(str(error).split())}"
-        ) from None
+    encoder, objective = _filled(
+        path, "CSMAE", "vit_multi_sensor", encoder_options, "csmae", objective_options, state
+    )
     specific, common = encoder_options["specific_depth"], encoder_options["common_depth"]
     variant = ("s" if specific else "c") + "e"
-    if config is not None:
-        variant += f"{config.decoder[0]}d"
+    if objective is not None:
+        variant += f"{objective.options['decoder'][0]}d"
     return save_model(
         out,
         name=f"csmae_{variant}_{specific}_{common}_d{encoder_options['embed_dim']}",
@@ -295,13 +306,7 @@ def _csmae(
         encoder=encoder,
         # Its authors' images reach the network with rows and columns swapped: the contract does it for you.
         contract=Contract.of(*sensors, reference_gsd=10.0, gsd_range=(10.0, 10.0), transpose=True),
-        objective=None
-        if config is None
-        else SavedObjective(
-            "csmae",
-            config.model_dump(),
-            {key: value for key, value in state.items() if not key.startswith("encoder.")},
-        ),
+        objective=objective,
         provenance={
             "imported_from": path.name,
             "imported_sha256": sha256(path),
@@ -320,21 +325,16 @@ def _cmid(path: Path, out: str | Path, weights: dict[str, Tensor], sensor: str |
     except (CheckpointError, KeyError) as error:
         raise CheckpointError(f"{path}: not a CMID checkpoint: {error}") from None
     found = get_sensor(sensor) if sensor is not None else _millionaid()
-    if len(found.bands) != encoder_options["bands"]:
-        raise CheckpointError(
-            f"{path}: the encoder takes {encoder_options['bands']} bands, but sensor {found.name!r} has "
-            f"{len(found.bands)}; name the one it was trained on (--sensor)"
-        )
-    state = {key: value.contiguous() for key, value in cmid_encoder_state(weights, part).items()}
+    _check_bands(path, found, encoder_options["bands"])
     encoder = create_model(encoder_name, **encoder_options)
     config, rest, dropped = None, {}, []
     try:
         if objective_options is None:
-            encoder.load_state_dict(state)
+            encoder.load_state_dict(cmid_encoder_state(weights, part))
         else:
             config = CMIDConfig.model_validate(objective_options)
             layout = cmid_layout(weights)
-            whole = {ours: to(weights[theirs]).contiguous() for theirs, (ours, to) in layout.items()}
+            whole = {ours: to(weights[theirs]) for theirs, (ours, to) in layout.items()}
             module = CMID(encoder, config)
             missing, unexpected = module.load_state_dict(whole, strict=False)
             if unexpected or set(missing) - {"progress"}:
