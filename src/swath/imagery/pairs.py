@@ -426,7 +426,8 @@ def open_pairs(
             refused.append("fit")
         if refused:
             raise ImageryError(f"layout='bigearthnet': {', '.join(refused)} means nothing here; leave it out")
-        return _bigearthnet(path, wanted, fold, size, cache, seed, classes, subset, workers)
+        pairs = _bigearthnet(path, wanted, fold, size, cache, seed, classes, subset, workers)
+        return _looked_at(pairs, cache)
     if subset is not None:
         raise ImageryError(f"subset={subset!r} belongs to layout='bigearthnet'; this is {kind!r}")
     options: dict[str, Any] = {
@@ -451,9 +452,7 @@ def open_pairs(
             seed=seed,
             **{name: options[name] for name in ("size", "fit", "offset_dn", "workers")},
         )
-        if cache == "none":
-            probe_values(pairs)
-        return pairs
+        return _looked_at(pairs, cache)
     if kind == "pairs":
         from swath.imagery.pair_table import read_pair_csv
 
@@ -461,7 +460,7 @@ def open_pairs(
         found = read_pair_csv(table, wanted)
     else:
         found = read_published(path, kind, wanted)
-    return _pairs_of(found, wanted, fold, classes, cache, seed, options)
+    return _looked_at(_pairs_of(found, wanted, fold, classes, cache, seed, options), cache)
 
 
 def detect_pair_layout(path: Path) -> Known:
@@ -520,7 +519,7 @@ def _pairs_of(
     readers, usable, problems = scene_readers(places, sensors, **options)
     kept = np.array(keep, dtype=np.int64)[usable]
     chosen = [found.places[i] for i in kept.tolist()]
-    pairs = Pairs(
+    return Pairs(
         readers,
         [place.id for place in chosen],
         labels=None if labels is None else labels[kept],
@@ -531,9 +530,6 @@ def _pairs_of(
         seed=seed,
         problems=[*found.problems, *problems],
     )
-    if cache == "none":
-        probe_values(pairs)
-    return pairs
 
 
 def _bigearthnet(
@@ -564,7 +560,7 @@ def _bigearthnet(
         workers=workers,
     )
     shape = (size, size) if isinstance(size, int) else size
-    pairs = Pairs(
+    return Pairs(
         [found.reader(sensor, shape) for sensor in sensors],
         found.s2,
         labels=found.labels,
@@ -575,18 +571,20 @@ def _bigearthnet(
         seed=seed,
         problems=found.problems,
     )
-    if cache == "none":
-        probe_values(pairs)
-    return pairs
 
 
-def probe_values(pairs: Pairs) -> None:
-    """Look at a few places, so that a wrong unit is an error now and not a problem of every sample later."""
+def _looked_at(pairs: Pairs, cache: Literal["none", "memory"]) -> Pairs:
+    """Look at a few places, so that a wrong unit is an error now and not a problem of every sample later.
+
+    With everything in memory all of them have been looked at.
+    """
+    if cache == "memory":
+        return pairs
     seen: list[Problem] = []
     for index in np.unique(np.linspace(0, len(pairs) - 1, _PROBED).astype(int)).tolist():
         sample = pairs[index]
         if "problem" not in sample:
-            return
+            return pairs
         seen.append(sample["problem"])
     raise ImageryError(
         f"{seen[0][1]} (of {len(pairs)} places, none of the {len(seen)} looked at can be used)"
