@@ -85,6 +85,7 @@ def compare(
             "peak_gib": max(report["peak"] for report in visits),
             "loss": visits[0]["loss"],
             "gradient_norm": visits[0]["norm"],
+            "flops": max(report["flops"] for report in visits),
         }
     base = rows[variants[0]]
     print(f"\n{title}; batch {batch}, {rounds} rounds of {STEPS} steps; ratios to {variants[0]}")

@@ -17,16 +17,14 @@ float32 products by torch's default library. `+bf16`: under bf16 autocast (other
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import resource
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
+
+from side_by_side import compare, run_steps
 
 # Encoder width, depth and heads; decoder width, depth, heads and width of its pixel heads; images.
 _FIELDS = ("dim", "depth", "heads", "d", "d_depth", "d_heads", "fcn", "side", "batch")
@@ -37,7 +35,6 @@ SIZES: dict[str, dict[str, int]] = {
         "small": (192, 6, 3, 128, 2, 4, 96, 128, 64),  # sized for a CPU
     }.items()
 }
-STEPS = 2  # measured in each visit, after one to warm up
 VARIANTS = ("plain", "plain+malloc", "swath", "swath-malloc", "swath-onednn", "swath+bf16")
 
 
@@ -247,27 +244,13 @@ def worker(variant: str, size_name: str, threads: int, folder: str) -> None:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(one)
         flops = 3.0 * counter.get_total_flops()
-    parameters = list(model.parameters())
 
-    def step() -> Any:
-        for p in parameters:
-            p.grad = None
+    def loss() -> Any:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled="+bf16" in variant):
-            loss = model(views)
-        loss = loss["total"] if isinstance(loss, dict) else loss
-        loss.backward()
-        return loss
+            value = model(views)
+        return value["total"] if isinstance(value, dict) else value
 
-    steps = []
-    for _ in range(STEPS + 1):  # the first is warm-up
-        wall, cpu = time.perf_counter(), time.process_time()
-        loss = step()
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        steps.append({"wall": wall, "cpu": cpu})
-    norm = torch.stack([p.grad.norm() for p in parameters]).norm().item()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    report = {"steps": steps[1:], "loss": loss.item(), "norm": norm, "peak": peak, "flops": flops}
-    print(json.dumps(report), flush=True)
+    run_steps(model, loss, flops)
 
 
 def matmul_peak(threads: int) -> dict[str, float]:
@@ -295,62 +278,43 @@ def matmul_peak(threads: int) -> dict[str, float]:
     return found
 
 
-def visit(variant: str, size: str, threads: int, folder: str) -> dict[str, Any]:
-    """A few steps of a variant in a process of its own."""
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}  # a shared machine: waiting threads sleep
-    command = [sys.executable, __file__, "--worker", variant, "--sizes", size, "--threads", str(threads)]
-    command += ["--weights", folder]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=True)
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
-
-
 def measure(
     size: str, variants: list[str], rounds: int, threads: int, peak: dict[str, float], folder: str
 ) -> dict[str, Any]:
-    """All rounds of all variants of a size; prints the table."""
+    """All rounds of all variants of a size; prints the table, and the share of the machine's best."""
     prepare = [sys.executable, __file__, "--prepare", "--sizes", size, "--weights", folder]
     subprocess.run(prepare, check=True)
-    reports: dict[str, list[dict[str, Any]]] = {variant: [] for variant in variants}
-    for _ in range(rounds):
-        for variant in variants:
-            reports[variant].append(visit(variant, size, threads, folder))
-    flops = max(report["flops"] for visits in reports.values() for report in visits)
-    first = reports[variants[0]][0]
-    batch = SIZES[size]["batch"]
-    rows: dict[str, Any] = {}
-    for variant, visits in reports.items():
-        steps = [step for report in visits for step in report["steps"]]
-        if "+bf16" not in variant:
-            for key in ("loss", "norm"):
-                relative = abs(visits[0][key] - first[key]) / abs(first[key])
-                assert relative < 1e-4, f"{variant}: {key} is {visits[0][key]}, not {first[key]}"
-        rows[variant] = {
-            "images_per_second": batch / statistics.median(s["wall"] for s in steps),
-            "images_per_cpu_second": batch / statistics.median(s["cpu"] for s in steps),
-            "peak_gib": max(report["peak"] for report in visits),
-            "loss": visits[0]["loss"],
-            "gradient_norm": visits[0]["norm"],
-        }
-        best = max((v for k, v in peak.items() if k.endswith("_per_cpu_second")), default=float("nan"))
-        rows[variant]["mfu"] = rows[variant]["images_per_cpu_second"] * flops / 1e9 / best
-    base = rows[variants[0]]
-    print(
-        f"\n{size}: batch {batch}, {SIZES[size]['side']} -> {2 * SIZES[size]['side']} px, "
-        f"{threads} threads, ",
-        end="",
+
+    def command(variant: str) -> list[str]:
+        return [
+            __file__,
+            "--worker",
+            variant,
+            "--sizes",
+            size,
+            "--threads",
+            str(threads),
+            "--weights",
+            folder,
+        ]
+
+    side, batch = SIZES[size]["side"], SIZES[size]["batch"]
+    rows = compare(
+        f"{size}, {side} -> {2 * side} px, {threads} threads, images",
+        variants,
+        command,
+        batch=batch,
+        rounds=rounds,
+        same=lambda variant: "+bf16" not in variant,
     )
-    print(f"{flops / 1e9:.2f} GFLOP an image, {rounds} rounds; ratios to {variants[0]}")
+    flops = max(row["flops"] for row in rows.values())
+    best = max((v for k, v in peak.items() if k.endswith("_per_cpu_second")), default=float("nan"))
+    for row in rows.values():
+        row["mfu"] = row["per_cpu_second"] * flops / 1e9 / best
+    shares = ", ".join(f"{variant} {row['mfu']:.0%}" for variant, row in rows.items())
     print(
-        f"{'variant':<14} {'img/s':>8} {'img/CPU-s':>10} {'ratio':>6} {'MFU':>5} {'peak GiB':>9} {'ratio':>6}"
+        f"{flops / 1e9:.2f} GFLOP an image; of the best matrix product per CPU-second: {shares}", flush=True
     )
-    for variant, row in rows.items():
-        row["speed_ratio"] = row["images_per_cpu_second"] / base["images_per_cpu_second"]
-        row["memory_ratio"] = row["peak_gib"] / base["peak_gib"]
-        print(
-            f"{variant:<14} {row['images_per_second']:8.3f} {row['images_per_cpu_second']:10.3f} "
-            f"{row['speed_ratio']:6.2f} {row['mfu']:5.0%} {row['peak_gib']:9.2f} {row['memory_ratio']:6.2f}"
-        )
     return {"gflop_per_image": flops / 1e9, "rows": rows}
 
 
