@@ -12,13 +12,16 @@ TESTS  ?=
 DEMO   ?=
 
 BIN     := $(VENV)/bin
+comma   := ,
 # uv installs in seconds what pip resolves in minutes, but knows nothing of pip's own settings (a mirror, say):
 # where it fails, pip has a try.
 install = $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt $(1) || \
           { echo "uv could not install; trying pip, which is slower but follows your pip settings"; \
             $(BIN)/python -m pip install --quiet -c constraints.txt $(1); }
+# What the tests need besides the core. A variable, because commas written into a call would part its arguments.
+EXTRAS  := serve,onnx,ray,stac
 COMPILE := UV_CUSTOM_COMPILE_COMMAND="make constraints" $(BIN)/uv pip compile --quiet pyproject.toml \
-           --universal --python-version 3.11 --extra ann --group dev --group docs
+           --universal --python-version 3.11 $(patsubst %,--extra %,$(subst $(comma), ,$(EXTRAS))) --group dev --group docs
 # Python's sources that lint and types read, apart from the package itself.
 SOURCES := src tests benchmarks examples
 
@@ -89,7 +92,7 @@ $(VENV)/.stamp-core: $(VENV)/.stamp-uv pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.stamp-dev: $(VENV)/.stamp-core
-	@$(call install,-e '.[ann]' --group dev)
+	@$(call install,-e '.[$(EXTRAS)]' --group dev)
 	@touch $@
 
 $(VENV)/.stamp-docs: $(VENV)/.stamp-core
