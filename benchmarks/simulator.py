@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from swath.evaluation.retrieval_metrics import chance_scores, exact_neighbours, retrieval_scores
+from swath.evaluation.retrieval.metrics import chance_scores, exact_neighbours, retrieval_scores
 from swath.imagery.sensors import get_sensor
 from swath.simulated import CLASSES, SENSORS, simulate_landscape
 from swath.simulated.sensing import measure, to_unit

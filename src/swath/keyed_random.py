@@ -67,9 +67,17 @@ def uniform(keys: Tensor, stream: str, count: int = 1) -> Tensor:
 
 
 def normal(keys: Tensor, stream: str, count: int = 1) -> Tensor:
-    """Standard normal float32 numbers [B, count], by the Box-Muller transform."""
-    radius = torch.sqrt(-2.0 * torch.log1p(-uniform(keys, stream + "/radius", count)))
-    return radius * torch.cos(2.0 * torch.pi * uniform(keys, stream + "/angle", count))
+    """Standard normal float32 numbers [B, count]; cheap enough for one a pixel.
+
+    The Box-Muller transform makes two of each 64 random bits: 32 are a radius, 32 an angle.
+    """
+    counter = torch.arange(1, count // 2 + count % 2 + 1, dtype=torch.int64, device=keys.device)
+    state = _mix(_mix(keys.unsqueeze(1) ^ _stream(stream)) + counter * _GOLDEN)
+    share = 1.0 / (1 << 32)
+    radius = (_shift_right(state, 32).to(torch.float32) + 0.5).mul_(share).log_().mul_(-2.0).sqrt_()
+    angle = (state & 0xFFFFFFFF).to(torch.float32).mul_(2.0 * torch.pi * share)
+    both = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
+    return both[:, :count]
 
 
 def permutation(seed: int, epoch: int, count: int) -> Tensor:

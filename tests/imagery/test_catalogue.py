@@ -66,10 +66,13 @@ def test_two_products_in_one_folder_stay_apart(tmp_path: Path) -> None:
 def test_landsat_names_and_files_beside_the_bands(tmp_path: Path) -> None:
     names = get_sensor("landsat89_l2").band_names
     product(tmp_path, "LC08_L2SP_025037_20200101_02_T1", tuple(names))
-    write_tiff(tmp_path / "LC08_L2SP_025037_20200101_02_T1_QA_PIXEL.tif", noise(1, 60, 60))
+    for other in ("QA_PIXEL", "QA_RADSAT"):
+        write_tiff(tmp_path / f"LC08_L2SP_025037_20200101_02_T1_{other}.tif", noise(1, 60, 60))
     catalogue = build_catalogue(tmp_path)
+    kind, layer = catalogue.scenes[0].cloud_layer or ("", "")
+    assert (kind, Path(layer).name[-12:]) == ("QA_PIXEL", "QA_PIXEL.tif")
     assert [entry.sensor for entry in catalogue.entries if entry.problem is None] == ["landsat89_l2"]
-    assert [Path(path).name[-12:] for path, _ in catalogue.problems] == ["QA_PIXEL.tif"]
+    assert [Path(path).name[-13:] for path, _ in catalogue.problems] == ["QA_RADSAT.tif"]
     assert "none of them; left out" in catalogue.problems[0][1]
 
 

@@ -409,3 +409,35 @@ def test_rsscn7_opens_as_its_readme_says(data_dir: Path) -> None:
     assert not train.problems
     assert isinstance(val, CsvManifest)
     assert val.gsds == pytest.approx(2.15, abs=0.01)
+
+
+def labelled_table(folder: Path, header: str, *rows: str) -> Path:
+    for i in range(len(rows)):
+        picture(folder / f"{i}.png", 10 * i)
+    path = folder / "index.csv"
+    path.write_text("\n".join([header, *(f"{i}.png,{row}" for i, row in enumerate(rows))]) + "\n")
+    return path
+
+
+def test_several_labels_in_one_column(tmp_path: Path) -> None:
+    table = labelled_table(tmp_path, "file,labels", "water|road", "", "road | tree")
+    data = CsvManifest(table, "rgb_aerial", "relative", label="labels", separator="|")
+    assert data.classes == ["road", "tree", "water"]
+    assert data.labels is not None
+    assert data.labels.tolist() == [[1, 0, 1], [0, 0, 0], [1, 1, 0]]
+    assert data[2]["label"].tolist() == [1, 1, 0]
+    cached = CsvManifest(table, "rgb_aerial", "relative", label="labels", separator="|", cache="memory")
+    assert torch.equal(cached.get_batch([2, 0])["label"], data.get_batch([2, 0])["label"])
+
+
+def test_a_column_a_label(tmp_path: Path) -> None:
+    table = labelled_table(tmp_path, "file,tree,road", "1,0", "0,0", "true,1.0")
+    data = CsvManifest(table, "rgb_aerial", "relative", label=["road", "tree"])
+    assert data.classes == ["road", "tree"]
+    assert data.labels is not None
+    assert data.labels.tolist() == [[0, 1], [0, 0], [1, 1]]
+    table = labelled_table(tmp_path, "file,tree,road", "1,0", "0,2", "1,1")
+    with pytest.raises(ImageryError, match=r"line 3: road is '2'; of a column a label, 0 or 1"):
+        CsvManifest(table, "rgb_aerial", "relative", label=["road", "tree"])
+    with pytest.raises(ImageryError, match="separator="):
+        CsvManifest(table, "rgb_aerial", "relative", label=["road", "tree"], separator=";")

@@ -153,14 +153,16 @@ def _interpolate_valid(
 def aligned_crop(
     sensors: Mapping[str, Batch],
     *,
+    size: int | None = None,
     scale: tuple[float, float] = (0.2, 1.0),
     filter: Filter = "bicubic",
     stream: str = "crop",
 ) -> dict[str, Batch]:
-    """Cut the same ground out of the images of all sensors, and bring each back to its own size.
+    """Cut the same ground out of the images of all sensors.
 
     Args:
         sensors: Sensor name -> batch of the same places; sizes may differ, keys do not.
+        size: Side of the results in pixels; by default each sensor's images keep their own size.
         scale: Range of the crop's share of the area.
         filter: Interpolation.
         stream: Name of the decision.
@@ -180,7 +182,7 @@ def aligned_crop(
             first, last = (round(top * finer[0]), round(left * finer[1])), (top + h, left + w)
             end = (round(last[0] * finer[0]), round(last[1] * finer[1]))
             own.append((*first, end[0] - first[0], end[1] - first[1]))
-        cut[name] = _resample(batch, own, (tall, wide), filter)
+        cut[name] = _resample(batch, own, (tall, wide) if size is None else (size, size), filter)
     return cut
 
 
@@ -222,37 +224,3 @@ def _orient_in_groups(x: Tensor, coin: Tensor, rotate: bool, square: bool) -> Te
         one = one.flip(-2) if rotate and down else one
         new[i] = one.transpose(-1, -2) if rotate and square and over else one
     return new
-
-
-def photometric_jitter(
-    batch: Batch,
-    *,
-    gain: float = 0.2,
-    offset: float = 0.2,
-    per_band: bool = False,
-    stream: str = "photometric",
-) -> Batch:
-    """Change each image's contrast and brightness: x -> x * g + o.
-
-    Args:
-        batch: Normalised (zero mean, unit variance), so that the numbers mean the same for every band.
-        gain: g is uniform in [1 - gain, 1 + gain].
-        offset: o is uniform in [-offset, offset], in standard deviations of the band.
-        per_band: One pair of numbers for each band rather than for the whole image (changes ratios between
-            bands, and with them spectral indices).
-        stream: Name of the decision.
-
-    Returns:
-        The batch with changed `image`; invalid pixels stay 0.
-    """
-    image = batch["image"]
-    count = image.shape[1] if per_band else 1
-    u = uniform(batch["key"], stream, 2 * count).to(image.device) * 2 - 1
-    g = 1 + gain * u[:, :count, None, None]
-    o = offset * u[:, count:, None, None]
-    image = image.float() * g + o
-    if "valid" in batch:
-        image = image * batch["valid"][:, None]
-    changed = batch.copy()
-    changed["image"] = image
-    return changed

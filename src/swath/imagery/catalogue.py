@@ -28,10 +28,11 @@ from swath.imagery.entries import FORMAT_VERSION, Entry, from_row, to_table
 from swath.imagery.pictures import IMAGE_SUFFIXES
 from swath.imagery.products import Found, find_scenes
 from swath.imagery.raster import SceneHeader, read_header
+from swath.imagery.remote import is_remote
 from swath.imagery.samples import Problem
 from swath.imagery.scenes import bands_of
 from swath.imagery.sensors import Sensor, get_sensor, list_sensors
-from swath.imagery.stac import STAC_NAMES
+from swath.imagery.stac import PARQUET_SUFFIXES, STAC_NAMES, is_stac_geoparquet
 
 Progress = Callable[[int, int], None]
 _MANY = 2000  # from here on headers are read by processes: opening a file is mostly Python, under one lock
@@ -119,17 +120,20 @@ def build_catalogue(
     sensor: str | Path | Sensor | None = None,
     pattern: str | None = None,
     workers: int | None = None,
+    remote: bool = False,
     progress: Progress | None = None,
 ) -> Catalogue:
     """Read the header of everything below `root`.
 
     Args:
         root: A folder (hidden files and folders are passed over; where a folder has a STAC ``catalog.json``
-            or ``collection.json``, that says what is in it), a STAC JSON file, or one image.
+            or ``collection.json``, that says what is in it), a STAC file (JSON or stac-geoparquet), or one
+            image.
         sensor: What the scenes were taken with. Scenes that do not fit it become problems. Without it, a
             scene's sensor is known only where its band descriptions are exactly those of one known sensor.
         pattern: Take only files whose path below `root` matches, such as ``*/s2.tif``.
         workers: Threads (processes, for thousands of files); None for as many as there are CPUs.
+        remote: Whether what STAC names may be fetched from elsewhere (see `swath.imagery.remote`).
         progress: Called with (headers read, headers in all).
 
     Raises:
@@ -139,7 +143,7 @@ def build_catalogue(
     if not root.exists():
         raise ImageryError(f"{root}: there is no such file or folder")
     wanted = None if sensor is None else get_sensor(sensor)
-    found = find_scenes(root, wanted, pattern)
+    found = find_scenes(root, wanted, pattern, remote=remote)
     if not found:
         below = f" that matches {pattern!r}" if pattern else ""
         raise ImageryError(
@@ -159,31 +163,49 @@ def build_catalogue(
 
 
 def scenes_at(
-    path: str | Path, *, sensor: Sensor, pattern: str | None = None, workers: int | None = None
+    path: str | Path,
+    *,
+    sensor: Sensor,
+    pattern: str | None = None,
+    workers: int | None = None,
+    remote: bool = False,
 ) -> tuple[list[SceneHeader], list[Problem]]:
-    """Usable scenes and problems of a catalogue, a folder, a STAC file or one image, for `sensor`."""
-    if Path(path).suffix.lower() not in (".parquet", ".geoparquet"):
-        catalogue = build_catalogue(path, sensor=sensor, pattern=pattern, workers=workers)
-        if not catalogue.scenes and len(catalogue.problems) == 1:
-            raise ImageryError(catalogue.problems[0][1])
+    """Usable scenes and problems of a catalogue, a folder, a STAC file, one image or the URL of one."""
+    if is_remote(os.fspath(path)):  # named by the user himself
+        entry = _entry(Found(str(path), (str(path),)), [sensor], given=True)
+        catalogue = Catalogue([entry])
+    elif Path(path).suffix.lower() not in PARQUET_SUFFIXES or is_stac_geoparquet(Path(path)):
+        catalogue = build_catalogue(path, sensor=sensor, pattern=pattern, workers=workers, remote=remote)
+    else:
+        read = Catalogue.read(path)
+        checked = [_checked(entry if remote else _at_hand(entry), sensor) for entry in read.entries]
+        catalogue = Catalogue([e for e in checked if pattern is None or fnmatch(e.path, pattern)])
         return catalogue.scenes, catalogue.problems
-    catalogue = Catalogue.read(path)
-    checked = [_checked(entry, sensor) for entry in catalogue.entries]
-    catalogue = Catalogue([e for e in checked if pattern is None or fnmatch(e.path, pattern)])
+    if not catalogue.scenes and len(catalogue.problems) == 1:
+        raise ImageryError(catalogue.problems[0][1])
     return catalogue.scenes, catalogue.problems
+
+
+def _at_hand(entry: Entry) -> Entry:
+    """The entry, or with the problem that it is not on a disk of this machine."""
+    if entry.problem is not None or not any(map(is_remote, entry.files)):
+        return entry
+    return dataclasses.replace(
+        entry, problem=f"{entry.path}: is not on the local disk; let it be fetched (--remote), or download it"
+    )
 
 
 # -------------------------------------------------------------------------------------------- reading headers
 
 
-def _entry(found: Found, sensors: Sequence[Sensor], given: bool) -> Entry:
-    """Open what was found; never raises for what a file may hold."""
-    if found.problem is not None:
-        return Entry(found.path, found.files, problem=found.problem)
-    try:
-        header = read_header(found.files[0] if len(found.files) == 1 else list(found.files))
-    except ImageryError as error:
-        return Entry(found.path, found.files, problem=str(error))
+def header_of(found: Found) -> SceneHeader:
+    """The header of what was found, with what STAC and the files' names say besides.
+
+    Raises:
+        ImageryError: A file cannot be read.
+    """
+    header = read_header(found.files[0] if len(found.files) == 1 else list(found.files))
+    header = dataclasses.replace(header, cloud_layer=found.cloud_layer)
     if found.bands and len(found.bands) == header.bands:
         header = dataclasses.replace(header, descriptions=found.bands)
     if found.stac is not None:
@@ -194,6 +216,17 @@ def _entry(found: Found, sensors: Sequence[Sensor], given: bool) -> Entry:
             gsd=header.gsd if header.gsd is not None else stac.gsd,
             tags={**stac.properties, **header.tags},
         )
+    return header
+
+
+def _entry(found: Found, sensors: Sequence[Sensor], given: bool) -> Entry:
+    """Open what was found; never raises for what a file may hold."""
+    if found.problem is not None:
+        return Entry(found.path, found.files, problem=found.problem)
+    try:
+        header = header_of(found)
+    except ImageryError as error:
+        return Entry(found.path, found.files, problem=str(error))
     entry = Entry(header.path, header.files, header=header)
     if given:
         return _checked(entry, sensors[0])
@@ -218,7 +251,7 @@ def _each_file_once(entries: Iterable[Entry]) -> list[Entry]:
     first: dict[str, str] = {}
     result = []
     for entry in entries:
-        real = [os.path.realpath(file) for file in entry.files]
+        real = [file if is_remote(file) else os.path.realpath(file) for file in entry.files]
         before = next((first[file] for file in real if file in first), None)
         if before is not None and entry.problem is None:
             entry = dataclasses.replace(

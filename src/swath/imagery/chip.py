@@ -70,6 +70,7 @@ class Batch(TypedDict, total=False):
     sensor: str  # one sensor for the whole batch
     time: Tensor  # [B] float64, seconds since 1970 UTC; NaN where unknown
     label: Tensor  # [B] int64 class index, or [B, K] multi-hot
+    mask: Tensor  # [B, H, W] uint8 class of each pixel, 255 where unknown
     key: Tensor  # [B] int64, keys for swath.keyed_random
     index: Tensor  # [B] int64, position in the data set
     window: Tensor  # chips: [B, 4] int64, column, row, width, height on the scene's native grid

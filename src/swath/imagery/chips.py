@@ -393,6 +393,7 @@ def open_chips(
     offset_dn: float | None = None,
     pattern: str | None = None,
     workers: int | None = None,
+    remote: bool = False,
 ) -> ImageDataset:
     """Chips of all scenes at `path`: a catalogue (``.parquet``), a folder, a STAC file or one raster.
 
@@ -411,6 +412,7 @@ def open_chips(
         offset_dn: Added to stored values before scaling (Sentinel-2 baselines).
         pattern: Take only files whose path below `path` matches, such as ``*/s2.tif``.
         workers: Threads that read headers.
+        remote: Whether what a catalogue or STAC names may be fetched from elsewhere.
 
     Raises:
         ImageryError: Nothing usable, or options of the other kind of sampling.
@@ -427,7 +429,9 @@ def open_chips(
             raise ImageryError(f"{name}={value!r} means nothing with sampling={sampling!r}; leave it out")
     from swath.imagery.catalogue import scenes_at
 
-    scenes, problems = scenes_at(path, sensor=get_sensor(sensor), pattern=pattern, workers=workers)
+    scenes, problems = scenes_at(
+        path, sensor=get_sensor(sensor), pattern=pattern, workers=workers, remote=remote
+    )
     if sampling == "grid":
         return ChipGrid(
             scenes,

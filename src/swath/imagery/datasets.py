@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from swath.errors import ImageryError, suggest
+from swath.imagery.hdf5_images import Hdf5Images, is_hdf5
 from swath.imagery.image_files import Gsd, ImageFiles
 from swath.imagery.pictures import IMAGE_SUFFIXES
 from swath.imagery.raster import read_header
+from swath.imagery.remote import is_remote
 from swath.imagery.safe_open import sniff_driver
 from swath.imagery.samples import ImageDataset, Problem, Sample, collate
 from swath.imagery.sensors import Sensor
@@ -101,6 +103,9 @@ class CsvManifest(ImageFiles):
         root: Folder that the file column is relative to; default: the table's own.
         file: Column of file names.
         label: Column of class names; None for no labels. The default is used only if there is such a column.
+            Several columns: each a label that an image has (1) or has not (0).
+        separator: One column that holds several labels with this between, such as ``|``; an image then may
+            have any number of them, none included.
         fold: Keep the rows whose column ``fold`` (or ``split``) has this value.
         where: Keep the rows whose columns have these values: ``{"scale": "0"}`` or ``{"scale": ["0", "1"]}``.
         options: As in `ImageFiles`.
@@ -119,7 +124,8 @@ class CsvManifest(ImageFiles):
         *,
         root: str | Path | None = None,
         file: str = "file",
-        label: str | None = "class",
+        label: str | Sequence[str] | None = "class",
+        separator: str | None = None,
         fold: str | None = None,
         where: Mapping[str, str | Sequence[str]] | None = None,
         **options: Any,
@@ -133,7 +139,8 @@ class CsvManifest(ImageFiles):
         wanted = dict(where or {})
         if fold is not None:
             wanted["fold" if "fold" in header or "split" not in header else "split"] = fold
-        for column in [*wanted, *([label] if label else [])]:
+        columns = [label] if isinstance(label, str) else list(label or [])
+        for column in [*wanted, *columns]:
             if column not in header:
                 raise ImageryError(f"{path}: has no column {column!r}.{suggest(column, header)}")
         if isinstance(gsd, str) and gsd != "relative" and gsd not in header:
@@ -141,21 +148,20 @@ class CsvManifest(ImageFiles):
         if gsd is None:
             gsd = next((column for column in ("gsd_m", "gsd") if column in header), None)
 
-        classes = sorted({row[label] for _, row in rows}) if label else None
+        reader = None if not columns else _labels_of(path, rows, columns, separator, isinstance(label, str))
         chosen = [(line, row) for line, row in rows if _matches(row, wanted)]
         if not chosen:
             values = {column: sorted({row[column] for _, row in rows})[:12] for column in wanted}
             raise ImageryError(f"{path}: no row has {wanted}; there are {values}")
         base = Path(root) if root is not None else path.parent
-        entries, problems = _without_duplicates(path, base, chosen, file, label)
+        entries, problems = _without_duplicates(path, base, chosen, file, columns)
         native = _numbers(path, entries, gsd) if isinstance(gsd, str) and gsd != "relative" else gsd
-        index = {name: i for i, name in enumerate(classes)} if classes is not None else {}
         super().__init__(
             [name for name, _, _ in entries],
             sensor=sensor,
             gsd=native,  # type: ignore[arg-type]
-            labels=[index[row[label]] for _, _, row in entries] if label else None,
-            classes=classes,
+            labels=None if reader is None else [reader.of(line, row) for _, line, row in entries],
+            classes=None if reader is None else reader.classes,
             problems=problems,
             **options,
         )
@@ -203,8 +209,58 @@ def _matches(row: Mapping[str, str], wanted: Mapping[str, str | Sequence[str]]) 
     )
 
 
+class _Labels:
+    """How a row's labels are read.
+
+    Attributes:
+        classes: Of the whole table, sorted (or, of several columns, as they were named).
+    """
+
+    def __init__(self, path: Path, classes: list[str], read: Callable[[dict[str, str]], Any]) -> None:
+        self.path, self.classes, self._read = path, classes, read
+
+    def of(self, line: int, row: dict[str, str]) -> Any:
+        """A class index, or K numbers of 0 and 1."""
+        try:
+            return self._read(row)
+        except ValueError as error:
+            raise ImageryError(f"{self.path}, line {line}: {error}") from None
+
+
+def _labels_of(
+    path: Path,
+    rows: list[tuple[int, dict[str, str]]],
+    columns: list[str],
+    separator: str | None,
+    one: bool,
+) -> _Labels:
+    """By a column of classes, a column of several labels with a separator, or a column a label."""
+    if separator is not None and (not one or not separator):
+        raise ImageryError(f"{path}: separator={separator!r} belongs to one column that holds several labels")
+    if one and separator is None:
+        classes = sorted({row[columns[0]] for _, row in rows})
+        index = {name: i for i, name in enumerate(classes)}
+        return _Labels(path, classes, lambda row: index[row[columns[0]]])
+    if one:
+
+        def parts(row: dict[str, str]) -> set[str]:
+            return {part.strip() for part in row[columns[0]].split(separator)} - {""}
+
+        classes = sorted(set().union(*(parts(row) for _, row in rows)))
+        return _Labels(path, classes, lambda row: [float(name in parts(row)) for name in classes])
+
+    def flag(row: dict[str, str], column: str) -> float:
+        values = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0}
+        text = row[column].strip().lower().removesuffix(".0")
+        if text not in values:
+            raise ValueError(f"{column} is {row[column]!r}; of a column a label, 0 or 1 is wanted")
+        return values[text]
+
+    return _Labels(path, columns, lambda row: [flag(row, column) for column in columns])
+
+
 def _without_duplicates(
-    path: Path, base: Path, rows: list[tuple[int, dict[str, str]]], file: str, label: str | None
+    path: Path, base: Path, rows: list[tuple[int, dict[str, str]]], file: str, labels: list[str]
 ) -> tuple[list[tuple[str, int, dict[str, str]]], list[Problem]]:
     """(file, line, row) with each file once; a repeated line is a problem, a contradicting one an error."""
     seen: dict[str, tuple[int, dict[str, str]]] = {}
@@ -215,10 +271,11 @@ def _without_duplicates(
             seen[name] = (line, row)
             continue
         first_line, first = seen[name]
-        if label and first[label] != row[label]:
+        differs = next((label for label in labels if first[label] != row[label]), None)
+        if differs is not None:
             raise ImageryError(
-                f"{path}: lines {first_line} and {line} give {row[file]} two classes, {first[label]!r} and "
-                f"{row[label]!r}; keep one of them"
+                f"{path}: lines {first_line} and {line} give {row[file]} two classes, {first[differs]!r} and "
+                f"{row[differs]!r}; keep one of them"
             )
         problems.append((name, f"{path}, line {line}: {row[file]} is listed in line {first_line} already"))
     return [(name, line, row) for name, (line, row) in seen.items()], problems
@@ -234,18 +291,19 @@ def _numbers(path: Path, entries: list[tuple[str, int, dict[str, str]]], column:
     return values
 
 
-Layout = Literal["auto", "chips", "class_folder", "csv", "images"]
-_LAYOUTS = ("auto", "chips", "class_folder", "csv", "images")
+Layout = Literal["auto", "chips", "class_folder", "csv", "hdf5", "images"]
+_LAYOUTS = ("auto", "chips", "class_folder", "csv", "hdf5", "images")
 
 # Which options of `open_dataset` have a meaning in which layout; any other is refused, not passed over.
 _WHOLE = {"size", "fit", "cache", "max_pixels", "offset_dn", "workers"}
 _OPTIONS = {
     "images": _WHOLE,
     "class_folder": _WHOLE | {"classes"},
-    "csv": _WHOLE | {"root", "file", "label", "fold", "where"},
+    "hdf5": _WHOLE | {"group", "label"},
+    "csv": _WHOLE | {"root", "file", "label", "separator", "fold", "where"},
     "chips": {
         "sampling", "chip_size", "chip_metres", "stride", "chips_per_epoch", "min_valid", "align",
-        "offset_dn", "pattern", "workers",
+        "offset_dn", "pattern", "workers", "remote",
     },
 }  # fmt: skip
 _ONLY_CHIPS = _OPTIONS["chips"] - _WHOLE
@@ -263,32 +321,39 @@ def open_dataset(
     """Open imagery in any layout.
 
     Args:
-        path: A folder, a CSV table, a catalogue (``.parquet``), a STAC file, or one image.
+        path: A folder, a CSV table, a catalogue (``.parquet``), a STAC file (JSON or stac-geoparquet), an
+            HDF5 file, one image, or the URL of a GeoTIFF.
         sensor: What the imagery was taken with: a registered name, a YAML path or a `Sensor`.
         gsd: Metres per pixel, ``"relative"``, a column of the CSV table, or None for what the files say.
         layout: ``auto`` decides by what is there: a CSV table is a manifest; a catalogue, a STAC file and
             georeferenced TIFFs are scenes for chips, and so are others where an option of chips is given;
             otherwise images are ``class_folder`` where they lie in sub-folders and ``images`` (no labels)
-            where they do not.
+            where they do not. HDF5 files, one or a folder of them, are ``hdf5``.
         seed: Seed of all random decisions.
         **options: Of the layout; None counts as not given.
 
             - whole images (``class_folder``, ``csv``, ``images``): size, fit, cache, max_pixels, offset_dn,
-              workers (see `ImageFiles`); ``class_folder``: classes; ``csv``: root, file, label, fold, where
-              (see `CsvManifest`)
+              workers (see `ImageFiles`); ``class_folder``: classes; ``csv``: root, file, label, separator,
+              fold, where (see `CsvManifest`)
+            - ``hdf5``: those of whole images, and group, label (see `swath.imagery.hdf5_images`)
             - ``chips``: sampling (``"grid"``, the default, or ``"random"``), chip_size, chip_metres,
-              stride, chips_per_epoch, min_valid, align, offset_dn, pattern, workers (see
+              stride, chips_per_epoch, min_valid, align, offset_dn, pattern, workers, remote (see
               `swath.imagery.chips`)
 
     Raises:
         ImageryError: Nothing usable at `path`, or options that do not belong to the layout.
     """
+    url = os.fspath(path) if is_remote(path) else None
     path = Path(path)
-    if not path.exists():
+    if url is None and not path.exists():
         raise ImageryError(f"{path}: there is no such file or folder")
+    if url is not None and layout not in ("auto", "chips"):
+        raise ImageryError(
+            f"{url}: layout={layout!r} is for local files; a GeoTIFF elsewhere is cut into chips"
+        )
     if layout not in _LAYOUTS:
         raise ImageryError(f"layout={layout!r}:{suggest(str(layout), list(_LAYOUTS))}")
-    kind = detect_layout(path) if layout == "auto" else layout
+    kind = "chips" if url else detect_layout(path) if layout == "auto" else layout
     given = {name: value for name, value in options.items() if value is not None}
     if layout == "auto" and kind in ("images", "class_folder") and _ONLY_CHIPS & set(given):
         kind = "chips"  # who asks for chips of images without georeference shall have them
@@ -306,22 +371,26 @@ def open_dataset(
         return CsvManifest(path, sensor, gsd, seed=seed, **given)
     if isinstance(gsd, str) and gsd != "relative":
         raise ImageryError(f"gsd={gsd!r} is neither a number nor 'relative'")
+    if kind == "hdf5":
+        return Hdf5Images(path, sensor, gsd, seed=seed, **given)  # type: ignore[arg-type]
     if kind == "class_folder":
         return ClassFolder(path, sensor, gsd, seed=seed, **given)  # type: ignore[arg-type]
     if kind == "images":
         return ImageFolder(path, sensor, gsd, seed=seed, **given)  # type: ignore[arg-type]
     from swath.imagery.chips import open_chips
 
-    return open_chips(path, sensor=sensor, gsd=gsd, seed=seed, **given)  # type: ignore[arg-type]
+    return open_chips(url or path, sensor=sensor, gsd=gsd, seed=seed, **given)  # type: ignore[arg-type]
 
 
-def detect_layout(path: Path) -> Literal["chips", "class_folder", "csv", "images"]:
+def detect_layout(path: Path) -> Literal["chips", "class_folder", "csv", "hdf5", "images"]:
     """What `layout="auto"` takes `path` for (see `open_dataset`)."""
     if path.is_file():
         if path.suffix.lower() == ".csv":
             return "csv"
         if path.suffix.lower() in (".parquet", ".geoparquet", ".json", ".geojson"):
             return "chips"
+        if is_hdf5(path):
+            return "hdf5"
         return "chips" if sniff_driver(path) == "GTiff" else "images"
     if any((path / name).is_file() for name in ("catalog.json", "collection.json")):
         return "chips"
@@ -335,6 +404,8 @@ def detect_layout(path: Path) -> Literal["chips", "class_folder", "csv", "images
         kinds.append("class_folder" if image.parent != path else "images")
         if len(kinds) >= 16:  # a few files tell the layout; a million need not be looked at
             break
+    if not kinds and any(is_hdf5(file) for file in path.iterdir()):
+        return "hdf5"
     if not kinds:
         raise ImageryError(
             f"{path}: no readable image in it or below it (suffixes: {', '.join(sorted(IMAGE_SUFFIXES))})"

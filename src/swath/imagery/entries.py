@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swath.imagery.raster import SceneHeader
+from swath.imagery.remote import is_remote
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -66,6 +67,7 @@ def _schema() -> pa.Schema:
             ("offsets", pa.list_(real)),
             ("tags", text),
             ("passed_over", pa.list_(text)),
+            ("cloud_layer", pa.list_(text)),
             ("footprint", pa.list_(real)),
             ("bbox", pa.struct([(name, real) for name in ("xmin", "ymin", "xmax", "ymax")])),
             ("geometry", pa.binary()),
@@ -112,6 +114,9 @@ def _to_row(entry: Entry, base: Path) -> dict[str, Any]:
     row["bands"] = list(header.descriptions)
     row["tags"] = json.dumps(header.tags, ensure_ascii=False)
     row["passed_over"] = [_stored(file, base) for file in header.passed_over]
+    if header.cloud_layer is not None:
+        kind, file = header.cloud_layer
+        row["cloud_layer"] = [kind, _stored(file, base)]
     if header.footprint is not None:
         lon, lat = zip(*header.footprint, strict=True)
         row["footprint"] = [number for point in header.footprint for number in point]
@@ -129,14 +134,15 @@ _PLAIN = (
 
 def from_row(row: dict[str, Any], base: Path) -> Entry:
     """The entry that a row of `to_table` holds; relative paths are below `base`."""
-    files = tuple(os.path.normpath(base / file) for file in row["files"])
-    path = os.path.normpath(base / row["path"])
+    files = tuple(_found(file, base) for file in row["files"])
+    path = _found(row["path"], base)
     header = None
     if row["width"] is not None:
         values: dict[str, Any] = {
             name: tuple(v) if isinstance(v := row[name], list) else v for name in _PLAIN
         }
         flat = row["footprint"]
+        clouds = row.get("cloud_layer")  # catalogues of earlier days have no such column
         header = SceneHeader(
             path=path,
             files=files,
@@ -144,13 +150,20 @@ def from_row(row: dict[str, Any], base: Path) -> Entry:
             descriptions=tuple(row["bands"]),
             footprint=tuple(zip(flat[::2], flat[1::2], strict=True)) if flat else None,
             tags=json.loads(row["tags"]),
-            passed_over=tuple(os.path.normpath(base / file) for file in row["passed_over"]),
+            passed_over=tuple(_found(file, base) for file in row["passed_over"]),
+            cloud_layer=(clouds[0], _found(clouds[1], base)) if clouds else None,
             **values,
         )
     return Entry(path, files, row["sensor"], header, row["problem"])
 
 
+def _found(path: str, base: Path) -> str:
+    return path if is_remote(path) else os.path.normpath(base / path)
+
+
 def _stored(path: str, base: Path) -> str:
+    if is_remote(path):
+        return path
     absolute = Path(path).absolute()
     return str(absolute.relative_to(base)) if absolute.is_relative_to(base) else str(absolute)
 

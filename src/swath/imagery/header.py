@@ -19,6 +19,7 @@ import numpy as np
 from swath.errors import ImageryError
 from swath.imagery.chip import Window
 from swath.imagery.gsd import effective_gsd, footprint
+from swath.imagery.remote import is_remote
 from swath.imagery.safe_open import DEFAULT_LIMITS, SIDECARS, ReadLimits, gdal_options, open_checked
 
 Six = tuple[float, float, float, float, float, float]
@@ -56,6 +57,8 @@ class SceneHeader:
         offsets: The same for offsets other than 0.
         band_nodata: Nodata value of each band where the files do not agree, else None.
         passed_over: Sidecar files that exist and were not read.
+        cloud_layer: Kind and file of the classification that says where clouds are (see
+            `swath.imagery.clouds`), where the scene has one.
     """
 
     path: str
@@ -81,6 +84,7 @@ class SceneHeader:
     offsets: tuple[float, ...] = ()
     band_nodata: tuple[float | None, ...] | None = None
     passed_over: tuple[str, ...] = ()
+    cloud_layer: tuple[str, str] | None = None
 
 
 def read_header(
@@ -233,7 +237,7 @@ def _together(parts: list[SceneHeader]) -> SceneHeader:
     nodata = [part.nodata for part in parts]
     scales = tuple(part.scales[0] if part.scales else 1.0 for part in parts)
     offsets = tuple(part.offsets[0] if part.offsets else 0.0 for part in parts)
-    folders = {str(Path(part.path).parent) for part in parts}
+    folders = {_folder(part.path) for part in parts}
     return replace(
         finest,
         path=folders.pop() if len(folders) == 1 else os.path.commonpath([part.path for part in parts]),
@@ -250,6 +254,10 @@ def _together(parts: list[SceneHeader]) -> SceneHeader:
         offsets=offsets if any(offset != 0 for offset in offsets) else (),
         passed_over=tuple(name for part in parts for name in part.passed_over),
     )
+
+
+def _folder(path: str) -> str:
+    return path.rpartition("/")[0] if is_remote(path) else str(Path(path).parent)
 
 
 def _check_alignment(finest: SceneHeader, part: SceneHeader) -> None:

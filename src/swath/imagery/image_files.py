@@ -57,7 +57,7 @@ class ImageFiles:
         sensor: What they were taken with: a registered name, a YAML path or a `Sensor`.
         gsd: Metres per pixel: one number for all, one a file, ``"relative"`` (1.0 at native resolution), or
             None to compute it from each file's georeference.
-        labels: Class index of each file, if known.
+        labels: Of each file, if known: [N] class indices, or [N, K] of 0 and 1 where a file has several.
         classes: Names of the classes.
         size: Output size, one number or (height, width); None keeps the files' own size, which then has to
             be the same for all.
@@ -83,7 +83,7 @@ class ImageFiles:
         *,
         sensor: str | Path | Sensor,
         gsd: Gsd | Sequence[float] = None,
-        labels: Sequence[int] | NDArray[np.int64] | None = None,
+        labels: Sequence[int] | NDArray[Any] | None = None,
         classes: Sequence[str] | None = None,
         size: int | tuple[int, int] | None = None,
         fit: Fit = "centre_crop",
@@ -116,7 +116,10 @@ class ImageFiles:
             usable = [probe for i in keep if isinstance(probe := probes[i], _Probe)]
             self.shapes = np.array([(probe.height, probe.width) for probe in usable], dtype=np.int64)
             self.gsds = self._gsds(gsd, keep, [probe.gsd for probe in usable])
-            self.labels = None if labels is None else np.asarray(labels, dtype=np.int64)[keep]
+            self.labels: NDArray[Any] | None = None
+            if labels is not None:
+                given = np.asarray(labels)
+                self.labels = given.astype(np.int64 if given.ndim == 1 else np.float32)[keep]
             self._images: Tensor | list[Tensor] | None = None
             self._valid: Tensor | list[Tensor] | None = None
             self._factors = np.ones(len(keep))  # how much the fitting has coarsened each cached image
@@ -161,7 +164,8 @@ class ImageFiles:
             "key": int(key),
         }
         if self.labels is not None:
-            sample["label"] = int(self.labels[index])
+            label = self.labels[index]
+            sample["label"] = int(label) if self.labels.ndim == 1 else torch.from_numpy(label.copy())
         return sample
 
     def get_batch(self, indices: Sequence[int] | NDArray[np.int64] | Tensor) -> Batch:
@@ -198,25 +202,7 @@ class ImageFiles:
         return probe
 
     def _header(self, path: str) -> SceneHeader:
-        if not is_raster(path):
-            found = picture_header(path, max_pixels=self._max_pixels)
-            return SceneHeader(
-                path,
-                (path,),
-                "picture",
-                found.width,
-                found.height,
-                found.bands,
-                found.dtype,
-                ("",) * found.bands,
-            )
-        header = read_header(path)
-        if header.width * header.height > self._max_pixels:
-            raise ImageryError(
-                f"{path}: {header.width} x {header.height} pixels are more than the limit of "
-                f"{self._max_pixels:,} for whole images; use layout='chips', which reads windows"
-            )
-        return header
+        return image_header(path, max_pixels=self._max_pixels)
 
     def _agree(self, names: list[str], probes: list[_Probe | str]) -> list[int]:
         """Indices of the usable files; the others become problems. Raises where files contradict."""
@@ -285,12 +271,7 @@ class ImageFiles:
     def _read(self, index: int) -> tuple[Array, Valid]:
         """Decoded image [C, H, W] in the sensor's unit, and valid [H, W]."""
         path = self.paths[index]
-        scene = as_sensor(self._header(path), self.sensor, gsd="relative", offset_dn=self.offset_dn)
-        if scene.header.driver == "picture":
-            stored, valid = read_picture(path, max_pixels=self._max_pixels)
-            image = to_unit(stored, self.sensor, scene.offset_dn)
-        else:
-            image, valid = scene.read()
+        image, valid = read_image(path, self.sensor, offset_dn=self.offset_dn, max_pixels=self._max_pixels)
         if valid.shape != tuple(self.shapes[index]):
             raise ImageryError(f"{path}: the file has changed since the data set was made")
         return image, valid
@@ -361,6 +342,60 @@ class ImageFiles:
             self._images, self._valid = whole[0][: len(keep)], whole[1][: len(keep)]
             if bool(self._valid.all()):  # one True seen from everywhere, instead of a byte a pixel
                 self._valid = torch.ones((), dtype=torch.bool).expand(self._valid.shape)
+
+
+def image_header(
+    path: str,
+    *,
+    max_pixels: int = MAX_PICTURE_PIXELS,
+    palette: Literal["refuse", "index"] = "refuse",
+) -> SceneHeader:
+    """What the header of an image file says, raster or picture; raises `ImageryError`.
+
+    Args:
+        path: The file.
+        max_pixels: For images that are decoded whole.
+        palette: Of rasters with a colour table, as in `swath.imagery.raster.read_header`.
+    """
+    if not is_raster(path):
+        found = picture_header(path, max_pixels=max_pixels)
+        return SceneHeader(
+            path,
+            (path,),
+            "picture",
+            found.width,
+            found.height,
+            found.bands,
+            found.dtype,
+            ("",) * found.bands,
+        )
+    header = read_header(path, palette=palette)
+    if header.width * header.height > max_pixels:
+        raise ImageryError(
+            f"{path}: {header.width} x {header.height} pixels are more than the limit of "
+            f"{max_pixels:,} for whole images; use layout='chips', which reads windows"
+        )
+    return header
+
+
+def read_image(
+    path: str,
+    sensor: Sensor,
+    *,
+    offset_dn: float | None = None,
+    max_pixels: int = MAX_PICTURE_PIXELS,
+) -> tuple[Array, Valid]:
+    """A whole image file, raster or picture: [C, H, W] in the sensor's unit, and valid [H, W].
+
+    Raises:
+        ImageryError: It is damaged, too large, or not of this sensor.
+    """
+    header = image_header(path, max_pixels=max_pixels)
+    scene = as_sensor(header, sensor, gsd="relative", offset_dn=offset_dn)
+    if scene.header.driver != "picture":
+        return scene.read()
+    stored, valid = read_picture(path, max_pixels=max_pixels)
+    return to_unit(stored, sensor, scene.offset_dn), valid
 
 
 def is_raster(path: str) -> bool:

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from swath.errors import ImageryError
+from swath.imagery.remote import be_patient, gdal_name, is_remote
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,22 +202,20 @@ def open_checked(path: str, limits: ReadLimits = DEFAULT_LIMITS, overview: int |
     """Open `path` with the one driver its bytes call for, and check its header against the limits.
 
     Args:
-        path: A local file.
+        path: A local file, or the URL of a GeoTIFF (see `swath.imagery.remote`).
         limits: What the header may claim.
         overview: Index of the internal overview to open instead of the full image.
 
     Raises:
         ImageryError: Naming the file, what is wrong with it, and what to do.
     """
-    driver = sniff_driver(path)
     rasterio = rasterio_module()
     options = {} if overview is None else {"overview_level": overview}
-    # An absolute path cannot be taken for a GDAL prefix such as "GTIFF_DIR:" or for a URL.
-    absolute = str(Path(path).absolute())
-    if absolute.startswith("/vsi"):
-        raise ImageryError(
-            f"{path}: GDAL's virtual file systems are not read. Copy the file to a local folder"
-        )
+    if is_remote(path):
+        be_patient()
+        driver, absolute = "GTiff", gdal_name(path)  # the driver itself looks at the first bytes
+    else:
+        driver, absolute = sniff_driver(path), _local_name(path)
     try:
         with gdal_options(), _opening, warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
@@ -231,9 +230,24 @@ def open_checked(path: str, limits: ReadLimits = DEFAULT_LIMITS, overview: int |
         raise damaged(path, "opened", error) from None
 
 
+def _local_name(path: str) -> str:
+    # An absolute path cannot be taken for a GDAL prefix such as "GTIFF_DIR:" or for a URL.
+    absolute = str(Path(path).absolute())
+    if absolute.startswith("/vsi"):
+        raise ImageryError(
+            f"{path}: GDAL's virtual file systems are not read. Copy the file to a local folder"
+        )
+    return absolute
+
+
 def damaged(path: str, doing: str, error: BaseException) -> ImageryError:
     """The message for a file that GDAL gives up on."""
     cause = str(error.__cause__ or error).strip().replace("\n", " ")
+    if is_remote(path):
+        return ImageryError(
+            f"{path}: cannot be {doing} as a GeoTIFF ({cause:.200}). Is the address right, and may you read "
+            "it? A file that is damaged or of another format there has to be downloaded and converted"
+        )
     cause = cause.replace(str(Path(path).absolute()), Path(path).name)
     return ImageryError(
         f"{path}: damaged or truncated, cannot be {doing} ({cause:.200}). Copy or download it again, "
@@ -278,7 +292,7 @@ def _check(path: str, dataset: Any, driver: str, limits: ReadLimits) -> Opened:
     if not bands:
         raise ImageryError(f"{path}: has no band but transparency. Remove it")
     flags = {flag.name for flag in dataset.mask_flag_enums[bands[0] - 1]}
-    if driver == "GTiff":
+    if driver == "GTiff" and not is_remote(path):  # a range beyond the end of a remote file is an error
         _check_length(path, dataset)
     elif driver == "PNG":
         _check_png(path)
@@ -357,11 +371,13 @@ def opened(path: str, limits: ReadLimits = DEFAULT_LIMITS, overview: int | None 
     if _handles.pid != os.getpid():
         _inherited.append(_handles.files)
         _handles.__init__()  # type: ignore[misc]
-    try:
-        status = os.stat(path)  # noqa: PTH116 (called for every window; Path costs twice as much)
-    except OSError as error:
-        raise ImageryError(f"{path}: cannot be opened: {error.strerror}") from None
-    stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+    stamp: tuple[int, ...] = ()  # a remote file counts as unchanged as long as it is open
+    if not is_remote(path):
+        try:
+            status = os.stat(path)  # noqa: PTH116 (called for every window; Path costs twice as much)
+        except OSError as error:
+            raise ImageryError(f"{path}: cannot be opened: {error.strerror}") from None
+        stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
     key = (path, overview)
     held = _handles.files.get(key)
     if held is not None and held[0] == stamp and held[1].limits == limits:

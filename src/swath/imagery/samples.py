@@ -37,6 +37,7 @@ class Sample(TypedDict, total=False):
     index: int  # position in the data set
     key: int  # int64 for swath.keyed_random
     label: int | Tensor  # class index, or [K] float32 multi-hot
+    mask: Tensor  # [H, W] uint8 class of each pixel, 255 where unknown
     time: float  # seconds since 1970 UTC, NaN where unknown
     window: tuple[int, int, int, int]  # chips: column, row, width, height on the scene's native grid
     scene: int  # chips: position of the scene in `dataset.scenes`
@@ -63,11 +64,19 @@ class PairedSample(TypedDict, total=False):
 
 @runtime_checkable
 class ImageDataset(Protocol):
-    """What training, evaluation and embedding need of a data set."""
+    """What training, evaluation and embedding need of a data set.
+
+    Attributes:
+        sensor: What the images were taken with.
+        classes: Names of the classes, or None.
+        labels: [N] int64 class indices, or [N, K] float32 multi-hot, or None.
+        paths: File (or place) of each image, shown to people.
+        problems: (file, reason) of what was left out.
+    """
 
     sensor: Sensor
     classes: list[str] | None
-    labels: NDArray[np.int64] | None
+    labels: NDArray[Any] | None
     paths: list[str]
     problems: list[Problem]
 
@@ -226,9 +235,10 @@ def _collate_images(samples: Sequence[Sample]) -> Batch:
     shapes = sorted({tuple(sample["image"].shape) for sample in good})
     if len(shapes) > 1:
         raise ImageryError(f"samples of different shapes {shapes} in one batch; choose one size with size=")
-    bands, height, width = samples[0]["shape"] if not good else shapes[0]
+    shape = samples[0]["shape"] if not good else shapes[0]
+    height, width = shape[-2:]
     batch: Batch = {
-        "image": _stack([sample["image"] for sample in good], (bands, height, width), torch.float32),
+        "image": _stack([sample["image"] for sample in good], shape, torch.float32),
         "gsd": torch.tensor([sample["gsd"] for sample in good], dtype=torch.float32),
         "valid": _stack([sample["valid"] for sample in good], (height, width), torch.bool),
         "sensor": sensors[0],
@@ -237,6 +247,8 @@ def _collate_images(samples: Sequence[Sample]) -> Batch:
     }
     if all("label" in sample for sample in good):
         batch["label"] = stack_labels([sample["label"] for sample in good])
+    if good and all("mask" in sample for sample in good):
+        batch["mask"] = torch.stack([sample["mask"] for sample in good])
     if any("time" in sample for sample in good):
         times = [sample.get("time", float("nan")) for sample in good]
         batch["time"] = torch.tensor(times, dtype=torch.float64)

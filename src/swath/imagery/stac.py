@@ -1,6 +1,7 @@
-"""Scenes named by STAC: items, item collections, and static catalogues on the local disk.
+"""Scenes named by STAC: items, item collections, static catalogues, and stac-geoparquet.
 
-Only local assets are read. What a JSON file claims is checked like anything else from outside: its size, its
+The files that describe are read from the local disk; assets that are elsewhere only where that is asked for
+(see `swath.imagery.remote`). What a file claims is checked like anything else from outside: its size, its
 types, its links (each file is visited once, so a catalogue that links to itself ends).
 """
 
@@ -15,8 +16,11 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from swath.errors import ImageryError
+from swath.imagery.clouds import CLOUD_LAYERS
+from swath.imagery.remote import is_remote
 
 MAX_JSON_BYTES = 256 * 2**20
+PARQUET_SUFFIXES = (".parquet", ".geoparquet")
 STAC_NAMES = ("catalog.json", "collection.json")
 _NO_DATA_ROLES = {"thumbnail", "overview", "metadata", "visual", "labels"}
 _RASTER_SUFFIXES = (".tif", ".tiff", ".jpg", ".jpeg", ".png", ".webp")
@@ -28,11 +32,12 @@ class StacScene:
 
     Attributes:
         path: The item's JSON file.
-        files: Local data assets: one with many bands, or one a band.
+        files: Data assets: one with many bands, or one a band.
         bands: Names of the bands where the item states them: as many as files (or as the one file has bands).
         time: Acquisition time.
         gsd: Stated ground sample distance in metres.
         properties: The item's plain properties as text, beside which files' own tags stand.
+        cloud_layer: Kind and file of the asset that says where clouds are (see `swath.imagery.clouds`).
         problem: Why there is nothing to read; then `files` is empty.
     """
 
@@ -42,6 +47,7 @@ class StacScene:
     time: datetime | None = None
     gsd: float | None = None
     properties: dict[str, str] = field(default_factory=dict)
+    cloud_layer: tuple[str, str] | None = None
     problem: str | None = None
 
 
@@ -54,8 +60,23 @@ def is_stac(path: Path) -> bool:
     return data.get("type") == "FeatureCollection" or "stac_version" in data
 
 
-def read_stac(path: str | Path) -> Iterator[StacScene]:
-    """All scenes of a STAC file and of everything that it links to, one by one.
+def is_stac_geoparquet(path: Path) -> bool:
+    """Whether a Parquet file holds STAC items, by its columns."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return {"id", "assets"} <= set(pq.read_schema(path).names)
+    except (OSError, pa.ArrowException):
+        return False
+
+
+def read_stac(path: str | Path, *, remote: bool = False) -> Iterator[StacScene]:
+    """All scenes of a STAC file (JSON or stac-geoparquet) and of all that it links to, one by one.
+
+    Args:
+        path: The file.
+        remote: Whether assets may be somewhere else than on the local disk. Descriptions may not.
 
     Files that are missing or wrong become a `StacScene` with a `problem`, except the first.
 
@@ -63,6 +84,10 @@ def read_stac(path: str | Path) -> Iterator[StacScene]:
         ImageryError: `path` itself cannot be read, or is not STAC.
     """
     first = Path(path)
+    if first.suffix.lower() in PARQUET_SUFFIXES:
+        for item in _items_of_parquet(first):
+            yield from _scenes_of_item(first, item, remote)
+        return
     data = _load(first)
     if data.get("type") not in ("Feature", "FeatureCollection", "Catalog", "Collection"):
         raise ImageryError(f"{first}: is JSON, but no STAC item, item collection, collection or catalogue")
@@ -72,14 +97,14 @@ def read_stac(path: str | Path) -> Iterator[StacScene]:
         here, data = stack.pop()
         kind = data.get("type")
         if kind == "Feature":
-            yield from _scenes_of_item(here, data)
+            yield from _scenes_of_item(here, data, remote)
         elif kind == "FeatureCollection":
             features = data.get("features")
             if not isinstance(features, list):
                 yield StacScene(str(here), problem=f"{here}: `features` is not a list of items")
                 continue
             for feature in features:
-                yield from _scenes_of_item(here, feature)
+                yield from _scenes_of_item(here, feature, remote)
         else:
             linked: list[tuple[Path, dict[str, Any]]] = []
             for link in _list(data.get("links")):
@@ -98,7 +123,7 @@ def read_stac(path: str | Path) -> Iterator[StacScene]:
             stack.extend(reversed(linked))
 
 
-def _scenes_of_item(path: Path, item: Any) -> Iterator[StacScene]:
+def _scenes_of_item(path: Path, item: Any, remote: bool) -> Iterator[StacScene]:
     """The scene of one item: its band files together, and each multi-band file alone."""
     if not isinstance(item, dict) or not isinstance(item.get("assets"), dict):
         yield StacScene(str(path), problem=f"{path}: an item without `assets`")
@@ -117,21 +142,26 @@ def _scenes_of_item(path: Path, item: Any) -> Iterator[StacScene]:
         },
     }
     single: dict[str, str] = {}  # band name -> file
-    found = False
-    remote: list[str] = []
+    together: list[tuple[str, tuple[str, ...]]] = []  # file, names of its bands
+    elsewhere: list[str] = []
     for key, asset in item["assets"].items():
         if not isinstance(asset, dict) or not _is_data(asset):
             continue
-        file = _local(path, asset.get("href"))
+        file = _file(path, asset.get("href"), remote)
         if file is None:
-            remote.append(str(asset.get("href")))
+            elsewhere.append(str(asset.get("href")))
             continue
         bands = _bands(asset)
-        if len(bands) > 1:
-            found = True
-            yield StacScene(files=(str(file),), bands=bands, **about)
+        kind = (bands[0] if len(bands) == 1 else str(key)).upper()
+        if kind in CLOUD_LAYERS:
+            about["cloud_layer"] = (kind, file)
+        elif len(bands) > 1:
+            together.append((file, bands))
         else:
-            single[bands[0] if bands else str(key)] = str(file)
+            single[bands[0] if bands else str(key)] = file
+    found = bool(together)
+    for whole, bands in together:
+        yield StacScene(files=(whole,), bands=bands, **about)
     if len(single) == 1:
         # One asset that states no bands: however many the file has. Its key is no band's name.
         found = True
@@ -140,8 +170,10 @@ def _scenes_of_item(path: Path, item: Any) -> Iterator[StacScene]:
         found = True
         yield StacScene(files=tuple(single.values()), bands=tuple(single), **about)
     if not found:
-        reason = f"only assets that are not on the local disk ({remote[0]})" if remote else "no raster assets"
-        fix = "; download them first" if remote else ""
+        reason, fix = "no raster assets", ""
+        if elsewhere:
+            reason = f"only assets that are not on the local disk ({elsewhere[0]})"
+            fix = "; let them be fetched (--remote), or download them first"
         yield StacScene(str(path), problem=f"{name}: has {reason}{fix}")
 
 
@@ -176,6 +208,29 @@ def _local(base: Path, href: Any) -> Path | None:
     if parts.scheme or parts.netloc:
         return None
     return base.parent / href
+
+
+def _file(base: Path, href: Any, remote: bool) -> str | None:
+    """The file that an asset's link means, or None where it is not to be read."""
+    if remote and isinstance(href, str) and is_remote(href) and not href.startswith("file:"):
+        return href
+    local = _local(base, href)
+    return None if local is None else str(local)
+
+
+def _items_of_parquet(path: Path) -> Iterator[dict[str, Any]]:
+    """Items of a stac-geoparquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        from stac_geoparquet.arrow import stac_table_to_items
+    except ImportError:
+        raise ImageryError(f"{path}: stac-geoparquet needs an extra: pip install 'swath[stac]'") from None
+    try:
+        yield from stac_table_to_items(pq.read_table(path))
+    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
+        raise ImageryError(f"{path}: cannot be read as stac-geoparquet ({error})") from None
 
 
 def _time(properties: dict[str, Any]) -> datetime | None:

@@ -156,6 +156,53 @@ def read_on_grid(scene: SensorScene, grid: Grid) -> tuple[Array, Valid]:
     return out.astype(kind, copy=False), ok
 
 
+def glance(header: SceneHeader, grid: Grid, bands: Sequence[int]) -> tuple[NDArray[np.float32], Valid]:
+    """A scene on a grid as it is drawn on a map: quick, from overviews, and as far as the scene reaches.
+
+    Reduced by the power of two that leaves at least the grid's resolution, in blocks that are counted from
+    the scene's corner, so that neighbouring grids meet without a seam; then bilinear. Enlarged more than
+    twice, pixels stay pixels. Numbers are stored ones and are not averaged as power: not for measuring.
+
+    Args:
+        header: What to read.
+        grid: Where.
+        bands: 0-based bands of the file.
+
+    Returns:
+        ([C, h, w] stored values, [h, w] valid); outside of the scene nothing is valid.
+
+    Raises:
+        ImageryError: No georeference, or a file is damaged.
+    """
+    column, row, coarser = _sources(header, grid)
+    if (
+        header.crs is not None
+        and header.transform is not None
+        and transformer(header.crs, "OGC:CRS84").source_crs.is_geographic
+    ):
+        turn = 360 / abs(header.transform[0]) if header.transform[0] else math.inf
+        column = column + turn * np.rint((header.width / 2 - column) / turn)  # longitude counts on beyond 180
+    block = 2 ** max(0, math.floor(math.log2(max(coarser, 1.0)) + 1e-6))
+    x0, x1 = _blocks(column, block, header.width)
+    y0, y1 = _blocks(row, block, header.height)
+    if x0 >= x1 or y0 >= y1:
+        return np.zeros((len(bands), grid.height, grid.width), np.float32), np.zeros(column.shape, np.bool_)
+    shape = (-(-(y1 - y0) // block), -(-(x1 - x0) // block))
+    stored, valid = read_window(header, Window(x0, y0, x1 - x0, y1 - y0), bands=bands, out_shape=shape)
+    x, y = (column - x0) * shape[1] / (x1 - x0) - 0.5, (row - y0) * shape[0] / (y1 - y0) - 0.5
+    values = stored.astype(np.float32)
+    if coarser < 0.5:
+        return _nearest(values, valid, np.rint(x).astype(np.int64), np.rint(y).astype(np.int64))
+    return _bilinear(values, valid, x, y)
+
+
+def _blocks(at: Array64, block: int, size: int) -> tuple[int, int]:
+    """First and last source pixel of the whole blocks that `at` touches, one to spare, within the scene."""
+    first = (math.floor(float(at.min())) // block - 1) * block
+    last = (math.floor(float(at.max())) // block + 2) * block
+    return max(0, first), min(size, last)
+
+
 def _span(at: Array64, factor: int, size: int) -> tuple[int, int]:
     """First source pixel and number of blocks of `factor` that cover `at` with a block to spare."""
     # In phase with the target: the edge of its first pixel, half a step before its first centre.
