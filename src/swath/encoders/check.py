@@ -1,4 +1,4 @@
-"""`check_encoder`: everything that an encoder promises, run against yours.
+"""`check_encoder` and `check_pyramid`: everything that an encoder promises, run against yours.
 
 In the spirit of scikit-learn's `check_estimator`: call it in a test of your own package::
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from swath.encoders.protocol import Encoder, Features, MaskableEncoder
+from swath.encoders.pyramid import pyramid
 
 Factory = Callable[[int | Mapping[str, int]], nn.Module]
 
@@ -51,6 +52,41 @@ def check_encoder(factory: Factory, *, size: int | None = None, tolerance: float
     _check_sensors(factory, side)
     if isinstance(encoder, MaskableEncoder):
         _check_masked(encoder, 3, side, tolerance)
+
+
+def check_pyramid(
+    encoder: nn.Module, bands: int, sensor: str | None = None, *, tolerance: float = 1e-5
+) -> None:
+    """Run the promise of `swath.encoders.pyramid.pyramid` on an encoder.
+
+    Args:
+        encoder: The encoder.
+        bands: Of the images that it takes.
+        sensor: Whose images those are, for an encoder of several sensors.
+        tolerance: Largest difference allowed where results must be equal up to rounding.
+
+    Raises:
+        AssertionError: A promise is broken; the message says which.
+    """
+    maps_of = pyramid(encoder, sensor).eval()
+    assert maps_of.strides == (4, 8, 16, 32), f"strides are {maps_of.strides}"
+    for height, width in ((64, 64), (96, 64), (33, 70), (5, 41)):
+        images, gsd = _images(bands, height, width)
+        with torch.no_grad():
+            maps = maps_of(images, gsd, sensor)
+            alone = maps_of(images[:1], gsd[:1], sensor)
+        what = f"for {height} x {width} pixels"
+        assert len(maps) == len(maps_of.channels) == 4, f"{len(maps)} maps {what}"
+        for one, first, stride, channels in zip(maps, alone, maps_of.strides, maps_of.channels, strict=True):
+            expected = (len(images), channels, -(-height // stride), -(-width // stride))
+            assert one.shape == expected, f"a map is {tuple(one.shape)}, not {expected}, {what}"
+            assert one.isfinite().all(), f"a map is not finite {what}"
+            assert (one[:1] - first).abs().max() <= tolerance, f"maps depend on the rest of the batch {what}"
+    images, gsd = _images(bands, 64, 96)
+    maps = maps_of.train()(images, gsd, sensor)
+    torch.autograd.backward([one.square().sum() for one in maps])
+    own = [name for name, p in maps_of.levels.named_parameters() if p.grad is None]
+    assert not own, f"parameters of the pyramid that nothing depends on: {', '.join(own)}"
 
 
 def _images(bands: int, height: int, width: int, count: int = 3) -> tuple[Tensor, Tensor]:

@@ -49,25 +49,3 @@ def check_size(image: Tensor, stride: int, what: str = "patches") -> None:
             f"images of {height} x {width} pixels do not divide into {stride} x {stride} {what}; "
             f"resize or pad them to {-(-height // stride) * stride} x {-(-width // stride) * stride}"
         )
-
-
-def put_token(x: Tensor, token: Tensor, mask: Tensor, *, replace: bool = False) -> Tensor:
-    """Mark hidden cells of a feature map with a learned token.
-
-    Args:
-        x: Features of all cells, [B, N, D] in row-major order, or [B, D, h, w].
-        token: [1, 1, D] or [1, D, 1, 1], whichever has as many axes as `x`.
-        mask: [B, h, w], 1 (or True) where hidden; of any type.
-        replace: The token takes the place of what a hidden cell holds; otherwise it is added to it.
-
-    Raises:
-        ValueError: The mask has another number of samples or of cells.
-    """
-    tokens = x.ndim == 3
-    cells = (len(x), x.shape[1]) if tokens else (len(x), *x.shape[2:])
-    given = (len(mask), mask[0].numel()) if tokens else tuple(mask.shape)
-    if cells != given or mask.ndim != 3:
-        raise ValueError(f"the mask is {tuple(mask.shape)}, but there are {cells} samples and cells to mask")
-    where = (mask.reshape(*cells, 1) if tokens else mask.unsqueeze(1)).to(x.dtype)
-    token = token.to(x.dtype)
-    return x * (1 - where) + token * where if replace else x + token * where

@@ -14,7 +14,7 @@ Shape letters: B samples, C bands, N patches, K kept patches, D width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Literal
 
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from swath.encoders.inputs import check_bands, check_size, pick_sensor
 from swath.encoders.positions import gsd_positions
 from swath.encoders.protocol import Features, register_encoder
-from swath.encoders.vit import EPS, Block, PatchEmbed, init_weights
+from swath.encoders.vit import EPS, Block, PatchEmbed, init_weights, maps_after
 
 ONLY = "images"  # what a single sensor is called whose name was not given
 
@@ -73,6 +73,7 @@ class MultiSensorViT(nn.Module):
         self.bands = dict(bands) if isinstance(bands, Mapping) else {ONLY: bands}
         self.patch_sizes = _patch_sizes(patch_size, self.bands)
         self.embed_dim = embed_dim
+        self.depth = specific_depth + common_depth
         self.strides: tuple[int, ...] = (max(self.patch_sizes.values()),)
         self.channels: tuple[int, ...] = (embed_dim,)
         self.pooling = pooling
@@ -109,7 +110,7 @@ class MultiSensorViT(nn.Module):
         grid_h, grid_w = self.grid(image, sensor)
         return Features(
             pooled=self.head(tokens),
-            maps=[patches.transpose(1, 2).reshape(len(image), self.embed_dim, grid_h, grid_w)],
+            maps=[patches.transpose(1, 2).reshape(image.shape[0], self.embed_dim, grid_h, grid_w)],
             tokens=patches,
             cls=tokens[:, 0],
         )
@@ -134,12 +135,25 @@ class MultiSensorViT(nn.Module):
         for name, image in images.items():
             x = self._begin(name, image, gsd[name], None if keep is None else keep[name])
             streams[name] = self.specific[name](x) if self.specific else x
-        lengths = {x.shape[1] for x in streams.values()}
-        if len(lengths) == 1:  # equally long: through the common blocks in one go
+        first, *rest = (x.shape[1] for x in streams.values())
+        if all(length == first for length in rest):  # equally long: through the common blocks in one go
             together = self.norm(self.blocks(torch.cat(list(streams.values()))))
-            parts = together.split([len(x) for x in streams.values()])
+            parts = together.split([x.shape[0] for x in streams.values()])
             return dict(zip(streams, parts, strict=True))
         return {name: self.norm(self.blocks(x)) for name, x in streams.items()}
+
+    def intermediate(
+        self, image: Tensor, gsd: Tensor, sensor: str | None = None, *, layers: Sequence[int]
+    ) -> list[Tensor]:
+        """Maps [B, D, H / p, W / p] of one sensor after the blocks `layers`; see `LayeredEncoder`."""
+        sensor = self.sensor(sensor)
+        blocks: list[nn.Module] = list(self.blocks)
+        if self.specific:
+            own = self.specific[sensor]
+            assert isinstance(own, nn.Sequential)
+            blocks = [*own[:-2], own[-2:], *blocks]  # the last of its own together with their norm
+        x = self._begin(sensor, image, gsd, None)
+        return maps_after(x, blocks, self.norm, layers, self.grid(image, sensor))
 
     def head(self, tokens: Tensor) -> Tensor:
         """From `encode`'s tokens [B, 1 + K, D] to one embedding an image [B, D]."""
@@ -186,7 +200,7 @@ class MultiSensorViT(nn.Module):
             *self.grid(image, sensor), self.embed_dim, step, cls=False, at=keep, centred=True
         )
         x = (embed(image, keep) + position).to(embed.proj.weight.dtype)
-        return torch.cat([self.cls_token[sensor].expand(len(x), -1, -1), x], dim=1)
+        return torch.cat([self.cls_token[sensor].expand(x.shape[0], -1, -1), x], dim=1)
 
 
 def _patch_sizes(patch_size: int | Mapping[str, int], bands: Mapping[str, int]) -> dict[str, int]:

@@ -42,8 +42,17 @@ def pool(features: Features, pooling: str | None = None) -> Tensor:
             raise ContractError("this encoder has no class token: use pooling 'mean' or 'moments'")
         return features.cls
     places = features.tokens if features.tokens is not None else features.maps[-1].flatten(2).transpose(1, 2)
+    return places.mean(dim=1) if pooling == "mean" else moments(places)
+
+
+def moments(places: Tensor, *, floor: float = 0.0) -> Tensor:
+    """Mean and standard deviation over places: [B, N, D] -> [B, 2 D].
+
+    Args:
+        places: Features of N places.
+        floor: Added to the variance. In training above 0: the root of 0 has no gradient.
+    """
     mean = places.mean(dim=1)
-    if pooling == "mean":
-        return mean
     # Population form, so that an image of a single patch has spread 0 rather than NaN.
-    return torch.cat([mean, places.float().std(dim=1, correction=0).to(mean.dtype)], dim=1)
+    spread = (places.float().var(dim=1, correction=0) + floor).sqrt()
+    return torch.cat([mean, spread.to(mean.dtype)], dim=1)

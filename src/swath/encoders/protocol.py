@@ -10,7 +10,7 @@ token of the objective's; all families of Swath can, but the one with branches.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -105,7 +105,38 @@ class MaskableEncoder(Encoder, Protocol):
         ...
 
 
-def size_step(encoder: nn.Module, sensor: str) -> int:
+@runtime_checkable
+class LayeredEncoder(Encoder, Protocol):
+    """Optional: an encoder of equal layers and a single map, whose inner layers can be looked at (ViTs).
+
+    Attributes:
+        depth: Number of layers.
+    """
+
+    depth: int
+
+    def intermediate(
+        self, image: Tensor, gsd: Tensor, sensor: str | None = None, *, layers: Sequence[int]
+    ) -> list[Tensor]:
+        """The map after each of `layers`.
+
+        Args:
+            image: [B, C, H, W] normalised float.
+            gsd: [B], as for a call.
+            sensor: As for a call.
+            layers: Numbers from 1 to `depth`, in any order, also repeated.
+
+        Returns:
+            For each of `layers` a map [B, D, H / stride, W / stride] that has passed the encoder's final
+            norm; after layer `depth` it is the one of `Features.maps`.
+
+        Raises:
+            ValueError: There is no such layer.
+        """
+        ...
+
+
+def size_step(encoder: nn.Module, sensor: str | None) -> int:
     """The side in pixels of which a sensor's images must be multiples.
 
     It is the coarsest stride, or what an encoder's own `min_size` says where its patches differ by sensor.

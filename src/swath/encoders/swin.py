@@ -24,8 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swath.encoders.inputs import check_bands, check_size, of_sensor, put_token
+from swath.encoders.inputs import check_bands, check_size, of_sensor
 from swath.encoders.linear import Linear
+from swath.encoders.marking import Marking, put_token
 from swath.encoders.positions import gsd_positions
 from swath.encoders.protocol import Features, register_encoder
 from swath.encoders.vit import Mlp, PatchEmbed
@@ -190,7 +191,7 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor, height: int, width: int) -> Tensor:
         """Map as tokens [B, H * W, C] -> [B, H / 2 * W / 2, 2 C]."""
-        x = x.view(len(x), height // 2, 2, width // 2, 2, -1).permute(0, 1, 3, 4, 2, 5)
+        x = x.view(x.shape[0], height // 2, 2, width // 2, 2, -1).permute(0, 1, 3, 4, 2, 5)
         out: Tensor = self.reduction(self.norm(x.flatten(3).flatten(1, 2)))
         return out
 
@@ -228,7 +229,7 @@ class SwinPatchEmbed(PatchEmbed):
         return out
 
 
-class Swin(nn.Module):
+class Swin(Marking):
     """Swin Transformer (v1).
 
     `Features.maps` are the outputs of the stages at strides p, 2p, 4p, ... of a patch of side p; only the
@@ -293,23 +294,6 @@ class Swin(nn.Module):
         self.norm = nn.LayerNorm(self.embed_dim, eps=EPS)
         self._init_weights()
 
-    def forward(self, image: Tensor, gsd: Tensor, sensor: str | None = None) -> Features:
-        """Encode images [B, C, H, W] with GSD [B] (relative to the reference); see `Features`."""
-        return self._features(self.encode(image, gsd, sensor))
-
-    def masked(
-        self,
-        image: Tensor,
-        gsd: Tensor,
-        sensor: str | None = None,
-        *,
-        token: Tensor,
-        mask: Tensor,
-        replace: bool = False,
-    ) -> Features:
-        """Encode with hidden patches marked by `token` [1, 1, D]; see `MaskableEncoder`."""
-        return self._features(self.encode(image, gsd, sensor, token=token, mask=mask, replace=replace))
-
     def encode(
         self,
         image: Tensor,
@@ -330,8 +314,7 @@ class Swin(nn.Module):
             mask: [B, H / p, W / p], 1 where hidden; needs `token`.
             replace: The token takes the embedding's place; by default it is added.
         """
-        embed = of_sensor(self.patch_embed, sensor)
-        assert isinstance(embed, SwinPatchEmbed)
+        embed = self._patch_embed(sensor)
         check_bands(image, embed.proj.in_channels, sensor)
         check_size(image, self.strides[-1], "cells of the coarsest map")
         height, width = image.shape[2] // self.patch_size, image.shape[3] // self.patch_size
@@ -350,7 +333,17 @@ class Swin(nn.Module):
             maps.append(out.transpose(1, 2).unflatten(2, (height, width)))
         return maps
 
-    def _features(self, maps: list[Tensor]) -> Features:
+    def first_convolution(self, sensor: str | None = None) -> nn.Conv2d:
+        """The layer that the pixels of a sensor meet first: its patch embedding."""
+        return self._patch_embed(sensor).proj
+
+    def _patch_embed(self, sensor: str | None) -> SwinPatchEmbed:
+        embed = of_sensor(self.patch_embed, sensor)
+        assert isinstance(embed, SwinPatchEmbed)
+        return embed
+
+    def features_of(self, maps: list[Tensor], image: Tensor) -> Features:
+        """`Features` of `encode`'s maps."""
         tokens = maps[-1].flatten(2).transpose(1, 2)
         return Features(pooled=tokens.mean(dim=1), maps=maps, tokens=tokens)
 

@@ -9,7 +9,7 @@ Shape letters: B samples, C bands, N = (H / p)(W / p) patches of side p, K kept 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Literal
 
@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swath.encoders.inputs import check_bands, check_size, of_sensor, put_token
+from swath.encoders.inputs import check_bands, check_size, of_sensor
 from swath.encoders.linear import Linear, linear
+from swath.encoders.marking import Marking, put_token
 from swath.encoders.positions import gsd_positions
 from swath.encoders.protocol import Features, register_encoder
 
@@ -96,7 +97,7 @@ def patchify(image: Tensor, patch_size: int) -> Tensor:
     return image.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, bands * p * p)
 
 
-class ViT(nn.Module):
+class ViT(Marking):
     """Vision Transformer (Dosovitskiy et al. 2021) with the GSD position encoding of Scale-MAE.
 
     Args:
@@ -109,6 +110,7 @@ class ViT(nn.Module):
         mlp_ratio: Hidden width of the MLPs over D.
         pooling: What `Features.pooled` is: "mean" of the patch tokens or the "cls" token, both after the
             final norm. Mean by default: Scale-MAE never trains what its class token puts out.
+        scale_aware: Positions are distances on the ground; otherwise they count patches, whatever the GSD.
 
     Raises:
         ContractError: (when called) a sensor it was not built for, a wrong number of bands, a size that is
@@ -125,6 +127,7 @@ class ViT(nn.Module):
         heads: int = 12,
         mlp_ratio: float = 4.0,
         pooling: Literal["mean", "cls"] = "mean",
+        scale_aware: bool = True,
     ) -> None:
         super().__init__()
         if pooling not in ("mean", "cls"):
@@ -134,11 +137,13 @@ class ViT(nn.Module):
         self.bands = dict(bands) if isinstance(bands, Mapping) else bands
         self.patch_size = patch_size
         self.embed_dim = embed_dim
+        self.depth = depth
         self.strides: tuple[int, ...] = (patch_size,)
         self.channels: tuple[int, ...] = (embed_dim,)
         self.mask_stride = patch_size
         self.mask_token_shape: tuple[int, ...] = (1, 1, embed_dim)
         self.pooling = pooling
+        self.scale_aware = scale_aware
         self.patch_embed: nn.Module
         if isinstance(bands, Mapping):
             self.patch_embed = nn.ModuleDict(
@@ -152,29 +157,13 @@ class ViT(nn.Module):
         init_weights(self)
         nn.init.normal_(self.cls_token, std=0.02)
 
-    def forward(self, image: Tensor, gsd: Tensor, sensor: str | None = None) -> Features:
-        """Encode images [B, C, H, W] with GSD [B] (relative to the reference); see `Features`."""
-        return self._features(self.encode(image, gsd, sensor), image)
-
-    def masked(
-        self,
-        image: Tensor,
-        gsd: Tensor,
-        sensor: str | None = None,
-        *,
-        token: Tensor,
-        mask: Tensor,
-        replace: bool = False,
-    ) -> Features:
-        """Encode with hidden patches marked by `token` [1, 1, D]; see `MaskableEncoder`."""
-        return self._features(self.encode(image, gsd, sensor, token=token, mask=mask, replace=replace), image)
-
-    def _features(self, tokens: Tensor, image: Tensor) -> Features:
+    def features_of(self, tokens: Tensor, image: Tensor) -> Features:
+        """`Features` of `encode`'s tokens [B, 1 + N, D]."""
         cls, patches = tokens[:, 0], tokens[:, 1:]
         grid_h, grid_w = image.shape[2] // self.patch_size, image.shape[3] // self.patch_size
         return Features(
             pooled=patches.mean(dim=1) if self.pooling == "mean" else cls,
-            maps=[patches.transpose(1, 2).reshape(len(image), self.embed_dim, grid_h, grid_w)],
+            maps=[patches.transpose(1, 2).reshape(image.shape[0], self.embed_dim, grid_h, grid_w)],
             tokens=patches,
             cls=cls,
         )
@@ -209,6 +198,15 @@ class ViT(nn.Module):
             x = block(x)
         return self.norm(x)  # type: ignore[no-any-return]
 
+    def intermediate(
+        self, image: Tensor, gsd: Tensor, sensor: str | None = None, *, layers: Sequence[int]
+    ) -> list[Tensor]:
+        """Maps [B, D, H / p, W / p] after the blocks `layers`; see `LayeredEncoder`."""
+        x = self.embed_patches(image, gsd, sensor)
+        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
+        grid = (image.shape[2] // self.patch_size, image.shape[3] // self.patch_size)
+        return maps_after(x, list(self.blocks), self.norm, layers, grid)
+
     def embed_patches(
         self,
         image: Tensor,
@@ -233,13 +231,39 @@ class ViT(nn.Module):
             x = put_token(x, token, mask, replace=replace)
         grid_h, grid_w = image.shape[2] // self.patch_size, image.shape[3] // self.patch_size
         # The sum is taken in float32 even under autocast; then the residual stream has the weights' type.
-        x = x + gsd_positions(grid_h, grid_w, self.embed_dim, gsd, cls=False, at=keep)
+        x = x + gsd_positions(grid_h, grid_w, self.embed_dim, self.step(gsd), cls=False, at=keep)
         return x.to(self.cls_token.dtype)
+
+    def step(self, gsd: Tensor) -> Tensor:
+        """[B] what the positions are told: the relative GSD, or 1 of an encoder that is not scale-aware."""
+        return gsd if self.scale_aware else torch.ones_like(gsd)
+
+    def first_convolution(self, sensor: str | None = None) -> nn.Conv2d:
+        """The layer that the pixels of a sensor meet first: its patch embedding."""
+        return self._patch_embed(sensor).proj
 
     def _patch_embed(self, sensor: str | None) -> PatchEmbed:
         embed = of_sensor(self.patch_embed, sensor)
         assert isinstance(embed, PatchEmbed)
         return embed
+
+
+def maps_after(
+    x: Tensor, blocks: Sequence[nn.Module], norm: nn.Module, layers: Sequence[int], grid: tuple[int, int]
+) -> list[Tensor]:
+    """Tokens [B, 1 + N, D] through `blocks`; of each of `layers` the patch tokens, normed, as [B, D, h, w].
+
+    Raises:
+        ValueError: A layer that is not among 1 ... number of blocks.
+    """
+    if not layers or not set(layers) <= set(range(1, len(blocks) + 1)):
+        raise ValueError(f"layers are numbers from 1 to {len(blocks)}, not {list(layers)}")
+    found = {}
+    for number, block in enumerate(blocks[: max(layers)], 1):
+        x = block(x)
+        if number in layers:
+            found[number] = norm(x[:, 1:]).transpose(1, 2).unflatten(2, grid)
+    return [found[number] for number in layers]
 
 
 def init_weights(module: nn.Module) -> None:
