@@ -2,6 +2,7 @@
 
     python benchmarks/quality_csmae.py --models cecd,cesd,secd,sesd,mae --cpu-minutes 5 --out runs/csmae
     python benchmarks/quality_csmae.py --models cecd --cpu-minutes 2 --train 1000     # a quick look
+    python benchmarks/quality_csmae.py --models cecd,unified,cmid --cpu-minutes 3   # ours and CMID
 
 SIMULATED DATA (`swath.simulated`): 4,000 places to train on, 2,000 in the archive, 500 that ask, 60 px at
 20 m, Sentinel-1 (VH, VV) and Sentinel-2 (10 bands); ten land-cover classes, several a place. All models have
@@ -44,11 +45,38 @@ MODELS: dict[str, tuple[int, int, dict[str, Any], dict[str, Any]]] = {
 }
 
 
+# Our own objective and CMID on the same pairs, their two looks or views being the two sensors: an embedding
+# of patches for each sensor, all blocks common.
+OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "unified": ("unified", {}),
+    "unified_no_cross": ("unified", {"cross_weight": 0.0}),
+    "unified_no_agreement": ("unified", {"global_weight": 0.0}),
+    "unified_agreement_only": ("unified", {"reconstruction_weight": 0.0, "cross_weight": 0.0}),
+    "unified_teacher": ("unified", {"teacher": True}),
+    "cmid": ("cmid", {}),
+    "cmid_no_local": ("cmid", {"local_weight": 0.0}),
+    "cmid_no_reconstruction": ("cmid", {"reconstruction_weight": 0.0}),
+}
+_CMID = {
+    "view_size": 60, "mask_block": 10, "crop_scale": [0.5, 1.0], "flips": "both", "photometric": "none",
+    "hidden_dim": 256, "out_dim": 64, "temperature": 0.1, "queue_size": 2048, "prototypes": 256,
+    "bottleneck_dim": 64, "matches": 15, "momentum": 0.99,
+}  # fmt: skip
+_UNIFIED = {
+    "source_size": 30, "crop_scale": [0.5, 1.0], "mask_ratio": 0.5, "decoder_dim": 64, "decoder_depth": 1,
+    "decoder_heads": 4, "head": "linear", "teacher": False, "global_weight": 1.0, "temperature": 0.1,
+    "photometric": "none",
+}  # fmt: skip
+
+
 def recipe(name: str, cpu_minutes: float, seed: int) -> Any:
     """The recipe of one model: `configs/csmae_small_cpu.yaml` with its depths and losses."""
     from swath.training.recipe import load_recipe
 
-    specific, common, objective, encoder = MODELS[name]
+    if name in OTHERS:
+        specific, common, objective, encoder = 0, 4, {}, {}
+    else:
+        specific, common, objective, encoder = MODELS[name]
     path = Path(__file__).parent.parent / "configs" / "csmae_small_cpu.yaml"
     options = {
         "name": f"csmae_{name}",
@@ -61,6 +89,20 @@ def recipe(name: str, cpu_minutes: float, seed: int) -> Any:
         **{f"encoder.options.{key}": value for key, value in encoder.items()},
         **{f"objective.options.{key}": value for key, value in objective.items()},
     }
+    if name in OTHERS:
+        method, changed = OTHERS[name]
+        options = {key: value for key, value in options.items() if not key.startswith("encoder.")}
+        options |= {
+            "name": name,
+            "encoder.name": "vit",
+            "encoder.options": {
+                # `unified` sees a look at half its size, so both have patches of 200 to 240 m of ground.
+                "patch_size": 6 if method == "unified" else 10, "embed_dim": 128, "depth": 4, "heads": 4,
+            },
+            "objective.name": method,
+            "objective.options": (_UNIFIED if method == "unified" else _CMID) | changed,
+            "pooling": "mean",
+        }  # fmt: skip
     return load_recipe(path, [f"{key}={json.dumps(value)}" for key, value in options.items()])
 
 
@@ -78,9 +120,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/csmae_simulated"))
     options = parser.parse_args()
 
-    from swath.evaluation.pair_splits import split_pairs
-    from swath.evaluation.retrieval import evaluate_retrieval
-    from swath.evaluation.retrieval_features import baseline_candidates, model_candidate
+    from swath.evaluation.retrieval.features import baseline_candidates, model_candidate
+    from swath.evaluation.retrieval.protocol import evaluate_retrieval
+    from swath.evaluation.retrieval.splits import split_pairs
     from swath.files import write_json
     from swath.models import load_model
     from swath.simulated import SimulatedPairs

@@ -1,15 +1,19 @@
-"""How good are features after a stated CPU budget? Scale-MAE on RSSCN7, beside baselines and no training.
+"""How good are features after a stated CPU budget? Every method on RSSCN7, beside baselines and no training.
 
 Protocol: bank = fold train, queries = fold val of the data set's index.csv (overlapping scenes are on one
 side), kNN with k = 20, T = 0.07, cosine, images area-resized to 16, 32, 64 and 128 px; "knn-z" on features
-standardised by the bank; linear probe (logistic, standardised, C = 0.1) at 128 px. Every encoder is scored
-with each read-out of its last features: the mean of tokens, and moments (mean and spread).
+standardised by the bank; linear probe (logistic, standardised, C = 0.1) at the largest side. Every encoder is
+scored with each read-out of its last features: the mean of tokens, and moments (mean and spread).
 
-    python benchmarks/quality_rsscn7.py --minutes 20                     # train, then score
+    python benchmarks/quality_rsscn7.py --minutes 20                     # Scale-MAE: train, then score
+    python benchmarks/quality_rsscn7.py --minutes 20 --recipe configs/unified_nano_cpu.yaml --name unified_s0
     python benchmarks/quality_rsscn7.py --minutes 20 --seed 1 --set training.precision=bf16
     python benchmarks/quality_rsscn7.py --score runs/quality/seed0_20min/model
-    python benchmarks/quality_rsscn7.py --score RUN_A/model RUN_B/model ... --no-baselines
+    python benchmarks/quality_rsscn7.py --score RUN_A/model RUN_B/model ... --no-baselines --sides 32,64,128
     python benchmarks/quality_rsscn7.py --along runs/quality/seed0_20min --at 1,2,5,10,20
+
+An encoder with a coarsest stride of 32 (Swin, ResNet) cannot see 16 px: give --sides 32,64,128 for all that
+are to be compared with it.
 
 The curve "score against compute" comes in two forms. Several runs, --minutes 1, 5, 20, ..., each with its
 whole schedule, say what a budget buys. The checkpoints of one run (--along) cost no further training, but all
@@ -33,7 +37,7 @@ from swath.evaluation.baselines import ImageStatistics, RandomConvolutionalFeatu
 from swath.evaluation.features import Featurizer, read_outs
 from swath.evaluation.protocols import Comparison, evaluate_knn, evaluate_linear, extract_split
 from swath.evaluation.report import score_tables, write_report
-from swath.evaluation.splits import Split, open_split
+from swath.evaluation.sets.splits import Split, open_split
 from swath.keyed_random import permutation
 from swath.models import Model, load_model
 from swath.training import checkpoint as checkpoints
@@ -96,7 +100,14 @@ def baselines() -> list[Featurizer]:
     ]
 
 
-def score(models: list[Model], begun: list[Model], others: list[Featurizer], split: Split, out: Path) -> None:
+def score(
+    models: list[Model],
+    begun: list[Model],
+    others: list[Featurizer],
+    split: Split,
+    out: Path,
+    sides: list[int],
+) -> None:
     """kNN over scales and linear probe, from features extracted once, and what training has changed.
 
     Args:
@@ -105,6 +116,7 @@ def score(models: list[Model], begun: list[Model], others: list[Featurizer], spl
         others: Baselines.
         split: Bank and queries.
         out: Folder for the reports.
+        sides: Of the images in pixels; the probe is at the largest.
     """
     console = Console(width=160)
     featurizers: list[Featurizer] = [f for model in [*models, *begun] for f in read_outs(model, READ_OUTS)]
@@ -118,9 +130,9 @@ def score(models: list[Model], begun: list[Model], others: list[Featurizer], spl
             told = done * 10 // total
             console.print(f"features: {told}0%, {time.process_time() - started:.0f} CPU-s")
 
-    extracted = extract_split(featurizers, split, SIDES, batch_size=32, progress=progress)
-    knn = evaluate_knn(featurizers, split, sides=SIDES, asymmetric=False, extracted=extracted)
-    linear = evaluate_linear(featurizers, split, sides=[128], extracted=extracted)
+    extracted = extract_split(featurizers, split, sides, batch_size=32, progress=progress)
+    knn = evaluate_knn(featurizers, split, sides=sides, asymmetric=False, extracted=extracted)
+    linear = evaluate_linear(featurizers, split, sides=[max(sides)], c=0.1, extracted=extracted)
     for evaluation in (knn, linear):
         for table in score_tables(evaluation):
             console.print(table)
@@ -161,6 +173,7 @@ def main() -> None:
     parser.add_argument("--score", type=Path, nargs="+", metavar="MODEL", help="score these models only")
     parser.add_argument("--along", type=Path, metavar="RUN", help="score the checkpoints of a run only")
     parser.add_argument("--at", default="1,2,5,10,20", help="with --along: CPU-minutes")
+    parser.add_argument("--sides", default=",".join(map(str, SIDES)), help="of the images, in pixels")
     parser.add_argument("--no-baselines", action="store_true")
     parser.add_argument("--train-only", action="store_true")
     arguments = parser.parse_args()
@@ -187,7 +200,8 @@ def main() -> None:
     begun = [untrained(run, split) for run in runs]
     for model, run in zip(begun, runs, strict=True):
         model.name += f" {run.name}" if len(runs) > 1 else ""
-    score(models, begun, [] if arguments.no_baselines else baselines(), split, scores)
+    sides = [int(side) for side in arguments.sides.split(",")]
+    score(models, begun, [] if arguments.no_baselines else baselines(), split, scores, sides)
 
 
 if __name__ == "__main__":

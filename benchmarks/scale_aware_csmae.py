@@ -46,9 +46,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/scale_aware"))
     options = parser.parse_args()
 
-    from swath.evaluation.pair_splits import split_pairs
-    from swath.evaluation.retrieval import evaluate_retrieval
-    from swath.evaluation.retrieval_features import model_candidate
+    from swath.evaluation.retrieval.features import model_candidate
+    from swath.evaluation.retrieval.protocol import evaluate_retrieval
+    from swath.evaluation.retrieval.splits import split_pairs
     from swath.files import write_json
     from swath.models import load_model
     from swath.simulated import SimulatedPairs

@@ -20,23 +20,38 @@ from typing import Any
 STEPS = 2  # measured in each visit, after one to warm up
 
 
-def run_steps(model: Any, loss_of: Callable[[], Any], flops: float = 0.0) -> None:
-    """In a worker: a few steps (forward and backward), reported as JSON on standard output."""
+def run_steps(
+    model: Any,
+    loss_of: Callable[[], Any],
+    flops: float = 0.0,
+    update: Callable[[], None] = lambda: None,
+) -> None:
+    """In a worker: a few steps, reported as JSON on standard output.
+
+    A step is forward, backward and `update` (optimiser and what follows it). Loss and gradient norm are those
+    of the first one: later ones magnify differences in rounding.
+    """
     import torch
 
     parameters = [p for p in model.parameters() if p.requires_grad]
-    steps = []
-    for _ in range(STEPS + 1):
+    steps, losses, norm = [], [], float("nan")
+    for step in range(STEPS + 1):
         for p in parameters:
             p.grad = None
         wall, cpu = time.perf_counter(), time.process_time()
         loss = loss_of()
         loss.backward()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        if step == 0:
+            norm = torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm().item()
+        losses.append(loss.item())
+        del loss  # or the next step would find its graph still there
+        more_wall, more_cpu = time.perf_counter(), time.process_time()
+        update()
+        wall, cpu = wall + time.perf_counter() - more_wall, cpu + time.process_time() - more_cpu
         steps.append({"wall": wall, "cpu": cpu})
-    norm = torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm().item()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    report = {"steps": steps[1:], "loss": loss.item(), "norm": norm, "peak": peak, "flops": flops}
+    report = {"steps": steps[1:], "loss": losses[0], "norm": norm, "peak": peak, "flops": flops}
     print(json.dumps(report), flush=True)
 
 

@@ -82,9 +82,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/smoke_s1s2"))
     options = parser.parse_args()
 
-    from swath.evaluation.pair_splits import split_pairs
-    from swath.evaluation.retrieval import evaluate_retrieval
-    from swath.evaluation.retrieval_features import baseline_candidates, model_candidate
+    from swath.evaluation.retrieval.features import baseline_candidates, model_candidate
+    from swath.evaluation.retrieval.protocol import evaluate_retrieval
+    from swath.evaluation.retrieval.splits import split_pairs
     from swath.imagery.pairs import open_pairs
     from swath.models import load_model
     from swath.training.engine import pretrain

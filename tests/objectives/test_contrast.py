@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from swath.objectives.contrast import gather_rows, nt_xent, paired_softplus
+from swath.objectives.contrast import KeyQueue, gather_rows, info_nce, nt_xent, paired_softplus
 
 
 def brute_force(first, second, temperature):
@@ -55,16 +55,25 @@ def _rank(rank, port, data, weight, results):
     assert len(gather_rows(first)) == 2 * len(first)
     loss = nt_xent(first, second, 0.3)
     loss.backward()
-    results.put((rank, loss.item(), weight.grad.tolist()))
+    queue = KeyQueue(8, 5)
+    for step in range(3):
+        queue.push(*_keys(rank, step))
+    results.put((rank, loss.item(), weight.grad.tolist(), queue.keys.tolist(), queue.owners.tolist()))
     dist.destroy_process_group()
 
 
-def test_two_processes_make_the_loss_and_gradient_of_one():
+def _keys(rank, step):
+    """Two keys of a rank in a step, and whose they are; all different."""
+    generator = torch.Generator().manual_seed(10 * step + rank)
+    return torch.randn(2, 5, generator=generator), torch.tensor([0, 1]) + 2 * rank + 10 * step
+
+
+@pytest.fixture(scope="module")
+def two():
+    """What two processes made: by rank loss, gradient, and the queue's keys and owners."""
     generator = torch.Generator().manual_seed(2)
     data = torch.randn(2, 6, 5, generator=generator)
     weight = torch.randn(5, 4, generator=generator).requires_grad_()
-    whole = nt_xent(data[0] @ weight, data[1] @ weight, 0.3)
-    whole.backward()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -78,7 +87,40 @@ def test_two_processes_make_the_loss_and_gradient_of_one():
     found = [results.get(timeout=120) for _ in ranks]
     for rank in ranks:
         rank.join(30)
-    losses = [loss for _, loss, _ in found]
-    gradient = torch.tensor([grad for _, _, grad in found]).mean(0)  # as DDP averages
+    return data, weight, sorted(found)
+
+
+def test_two_processes_make_the_loss_and_gradient_of_one(two):
+    data, weight, found = two
+    whole = nt_xent(data[0] @ weight, data[1] @ weight, 0.3)
+    whole.backward()
+    losses = [loss for _, loss, *_ in found]
+    gradient = torch.tensor([grad for _, _, grad, *_ in found]).mean(0)  # as DDP averages
     assert sum(losses) / 2 == pytest.approx(whole.item(), abs=1e-6)
     assert (gradient - weight.grad).abs().max() < 1e-6
+
+
+def test_two_processes_have_one_queue_with_each_key_once(two):
+    """Six keys of each rank's three steps went in, and the newest eight of all are there, in both."""
+    (_, _, _, keys, owners), (_, _, _, *other) = two[2]
+    assert [keys, owners] == other
+    expected = [_keys(rank, step) for step in range(3) for rank in range(2)]
+    newest = torch.nn.functional.normalize(torch.cat([k for k, _ in expected]), dim=1)[-8:]
+    whose = torch.cat([o for _, o in expected])[-8:]
+    order = torch.tensor(owners).argsort()
+    assert torch.tensor(owners)[order].tolist() == whose.tolist()
+    assert (torch.tensor(keys)[order] - newest).abs().max() < 1e-6
+
+
+def test_keys_of_the_same_image_are_no_negatives():
+    """A queue longer than the data holds a view of the very image that is asked for: it must not count."""
+    queue = KeyQueue(4, 3)
+    queue.push(torch.eye(3), torch.tensor([7, 8, 9]))
+    query = torch.tensor([[1.0, 0.0, 0.0]])
+    alike = queue.held_by(torch.tensor([7]))
+    assert alike.tolist() == [[True, False, False, False]]
+    without = torch.cat([queue.keys[1:]])
+    expected = info_nce(query, query, without, 0.2)
+    assert torch.allclose(info_nce(query, query, queue.keys, 0.2, alike), expected)
+    assert info_nce(query, query, queue.keys, 0.2) > expected + 0.5
+    assert queue.held_by(None) is None

@@ -52,6 +52,8 @@ def test_every_masking_goes_with_every_reconstruction(masking, reconstruction):
         {"mim_weight": 0, "mde_weight": 1.0},
         {"crop_scale": (0.3, 1.0), "orientation": "dihedral"},
         {"target_weights": {"radar": 5.0}},
+        {"target_weights": {"radar": 0.0}},
+        {"target_weights": {"radar": 0.0}, "decoder": "specific"},
     ],
     ids=str,
 )
@@ -101,6 +103,21 @@ def test_a_common_decoder_runs_once_for_routes_that_see_the_same():
     objective.decoder.norm.register_forward_hook(lambda *_: runs.append(1))
     objective(objective.views(example_pairs(BANDS, 32)))
     assert len(runs) == 2  # four reconstructions of two sensors
+
+
+def test_a_sensor_of_weight_zero_is_never_rebuilt():
+    """No layer, no loss that would be logged as 0, no picture; and the others' losses are what they were."""
+    batch = example_pairs(BANDS, 32)
+    without, whole = build(target_weights={"radar": 0.0}), build()
+    assert not any("pred.radar" in name for name in without.state_dict())
+    whole.load_state_dict(without.state_dict(), strict=False)
+    losses, every = without(without.views(batch)), whole(whole.views(batch))
+    assert set(every) - set(losses) == {"radar_from_radar", "radar_from_optical"}
+    for name in set(losses) - {"total"}:
+        assert losses[name] == every[name]
+    assert not any(name.startswith("radar: from") for name in without.pictures(without.views(batch)))
+    with pytest.raises(RecipeError, match="all 0"):
+        build(target_weights=dict.fromkeys(BANDS, 0.0))
 
 
 def test_one_sensor_alone_is_a_masked_autoencoder():

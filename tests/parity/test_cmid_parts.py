@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 import torch
+from reference_files import close, not_compared
 
 from swath.objectives.contrast import info_nce
 from swath.objectives.frequency import focal_frequency, focal_reconstruction
+from swath.objectives.masking import random_blocks
 from swath.objectives.matching import cell_locations
 from swath.objectives.momentum import momentum_at
 from swath.objectives.prototypes import PrototypeLoss, teacher_temperature_at
 from swath.training.adan import Adan
 from swath.training.optim import cosine_with_scaled_warmup
 
-TOLERANCE = 1e-5
+COMPARED = [
+    r"grid\.(loc|out)", r"mask\.seed\d+", r"mim\.(x|x_rec|mask|total|spatial_only|grad)", r"ffl\.pred_target",
+    r"dino\.(student|teacher|loss_[12]|center_[12]|temp_schedule_400ep)", r"moco\.(q|k|queue|loss)",
+    r"ema\.tau", r"lr\.(iters|values)", r"adan\.(grads|p\d+)",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +30,30 @@ def reference(parity_dir):
     return torch.load(parity_dir / "cmid_misc.pt", weights_only=True)
 
 
-def close(ours, theirs, what):
-    theirs = torch.as_tensor(theirs).double()
-    ours = torch.as_tensor(ours).detach().double().reshape(theirs.shape)
-    difference = (ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-12)
-    assert difference <= TOLERANCE, f"{what} differs by {difference:.2e}"
+def test_every_tensor_of_the_file_is_compared(reference):
+    assert not not_compared(reference, COMPARED)
+
+
+def test_hidden_blocks_are_those_of_their_permutation(reference):
+    """Their mask is the first blocks of a permutation of numpy's; ours those with the smallest numbers."""
+    masks = {key: value for key, value in reference.items() if key.startswith("mask.seed")}
+    assert masks
+    for key, mask in masks.items():
+        mask = mask.bool()
+        block = max(side for side in range(1, len(mask)) if len(mask) % side == 0 and _in_blocks(mask, side))
+        cells = (len(mask) // block) ** 2
+        permutation = np.random.RandomState(int(key.removeprefix("mask.seed"))).permutation(cells)
+        noise = torch.empty(1, cells)
+        noise[0, torch.from_numpy(permutation)] = torch.linspace(0, 1, cells)
+        side = math.isqrt(cells)
+        ours = random_blocks(noise, 0.6).view(side, side)
+        assert torch.equal(ours.repeat_interleave(block, 0).repeat_interleave(block, 1), mask), key
+
+
+def _in_blocks(mask, side):
+    """Whether a mask is the same all over each block of `side` cells."""
+    cut = mask.unflatten(0, (-1, side)).unflatten(2, (-1, side)).float()
+    return bool((cut.amax((1, 3)) == cut.amin((1, 3))).all())
 
 
 def test_locations_of_cells(reference):

@@ -11,25 +11,47 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import toy
 from processes import environment
 from safetensors.numpy import load_file
 from test_resume import SCALE_MAE
+from torch import nn
 
+from swath.encoders import create_model
 from swath.errors import RecipeError
 from swath.training.batches import Batches
 from swath.training.build import open_data
+from swath.training.distributed import World, sync_batch_norm
 from swath.training.engine import pretrain
 from swath.training.metrics import read_metrics
 from swath.training.recipe import parse_recipe
 
 MONITORED = {"steps": 10, "monitor_every": 5, "pictures_every": 5, "clip": 0.5}
 
+CMID: dict[str, Any] = {
+    "encoder": {"name": "vit_micro_patch8", "options": {"depth": 1, "embed_dim": 16, "heads": 2}},
+    "objective": {
+        "name": "cmid",
+        "options": {
+            "view_size": 16,
+            "mask_block": 8,
+            "hidden_dim": 16,
+            "out_dim": 8,
+            "queue_size": 50,
+            "prototypes": 8,
+            "bottleneck_dim": 4,
+            "matches": 2,
+        },
+    },
+}
+
 
 def recipes() -> dict[str, dict[str, Any]]:
     made = {
         "toy": toy.recipe_data(training=MONITORED),
         "scale_mae": toy.recipe_data(**SCALE_MAE, training=MONITORED),
+        "cmid": toy.recipe_data(**CMID, training=MONITORED),
     }
     return {
         f"{name}-{mode}": {**data, "training": {**data["training"], **options}}
@@ -39,6 +61,7 @@ def recipes() -> dict[str, dict[str, Any]]:
             "ddp-accumulated": {"parallel": "ddp", "accumulate": 2},
             "fsdp": {"parallel": "fsdp"},
         }.items()
+        if not (name == "cmid" and mode == "ddp-accumulated")  # it compares samples, so has no parts
     }
 
 
@@ -48,6 +71,7 @@ def runs(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs")
     pretrain(parse_recipe(recipes()["toy-ddp"]), images, out / "one-toy")
     pretrain(parse_recipe(recipes()["scale_mae-ddp"]), images, out / "one-scale_mae")
+    pretrain(parse_recipe(recipes()["cmid-ddp"]), images, out / "one-cmid")
     half = recipes()["toy-fsdp"]
     half["training"] = {**half["training"], "checkpoint_every": 5, "keep": 9}
     stopped = {**recipes()["toy-ddp"], "objective": {"name": "toy_objective", "options": {"stop_at": 4}}}
@@ -79,7 +103,11 @@ def test_two_processes_end_with_the_weights_and_monitors_of_one(name: str, runs:
     one = runs / f"one-{name.split('-')[0]}"
     ours = load_file(runs / name / "model" / "model.safetensors")
     for key, value in load_file(one / "model" / "model.safetensors").items():
-        np.testing.assert_allclose(ours[key], value, atol=1e-4, err_msg=key)
+        mine = ours[key]
+        if key.endswith("qkv.bias"):
+            # A bias of keys changes no attention: its gradient is rounding, which Adam makes large.
+            mine, value = (np.concatenate(np.split(x, 3)[::2]) for x in (mine, value))
+        np.testing.assert_allclose(mine, value, atol=1e-4, err_msg=key)
     looks = [
         [row["rankme"] for row in read_metrics(run / "metrics.jsonl") if "rankme" in row]
         for run in (runs / name, one)
@@ -126,3 +154,30 @@ def test_a_batch_that_cannot_be_divided_is_refused(images: Path) -> None:
     dataset = open_data(parse_recipe(toy.RECIPE), images)
     with pytest.raises(RecipeError, match=r"batch_size: 8 cannot be divided among 3 processes x 1"):
         Batches(dataset, seed=0, batch_size=8, ranks=3)
+
+
+@pytest.mark.parametrize("name", ["resnet_nano", "regnety"])
+def test_batch_norm_is_synchronised_on_gpus(name: str) -> None:
+    options = {"architecture": "regnety_002"} if name == "regnety" else {}
+    encoder = create_model("cnn" if options else name, bands=3, **options)
+    weights = dict(encoder.named_parameters())
+    shapes = {key: value.shape for key, value in encoder.state_dict().items()}
+    sync_batch_norm(encoder, World(0, 1, torch.device("cuda")), "auto")
+    sync_batch_norm(encoder, World(0, 2, torch.device("cuda")), False)
+    sync_batch_norm(encoder, World(0, 2, torch.device("cpu")), "auto")
+    assert not any(isinstance(m, nn.SyncBatchNorm) for m in encoder.modules())
+    image, gsd = torch.randn(1, 3, 32, 32), torch.ones(1)
+    before = encoder.eval()(image, gsd).pooled
+    sync_batch_norm(encoder, World(0, 2, torch.device("cuda")), "auto")
+    norms = [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert norms
+    assert all(isinstance(m, nn.SyncBatchNorm) for m in norms)
+    assert all(value is weights[key] for key, value in encoder.named_parameters())
+    assert {key: value.shape for key, value in encoder.state_dict().items()} == shapes
+    assert torch.equal(encoder(image, gsd).pooled, before)  # activations within timm's norms are kept
+
+
+def test_synchronised_batch_norm_needs_gpus() -> None:
+    with pytest.raises(RecipeError, match="needs GPUs and these 2 processes run on a CPU"):
+        sync_batch_norm(create_model("resnet_nano"), World(0, 2, torch.device("cpu")), True)
+    sync_batch_norm(create_model("vit_nano_patch8"), World(0, 2, torch.device("cpu")), True)  # has none

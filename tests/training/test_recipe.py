@@ -13,7 +13,9 @@ from swath.errors import RecipeError
 from swath.training.recipe import differences, load_recipe, parse_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+CONFIGS = [
+    path for path in sorted((ROOT / "configs").glob("*.yaml")) if not path.name.startswith("finetune_")
+]
 
 
 def refused(**sections: Any) -> str:

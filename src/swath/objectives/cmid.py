@@ -18,27 +18,31 @@ Legend: B samples, C bands, H x W pixels of a view, h x w cells of the last map,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from swath.encoders.linear import Linear, linear
+from swath.encoders.pooling import moments
 from swath.encoders.protocol import Features, MaskableEncoder
 from swath.errors import ContractError, RecipeError
-from swath.imagery.augment import crop_boxes, photometric_jitter, random_orientation, random_resized_crop
+from swath.imagery.augment import crop_boxes, random_orientation, random_resized_crop
 from swath.imagery.chip import Batch
+from swath.imagery.photometric import Photometric, SensorChanges
 from swath.imagery.samples import by_sensor
+from swath.imagery.sensors import Sensor
 from swath.keyed_random import uniform
-from swath.objectives.contrast import KeyQueue, info_nce
+from swath.objectives.contrast import KeyQueue, Projector, info_nce
 from swath.objectives.frequency import focal_reconstruction
+from swath.objectives.masking import fill_with_mean, mask_pixels, random_blocks
 from swath.objectives.matching import cell_locations, match_cells, take_cells
 from swath.objectives.momentum import follow, momentum_at, teacher_of
+from swath.objectives.pixel_head import PixelLayer
 from swath.objectives.protocol import Losses, ObjectiveConfig, register_objective
 from swath.objectives.prototypes import PrototypeHead, PrototypeLoss
+from swath.objectives.texture import whiten_first_layer
 
 VIEWS = ("first", "second")
 _ONE_SENSOR = "pixels"  # key of the output layer where the encoder does not tell sensors apart
@@ -53,8 +57,10 @@ class CMIDConfig(ObjectiveConfig):
     flips: Literal["none", "across", "both"] = Field(
         "across", description="Random flips: left to right as in the paper, or along both axes (ours)."
     )
-    jitter: float = Field(
-        0.4, ge=0, lt=1, description="Contrast and brightness of the second view, up to this."
+    photometric: Photometric = Field(
+        "auto",
+        description="Changes of the second view: auto, what its sensor's physics allows; a mapping of "
+        "strengths (`swath.imagery.photometric.Strengths`); paper, as the authors on RGB photographs; none.",
     )
     mask_block: int = Field(32, gt=0, description="Side of a block that is hidden or not, in pixels.")
     mask_ratio: float = Field(0.6, gt=0, lt=1, description="Share of blocks hidden, rounded up.")
@@ -62,9 +68,24 @@ class CMIDConfig(ObjectiveConfig):
 
     reconstruction_weight: float = Field(1.0, ge=0, description="Weight of the reconstruction.")
     frequency_weight: float = Field(1.0, ge=0, description="Weight of its part in frequency.")
+    focus: float = Field(
+        0.2, ge=0, description="How steeply the weight of a hidden pixel's error rises with that error."
+    )
+    focus_power: float = Field(1.0, ge=0, description="Power of that weight; 0 is a plain absolute error.")
+    visible_weight: float = Field(
+        0.001, ge=0, le=1, description="Share of the gradient that visible pixels keep in frequency."
+    )
+    frequency_over: Literal["batch", "process"] = Field(
+        "batch",
+        description="Spectra are averaged over the samples of all processes; or over each process's own, as "
+        "in the released code, where the loss depends on their number.",
+    )
     global_weight: float = Field(1.0, ge=0, description="Weight of the contrast between views.")
     local_weight: float = Field(1.0, ge=0, description="Weight of the prototypes of matched cells.")
 
+    embedding: Literal["mean", "moments"] = Field(
+        "mean", description="What is contrasted: the mean over cells, or it and their spread (ours)."
+    )
     hidden_dim: int = Field(2048, gt=0, description="Hidden width of projector and prototype head.")
     out_dim: int = Field(256, gt=0, description="Length of the projected embedding.")
     temperature: float = Field(0.2, gt=0, description="Of the contrast.")
@@ -90,6 +111,10 @@ class CMIDConfig(ObjectiveConfig):
     teacher_warmup: float = Field(0.25, ge=0, le=1, description="Share of the budget from start to end.")
     centre_momentum: float = Field(0.9, ge=0, lt=1, description="Of the prototypes' centre.")
     momentum: float = Field(0.996, ge=0, lt=1, description="Of the teacher at the start; 1 at the end.")
+    first_layer: Literal["random", "whitened"] = Field(
+        "random",
+        description="The encoder's first layer begins as usual, or as whitened patches of the data (ours).",
+    )
     views_together: bool | None = Field(
         None,
         description="Both views through the encoder as one batch: exact without BatchNorm (and so done "
@@ -99,7 +124,12 @@ class CMIDConfig(ObjectiveConfig):
     @model_validator(mode="after")
     def _check(self) -> CMIDConfig:
         if self.view_size % self.mask_block:
-            raise ValueError(f"view_size {self.view_size} must be a multiple of mask_block {self.mask_block}")
+            near = self.view_size // self.mask_block * self.mask_block
+            fits = " or ".join(str(size) for size in (near, near + self.mask_block) if size)
+            raise ValueError(
+                f"view_size {self.view_size} must be a multiple of mask_block {self.mask_block}; {fits} "
+                "would fit"
+            )
         if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise ValueError(f"crop_scale must be 0 < low <= high <= 1, not {list(self.crop_scale)}")
         if not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
@@ -111,33 +141,6 @@ class CMIDConfig(ObjectiveConfig):
                 "reconstruction_weight, global_weight and local_weight are all 0: nothing is learned"
             )
         return self
-
-
-class Projector(nn.Module):
-    """Pooled features to the space of the contrast: two linear layers with a ReLU between."""
-
-    def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
-        super().__init__()
-        self.fc1 = Linear(inputs, hidden)
-        self.fc2 = Linear(hidden, outputs)
-
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        out: Tensor = self.fc2(F.relu(self.fc1(x)))
-        return out
-
-
-class PixelLayer(nn.Module):
-    """One linear layer from a cell to the pixels it stands for: a 1 x 1 convolution and a pixel shuffle."""
-
-    def __init__(self, inputs: int, bands: int, stride: int) -> None:
-        super().__init__()
-        self.bands, self.stride = bands, stride
-        self.proj = nn.Conv2d(inputs, bands * stride * stride, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, D, h, w] -> [B, C, h * stride, w * stride]."""
-        rows = linear(x.permute(0, 2, 3, 1), self.proj.weight.flatten(1), self.proj.bias)
-        return F.pixel_shuffle(rows.permute(0, 3, 1, 2), self.stride)
 
 
 @register_objective("cmid", CMIDConfig)
@@ -171,7 +174,8 @@ class CMID(nn.Module):
             bands = {_ONE_SENSOR: bands}
         self._batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in encoder.modules())
         self._together = not self._batch_norm if config.views_together is None else config.views_together
-        local_bn = self._batch_norm if config.local_batch_norm is None else config.local_batch_norm
+        local = self._batch_norm if config.local_batch_norm is None else config.local_batch_norm
+        self._local_batch_norm = local and bool(config.local_weight)
 
         self.mask_token = nn.Parameter(torch.zeros(encoder.mask_token_shape))
         self.teacher = nn.ModuleDict({"encoder": teacher_of(encoder)})
@@ -180,69 +184,82 @@ class CMID(nn.Module):
                 {name: PixelLayer(width, count, stride) for name, count in bands.items()}
             )
         if config.global_weight:
-            self.projector = Projector(width, config.hidden_dim, config.out_dim)
+            times = 2 if config.embedding == "moments" else 1
+            self.projector = Projector(times * width, config.hidden_dim, config.out_dim)
             self.teacher["projector"] = teacher_of(self.projector)
             self.queue = KeyQueue(config.queue_size, config.out_dim)
         if config.local_weight:
             self.prototypes = PrototypeHead(
-                width, config.hidden_dim, config.bottleneck_dim, config.prototypes, batch_norm=local_bn
+                width, config.hidden_dim, config.bottleneck_dim, config.prototypes, batch_norm=local
             )
             self.teacher["prototypes"] = teacher_of(self.prototypes)
             self.agreement = PrototypeLoss(
                 config.prototypes, config.student_temperature, config.centre_momentum
             )
         self.register_buffer("progress", torch.zeros((), dtype=torch.float64))  # share of the budget spent
+        self.changes = SensorChanges(config.photometric, "objective.options.photometric")
+
+    def know_sensors(self, sensors: Sequence[Sensor]) -> None:
+        """What the images were taken with: it says which photometric changes the second view may have."""
+        self.changes.know(sensors[1:2] or sensors)
 
     # ---- what is shown
 
     def views(self, batch: Batch) -> dict[str, Any]:
-        """Normalised batch -> two views, with what is hidden of them and where they were cut.
+        """Normalised batch -> two views, with what is hidden of them and where their cells lie.
 
         Returns:
             Each a mapping "first", "second" -> `image` and `shown` (with hidden blocks filled) [B, C, H, W],
-            `gsd` [B], `hidden` [B, H / block, W / block] bool, `valid` [B, H, W], `boxes` [B, 4] (top, left,
-            height, width on the ground), `flipped` and `upside_down` [B] bool; and `sensor`, names.
+            `gsd` [B], `hidden` [B, H / block, W / block] bool, `valid` [B, H, W], `places` [B, h, w, 2] (row
+            and column of each cell's centre on the ground) and `sensor`, names; besides `apart` [B] bool (the
+            two crops share no ground) and `index` [B], whose the views are.
         """
         sensors = list(by_sensor(batch).values())
         if len(sensors) > 2:
             raise ContractError(f"cmid compares two views; with pairs of {len(sensors)} sensors name two")
-        size, blocks = self.config.view_size, self.config.view_size // self.config.mask_block
+        config = self.config
+        blocks, cells = config.view_size // config.mask_block, config.view_size // self.encoder.strides[-1]
         views: dict[str, Any] = {}
+        boxes: dict[str, Tensor] = {}
         for turn, name in enumerate(VIEWS):
             source = sensors[min(turn, len(sensors) - 1)]
             crop = random_resized_crop(
                 source,
-                size,
-                scale=self.config.crop_scale,
-                ratio=self.config.crop_ratio,
+                config.view_size,
+                scale=config.crop_scale,
+                ratio=config.crop_ratio,
                 stream=f"cmid/crop/{name}",
             )
-            stream = f"cmid/flip/{name}"
-            if self.config.flips != "none":
-                both = self.config.flips == "both"
-                crop = random_orientation(crop, rotate=both, diagonal=False, stream=stream)
-            if turn and self.config.jitter:
-                crop = photometric_jitter(
-                    crop, gain=self.config.jitter, offset=self.config.jitter, stream="cmid/jitter"
-                )
-            noise = uniform(source["key"], f"cmid/mask/{name}", blocks * blocks).to(crop["image"].device)
-            hidden = _hidden_blocks(noise, self.config.mask_ratio).view(-1, blocks, blocks)
-            hides = not turn or self.config.mask_second
+            if config.flips != "none":
+                both = config.flips == "both"
+                crop = random_orientation(crop, rotate=both, diagonal=False, stream=f"cmid/flip/{name}")
+            if turn:
+                crop = self.changes(crop, "cmid/photometric")
+            image, valid = crop["image"], crop.get("valid")
+            noise = uniform(source["key"], f"cmid/mask/{name}", blocks * blocks).to(image.device)
+            hidden = random_blocks(noise, config.mask_ratio).view(-1, blocks, blocks)
+            hides = not turn or config.mask_second
+            boxes[name] = self._box(source, name)
+            across, over = self._flipped(source, name)
             one = {
-                "image": crop["image"],
-                "shown": _filled(crop["image"], hidden, crop.get("valid")) if hides else crop["image"],
+                "image": image,
+                "shown": fill_with_mean(image, self._pixels_of(hidden), valid) if hides else image,
                 "gsd": crop["gsd"],
-                "valid": crop.get("valid"),
+                "valid": valid,
                 "hidden": hidden,
+                "places": cell_locations(boxes[name], across, (cells, cells), upside_down=over),
                 "sensor": source.get("sensor"),
-                **self._cut(source, name, stream),
             }
             for key, value in one.items():
                 views.setdefault(key, {})[name] = value
+        views["apart"] = _apart(boxes["first"], boxes["second"])
+        if config.matching == "released":  # where the crops truly lie is not looked at
+            views["apart"] = torch.zeros_like(views["apart"])
+        views["index"] = batch.get("index")  # whose keys they will be
         return views
 
-    def _cut(self, source: Batch, name: str, stream: str) -> dict[str, Tensor]:
-        """Where a view's crop lies: the same random numbers once more."""
+    def _box(self, source: Batch, name: str) -> Tensor:
+        """[B, 4] top, left, height, width of a view's crop: the same random numbers once more."""
         height, width = source["image"].shape[-2:]
         found = crop_boxes(
             source["key"], height, width, scale=self.config.crop_scale, ratio=self.config.crop_ratio,
@@ -252,30 +269,50 @@ class CMID(nn.Module):
         if self.config.matching == "released":
             # Offsets as fractions of the room that the crop leaves, then counted as pixels; on a frame of the
             # view's size.
-            room = torch.tensor([height, width]) - boxes[:, 2:]
-            boxes = torch.cat(
-                [
-                    boxes[:, :2] / room.clamp_min(1.0),
-                    boxes[:, 2:] * (self.config.view_size / torch.tensor([height, width])),
-                ],
-                dim=1,
-            )
-        else:  # on the ground, so that sensors of different resolution agree
+            frame = torch.tensor([height, width])
+            offsets = boxes[:, :2] / (frame - boxes[:, 2:]).clamp_min(1.0)
+            boxes = torch.cat([offsets, boxes[:, 2:] * (self.config.view_size / frame)], dim=1)
+        else:  # on the ground, so that crops and sensors of different resolution agree
             boxes = boxes * source["gsd"].cpu().float()[:, None]
-        coin = uniform(source["key"], stream, 3) < 0.5
-        device = source["image"].device
-        flips = self.config.flips
-        return {
-            "boxes": boxes.to(device),
-            "flipped": (coin[:, 0] & (flips != "none")).to(device),
-            "upside_down": (coin[:, 1] & (flips == "both")).to(device),
-        }
+        return boxes.to(source["image"].device)
+
+    def _flipped(self, source: Batch, name: str) -> tuple[Tensor, Tensor]:
+        """[B] bool each: a view's crop was flipped left to right, and up to down; as `_box`."""
+        coin = uniform(source["key"], f"cmid/flip/{name}", 3) < 0.5
+        across = coin[:, 0] & (self.config.flips != "none")
+        over = coin[:, 1] & (self.config.flips == "both")
+        return across.to(source["image"].device), over.to(source["image"].device)
+
+    def _pixels_of(self, blocks: Tensor) -> Tensor:
+        """Blocks [B, n, n] bool -> pixels [B, 1, H, W] bool."""
+        return mask_pixels(blocks.flatten(1), (blocks.shape[1], blocks.shape[2]), self.config.mask_block)
+
+    @torch.no_grad()
+    def prepare(self, batch: Batch) -> None:
+        """Fit what is fitted to data before the first step; see `CMIDConfig.first_layer`.
+
+        Args:
+            batch: Some hundred normalised samples, the same on every rank.
+        """
+        if self.config.first_layer == "random":
+            return
+        views = self.views(batch)
+        name_of = {views["sensor"][name]: name for name in reversed(VIEWS)}
+        networks: tuple[Any, ...] = (self.encoder, self.teacher["encoder"])
+        for network in networks:
+            for sensor, name in name_of.items():
+                whiten_first_layer(network.first_convolution(sensor), views["image"][name])
 
     # ---- what is asked
 
     def forward(self, views: Mapping[str, Any]) -> Losses:
-        """Losses by name; `total` is the weighted sum of `reconstruction`, `global` and `local`."""
+        """Losses by name; `total` is the weighted sum of `reconstruction`, `global` and `local`.
+
+        Raises:
+            ContractError: BatchNorm would have to normalise a single value.
+        """
         config = self.config
+        self._check_batch(len(views["apart"]))
         student = self._look(views, "shown", self.encoder, masked=True)
         with torch.no_grad():
             # The teacher's batch statistics, where it has any, are those of the batch, as the student's are.
@@ -288,7 +325,7 @@ class CMID(nn.Module):
             total = total + config.reconstruction_weight * value
             losses |= {"spatial": spatial.detach(), "frequency": frequency.detach()}
         if config.global_weight:
-            value = self._global(student, teacher)
+            value = self._global(views, student, teacher)
             total = total + config.global_weight * value
             losses["global"] = value.detach()
         if config.local_weight:
@@ -296,6 +333,16 @@ class CMID(nn.Module):
             total = total + config.local_weight * value
             losses |= {"local": value.detach(), "no_overlap": apart}
         return {"total": total, **losses}
+
+    def _check_batch(self, count: int) -> None:
+        """Where there is BatchNorm, refuse a batch of one whose maps or matches are one cell."""
+        cells = (self.config.view_size // self.encoder.strides[-1]) ** 2
+        values = [count * cells] * self._batch_norm + [count * self.config.matches] * self._local_batch_norm
+        if self.training and values and min(values) < 2:
+            raise ContractError(
+                f"a batch of {count}, a last map of {cells} cells and {self.config.matches} matches leave "
+                "BatchNorm a single value; use a larger batch, a larger view_size or more matches"
+            )
 
     def _look(self, views: Mapping[str, Any], what: str, encoder: Any, *, masked: bool) -> dict[str, Tensor]:
         """Last map [B, D, h, w] of each view; the teacher sees the second one first, as the released code."""
@@ -329,43 +376,48 @@ class CMID(nn.Module):
     def _reconstruction(
         self, views: Mapping[str, Any], student: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor]:
+        config = self.config
         spatial, frequency = [], []
         for name in VIEWS:
             image, valid = views["image"][name], views["valid"][name]
             made = self.reconstruct(student[name], views["sensor"][name])
-            hidden = _pixels_of(views["hidden"][name], self.config.mask_block)
+            hidden = self._pixels_of(views["hidden"][name]).float()
             if valid is not None and not (valid.device.type == "cpu" and bool(valid.all())):
                 hidden = hidden * valid.unsqueeze(1)
                 made = torch.where(valid.unsqueeze(1), made, image.to(made.dtype))
-            one, other = focal_reconstruction(made, image, hidden)
+            everyone = config.frequency_over == "batch"
+            one, other = focal_reconstruction(
+                made, image, hidden, alpha=config.focus, gamma=config.focus_power,
+                visible=config.visible_weight, over_ranks=everyone,
+            )  # fmt: skip
             spatial.append(one)
             frequency.append(other)
         return torch.stack(spatial).mean(), torch.stack(frequency).mean()
 
-    def _global(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
-        query = {name: self.projector(x.mean(dim=(2, 3))) for name, x in student.items()}
+    def _global(
+        self, views: Mapping[str, Any], student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]
+    ) -> Tensor:
+        query = {name: self.projector(self._embedding(x)) for name, x in student.items()}
         with torch.no_grad():
-            key = {name: self.teacher["projector"](x.mean(dim=(2, 3))) for name, x in teacher.items()}
-        negatives, temperature = self.queue.keys.clone(), self.config.temperature
-        loss = info_nce(query["first"], key["second"], negatives, temperature) + info_nce(
-            query["second"], key["first"], negatives, temperature
+            key = {name: self.teacher["projector"](self._embedding(x)) for name, x in teacher.items()}
+        owners, temperature = views.get("index"), self.config.temperature
+        negatives, alike = self.queue.keys, self.queue.held_by(owners)
+        loss = info_nce(query["first"], key["second"], negatives, temperature, alike) + info_nce(
+            query["second"], key["first"], negatives, temperature, alike
         )
-        if self.training:
-            for name in VIEWS[::-1]:
-                self.queue.push(key[name])
+        self.queue.hold([(key["second"], owners), (key["first"], owners)])
         return loss / 2
+
+    def _embedding(self, x: Tensor) -> Tensor:
+        """Last map [B, D, h, w] -> [B, D], or [B, 2 D] with the spread over cells."""
+        if self.config.embedding == "mean":
+            return x.mean(dim=(2, 3))
+        return moments(x.flatten(2).transpose(1, 2), floor=1e-6)
 
     def _local(
         self, views: Mapping[str, Any], student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        grid = (student["first"].shape[2], student["first"].shape[3])
-        places = {
-            name: cell_locations(
-                views["boxes"][name], views["flipped"][name], grid, upside_down=views["upside_down"][name]
-            )
-            for name in VIEWS
-        }
-        apart = self._apart(views)
+        places, apart = views["places"], views["apart"]
         weight = (~apart).float()[:, None]
         temperature = self._teacher_temperature()
         logits = []
@@ -381,15 +433,6 @@ class CMID(nn.Module):
         ]
         return (losses[0] + losses[1]) / 2, apart.float().mean()
 
-    def _apart(self, views: Mapping[str, Any]) -> Tensor:
-        """[B] bool: the crops share no ground, so their cells cannot be the same; never with `released`."""
-        first, second = (views["boxes"][name] for name in VIEWS)
-        if self.config.matching == "released":
-            return torch.zeros(len(first), dtype=torch.bool, device=first.device)
-        low = torch.maximum(first[:, :2], second[:, :2])
-        high = torch.minimum(first[:, :2] + first[:, 2:], second[:, :2] + second[:, 2:])
-        return (high <= low).any(dim=1)
-
     def _teacher_temperature(self) -> float:
         start, end = self.config.teacher_temperature
         if not self.config.teacher_warmup:
@@ -400,12 +443,14 @@ class CMID(nn.Module):
 
     @torch.no_grad()
     def after_step(self, step: int, total_steps: int) -> None:
-        """The teacher follows the student."""
+        """The teacher follows the student, and its keys join the queue."""
         momentum = momentum_at(step - 1, total_steps, self.config.momentum)
         follow(self.teacher["encoder"], self.encoder, momentum)
         for name in ("projector", "prototypes"):
             if name in self.teacher:
                 follow(self.teacher[name], getattr(self, name), momentum)
+        if self.config.global_weight:
+            self.queue.push_held()
         self.progress.fill_(step / total_steps)
 
     @torch.no_grad()
@@ -447,27 +492,8 @@ def _check_sizes(encoder: MaskableEncoder, config: CMIDConfig) -> None:
         )
 
 
-def _hidden_blocks(noise: Tensor, ratio: float) -> Tensor:
-    """[B, N] bool: the ceil(ratio N) blocks with the smallest noise are hidden."""
-    count = -int(-noise.shape[1] * ratio // 1)
-    order = noise.argsort(dim=1, stable=True)
-    hidden = torch.zeros_like(noise, dtype=torch.bool)
-    return hidden.scatter(1, order[:, :count], True)
-
-
-def _pixels_of(blocks: Tensor, side: int) -> Tensor:
-    """Blocks [B, n, n] -> pixels [B, 1, n * side, n * side] float."""
-    return blocks.float().repeat_interleave(side, 1).repeat_interleave(side, 2).unsqueeze(1)
-
-
-def _filled(image: Tensor, hidden: Tensor, valid: Tensor | None) -> Tensor:
-    """The image with hidden pixels at the mean that each band has over the whole view."""
-    if valid is None:
-        mean = image.mean(dim=(2, 3), keepdim=True)
-    else:
-        weight = valid.unsqueeze(1).to(image.dtype)
-        mean = (image * weight).sum(dim=(2, 3), keepdim=True) / weight.sum(
-            dim=(2, 3), keepdim=True
-        ).clamp_min(1.0)
-    mask = _pixels_of(hidden, image.shape[-1] // hidden.shape[-1]) > 0
-    return torch.where(mask, mean, image)
+def _apart(first: Tensor, second: Tensor) -> Tensor:
+    """[B] bool: crops [B, 4] share no ground, so that no cells of theirs can be the same."""
+    low = torch.maximum(first[:, :2], second[:, :2])
+    high = torch.minimum(first[:, :2] + first[:, 2:], second[:, :2] + second[:, 2:])
+    return (high <= low).any(dim=1)

@@ -5,7 +5,8 @@
    (`swath.encoders.multi_sensor`: what is each sensor's own there, and what all share, is the encoder's
    choice: sensor-*specific* or sensor-*common*).
 3. Decoders rebuild hidden patches, of the same sensor (uni-modal) and of every other one (cross-modal), from
-   one sensor's tokens alone. Each *target* sensor has a decoder of its own, or all have a common one.
+   one sensor's tokens alone (`swath.objectives.cross_decoder`). Each *target* sensor has a decoder of its
+   own, or all have a common one.
 4. The embeddings of the masked views of one place are pulled together across sensors (NT-Xent).
 
 The paper's four variants are SESD, SECD, CESD and CECD: Specific or Common Encoder, then Decoder.
@@ -14,12 +15,13 @@ Beyond the paper: any number of sensors; grids that differ (an aerial image at 3
 when the encoder is scale-aware, where the decoder asks for the target's patches by their place on the
 ground; nodata.
 
-Legend: B places, N patches of an image, K visible, M scored ones, D encoder's, d decoder's width.
+Legend: B places, N patches of an image, K visible, M scored ones, P numbers a patch, D encoder's, d decoder's
+width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
@@ -28,22 +30,25 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from swath.encoders.linear import Linear
 from swath.encoders.multi_sensor import ONLY, MultiSensorViT
 from swath.encoders.positions import gsd_positions
-from swath.encoders.vit import Block, init_weights
 from swath.errors import ContractError, RecipeError, suggest
 from swath.imagery.augment import aligned_crop, random_orientation
 from swath.imagery.chip import Batch
 from swath.imagery.samples import by_sensor
 from swath.keyed_random import uniform
-from swath.objectives.chunked import chunked_loss
 from swath.objectives.contrast import nt_xent, paired_softplus
-from swath.objectives.masking import Masking, fill_masked, mask_pixels, random_masking
+from swath.objectives.cross_decoder import (
+    CrossDecoder,
+    Place,
+    Wanted,
+    patch_rows,
+    reconstruction_losses,
+    standardised,
+    take_rows,
+)
+from swath.objectives.masking import Masking, mask_pixels, random_masking
 from swath.objectives.protocol import Losses, ObjectiveConfig, register_objective
-
-_TOKENS = 2048  # of a decoder at a time, on a CPU: a matrix product is at its best, and memory small
-DECODER_EPS = 1e-5  # of the decoder's norms; the encoder's is 1e-6
 
 
 class CSMAEConfig(ObjectiveConfig):
@@ -80,7 +85,8 @@ class CSMAEConfig(ObjectiveConfig):
     norm_pix: bool = Field(False, description="Standardise each target patch over its pixels and bands.")
     target_weights: dict[str, float] = Field(
         default_factory=dict,
-        description="Weight of a sensor's reconstruction losses, by sensor; 1 where not given.",
+        description="Weight of a sensor's reconstruction losses, by sensor; 1 where not given. A sensor of "
+        "weight 0 is never rebuilt.",
     )
     mim_weight: float = Field(1.0, ge=0, description="Weight of the contrast between sensors (MIM, NT-Xent).")
     temperature: float = Field(0.5, gt=0, description="Its temperature.")
@@ -138,53 +144,6 @@ class Route:
     key: tuple[str, ...]
 
 
-class CrossDecoder(nn.Module):
-    """From the tokens of one sensor's visible patches to the pixels of a target sensor's patches.
-
-    Args:
-        encoder_dim: D.
-        pixels: Target sensor -> numbers a patch (p * p * C), a linear head each.
-        config: Options.
-    """
-
-    def __init__(self, encoder_dim: int, pixels: Mapping[str, int], config: CSMAEConfig) -> None:
-        super().__init__()
-        dim = config.decoder_dim
-        self.embed = Linear(encoder_dim, dim)
-        self.mask_token = nn.Parameter(torch.empty(1, 1, dim))
-        self.blocks = nn.Sequential(
-            *(Block(dim, config.decoder_heads, eps=DECODER_EPS) for _ in range(config.decoder_depth))
-        )
-        self.norm = nn.LayerNorm(dim, eps=DECODER_EPS)
-        self.pred = nn.ModuleDict({name: Linear(dim, count) for name, count in pixels.items()})
-        init_weights(self)
-        nn.init.normal_(self.mask_token, std=0.02)
-
-    def fill(self, latent: Tensor, place: Masking, step: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Tokens [B, 1 + K, D] at their places, the mask token at all others -> decoded [B, N, d]."""
-        x = self.embed(latent)
-        patches = fill_masked(x[:, 1:], self.mask_token, place)
-        patches = patches + gsd_positions(*grid, x.shape[-1], step, cls=False, centred=True)
-        return self._run(x[:, :1], patches)
-
-    def ask(self, latent: Tensor, seen: Tensor, asked: Tensor) -> Tensor:
-        """Tokens [B, 1 + K, D], and patches asked for by their place -> decoded [B, M, d].
-
-        Args:
-            latent: Of the source's visible patches, class token first.
-            seen: [B, K, d] their positions.
-            asked: [B, M, d] positions of the target's patches.
-        """
-        x = self.embed(latent)
-        patches = torch.cat([x[:, 1:] + seen, self.mask_token + asked], dim=1)
-        return self._run(x[:, :1], patches)[:, seen.shape[1] :]
-
-    def _run(self, cls: Tensor, patches: Tensor) -> Tensor:
-        x = torch.cat([cls, patches], dim=1).to(self.mask_token.dtype)
-        decoded: Tensor = self.norm(self.blocks(x)[:, 1:])
-        return decoded
-
-
 @register_objective("csmae", CSMAEConfig)
 class CSMAE(nn.Module):
     """Masked autoencoding within and across sensors, with contrast between them.
@@ -222,15 +181,16 @@ class CSMAE(nn.Module):
         self._contrasts = bool(config.mim_weight or config.mde_weight)
         if encoder.fc_norm is not None and not self._contrasts:
             encoder.fc_norm.requires_grad_(False)  # nothing would train it; it stays the identity that it is
-        pixels = {name: encoder.patch_sizes[name] ** 2 * count for name, count in encoder.bands.items()}
+        self._weights = {name: config.target_weights.get(name, 1.0) for name in names}
+        pixels = {n: encoder.patch_sizes[n] ** 2 * encoder.bands[n] for n in names if self._weights[n]}
+        if not pixels:
+            raise RecipeError("objective.target_weights are all 0: nothing is reconstructed")
+        sizes = (encoder.embed_dim, config.decoder_dim, config.decoder_depth, config.decoder_heads)
         if config.decoder == "common":
-            self.decoder = CrossDecoder(encoder.embed_dim, pixels, config)
+            self.decoder = CrossDecoder(*sizes, pixels)
         else:
             self.decoders = nn.ModuleDict(
-                {
-                    name: CrossDecoder(encoder.embed_dim, {name: count}, config)
-                    for name, count in pixels.items()
-                }
+                {name: CrossDecoder(*sizes, {name: count}) for name, count in pixels.items()}
             )
 
     # ---- what is shown
@@ -290,6 +250,8 @@ class CSMAE(nn.Module):
     def routes(self, splits: Mapping[str, Masking], grids: Mapping[str, tuple[int, int]]) -> Iterator[Route]:
         """All reconstructions, uni-modal and cross-modal, of a batch with these splits."""
         for target in splits:
+            if not self._weights[target]:
+                continue
             for source in splits:
                 if source == target and self.config.unimodal:
                     yield Route(source, target, splits[source], splits[source].hidden, (source,))
@@ -325,7 +287,14 @@ class CSMAE(nn.Module):
         total: Any = 0.0
         losses: Losses = {}
         for group in self._grouped(self.routes(splits, grids)):
-            loss, parts = self._reconstruct(group, latents, keep, views, grids, pixels)
+            first = group[0]
+            loss, parts = reconstruction_losses(
+                self._decoder(first.target),
+                latents[first.source],
+                self._place(first, keep, views["gsd"], grids),
+                [self._wanted(route, *pixels[route.target]) for route in group],
+                self.config.pixel_loss,
+            )
             total = total + loss
             losses |= {
                 f"{route.target}_from_{route.source}": p for route, p in zip(group, parts, strict=True)
@@ -367,128 +336,52 @@ class CSMAE(nn.Module):
             groups.setdefault(key, []).append(route)
         return list(groups.values())
 
-    def _reconstruct(
-        self,
-        group: Sequence[Route],
-        latents: Mapping[str, Tensor],
-        keep: Mapping[str, Tensor],
-        views: Mapping[str, Any],
-        grids: Mapping[str, tuple[int, int]],
-        pixels: Mapping[str, tuple[Tensor, Tensor | None]],
-    ) -> tuple[Tensor, Tensor]:
-        """Losses of routes that share a run of a decoder: their weighted sum, and each one (detached).
-
-        Some samples at a time go through the decoder, forward and backward (`chunked_loss`), so that its
-        activations, which would be most of all memory, need room for a part of one run only.
-        """
-        first = group[0]
-        decoder = self._decoder(first.target)
-        latent = latents[first.source]
-        weights = [self.config.target_weights.get(route.target, 1.0) for route in group]
-        wanted = [self._target(route, *pixels[route.target]) for route in group]
-
-        def losses(x: Tensor, *tensors: Tensor | None) -> Tensor:
-            place, rest = self._placed(first, tensors)
-            patches = self._run(decoder, first, x, place, grids)
-            parts = []
-            for route, weight, (scored, target, share) in zip(group, weights, _threes(rest), strict=True):
-                assert scored is not None
-                assert target is not None
-                error = self._error(route, patches, scored, target, share)
-                parts.append(weight * error.sum())
-            return torch.stack(parts)
-
-        extras: list[Tensor | None] = [*self._place_tensors(first, keep, views, grids)]
-        for route, (target, share) in zip(group, wanted, strict=True):
-            extras += [route.scored, target, share]
-        tokens = grids[first.target][0] * grids[first.target][1]
-        chunk = len(latent) if latent.is_cuda else max(1, _TOKENS // tokens)
-        sums = chunked_loss(decoder, [losses], latent, extras, chunk) / len(latent)
-        scale = torch.tensor([1 / w if w else 0.0 for w in weights], device=sums.device)
-        return sums[0], (sums[1:] * scale).detach()
-
-    def _place_tensors(
+    def _place(
         self,
         route: Route,
         keep: Mapping[str, Tensor],
-        views: Mapping[str, Any],
+        gsd: Mapping[str, Tensor],
         grids: Mapping[str, tuple[int, int]],
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """What says where a run's tokens stand, sample by sample: see `_placed`."""
-        step = self.encoder.step(views["gsd"][route.source], route.source)
+    ) -> Place:
+        """Where the source's tokens stand for the decoder."""
+        grid, step = grids[route.target], self.encoder.step(gsd[route.source], route.source)
         if route.place is not None:
-            return step, route.place.shuffle, route.place.restore
-        width = self.config.decoder_dim
-        there = self.encoder.step(views["gsd"][route.target], route.target)
-        seen = gsd_positions(
-            *grids[route.source], width, step, cls=False, at=keep[route.source], centred=True
-        )
-        asked = gsd_positions(*grids[route.target], width, there, cls=False, at=route.scored, centred=True)
-        return step, seen, asked
+            return Place(grid, route.place.kept, (step, route.place.shuffle, route.place.restore))
 
-    @staticmethod
-    def _placed(
-        route: Route, tensors: Sequence[Tensor | None]
-    ) -> tuple[tuple[Tensor, Tensor, Tensor], Sequence[Tensor | None]]:
-        """The first three of a chunk's tensors (`_place_tensors`), and the others."""
-        step, one, other = tensors[:3]
-        assert step is not None
-        assert one is not None
-        assert other is not None
-        return (step, one, other), tensors[3:]
+        def positions(sensor: str, step: Tensor, at: Tensor) -> Tensor:
+            return gsd_positions(
+                *grids[sensor], self.config.decoder_dim, step, cls=False, at=at, centred=True
+            )
 
-    def _run(
-        self,
-        decoder: CrossDecoder,
-        route: Route,
-        latent: Tensor,
-        place: tuple[Tensor, Tensor, Tensor],
-        grids: Mapping[str, tuple[int, int]],
-    ) -> Tensor:
-        """Decoded patches: of one grid all [B, N, d], across grids those that were asked for [B, M, d]."""
-        step, one, other = place
-        if route.place is None:
-            return decoder.ask(latent, one, other)
-        return decoder.fill(latent, Masking(one, other, route.place.kept), step, grids[route.source])
+        seen = positions(route.source, step, keep[route.source])
+        there = self.encoder.step(gsd[route.target], route.target)
+        return Place(grid, None, (seen, positions(route.target, there, route.scored)))
 
     def _decoder(self, target: str) -> CrossDecoder:
         decoder = self.decoder if self.config.decoder == "common" else self.decoders[target]
         assert isinstance(decoder, CrossDecoder)
         return decoder
 
-    def _error(
-        self, route: Route, patches: Tensor, scored: Tensor, target: Tensor, weight: Tensor | None
-    ) -> Tensor:
-        """Mean error [B] over the scored patches' valid pixels; only what is scored goes through the head."""
-        if route.place is not None:
-            patches = patches.gather(1, scored.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
-        prediction: Tensor = self._decoder(route.target).pred[route.target](patches).float()
-        error = prediction - target
-        error = error.square() if self.config.pixel_loss == "l2" else error.abs()
-        if weight is None:
-            return error.mean(dim=(1, 2))
-        return (error * weight).sum(dim=(1, 2)) / weight.sum(dim=(1, 2)).clamp_min(1.0)
-
     @torch.no_grad()
     def _pixels(
         self, views: Mapping[str, Any], sensor: str, grid: tuple[int, int]
     ) -> tuple[Tensor, Tensor | None]:
-        """All patches of a sensor [B, N, p * p * C], and which of their numbers are valid (None: all)."""
+        """All patches of a sensor [B, N, P], and which of their numbers are valid (None: all)."""
         image, valid = views["image"][sensor], views["valid"].get(sensor)
         weight = None
         if valid is not None and not (valid.device.type == "cpu" and bool(valid.all())):
-            weight = _patch_rows(valid.unsqueeze(1).float(), grid)
+            weight = patch_rows(valid.unsqueeze(1).float(), grid)
             weight = weight.repeat_interleave(image.shape[1], dim=2)  # the band is fastest
-        return _patch_rows(image, grid).float(), weight
+        return patch_rows(image, grid).float(), weight
 
     @torch.no_grad()
-    def _target(self, route: Route, patches: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """What a route is scored against, [B, M, p * p * C], and what of it counts."""
-        target = _take_rows(patches, route.scored)
-        weight = None if valid is None else _take_rows(valid, route.scored)
+    def _wanted(self, route: Route, patches: Tensor, valid: Tensor | None) -> Wanted:
+        """What a route is compared with, of all patches [B, N, P] of its target."""
+        pixels = take_rows(patches, route.scored)
+        some = None if valid is None else take_rows(valid, route.scored)
         if self.config.norm_pix:
-            target = _standardised(target, weight)
-        return target, weight
+            pixels = standardised(pixels, some)
+        return Wanted(route.target, self._weights[route.target], route.scored, pixels, some)
 
     # ---- for the engine and for people
 
@@ -506,9 +399,8 @@ class CSMAE(nn.Module):
         latents = self.encoder.encode(views["image"], views["gsd"], keep)
         found = {}
         for route in self.routes(splits, grids):
-            decoder, place = self._decoder(route.target), self._place_tensors(route, keep, views, grids)
-            patches = self._run(decoder, route, latents[route.source], place, grids)
-            pixels = decoder.pred[route.target](patches)
+            decoder, place = self._decoder(route.target), self._place(route, keep, views["gsd"], grids)
+            pixels = decoder.pred[route.target](decoder(latents[route.source], place))
             if route.place is None:
                 rows, columns = grids[route.target]
                 whole = pixels.new_zeros(len(pixels), rows * columns, pixels.shape[-1])
@@ -541,35 +433,3 @@ class CSMAE(nn.Module):
                     rebuilt = torch.where(hidden, rebuilt, image)
                 shown[f"{name}: from {'itself' if source == name else source}"] = rebuilt
         return shown
-
-
-def _threes(
-    values: Sequence[Tensor | None],
-) -> Iterator[tuple[Tensor | None, Tensor | None, Tensor | None]]:
-    for start in range(0, len(values), 3):
-        yield values[start], values[start + 1], values[start + 2]
-
-
-def _patch_rows(image: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Image [B, C, H, W] -> [B, N, p * p * C], pixel by pixel with the band fastest."""
-    batch, bands, height, width = image.shape
-    image = image.reshape(batch, bands, grid[0], height // grid[0], grid[1], width // grid[1])
-    return image.permute(0, 2, 4, 3, 5, 1).reshape(batch, grid[0] * grid[1], -1)
-
-
-def _take_rows(rows: Tensor, index: Tensor) -> Tensor:
-    """Rows [B, N, P] at [B, M] -> [B, M, P]: whole rows are copied, where `gather` looks up every number."""
-    batch, count, width = rows.shape
-    flat = index + count * torch.arange(batch, device=index.device)[:, None]
-    return rows.reshape(batch * count, width).index_select(0, flat.flatten()).view(batch, -1, width)
-
-
-def _standardised(target: Tensor, weight: Tensor | None) -> Tensor:
-    """Patches [B, M, P] over their own mean and (unbiased) deviation, of what is valid."""
-    if weight is None:
-        mean, var = target.mean(dim=-1, keepdim=True), target.var(dim=-1, keepdim=True)
-    else:
-        count = weight.sum(dim=-1, keepdim=True)
-        mean = (target * weight).sum(dim=-1, keepdim=True) / count.clamp_min(1.0)
-        var = ((target - mean).square() * weight).sum(dim=-1, keepdim=True) / (count - 1).clamp_min(1.0)
-    return (target - mean) / (var + 1e-6).sqrt()

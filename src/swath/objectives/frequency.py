@@ -12,6 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from swath.objectives.ranks import mean_of_ranks
+
 
 def focal_l1(
     prediction: Tensor, target: Tensor, hidden: Tensor, alpha: float = 0.2, gamma: float = 1.0
@@ -46,18 +48,23 @@ def mostly_hidden(prediction: Tensor, target: Tensor, hidden: Tensor, visible: f
     return prediction * share + (0.5 * prediction.detach() + 0.5 * target) * (1 - share)
 
 
-def focal_frequency(prediction: Tensor, target: Tensor) -> Tensor:
+def focal_frequency(prediction: Tensor, target: Tensor, *, over_ranks: bool = True) -> Tensor:
     """Squared difference of the batch's mean spectra, frequencies weighed by the log of their own error.
 
     Args:
         prediction: [B, C, H, W], any precision; the spectrum is taken in float32.
         target: The same.
+        over_ranks: Under torchrun, the mean is that of the batch of all processes, so that their number does
+            not matter; otherwise of this process's samples, as in the released code of CMID: the fewer they
+            are, the less errors cancel in the mean, and the larger is the loss.
 
     Returns:
         Scalar mean over bands and frequencies.
     """
     # The transform is linear: the mean of spectra is the spectrum of the mean, at one B-th of the cost.
     difference = prediction.float().mean(dim=0) - target.float().mean(dim=0)
+    if over_ranks:
+        difference = mean_of_ranks(difference)
     spectrum = torch.fft.fft2(difference, norm="ortho")
     power = spectrum.real**2 + spectrum.imag**2
     with torch.no_grad():
@@ -67,7 +74,17 @@ def focal_frequency(prediction: Tensor, target: Tensor) -> Tensor:
     return mean
 
 
-def focal_reconstruction(prediction: Tensor, target: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+def focal_reconstruction(
+    prediction: Tensor,
+    target: Tensor,
+    hidden: Tensor,
+    *,
+    alpha: float = 0.2,
+    gamma: float = 1.0,
+    visible: float = 0.001,
+    over_ranks: bool = True,
+) -> tuple[Tensor, Tensor]:
     """Both parts, spatial and in frequency, of a masked reconstruction; arguments as above."""
-    spatial = focal_l1(prediction.float(), target.float(), hidden)
-    return spatial, focal_frequency(mostly_hidden(prediction.float(), target.float(), hidden), target)
+    spatial = focal_l1(prediction.float(), target.float(), hidden, alpha, gamma)
+    mixed = mostly_hidden(prediction.float(), target.float(), hidden, visible)
+    return spatial, focal_frequency(mixed, target, over_ranks=over_ranks)

@@ -1,4 +1,4 @@
-"""Which patches a masked objective shows and which it asks for.
+"""Which patches or blocks a masked objective shows and which it asks for.
 
 Random masks come from one uniform number a patch, sorted: pure functions of the numbers, which come from the
 samples' keys (or from a test). Shape letters: B samples, N patches, K kept, M = N - K masked, D width.
@@ -74,3 +74,28 @@ def mask_pixels(mask: Tensor, grid: tuple[int, int], side: int) -> Tensor:
     """Patch mask [B, N] as pixels [B, 1, grid_h * side, grid_w * side], each patch `side` pixels wide."""
     mask = mask.view(-1, 1, *grid)
     return mask.repeat_interleave(side, dim=2).repeat_interleave(side, dim=3)
+
+
+def random_blocks(noise: Tensor, ratio: float) -> Tensor:
+    """[B, N] bool: the ceil(ratio N) blocks with the smallest of the uniform numbers [B, N] are hidden."""
+    count = -int(-noise.shape[1] * ratio // 1)
+    order = noise.argsort(dim=1, stable=True)
+    hidden = torch.zeros_like(noise, dtype=torch.bool)
+    return hidden.scatter(1, order[:, :count], True)
+
+
+def fill_with_mean(image: Tensor, hidden: Tensor, valid: Tensor | None = None) -> Tensor:
+    """The image [B, C, H, W] whose pixels `hidden` [B, 1, H, W] hold the mean of each band over the whole.
+
+    Args:
+        image: Normalised.
+        hidden: Bool.
+        valid: [B, H, W] bool; the mean is of valid pixels, 0 where none is.
+    """
+    if valid is None:
+        mean = image.mean(dim=(2, 3), keepdim=True)
+    else:
+        weight = valid.unsqueeze(1).to(image.dtype)
+        count = weight.sum(dim=(2, 3), keepdim=True).clamp_min(1.0)
+        mean = (image * weight).sum(dim=(2, 3), keepdim=True) / count
+    return torch.where(hidden, mean, image)

@@ -1,9 +1,11 @@
-"""From a map of patch tokens to pixels in two bands: Scale-MAE's up-sampling pyramid (section 3), and a
-linear alternative for small budgets.
+"""From a map of patch tokens to pixels.
 
-Everything is channels-last ([B, H, W, C]), so a transposed convolution whose kernel equals its stride is one
-matrix product and a shuffle of pixels, a 1 x 1 convolution is a matrix product, and a norm over channels is
-the ordinary LayerNorm. After the last 3 x 3 convolution nothing mixes pixels any more, and only the masked
+In two bands, Scale-MAE's up-sampling pyramid (section 3), and a linear alternative for small budgets; in one,
+CMID's single layer (`PixelLayer`).
+
+The first two are channels-last ([B, H, W, C]), so a transposed convolution whose kernel equals its stride is
+one matrix product and a shuffle of pixels, a 1 x 1 convolution is a matrix product, and a norm over channels
+is the ordinary LayerNorm. After the last 3 x 3 convolution nothing mixes pixels any more, and only the masked
 patches, which alone count in the loss, are carried on.
 
 Shape letters: B samples, g x g patches of p pixels, M masked ones, d decoder width, C bands.
@@ -226,3 +228,17 @@ class LinearHeads(nn.Module):
 def _hidden(x: Tensor, hidden: Tensor | None) -> Tensor:
     """Tokens [B, g, g, d], or those of the patches `hidden`, [B, M, 1, 1, d]."""
     return x if hidden is None else take_patches(x, hidden, (x.shape[1], x.shape[2]))
+
+
+class PixelLayer(nn.Module):
+    """CMID's: from a cell to the pixels it stands for, by a 1 x 1 convolution and a pixel shuffle."""
+
+    def __init__(self, inputs: int, bands: int, stride: int) -> None:
+        super().__init__()
+        self.bands, self.stride = bands, stride
+        self.proj = nn.Conv2d(inputs, bands * stride * stride, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, D, h, w] -> [B, C, h * stride, w * stride]."""
+        rows = linear(x.permute(0, 2, 3, 1), self.proj.weight.flatten(1), self.proj.bias)
+        return F.pixel_shuffle(rows.permute(0, 3, 1, 2), self.stride)

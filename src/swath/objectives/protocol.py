@@ -1,8 +1,9 @@
 """What every pretraining objective promises, and the registry that finds one by name.
 
 An objective owns the encoder that it trains and whatever else it trains beside it (decoders, projectors,
-a teacher). The engine drives it in three calls::
+a teacher). The engine drives it by these calls::
 
+    objective.know_sensors(sensors)      # optional: once, when built: what batches will be from, in order
     objective.prepare(batch)             # optional: once before a run, a start that depends on the data
     views  = objective.views(batch)      # augmentation, on the batch's device, by batch["key"]
     losses = objective(views)            # named losses; losses["total"] is what is minimised

@@ -34,7 +34,7 @@ from swath.objectives.masking import Masking, fill_masked, mask_pixels, random_m
 from swath.objectives.pixel_head import LinearHeads, Pyramid
 from swath.objectives.protocol import Losses, ObjectiveConfig, register_objective
 from swath.objectives.reconstruction import area, patch_loss, smooth, take_patches, valid_area
-from swath.objectives.texture import TextureTarget, whitened_patches
+from swath.objectives.texture import TextureTarget, whiten_first_layer
 
 _ONE_SENSOR = "pixels"  # key of the output layer when the encoder does not tell sensors apart
 
@@ -239,12 +239,13 @@ class ScaleMAE(nn.Module):
             `image` [B, C, S, S] and its `gsd` [B]; `target` [B, C, 2S, 2S], its `valid` [B, 2S, 2S] and
             `target_gsd` [B]; `noise` [B, N]; `sensor`.
         """
-        size = self.config.source_size
-        crop = random_resized_crop(batch, 2 * size, scale=self.config.crop_scale, stream="scale_mae/crop")
-        if self.config.orientation != "none":
-            rotate = self.config.orientation == "dihedral"
-            crop = random_orientation(crop, rotate=rotate, stream="scale_mae/orientation")
-        valid = crop.get("valid")
+        size = 2 * self.config.source_size
+        crop = random_resized_crop(batch, size, scale=self.config.crop_scale, stream="scale_mae/crop")
+        return self.look(self.oriented(crop, "scale_mae/orientation"), "scale_mae/mask")
+
+    def look(self, crop: Batch, stream: str) -> dict[str, Any]:
+        """The view of a crop of the target's size; `stream` names the decision of what is hidden."""
+        size, valid = self.config.source_size, crop.get("valid")
         weight = None if valid is None else valid[:, None].float()
         if self.config.source_filter == "area":
             image, _ = valid_area(crop["image"], weight, (size, size))
@@ -257,9 +258,16 @@ class ScaleMAE(nn.Module):
             "target": crop["image"],
             "target_gsd": crop["gsd"],
             "valid": valid,
-            "noise": uniform(batch["key"], "scale_mae/mask", patches).to(image.device),
-            "sensor": batch.get("sensor"),
+            "noise": uniform(crop["key"], stream, patches).to(image.device),
+            "sensor": crop.get("sensor"),
         }
+
+    def oriented(self, batch: Batch, stream: str) -> Batch:
+        """The batch in each sample's random orientation."""
+        if self.config.orientation == "none":
+            return batch
+        rotate = self.config.orientation == "dihedral"
+        return random_orientation(batch, rotate=rotate, stream=stream)
 
     @torch.no_grad()
     def prepare(self, batch: Batch) -> None:
@@ -270,20 +278,19 @@ class ScaleMAE(nn.Module):
         """
         if self.texture is None and self.config.patch_init == "xavier":
             return
-        views = self.views(batch)
+        views = ScaleMAE.views(self, batch)  # whatever other views a descendant makes
         if self.texture is not None:
             self.texture.fit(views["target"], 2 * self._patch)
         if self.config.patch_init == "whitened":
-            embed = self.encoder._patch_embed(views.get("sensor")).proj
-            kernel, bias = whitened_patches(views["image"], self._patch, embed.out_channels, seed=3)
-            embed.weight.copy_(kernel)
-            assert embed.bias is not None
-            embed.bias.copy_(bias)
+            whiten_first_layer(self.encoder.first_convolution(views.get("sensor")), views["image"])
 
     def forward(self, views: Mapping[str, Any]) -> Losses:
         """Losses of the views; `total` = low + high_weight * high (+ texture). Means over samples."""
         masking = random_masking(views["noise"], self.config.mask_ratio)
-        tokens = self.decode(views, masking)
+        return self.compare(self.decode(views, masking), masking, views)
+
+    def compare(self, tokens: Tensor, masking: Masking, views: Mapping[str, Any]) -> Losses:
+        """Losses, as `forward`, of decoded tokens [B, g_h, g_w, d] against the target of `views`."""
         grid = (tokens.shape[1], tokens.shape[2])
         low, high, low_weight, high_weight = self.targets(views["target"], views.get("valid"))
         sensor = self._sensor(views)
@@ -333,12 +340,19 @@ class ScaleMAE(nn.Module):
         mean = ((error * whole).sum(dim=1) / whole.sum(dim=1).clamp_min(1.0)).mean()
         return mean
 
-    def decode(self, views: Mapping[str, Any], masking: Masking) -> Tensor:
-        """Views -> decoded token map [B, g_h, g_w, d], before it becomes pixels."""
+    def decode(self, views: Mapping[str, Any], masking: Masking, latent: Tensor | None = None) -> Tensor:
+        """Views -> decoded token map [B, g_h, g_w, d], before it becomes pixels.
+
+        Args:
+            views: From `views`.
+            masking: Which patches are seen.
+            latent: [B, 1 + K, D], the encoder's tokens of those, where they are at hand already.
+        """
         image, gsd = views["image"], views["gsd"]
-        latent = self.encoder.encode(image, gsd, views.get("sensor"), keep=masking.keep)
+        if latent is None:
+            latent = self.encoder.encode(image, gsd, views.get("sensor"), keep=masking.keep)
         grid = (image.shape[2] // self._patch, image.shape[3] // self._patch)
-        x: Tensor = self.decoder(latent, masking, gsd, grid)
+        x: Tensor = self.decoder(latent, masking, self.encoder.step(gsd), grid)
         return x
 
     @torch.no_grad()

@@ -55,6 +55,20 @@ def whitened_patches(images: Tensor, size: int, count: int, seed: int) -> tuple[
     return kernel.float().view(count, images.shape[1], size, size), bias.float()
 
 
+@torch.no_grad()
+def whiten_first_layer(layer: nn.Conv2d, images: Tensor) -> None:
+    """Begin an encoder's first layer as whitened patches of the data: filters that answer to what is there.
+
+    Args:
+        layer: Of k x k pixels; its bias, if it has one, makes the mean response 0.
+        images: [N, C, H, W] normalised, as the encoder will see them.
+    """
+    kernel, bias = whitened_patches(images, layer.kernel_size[0], layer.out_channels, seed=3)
+    layer.weight.copy_(kernel)
+    if layer.bias is not None:
+        layer.bias.copy_(bias)
+
+
 class TextureTarget(nn.Module):
     """Whitened energies of fixed filters in a patch; fitted once to images, then part of the checkpoint.
 

@@ -171,10 +171,10 @@ def fetch(dataset: ImageDataset | PairedDataset, epoch: int, indices: Sequence[i
                 f"{TRIES} samples in a row could not be read, the last: {problems[-1][1]}. "
                 "Is the disk still there?"
             )
-    batch = collate(samples)
+    together: Batch = getattr(dataset, "collate", collate)(samples)  # boxes are collated in their own way
     if problems:
-        batch["problems"] = problems
-    return batch
+        together["problems"] = problems
+    return together
 
 
 class _Plan:

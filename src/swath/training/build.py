@@ -78,4 +78,8 @@ def build_objective(recipe: Recipe, sensors: Sensors) -> nn.Module:
             encoder = create_model(recipe.encoder.name, bands=bands_of(sensors), **recipe.encoder.options)
         except ValueError as error:
             raise RecipeError(f"encoder.options: {error}") from None
-        return entry.build(encoder, entry.config.model_validate(recipe.objective.options))
+        objective = entry.build(encoder, entry.config.model_validate(recipe.objective.options))
+    if hasattr(objective, "know_sensors"):
+        named = (sensors,) if isinstance(sensors, Sensor) else sensors
+        objective.know_sensors(named)  # type: ignore[operator]
+    return objective

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from swath.imagery.samples import by_sensor, map_tensors
-from swath.models.contract import Contract
+from swath.imagery.chip import Batch
+from swath.imagery.samples import by_sensor
 from swath.training.batches import Batches
 from swath.training.distributed import is_sharded
 
@@ -26,8 +26,7 @@ def diagnose(
     indices: Sequence[int],
     batches: Batches,
     objective: nn.Module,
-    contract: Contract,
-    device: torch.device,
+    ready: Callable[[Batch], Batch],
     checkpoint: Path | None,
 ) -> str:
     """The message: which loss, step, learning rate, gradient norm, samples; the cause where it can be found.
@@ -42,8 +41,7 @@ def diagnose(
         indices: This process's samples of the step.
         batches: To read them again.
         objective: The weights, as they were before the step where that is known (on a CPU).
-        contract: Normalises.
-        device: Where the weights are.
+        ready: Brings a batch to the weights' device, and normalises it.
         checkpoint: The last good one.
     """
     bad = [name for name, value in values.items() if not math.isfinite(value)]
@@ -54,7 +52,7 @@ def diagnose(
         f"  samples: {', '.join(map(str, indices[:NAMED]))}{' ...' if len(indices) > NAMED else ''}",
     ]
     weights = next((n for n, p in objective.named_parameters() if not _finite(p)), None)
-    culprits = _culprits(indices, step, batches, objective, contract, device, weights is None)
+    culprits = _culprits(indices, step, batches, objective, ready, weights is None)
     lines += [f"  {culprit}" for culprit in culprits[:NAMED]]
     if weights is not None:
         lines.append(f"  the weights are not finite any more, {weights} first")
@@ -81,23 +79,21 @@ def _culprits(
     step: int,
     batches: Batches,
     objective: nn.Module,
-    contract: Contract,
-    device: torch.device,
+    ready: Callable[[Batch], Batch],
     weights_good: bool,
 ) -> list[str]:
     paths = batches.dataset.paths
     found = []
     for index in indices:
         batch = batches.fetch(batches.epoch_of(step), [index])
-        batch = map_tensors(batch, lambda x: x.to(device))
         path = f" ({paths[index]})" if len(paths) == len(batches.dataset) else ""
-        ready = contract.normalise(batch)
-        if not all(_finite(one["gsd"]) for one in by_sensor(ready).values()):
+        normal = ready(batch)
+        if not all(_finite(one["gsd"]) for one in by_sensor(normal).values()):
             found.append(f"sample {index}{path}: its GSD is not finite")
         elif weights_good and not is_sharded(objective):
-            total = objective(objective.views(ready))["total"]  # type: ignore[operator]
+            total = objective(objective.views(normal))["total"]  # type: ignore[operator]
             if not _finite(total):
-                largest = max(float(one["image"].abs().max()) for one in by_sensor(ready).values())
+                largest = max(float(one["image"].abs().max()) for one in by_sensor(normal).values())
                 found.append(
                     f"sample {index}{path}: its loss is not finite by itself (largest normalised value "
                     f"{largest:.4g})"

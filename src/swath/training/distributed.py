@@ -80,6 +80,28 @@ def join(
             dist.destroy_process_group()
 
 
+def sync_batch_norm(objective: nn.Module, world: World, wanted: bool | Literal["auto"]) -> None:
+    """Let every BatchNorm in `objective` take its statistics over all ranks, where that is wanted; in place.
+
+    Raises:
+        RecipeError: It is insisted on where it cannot be.
+    """
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    if wanted is False or world.size == 1 or not any(isinstance(m, norms) for m in objective.modules()):
+        return
+    if world.device.type != "cuda":
+        if wanted is True:
+            raise RecipeError(
+                f"training.sync_batch_norm: is true, but PyTorch's SyncBatchNorm needs GPUs and these "
+                f"{world.size} processes run on a CPU; use auto or false (each process's own statistics), "
+                "one process, or an encoder without BatchNorm (vit_*, swin_*)"
+            )
+        return
+    from timm.layers.norm_act import convert_sync_batchnorm  # knows timm's norms with an activation, too
+
+    convert_sync_batchnorm(objective)  # type: ignore[no-untyped-call]
+
+
 def wrap(objective: nn.Module, world: World, mode: Literal["ddp", "fsdp"], find_unused: bool) -> nn.Module:
     """The module to call in training: the objective itself, or in DDP, or sharded in place by FSDP2."""
     if world.size == 1:

@@ -18,10 +18,10 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from swath import __version__
 from swath.errors import RecipeError, TrainingError
@@ -29,6 +29,7 @@ from swath.files import write_json
 from swath.imagery.chip import Batch
 from swath.imagery.samples import by_sensor, map_tensors
 from swath.keyed_random import permutation
+from swath.models.contract import Contract
 from swath.models.directory import SavedObjective, save_model
 from swath.training import checkpoint as checkpoints
 from swath.training.batches import Batches, default_workers
@@ -44,6 +45,7 @@ from swath.training.distributed import (
     join,
     mean_over_ranks,
     share,
+    sync_batch_norm,
     whole_weights,
     wrap,
 )
@@ -52,11 +54,12 @@ from swath.training.metrics import Metrics
 from swath.training.monitors import collapse_warning, embed_probe, feature_std, rankme
 from swath.training.optim import build_optimiser, gradient_norm, set_learning_rate
 from swath.training.pictures import write_grid
-from swath.training.recipe import Recipe
+from swath.training.recipe import Recipe, RunRecipe
 from swath.training.run_folder import RunFolder, Start, fingerprint
 from swath.training.stopping import Interrupted, StopRequest, listen
 
 _PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+R = TypeVar("R", bound=RunRecipe)
 _PICTURED = 8  # samples on a picture of reconstructions
 
 
@@ -86,6 +89,19 @@ def pretrain(
         TrainingError: Numbers not finite, disk full, folder in use.
         Interrupted: SIGTERM or SIGINT came; the run is saved.
     """
+    return run_training(Trainer, recipe, data, out, start=start, show=show)
+
+
+def run_training(
+    trainer: type[Trainer[R]],
+    recipe: R,
+    data: str | Path | Data,
+    out: str | Path,
+    *,
+    start: Start = "auto",
+    show: bool = False,
+) -> Path:
+    """What every kind of training does around its loop; arguments and errors as of `pretrain`."""
     keep_freed_memory()
     with join(recipe.training.device) as world, _numerics(recipe, world.device):
         run = RunFolder(out)
@@ -93,15 +109,21 @@ def pretrain(
             if world.first:
                 run.prepare(recipe, start)
             share(None, world)  # the others wait until the folder is ready
-            return Trainer(recipe, data, run, world, show=show).train()
+            return trainer(recipe, data, run, world, show=show).train()
 
 
-class Trainer:
-    """All that a run consists of, and the loop over it."""
+class Trainer(Generic[R]):
+    """All that a run consists of, and the loop over it.
+
+    What is particular to pretraining stands in the methods from `open` to `write_model`; fine-tuning
+    (`swath.tasks.finetune`) says these in its own way and shares the rest.
+    """
+
+    looks_first = True  # also before the first step
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: R,
         data: str | Path | Data,
         run: RunFolder,
         world: World,
@@ -111,14 +133,13 @@ class Trainer:
         config = recipe.training
         self.recipe, self.config, self.run, self.world = recipe, config, run, world
         self.device = world.device
-        self.dataset = open_data(recipe, data) if isinstance(data, str | Path) else data
+        self.dataset = self.open(data) if isinstance(data, str | Path) else data
         self.fingerprint = fingerprint(self.dataset)
         self.sensors = sensors_of(self.dataset)
-        self.contract = build_contract(recipe, self.sensors)
+        self.contract = self.build_contract()
         workers = config.workers
         if workers is None:
-            cached = recipe.data.cache == "memory"
-            workers = default_workers(cached, by_cpu_time=config.cpu_minutes is not None)
+            workers = default_workers(recipe.cached, by_cpu_time=config.cpu_minutes is not None)
         self.batches = Batches(
             self.dataset,
             seed=recipe.seed,
@@ -131,8 +152,7 @@ class Trainer:
         )
         self.probe = self._probe()
         # Pixels in another unit than the sensor's are cheaper to notice now than after a week.
-        for one in by_sensor(self.probe).values():
-            self.contract.check(one["image"], one["sensor"], valid=one.get("valid"))
+        self.check_imagery(self.probe)
         if config.cpu_minutes is not None and world.size > 1:
             raise TrainingError(
                 "a budget in cpu_minutes is for one process; use steps or epochs under torchrun"
@@ -144,23 +164,25 @@ class Trainer:
                 "training.precision: fp16 does not go with fsdp, whose ranks may overflow apart; use bf16"
             )
 
-        self.objective = build_objective(recipe, self.sensors).to(self.device)
+        self.objective = self.build_objective().to(self.device)
         if config.accumulate > 1 and getattr(self.objective, "compares_samples", False):
             raise RecipeError(
-                f"training.accumulate: {recipe.objective.name} compares the samples of a step with each "
+                f"training.accumulate: {recipe.trains} compares the samples of a step with each "
                 "other, and in parts it could not; use more processes or a smaller batch_size"
             )
         if hasattr(self.objective, "prepare"):
             # Before a checkpoint is restored: it replaces whatever was fitted here.
-            self.objective.prepare(self.contract.normalise(self._to_device(self.probe)))  # type: ignore[operator]
+            self.objective.prepare(self.ready(self.probe))  # type: ignore[operator]
         self.objective.train()
         # The untrained encoder, to compare with; looked at before it is sharded.
-        begins = config.monitor_every and not checkpoints.list_checkpoints(run.checkpoints)
-        self.untrained = {"step": 0, **self._look()} if begins else None
+        older = checkpoints.list_checkpoints(run.checkpoints)
+        begins = self.looks_first and config.monitor_every and not older
+        self.untrained = {"step": 0, **self.look()} if begins else None
+        sync_batch_norm(self.objective, world, config.sync_batch_norm)
         if config.compile:
             self.objective.compile()
         self.module = wrap(self.objective, world, config.parallel, config.find_unused)
-        self.optimiser = build_optimiser(self.objective, recipe.optimiser, recipe.learning_rate)
+        self.optimiser = self.build_optimiser()
         self.parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
 
@@ -181,7 +203,7 @@ class Trainer:
             self._write_info()
         with self.display, listen() as stop:
             self._announce()
-            if not self.budget.finished(self.step):
+            if not (self.budget.finished(self.step) or self.enough()):
                 self._loop(stop)
         if self.metrics is not None:
             self.metrics.close()
@@ -216,6 +238,8 @@ class Trainer:
                 unread = None
             if log or look:
                 self._log(reading, last=last, look=bool(look))
+            if look and self.enough():
+                last = save = True
             if picture:
                 self._picture()
             if save:
@@ -235,8 +259,7 @@ class Trainer:
         for number, batch in enumerate(parts):
             # For objectives that draw from torch's generator: its state follows from the step.
             torch.manual_seed(hash((self.recipe.seed, self.step, self.world.rank, number)))
-            batch = self.contract.normalise(self._to_device(batch))
-            views = self.objective.views(batch)  # type: ignore[operator]
+            views = self.objective.views(self.ready(batch))  # type: ignore[operator]
             self._note_gsd(views)
             with gradients_wait(self.module, wait=number < len(parts) - 1):
                 with self._autocast():
@@ -272,8 +295,7 @@ class Trainer:
                     indices=[i for part in self.batches.parts(reading.step) for i in part],
                     batches=self.batches,
                     objective=self.objective,
-                    contract=self.contract,
-                    device=self.device,
+                    ready=self.ready,
                     checkpoint=older[-1] if older else None,
                 )
             )
@@ -300,20 +322,12 @@ class Trainer:
         if self.scaler.is_enabled():
             row["loss_scale"] = self.scaler.get_scale()
         if look:
-            row |= self._look()
+            row |= self.look()
         self._write(row)
         self.display.log(row, last=last)
         warning = collapse_warning(self.metrics.rows) if look and self.metrics is not None else None
         if warning:
             self.display.say(f"warning: step {self.step}: {warning}", style="yellow")
-
-    def _look(self) -> dict[str, float]:
-        """The measures of collapse, now."""
-        with whole_weights(self.objective), self._autocast():
-            batch = self.contract.normalise(self._to_device(self.probe))
-            features = [embed_probe(self.objective.encoder, one) for one in by_sensor(batch).values()]  # type: ignore[arg-type]
-        # Of several sensors the one that is worst off: a collapse of one is a collapse.
-        return {"feature_std": min(map(feature_std, features)), "rankme": min(map(rankme, features))}
 
     def _write(self, row: Mapping[str, float | int]) -> None:
         if self.metrics is not None:
@@ -324,7 +338,7 @@ class Trainer:
         few = map_tensors(self.probe, lambda x: x[:_PICTURED])
         self.objective.eval()
         with torch.no_grad(), whole_weights(self.objective), self._autocast():
-            views = self.objective.views(self.contract.normalise(self._to_device(few)))  # type: ignore[operator]
+            views = self.objective.views(self.ready(few))  # type: ignore[operator]
             pictures = self.objective.pictures(views)  # type: ignore[operator]
         self.objective.train()
         if pictures and self.world.first:
@@ -386,28 +400,78 @@ class Trainer:
         """The model directory, from a whole copy of the objective in main memory."""
         state = checkpoints.model_state(self.objective)
         if self.world.first and not (self.run.model / "config.json").is_file():
-            objective = build_objective(self.recipe, self.sensors)
+            objective = self.build_objective()
             checkpoints.load_model_state(objective, state)
             low, high = self.gsd_range.tolist()
-            contract = build_contract(self.recipe, self.sensors, (low, high) if high else None)
+            contract = self.build_contract((low, high) if high else None)
             last = self.metrics.rows[-1] if self.metrics is not None and self.metrics.rows else {}
-            save_model(
-                self.run.model,
-                name=self.recipe.name,
-                encoder_name=self.recipe.encoder.name,
-                encoder_options={"bands": bands_of(self.sensors), **self.recipe.encoder.options},
-                encoder=objective.encoder,  # type: ignore[arg-type]
-                contract=contract,
-                pooling=self.recipe.pooling,
-                objective=SavedObjective(
-                    self.recipe.objective.name,
-                    self.recipe.objective.options,
-                    {key: value for key, value in state.items() if not key.startswith("encoder.")},
-                ),
-                provenance=self._provenance(last),
-            )
+            self.write_model(objective, contract, self._provenance(last))
         share(None, self.world)
         return self.run.model
+
+    # ---- what is particular to pretraining
+
+    def open(self, path: str | Path) -> Data:
+        """The imagery that is trained on."""
+        return open_data(self._pretraining, path)
+
+    def build_contract(self, gsd_range: tuple[float, float] | None = None) -> Contract:
+        """What the model may be shown."""
+        return build_contract(self._pretraining, self.sensors, gsd_range)
+
+    def build_objective(self) -> nn.Module:
+        """What is trained, as it is before the first step."""
+        return build_objective(self._pretraining, self.sensors)
+
+    def build_optimiser(self) -> torch.optim.Optimizer:
+        """Over whatever of the objective is trained."""
+        return build_optimiser(self.objective, self.recipe.optimiser, self.recipe.learning_rate)
+
+    def check_imagery(self, batch: Batch) -> None:
+        """Refuse pixels that do not fit the contract."""
+        for one in by_sensor(batch).values():
+            self.contract.check(one["image"], one["sensor"], valid=one.get("valid"))
+
+    def ready(self, batch: Batch) -> Batch:
+        """A batch as it comes from the loader, on the device and normalised."""
+        return self.contract.normalise(self._to_device(batch))
+
+    def look(self) -> dict[str, float]:
+        """Every `monitor_every` steps: the measures of collapse, now."""
+        with whole_weights(self.objective), self._autocast():
+            batch = self.ready(self.probe)
+            features = [embed_probe(self.objective.encoder, one) for one in by_sensor(batch).values()]  # type: ignore[arg-type]
+        # Of several sensors the one that is worst off: a collapse of one is a collapse.
+        return {"feature_std": min(map(feature_std, features)), "rankme": min(map(rankme, features))}
+
+    def enough(self) -> bool:
+        """Whether, after a look, training ends although there is budget left."""
+        return False
+
+    def write_model(self, objective: nn.Module, contract: Contract, provenance: dict[str, Any]) -> None:
+        """The model directory, of an objective with its final weights."""
+        recipe = self._pretraining
+        prefix = "encoder."
+        save_model(
+            self.run.model,
+            name=recipe.name,
+            encoder_name=recipe.encoder.name,
+            encoder_options={"bands": bands_of(self.sensors), **recipe.encoder.options},
+            encoder=objective.encoder,  # type: ignore[arg-type]
+            contract=contract,
+            pooling=recipe.pooling,
+            objective=SavedObjective(
+                recipe.objective.name,
+                recipe.objective.options,
+                {key: value for key, value in objective.state_dict().items() if not key.startswith(prefix)},
+            ),
+            provenance=provenance,
+        )
+
+    @property
+    def _pretraining(self) -> Recipe:
+        assert isinstance(self.recipe, Recipe)
+        return self.recipe
 
     # ---- small things
 
@@ -435,8 +499,8 @@ class Trainer:
         write_json(self.run.info, info)
 
     def _announce(self) -> None:
-        sizes = {name: p.numel() for name, p in self.objective.named_parameters()}
-        encoder = sum(size for name, size in sizes.items() if name.startswith("encoder."))
+        size = sum(p.numel() for p in self.objective.parameters())
+        encoder = sum(p.numel() for p in cast(nn.Module, self.objective.encoder).parameters())
         budget = (
             f"{self.budget.steps} steps" if self.budget.steps else f"{self.config.cpu_minutes:g} CPU minutes"
         )
@@ -444,7 +508,7 @@ class Trainer:
             f"{self.recipe.name}: {len(self.dataset)} samples, {budget} in batches of "
             f"{self.config.batch_size}, "
             f"{self.recipe.encoder.name} with {encoder / 1e6:.1f} M parameters "
-            f"({sum(sizes.values()) / 1e6:.1f} M with the objective), {self.world.size} x "
+            f"({size / 1e6:.1f} M with the objective), {self.world.size} x "
             f"{self.device.type}, {self.config.precision}"
         )
         if self.dataset.problems:
@@ -532,7 +596,7 @@ class _Reading:
 
 
 @contextmanager
-def _numerics(recipe: Recipe, device: torch.device) -> Iterator[None]:
+def _numerics(recipe: RunRecipe, device: torch.device) -> Iterator[None]:
     """Deterministic kernels if wanted; the caller's settings and random state are put back afterwards."""
     wanted = recipe.training.deterministic
     wanted = device.type == "cpu" if wanted is None else wanted
@@ -552,4 +616,4 @@ def _numerics(recipe: Recipe, device: torch.device) -> Iterator[None]:
             debug.fill_uninitialized_memory = fill
 
 
-__all__ = ["Trainer", "duration", "pretrain"]
+__all__ = ["Trainer", "duration", "pretrain", "run_training"]

@@ -59,6 +59,13 @@ def build_optimiser(
     groups = parameter_groups(
         module, config.weight_decay, decay_tokens=config.decay_tokens, decay_all=config.decay_all
     )
+    return optimiser_over(groups, config, learning_rate)
+
+
+def optimiser_over(
+    groups: list[dict[str, Any]], config: OptimiserConfig, learning_rate: float
+) -> torch.optim.Optimizer:
+    """The recipe's optimiser over groups as of `parameter_groups`."""
     betas: Any = config.betas
     if config.name == "adan":
         return Adan(groups, lr=learning_rate, betas=betas, eps=config.eps)
@@ -114,9 +121,9 @@ def cosine_with_scaled_warmup(
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, value: float) -> None:
-    """Give every group this learning rate."""
+    """Give every group this learning rate, times its own ``lr_scale`` where it has one (layer decay)."""
     for group in optimiser.param_groups:
-        group["lr"] = value
+        group["lr"] = value * group.get("lr_scale", 1.0)
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter], clip: float | None) -> torch.Tensor:

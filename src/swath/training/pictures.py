@@ -28,7 +28,8 @@ def write_grid(path: Path, pictures: Mapping[str, Tensor], sensors: Sensor | Seq
 
     Args:
         path: The file.
-        pictures: Name -> [B, C, h, w] normalised; sizes may differ.
+        pictures: Name -> [B, C, h, w] normalised, or [B, 3, h, w] uint8, which is shown as it is; sizes may
+            differ.
         sensors: Tell which bands are red, green and blue. With several, a picture's name begins with its
             sensor's: "sentinel1_grd: image".
     """
@@ -73,9 +74,12 @@ def display_bands(sensor: Sensor) -> list[int]:
 
 def _tiles(picture: Tensor, side: int, bands: list[int]) -> NDArray[Any]:
     """[B, C, h, w] -> uint8 [B, side, side', 3], nearest neighbour so that no detail is invented."""
+    as_it_is = picture.dtype == torch.uint8
     picture = picture.detach().float().cpu()
     scale = side / max(picture.shape[-2:])
     size = [max(1, round(length * scale)) for length in picture.shape[-2:]]
+    if as_it_is:
+        return F.interpolate(picture, size=size, mode="nearest-exact").byte().permute(0, 2, 3, 1).numpy()
     picture = F.interpolate(picture[:, bands], size=size, mode="nearest-exact")
     shown = ((picture / 5 + 0.5).clamp(0, 1).nan_to_num(0) * 255).round().to(torch.uint8)
     return shown.permute(0, 2, 3, 1).numpy()

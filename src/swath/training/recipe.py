@@ -38,21 +38,22 @@ GROUPS = (
 FREE_KEYS = frozenset({
     "description", "training.workers", "training.checkpoint_every", "training.keep", "training.log_every",
     "training.pictures_every", "training.monitor_every", "training.monitor_images", "training.tensorboard",
+    "model.path",
 })  # fmt: skip
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
     """A part of a recipe. Strict: "50" is not a number; extra keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """How the folder given by ``--data`` is read; what is left out is `open_dataset`'s default.
 
     Attributes:
-        layout: ``auto`` looks at what is there; or chips, class_folder, csv, images; for a list of sensors
-            pairs, bigearthnet, sen12ms, ssl4eo, sen1floods11.
+        layout: ``auto`` looks at what is there; or chips, class_folder, csv, hdf5, images; for a list
+            of sensors pairs, bigearthnet, sen12ms, ssl4eo, sen1floods11.
         gsd: Metres per pixel, ``relative`` (1.0 at native resolution), or a column of the CSV table;
             left out: from each file's georeference.
         size: Pixels (side, or height and width) that whole images are brought to by `fit`.
@@ -61,7 +62,8 @@ class DataConfig(_Section):
         max_pixels: Largest whole image accepted.
         root: Folder that a CSV table's file names are relative to.
         file: Column of file names.
-        label: Column of class names.
+        label: Column of class names; of HDF5, the data set of class indices.
+        group: Of HDF5, the data set or group of the images, where there are others.
         fold: Keep the rows with this value in the column ``fold``.
         where: Keep the rows with these values: ``{scale: "0"}``.
         sampling: Chips on a ``grid`` or at ``random``.
@@ -79,7 +81,7 @@ class DataConfig(_Section):
     """
 
     layout: Literal[
-        "auto", "chips", "class_folder", "csv", "images",
+        "auto", "chips", "class_folder", "csv", "hdf5", "images",
         "pairs", "bigearthnet", "sen12ms", "ssl4eo", "sen1floods11",
     ] = "auto"  # fmt: skip
     gsd: float | str | None = None
@@ -90,6 +92,7 @@ class DataConfig(_Section):
     root: str | None = None
     file: str | None = None
     label: str | None = None
+    group: str | None = None
     fold: str | None = None
     where: dict[str, str | list[str]] | None = None
     sampling: Literal["grid", "random"] | None = None
@@ -105,14 +108,14 @@ class DataConfig(_Section):
     offset_dn: float | None = None
 
 
-class Choice(_Section):
+class Choice(Section):
     """A registered name and its options."""
 
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-class ContractConfig(_Section):
+class ContractConfig(Section):
     """What the model will promise beside its sensor.
 
     Attributes:
@@ -129,7 +132,7 @@ class ContractConfig(_Section):
 _BETAS: dict[str, tuple[float, ...]] = {"adamw": (0.9, 0.95), "adan": (0.98, 0.92, 0.99)}
 
 
-class OptimiserConfig(_Section):
+class OptimiserConfig(Section):
     """The optimiser; its schedule is `TrainingConfig.schedule`.
 
     Attributes:
@@ -174,7 +177,7 @@ class OptimiserConfig(_Section):
         return self
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """The budget, the size of a step, and what is watched.
 
     Attributes:
@@ -195,6 +198,9 @@ class TrainingConfig(_Section):
         device: ``auto`` takes a GPU if there is one.
         compile: Let torch.compile compile the objective: slow to start, faster after.
         parallel: Under torchrun: ``ddp`` replicates the weights, ``fsdp`` shards them (FSDP2).
+        sync_batch_norm: Under torchrun, BatchNorm takes its statistics over the samples of all processes
+            rather than of each one. ``auto``: where that is possible, which is on GPUs; true insists on it.
+            Everything that has BatchNorm follows, a teacher too. (PyTorch's SyncBatchNorm runs on GPUs only.)
         find_unused: DDP looks for parameters that a step does not use; for objectives that have such.
         deterministic: Only deterministic kernels, so that a resumed run is bit-identical. Default: on a CPU
             yes, on a GPU no (slower there).
@@ -223,6 +229,7 @@ class TrainingConfig(_Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: bool = False
     parallel: Literal["ddp", "fsdp"] = "ddp"
+    sync_batch_norm: bool | Literal["auto"] = "auto"
     find_unused: bool = False
     deterministic: bool | None = None
     workers: int | None = Field(default=None, ge=0)
@@ -256,30 +263,43 @@ class TrainingConfig(_Section):
         return self
 
 
-class Recipe(_Section):
-    """A whole run but for its data folder; see the module for the rules and each section for its keys.
+class RunRecipe(Section):
+    """What every run of the engine is made by, whatever it trains.
 
     Attributes:
         name: Of the model that comes out.
         description: For people.
         seed: Of all randomness: weights, order, crops, masks.
-        sensor: A registered sensor's name, or the path of a sensor's YAML file; or a list of these, for
-            imagery of places that several sensors see (`swath.imagery.pairs`).
-        pooling: How the model that comes out makes one embedding of its features: mean, moments or cls; left
-            out: as the encoder does.
     """
 
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*[A-Za-z0-9]$")
     description: str = ""
     seed: int = 0
-    sensor: str | Annotated[list[str], Field(min_length=1)]
-    data: DataConfig = DataConfig()
     encoder: Choice
-    objective: Choice
-    pooling: Pooling | None = None
-    contract: ContractConfig = ContractConfig()
     optimiser: OptimiserConfig
     training: TrainingConfig
+
+    @property
+    def trains(self) -> str:
+        """Name of the objective or task."""
+        raise NotImplementedError
+
+    @property
+    def cached(self) -> bool:
+        """Whether the data are in memory, so that there is nothing to wait for."""
+        raise NotImplementedError
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any], where: str = "recipe") -> Self:
+        """Check a recipe given as plain data; `where` names it in messages.
+
+        Raises:
+            RecipeError: Every problem, with file, dotted path and suggestion.
+        """
+        try:
+            return cls.model_validate(dict(data))
+        except ValidationError as error:
+            raise RecipeError(explain(error, cls, where)) from None
 
     @property
     def learning_rate(self) -> float:
@@ -288,12 +308,6 @@ class Recipe(_Section):
             return self.optimiser.lr
         assert self.optimiser.blr is not None
         return self.optimiser.blr * self.training.batch_size / 256
-
-    @property
-    def gsd_mode(self) -> Literal["metres", "relative"]:
-        """The contract's mode, as stated or as ``data.gsd`` implies."""
-        implied: Literal["metres", "relative"] = "relative" if self.data.gsd == "relative" else "metres"
-        return self.contract.gsd_mode or implied
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data with all defaults filled in; `Recipe.model_validate` takes it back."""
@@ -308,6 +322,53 @@ class Recipe(_Section):
         write_yaml(path, self.to_dict())
 
 
+class Recipe(RunRecipe):
+    """A whole pretraining but for its data folder; see the module for the rules, each section for its keys.
+
+    Attributes:
+        sensor: A registered sensor's name, or the path of a sensor's YAML file; or a list of these, for
+            imagery of places that several sensors see (`swath.imagery.pairs`).
+        pooling: How the model that comes out makes one embedding of its features: mean, moments or cls; left
+            out: as the encoder does.
+    """
+
+    sensor: str | Annotated[list[str], Field(min_length=1)]
+    data: DataConfig = DataConfig()
+    objective: Choice
+    pooling: Pooling | None = None
+    contract: ContractConfig = ContractConfig()
+
+    @property
+    def trains(self) -> str:  # noqa: D102
+        return self.objective.name
+
+    @property
+    def cached(self) -> bool:  # noqa: D102
+        return self.data.cache == "memory"
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any], where: str = "recipe") -> Self:
+        """As of `RunRecipe`; names and options of encoder and objective are checked too, and filled in."""
+        recipe = super().parse(data, where)
+        problems = [
+            *_encoder_problems(recipe.encoder),
+            *_objective_problems(recipe.objective),
+            *_contract_problems(recipe),
+        ]
+        if problems:
+            raise RecipeError(_listed(where, problems))
+        # With the objective's defaults filled in: a stored recipe tells everything, whatever changes later.
+        config = objectives.get(recipe.objective.name).config.model_validate(recipe.objective.options)
+        objective = recipe.objective.model_copy(update={"options": config.model_dump(mode="json")})
+        return recipe.model_copy(update={"objective": objective})
+
+    @property
+    def gsd_mode(self) -> Literal["metres", "relative"]:
+        """The contract's mode, as stated or as ``data.gsd`` implies."""
+        implied: Literal["metres", "relative"] = "relative" if self.data.gsd == "relative" else "metres"
+        return self.contract.gsd_mode or implied
+
+
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read, override and check a recipe.
 
@@ -318,11 +379,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: Every problem, with file, dotted path and suggestion.
     """
-    data = read_yaml(path)
-    if not isinstance(data, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping with keys such as `encoder` and `training`")
-    for override in overrides:
-        _override(data, override)
+    data = read_recipe(path, overrides)
     sensor = data.get("sensor")
     if isinstance(sensor, list):
         data["sensor"] = [_beside(one, path) for one in sensor]
@@ -331,6 +388,16 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     if data["sensor"] is None:
         del data["sensor"]  # reported as missing below
     return parse_recipe(data, where=str(path))
+
+
+def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """A recipe's data with overrides applied, not checked yet; arguments and errors as of `load_recipe`."""
+    data = read_yaml(path)
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping with keys such as `encoder` and `training`")
+    for override in overrides:
+        _override(data, override)
+    return data
 
 
 def _beside(sensor: Any, path: str | Path) -> Any:
@@ -343,24 +410,10 @@ def _beside(sensor: Any, path: str | Path) -> Any:
 
 def parse_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
     """Check a recipe given as plain data; `where` names it in messages. Raises as `load_recipe`."""
-    try:
-        recipe = Recipe.model_validate(dict(data))
-    except ValidationError as error:
-        raise RecipeError(_explain(error, Recipe, where)) from None
-    problems = [
-        *_encoder_problems(recipe.encoder),
-        *_objective_problems(recipe.objective),
-        *_contract_problems(recipe),
-    ]
-    if problems:
-        raise RecipeError(_listed(where, problems))
-    # With the objective's defaults filled in: a stored recipe tells everything, whatever changes later.
-    config = objectives.get(recipe.objective.name).config.model_validate(recipe.objective.options)
-    objective = recipe.objective.model_copy(update={"options": config.model_dump(mode="json")})
-    return recipe.model_copy(update={"objective": objective})
+    return Recipe.parse(data, where)
 
 
-def differences(old: Recipe, new: Recipe) -> list[str]:
+def differences(old: RunRecipe, new: RunRecipe) -> list[str]:
     """What of `new` is not as in `old`, one line a key, leaving out the `FREE_KEYS`."""
     before, after = flatten(old.to_dict()), flatten(new.to_dict())
     return [
@@ -419,7 +472,8 @@ def _listed(where: str, problems: Sequence[str]) -> str:
     return f"{where}: {len(problems)} problems:\n" + "\n".join(f"  {problem}" for problem in problems)
 
 
-def _explain(error: ValidationError, model: type[BaseModel], where: str, prefix: str = "") -> str:
+def explain(error: ValidationError, model: type[BaseModel], where: str, prefix: str = "") -> str:
+    """The problems of a validation, a line each, with the place `where`."""
     return _listed(where, _problems(error, model, prefix))
 
 

@@ -11,6 +11,8 @@
       checkpoints/      step_00000500/ ...
       pictures/         step_00000500.png ...
       model/            the model directory, when the run is done
+      best/             fine-tuning: the weights that did best on the validation fold
+      report/           fine-tuning: what the model does on the test fold
 """
 
 from __future__ import annotations
@@ -25,14 +27,14 @@ from typing import Any, Literal
 
 from swath.errors import RecipeError, TrainingError
 from swath.imagery.samples import ImageDataset, PairedDataset
-from swath.training.recipe import Recipe, differences, parse_recipe
+from swath.training.recipe import RunRecipe, differences
 from swath.training.yaml_files import read_yaml
 
 Start = Literal["auto", "resume", "fresh"]
 
 OURS = (
     "recipe.yaml", "run.json", "metrics.jsonl", "metrics.csv", "problems.jsonl",
-    "tensorboard", "checkpoints", "pictures", "model",
+    "tensorboard", "checkpoints", "pictures", "model", "best", "report",
 )  # fmt: skip
 
 
@@ -50,8 +52,10 @@ class RunFolder:
         self.checkpoints = self.root / "checkpoints"
         self.pictures = self.root / "pictures"
         self.model = self.root / "model"
+        self.best = self.root / "best"
+        self.report = self.root / "report"
 
-    def prepare(self, recipe: Recipe, start: Start) -> None:
+    def prepare(self, recipe: RunRecipe, start: Start) -> None:
         """Make the folder ready, or refuse.
 
         Args:
@@ -69,7 +73,7 @@ class RunFolder:
         if start == "fresh":
             self._clear()
         elif there:
-            old = parse_recipe(read_yaml(self.recipe), where=str(self.recipe))
+            old = type(recipe).parse(read_yaml(self.recipe), where=str(self.recipe))
             changed = differences(old, recipe)
             if changed:
                 raise RecipeError(
