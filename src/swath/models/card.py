@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,8 +13,44 @@ import torch
 from swath.imagery.sensors import Sensor
 from swath.models.contract import Contract
 
-_MLM = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
+_MLM = "https://stac-extensions.github.io/mlm/v1.4.0/schema.json"
 _EO = "https://stac-extensions.github.io/eo/v2.0.0/schema.json"
+
+
+@dataclass(frozen=True)
+class _Task:
+    """How a card speaks of a task: what the model does, of what, and what catalogues call it."""
+
+    does: str
+    images: str
+    answer: str
+    tag: str  # of the Hugging Face Hub
+    mlm: str  # of STAC's Machine Learning Model extension
+    shape: tuple[str, ...]  # of its output: batch, and so on
+
+
+_TASKS = {
+    "classify": _Task(
+        "names the class of an image", "[N, bands, height, width]",
+        "probabilities [N, {classes}] of the classes", "image-classification", "scene-classification",
+        ("batch", "class"),
+    ),
+    "segment": _Task(
+        "names the class of every pixel", "[N, bands, height, width]",
+        "probabilities [N, {classes}, height, width] of the classes", "image-segmentation",
+        "semantic-segmentation", ("batch", "class", "height", "width"),
+    ),
+    "change": _Task(
+        "names what has changed between two dates, pixel by pixel", "[N, 2, bands, height, width]",
+        "probabilities [N, {classes}, height, width] of the classes", "image-segmentation",
+        "semantic-segmentation", ("batch", "class", "height", "width"),
+    ),
+    "detect": _Task(
+        "finds objects", "[N, bands, height, width]",
+        "for each image {boxes}, scores [M] and labels [M], in pixels", "object-detection",
+        "object-detection", ("object", "box"),
+    ),
+}  # fmt: skip
 
 
 def model_card(
@@ -31,15 +69,17 @@ def model_card(
     sensors = list(contract.sensors)
     example = f"gsd={_example_gsd(contract):g}" + (f", sensor={sensors[0]!r}" if len(sensors) > 1 else "")
     trained = f", trained with {objective['name']}" if objective else ""
+    task = _task_of(config)
     lines = [
         "---",
         "library_name: swath",
-        "pipeline_tag: image-feature-extraction",
+        f"pipeline_tag: {task.tag if task else 'image-feature-extraction'}",
         "tags: [earth-observation, remote-sensing, " + ", ".join(sensors) + "]",
         "---",
         "",
         f"# {name}",
         "",
+        *(_task_lines(task, config, example) if task else []),
         f"Embeddings of {_listed([s.title or s.name for s in contract.sensors.values()])}: encoder "
         f"`{encoder}`, {parameters / 1e6:.1f} million weights, {embed_dim} numbers an image{trained}.",
         "",
@@ -61,11 +101,16 @@ def model_card(
     for sensor in contract.sensors.values():
         lines += [f"## Sensor `{sensor.name}`", "", *_sensor(sensor), ""]
     lines += ["## Where it comes from", "", *_provenance(config), ""]
+    measured = (
+        "its run's folder `report` has those on its test images, with intervals; elsewhere expect others."
+        if task
+        else "measure it on data of your own with `swath evaluate knn`, which puts simple baselines beside "
+        "it."
+    )
     lines += [
         "## Limits",
         "",
-        "- No score is part of this card: measure it on data of your own with `swath evaluate knn`, which "
-        "puts simple baselines beside it.",
+        f"- No score is part of this card: {measured}",
         "- Other sensors, band orders, units and scales than those above are refused or warned about; do not "
         "work around that by renaming.",
         "- Mind the licence of the imagery it was trained on.",
@@ -74,6 +119,43 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _task_of(config: Mapping[str, Any]) -> _Task | None:
+    """The task that a model does; None of an encoder alone."""
+    objective = config["objective"]
+    known = _TASKS.get(objective["name"]) if objective else None
+    return known if known and objective["options"].get("classes") else None
+
+
+def _task_lines(task: _Task, config: Mapping[str, Any], example: str) -> list[str]:
+    """What the model does, of which classes, and how to ask it."""
+    options = config["objective"]["options"]
+    classes, head = options["classes"], options.get("head")
+    what = f"This model {task.does}, of {len(classes)}: {', '.join(classes)}."
+    if options.get("multilabel"):
+        what += " An image may have several of them, or none: each has a probability of its own."
+    if head:
+        what += f" Its head is `{head}`."
+    boxes = "obb [M, 5]" if head == "oriented_rcnn" else "boxes [M, 4]"
+    answer = task.answer.format(classes=len(classes), boxes=boxes)
+    return [
+        what,
+        "",
+        "```python",
+        "from swath.tasks.model import load_task_model",
+        "",
+        'model = load_task_model("path/to/this/folder")',
+        f"answer = model.predict(images, {example})   # images {task.images}",
+        "model.classes   # names, in the order of the answer",
+        "```",
+        "",
+        f"The answer is {answer}. Whole scenes, with georeference: `swath predict path/to/this/folder "
+        "SCENES --out FOLDER`.",
+        "",
+        "Its encoder by itself gives embeddings:",
+        "",
+    ]
 
 
 def _example_gsd(contract: Contract) -> float:
@@ -147,9 +229,10 @@ def _cell(value: Any) -> str:
 def stac_item(
     config: Mapping[str, Any], contract: Contract, *, parameters: int, embed_dim: int, step: int
 ) -> dict[str, Any]:
-    """mlm.json: a STAC 1.1 item with the Machine Learning Model extension 1.5. Arguments as `model_card`.
+    """mlm.json: a STAC 1.1 item with the Machine Learning Model extension 1.4. Arguments as `model_card`.
 
-    A model has no footprint, so its geometry is null; each sensor is one input.
+    A model has no footprint, so its geometry is null; each sensor is one input. Bands are told twice, because
+    the extension looks for them in the properties, where STAC allows them only if an asset has some too.
     """
     bands: dict[str, dict[str, Any]] = {}
     for sensor in contract.sensors.values():
@@ -161,6 +244,8 @@ def stac_item(
                 entry["eo:center_wavelength"] = band.wavelength / 1000  # STAC counts in micrometres
             bands.setdefault(band.name, entry)
     provenance = config["provenance"]
+    task = _task_of(config)
+    does = [task.mlm] if task else []
     return {
         "type": "Feature",
         "stac_version": "1.1.0",
@@ -172,7 +257,7 @@ def stac_item(
             "datetime": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
             "mlm:name": config["name"],
             "mlm:architecture": config["encoder"]["name"],
-            "mlm:tasks": ["similarity-search"],
+            "mlm:tasks": [*does, "similarity-search"],
             "mlm:framework": "PyTorch",
             "mlm:framework_version": torch.__version__.split("+")[0],
             "mlm:total_parameters": parameters,
@@ -189,6 +274,7 @@ def stac_item(
             },
             "mlm:input": [_input(sensor) for sensor in contract.sensors.values()],
             "mlm:output": [
+                *([_answer(task, config)] if task else []),
                 {
                     "name": "embedding",
                     "tasks": ["similarity-search"],
@@ -197,7 +283,7 @@ def stac_item(
                         "dim_order": ["batch", "embedding"],
                         "data_type": "float32",
                     },
-                }
+                },
             ],
             "bands": list(bands.values()),
         },
@@ -209,6 +295,7 @@ def stac_item(
                 "title": "Weights of the encoder",
                 "roles": ["mlm:model", "mlm:weights"],
                 "mlm:artifact_type": "safetensors.torch.save_file",
+                "bands": list(bands.values()),
             },
             "config": {
                 "href": "./config.json",
@@ -217,6 +304,25 @@ def stac_item(
                 "roles": ["metadata"],
             },
         },
+    }
+
+
+def _answer(task: _Task, config: Mapping[str, Any]) -> dict[str, Any]:
+    options = config["objective"]["options"]
+    sides = {"class": len(options["classes"]), "box": 5 if options.get("head") == "oriented_rcnn" else 4}
+    return {
+        "name": config["objective"]["name"],
+        "tasks": [task.mlm],
+        "result": {
+            "shape": [sides.get(side, -1) for side in task.shape],
+            "dim_order": list(task.shape),
+            "data_type": "float32",
+        },
+        # For machines a name has no spaces or accents; what people call a class is its description.
+        "classification:classes": [
+            {"value": value, "name": re.sub(r"[^0-9A-Za-z_-]+", "_", name), "description": name}
+            for value, name in enumerate(options["classes"])
+        ],
     }
 
 

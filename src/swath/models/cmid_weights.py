@@ -154,6 +154,8 @@ def cmid_options(weights: Mapping[str, Tensor]) -> dict[str, Any] | None:
         "bottleneck_dim": weights[f"{head}.last_layer.weight_v"].shape[1],
         "local_batch_norm": f"{head}.mlp.1.running_mean" in weights,
         "matching": "released",
+        "photometric": "paper",
+        "frequency_over": "process",
     }
 
 

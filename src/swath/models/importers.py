@@ -317,6 +317,9 @@ def _csmae(
     )
 
 
+_OF_OURS = {"progress", "queue.owners"}  # buffers that the released code has not; as they begin
+
+
 def _cmid(path: Path, out: str | Path, weights: dict[str, Tensor], sensor: str | Sensor | None) -> Path:
     part = cmid_part(weights)
     try:
@@ -337,7 +340,7 @@ def _cmid(path: Path, out: str | Path, weights: dict[str, Tensor], sensor: str |
             whole = {ours: to(weights[theirs]) for theirs, (ours, to) in layout.items()}
             module = CMID(encoder, config)
             missing, unexpected = module.load_state_dict(whole, strict=False)
-            if unexpected or set(missing) - {"progress"}:
+            if unexpected or set(missing) - _OF_OURS:
                 raise RuntimeError(f"missing {missing[:3]}, unexpected {unexpected[:3]}")
             rest = {k: v for k, v in module.state_dict().items() if not k.startswith("encoder.")}
             dropped = sorted(set(weights) - set(layout))

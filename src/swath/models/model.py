@@ -31,7 +31,12 @@ class Model(nn.Module):
             contract, pooling): what an archive remembers. Ends in "unsaved" before `save_model`.
         pooling: How features become one embedding ("mean", "moments", "cls"), or None for the encoder's own.
         config: The model directory's config.json (empty for a model that was never saved).
+        output: What `answer` gives: "embedding"; of models that do a task "probabilities" or "detections".
+        dates: Images that are looked at together: 1, or 2 of a model that finds changes.
     """
+
+    output: str = "embedding"
+    dates: int = 1
 
     def __init__(
         self,
@@ -139,6 +144,18 @@ class Model(nn.Module):
     def encode_batch(self, batch: Batch) -> Features:
         """All that the encoder says of such a batch, on the model's device; several poolings may share it."""
         return self._encode(self.contract.normalise(_to(batch, self.device)))
+
+    def answer(self, image: Tensor, gsd: Tensor, sensor: str) -> Tensor:
+        """What the model is for, as a function of tensors alone, which can be exported: embeddings [B, D].
+
+        Args:
+            image: [B, C, H, W] normalised, no data 0, as the user sees it (not transposed).
+            gsd: [B] relative to the reference.
+            sensor: Name of the images' sensor.
+        """
+        if self.contract.transpose:
+            image = image.transpose(2, 3)
+        return pool(self.encoder(image, gsd, sensor), self.pooling)
 
     def _encode(self, ready: Batch) -> Features:
         height, width = ready["image"].shape[2:]

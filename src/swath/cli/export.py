@@ -1,0 +1,84 @@
+"""`swath export`: a model for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from swath.models.model import Model
+
+
+def command(
+    model: Annotated[Path, typer.Argument(help="Model directory.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write; for hub a folder.")],
+    to: Annotated[str, typer.Option(help="Format: onnx, torch, hub or timm.")] = "timm",
+    sensor: Annotated[
+        str | None, typer.Option(help="Which of the model's sensors, where it has several.")
+    ] = None,
+    gsd: Annotated[
+        float | None,
+        typer.Option(min=0, help="timm: metres per pixel that positions are fixed to, if they know it."),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Side in pixels of the images, where it is fixed: timm, and any Swin."),
+    ] = None,
+    embedding: Annotated[
+        bool, typer.Option("--embedding", help="onnx, torch: embeddings, also of a model that does a task.")
+    ] = False,
+) -> None:
+    """Write a model in another program's form.
+
+    onnx: one file for onnxruntime and others. Inputs: image in the sensor's unit, and gsd, one an image;
+    normalisation is inside. Batch and size are free (a Swin is for one --size). Checked before it is written.
+
+    torch: the same as a torch.export program (.pt2).
+
+    hub: a folder for the Hugging Face Hub, which swath.from_pretrained opens, from there or from the disk.
+
+    timm: weights that `timm.create_model(...)` loads, for the same features. ViT, Swin and CNN.
+
+    A fine-tuned model goes to onnx and torch with its head, unless --embedding is given; to hub as a whole;
+    to timm goes the encoder. What a format cannot hold is said, or refused.
+
+    Examples:
+
+      swath export runs/scale/model --to onnx --out scale.onnx
+
+      swath export runs/forest/model --to torch --size 256 --out forest.pt2
+
+      swath export runs/scale/model --to hub --out scale-mae-nano
+
+      swath export runs/cmid/model --to timm --size 224 --gsd 0.5 --out cmid.safetensors
+    """
+    from swath.errors import SwathError
+    from swath.models.exporters import export_model
+
+    graph = to in ("onnx", "torch")
+    if embedding and not graph:
+        raise SwathError(f"--embedding is for --to onnx and torch; to {to} goes what the format holds")
+    found = export_model(
+        _whole(model) if graph and not embedding else model, out, to=to, sensor=sensor, gsd=gsd, size=size
+    )
+    typer.echo(f"wrote {found.path}")
+    if "difference" in found.facts:
+        typer.echo(f"checked: answers as the model does, to {found.facts['difference']:.1g}")
+    for line in found.left_behind:
+        typer.echo(f"not in it: {line}")
+    typer.echo(f"\n{found.usage}")
+
+
+def _whole(path: Path) -> Path | Model:
+    """The model with its head where it does a task; else the directory as it is."""
+    from swath.models.directory import read_config
+    from swath.tasks.protocol import tasks
+
+    trained = read_config(path)["objective"]
+    if trained is None or trained["name"] not in tasks:
+        return path
+    from swath.tasks.model import load_task_model
+
+    return load_task_model(path)

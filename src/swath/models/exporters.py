@@ -1,0 +1,86 @@
+"""A trained model in forms that other programs read.
+
+Each format is a registered function; ``swath export --to NAME`` finds it by name, and packages add their own
+under the entry-point group ``swath.exporters``. An exporter refuses a model that the format cannot hold, and
+choices (a GSD, a size) that mean nothing there, and says what it had to leave behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from swath.models.directory import load_model
+from swath.models.model import Model
+from swath.registry import Registry
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a user may fix of a model that takes more than a format can hold.
+
+    Attributes:
+        source: The model's directory, where it was loaded from one.
+        sensor: Which of its sensors' images the exported encoder takes; None where it has one.
+        gsd: Metres per pixel of these images (or their ratio in relative mode); None: not stated.
+        size: Their side in pixels; None: not stated.
+    """
+
+    sensor: str | None = None
+    gsd: float | None = None
+    size: int | None = None
+    source: Path | None = None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an exporter wrote.
+
+    Attributes:
+        path: The file.
+        usage: Lines of Python that load it.
+        left_behind: What of the model the format does not hold, for people.
+        facts: More that programs may want; JSON-safe.
+    """
+
+    path: Path
+    usage: str
+    left_behind: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+Exporter = Callable[[Model, Path, Choices], Exported]
+exporters: Registry[Exporter] = Registry("export format", "swath.exporters")
+
+
+def export_model(
+    model: str | Path | Model,
+    out: str | Path,
+    *,
+    to: str = "timm",
+    sensor: str | None = None,
+    gsd: float | None = None,
+    size: int | None = None,
+) -> Exported:
+    """Write a model in another program's form.
+
+    Args:
+        model: A model directory, which stands for its encoder; or a model, also one that does a task
+            (`swath.tasks.model.load_task_model`).
+        out: The file (of ``hub``: the folder) to write; one that exists is replaced, whole or not at all.
+        to: The format, one of ``exporters.names()``.
+        sensor: See `Choices`.
+        gsd: See `Choices`.
+        size: See `Choices`.
+
+    Raises:
+        SwathError: Unknown format; the format cannot hold this model, or needs to be told more.
+    """
+    write = exporters.get(to)
+    source = None
+    if not isinstance(model, Model):
+        source = Path(model)
+        model = load_model(source)
+    return write(model, Path(out), Choices(sensor, gsd, size, source))
