@@ -54,8 +54,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
     monkeypatch.setenv("COLUMNS", "120")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
 
     def call(*arguments: object) -> Result:
         return CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=True)
@@ -83,7 +85,8 @@ def test_knn_scores_model_and_baselines_and_writes_files(
         "the best baseline",
     ):
         assert words in result.output
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["knn.csv", "knn.json", "knn.png"]
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["knn.csv", "knn.json", "knn.png", "knn_queries.npz", "knn_reliability.png"]
     data = json.loads((tmp_path / "out" / "knn.json").read_text())
     assert data["model_id"].startswith("tiny-model-")
     assert data["settings"]["k"] == 7
@@ -107,9 +110,107 @@ def test_linear(run: Callable[..., Result], model: Path, scenes: Path, tmp_path:
     )
     assert result.exit_code == 0, result.output
     data = json.loads((tmp_path / "linear.json").read_text())
-    assert data["settings"]["C"] == 0.1
+    assert data["scores"][0]["C"] in (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+    assert data["scores"][0]["validation_images"] == 12, "a fifth of the bank"
     assert data["settings"]["featurizers"]["tiny-model"]["pooling"] == "moments"
     assert data["scores"][0]["accuracy"] > 0.9
+
+
+def test_fewshot(run: Callable[..., Result], model: Path, scenes: Path, tmp_path: Path) -> None:
+    result = run(
+        "fewshot", model, scenes / "index.csv", "--no-baselines", "--shots", "1,5,40", "--draws", 3,
+        "--classifier", "centroid", "-o", tmp_path / "out",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "shots refused: 40, because class dark has 20 images" in result.output
+    data = json.loads((tmp_path / "out" / "fewshot.json").read_text())
+    assert [score["shots"] for score in data["scores"]] == [1, 5]
+    assert (tmp_path / "out" / "fewshot.png").is_file()
+
+
+def test_second_run_finds_the_features(
+    run: Callable[..., Result], model: Path, scenes: Path, tmp_path: Path
+) -> None:
+    arguments = [model, scenes / "index.csv", "--no-baselines", "--scales", "16", "--cache", tmp_path / "c"]
+    first = run("knn", *arguments, "--k", 5)
+    second = run("linear", *arguments, "--c", 1)
+    assert "rows were in" not in first.output
+    assert "features: 90 of 90 rows were in" in " ".join(second.output.split())
+    assert "rows were in" not in run("knn", *arguments[:-2], "--no-cache", "--k", 5).output
+
+
+def test_two_models_are_compared_in_pairs_and_seeds_summed_up(
+    run: Callable[..., Result], model: Path, scenes: Path, tmp_path: Path
+) -> None:
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        save_model(
+            tmp_path / f"seed_{seed}" / "model",
+            encoder_name="vit_micro_patch8",
+            encoder_options=OPTIONS,
+            encoder=create_model("vit_micro_patch8", **OPTIONS),
+            contract=Contract.of("rgb_aerial", gsd_range=(0.4, 2.5)),
+            name="tiny-model",
+        )
+    seeds = sorted(tmp_path.glob("seed_*/model"))
+    result = run(
+        "knn", *seeds, scenes / "index.csv", "--seeds", "--no-baselines", "--scales", "16,32", "--k", 5,
+        "--symmetric-only", "-o", tmp_path / "out",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    for words in ("paired differences", "seed_1", "seed_2", "2 seeds", "mean of scales"):
+        assert words in result.output
+    data = json.loads((tmp_path / "out" / "knn.json").read_text())
+    means = [found for found in data["over_seeds"] if found["classifier"] == "knn"]
+    assert [found["query_side"] for found in means] == [16, 32, None]
+    single = [s["value"] for s in data["scores"] if (s["classifier"], s["query_side"]) == ("knn", 16)]
+    assert means[0]["mean"] == pytest.approx(np.mean(single), abs=1e-5)
+    assert means[0]["low"] <= means[0]["mean"] <= means[0]["high"]
+    assert data["comparisons"][0]["p"] is not None
+    beside = run("knn", f"ours={model}", "rcf", scenes / "index.csv", "--no-baselines", "--scales", "16")
+    assert "ours" in beside.output, beside.output
+    assert "paired differences" in beside.output
+
+
+def test_poolings_beside_each_other(run: Callable[..., Result], model: Path, scenes: Path) -> None:
+    result = run(
+        "knn", model, scenes / "index.csv", "--no-baselines", "--scales", "16",
+        "--pooling", "cls,mean,moments",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    for pooling in ("cls", "mean", "moments"):
+        assert f"tiny-model, {pooling}" in result.output
+
+
+def test_scales_by_ground_sample_distance(
+    run: Callable[..., Result], model: Path, scenes: Path, tmp_path: Path
+) -> None:
+    result = run(
+        "knn", model, scenes / "index.csv", "--no-baselines", "--gsds", "0.5,1,2", "--k", 5, "-o", tmp_path
+    )
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "knn.json").read_text())["settings"]["sides"] == [8, 16, 32]
+    finer = run("knn", model, scenes / "index.csv", "--no-baselines", "--gsds", "0.1")
+    assert "a GSD of 0.1 m is finer than the images, which have 0.5 m" in failure(finer)
+    unknown = run("knn", "rcf", scenes, "--no-baselines", "--gsds", "1")
+    assert "images whose GSD is known" in failure(unknown)
+
+
+def test_protocol_of_scale_mae(run: Callable[..., Result], model: Path, scenes: Path, tmp_path: Path) -> None:
+    result = run(
+        "knn", model, scenes / "index.csv", "--no-baselines", "--protocol", "scale_mae", "--scales", "16,32",
+        "-o", tmp_path,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    data = json.loads((tmp_path / "knn.json").read_text())
+    assert data["protocol"] == "scale_mae"
+    settings = data["settings"]["featurizers"]["tiny-model"]
+    assert settings["pooling"] == "cls"
+    assert settings["gsd"] == "224 / side"
+    assert settings["statistics"] == "of the bank"
+    assert {(s["classifier"], s["query_side"], s["bank_side"]) for s in data["scores"]} == {
+        ("knn", 16, 16), ("knn", 32, 32),
+    }  # fmt: skip
 
 
 def test_side_below_the_patch_is_refused_with_the_reason(
@@ -141,6 +242,15 @@ def test_metres_are_needed_unless_relative(run: Callable[..., Result], model: Pa
         (["knn", "baseline:rcf", "nowhere"], "no such file or folder"),
         (["knn", "baseline:rcf", ".", "--scales", "16;32"], "--scales are sides in pixels"),
         (["knn", "baseline:rcf", ".", "--pooling", "cls"], "--pooling is for models"),
+        (["knn", "rcf", ".", "--scales", "16", "--gsds", "1"], "give one of them"),
+        (["knn", "rcf", ".", "--cache", "c", "--no-cache"], "give one of them"),
+        (["knn", "rcf", ".", "--seeds"], "two seeds or more"),
+        (["knn", "rcf", ".", "--protocol", "mae"], "--protocol knows scale_mae"),
+        (["knn", "rcf", ".", "--protocol", "scale_mae", "--k", "5"], "fixes --k"),
+        (["knn", "rcf", ".", "--protocol", "scale_mae"], "is for models of Swath"),
+        (["knn", "rcf", ".", "--gsds", "x"], "--gsds are metres"),
+        (["fewshot", "rcf", ".", "--shots", "0"], "--shots are labelled images"),
+        (["fewshot", "rcf", ".", "--classifier", "svm"], "linear and centroid"),
         (["knn", "baseline:rcf", ".", "--gsd-mode", "feet"], "--gsd-mode is metres or relative"),
     ],
 )

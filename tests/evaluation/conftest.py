@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from scenes import split_of, write_scenes
 
-from swath.evaluation.splits import Split
+from swath.evaluation.sets.splits import Split
 
 
 @pytest.fixture(scope="session")

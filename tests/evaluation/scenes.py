@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from swath.evaluation.features import Part
-from swath.evaluation.splits import Split
+from swath.evaluation.sets.splits import Split
 from swath.imagery.chip import Batch
 from swath.imagery.datasets import CsvManifest
 

@@ -23,7 +23,7 @@ from swath.evaluation.baselines import (
     random_init,
 )
 from swath.evaluation.features import Part, extract
-from swath.evaluation.splits import Split
+from swath.evaluation.sets.splits import Split
 from swath.imagery.chip import Batch
 from swath.imagery.sensors import Band, Sensor
 from swath.models import Contract, Model

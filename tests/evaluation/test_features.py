@@ -14,7 +14,7 @@ from scenes import Fake, constant, split_of
 from swath.encoders import create_model
 from swath.errors import ContractError, ImageryError
 from swath.evaluation.features import ModelFeaturizer, Part, extract, read_outs, resize_batch, usable_sides
-from swath.evaluation.splits import Split
+from swath.evaluation.sets.splits import Split
 from swath.imagery.chip import Batch
 from swath.models import Contract, Model, ScaleWarning
 

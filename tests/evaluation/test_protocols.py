@@ -16,7 +16,7 @@ from swath.errors import SwathError
 from swath.evaluation.baselines import ImageStatistics
 from swath.evaluation.features import ModelFeaturizer, Part
 from swath.evaluation.protocols import default_sides, evaluate_knn, evaluate_linear, extract_split
-from swath.evaluation.splits import Split
+from swath.evaluation.sets.splits import Split
 from swath.models import Contract, Model
 
 
@@ -218,3 +218,45 @@ def test_protocols_may_share_features(split: Split) -> None:
     assert linear.scores[0].accuracy == evaluate_linear(afresh, split, sides=[32]).scores[0].accuracy
     with pytest.raises(SwathError, match=r"lack colour at 16 px"):
         evaluate_knn(featurizers, split, sides=[16], extracted=extracted)
+
+
+def test_scale_mae_is_an_exact_special_case(split: Split) -> None:
+    """Against the published protocol written down plainly: theirs step by step, none of our machinery."""
+    torch.manual_seed(0)
+    encoder = create_model("vit_micro_patch8", bands=3, embed_dim=24, depth=2, heads=2)
+    model = Model(encoder, Contract.of("rgb_aerial", reference_gsd=10.0), name="tiny")
+    evaluation = evaluate_knn(
+        [ModelFeaturizer.scale_mae(model)],
+        split,
+        sides=[16, 32],
+        asymmetric=False,
+        standardised=False,
+        protocol="scale_mae",
+    )
+    images = {
+        part.name: part.dataset.get_batch(part.indices)["image"].double()
+        for part in (split.bank, split.queries)
+    }
+    mean = images["train"].mean(dim=(0, 2, 3), keepdim=True)
+    std = images["train"].std(dim=(0, 2, 3), keepdim=True, correction=0)
+    for score in evaluation.scores:
+        side = score.query_side
+        features = {}
+        for name, image in images.items():
+            small = torch.nn.functional.interpolate(
+                (image - mean) / std, size=(side, side), mode="area"
+            ).float()
+            with torch.inference_mode():
+                cls = encoder(small, torch.full((len(small),), 224 / side), "rgb_aerial").cls
+            features[name] = torch.nn.functional.normalize(cls.double(), dim=1).numpy()
+        votes = np.zeros((len(features["val"]), 4))
+        for i, query in enumerate(features["val"]):
+            similar = features["train"] @ query
+            for j in np.argsort(-similar)[:20]:
+                votes[i, split.bank.labels[j]] += np.exp(similar[j] / 0.07)
+        votes /= votes.sum(axis=1, keepdims=True)
+        assert score.predictions is not None
+        assert score.confidence is not None
+        np.testing.assert_allclose(score.confidence, votes.max(axis=1), atol=1e-4)
+        assert score.value == pytest.approx(float((votes.argmax(1) == split.queries.labels).mean()))
+    assert evaluation.protocol["id"] == "scale_mae"

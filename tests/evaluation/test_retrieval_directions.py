@@ -12,10 +12,10 @@ from torch import Tensor
 
 from swath.encoders.vit import ViT
 from swath.errors import ContractError, ImageryError, SwathError
-from swath.evaluation.pair_splits import split_pairs
-from swath.evaluation.retrieval import MIXED, evaluate_retrieval, modality_gaps
-from swath.evaluation.retrieval_features import Candidate, baseline_candidates, model_candidate
-from swath.evaluation.retrieval_metrics import exact_neighbours
+from swath.evaluation.retrieval.features import Candidate, baseline_candidates, model_candidate
+from swath.evaluation.retrieval.metrics import exact_neighbours
+from swath.evaluation.retrieval.protocol import MIXED, evaluate_retrieval, modality_gaps
+from swath.evaluation.retrieval.splits import split_pairs
 from swath.models import Contract, Model
 
 

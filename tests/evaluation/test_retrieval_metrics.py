@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swath.errors import SwathError
-from swath.evaluation.label_overlap import as_multi_hot
-from swath.evaluation.retrieval_metrics import (
+from swath.evaluation.retrieval.label_overlap import as_multi_hot
+from swath.evaluation.retrieval.metrics import (
     METRICS,
     chance_scores,
     class_scores,

@@ -11,10 +11,10 @@ import torch
 
 from swath.encoders.vit import ViT
 from swath.errors import ImageryError
-from swath.evaluation.pair_splits import split_pairs
-from swath.evaluation.retrieval import evaluate_retrieval
-from swath.evaluation.retrieval_features import baseline_candidates, model_candidate
-from swath.evaluation.retrieval_report import write_retrieval
+from swath.evaluation.retrieval.features import baseline_candidates, model_candidate
+from swath.evaluation.retrieval.protocol import evaluate_retrieval
+from swath.evaluation.retrieval.report import write_retrieval
+from swath.evaluation.retrieval.splits import split_pairs
 from swath.imagery.pairs import open_pairs
 from swath.models import Contract, Model
 

@@ -12,16 +12,16 @@ import torch
 from drawn_pairs import S1, S2, ByFunction, draw_pairs
 from PIL import Image
 
-from swath.evaluation.pair_splits import split_pairs
-from swath.evaluation.retrieval import MIXED, RetrievalEvaluation, evaluate_retrieval
-from swath.evaluation.retrieval_features import Candidate
-from swath.evaluation.retrieval_pictures import composite, draw_queries, principal_components
-from swath.evaluation.retrieval_report import (
+from swath.evaluation.retrieval.features import Candidate
+from swath.evaluation.retrieval.pictures import composite, draw_queries, principal_components
+from swath.evaluation.retrieval.protocol import MIXED, RetrievalEvaluation, evaluate_retrieval
+from swath.evaluation.retrieval.report import (
     retrieval_grids,
     retrieval_verdicts,
     short_names,
     write_retrieval,
 )
+from swath.evaluation.retrieval.splits import split_pairs
 from swath.imagery.sensors import get_sensor
 
 

@@ -10,7 +10,7 @@ import pytest
 from scenes import read_table, write_scenes, write_table
 
 from swath.errors import ImageryError
-from swath.evaluation.splits import Split, open_split
+from swath.evaluation.sets.splits import Split, open_split
 
 
 def names(split: Split) -> tuple[set[str], set[str]]:
@@ -129,10 +129,19 @@ def test_real_overlaps_do_not_straddle_the_folds_they_were_made_for(data_dir: Pa
 
 def test_files_left_out_are_told(table: Path, tmp_path: Path) -> None:
     rows = [[str(table.parent / r[0]), *r[1:]] for r in read_table(table)]
-    rows += [["nowhere.png", "dark", "0.5", "train", ""], rows[0]]
+    (tmp_path / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    rows += [["damaged.png", "dark", "0.5", "train", ""], rows[0]]
     split = open_split(write_table(tmp_path / "t.csv", rows), sensor="rgb_aerial")
     assert "2 files left out" in split.notes[0]
     assert len(split.bank.indices) == 48
+
+
+def test_a_split_that_names_absent_files_is_refused(table: Path, tmp_path: Path) -> None:
+    """A score without them would be that of another split, under the same name."""
+    rows = [[str(table.parent / r[0]), *r[1:]] for r in read_table(table)]
+    rows += [["nowhere.png", "dark", "0.5", "train", ""]]
+    with pytest.raises(ImageryError, match=r"names 1 files that are not there, such as .*nowhere\.png"):
+        open_split(write_table(tmp_path / "t.csv", rows), sensor="rgb_aerial")
 
 
 def test_labels_are_needed(table: Path, tmp_path: Path) -> None:

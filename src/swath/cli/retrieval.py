@@ -105,9 +105,9 @@ def command(
     from rich.console import Console
 
     from swath.cli.evaluate import _bar, _plain
-    from swath.evaluation.pair_splits import split_pairs
-    from swath.evaluation.retrieval import evaluate_retrieval
-    from swath.evaluation.retrieval_report import retrieval_tables, retrieval_verdicts, write_retrieval
+    from swath.evaluation.retrieval.protocol import evaluate_retrieval
+    from swath.evaluation.retrieval.report import retrieval_tables, retrieval_verdicts, write_retrieval
+    from swath.evaluation.retrieval.splits import split_pairs
     from swath.imagery.pairs import open_pairs
 
     console, progress = Console(), Console(stderr=True)
@@ -163,7 +163,7 @@ def _candidates(
     import torch
 
     from swath.errors import ContractError, SwathError, suggest
-    from swath.evaluation.retrieval_features import baseline_candidates, model_candidate
+    from swath.evaluation.retrieval.features import baseline_candidates, model_candidate
     from swath.imagery.sensors import get_sensor
 
     if name.startswith("baseline:"):

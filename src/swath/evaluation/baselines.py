@@ -24,6 +24,7 @@ from swath.evaluation.features import Featurizer, GsdMode, ModelFeaturizer, Part
 from swath.imagery.chip import Batch
 from swath.models.model import Model
 
+_IDENTITY = "swath.evaluation.baselines/1"  # for the cache: another number when features change
 _SAMPLE = 256  # bank images that are enough for band statistics and for drawing patches,
 _VALUES = 50_000_000  # or fewer where they are large: this many values at most
 
@@ -33,6 +34,7 @@ class ImageStatistics:
 
     name = "image statistics"
     min_side = 1
+    identity, learns = _IDENTITY, False
 
     def __init__(self) -> None:
         self.settings: dict[str, Any] = {"baseline": "mean and std of each band"}
@@ -58,6 +60,7 @@ class ColourHistogram:
 
     name = "colour histogram"
     min_side = 1
+    identity = _IDENTITY
 
     def __init__(self) -> None:
         self.settings: dict[str, Any] = {"baseline": "histogram of each band", "bins": 8}
@@ -85,6 +88,7 @@ class RawPixels:
 
     name = "raw pixels"
     min_side = 1
+    identity = _IDENTITY
 
     def __init__(self) -> None:
         self.settings: dict[str, Any] = {"baseline": "pixels at 16 x 16"}
@@ -167,6 +171,7 @@ class RandomConvolutionalFeatures:
     """
 
     min_side = 1
+    identity = _IDENTITY
 
     def __init__(self, patches: RandomPatches | None = None, *, both_signs: bool = True) -> None:
         self.patches = patches or RandomPatches()

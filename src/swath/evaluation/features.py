@@ -9,10 +9,13 @@ Legend: N images, B in a batch, C bands, D feature dimensions; a side is that of
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -27,6 +30,9 @@ from swath.imagery.chip import Batch
 from swath.imagery.samples import ImageDataset, Problem
 from swath.models.model import Model
 
+if TYPE_CHECKING:
+    from swath.evaluation.cache import FeatureCache
+
 Progress = Callable[[int, int], None]  # (images done, images in all)
 GsdMode = Literal["metres", "relative"]
 
@@ -38,6 +44,13 @@ class Featurizer(Protocol):
         name: In tables and files; unique in an evaluation.
         min_side: Sides must be multiples of it.
         settings: What its features depend on, JSON-safe; goes into the configuration's hash.
+
+    Two further attributes let its features be cached (`swath.evaluation.cache`); without them they are
+    computed every time:
+
+    - ``identity``: a string that differs whenever the features of the same image may, such as a hash of the
+      weights (settings need not be repeated in it);
+    - ``learns``: whether `fit` looks at images (taken to be true where it is not said).
     """
 
     name: str
@@ -61,15 +74,18 @@ class Part:
         dataset: With labels.
         indices: [N] positions in it.
         name: What to call it in reports ("train", "val").
+        groups: [N] names of the ground (scene, city, sequence) that images share; "" for one of its own.
+            What is learned from this part never validates on a group that it was fitted to.
     """
 
     dataset: ImageDataset
     indices: NDArray[np.int64]
     name: str
+    groups: NDArray[Any] | None = None
 
     @property
-    def labels(self) -> NDArray[np.int64]:
-        """[N] class indices."""
+    def labels(self) -> NDArray[Any]:
+        """[N] int64 class indices, or [N, K] float32 of 0 and 1 where images have several labels."""
         labels = self.dataset.labels
         if labels is None:
             raise ImageryError(
@@ -89,7 +105,7 @@ class Extracted:
 
     Attributes:
         features: (featurizer name, side) -> [N, D] float32, N the images that could be read.
-        labels: [N] int64.
+        labels: [N] int64 class indices, or [N, K] float32 of 0 and 1.
         indices: [N] their positions in the data set.
         problems: (file, reason) of images that could not be read.
     """
@@ -111,6 +127,9 @@ class ModelFeaturizer:
             ``relative``: in units of the contract's reference, by the side alone: 1 at the contract's
             reference size or, where it has none, at the images' native side. (Whether true metres help a
             given model on given data is to be measured, not assumed.)
+        reference_side: Relative mode: side in pixels at which GSD is 1, instead of the contract's.
+        statistics: ``bank`` standardises bands by mean and standard deviation over the bank, instead of by
+            the contract's.
         shares: Another featurizer of the same model; encodings of its last batch are used again. For
             several poolings, of which each costs nearly nothing then (see `read_outs`).
     """
@@ -122,6 +141,8 @@ class ModelFeaturizer:
         pooling: str | None = None,
         gsd_mode: GsdMode | None = None,
         *,
+        reference_side: int | None = None,
+        statistics: Literal["contract", "bank"] = "contract",
         shares: ModelFeaturizer | None = None,
     ) -> None:
         self.model = model
@@ -134,6 +155,13 @@ class ModelFeaturizer:
             "pooling": self.pooling or "the encoder's own",
             "gsd_mode": self.gsd_mode,
         }
+        if reference_side is not None:
+            self.settings["gsd"] = f"{reference_side} / side"
+        if statistics == "bank":
+            self.settings["statistics"] = "of the bank"
+        self.learns = statistics == "bank"
+        self._reference_side = reference_side
+        self._reader = model  # the model with the statistics that images are standardised by
         self._checked = False
         if shares is not None and (shares.model is not model or shares.gsd_mode != self.gsd_mode):
             raise ContractError(
@@ -144,9 +172,44 @@ class ModelFeaturizer:
         if shares is not None:
             shares._keeps = True
         self._last: tuple[Tensor, Features] | None = None
+        self._identity: tuple[Any, str] | None = None
+
+    @classmethod
+    def scale_mae(cls, model: Model, name: str | None = None) -> ModelFeaturizer:
+        """A model as Scale-MAE's released evaluation reads it, whatever its contract says.
+
+        The class token after the last norm; positions by 224 / side; bands standardised by the data's own
+        statistics (theirs are constants of each data set, ours are measured on the bank).
+        """
+        return cls(model, name, "cls", "relative", reference_side=224, statistics="bank")
+
+    @property
+    def identity(self) -> str:
+        """Hash of the encoder's weights and structure, and of the contract."""
+        from swath.evaluation.cache import module_hash
+
+        source = self._source
+        # Weights that were changed in place since then have another version.
+        state = [(p.data_ptr(), p._version) for p in self.model.encoder.parameters()]
+        if source._identity is None or source._identity[0] != state:
+            contract = {k: v for k, v in self.model.contract.to_dict().items() if k != "gsd_range"}
+            text = module_hash(self.model.encoder) + json.dumps(contract, sort_keys=True)
+            source._identity = state, hashlib.sha256(text.encode()).hexdigest()
+        return source._identity[1]
 
     def fit(self, part: Part, side: int) -> None:
-        """A model is trained already."""
+        """A model is trained already; only the bands' statistics may be those of the bank."""
+        if self.learns:
+            sensor = part.dataset.sensor
+            measured = sensor.with_statistics(*_band_statistics(part), f"{part.name} images")
+            contract = self.model.contract
+            sensors = {**contract.sensors, sensor.name: measured}
+            self._reader = Model(
+                self.model.encoder,
+                contract.model_copy(update={"sensors": sensors}),
+                name=self.model.name,
+                pooling=self.model.pooling,
+            )
 
     @torch.inference_mode()
     def __call__(self, batch: Batch) -> Tensor:
@@ -161,21 +224,39 @@ class ModelFeaturizer:
         """Of this batch; at once if it is the last one again."""
         if self._last is not None and self._last[0] is batch["image"]:
             return self._last[1]
-        contract = self.model.contract
+        contract = self._reader.contract
         if not self._checked:
             contract.check(batch["image"], batch["sensor"], valid=batch.get("valid"))
             self._checked = True
         count, width = len(batch["image"]), batch["image"].shape[-1]
         gsd: Any = batch["gsd"]
-        if self.gsd_mode == "relative" and contract.reference_size is not None:
+        if self._reference_side is not None:
+            gsd = contract.reference_gsd * self._reference_side / width
+        elif self.gsd_mode == "relative" and contract.reference_size is not None:
             gsd = contract.reference_size / width
         elif self.gsd_mode == "relative":
             gsd = gsd * contract.reference_gsd
         # Says once when a scale is one that training has never seen.
-        found = self.model.encode_batch({**batch, "gsd": contract.gsd(gsd, count, width)})
+        found = self._reader.encode_batch({**batch, "gsd": contract.gsd(gsd, count, width)})
         if self._keeps:
             self._last = (batch["image"], found)
         return found
+
+
+def _band_statistics(part: Part) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each band over the valid pixels of all images of a part."""
+    count, total, square = 0.0, torch.zeros(()), torch.zeros(())
+    for start in range(0, len(part.indices), 64):
+        batch = part.dataset.get_batch(part.indices[start : start + 64])
+        image = batch["image"].double()
+        valid = batch["valid"] if "valid" in batch else torch.ones_like(image[:, 0], dtype=torch.bool)
+        values = image.movedim(1, 0)[:, valid]  # [C, pixels]
+        count += values.shape[1]
+        total, square = total + values.sum(dim=1), square + values.square().sum(dim=1)
+    if not count:
+        raise ImageryError(f"the {part.name} images have no valid pixel to measure bands on")
+    mean = total / count
+    return mean.tolist(), (square / count - mean.square()).clamp_min(1e-12).sqrt().tolist()
 
 
 def read_outs(model: Model, poolings: Sequence[str], name: str | None = None) -> list[ModelFeaturizer]:
@@ -216,6 +297,28 @@ def _area(image: Tensor, side: int) -> Tensor:
     return F.interpolate(image, size=(side, side), mode="area")
 
 
+CHUNK = 512  # images whose features are kept together
+
+
+class Shelf:
+    """Features of some images by one featurizer at one side, a chunk at a time; in memory."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, Tensor] = {}
+
+    def has(self, chunk: int) -> bool:
+        """Whether the features of that chunk need not be computed."""
+        return chunk in self._rows
+
+    def put(self, chunk: int, rows: Tensor, *, whole: bool) -> None:
+        """Keep features; `whole` unless images of the chunk could not be read."""
+        self._rows[chunk] = rows
+
+    def rows(self, chunks: list[range]) -> list[Tensor]:
+        """Features [n, D] of each chunk, once all are there."""
+        return [self._rows[number] for number in range(len(chunks))]
+
+
 def extract(
     featurizers: Sequence[Featurizer],
     part: Part,
@@ -223,10 +326,23 @@ def extract(
     *,
     batch_size: int = 64,
     progress: Progress | None = None,
+    cache: FeatureCache | None = None,
+    bank: tuple[Part, int] | None = None,
+    fit: Callable[[Featurizer], None] | None = None,
 ) -> Extracted:
-    """Features of all images of `part` by all featurizers at all sides; every image is read once.
+    """Features of all images of `part` by all featurizers at all sides; every image is read at most once.
 
     Images that cannot be read are left out and listed.
+
+    Args:
+        featurizers: What describes the images.
+        part: The images.
+        sides: That they are resized to.
+        batch_size: Images at a time; features do not depend on it.
+        progress: Called with (images done, images in all).
+        cache: Where features are looked for, and kept.
+        bank: Part and side that featurizers are fitted to, for the cache.
+        fit: Called with a featurizer before its features are computed (not if all are in the cache).
 
     Raises:
         ContractError: A side that does not fit a featurizer (`usable_sides` tells beforehand), or images
@@ -236,39 +352,93 @@ def extract(
     _, refused = usable_sides(sides, featurizers)
     if refused:
         raise ContractError("; ".join(refused))
-    rows: dict[tuple[str, int], list[Tensor]] = {(f.name, s): [] for f in featurizers for s in sides}
-    kept: list[Tensor] = []
+    shelves: dict[tuple[str, int], Shelf] = {
+        (f.name, side): cache.shelf(f, part, side, bank) if cache is not None else Shelf()
+        for f in featurizers
+        for side in sides
+    }
+    step, total = cache.chunk if cache is not None else CHUNK, len(part.indices)
+    chunks = [range(start, min(start + step, total)) for start in range(0, total, step)]
+    missing = [[key for key, shelf in shelves.items() if not shelf.has(i)] for i in range(len(chunks))]
+    wanted = {name for keys in missing for name, _ in keys}
+    for featurizer in featurizers:
+        if fit is not None and featurizer.name in wanted:
+            fit(featurizer)
+
+    kept = [np.arange(chunk.start, chunk.stop) for chunk in chunks]  # positions that could be read
     problems: list[Problem] = []
-    done = 0
-    for count, batch in _batches(part, batch_size):
-        problems.extend(batch.get("problems", []))
-        if len(batch["image"]):
-            kept.append(batch["index"])
-            for side in sides:
-                scaled = resize_batch(batch, side)
-                for featurizer in featurizers:
-                    rows[featurizer.name, side].append(featurizer(scaled).float().cpu())
-        done += count
-        if progress is not None:
-            progress(done, len(part.indices))
-    if not kept:
+    done = sum(len(chunk) for chunk, keys in zip(chunks, missing, strict=True) if not keys)
+    if progress is not None and done:
+        progress(done, total)
+    for number, batches in _chunks_of_batches(part, chunks, missing, batch_size):
+        rows: dict[tuple[str, int], list[Tensor]] = {key: [] for key in missing[number]}
+        seen: list[Tensor] = []
+        unread = len(problems)
+        for count, batch in batches:
+            problems.extend(batch.get("problems", []))
+            if len(batch["image"]):
+                seen.append(batch["index"])
+                for side in dict.fromkeys(side for _, side in rows):
+                    scaled = resize_batch(batch, side)
+                    for featurizer in featurizers:
+                        if (featurizer.name, side) in rows:
+                            rows[featurizer.name, side].append(featurizer(scaled).float().cpu())
+            done += count
+            if progress is not None:
+                progress(done, total)
+        if not seen:
+            kept[number] = kept[number][:0]
+            continue
+        whole = len(problems) == unread
+        if not whole:
+            read = np.isin(part.indices[kept[number]], torch.cat(seen).numpy())
+            kept[number] = kept[number][read]
+        for key, parts in rows.items():
+            shelves[key].put(number, torch.cat(parts), whole=whole)
+    indices = part.indices[np.concatenate(kept)] if kept else part.indices
+    if not len(indices):
         reason = f"; the first: {problems[0][1]}" if problems else ""
-        raise ImageryError(f"none of the {len(part.indices)} {part.name} images could be read{reason}")
-    indices = torch.cat(kept).numpy()
-    labels = torch.as_tensor(np.asarray(part.dataset.labels)[indices], dtype=torch.int64)
-    return Extracted({key: torch.cat(parts) for key, parts in rows.items()}, labels, indices, problems)
+        raise ImageryError(f"none of the {total} {part.name} images could be read{reason}")
+    features = {key: _assembled(shelf, chunks, kept) for key, shelf in shelves.items()}
+    labels = torch.as_tensor(np.asarray(part.dataset.labels)[indices])
+    labels = labels.to(torch.float32 if labels.ndim == 2 else torch.int64)
+    return Extracted(features, labels, indices, problems)
 
 
-def _batches(part: Part, size: int) -> Iterator[tuple[int, Any]]:
-    """(images asked for, batch), each read by a second thread while the one before is worked on."""
-    chunks = [part.indices[start : start + size] for start in range(0, len(part.indices), size)]
+def _assembled(shelf: Shelf, chunks: list[range], kept: list[NDArray[np.int64]]) -> Tensor:
+    """[N, D] features of the images that could be read; those of earlier runs may be of more images."""
+    parts = []
+    for chunk, positions, rows in zip(chunks, kept, shelf.rows(chunks), strict=True):
+        if len(positions):
+            parts.append(rows if len(rows) == len(positions) else rows[positions - chunk.start])
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _chunks_of_batches(
+    part: Part, chunks: list[range], missing: list[list[tuple[str, int]]], size: int
+) -> Iterator[tuple[int, Iterator[tuple[int, Any]]]]:
+    """(chunk, its batches) of the chunks that lack features; a second thread reads ahead of the work."""
+    plan = [
+        (number, part.indices[start : min(start + size, chunks[number].stop)])
+        for number, keys in enumerate(missing)
+        if keys
+        for start in range(chunks[number].start, chunks[number].stop, size)
+    ]
+    if not plan:
+        return
     with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(part.dataset.get_batch, chunks[0]) if chunks else None
-        for chunk, following in zip(chunks, [*chunks[1:], None], strict=True):
-            assert coming is not None
-            batch = coming.result()
-            coming = reader.submit(part.dataset.get_batch, following) if following is not None else None
-            yield len(chunk), batch
+        coming: Future[Any] | None = reader.submit(part.dataset.get_batch, plan[0][1])
+
+        def batches() -> Iterator[tuple[int, tuple[int, Any]]]:
+            nonlocal coming
+            for (number, indices), following in zip(plan, [*plan[1:], None], strict=True):
+                assert coming is not None
+                batch = coming.result()
+                coming = reader.submit(part.dataset.get_batch, following[1]) if following else None
+                yield number, (len(indices), batch)
+
+        for number, group in groupby(batches(), key=lambda item: item[0]):
+            yield number, (batch for _, batch in group)
 
 
 def usable_sides(sides: Sequence[int], featurizers: Sequence[Featurizer]) -> tuple[list[int], list[str]]:

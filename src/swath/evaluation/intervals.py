@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 
 def bootstrap_interval(
@@ -57,3 +59,87 @@ def paired_difference(
     difference = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     low, high = bootstrap_interval(difference, level=level, resamples=resamples, seed=seed)
     return float(difference.mean()), low, high
+
+
+@lru_cache(maxsize=2)
+def resample_counts(images: int, *, seed: int = 0) -> NDArray[np.float32]:
+    """How often each image is drawn in each bootstrap sample, for figures that are no mean over images.
+
+    Args:
+        images: Number of images N.
+        seed: Of the resampling. Figures of the same images share their resamples, so that differences pair.
+
+    Returns:
+        [R, N] counts, each row of sum N; R is 1,000, or fewer (at least 200) beyond 20,000 images.
+    """
+    resamples = max(200, min(1000, 20_000_000 // max(images, 1)))
+    generator = np.random.default_rng(seed)
+    counts = np.empty((resamples, images), dtype=np.float32)
+    for row in counts:
+        row[:] = np.bincount(generator.integers(0, images, images), minlength=images)
+    counts.setflags(write=False)
+    return counts
+
+
+def quantile_interval(replicates: ArrayLike, *, level: float = 0.95) -> tuple[float, float]:
+    """(low, high) of bootstrap replicates; those that are not defined (NaN) are left out."""
+    values = np.asarray(replicates, dtype=np.float64)
+    values = values[np.isfinite(values)]
+    if len(values) == 0:
+        return float("nan"), float("nan")
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def sign_flip_p(first: ArrayLike, second: ArrayLike, *, resamples: int = 10_000, seed: int = 0) -> float:
+    """Two-sided p-value of a paired permutation test: are two scores of the same images the same?
+
+    If they were, each image's difference would have either sign with equal chance (Fisher 1935). For hits and
+    misses at one scale this is McNemar's exact test, drawn at random.
+
+    Args:
+        first: [N] or [N, S], see `bootstrap_interval`.
+        second: The same images in the same order.
+        resamples: Drawn assignments of signs.
+        seed: Of the drawing.
+
+    Returns:
+        p, never below 1 / (resamples + 1).
+    """
+    difference = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    per_image = difference if difference.ndim == 1 else difference.mean(axis=1)
+    # Images with the same size of difference are interchangeable: only how many keep their sign counts.
+    sizes, counts = np.unique(np.round(np.abs(per_image), 12), return_counts=True)
+    kept = np.random.default_rng(seed).binomial(counts, 0.5, size=(resamples, len(counts)))
+    sums = (2 * kept - counts) @ sizes
+    extreme = int((np.abs(sums) >= abs(per_image.sum()) - 1e-9).sum())
+    return (extreme + 1) / (resamples + 1)
+
+
+def student_interval(values: ArrayLike) -> tuple[float, float]:
+    """95% interval of the mean of a few independent values, such as scores of training seeds (Student's t).
+
+    Args:
+        values: [n], n at least 2.
+
+    Returns:
+        (low, high); what another seed gives scatters more widely than this interval of the *mean*.
+    """
+    found = np.asarray(values, dtype=np.float64)
+    if len(found) < 2:
+        raise ValueError("the spread of a single value is not known")
+    half = _student_quantile(len(found) - 1) * found.std(ddof=1) / np.sqrt(len(found))
+    return float(found.mean() - half), float(found.mean() + half)
+
+
+def _student_quantile(freedom: int) -> float:
+    """97.5% quantile of Student's t by degrees of freedom (tabulated; beyond 30 by Cornish and Fisher)."""
+    table = (
+        12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281,
+        2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860,
+        2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423,
+    )  # fmt: skip
+    if freedom <= len(table):
+        return table[freedom - 1]
+    z = 1.959964
+    return z + (z**3 + z) / (4 * freedom)

@@ -31,15 +31,16 @@ def knn_scores(
 
     Args:
         bank: [N, D] features.
-        bank_labels: [N] class indices below `classes`.
+        bank_labels: [N] class indices below `classes`, or [N, K] 0 and 1 for images of several labels.
         queries: [Q, D] features.
-        classes: Number of classes K.
+        classes: Number of classes or labels K.
         k: Neighbours that vote.
         temperature: Of the vote; small values listen to the nearest.
         chunk: Queries at a time (memory: chunk x N numbers); the result does not depend on it.
 
     Returns:
-        [Q, K] float64, each row divided by its sum (which changes no ranking and cannot overflow).
+        [Q, K] float64, each weighed by the sum of all weights (which changes no ranking and cannot
+        overflow): a probability of each class, or of each label.
 
     Raises:
         SwathError: Fewer bank images than k, or features that are not finite.
@@ -54,7 +55,8 @@ def knn_scores(
         if not bool(torch.isfinite(features).all()):
             raise SwathError("features hold NaN or infinity: nothing can be said about their neighbours")
     bank = F.normalize(bank.double(), dim=1)
-    votes = F.one_hot(bank_labels.to(torch.int64), classes).double()
+    several = bank_labels.ndim == 2
+    votes = (bank_labels if several else F.one_hot(bank_labels.to(torch.int64), classes)).double()
     scores = []
     for part in torch.split(queries, chunk):
         similarity, neighbour = (F.normalize(part.double(), dim=1) @ bank.T).topk(k, dim=1)

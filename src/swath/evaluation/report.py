@@ -7,13 +7,16 @@ import io
 import platform
 import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swath.evaluation.protocols import Evaluation, Score
+from swath.evaluation.queries import write_queries
+from swath.evaluation.scores import Evaluation, Figure, Score
 from swath.files import atomic_path, write_json
 
 if TYPE_CHECKING:
@@ -41,10 +44,12 @@ def command_line() -> str:
 def write_report(
     evaluation: Evaluation, folder: str | Path, *, command: str | None = None, **about: Any
 ) -> list[Path]:
-    """Write ``NAME.json``, ``NAME.csv`` and, for several scales, ``NAME.png`` into `folder`.
+    """Write ``NAME.json``, ``NAME.csv``, ``NAME_queries.npz`` and pictures into `folder`.
 
-    NAME is the protocol's. Every file carries the protocol's id, the hashes of configuration and split,
-    software versions and the command.
+    NAME is the protocol's. The queries' file holds what was said of every query (see `read_queries`), so that
+    confusion matrices, reliability plots and galleries can be made later. Pictures are ``NAME.png`` for
+    several scales. Every file carries the protocol's id, the hashes of configuration and split, software
+    versions and the command.
 
     Args:
         evaluation: The scores.
@@ -55,7 +60,7 @@ def write_report(
     Returns:
         The files written.
     """
-    from swath.evaluation.plots import plot_scale_curve
+    from swath.evaluation.plots import plot_reliability, plot_scale_curve, plot_shots
 
     folder = Path(folder)
     name = evaluation.protocol["name"]
@@ -67,16 +72,21 @@ def write_report(
         "software": " ".join(f"{k}={v}" for k, v in versions.items()),
         "command": command or command_line(),
     }
-    rows = [_row(score) for score in evaluation.scores]
-    means = [asdict(evaluation.mean(*row)) for row in evaluation.rows]
+    rows = [_row(evaluation, score) for score in evaluation.scores]
+    means = [{**asdict(evaluation.mean(*row)), "whole": not evaluation.refused} for row in evaluation.rows]
     data = {
         **origin,
         "software": versions,
         **about,
         "settings": evaluation.protocol,
         "native": {"side_px": evaluation.native_side, "gsd_m": evaluation.native_gsd},
-        "scores": rows,
+        "scores": [
+            {**row, "by_class": _by_class(evaluation, score), **score.details}
+            for row, score in zip(rows, evaluation.scores, strict=True)
+        ],
         "means_over_symmetric_scales": [_rounded(mean) for mean in means],
+        "scales_refused": evaluation.refused,
+        "over_seeds": [_rounded(asdict(found)) for found in evaluation.over_seeds()],
         "comparisons": [_rounded(asdict(c)) for c in evaluation.comparisons()],
         "notes": evaluation.notes,
         "seconds": evaluation.seconds,
@@ -89,22 +99,45 @@ def write_report(
     with atomic_path(folder / f"{name}.csv") as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
     written = [folder / f"{name}.json", folder / f"{name}.csv"]
-    if len({score.query_side for score in evaluation.scores}) > 1:
+    written.append(write_queries(evaluation, folder / f"{name}_queries.npz", origin))
+    if "shots" in evaluation.protocol:
+        written.append(plot_shots(evaluation, folder / f"{name}.png", metadata=origin))
+    elif len({score.query_side for score in evaluation.scores}) > 1:
         written.append(plot_scale_curve(evaluation, folder / f"{name}.png", metadata=origin))
+    if evaluation.labels.ndim == 1 and any(score.confidence is not None for score in evaluation.scores):
+        written.append(plot_reliability(evaluation, folder / f"{name}_reliability.png", metadata=origin))
     return written
 
 
-def _row(score: Score) -> dict[str, Any]:
-    return {
-        "features": score.features,
-        "classifier": score.classifier,
-        "query_side": score.query_side,
-        "bank_side": score.bank_side,
-        "accuracy": round(score.accuracy, 6),
-        "low95": round(score.low, 6),
-        "high95": round(score.high, 6),
+def _row(evaluation: Evaluation, score: Score) -> dict[str, Any]:
+    row = {
+        **score.head,
+        "metric": evaluation.metric,
+        "value": _number(score.value),
+        "low95": _number(score.low),
+        "high95": _number(score.high),
         "queries": len(score.hits),
     }
+    if evaluation.metric == "top-1 accuracy":
+        row["accuracy"] = row["value"]
+    for name, figure in score.figures.items():
+        for suffix, number in zip(("", "_low95", "_high95"), figure, strict=True):
+            row[name + suffix] = _number(number)
+    return row
+
+
+def _by_class(evaluation: Evaluation, score: Score) -> dict[str, dict[str, float | None]]:
+    names = evaluation.protocol["classes"] or [str(i) for i in range(len(score.by_class))]
+
+    def plain(figure: Figure) -> dict[str, float | None]:
+        return {"value": _number(figure.value), "low95": _number(figure.low), "high95": _number(figure.high)}
+
+    return {name: plain(figure) for name, figure in zip(names, score.by_class, strict=False)}
+
+
+def _number(value: float) -> float | None:
+    """Six digits; None (in CSV: empty) for what is not defined."""
+    return None if isnan(value) else round(value, 6)
 
 
 def _rounded(values: dict[str, Any]) -> dict[str, Any]:
@@ -118,7 +151,12 @@ def score_tables(evaluation: Evaluation) -> list[Table]:
     for reduced queries where there are such scores. The intervals of single figures are in the files.
     """
     protocol = evaluation.protocol
-    name = f"{protocol['name']}, top-1 accuracy in %"
+    name = f"{protocol['name']}, {evaluation.metric} in %"
+    if "shots" in protocol:
+        return [
+            _shots_table(evaluation, side, f"{name}: labelled images a class, images of {side} px")
+            for side in protocol["sides"]
+        ]
     symmetric = evaluation.select(symmetric=True)
     tables = [_table(evaluation, symmetric, f"{name}: bank and queries of the same side (px)", mean=True)]
     asymmetric = evaluation.select(symmetric=False)
@@ -130,20 +168,19 @@ def score_tables(evaluation: Evaluation) -> list[Table]:
 
 
 def _table(evaluation: Evaluation, scores: list[Score], title: str, *, mean: bool) -> Table:
-    from rich import box
-    from rich.table import Table
-
     sides = list(dict.fromkeys(s.query_side for s in scores))
     found = {(s.features, s.classifier, s.query_side): s.accuracy for s in scores}
     best = {side: max(found[(*row, side)] for row in evaluation.rows) for side in sides}
     means = {row: evaluation.mean(*row) for row in evaluation.rows} if mean else {}
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE, pad_edge=False)
+    table = _bare(title)
     table.add_column("features", overflow="fold")
     table.add_column("by", no_wrap=True)
     for side in sides:
         table.add_column(str(side), justify="right", no_wrap=True)
     if mean:
-        table.add_column("mean", justify="right", no_wrap=True)
+        lacking = len(evaluation.refused)
+        whole = "mean" if not lacking else f"mean of {len(sides)}/{len(sides) + lacking}"
+        table.add_column(whole, justify="right", no_wrap=True)
         table.add_column("95%", justify="right", no_wrap=True, style="dim")
     for row in evaluation.rows:
         cells = [_bold(found[(*row, side)], best[side]) for side in sides]
@@ -151,6 +188,74 @@ def _table(evaluation: Evaluation, scores: list[Score], title: str, *, mean: boo
             cells.append(_bold(means[row].accuracy, max(m.accuracy for m in means.values())))
             cells.append(f"{100 * means[row].low:.1f}-{100 * means[row].high:.1f}")
         table.add_row(*row, *cells)
+    return table
+
+
+def comparison_table(evaluation: Evaluation, names: Sequence[str]) -> Table:
+    """Paired differences between featurizers on the same queries: a row each two, under each classifier.
+
+    Over the symmetric scales; the interval holds 95%, p is that of a paired permutation test.
+    """
+    table = _bare(f"paired differences in {evaluation.metric}, points")
+    for header in ("features", "against", "by"):
+        table.add_column(header, overflow="fold")
+    for header in ("difference", "95%", "p"):
+        table.add_column(header, justify="right", no_wrap=True)
+    kinds = dict.fromkeys(kind for features, kind in evaluation.rows if features in names)
+    for i, first in enumerate(names):
+        for second in names[i + 1 :]:
+            for kind in kinds:
+                found = evaluation.compare(first, second, kind)
+                clear = found.low > 0 or found.high < 0
+                size = f"{100 * found.difference:+.1f}"
+                table.add_row(
+                    first, second, kind, f"[bold]{size}[/bold]" if clear else size,
+                    f"{100 * found.low:+.1f} to {100 * found.high:+.1f}",
+                    "" if found.p is None else f"{found.p:.4f}",
+                )  # fmt: skip
+    return table
+
+
+def seed_table(evaluation: Evaluation) -> Table:
+    """Mean over the seeds of one method: a row a classifier and scale."""
+    count = len(evaluation.seed_group)
+    table = _bare(f"{count} seeds, {evaluation.metric} in %: mean, standard deviation, 95% of the mean")
+    for header in ("by", "side, px"):
+        table.add_column(header)
+    for header in ("mean", "sd", "95%"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for found in evaluation.over_seeds():
+        side = "mean of scales" if found.query_side is None else str(found.query_side)
+        spread = f"{100 * found.low:.1f}-{100 * found.high:.1f}"
+        table.add_row(
+            found.classifier, side, f"{100 * found.mean:.1f}", f"{100 * found.deviation:.1f}", spread
+        )
+    return table
+
+
+def _bare(title: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE, pad_edge=False)
+
+
+def _shots_table(evaluation: Evaluation, side: int, title: str) -> Table:
+    """A row a featurizer and classifier, a column a number of labelled images a class."""
+    shots = evaluation.protocol["shots"]
+    rows: dict[tuple[str, str], list[float]] = {}
+    for score in evaluation.scores:
+        if score.query_side == side:
+            kind = score.classifier.partition("@")[0]
+            rows.setdefault((score.features, kind), []).append(score.value)
+    best = [max(column) for column in zip(*rows.values(), strict=True)]
+    table = _bare(title)
+    table.add_column("features", overflow="fold")
+    table.add_column("by", no_wrap=True)
+    for n in shots:
+        table.add_column(str(n), justify="right", no_wrap=True)
+    for row, values in rows.items():
+        table.add_row(*row, *(_bold(value, top) for value, top in zip(values, best, strict=True)))
     return table
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swath.errors import ImageryError, suggest
-from swath.evaluation.label_overlap import as_multi_hot
+from swath.evaluation.retrieval.label_overlap import as_multi_hot
 from swath.imagery.samples import PairedDataset
 
 ALL = "all"  # the name that stands for every place

@@ -17,7 +17,7 @@ from torch import Tensor
 from swath.errors import ImageryError
 from swath.evaluation.baselines import ImageStatistics, RandomConvolutionalFeatures, random_init
 from swath.evaluation.features import Featurizer, GsdMode, ModelFeaturizer, Part, Progress, resize_batch
-from swath.evaluation.pair_splits import PairSplit
+from swath.evaluation.retrieval.splits import PairSplit
 from swath.imagery.chip import Batch
 from swath.imagery.samples import ImageDataset, Problem
 from swath.models.model import Model

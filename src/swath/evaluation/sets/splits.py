@@ -1,17 +1,16 @@
 """Which images are the bank (what a probe may learn from) and which the queries: read from the data, or made.
 
-In this order: a fold column of a CSV manifest; ``train`` and ``val`` (or ``test``) folders of class folders;
-else a stratified split by seed. Images that show the same ground (a group column) are kept on one side of a
-split that is made here; a split of the data's own that parts them is refused, because its scores are
-inflated.
+In this order: a fold column of a table, or the official folds of BigEarthNet; ``train`` and ``val`` (or
+``test``) folders of class folders; else a stratified split by seed. Images that show the same ground (a
+group column) are kept on one side of a split that is made here; a split of the data's own that parts them is
+refused, because its scores are inflated.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,8 @@ from numpy.typing import NDArray
 
 from swath.errors import ImageryError, suggest
 from swath.evaluation.features import Part
-from swath.imagery.datasets import CsvManifest, open_dataset
+from swath.evaluation.sets.labelled import LabelKind, Labelled, open_labelled
+from swath.imagery.datasets import open_dataset
 from swath.imagery.image_files import Gsd
 from swath.imagery.samples import ImageDataset, Problem
 from swath.imagery.sensors import Sensor
@@ -67,6 +67,8 @@ def open_split(
     bank: str = "train",
     queries: str | None = None,
     label_column: str | None = None,
+    separator: str | None = None,
+    labels: LabelKind | None = None,
     fold_column: str | None = None,
     group_column: str | None = None,
     allow_overlap: bool = False,
@@ -77,14 +79,18 @@ def open_split(
     """Open labelled images and divide them.
 
     Args:
-        path: Class folder, folder of train/val class folders, or CSV manifest.
+        path: Class folder, folder of train/val class folders, CSV manifest, Parquet table of chips, or
+            BigEarthNet.
         sensor: As for `open_dataset`.
         gsd: As for `open_dataset`.
         bank: Fold (or folder) of the bank.
         queries: Fold (or folder) of the queries; by default val or test, whichever there is.
-        label_column: CSV: column of the classes; default ``class`` or ``label``.
-        fold_column: CSV: column of the folds; default ``fold`` or ``split`` if there is one.
-        group_column: CSV: images with the same (non-empty) value show the same ground; default
+        label_column: Tables: column of the classes; default ``class`` or ``label``. Several with commas
+            between: a column a label, 0 or 1.
+        separator: CSV: the column holds several labels with this between.
+        labels: BigEarthNet: ``multi`` (the default), or ``single`` for the places with one label only.
+        fold_column: Tables: column of the folds; default ``fold`` or ``split`` if there is one.
+        group_column: Tables: images with the same (non-empty) value show the same ground; default
             ``overlap_group`` if there is one.
         allow_overlap: Go on, with a note, where a group stands on both sides of the data's own split.
         share: Share of queries of each class, where the data has no split of its own.
@@ -97,52 +103,70 @@ def open_split(
     """
     path = Path(path)
     if path.is_dir() and (path / bank).is_dir():
-        if label_column or fold_column or group_column:
-            raise ImageryError(f"{path}: is a folder; columns can be named of CSV tables only")
+        if label_column or fold_column or group_column or separator or labels:
+            raise ImageryError(f"{path}: is a folder; columns can be named of tables only")
         split = _folders(path, sensor, gsd, bank, queries, options)
+        _check(split, str(path))
+        return split
+    opened = open_labelled(
+        path, sensor=sensor, gsd=gsd, label_column=label_column, separator=separator, labels=labels, **options
+    )
+    return divide(
+        opened,
+        bank=bank,
+        queries=queries,
+        fold_column=fold_column,
+        group_column=group_column,
+        allow_overlap=allow_overlap,
+        share=share,
+        seed=seed,
+    )
+
+
+def divide(
+    opened: Labelled,
+    *,
+    bank: str = "train",
+    queries: str | None = None,
+    fold_column: str | None = None,
+    group_column: str | None = None,
+    allow_overlap: bool = False,
+    share: float = 0.2,
+    seed: int = 0,
+) -> Split:
+    """By the data's own folds, or else by seed; arguments and errors as for `open_split`."""
+    dataset, columns, where = opened.dataset, opened.columns, opened.where
+    fold_column = _column(where, columns, fold_column, _FOLD_COLUMNS)
+    group_column = _column(where, columns, group_column, (GROUP_COLUMN,))
+    if group_column is None and fold_column is None:
+        group_column = opened.scene_column
+    groups = np.array(columns[group_column] if group_column else [""] * len(dataset))
+    if fold_column is not None:
+        split = _by_column(where, dataset, np.array(columns[fold_column]), fold_column, bank, queries)
+    elif queries is not None:
+        raise ImageryError(
+            f"{where}: has no fold column and no folder {bank!r}, so there are no {queries!r} images; "
+            "leave --queries out for a split by seed"
+        )
     else:
-        if path.suffix.lower() == ".csv" or label_column:
-            options["label"] = label_column or _label_column(path)
-        dataset = open_dataset(path, sensor=sensor, gsd=gsd, **options)
-        if dataset.labels is None:
-            raise ImageryError(
-                f"{path}: has no labels; evaluation needs class folders, or a CSV with a class column"
-            )
-        columns = dataset.columns if isinstance(dataset, CsvManifest) else {}
-        fold_column = _column(path, columns, fold_column, _FOLD_COLUMNS)
-        group_column = _column(path, columns, group_column, (GROUP_COLUMN,))
-        groups = np.array(columns[group_column] if group_column else [""] * len(dataset))
-        if fold_column is not None:
-            split = _by_column(path, dataset, np.array(columns[fold_column]), fold_column, bank, queries)
-        elif queries is not None:
-            raise ImageryError(
-                f"{path}: has no fold column and no folder {bank!r}, so there are no {queries!r} images; "
-                "leave --queries out for a split by seed"
-            )
-        else:
-            chosen = _stratified(dataset, groups, share, seed)
-            split = Split(
-                Part(dataset, np.flatnonzero(~chosen), "bank"),
-                Part(dataset, np.flatnonzero(chosen), "queries"),
-                f"made here: {share:.0%} of each class are queries, seed {seed}",
-                [f"the data has no split of its own: {share:.0%} of each class are queries (seed {seed})"],
-            )
-        _check_groups(path, split, groups, group_column, allow_overlap)
-        metres = next((columns[name] for name in ("gsd_m", "gsd") if name in columns), None)
-        if metres is not None:
-            split.native_metres = float(np.median([float(value) for value in metres]))
-    _check(path, split)
+        chosen, how = _drawn(dataset, groups, share, seed)
+        split = Split(
+            Part(dataset, np.flatnonzero(~chosen), "bank"),
+            Part(dataset, np.flatnonzero(chosen), "queries"),
+            f"made here: {how} are queries, seed {seed}",
+            [f"the data has no split of its own: {how} are queries (seed {seed})"],
+        )
+    split.notes[:0] = opened.notes
+    _check_groups(where, split, groups, group_column, allow_overlap)
+    if group_column is not None:
+        split.bank, split.queries = (
+            replace(part, groups=groups[part.indices]) for part in (split.bank, split.queries)
+        )
+    metres = next((columns[name] for name in ("gsd_m", "gsd") if name in columns), None)
+    if metres is not None:
+        split.native_metres = float(np.median([float(value) for value in metres]))
+    _check(split, where)
     return split
-
-
-def _label_column(path: Path) -> str | None:
-    """``class`` or ``label``, whichever the table has; None leaves it to `open_dataset` to complain."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            header = next(csv.reader(file), [])
-    except (OSError, UnicodeDecodeError):
-        return None
-    return next((column for column in ("class", "label") if column in header), None)
 
 
 def _folders(
@@ -176,34 +200,54 @@ def _folders(
     )
 
 
-def _column(path: Path, columns: dict[str, list[str]], named: str | None, usual: Sequence[str]) -> str | None:
+def _column(
+    where: str, columns: Mapping[str, list[str]], named: str | None, usual: Sequence[str]
+) -> str | None:
     if named is None:
         return next((column for column in usual if column in columns), None)
     if named not in columns:
         if not columns:
-            raise ImageryError(f"{path}: is not a CSV table, so it has no column {named!r}")
-        raise ImageryError(f"{path}: has no column {named!r}.{suggest(named, list(columns))}")
+            raise ImageryError(f"{where}: is not a CSV table, so it has no column {named!r}")
+        raise ImageryError(f"{where}: has no column {named!r}.{suggest(named, list(columns))}")
     return named
 
 
 def _by_column(
-    path: Path, dataset: ImageDataset, folds: NDArray[Any], column: str, bank: str, queries: str | None
+    where: str, dataset: ImageDataset, folds: NDArray[Any], column: str, bank: str, queries: str | None
 ) -> Split:
     values = sorted(set(folds.tolist()))
     name = queries or next((n for n in _QUERY_NAMES if n in values), None)
     for wanted in (bank, name):
         if wanted is None or wanted not in values:
             raise ImageryError(
-                f"{path}: column {column!r} has the values {', '.join(map(repr, values[:12]))}, not "
+                f"{where}: column {column!r} has the values {', '.join(map(repr, values[:12]))}, not "
                 f"{wanted or 'val or test'!r}; name the sides with --bank and --queries"
             )
     assert name is not None
     if name == bank:
-        raise ImageryError(f"{path}: bank and queries are both {bank!r}; that score says nothing")
+        raise ImageryError(f"{where}: bank and queries are both {bank!r}; that score says nothing")
     return Split(
         Part(dataset, np.flatnonzero(folds == bank), bank),
         Part(dataset, np.flatnonzero(folds == name), name),
         f"column {column}: {bank} and {name}",
+    )
+
+
+def _drawn(
+    dataset: ImageDataset, groups: NDArray[Any], share: float, seed: int
+) -> tuple[NDArray[np.bool_], str]:
+    """[N] bool, True for queries, and in words who they are."""
+    if np.asarray(dataset.labels).ndim == 1:
+        return _stratified(dataset, groups, share, seed), f"{share:.0%} of each class"
+    # Of several labels there is no class to be fair to: whole groups are drawn.
+    unit = np.array([group or f"\0{i}" for i, group in enumerate(groups.tolist())])
+    members = np.unique(unit)
+    if len(members) < 2:
+        raise ImageryError("a single image (or scene) cannot be on both sides of a split; add images")
+    count = min(len(members) - 1, max(1, round(share * len(members))))
+    drawn = np.random.default_rng(seed).permutation(members)[:count]
+    return np.isin(unit, drawn), f"{share:.0%} of the images" if len(members) == len(unit) else (
+        f"{share:.0%} of the {len(members)} scenes"
     )
 
 
@@ -227,7 +271,7 @@ def _stratified(dataset: ImageDataset, groups: NDArray[Any], share: float, seed:
 
 
 def _check_groups(
-    path: Path, split: Split, groups: NDArray[Any], column: str | None, allow_overlap: bool
+    where: str, split: Split, groups: NDArray[Any], column: str | None, allow_overlap: bool
 ) -> None:
     """A group of images of the same ground stands on one side only."""
     shared = (set(groups[split.bank.indices].tolist()) & set(groups[split.queries.indices].tolist())) - {""}
@@ -239,22 +283,25 @@ def _check_groups(
         f"both sides of the split; the scores of {count} queries are inflated by it"
     )
     if not allow_overlap:
-        raise ImageryError(f"{path}: {message}. Mend the folds, or go on with --allow-overlap.")
+        raise ImageryError(f"{where}: {message}. Mend the folds, or go on with --allow-overlap.")
     split.notes.append("leak: " + message)
 
 
-def _check(path: Path, split: Split) -> None:
+def _check(split: Split, where: str) -> None:
     """What makes every score meaningless, and what a reader must know."""
     for part in (split.bank, split.queries):
         if len(part.indices) == 0:
-            raise ImageryError(f"{path}: there are no {part.name} images")
+            raise ImageryError(f"{where}: there are no {part.name} images")
     names = split.bank.dataset.classes or []
+    if split.bank.labels.ndim == 2:
+        _check_several(split, where, names)
+        return
     in_bank, in_queries = set(split.bank.labels.tolist()), set(split.queries.labels.tolist())
     if "" in names:
-        raise ImageryError(f"{path}: some images have an empty class; give them one, or take them out")
+        raise ImageryError(f"{where}: some images have an empty class; give them one, or take them out")
     if len(in_bank) < 2:
         raise ImageryError(
-            f"{path}: all images of the bank are of class {names[next(iter(in_bank))]!r}; a score needs two "
+            f"{where}: all images of the bank are of class {names[next(iter(in_bank))]!r}; a score needs two "
             "classes at least"
         )
     only_queries = sorted(in_queries - in_bank)
@@ -269,10 +316,34 @@ def _check(path: Path, split: Split) -> None:
         first, second = ({Path(p).resolve() for p in part.paths} for part in (split.bank, split.queries))
         both = first & second
         if both:
-            raise ImageryError(f"{path}: {len(both)} files stand on both sides, such as {min(both)}")
+            raise ImageryError(f"{where}: {len(both)} files stand on both sides, such as {min(both)}")
+    _left_out(split, where)
+
+
+def _check_several(split: Split, where: str, names: Sequence[str]) -> None:
+    """The same for images of several labels each."""
+    in_bank, in_queries = split.bank.labels.any(axis=0), split.queries.labels.any(axis=0)
+    if not in_bank.any():
+        raise ImageryError(f"{where}: no image of the bank has any label")
+    if not in_queries.any():
+        raise ImageryError(f"{where}: none of the queries has any label")
+    for title, absent in (("no bank image with label", ~in_bank), ("no query with label", ~in_queries)):
+        if absent.any():
+            split.notes.append(f"{title} {', '.join(names[i] for i in np.flatnonzero(absent).tolist())}")
+    _left_out(split, where)
+
+
+def _left_out(split: Split, where: str) -> None:
+    """Damaged files are left out with a note; a split that names files which are not there is refused."""
     problems: dict[int, list[Problem]] = {
         id(part.dataset): part.dataset.problems for part in (split.bank, split.queries)
     }
     left_out = [problem for found in problems.values() for problem in found]
+    absent = [path for path, _ in left_out if not Path(path).exists()]
+    if absent:
+        raise ImageryError(
+            f"{where}: names {len(absent)} files that are not there, such as {absent[0]}. A score without "
+            "them would be that of another split: complete the data, or take their rows out"
+        )
     if left_out:
         split.notes.append(f"{len(left_out)} files left out, the first: {left_out[0][0]}: {left_out[0][1]}")

@@ -32,7 +32,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from swath.errors import SwathError
-from swath.evaluation.label_overlap import LabelOverlap, exclusions, label_overlap, label_pair
+from swath.evaluation.retrieval.label_overlap import LabelOverlap, exclusions, label_overlap, label_pair
 
 # Field of `RetrievalScores` -> what to call its mean, in the order of tables. "f1" is no field: it is made of
 # two means.

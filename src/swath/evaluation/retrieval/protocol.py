@@ -2,7 +2,7 @@
 
 Places that several sensors see are embedded once a sensor. Some ask, others answer (`split_pairs`; CSMAE
 asks with the fold ``val`` and searches ``test``); every sensor asks the archive of every sensor, and the
-archive of all sensors together. Exact search by cosine; scores of `swath.evaluation.retrieval_metrics`.
+archive of all sensors together. Exact search by cosine; scores of `swath.evaluation.retrieval.metrics`.
 
 Everything is scored twice: with embeddings as they are, and *centred*: less the mean over the **archive** of
 the embedding's own sensor, which takes away what is constant in a sensor and ranks its own images first.
@@ -28,10 +28,9 @@ from torch import Tensor
 
 from swath.errors import ImageryError, SwathError
 from swath.evaluation.features import Progress
-from swath.evaluation.label_overlap import LabelOverlap, label_overlap
-from swath.evaluation.pair_splits import PairSplit
-from swath.evaluation.retrieval_features import Candidate, pair_features
-from swath.evaluation.retrieval_metrics import (
+from swath.evaluation.retrieval.features import Candidate, pair_features
+from swath.evaluation.retrieval.label_overlap import LabelOverlap, label_overlap
+from swath.evaluation.retrieval.metrics import (
     F1_LABEL,
     METRICS,
     ClassScore,
@@ -42,6 +41,7 @@ from swath.evaluation.retrieval_metrics import (
     exact_neighbours,
     retrieval_scores,
 )
+from swath.evaluation.retrieval.splits import PairSplit
 from swath.models.contract import ScaleWarning
 
 MIXED = "all sensors"  # what the archive of all sensors together is called

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swath.evaluation.retrieval import MIXED, RetrievalEvaluation, RetrievalScore, centre
-from swath.evaluation.retrieval_report import short_names
+from swath.evaluation.retrieval.protocol import MIXED, RetrievalEvaluation, RetrievalScore, centre
+from swath.evaluation.retrieval.report import short_names
 from swath.files import atomic_path
 from swath.imagery.chip import Batch
 from swath.imagery.sensors import Sensor

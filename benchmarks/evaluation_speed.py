@@ -1,0 +1,121 @@
+"""How much does an evaluation cost beyond the encoder? And a linear probe on very many features?
+
+Features of RSSCN7's chips by a small ViT at several sides: CPU seconds of the bare encoder on batches in
+memory, of reading files and resizing, of the whole kNN sweep with intervals and an empty cache, and of a
+second run that finds its features in the cache.
+
+    python benchmarks/evaluation_speed.py --images 2100 --sides 32,64,128
+    python benchmarks/evaluation_speed.py --probe 100000x768x20
+
+Needs the folder of real imagery (SWATH_DATA_DIR) for the first. CPU seconds of one process (use
+OMP_NUM_THREADS=1), so that a busy machine does not matter much.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from swath.encoders import create_model
+from swath.evaluation.cache import FeatureCache
+from swath.evaluation.features import ModelFeaturizer, resize_batch
+from swath.evaluation.linear import ProbeFitter
+from swath.evaluation.protocols import evaluate_knn
+from swath.evaluation.sets.splits import open_split
+from swath.evaluation.strength import fit_with_chosen_strength
+from swath.models import Contract, Model
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("SWATH_DATA_DIR", ROOT / "../shared/data")) / "rsscn7" / "index.csv"
+
+
+def timed(what: str, work: Callable[[], object]) -> float:
+    started = time.process_time()
+    work()
+    spent = time.process_time() - started
+    print(f"{what}: {spent:.1f} CPU-s", flush=True)
+    return spent
+
+
+def sweep(images: int, sides: list[int], encoder: str) -> None:
+    torch.manual_seed(0)
+    contract = Contract.of("rgb_aerial", gsd_mode="relative")
+    model = Model(create_model(encoder, bands=3), contract, name=encoder)
+    split = open_split(DATA, sensor="rgb_aerial", gsd="relative")
+    queries = min(len(split.queries.indices), images // 3)
+    split.queries = replace(split.queries, indices=split.queries.indices[:queries], groups=None)
+    split.bank = replace(split.bank, indices=split.bank.indices[: images - queries], groups=None)
+    print(f"{len(split.bank.indices)} + {queries} images, sides {sides}, {encoder}")
+    parts = [split.bank, split.queries]
+    batches = [
+        part.dataset.get_batch(part.indices[start : start + 64])
+        for part in parts
+        for start in range(0, len(part.indices), 64)
+    ]
+    small = [resize_batch(batch, side) for batch in batches for side in sides]
+    del batches
+    featurizer = ModelFeaturizer(model)
+    bare = timed("bare encoder", lambda: [featurizer(batch) for batch in small])
+
+    def read() -> None:
+        for part in parts:
+            for start in range(0, len(part.indices), 64):
+                batch = part.dataset.get_batch(part.indices[start : start + 64])
+                for side in sides:
+                    resize_batch(batch, side)
+
+    reading = timed("reading and resizing", read)
+    with tempfile.TemporaryDirectory() as folder:
+        first = timed(
+            "whole kNN sweep, nothing cached",
+            lambda: evaluate_knn([featurizer], split, sides=sides, cache=FeatureCache(folder)),
+        )
+        second = timed(
+            "whole kNN sweep, all cached",
+            lambda: evaluate_knn([featurizer], split, sides=sides, cache=FeatureCache(folder)),
+        )
+    print(f"first run / (encoder + reading): {first / (bare + reading):.3f}")
+    print(f"(first run - reading) / encoder: {(first - reading) / bare:.3f}")
+    print(f"second run / encoder: {second / bare:.3f}")
+
+
+def probe(shape: str) -> None:
+    count, dim, classes = (int(number) for number in shape.split("x"))
+    torch.manual_seed(0)
+    labels = torch.arange(count) % classes
+    # Correlated features with a falling spectrum, and classes that overlap.
+    mix = torch.randn(dim, dim) * torch.logspace(0, -2, dim)
+    x = (0.15 * torch.randn(classes, dim)[labels] + torch.randn(count, dim)) @ mix
+    fitter: list[ProbeFitter] = []
+    timed("preparation", lambda: fitter.append(ProbeFitter(x, labels, classes=classes)))
+    timed("one fit, C = 0.1", lambda: fitter[0].fit(0.1))
+    timed(
+        "penalty chosen on validation, then fitted",
+        lambda: fit_with_chosen_strength(x, labels, classes=classes),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=2100)
+    parser.add_argument("--sides", default="32,64,128")
+    parser.add_argument("--encoder", default="vit_tiny_patch16")
+    parser.add_argument("--probe", metavar="NxDxK", help="time the linear probe on random features instead")
+    arguments = parser.parse_args()
+    if arguments.probe:
+        probe(arguments.probe)
+    else:
+        sweep(arguments.images, [int(side) for side in arguments.sides.split(",")], arguments.encoder)
+
+
+if __name__ == "__main__":
+    main()

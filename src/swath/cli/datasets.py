@@ -1,0 +1,178 @@
+"""`swath datasets`: labelled data sets known by name, and how to have them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="Labelled data sets known by name: what they are, where they are had, and fetching them.",
+    no_args_is_help=True,
+)
+
+NameArgument = Annotated[str, typer.Argument(help="Any of the names that people use.", metavar="NAME")]
+RootOption = Annotated[Path | None, typer.Option(help="Folder of data sets to look in.", metavar="DIR")]
+
+
+@app.command("list")
+def list_sets(root: RootOption = None) -> None:
+    """List all sets that are known, and with --root which of them are there."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from swath.imagery.known_sets import get_known_set, list_known_sets
+
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for column in ("name", "title", "images", "classes", "px", "GSD m"):
+        table.add_column(
+            column, justify="right" if column in ("images", "classes", "px", "GSD m") else "left"
+        )
+    if root is not None:
+        table.add_column(f"in {root}", overflow="fold")
+    for name in list_known_sets():
+        known = get_known_set(name)
+        row = [
+            name,
+            known.title,
+            f"{known.images:,}",
+            str(len(known.classes)),
+            str(known.image_size),
+            _gsd(known),
+        ]
+        table.add_row(*row, *([_where(known, root)] if root is not None else []))
+    Console().print(table)
+
+
+@app.command("show")
+def show(name: NameArgument, root: RootOption = None) -> None:
+    """Say everything that is known of a set.
+
+    Example: swath datasets show resisc45
+    """
+    from rich.console import Console
+
+    from swath.cli.evaluate import _plain
+    from swath.imagery.known_sets import get_known_set
+
+    console = Console()
+    known = get_known_set(name)
+    facts = [
+        ("also called", ", ".join(known.aliases) or "-"),
+        ("images", f"{known.images:,} of {known.image_size} px, {len(known.classes)} classes"),
+        ("GSD", _gsd(known) + " m" if _gsd(known) != "?" else "unknown"),
+        ("sensor", known.sensor),
+        ("classes", ", ".join(known.classes) + (f" ({known.classes_note})" if known.classes_note else "")),
+        ("split", known.split.note.strip()),
+        ("folders", ", ".join(known.folders)),
+        ("licence", known.licence),
+        ("cite", known.paper),
+        *(("page", f"{source.url} ({source.title})") for source in known.sources),
+        *(("archive", _archive(archive)) for archive in known.archives),
+    ]
+    console.print(f"[bold]{_plain(known.title)}[/bold] ({known.name})")
+    console.print(_plain(known.description.strip()), highlight=False)
+    for label, text in facts:
+        console.print(f"[dim]{label}:[/dim] {_plain(text)}", highlight=False, soft_wrap=True)
+    if root is not None:
+        found = known.find(root)
+        console.print(f"[dim]here:[/dim] {_plain(str(found.folder))}", highlight=False)
+        for note in found.notes:
+            console.print(f"[yellow]note:[/yellow] {_plain(note)}", highlight=False)
+    else:
+        console.print(_plain(known.how_to_get("DIR")), highlight=False)
+
+
+@app.command("fetch")
+def fetch(
+    name: NameArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of data sets.", metavar="DIR")],
+    url: Annotated[
+        str | None,
+        typer.Option(help="Address (http, https) or file of its archive, instead of the one that is known."),
+    ] = None,
+    keep_archive: Annotated[
+        bool, typer.Option("--keep-archive", help="Leave the archive in DIR/downloads.")
+    ] = False,
+) -> None:
+    """Download a set, verify it, and unpack it to DIR/NAME.
+
+    A download that was cut or killed goes on where it stopped. Published checksums are verified; where there
+    is none, that of the first download is written down and held against later ones. Mind the licence.
+
+    Example: swath datasets fetch eurosat --out data
+    """
+    from rich.console import Console
+
+    from swath.cli.evaluate import _plain
+    from swath.imagery.known_sets import get_known_set
+    from swath.imagery.known_sets.fetching import fetch_known_set
+
+    console = Console()
+    known = get_known_set(name)
+    with _bytes_bar(Console(stderr=True)) as watch:
+        arrived = fetch_known_set(known, out, url=url, keep_archive=keep_archive, watch=watch)
+    if arrived.fetched is None:
+        console.print(f"{known.title} was there already", highlight=False)
+    else:
+        resumed = (
+            f", {arrived.fetched.resumed:,} bytes of an earlier attempt" if arrived.fetched.resumed else ""
+        )
+        console.print(f"verified: {_plain(arrived.fetched.checked)}{resumed}", highlight=False)
+    for note in arrived.found.notes:
+        console.print(f"[yellow]note:[/yellow] {_plain(note)}", highlight=False)
+    console.print(f"{known.title} lies in {_plain(str(arrived.found.folder))}", highlight=False)
+    console.print(f"licence: {_plain(known.licence)}; cite: {_plain(known.paper)}", highlight=False)
+    console.print(f"use it: swath evaluate knn MODEL {known.name} --root {_plain(str(out))}", highlight=False)
+
+
+def _gsd(known: Any) -> str:
+    if known.gsd is not None:
+        return f"{known.gsd:g}"
+    return f"{known.gsd_range[0]:g}-{known.gsd_range[1]:g}" if known.gsd_range else "?"
+
+
+def _where(known: Any, root: Path) -> str:
+    from swath.errors import ImageryError
+
+    try:
+        found = known.find(root)
+    except ImageryError:
+        return "-"
+    part = f" ({len(found.folders)} classes only)" if found.notes else ""
+    return f"{found.folder.relative_to(root) if found.folder != root else '.'}{part}".replace("[", "\\[")
+
+
+def _archive(archive: Any) -> str:
+    sums = [f"{kind} {value}" for kind, value in (("md5", archive.md5), ("sha256", archive.sha256)) if value]
+    known = f"{', '.join(sums)} as in {archive.checksum_source}" if sums else "no checksum is published"
+    return f"{archive.name}, {archive.url or 'to be downloaded by hand'}; {known}"
+
+
+def _bytes_bar(console: Any) -> Any:
+    """A context that gives, for each step, a callback of bytes: bar, amount, speed, time left."""
+    from collections.abc import Callable
+    from contextlib import contextmanager
+
+    from rich import progress as rich
+
+    @contextmanager
+    def bar() -> Any:
+        columns = (
+            rich.TextColumn("{task.description}"),
+            rich.BarColumn(),
+            rich.DownloadColumn(),
+            rich.TransferSpeedColumn(),
+            rich.TimeRemainingColumn(),
+        )
+        with rich.Progress(*columns, console=console, transient=True) as progress:
+
+            def watch(what: str) -> Callable[[int, int | None], None]:
+                task = progress.add_task(what, total=None)
+                return lambda done, total: progress.update(task, completed=done, total=total)
+
+            yield watch
+
+    return bar()

@@ -1,0 +1,1 @@
+"""Labelled images: opened by whatever name, checked, and divided into bank and queries."""
