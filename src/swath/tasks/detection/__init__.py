@@ -1,0 +1,1 @@
+"""Detection: boxes, their data and measures, detectors on any encoder, and the task that trains them."""

@@ -1,0 +1,204 @@
+"""The task ``detect``: objects as boxes, upright or oriented, by one of three detectors on any encoder.
+
+What a detector is stands in `swath.tasks.detection.upright` and `oriented_rcnn`; here it becomes a task that
+the engine trains: augmentation, losses, and what it finds in images of any size.
+
+Legend: B images, C bands, H x W pixels, N boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from swath.encoders.pyramid import pyramid
+from swath.imagery.chip import Batch
+from swath.models.contract import Contract
+from swath.objectives.protocol import Losses
+from swath.tasks.augment import Augment, AugmentConfig
+from swath.tasks.detection.augment import random_orientation
+from swath.tasks.detection.data import BOXES, collate_detections
+from swath.tasks.detection.drawing import outline_picture
+from swath.tasks.detection.oriented_rcnn import OrientedRCNN
+from swath.tasks.detection.parts import Detections, Detector, sizes_of
+from swath.tasks.detection.tiles import chosen, merge_tiles, on_cpu, outlines, own_objects, tile_plan
+from swath.tasks.detection.upright import FCOS, FasterRCNN
+from swath.tasks.protocol import Task, TaskConfig, register_task
+
+DetectionHead = Literal["faster_rcnn", "fcos", "oriented_rcnn"]
+_OVERLAP: dict[DetectionHead, float] = {"faster_rcnn": 0.5, "fcos": 0.6, "oriented_rcnn": 0.1}
+_MOST: dict[DetectionHead, int] = {"faster_rcnn": 300, "fcos": 300, "oriented_rcnn": 2000}
+_OF_STAGES = ("hidden", "anchor_scale", "proposals", "regions")  # FCOS has neither stages nor anchors
+_PICTURED = 0.5  # least score of what pictures of training show
+
+
+class DetectConfig(TaskConfig):
+    """Options of the task ``detect``.
+
+    Attributes:
+        head: ``faster_rcnn`` (two stages) or ``fcos`` (one) for upright boxes, ``oriented_rcnn`` (two stages)
+            for oriented ones.
+        head_width: Channels of the feature pyramid that the head stands on.
+        hidden: Width of the second stage's two layers; left out: 1024. FCOS has none.
+        anchor_scale: Side of a square anchor over its stride; left out: 8, for objects from 32 pixels; take 4
+            where they are 10 to 20 pixels long. FCOS has none.
+        proposals: Of a window that the first stage hands on; left out: 2000. FCOS has none.
+        regions: Of a crop that the second stage learns from; left out: 512. Small crops need fewer, and each
+            costs time. FCOS has none.
+        layers: Of a plain transformer, the four blocks that the pyramid takes; left out: spread evenly.
+        score: Least score of a detection.
+        overlap: IoU from which the lower of two detections of a class is dropped; left out: 0.5, of FCOS 0.6,
+            of oriented boxes (rotated IoU) 0.1.
+        most: Detections of a window; left out: 300, of oriented boxes 2000.
+        window: Side in pixels of what is looked at in one piece, when it is no training.
+        seam: Pixels that such windows share: objects up to that length are seen whole.
+        measure: By what AP models are chosen and scored: ``coco`` or ``dota``; left out: COCO's for upright
+            boxes, DOTA's for oriented ones.
+        augment: Orientation and colour.
+    """
+
+    head: DetectionHead = "faster_rcnn"
+    head_width: int = Field(default=256, gt=0)
+    hidden: int | None = Field(default=None, gt=0)
+    anchor_scale: float | None = Field(default=None, gt=0)
+    proposals: int | None = Field(default=None, gt=0)
+    regions: int | None = Field(default=None, gt=3)
+    layers: tuple[int, int, int, int] | None = None
+    score: float = Field(default=0.05, ge=0, lt=1)
+    overlap: float | None = Field(default=None, gt=0, lt=1)
+    most: int | None = Field(default=None, gt=0)
+    window: int = Field(default=1024, gt=0)
+    seam: int = Field(default=200, ge=0)
+    measure: Literal["coco", "dota"] | None = None
+    augment: AugmentConfig = AugmentConfig()
+
+    @model_validator(mode="after")
+    def _meant(self) -> Self:
+        if self.head == "fcos":
+            for name in _OF_STAGES:
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} has no meaning for fcos, which has neither stages nor anchors")
+            if self.head_width % 64:  # it normalises in 32 groups, each of more than one channel
+                raise ValueError(f"head_width of fcos is a multiple of 64, not {self.head_width}")
+        if self.seam >= self.window:
+            raise ValueError(f"seam ({self.seam}) is smaller than window ({self.window})")
+        return self
+
+    @property
+    def oriented(self) -> bool:
+        """Whether boxes have an angle."""
+        return self.head == "oriented_rcnn"
+
+    @property
+    def by(self) -> Literal["coco", "dota"]:
+        """The measure."""
+        return self.measure or ("dota" if self.oriented else "coco")
+
+
+@register_task("detect", DetectConfig)
+class Detect(Task):
+    """Objects of an image as boxes, with their classes and scores.
+
+    Attributes:
+        detector: The network, encoder included; see `Detector`.
+        oriented: Whether boxes have an angle.
+        overlap: IoU from which the lower of two detections of a class is dropped.
+    """
+
+    boxes = True
+    config: DetectConfig
+
+    def __init__(self, encoder: nn.Module, config: DetectConfig, contract: Contract) -> None:
+        super().__init__(config, contract)
+        self.oriented = config.oriented
+        self.overlap = config.overlap or _OVERLAP[config.head]
+        self.augment = Augment(config.augment.model_copy(update={"orientation": "none"}), contract.sensor())
+        maps = pyramid(encoder, self.sensor, layers=config.layers, transpose=self.transpose)
+        levels = (1, 2, 3) if config.head == "fcos" else (0, 1, 2, 3)
+        maps.train_what_shows(levels, len(contract.sensor().bands), self.sensor)
+        options: dict[str, Any] = {
+            "channels": config.head_width,
+            "score": config.score,
+            "overlap": self.overlap,
+            "most": config.most or _MOST[config.head],
+        }
+        if config.head != "fcos":
+            stated = {name: getattr(config, name) for name in _OF_STAGES}
+            options |= {name: value for name, value in stated.items() if value is not None}
+        build: Any = {"faster_rcnn": FasterRCNN, "fcos": FCOS, "oriented_rcnn": OrientedRCNN}[config.head]
+        self.detector: Detector = build(maps, len(config.classes), **options)
+
+    @property
+    def encoder(self) -> nn.Module:  # type: ignore[override]
+        """The encoder inside the detector."""
+        return self.detector.neck.pyramid.encoder  # type: ignore[attr-defined, no-any-return]
+
+    def views(self, batch: Batch) -> Mapping[str, Any]:
+        """The batch with every image and its boxes turned together, then its colours changed."""
+        every: Any = batch
+        mode = self.config.augment.orientation
+        sizes, samples = sizes_of(every), []
+        for i, (height, width) in enumerate(sizes[: len(every["image"])]):
+            sample: Any = {key: every[key][i] for key in BOXES}
+            sample |= {
+                "image": every["image"][i, :, :height, :width],
+                "valid": every["valid"][i, :height, :width],
+                "gsd": float(every["gsd"][i]),
+                "sensor": self.sensor,
+                "index": i,
+                "key": int(every["key"][i]),
+            }
+            samples.append(sample if mode == "none" else random_orientation(sample, rotate=mode == "all"))
+        views: Any = collate_detections(samples) | {"gsd": every["gsd"], "key": every["key"]}
+        return self.augment(views)
+
+    def forward(self, views: Mapping[str, Any]) -> Losses:
+        """The detector's losses by name, and their sum as ``total``."""
+        losses = self.detector.losses(views)
+        named = {name.removeprefix("loss_"): value for name, value in losses.items()}
+        return {"total": torch.stack(list(losses.values())).sum(), **named}
+
+    def predict(self, batch: Batch) -> list[Detections]:
+        """What is found in each image of a normalised batch, looked at in one piece, by falling score.
+
+        The batch may have `size`, a list of (height, width) of what of each image is no padding. Boxes are in
+        pixels of their images, on the batch's device: `boxes` [N, 4], or `obb` [N, 5] of oriented ones.
+        """
+        return self.detector.predict(batch)
+
+    def pictures(self, views: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Images, true boxes, and what is found with a score of a half and more."""
+        size = tuple(views["image"].shape[2:])
+        key = "obb" if self.oriented else "bbox_xyxy"
+        name = "obb" if self.oriented else "boxes"
+        truth = [outline_picture(outlines({name: boxes}), size) for boxes in views[key]]  # type: ignore[misc]
+        found = [on_cpu(one) for one in self.predict(views)]  # type: ignore[arg-type]
+        sure = [chosen(one, one["scores"] >= _PICTURED) for one in found]
+        said = [outline_picture(outlines(one), size) for one in sure]
+        return {"image": views["image"], "truth": torch.stack(truth), "found": torch.stack(said)}
+
+
+def find_whole(task: Detect, batch: Batch) -> Detections:
+    """What is found in one image of any size, in windows where it is large (``config.window``), on the CPU.
+
+    Args:
+        task: In evaluation mode.
+        batch: Of one image, normalised.
+    """
+    config, image = task.config, batch["image"]
+    if len(image) != 1:
+        raise ValueError(f"one image at a time is looked at in windows, not {len(image)}")
+    parts = []
+    for tile in tile_plan(image.shape[3], image.shape[2], config.window, config.seam):
+        w = tile.window
+        piece: Any = {
+            "image": image[:, :, w.row : w.row + w.height, w.column : w.column + w.width],
+            "gsd": batch["gsd"],
+            "sensor": batch["sensor"],
+        }
+        parts.append(own_objects(task.predict(piece)[0], tile))
+    return parts[0] if len(parts) == 1 else merge_tiles(parts, task.overlap)

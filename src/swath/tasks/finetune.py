@@ -1,0 +1,370 @@
+"""Fine-tuning: the training engine with a task as its objective, labels in its batches and a fold to watch.
+
+What differs from pretraining stands here: where the encoder comes from and how much of it is trained, what is
+looked at along the way (the score on the validation fold, whose best weights are kept), and what is written
+at the end: a task model, and its scores on the test fold.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from swath.encoders.protocol import create_model
+from swath.errors import ImageryError, RecipeError
+from swath.files import atomic_folder
+from swath.imagery.chip import Batch
+from swath.imagery.samples import map_tensors
+from swath.imagery.sensors import Sensor, get_sensor
+from swath.models.contract import Contract
+from swath.models.directory import load_model
+from swath.models.model import Model
+from swath.tasks.classification_data import open_classes
+from swath.tasks.dense_data import open_masks
+from swath.tasks.detection.folds import open_boxes
+from swath.tasks.detection.scoring import score_boxes
+from swath.tasks.detection.task import Detect
+from swath.tasks.folds import Folds, told
+from swath.tasks.layer_decay import decayed_groups
+from swath.tasks.lora import add_lora, merge_lora
+from swath.tasks.losses import IGNORE, class_weights
+from swath.tasks.model import TaskModel, build_task, load_task_model, save_task_model
+from swath.tasks.protocol import Task, normalise, tasks
+from swath.tasks.recipe import FinetuneRecipe
+from swath.tasks.scores import TaskScores, class_scores, confusion_of, dense_scores, label_scores
+from swath.tasks.whole_images import predict_whole, rescaled
+from swath.training.checkpoint import model_state
+from swath.training.distributed import World, whole_weights
+from swath.training.engine import Trainer, run_training
+from swath.training.optim import optimiser_over
+from swath.training.run_folder import RunFolder, Start
+
+_AT_A_TIME = 32  # images that are classified together
+
+
+def finetune(
+    recipe: FinetuneRecipe,
+    data: str | Path,
+    out: str | Path,
+    *,
+    start: Start = "auto",
+    show: bool = False,
+) -> Path:
+    """Train a task by a recipe; arguments, errors and what it leaves as of `swath.training.engine.pretrain`.
+
+    Returns:
+        The model directory, ``out/model``, for `load_task_model`.
+    """
+    return run_training(FineTuner, recipe, data, out, start=start, show=show)
+
+
+class FineTuner(Trainer[FinetuneRecipe]):
+    """The engine, with a task."""
+
+    looks_first = False  # a head that nobody has trained says nothing
+
+    def __init__(
+        self, recipe: FinetuneRecipe, data: str | Path, run: RunFolder, world: World, *, show: bool = False
+    ) -> None:
+        self.source = None if recipe.model is None else self._source(recipe)
+        self.sensor = _sensor(recipe, self.source)
+        self.folds = open_folds(recipe, data, self.sensor, self.source)
+        self.best = _read_best(run)
+        super().__init__(recipe, self.folds.train, run, world, show=show)
+        if recipe.mode == "scratch" and recipe.model is not None:
+            self.display.say("scratch: the model's architecture, with random weights")
+        folds = {"training": self.folds.train, "validation": self.folds.val, "test": self.folds.test}
+        self.display.say(
+            f"{recipe.task.name}, {recipe.mode}: {told(folds)} samples; classes: "
+            f"{', '.join(self.folds.classes)}"
+        )
+        for note in self.folds.notes:
+            self.display.say(f"warning: {note}", style="yellow")
+
+    # ---- what the engine asks
+
+    def build_contract(self, gsd_range: tuple[float, float] | None = None) -> Contract:
+        """The model's own, for the one sensor; of a run from nothing, as the data are."""
+        if self.source is not None:
+            return self.source.contract.model_copy(
+                update={"sensors": {self.sensor.name: self.sensor}, "gsd_range": gsd_range}
+            )
+        relative = self.recipe.how_read.gsd == "relative"
+        return Contract(
+            sensors={self.sensor.name: self.sensor},
+            gsd_mode="relative" if relative else "metres",
+            gsd_range=gsd_range,
+        )
+
+    def build_objective(self) -> Task:
+        """The task on its encoder, by the recipe's mode: the same weights for the same recipe."""
+        recipe = self.recipe
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            options = {**recipe.encoder.options}
+            if self.source is None:
+                options["bands"] = len(self.sensor.bands)
+            try:
+                encoder = create_model(recipe.encoder.name, **options)
+            except (TypeError, ValueError) as error:
+                raise RecipeError(f"encoder.options: {error}") from None
+            if self.source is not None and recipe.mode != "scratch":
+                encoder.load_state_dict(self.source.encoder.state_dict())
+            task = build_task(recipe.task.name, encoder, self._task_config(), self.contract)
+            if recipe.mode == "frozen":
+                encoder.requires_grad_(False)
+            elif recipe.mode == "lora":
+                add_lora(encoder, recipe.lora)
+        task.frozen = recipe.mode in ("frozen", "lora")
+        return task.train()
+
+    def build_optimiser(self) -> torch.optim.Optimizer:
+        """With a rate for each layer."""
+        task = self.objective
+        assert isinstance(task, Task)
+        groups = decayed_groups(task, task.encoder, self.recipe.optimiser, self.recipe.layer_decay)
+        return optimiser_over(groups, self.recipe.optimiser, self.recipe.learning_rate)
+
+    def check_imagery(self, batch: Batch) -> None:
+        """Refuse pixels that do not fit the contract, at any date."""
+        image, valid = batch["image"], batch.get("valid")
+        for one in image.unbind(1) if image.ndim == 5 else [image]:
+            self.contract.check(one, batch["sensor"], valid=valid)
+
+    def ready(self, batch: Batch) -> Batch:
+        """On the device, normalised, upright."""
+        return normalise(self.contract, self._to_device(batch))
+
+    def look(self) -> dict[str, float]:
+        """The scores on the validation fold, where there is one; the best weights are kept."""
+        if self.folds.val is None:
+            return {}
+        self.objective.eval()
+        with whole_weights(self.objective), torch.no_grad(), self._autocast():
+            scores = score(self.objective, self.contract, self.folds.val, self.device, intervals=False)
+        self.objective.train()
+        value = scores.figures[scores.main].value
+        if value > self.best["score"]:
+            self.best = {"score": value, "figure": scores.main, "step": self.step}
+            if self.world.first:
+                with atomic_folder(self.run.best) as folder:
+                    save_file(model_state(self.objective), folder / "model.safetensors")
+                    (folder / "best.json").write_text(json.dumps(self.best) + "\n", encoding="utf-8")
+        return {f"val/{name}": figure.value for name, figure in scores.figures.items()}
+
+    def enough(self) -> bool:
+        """Whether the last `patience` looks were no better than the best one."""
+        patience = self.recipe.patience
+        if patience is None or self.folds.val is None:
+            return False
+        return self.step - int(self.best["step"]) >= patience * self.config.monitor_every
+
+    def write_model(self, objective: nn.Module, contract: Contract, provenance: dict[str, Any]) -> None:
+        """The task model (LoRA merged), then its scores on the test fold beside it."""
+        recipe, task = self.recipe, objective
+        assert isinstance(task, Task)
+        if recipe.select == "best" and self.best["step"]:
+            task.load_state_dict(load_file(self.run.best / "model.safetensors"))
+            provenance = {**provenance, "selected": self.best}
+        merge_lora(task)
+        options = {**recipe.encoder.options}
+        if self.source is None:
+            options["bands"] = len(self.sensor.bands)
+        save_task_model(
+            self.run.model,
+            task,
+            contract,
+            kind=recipe.task.name,
+            encoder_name=recipe.encoder.name,
+            encoder_options=options,
+            name=recipe.name,
+            pooling=None if self.source is None else self.source.pooling,
+            provenance=provenance,
+        )
+        from swath.tasks.report import write_report
+
+        model = load_task_model(self.run.model, self.device)
+        write_report(self.run, model, self.folds, self.metrics.rows if self.metrics else [], recipe)
+
+    # ---- pieces
+
+    def _task_config(self) -> Any:
+        """The recipe's options, with what the data tell: classes, whether labels are several, weights."""
+        config = self.recipe.options
+        update: dict[str, Any] = {"classes": self.folds.classes}
+        if self.recipe.task.name == "classify":
+            update["multilabel"] = self.folds.train.labels.ndim == 2
+        stated = getattr(config, "class_weights", None)  # detectors have none
+        if stated == "balanced":
+            weights = class_weights(torch.from_numpy(self.folds.weights))
+            update["class_weights"] = tuple(weights.tolist())
+        elif stated is not None and len(stated) != len(self.folds.classes):
+            raise RecipeError(
+                f"task.options.class_weights: {len(stated)} weights for "
+                f"{len(self.folds.classes)} classes ({', '.join(self.folds.classes)})"
+            )
+        return tasks.get(self.recipe.task.name).config.model_validate({**config.model_dump(), **update})
+
+    @staticmethod
+    def _source(recipe: FinetuneRecipe) -> Model:
+        assert recipe.model is not None
+        model = load_model(recipe.model.path)
+        if model.config["id"] != recipe.model.id:
+            raise RecipeError(
+                f"{recipe.model.path}: is model {model.config['id']} now, but the run was begun with "
+                f"{recipe.model.id}; give that one, or begin anew with --fresh"
+            )
+        return model
+
+
+def open_folds(recipe: FinetuneRecipe, path: str | Path, sensor: Sensor, source: Model | None) -> Folds:
+    """The recipe's view of the labelled data at `path`; raises as `open_classes`, `open_masks`, ..."""
+    read, options = recipe.how_read, recipe.options
+    if source is not None:
+        relative = source.contract.gsd_mode == "relative"
+        if read.gsd is None and relative:
+            read = read.model_copy(update={"gsd": "relative"})
+        elif (read.gsd == "relative") != relative:
+            said = "relative to the native resolution" if relative else "metres"
+            raise RecipeError(f"data.gsd: is {read.gsd!r}, but the model counts scale in {said}")
+    if recipe.task.name == "classify":
+        return open_classes(read, path, sensor, recipe.seed, options.classes)
+    if recipe.task.name == "detect":
+        return open_boxes(read, path, sensor, recipe.seed, options.classes)
+    dates = 2 if recipe.task.name == "change" else 1
+    return open_masks(read, path, sensor, recipe.seed, dates, options.classes)
+
+
+def score(
+    task: nn.Module,
+    contract: Contract,
+    dataset: Any,
+    device: torch.device,
+    *,
+    share: float = 1.0,
+    intervals: bool = True,
+) -> TaskScores:
+    """Scores of a task on all images of a fold; pixels by the global confusion, boxes by their matches.
+
+    Args:
+        task: In evaluation mode.
+        contract: Of its images.
+        dataset: A fold.
+        device: Where the task is.
+        share: Of pixels and boxes: images are reduced to this share of their sides before they are looked at
+            (the GSD follows), and what is said is enlarged again: the truth keeps its size.
+        intervals: Of boxes, where they cost time: whether figures get their intervals.
+
+    Raises:
+        ImageryError: No image of the fold can be read. Single ones are left out, and listed in the protocol.
+    """
+    assert isinstance(task, Task)
+    if isinstance(task, Detect):
+        return score_boxes(task, contract, dataset, device, share=share, resamples=500 if intervals else 0)
+    classes = task.config.classes
+    if task.dense:
+        return _score_maps(task, contract, dataset, device, share)
+    said_all, labels, numbers, unreadable = [], [], [], []
+    for start in range(0, len(dataset), _AT_A_TIME):
+        batch = dataset.get_batch(list(range(start, min(start + _AT_A_TIME, len(dataset)))))
+        if len(batch["index"]) < min(_AT_A_TIME, len(dataset) - start):
+            unreadable += [reason for _, reason in batch.get("problems", ())]
+        if not len(batch["index"]):
+            continue
+        ready = normalise(contract, map_tensors(batch, lambda x: x.to(device)))
+        said_all.append(task.predict(ready).float().cpu())
+        labels.append(batch["label"])
+        numbers += batch["index"].tolist()
+    _some(numbers, unreadable)
+    probabilities, truth = torch.cat(said_all).double().numpy(), torch.cat(labels).numpy()
+    scores = (class_scores if truth.ndim == 1 else label_scores)(probabilities, truth, classes)
+    return _without(scores, numbers, unreadable)
+
+
+def _score_maps(
+    task: Task, contract: Contract, dataset: Any, device: torch.device, share: float
+) -> TaskScores:
+    """Of tasks that speak of pixels: a confusion an image, of all its pixels that count."""
+    classes = task.config.classes
+    tables, numbers, unreadable = [], [], []
+    for number in range(len(dataset)):
+        try:
+            batch, said = predict_one(task, contract, dataset, number, device, share=share)
+        except ImageryError as error:
+            unreadable.append(str(error))
+            continue
+        mask = batch["mask"].masked_fill(~batch["valid"], IGNORE)
+        tables.append(confusion_of(mask.numpy(), said.argmax(1).numpy(), len(classes)))
+        numbers.append(number)
+    _some(numbers, unreadable)
+    main = "f1" if task.dates == 2 and len(classes) == 2 else "miou"
+    return _without(dense_scores(np.stack(tables), classes, main=main), numbers, unreadable)
+
+
+def _some(numbers: Sequence[int], unreadable: Sequence[str]) -> None:
+    if not numbers:
+        raise ImageryError(f"no image of the fold can be read; the first: {unreadable[0]}")
+
+
+def _without(scores: TaskScores, numbers: Sequence[int], unreadable: Sequence[str]) -> TaskScores:
+    """Scores that say which images they are without, if any."""
+    if unreadable:
+        scores.protocol |= {"unreadable": list(unreadable), "images_scored": list(numbers)}
+    return scores
+
+
+def predict_one(
+    task: Task, contract: Contract, dataset: Any, number: int, device: torch.device, *, share: float = 1.0
+) -> tuple[Batch, Any]:
+    """Image `number` of a fold as a batch of one, and the probabilities [1, K, H, W] of its pixels.
+
+    It is looked at as `swath predict` would: in tiles of the training crops' side, and at the scale nearest
+    to its own that training has shown.
+
+    Raises:
+        ImageryError: It cannot be read.
+    """
+    batch = dataset.get_batch([number])
+    if "problems" in batch:
+        raise ImageryError(batch["problems"][0][1])
+    ready = normalise(contract, map_tensors(batch, lambda x: x.to(device)))
+    said = predict_whole(task, rescaled(ready, share * dataset.zoom), dataset.tile)
+    size = batch["image"].shape[-2:]
+    if said.shape[-2:] != size:
+        said = nn.functional.interpolate(said, size=size, mode="bilinear", align_corners=False)
+    return batch, said.cpu()
+
+
+def score_model(model: TaskModel, dataset: Any, shares: Sequence[float] = (1.0,)) -> dict[float, TaskScores]:
+    """Scores of a task model on a fold, at each share of the images' sides."""
+    with torch.inference_mode():
+        return {
+            share: score(model.task, model.contract, dataset, model.device, share=share) for share in shares
+        }
+
+
+def _sensor(recipe: FinetuneRecipe, source: Model | None) -> Sensor:
+    if source is not None:
+        return source.contract.sensor(recipe.sensor)
+    if recipe.sensor is None:
+        raise RecipeError("sensor: missing; a run from scratch without a model has to name one")
+    return get_sensor(recipe.sensor)
+
+
+def _read_best(run: RunFolder) -> dict[str, Any]:
+    """What is known of the best weights so far: those on the disk, which a continued run starts from.
+
+    They may be of a later step than the checkpoint: the run then comes to them again, and finds them equal.
+    """
+    try:
+        found: dict[str, Any] = json.loads((run.best / "best.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {"score": -1.0, "step": 0}
+    return found
