@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from swath.archive.embed import embed_archive
+from swath.archive.ingest.embed import embed_archive
 from swath.archive.store import Archive
 from swath.encoders import create_model
 from swath.imagery.datasets import open_dataset

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from swath.archive.search import Filter
+from swath.archive.search.filters import Filter
 from swath.archive.store import Archive, schema
 
 K = 10

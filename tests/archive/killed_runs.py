@@ -23,7 +23,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from archive_pictures import make_pictures
 
-from swath.archive.embed import embed_archive
+from swath.archive.ingest.embed import embed_archive
 from swath.archive.store import Archive, archive_exists
 from swath.imagery.datasets import open_dataset
 

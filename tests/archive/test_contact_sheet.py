@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swath.archive.contact_sheet import _stretched, write_contact_sheet
-from swath.archive.embed import embed_archive
-from swath.archive.query import Query, query_by_image
+from swath.archive.contact_sheet import write_contact_sheet
+from swath.archive.ingest.embed import embed_archive
+from swath.archive.pictures import stretched
+from swath.archive.search.image_query import query_by_image
+from swath.archive.search.query import Query
 from swath.archive.store import Archive
 from swath.imagery.datasets import open_dataset
 from swath.models import Model
@@ -50,7 +52,7 @@ def test_files_that_have_gone_become_empty_tiles(
 
 
 def test_no_answer_at_all(asked: tuple[Archive, Query], tmp_path: Path) -> None:
-    from swath.archive.search import Filter
+    from swath.archive.search.filters import Filter
 
     archive, query = asked
     write_contact_sheet(tmp_path / "s.png", query, query.search(archive, 5, where=Filter(sensors=["none"])))
@@ -70,7 +72,7 @@ def test_chips_of_a_sensor_are_stretched_together() -> None:
     ramp = np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 8, 8)
     dark, bright, other = ramp.repeat(3, 0), ramp.repeat(3, 0) + 3, ramp.repeat(3, 0) * 1e4
     chips = [chip("a"), chip("a"), chip("b"), chip("b")]
-    shown = _stretched(chips, [(dark, valid, False), (bright, valid, False), (other, valid, False), "gone"])
+    shown = stretched(chips, [(dark, valid, False), (bright, valid, False), (other, valid, False), "gone"])
     assert shown[3] == "gone"
     first, second, third = (np.asarray(picture) for picture in shown[:3])
     assert first[..., :3].mean() < 60
@@ -84,7 +86,7 @@ def test_eight_bit_colours_keep_their_hue() -> None:
     pixels = np.zeros((3, 8, 8), np.float32)
     pixels[0] = np.linspace(20, 80, 64).reshape(8, 8)
     pixels[1] = pixels[0] / 2
-    shown = np.asarray(_stretched([chip("a")], [(pixels, np.ones((8, 8), bool), True)])[0]).astype(int)
+    shown = np.asarray(stretched([chip("a")], [(pixels, np.ones((8, 8), bool), True)])[0]).astype(int)
     bright = shown[-1, -2]
     assert bright[0] > 200
     assert abs(bright[1] * 2 - bright[0]) < 6

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 
 from swath.archive import store
 from swath.archive.contact_sheet import write_contact_sheet
-from swath.archive.embed import embed_archive
+from swath.archive.ingest.embed import embed_archive
 from swath.archive.means import changed, sums_of
-from swath.archive.places import footprint_geometry, overlap_shares
-from swath.archive.query import query_by_id, query_by_image
-from swath.archive.search import Filter
+from swath.archive.search.filters import Filter
+from swath.archive.search.image_query import query_by_image
+from swath.archive.search.places import footprint_geometry, overlap_shares
+from swath.archive.search.query import query_by_id
 from swath.archive.store import Archive
 from swath.encoders import create_model
 from swath.errors import ArchiveError, ContractError

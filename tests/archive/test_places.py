@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from shapely import from_wkb
 
-from swath.archive.places import boxes_overlap, footprint_geometry, to_geojson_geometry
+from swath.archive.search.places import boxes_overlap, footprint_geometry, to_geojson_geometry
 
 SQUARE = [(10.0, 0.0), (11.0, 0.0), (11.0, 1.0), (10.0, 1.0), (10.0, 0.0)]
 CROSSING = {

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swath.archive.embed import embed_archive
-from swath.archive.query import query_by_id, query_by_image
+from swath.archive.ingest.embed import embed_archive
+from swath.archive.search.image_query import query_by_image
+from swath.archive.search.query import query_by_id
 from swath.archive.store import Archive
 from swath.errors import ArchiveError, ContractError, ImageryError
 from swath.imagery.chip import Window

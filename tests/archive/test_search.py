@@ -10,7 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from swath.archive.search import ExactIndex, Filter
+from swath.archive.search.filters import Filter
+from swath.archive.search.index import ExactIndex
+from swath.archive.search.space import Space, Vectors
 from swath.archive.store import Archive
 from swath.errors import ArchiveError
 
@@ -60,6 +62,10 @@ def test_finds_what_brute_force_finds(archive: Archive, k: int) -> None:
     assert (answers.shortfall is None) == (k <= COUNT)
 
 
+def exact(vectors: np.ndarray) -> ExactIndex:
+    return ExactIndex(Space(Vectors([vectors], np.ones(len(vectors), np.float32))))
+
+
 @pytest.mark.parametrize("few", [True, False])
 def test_index_ranks_allowed_rows_only(few: bool) -> None:
     """Few allowed rows are gathered, many are masked: the same answers on both paths."""
@@ -68,7 +74,7 @@ def test_index_ranks_allowed_rows_only(few: bool) -> None:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     allowed = np.zeros(64, bool)
     allowed[random.permutation(64)[: 5 if few else 50]] = True
-    scores, rows = ExactIndex(vectors).neighbours(vectors[0], 10, allowed)
+    scores, rows = exact(vectors).neighbours(vectors[0], 10, allowed)
     expected = [i for i in np.argsort(-(vectors @ vectors[0]), kind="stable") if allowed[i]][:10]
     assert rows.tolist() == expected
     assert np.allclose(scores, (vectors @ vectors[0])[expected])
@@ -76,7 +82,7 @@ def test_index_ranks_allowed_rows_only(few: bool) -> None:
 
 def test_equal_scores_come_in_a_fixed_order() -> None:
     same = np.tile(np.array([[0.6, 0.8]], np.float32), (9, 1))
-    assert ExactIndex(same).neighbours(same[0], 9, None)[1].tolist() == list(range(9))
+    assert exact(same).neighbours(same[0], 9, None)[1].tolist() == list(range(9))
 
 
 @pytest.mark.parametrize(
@@ -162,8 +168,8 @@ def test_a_search_sees_the_last_commit(rows: Rows, tmp_path: Path) -> None:
     archive.upsert(rows(4))
     searcher = archive.searcher()
     assert len(searcher.search(np.ones(8), 10)) == 4
-    kept = searcher._current()
-    assert searcher._current() is kept  # nothing is read again while nothing changes
+    kept = searcher.snapshot()
+    assert searcher.snapshot() is kept  # nothing is read again while nothing changes
     Archive.open(archive.path).upsert(rows(3, first=4))
     assert len(searcher.search(np.ones(8), 10)) == 7
     archive.delete([f"{0:032x}"])

@@ -168,7 +168,7 @@ def test_archive_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     for name, metadata in (("newer", {"swath": json.dumps(note)}), ("foreign", None)):
         columns = schema(8).with_metadata(metadata)
         lancedb.connect(str(tmp_path / name)).create_table("chips", schema=columns)
-    with pytest.raises(ArchiveError, match=r"newer Swath \(archive format 99, this one reads up to 1\)"):
+    with pytest.raises(ArchiveError, match=r"newer Swath \(archive format 99, this one reads up to 2\)"):
         Archive.open(tmp_path / "newer")
     with pytest.raises(ArchiveError, match="not an archive that Swath made"):
         Archive.open(tmp_path / "foreign")

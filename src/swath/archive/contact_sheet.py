@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.archive.query import Query
-from swath.archive.search import Answer, Answers
-from swath.errors import ImageryError
+from swath.archive.pictures import pictures_of
+from swath.archive.search.answers import Answer, Answers
+from swath.archive.search.query import Query
 from swath.files import atomic_path
-from swath.imagery.sensors import Sensor, get_sensor, match_bands
+from swath.imagery.sensors import Sensor
 
 _TILE = 192  # pixels of an answer's side
 _GAP = 16
@@ -24,7 +24,6 @@ _CAPTION = 54
 _DATE_LINE = 18
 _TITLE = 46
 _PAPER, _INK, _QUIET, _ACCENT, _EMPTY = "#fbfaf7", "#1d232b", "#6b7480", "#c2410c", "#e4e2dc"
-_PERCENTILES, _PERCENTILES_8_BIT = (2.0, 98.0), (0.5, 99.5)
 
 
 def write_contact_sheet(
@@ -37,11 +36,8 @@ def write_contact_sheet(
 ) -> None:
     """Write a PNG of the query and its answers, atomically.
 
-    Colours: red, green and blue where the sensor has them; of radar VV, VH and VV - VH; else the first three
-    bands, else the first in grey. Pixels are stretched between percentiles of all chips shown of their sensor
-    together, so that chips can be compared: each band from the 2nd to the 98th; 8-bit colour by all bands at
-    once from the 0.5th to the 99.5th, which keeps its hues. Nodata is left blank.
-    A chip whose file is gone or unreadable becomes an empty tile that says so.
+    Pixels are shown as `swath.archive.display` says. A chip whose file is gone or unreadable becomes an empty
+    tile that says so.
 
     Args:
         path: The PNG.
@@ -51,91 +47,10 @@ def write_contact_sheet(
         relative: Whether GSDs are ratios and not metres.
     """
     chips = [query.chip, *answers]
-    pictures = _stretched(chips, [_pixels(chip, sensors or {}) for chip in chips])
+    pictures = pictures_of(chips, 2 * _TILE + _GAP + _CAPTION + _DATE_LINE, sensors)
     sheet = _draw(query, answers, pictures, relative)
     with atomic_path(path) as temporary:
         sheet.save(temporary, format="PNG", optimize=True)
-
-
-# --- pixels -----------------------------------------------------------------------------------------------
-
-
-def _pixels(
-    chip: Answer, sensors: Mapping[str, Sensor]
-) -> tuple[NDArray[np.float32], NDArray[np.bool_], bool] | str:
-    """[3 or 1, h, w] of a chip at tile size, valid [h, w], and whether it is 8-bit; or why it has none."""
-    from swath.imagery.raster import read_header, read_window
-
-    try:
-        header = read_header(list(chip.files) if chip.files else chip.source)
-        window = chip.window
-        longest = 2 * _TILE + _GAP + _CAPTION + _DATE_LINE
-        scale = min(1.0, longest / max(window.width, window.height))
-        shape = (max(1, round(window.height * scale)), max(1, round(window.width * scale)))
-        bands, radar = _shown_bands(chip.sensor, header.descriptions, chip.source, sensors)
-        stored, valid = read_window(header, window, bands=bands, out_shape=shape)
-    except ImageryError as error:
-        return str(error)
-    pixels = stored.astype(np.float32)
-    if radar is not None:
-        if radar == "linear":
-            pixels = 10 * np.log10(np.maximum(pixels, 1e-6))
-        pixels = np.concatenate([pixels, pixels[:1] - pixels[1:]])
-    return pixels, valid, header.dtype == "uint8"
-
-
-def _shown_bands(
-    name: str, descriptions: Sequence[str], source: str, sensors: Mapping[str, Sensor]
-) -> tuple[list[int], str | None]:
-    """0-based bands of the file that are shown as red, green and blue, or the one shown in grey.
-
-    Of radar they are VV and VH, and the second value is their unit; else it is None.
-    """
-    try:
-        sensor = sensors[name] if name in sensors else get_sensor(name)
-    except Exception:  # a sensor that is nowhere registered any more: its pixels can still be shown
-        return list(range(3)) if len(descriptions) >= 3 else [0], None
-    placed = match_bands(sensor, descriptions, source)
-    common = [band.common_name for band in sensor.bands]
-    if all(colour in common for colour in ("red", "green", "blue")):
-        return [placed[common.index(colour)] for colour in ("red", "green", "blue")], None
-    names = [band.name.upper() for band in sensor.bands]
-    if "VV" in names and "VH" in names:
-        return [placed[names.index(name)] for name in ("VV", "VH")], sensor.unit
-    return list(placed[:3]) if len(placed) >= 3 else [placed[0]], None
-
-
-def _stretched(
-    chips: Sequence[Answer], found: Sequence[tuple[NDArray[np.float32], NDArray[np.bool_], bool] | str]
-) -> list[NDArray[np.uint8] | str]:
-    """RGBA [h, w, 4] of each chip, stretched with the others of its sensor; or why there is none."""
-    limits: dict[tuple[str, bool], tuple[NDArray[Any], NDArray[Any]]] = {}
-    for sensor, plain in {(chip.sensor, part[2]) for chip, part in zip(chips, found, strict=True)
-                          if not isinstance(part, str)}:  # fmt: skip
-        shown = [
-            part[0][:, part[1]]
-            for chip, part in zip(chips, found, strict=True)
-            if not isinstance(part, str) and (chip.sensor, part[2]) == (sensor, plain)
-        ]
-        pixels = np.concatenate(shown, axis=1)
-        if pixels.size:
-            each = pixels.reshape(1, -1) if plain else pixels
-            low, high = np.percentile(each, _PERCENTILES_8_BIT if plain else _PERCENTILES, axis=1)
-            limits[sensor, plain] = (low[:, None, None], np.maximum(high, low + 1e-6)[:, None, None])
-    pictures: list[NDArray[np.uint8] | str] = []
-    for chip, part in zip(chips, found, strict=True):
-        if isinstance(part, str):
-            pictures.append(part)
-            continue
-        pixels, valid, plain = part
-        if (chip.sensor, plain) in limits:
-            low, high = limits[chip.sensor, plain]
-            pixels = (pixels - low) / (high - low) * 255
-        colour = np.clip(np.nan_to_num(pixels), 0, 255).astype(np.uint8)
-        colour = np.broadcast_to(colour, (3, *valid.shape))
-        alpha = np.where(valid, 255, 0).astype(np.uint8)[None]
-        pictures.append(np.ascontiguousarray(np.concatenate([colour, alpha]).transpose(1, 2, 0)))
-    return pictures
 
 
 # --- the sheet --------------------------------------------------------------------------------------------

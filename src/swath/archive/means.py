@@ -54,11 +54,14 @@ def sums_of(batches: Iterable[pa.RecordBatch | pa.Table], dimensions: int) -> di
         column = batch["embedding"]
         vectors = pc.list_flatten(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
         numbers = vectors.to_numpy(zero_copy_only=False).reshape(-1, dimensions)
-        sensors = batch["sensor"].to_numpy(zero_copy_only=False)
-        parts = {
-            str(name): SensorMean(int((sensors == name).sum()), numbers[sensors == name].sum(0, np.float64))
-            for name in np.unique(sensors.astype(str))
-        }
+        sensors = pc.dictionary_encode(batch["sensor"])
+        if isinstance(sensors, pa.ChunkedArray):
+            sensors = sensors.unify_dictionaries().combine_chunks()
+        names, which = sensors.dictionary.to_pylist(), sensors.indices.to_numpy()
+        parts: dict[str, SensorMean] = {}
+        for number, name in enumerate(names):
+            own = numbers[which == number] if len(names) > 1 else numbers
+            parts[name] = SensorMean(len(own), own.sum(axis=0, dtype=np.float64))
         found = changed(found, added=parts)
     return found
 
@@ -130,6 +133,14 @@ def tidy_means(location: str, keep: timedelta) -> None:
     database = connect(location)
     if MEANS_TABLE in database.list_tables().tables:
         database.open_table(MEANS_TABLE).optimize(cleanup_older_than=keep)
+
+
+FEWEST_TO_CENTRE = 10  # chips of a sensor from which its mean says something about it
+
+
+def centres_by_default(means: Means) -> bool:
+    """Whether an archive is searched centred: it holds several sensors, and enough chips of each."""
+    return len(means) > 1 and min(part.count for part in means.values()) >= FEWEST_TO_CENTRE
 
 
 def centred(vectors: NDArray[np.float32], sensors: NDArray[Any], means: Means) -> NDArray[np.float32]:

@@ -13,17 +13,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from swath.archive.incoming import Incoming
 from swath.archive.means import Means, changed, read_means, sums_of, tidy_means, write_means
+from swath.archive.rows import checked, other_model, schema
+from swath.archive.summary import Summary, described, summary_of
 from swath.archive.tables import (
     TABLE,
     archive_exists,
@@ -34,20 +38,24 @@ from swath.archive.tables import (
     location_of,
     refuse_to_cover,
     require_archive,
-    schema,
     writing,
 )
 from swath.errors import ArchiveError
 
-__all__ = ["Archive", "Summary", "Version", "archive_exists", "schema"]
+__all__ = ["Archive", "Compaction", "Summary", "Version", "archive_exists", "schema"]
 
 if TYPE_CHECKING:
-    from swath.archive.search import Answers, Filter, Searcher
+    from swath.archive.ingest.encode import Embedder
+    from swath.archive.search.answers import Answers
+    from swath.archive.search.examples import Method
+    from swath.archive.search.filters import Filter
+    from swath.archive.search.searcher import Searcher
 
 FORMAT = "swath-archive"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # since 2 rows have a cloud_fraction; archives of 1 get the column when written
 
 _METADATA_KEY = b"swath"  # the one key of ours in the table's metadata
+_ROWS_AT_ONCE = 4096
 _IDS_A_STATEMENT = 1000  # ids in one `IN (...)`; the planner's time grows with the list
 
 
@@ -61,15 +69,12 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
-    """What an archive holds, in a few numbers."""
+class Compaction:
+    """What `Archive.compact` did: data files before and after, and old versions that are gone."""
 
-    rows: int
-    sensors: Mapping[str, int]  # name -> chips
-    gsd: tuple[float, float] | None  # smallest, largest
-    time: tuple[datetime, datetime] | None  # first, last, of the chips that have a time
-    bounds: tuple[float, float, float, float] | None  # west, south, east, north, of those with a footprint
-    placed: int  # chips that have a footprint
+    files_before: int
+    files: int
+    versions_removed: int
 
 
 class Archive:
@@ -105,6 +110,8 @@ class Archive:
         location = location_of(path)
         if is_local(location):
             refuse_to_cover(Path(location))
+        elif archive_exists(location):
+            raise ArchiveError(f"{location}: there is an archive already; open it, or choose another place")
         described = {
             "format": FORMAT,
             "version": FORMAT_VERSION,
@@ -134,6 +141,10 @@ class Archive:
         location = location_of(path)
         if is_local(location):
             require_archive(Path(location))
+        elif not archive_exists(location):
+            raise ArchiveError(
+                f"{location}: no archive there; `swath embed MODEL DATA --to {location}` makes one"
+            )
         with guard(location, "is damaged and cannot be opened"):
             table = connect(location).open_table(TABLE)
             known = [entry["version"] for entry in table.list_versions()]
@@ -175,7 +186,7 @@ class Archive:
         """Insert rows, replacing those whose id is there already, in one transaction.
 
         Args:
-            rows: Columns of `schema(D)` in any order.
+            rows: Columns of `swath.archive.rows.schema` in any order (see `vector_rows`).
 
         Returns:
             How many rows were new.
@@ -186,41 +197,92 @@ class Archive:
         """
         self._require_writable()
         rows = self._checked(rows)
+        if len(pc.unique(rows["id"])) != rows.num_rows:
+            raise ArchiveError(f"{self.path}: an id occurs twice in the rows to write")
         if rows.num_rows == 0:
             return 0
         with guard(self.path, "could not be written"), writing(self.path):
+            self._bring_up_to_date()
             before, known = self._known_means()
+            added = sums_of([rows], self.dimensions)
+            # Under the lock nobody can insert between a look and a write, and adding is cheaper than merging.
+            if is_local(self.path) and not self._any_held(rows["id"]):
+                self._table.add(rows)
+                self._keep_means(before + 1, known, added=added)
+                return int(rows.num_rows)
             merge = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
             result = merge.execute(rows)
             removed: Means = {}
             if result.num_updated_rows:
                 old = self.at(before).rows(["sensor", "embedding"], ids=rows["id"].to_pylist())
                 removed = sums_of([old], self.dimensions)
-            self._keep_means(before + 1, known, added=sums_of([rows], self.dimensions), removed=removed)
+            self._keep_means(before + 1, known, added=added, removed=removed)
             return int(result.num_inserted_rows)
 
+    def append(self, pieces: pa.Table | Iterable[pa.Table | pa.RecordBatch]) -> int:
+        """Add new rows, however many, in one transaction: the fast way in for ready-made vectors.
+
+        Pieces are written as they come (some thousand rows a piece are good), so they need not fit into
+        memory together. They become visible all at once, or not at all if anything goes wrong.
+
+        Args:
+            pieces: A table, or tables or record batches one after the other, as for `upsert`.
+
+        Returns:
+            How many rows were added.
+
+        Raises:
+            ArchiveError: As for `upsert`, and for an id that the archive holds already. On an object store
+                that is seen only where nobody else writes meanwhile.
+        """
+        self._require_writable()
+        incoming = Incoming([pieces] if isinstance(pieces, pa.Table) else pieces, self._checked, self.path)
+        try:
+            with guard(self.path, "could not be written"), writing(self.path):
+                self._bring_up_to_date()
+                before, known = self._known_means()
+                incoming.held = self._table.search().select(["id"]).to_arrow()["id"]
+                columns = schema(self.dimensions)
+                self._table.add(pa.RecordBatchReader.from_batches(columns, incoming.batches()))
+                self._keep_means(before + 1, known, added=incoming.sums)
+        except ArchiveError:
+            if incoming.problem is not None:  # what the pieces raised comes back from Rust as another error
+                raise incoming.problem from None
+            raise
+        return incoming.count
+
     def delete(self, ids: Sequence[str]) -> int:
-        """Delete the rows with these ids; unknown ids are no error. Returns how many rows went."""
+        """Delete the rows with these ids in one transaction; unknown ids are no error. How many rows went."""
         self._require_writable()
         with guard(self.path, "could not be written"), writing(self.path):
             before = self._table.count_rows()
             version, known = self._known_means()
             removed = sums_of([self.rows(["sensor", "embedding"], ids=ids)], self.dimensions)
-            for start in range(0, len(ids), _IDS_A_STATEMENT):
-                self._table.delete(id_filter(ids[start : start + _IDS_A_STATEMENT]))
-                version += 1
-            self._keep_means(version, known, removed=removed)
+            if not removed:
+                return 0
+            self._table.delete(id_filter(ids))
+            self._keep_means(version + 1, known, removed=removed)
             return int(before - self._table.count_rows())
 
-    def compact(self, keep: timedelta = timedelta(days=7)) -> None:
-        """Merge the small files that many commits leave; versions older than `keep` are removed."""
+    def compact(self, keep: timedelta = timedelta(days=7)) -> Compaction:
+        """Merge the small files that many commits leave, and remove versions older than `keep`.
+
+        Readers that have a version open which is younger than `keep` are not disturbed, and a process that
+        is killed here loses nothing: the merged files are a new version like any other, and what it replaced
+        goes only when it is old.
+        """
+        from swath.archive.search.stored import index_carried
+
         self._require_writable()
         with guard(self.path, "could not be compacted"), writing(self.path):
-            _, known = self._known_means()
-            self._table.optimize(cleanup_older_than=keep)
+            files, versions = self.files(), len(self.versions())
+            before, known = self._known_means()
+            with index_carried(self):
+                self._table.optimize(cleanup_older_than=keep)
             if is_local(self.path):  # elsewhere another writer may have come between
                 self._keep_means(int(self._table.version), known)
             tidy_means(self.path, keep)
+            return Compaction(files, self.files(), versions - len(self.versions()) + self.version - before)
 
     def remember_model(self, path: str) -> None:
         """Note where the model directory was last seen, so that search by image finds it by itself."""
@@ -231,6 +293,17 @@ class Archive:
             before, known = self._known_means()
             self._table.update_field_metadata({"path": "embedding", "metadata": {"swath:model_path": path}})
             self._keep_means(before + 1, known)
+
+    def _bring_up_to_date(self) -> None:
+        """Give an archive of an older format the columns that it lacks; their values are null."""
+        lacking = [field for field in schema(self.dimensions) if field.name not in self._table.schema.names]
+        if lacking:
+            self._table.add_columns(lacking)
+
+    def _any_held(self, ids: pa.ChunkedArray) -> bool:
+        """Whether the archive holds one of these ids."""
+        held = self._table.search().select(["id"]).to_arrow()["id"]
+        return bool(pc.any(pc.is_in(ids, value_set=held)).as_py())
 
     def _known_means(self) -> tuple[int, Means | None]:
         """The version before a write, and the sums by sensor that are stored of it."""
@@ -298,24 +371,61 @@ class Archive:
         """
         names = list(columns) if columns is not None else schema(self.dimensions).names
         with guard(self.path, "is damaged"):
+            held = self._held(names)
             if ids is None:
-                return self._table.search().select(names).to_arrow().select(names)
+                return self._completed(self._table.search().select(held).to_arrow(), names)
             parts = [
                 self._table.search()
                 .where(id_filter(ids[start : start + _IDS_A_STATEMENT]))
-                .select(names)
+                .select(held)
                 .to_arrow()
-                .select(names)
                 for start in range(0, len(ids), _IDS_A_STATEMENT)
             ]
-            return pa.concat_tables(parts) if parts else schema(self.dimensions).empty_table().select(names)
+            if not parts:
+                return schema(self.dimensions).empty_table().select(names)
+            return self._completed(pa.concat_tables(parts), names)
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """All rows in pieces of a few thousand, so that a large archive need not fit into memory."""
         names = list(columns)
         with guard(self.path, "is damaged"):
-            for batch in self._table.search().select(names).to_batches(batch_size=8192):
-                yield batch.select(names)
+            held = self._held(names)
+            for batch in self._table.search().select(held).to_batches(batch_size=8192):
+                yield self._completed(batch, names)
+
+    def row_ids(self) -> NDArray[np.uint64]:
+        """[N] where each row is in the table's files, in the order of `batches`.
+
+        A row keeps its number while it is what it is: one that is replaced gets another, and `compact`, which
+        moves rows, gives others to those that it moves.
+        """
+        with guard(self.path, "is damaged"):
+            batches = self._table.search().select(["_rowid"]).to_batches(batch_size=1 << 18)
+            parts = [batch["_rowid"].to_numpy(zero_copy_only=False) for batch in batches]
+        return np.concatenate([np.zeros(0, np.uint64), *parts])
+
+    def rows_at(self, row_ids: NDArray[np.uint64], columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Rows by their `row_ids`, in that order, in pieces of a few thousand."""
+        names = list(columns)
+        with guard(self.path, "is damaged"):
+            held = self._held(names)
+            for start in range(0, len(row_ids), _ROWS_AT_ONCE):
+                wanted = row_ids[start : start + _ROWS_AT_ONCE].tolist()
+                yield self._completed(self._table.take_row_ids(wanted).select(held).to_arrow(), names)
+
+    def _held(self, names: Sequence[str]) -> list[str]:
+        """Those of our columns that the table has; an archive of an older format lacks the newest."""
+        has = set(self._table.schema.names)
+        ours = set(schema(self.dimensions).names)
+        return [name for name in names if name in has or name not in ours]
+
+    def _completed(self, rows: Any, names: Sequence[str]) -> Any:
+        """A table or batch with the columns `names`, null where the table has none."""
+        for name in names:
+            if name not in rows.schema.names:
+                field = schema(self.dimensions).field(name)
+                rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+        return rows.select(list(names))
 
     def at(self, version: int) -> Archive:
         """This archive as it was at `version`, read-only."""
@@ -343,60 +453,105 @@ class Archive:
 
     def summary(self) -> Summary:
         """Counts, ranges and bounds, from one scan of the small columns."""
-        table = self.rows(["sensor", "gsd", "datetime", "bbox"])
-        counted = table["sensor"].value_counts().to_pylist()
-        sensors = {entry["values"]: entry["counts"] for entry in counted}
-        gsd = pc.min_max(table["gsd"]).as_py()
-        time = pc.min_max(table["datetime"]).as_py()
-        boxes = table["bbox"].drop_null()
-        bounds = None
-        if len(boxes):
-            flat = pa.Table.from_struct_array(boxes)
-            bounds = (
-                pc.min(flat["xmin"]).as_py(),
-                pc.min(flat["ymin"]).as_py(),
-                pc.max(flat["xmax"]).as_py(),
-                pc.max(flat["ymax"]).as_py(),
-            )
-        return Summary(
-            rows=table.num_rows,
-            sensors=dict(sorted(sensors.items(), key=lambda item: -item[1])),
-            gsd=(gsd["min"], gsd["max"]) if gsd["min"] is not None else None,
-            time=(time["min"], time["max"]) if time["min"] is not None else None,
-            bounds=bounds,
-            placed=len(boxes),
-        )
+        return summary_of(self.rows(["sensor", "gsd", "datetime", "bbox"]))
 
     # --- searching --------------------------------------------------------------------------------------
 
     def search(
         self,
-        vector: Any,
+        vector: Any = None,
         k: int = 10,
         *,
+        image: str | os.PathLike[str] | None = None,
+        like: Sequence[str] = (),
+        unlike: Sequence[str] = (),
+        place: tuple[float, float] | None = None,
+        area: Any = None,
+        model: Embedder | None = None,
+        method: Method | None = None,
         where: Filter | None = None,
         sensor: str | Sequence[str] | None = None,
         query_sensor: str | None = None,
         centre: bool | None = None,
+        diverse: bool = False,
+        group_places: bool = False,
+        exclude_self: bool = False,
+        exclude_pair: bool = False,
         exclude_footprint: bytes | None = None,
         exclude_share: float = 0.5,
     ) -> Answers:
-        """The `k` chips nearest to `vector` [D] by cosine; see `swath.archive.search.Searcher.search`."""
-        return self.searcher().search(
-            vector,
+        """The `k` chips that are most like a vector, an image, chips of the archive, or a place.
+
+        Ask for exactly one of `vector`, `image`, `like`, `place` and `area`.
+
+        Args:
+            vector: [D] raw embedding by the archive's model.
+            k: How many; there may be fewer, and `Answers.shortfall` says why.
+            image: An image file; it is embedded as the archive's chips were.
+            like: Ids of chips (the first 6 characters do): more like these.
+            unlike: Ids of chips: less like those; they never answer. Only beside `like`.
+            place: Longitude and latitude: the chips that show it are the query.
+            area: GeoJSON Polygon or MultiPolygon, or a box (west, south, east, north): the chips in it are.
+            model: Embeds `image`; by default the archive's model, from where it was last seen.
+            method: How several examples become one direction (see `swath.archive.search.examples`).
+            where: Only chips that pass.
+            sensor: Only chips of this sensor, or of these.
+            query_sensor: What `vector` or `image` was taken with.
+            centre: Compare vectors less the mean of their sensor; by default where there are several.
+            diverse: No ten answers from one field.
+            group_places: One answer a place, with its dates, scales and sensors in `Answer.others`.
+            exclude_self: Leave out the chips that are asked for.
+            exclude_pair: Leave out the ground that is asked for, in any sensor and at any date.
+            exclude_footprint: WKB: chips that show this ground must not answer. Only beside `vector`.
+            exclude_share: How much of the smaller footprint must be shared for that.
+
+        Raises:
+            ArchiveError: Not exactly one thing is asked for, or as `Searcher.search` has it.
+        """
+        if vector is not None:
+            if image is not None or like or unlike or place is not None or area is not None:
+                raise ArchiveError("a vector is asked for alone, without image, chips, place or area")
+            return self.searcher().search(
+                vector,
+                k,
+                where=where,
+                sensor=sensor,
+                query_sensor=query_sensor,
+                centre=centre,
+                diverse=diverse,
+                group_places=group_places,
+                exclude_footprint=exclude_footprint,
+                exclude_share=exclude_share,
+            )
+        from swath.archive.search.query import ask
+
+        query = ask(
+            self,
+            image=image,
+            like=like,
+            unlike=unlike,
+            place=place,
+            area=area,
+            model=model,
+            sensor=query_sensor,
+            method=method,
+        )
+        return query.search(
+            self,
             k,
             where=where,
             sensor=sensor,
-            query_sensor=query_sensor,
             centre=centre,
-            exclude_footprint=exclude_footprint,
-            exclude_share=exclude_share,
+            diverse=diverse,
+            group_places=group_places,
+            exclude_self=exclude_self,
+            exclude_pair=exclude_share if exclude_pair else None,
         )
 
     def searcher(self) -> Searcher:
         """The searcher over this archive, kept in memory and renewed when the archive has changed."""
         if self._searcher is None:
-            from swath.archive.search import Searcher
+            from swath.archive.search.searcher import Searcher
 
             self._searcher = Searcher(self)
         return self._searcher
@@ -408,32 +563,13 @@ class Archive:
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>"
-            f"{escape(value)}</td></tr>"
-            for name, value in self.describe().items()
-        )
-        return f"<table><caption>Archive {escape(self.path)}</caption>{rows}</table>"
+        from swath.archive.notebook import archive_html
+
+        return archive_html(self)
 
     def describe(self) -> dict[str, str]:
         """The summary as words, for the terminal and notebooks."""
-        found = self.summary()
-        words = {
-            "chips": f"{found.rows:,}",
-            "model": f"{self.model_id} ({self.dimensions} dimensions)",
-            "sensors": ", ".join(f"{name} ({count:,})" for name, count in found.sensors.items()) or "none",
-        }
-        if found.gsd:
-            words["gsd"] = f"{found.gsd[0]:.4g} to {found.gsd[1]:.4g}"
-        if found.time:
-            words["time"] = f"{found.time[0]:%Y-%m-%d} to {found.time[1]:%Y-%m-%d}"
-        if found.bounds:
-            west, south, east, north = found.bounds
-            words["place"] = f"{west:.4f} to {east:.4f} E, {south:.4f} to {north:.4f} N"
-        if found.placed < found.rows:
-            words["without footprint"] = f"{found.rows - found.placed:,}"
-        words["version"] = str(self.version)
-        return words
+        return described(self, self.summary())
 
     # --- checks -----------------------------------------------------------------------------------------
 
@@ -445,32 +581,12 @@ class Archive:
 
     def _checked(self, rows: pa.Table) -> pa.Table:
         """`rows` in our schema, or an ArchiveError that says what is wrong with them."""
-        wanted = schema(self.dimensions)
-        missing = sorted(set(wanted.names) - set(rows.column_names))
-        unknown = sorted(set(rows.column_names) - set(wanted.names))
-        if missing or unknown:
-            raise ArchiveError(f"{self.path}: rows lack columns {missing} and have unknown ones {unknown}")
-        others = set(pc.unique(rows["model_id"]).to_pylist()) - {self.model_id}
-        if others:
-            self.require_model(sorted(map(str, others))[0])
-        found = rows.schema.field("embedding").type
-        if not pa.types.is_fixed_size_list(found) or found.list_size != self.dimensions:
-            raise ArchiveError(
-                f"{self.path}: holds embeddings of {self.dimensions} numbers, the rows have {found}"
-            )
         try:
-            rows = rows.select(wanted.names).cast(wanted)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:
-            raise ArchiveError(f"{self.path}: rows do not fit the archive's columns ({error})") from None
-        for field in wanted:
-            if not field.nullable and rows[field.name].null_count:
-                raise ArchiveError(f"{self.path}: {rows[field.name].null_count} rows have no {field.name}")
-        if len(pc.unique(rows["id"])) != rows.num_rows:
-            raise ArchiveError(f"{self.path}: an id occurs twice in the rows to write")
-        vectors = rows["embedding"].combine_chunks()
-        numbers = pc.list_flatten(vectors)
-        if numbers.null_count or pc.all(pc.is_finite(numbers)).as_py() is False:  # None when empty
-            raise ArchiveError(f"{self.path}: embeddings that are not finite are not stored")
+            rows = checked(rows, self.dimensions)
+        except ArchiveError as error:
+            raise ArchiveError(f"{self.path}: {error}") from None
+        if (other := other_model(rows, self.model_id)) is not None:
+            self.require_model(other)
         return rows
 
 

@@ -1,11 +1,12 @@
-"""LanceDB beneath the archive: its columns, where tables are, who may write, and what damage looks like."""
+"""LanceDB beneath the archive: where tables are, who may write, and what damage looks like."""
 
 from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,42 +16,7 @@ import pyarrow as pa
 from swath.errors import ArchiveError
 
 TABLE = "chips"
-
-
-def schema(dimensions: int) -> pa.Schema:
-    """Columns of an archive whose embeddings have `dimensions` numbers.
-
-    ``id`` names the chip (stable over runs, see `swath.archive.embed`); ``embedding`` is the raw vector;
-    ``geometry`` is the footprint as WKB in OGC:CRS84 and ``bbox`` its bounds in degrees, where xmin > xmax
-    says that it crosses the antimeridian (both null without georeference); ``gsd`` is metres per pixel of
-    the pixels that the model saw, or the ratio to the reference in relative mode; ``source`` and ``window``
-    say where the pixels are (``files`` lists the band files of a scene that has one for each band);
-    ``label`` is the class where the data set has classes; ``valid_fraction`` is the share of pixels that are
-    not nodata; ``preprocessing`` is JSON of how the window became the model's input; ``fingerprint`` changes
-    when the source file does.
-    """
-    vector = pa.list_(pa.float32(), dimensions)
-    corners = pa.struct([(name, pa.float64()) for name in ("xmin", "ymin", "xmax", "ymax")])
-    window = pa.struct([(name, pa.int32()) for name in ("column", "row", "width", "height")])
-    return pa.schema(
-        [
-            pa.field("id", pa.string(), nullable=False),
-            pa.field("embedding", vector, nullable=False),
-            pa.field("geometry", pa.binary()),
-            pa.field("bbox", corners),
-            pa.field("datetime", pa.timestamp("us", tz="UTC")),
-            pa.field("sensor", pa.string(), nullable=False),
-            pa.field("gsd", pa.float64(), nullable=False),
-            pa.field("source", pa.string(), nullable=False),
-            pa.field("files", pa.list_(pa.string())),
-            pa.field("window", window, nullable=False),
-            pa.field("valid_fraction", pa.float32(), nullable=False),
-            pa.field("label", pa.string()),
-            pa.field("model_id", pa.string(), nullable=False),
-            pa.field("preprocessing", pa.string(), nullable=False),
-            pa.field("fingerprint", pa.string(), nullable=False),
-        ]
-    )
+PATIENCE = 900.0  # seconds that a writer waits for its turn
 
 
 def archive_exists(path: str | os.PathLike[str]) -> bool:
@@ -143,6 +109,11 @@ def _damage(location: str, what: str, error: BaseException) -> str:
             f"{location}: {what}: the disk is full ({reason}). Nothing committed is lost; free space and run "
             "it again"
         )
+    if not is_local(location):
+        return (
+            f"{location}: {what} ({reason:.300}). Check the address, the credentials (AWS_ACCESS_KEY_ID, "
+            "AWS_ENDPOINT, ...) and the network; if objects in it are missing, restore them or embed again"
+        )
     return (
         f"{location}: {what} ({reason}). If files in it are missing or cut short, restore the folder from a "
         "backup, or delete it and embed again"
@@ -164,6 +135,21 @@ def writing(location: str) -> Iterator[None]:
         yield
         return
     Path(location).mkdir(parents=True, exist_ok=True)
-    with (Path(location) / ".writer.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with (Path(location) / ".writer.lock").open("a+") as lock:
+        given_up = time.monotonic() + PATIENCE
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > given_up:
+                    lock.seek(0)
+                    raise ArchiveError(
+                        f"{location}: process {lock.read().strip() or 'unknown'} has been writing to it for "
+                        f"{PATIENCE:,.0f} s; wait for it or end it (nothing committed is lost), and try again"
+                    ) from None
+                time.sleep(0.02)
+        with suppress(OSError):  # a full disk: the name is for people, what counts is the kernel's lock
+            os.ftruncate(lock.fileno(), 0)
+            os.write(lock.fileno(), str(os.getpid()).encode())
         yield

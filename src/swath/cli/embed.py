@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from swath.archive.embed import EmbedReport
+    from swath.archive.ingest.embed import EmbedReport
 
 _LISTED = 20  # failures printed; the rest is counted
 
@@ -20,7 +20,11 @@ _LISTED = 20  # failures printed; the rest is counted
 def command(
     model: Annotated[Path, typer.Argument(help="Model directory, as `swath pretrain` writes it.")],
     data: Annotated[
-        Path, typer.Argument(help="Folder of images, scenes or classes, CSV table, catalogue, or one image.")
+        str,
+        typer.Argument(
+            help="Folder of images, scenes or classes, CSV table, catalogue, STAC file (JSON or geoparquet), "
+            "one image, or the URL of a GeoTIFF (https://, s3://, gs://)."
+        ),
     ],
     to: Annotated[str, typer.Option("--to", help="Archive; made if nothing is there, else added to.")],
     sensor: Annotated[
@@ -36,10 +40,18 @@ def command(
     ] = None,
     layout: Annotated[str, typer.Option(help="auto, chips, class_folder, csv or images.")] = "auto",
     chip_size: Annotated[
-        int | None, typer.Option(help="chips: pixels of a chip's side.  \\[default: 224]", min=1)
+        str | None,
+        typer.Option(
+            help="chips: pixels of a chip's side; several, such as 64,128,256, embed every place at each.  "
+            "\\[default: 224]"
+        ),
     ] = None,
     chip_metres: Annotated[
-        float | None, typer.Option(help="chips: metres of ground under a chip's side, in every scene.")
+        str | None,
+        typer.Option(
+            help="chips: metres of ground under a chip's side, in every scene; several, such as 640,2560, "
+            "look at every place at several GSDs (metres over pixels)."
+        ),
     ] = None,
     stride: Annotated[
         int | None, typer.Option(help="chips: pixels from chip to chip.  \\[default: the chip size]", min=1)
@@ -62,14 +74,37 @@ def command(
             "processing baseline: -1000 from baseline 04.00, 0 before.",
         ),
     ] = None,
+    remote: Annotated[
+        bool, typer.Option("--remote", help="Fetch what a STAC file or catalogue names elsewhere, by URL.")
+    ] = False,
     fold: Annotated[str | None, typer.Option(help="csv: only the rows of this fold.")] = None,
     min_valid: Annotated[
         float, typer.Option(help="Leave out chips with a smaller share of valid pixels.", min=0.0, max=1.0)
     ] = 0.5,
+    max_cloud: Annotated[
+        float,
+        typer.Option(
+            help="Leave out chips with a larger share of cloud, where a layer of the product (SCL, QA_PIXEL, "
+            "Fmask) or its STAC item's eo:cloud_cover says it; others are kept.",
+            min=0.0,
+            max=1.0,
+        ),
+    ] = 1.0,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Delete rows of files below the folder DATA that are gone.")
+    ] = False,
     batch_size: Annotated[int, typer.Option(help="Chips a forward pass.", min=1)] = 64,
     workers: Annotated[
-        int | None, typer.Option(help="Processes that read.  \\[default: one a CPU, at most 8]", min=0)
+        int | None,
+        typer.Option(
+            help="Processes that read.  \\[default: one a CPU, at most 8]  With Ray: workers that embed.",
+            min=0,
+        ),
     ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(help="local, or ray: a Ray cluster (RAY_ADDRESS, else one on this machine)."),
+    ] = "local",
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, ...  \\[default: cuda if there is one]")
     ] = None,
@@ -77,56 +112,95 @@ def command(
     """Embed a collection into an archive.
 
     Run it again after new images have come, or after it was interrupted: chips that the archive holds already
-    are skipped before their pixels are read. Exit status: 0 if every chip was embedded, 1 if some files or
-    chips could not be (they are listed), 2 on an error.
+    are skipped before their pixels are read, and where a file was touched only chips that look otherwise are
+    embedded again. Exit status: 0 if every chip was embedded, 1 if some files or chips could not be (they are
+    listed), 2 on an error.
+
+    Examples:
+
+        swath embed model scenes --to chips.archive --sensor sentinel2_l2a --max-cloud 0.2
+
+        swath embed model scenes --to chips.archive --chip-size 64 --chip-metres 640,1280,2560
+
+        torchrun --nproc-per-node 4 --no-python swath embed model scenes --to chips.archive
     """
-    import torch
     from rich.console import Console
 
-    from swath.archive.embed import embed_archive
-    from swath.archive.query import sensor_of
+    from swath.archive.ingest.embed import embed_archive
+    from swath.archive.search.image_query import sensor_of
     from swath.archive.store import Archive, archive_exists
+    from swath.errors import ArchiveError
     from swath.imagery.datasets import open_dataset
     from swath.models import load_model
+    from swath.training.distributed import join
 
-    console = Console(stderr=True)
-    loaded = load_model(model, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if archive_exists(to):
-        Archive.open(to, model_id=loaded.id)  # a wrong archive is told before a million headers are read
-    contract = loaded.contract
-    stated = _number_or_name(gsd)
-    if stated is None and contract.gsd_mode == "relative":
-        stated = "relative"
-    with console.status(f"looking through {data}"):
-        dataset = open_dataset(
-            data,
-            sensor=sensor_of(contract, sensor),
-            gsd=stated,
-            layout=layout,  # type: ignore[arg-type]  # open_dataset refuses others, with a suggestion
-            chip_size=chip_size,
-            chip_metres=chip_metres,
-            stride=stride,
-            size=size,
-            fit=fit,
-            fold=fold,
-            pattern=pattern,
-            offset_dn=offset_dn,
-        )
-    with _progress(console) as advance:
-        report = embed_archive(
-            loaded,
-            dataset,
-            to,
-            model_path=str(model),
-            batch_size=batch_size,
-            workers=workers,
-            min_valid=min_valid,
-            gsd_by_width=stated == "relative" and contract.reference_size is not None,
-            progress=advance,
-        )
-    _say(console, report, to)
-    if report.failures:
+    if prune and not Path(data).is_dir():
+        raise ArchiveError(f"--prune looks for files that are gone below a folder; {data} is none")
+    with join("auto" if device is None or device.startswith("cuda") else "cpu") as world:
+        console = Console(stderr=True, quiet=not world.first)
+        # Under torchrun `cuda` is this process's own GPU.
+        own = world.size > 1 and (device is None or device == world.device.type)
+        loaded = load_model(model, device=str(world.device) if own or device is None else device)
+        if archive_exists(to):
+            Archive.open(to, model_id=loaded.id)  # a wrong archive is told before a million headers are read
+        contract = loaded.contract
+        stated = _number_or_name(gsd)
+        if stated is None and contract.gsd_mode == "relative":
+            stated = "relative"
+        with console.status(f"looking through {data}"):
+            datasets = [
+                open_dataset(
+                    data,
+                    sensor=sensor_of(contract, sensor),
+                    gsd=stated,
+                    layout=layout,  # type: ignore[arg-type]  # open_dataset refuses others, with a suggestion
+                    chip_size=pixels,
+                    chip_metres=metres,
+                    stride=stride,
+                    size=size,
+                    fit=fit,
+                    fold=fold,
+                    pattern=pattern,
+                    offset_dn=offset_dn,
+                    remote=remote or None,
+                )
+                for pixels in _numbers("--chip-size", chip_size, int)
+                for metres in _numbers("--chip-metres", chip_metres, float)
+            ]
+        with _progress(console) as advance:
+            report = embed_archive(
+                loaded,
+                datasets,
+                to,
+                model_path=str(model),
+                batch_size=batch_size,
+                workers=workers,
+                min_valid=min_valid,
+                max_cloud=max_cloud,
+                gsd_by_width=stated == "relative" and contract.reference_size is not None,
+                prune_below=data if prune else None,
+                engine=engine,  # type: ignore[arg-type]  # embed_archive refuses others
+                world=world,
+                progress=advance,
+            )
+        _say(console, report, to, max_cloud)
+    if world.first and report.failures:
         raise typer.Exit(1)
+
+
+def _numbers(option: str, text: str | None, kind: type[int] | type[float]) -> list[Any]:
+    """The numbers of a list such as 64,128,256; [None] where the option is not given."""
+    if text is None:
+        return [None]
+    try:
+        found = [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no number, nor several with commas", param_hint=option
+        ) from None
+    if min(found) <= 0:
+        raise typer.BadParameter(f"{text!r}: positive numbers are wanted", param_hint=option)
+    return found
 
 
 def _number_or_name(text: str | None) -> float | str | None:
@@ -160,7 +234,7 @@ def _progress(console: Console) -> Iterator[Callable[[int, int], None]]:
         yield advance
 
 
-def _say(console: Console, report: EmbedReport, to: str) -> None:
+def _say(console: Console, report: EmbedReport, to: str, max_cloud: float) -> None:
     """What was done, what was left out and why."""
     from rich.markup import escape
 
@@ -173,8 +247,20 @@ def _say(console: Console, report: EmbedReport, to: str) -> None:
     )
     if report.screened:
         console.print(f"{report.screened:,} left out: too few valid pixels (--min-valid)", highlight=False)
+    if report.refreshed:
+        console.print(
+            f"{report.refreshed:,} in touched files look as before: not embedded again", highlight=False
+        )
+    if report.clouded:
+        console.print(f"{report.clouded:,} left out: too much cloud (--max-cloud)", highlight=False)
+    read = report.embedded + report.refreshed + report.clouded
+    if max_cloud < 1 and report.cloud_known < read:
+        unknown = read - report.cloud_known
+        console.print(f"{unknown:,} kept although nothing says how cloudy they are", highlight=False)
     if report.removed:
         console.print(f"{report.removed:,} removed: their file has changed", highlight=False)
+    if report.pruned:
+        console.print(f"{report.pruned:,} removed: their file is gone (--prune)", highlight=False)
     if report.failures:
         console.print(f"[bold red]{len(report.failures):,} could not be used:[/]", highlight=False)
         for path, reason in report.failures[:_LISTED]:

@@ -1,4 +1,4 @@
-"""`swath search ARCHIVE QUERY`: the chips of an archive nearest to an image, or to one of its own."""
+"""`swath search ARCHIVE QUERY`: the chips of an archive nearest to an image, to its own, or to a place."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
-    from swath.archive.query import Query
-    from swath.archive.search import Answers, Filter
+    from swath.archive.search.answers import Answers
+    from swath.archive.search.query import Query
     from swath.archive.store import Archive
     from swath.imagery.sensors import Sensor
     from swath.models import Model
@@ -19,7 +17,29 @@ if TYPE_CHECKING:
 
 def command(
     archive: Annotated[str, typer.Argument(help="Archive, made by `swath embed`.")],
-    query: Annotated[str, typer.Argument(help="An image file, or the id of a chip (6 characters suffice).")],
+    query: Annotated[
+        str | None, typer.Argument(help="An image file, or the id of a chip (6 characters suffice).")
+    ] = None,
+    like: Annotated[
+        list[str] | None, typer.Option(help="More like this chip; may be given again.", metavar="ID")
+    ] = None,
+    unlike: Annotated[
+        list[str] | None, typer.Option(help="Less like this chip; may be given again.", metavar="ID")
+    ] = None,
+    place: Annotated[
+        str | None,
+        typer.Option(
+            help="More like the chips that show a point, or lie in a box (WEST,SOUTH,EAST,NORTH).",
+            metavar="LON,LAT",
+        ),
+    ] = None,
+    area: Annotated[
+        Path | None, typer.Option(help="More like the chips that lie in the polygons of this GeoJSON file.")
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="How examples are combined: rocchio, ridge, logistic.  \\[default: ridge]"),
+    ] = None,
     k: Annotated[int, typer.Option("-k", help="How many answers.", min=1)] = 10,
     exclude_self: Annotated[
         bool, typer.Option("--exclude-self", help="Leave out the chip or image file that is asked for.")
@@ -70,15 +90,35 @@ def command(
         ),
     ] = None,
     only_gsd: Annotated[
-        str | None, typer.Option(help="Only answers of this GSD or range: 10 or 0.3:2.", metavar="LOW:HIGH")
+        str | None,
+        typer.Option(help="Only answers of this GSD or range: 10 or 0.3:2; else any.", metavar="LOW:HIGH"),
     ] = None,
     only_time: Annotated[
         str | None,
-        typer.Option(help="Only answers of this time: 2020-01-01:2020-12-31.", metavar="FIRST:LAST"),
+        typer.Option(help="Only answers of this time: 2020, 2020-06, 2020-01-01:2020-12-31.", metavar="TIME"),
     ] = None,
     only_bbox: Annotated[
         str | None,
-        typer.Option(help="Only answers that touch this box, in degrees.", metavar="WEST,SOUTH,EAST,NORTH"),
+        typer.Option(
+            help="Only answers that touch this box, in degrees; WEST > EAST crosses the antimeridian.",
+            metavar="WEST,SOUTH,EAST,NORTH",
+        ),
+    ] = None,
+    only_area: Annotated[
+        Path | None, typer.Option(help="Only answers that touch the polygons of this GeoJSON file.")
+    ] = None,
+    min_valid: Annotated[
+        float | None,
+        typer.Option(help="Only answers with at least this share of valid pixels.", min=0.0, max=1.0),
+    ] = None,
+    diverse: Annotated[
+        bool, typer.Option("--diverse", help="Answers that differ: one a field, and less like each other.")
+    ] = False,
+    group_places: Annotated[
+        bool, typer.Option("--group-places", help="One answer a place, with its other dates and scales.")
+    ] = False,
+    version: Annotated[
+        int | None, typer.Option(help="Search the archive as it was (see `swath archive versions`).")
     ] = None,
     geojson: Annotated[Path | None, typer.Option(help="Write the answers as GeoJSON.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Write query and answers as a PNG.")] = None,
@@ -87,39 +127,53 @@ def command(
     ] = None,
     device: Annotated[str, typer.Option(help="Where a query image is embedded.")] = "cpu",
 ) -> None:
-    """Find the chips of an archive that look most like an image, or like one of its own chips.
+    """Find the chips of an archive that look most like an image, chips of its own, or a place.
 
     Scores are cosines: 1 is the same direction. Fewer answers than asked for are said to be so. In an archive
     of several sensors any sensor may ask and any answer; vectors are then compared less their sensor's mean,
     so that chips of the query's own sensor are not first merely for that.
+
+    Examples:
+
+    swath search chips.archive photo.tif --only-time 2021 --diverse
+
+    swath search chips.archive --like 3fa9c1 --like 77be02 --unlike c0ffee
+
+    swath search chips.archive --place 13.40,52.52 --group-places --exclude-pair
     """
-    from swath.archive.exchange import write_geojson
+    from swath.archive.exchange.geojson import write_geojson
     from swath.archive.store import Archive
+    from swath.cli.search_options import filter_of
     from swath.errors import SwathError
 
-    opened = Archive.open(archive)
-    where = _filter(only_gsd, only_time, only_bbox)
+    opened = Archive.open(archive, version=version)
+    where = filter_of(gsd=only_gsd, time=only_time, bbox=only_bbox, area=only_area, valid=min_valid)
     names = opened.searcher().sensor_names(sensor) if sensor else None
     if pair_share is not None and not exclude_pair:
         raise SwathError("--pair-share says how --exclude-pair judges; give both")
     loaded: Model | None = None
-    if Path(query).exists():
-        from swath.archive.query import query_by_image
+    if query is not None and Path(query).exists():
+        from swath.archive.search.image_query import model_of, query_by_image
 
-        loaded = _model(opened, model, device)
+        _alone("an image", like=like, unlike=unlike, place=place, area=area, method=method)
+        loaded = model_of(opened, model, device)
         asked = query_by_image(opened, query, loaded, sensor=query_sensor, gsd=gsd, offset_dn=offset_dn)
     else:
-        from swath.archive.query import query_by_id
-
-        if Path(query).suffix or "/" in query:
-            raise SwathError(f"{query}: there is no such file")
         for option, value in (("query-sensor", query_sensor), ("gsd", gsd), ("offset-dn", offset_dn)):
             if value is not None:
-                raise SwathError(f"--{option} is for query images; chip {query} of the archive has its own")
-        asked = query_by_id(opened, query)
+                raise SwathError(f"--{option} is for query images; chips of the archive have their own")
+        asked = _query(opened, query, like or [], unlike or [], place, area, method)
     share = (0.5 if pair_share is None else pair_share) if exclude_pair else None
     answers = asked.search(
-        opened, k, where=where, sensor=names, centre=centre, exclude_self=exclude_self, exclude_pair=share
+        opened,
+        k,
+        where=where,
+        sensor=names,
+        centre=centre,
+        diverse=diverse,
+        group_places=group_places,
+        exclude_self=exclude_self,
+        exclude_pair=share,
     )
     relative = not opened.searcher().in_metres
     _table(answers, relative)
@@ -134,82 +188,62 @@ def command(
         typer.echo(f"picture: {picture}", err=True)
 
 
-def _filter(gsd: str | None, time: str | None, bbox: str | None) -> Filter | None:
-    """The --only-... options as one filter."""
-    from swath.archive.search import Filter
+def _query(
+    archive: Archive,
+    query: str | None,
+    like: list[str],
+    unlike: list[str],
+    place: str | None,
+    area: Path | None,
+    method: str | None,
+) -> Query:
+    """What is asked for of the archive's own chips."""
+    from swath.archive.search.query import query_by_area, query_by_examples, query_by_id, query_by_place
+    from swath.cli.search_options import area_in, box_of
+    from swath.errors import SwathError
 
-    if not (gsd or time or bbox):
-        return None
-    return Filter(
-        gsd=_gsd_range(gsd) if gsd else None,
-        time=_time_range(time) if time else None,
-        bbox=_box(bbox) if bbox else None,
-    )
-
-
-def _gsd_range(text: str) -> tuple[float, float]:
-    low, _, high = text.partition(":")
-    try:
-        bounds = float(low), float(high or low)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a GSD such as 10 or a range such as 0.3:2") from None
-    if not 0 < bounds[0] <= bounds[1]:
-        raise typer.BadParameter(f"{text!r}: a range goes from the smaller to the larger GSD")
-    return bounds
-
-
-def _time_range(text: str) -> tuple[datetime, datetime]:
-    """FIRST:LAST as two dates (the last day is included) or times; without zone they are UTC."""
-    from datetime import UTC, datetime, timedelta
-
-    wrong = (
-        f"{text!r} is not a time range such as 2020-01-01:2020-12-31 (or ISO 8601 times, with / between them)"
-    )
-    parts = text.split("/") if "/" in text else text.split(":")
-    if len(parts) != 2:
-        raise typer.BadParameter(wrong)
-    try:
-        first, last = (datetime.fromisoformat(part) for part in parts)
-    except ValueError:
-        raise typer.BadParameter(wrong) from None
-    if len(parts[1]) == len("2020-12-31"):
-        last += timedelta(days=1, microseconds=-1)
-    first, last = (moment if moment.tzinfo else moment.replace(tzinfo=UTC) for moment in (first, last))
-    if first > last:
-        raise typer.BadParameter(f"{text!r}: the first time is later than the last")
-    return first, last
+    if place is not None and area is not None:
+        raise SwathError("--place and --area say both where the query is; give one of them")
+    if place is not None or area is not None:
+        _alone("a place", query=query, like=like, unlike=unlike, method=method)
+        if area is not None:
+            return query_by_area(archive, area_in(area))
+        assert place is not None
+        if place.count(",") == 3:
+            return query_by_area(archive, box_of(place))
+        try:
+            longitude, latitude = (float(part) for part in place.split(","))
+        except ValueError:
+            raise typer.BadParameter(f"{place!r} is not LON,LAT or WEST,SOUTH,EAST,NORTH") from None
+        return query_by_place(archive, longitude, latitude)
+    if query is None and not like and not unlike:
+        raise SwathError("say what to search for: an image file, the id of a chip, --like, --place or --area")
+    if query is not None:
+        if Path(query).suffix or "/" in query:
+            raise SwathError(f"{query}: there is no such file")
+        if not like and not unlike:
+            _alone("one chip", method=method)
+            return query_by_id(archive, query)
+        like = [query, *like]
+    return query_by_examples(archive, like, unlike, method=method)  # type: ignore[arg-type]
 
 
-def _box(text: str) -> tuple[float, float, float, float]:
-    try:
-        west, south, east, north = (float(part) for part in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not WEST,SOUTH,EAST,NORTH in degrees") from None
-    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= north <= 90):
-        raise typer.BadParameter(f"{text!r}: longitudes are -180 to 180, latitudes -90 to 90, south first")
-    return west, south, east, north
+def _alone(what: str, **others: object) -> None:
+    """Refuse options that would be ignored."""
+    from swath.errors import SwathError
 
-
-def _model(archive: Archive, given: Path | None, device: str) -> Model:
-    """The archive's model: from where it was last seen, or from --model."""
-    from swath.errors import ArchiveError
-    from swath.models import load_model
-
-    noted = given or archive.model_path
-    if noted is None or not Path(noted).exists():
-        raise ArchiveError(
-            f"{archive.path}: its model {archive.model_id} is not at {noted} any more; say where it is "
-            "(--model DIR)"
-        )
-    return load_model(noted, device=device)
+    given = [f"--{name}" if name != "query" else "a query" for name, value in others.items() if value]
+    if given:
+        raise SwathError(f"{what} is asked for alone, without {' and '.join(given)}")
 
 
 def _sensors(archive: Archive, given: Path | None) -> dict[str, Sensor]:
     """The sensors that the archive's model carries, for the picture; none where the model is gone."""
+    from swath.archive.search.image_query import model_of
     from swath.errors import SwathError
 
     try:
-        return dict(_model(archive, given, "cpu").contract.sensors)
+        return dict(model_of(archive, given).contract.sensors)
     except SwathError:
         return {}
 
@@ -246,6 +280,10 @@ def _table(answers: Answers, relative: bool) -> None:
             found.label or "",
             f"{found.source} @{window.column},{window.row} {window.width}x{window.height}",
         )
+        for other in found.others:
+            date = f"{other.datetime:%Y-%m-%d}" if other.datetime else ""
+            size = f"{other.gsd:.3g}x" if relative else f"{other.gsd:.3g} m"
+            table.add_row("", f"{other.score:.4f}", other.id[:12], other.sensor, size, date, "", "same place")
     if len(answers):
         console.print(table, highlight=False, markup=False)
     for note in answers.notes:
@@ -259,6 +297,8 @@ def _described(query: Query, archive: Archive) -> dict[str, object]:
     return {
         "text": query.text,
         "id": query.chip.id or None,
+        "ids": [chip.id for chip in query.chips if chip.id],
+        "unlike": [chip.id for chip in query.avoided],
         "sensor": query.chip.sensor,
         "gsd": query.chip.gsd,
         "archive": archive.path,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from swath.errors import ArchiveError
 from swath.imagery.chip import Window
+from swath.imagery.hdf5_images import Hdf5Images
 from swath.imagery.image_files import ImageFiles
 from swath.imagery.safe_open import sniff_driver
 from swath.imagery.samples import ImageDataset
@@ -103,6 +104,8 @@ def preprocessing(dataset: ImageDataset, *, scale: str | None = None) -> str:
     from swath.imagery.chips import ChipGrid, RandomChips
 
     options: dict[str, Any]
+    if isinstance(dataset, Hdf5Images):
+        raise ArchiveError("images in HDF5 cannot be embedded: an archive points to files; write them out")
     if isinstance(dataset, ImageFiles):
         if dataset.size is not None and dataset.fit == "random_crop":
             raise ArchiveError("random crops cannot be embedded: an archive needs the same chip each time")

@@ -1,4 +1,4 @@
-"""What is searched for: a chip of the archive, or an image file that becomes a chip as the archive's did.
+"""An image file as a query: it becomes a chip as the archive's chips did.
 
 An image of the user's goes through the same reading, cutting and conversion as the archive's chips: the
 preprocessing is stored with every row. Of an archive of chips cut from scenes, the chip at the image's centre
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,10 +21,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swath.archive.embed import Embedder
-from swath.archive.places import footprint_geometry
-from swath.archive.search import Answer, Answers, Filter
-from swath.archive.sources import absolute
+from swath.archive.ingest.encode import Embedder
+from swath.archive.ingest.sources import absolute
+from swath.archive.search.answers import Answer
+from swath.archive.search.examples import Example
+from swath.archive.search.places import footprint_geometry
+from swath.archive.search.query import Query
 from swath.archive.store import Archive
 from swath.errors import ArchiveError, ContractError, ImageryError
 from swath.imagery.chip import Window
@@ -33,83 +35,30 @@ from swath.imagery.image_files import ImageFiles
 from swath.imagery.pictures import picture_header
 from swath.imagery.safe_open import sniff_driver
 from swath.imagery.sensors import Sensor, get_sensor, match_bands
+from swath.models.contract import Contract
 
 if TYPE_CHECKING:
     from swath.imagery.raster import SceneHeader
+    from swath.models import Model
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
-    """One thing to search for, and what is needed to show it.
-
-    Attributes:
-        text: What the user asked for: a path or an id.
-        vector: [D] embedding.
-        chip: Where its pixels are, in the form of an answer (rank 0, score 1; `id` is "" for an image file).
-    """
-
-    text: str
-    vector: NDArray[np.float32]
-    chip: Answer
-
-    def search(
-        self,
-        archive: Archive,
-        k: int = 10,
-        *,
-        where: Filter | None = None,
-        sensor: str | Sequence[str] | None = None,
-        centre: bool | None = None,
-        exclude_self: bool = False,
-        exclude_pair: float | None = None,
-    ) -> Answers:
-        """The `k` nearest chips of `archive`.
-
-        Args:
-            archive: To search.
-            k: How many.
-            where: Only chips that pass.
-            sensor: Only chips of this sensor, or of these; any sensor may ask.
-            centre: As for `swath.archive.search.Searcher.search`.
-            exclude_self: Leave out the chip asked for, or every chip of the image file asked for.
-            exclude_pair: Leave out chips of any sensor that share this much of the query's footprint (of the
-                smaller of the two; 0.5 is a half): its own place.
-
-        Raises:
-            ArchiveError: `exclude_pair` of a query without footprint; see also `Searcher.search`.
-        """
-        if exclude_pair is not None and self.chip.geometry is None:
-            raise ArchiveError(
-                f"{self.text}: has no footprint, so chips of the same place cannot be told from others; use "
-                "--exclude-self, or a georeferenced query"
-            )
-        return archive.searcher().search(
-            self.vector,
-            k,
-            where=where,
-            sensor=sensor,
-            query_sensor=self.chip.sensor,
-            centre=centre,
-            exclude_footprint=None if exclude_pair is None else self.chip.geometry,
-            exclude_share=0.5 if exclude_pair is None else exclude_pair,
-            exclude_ids=[self.chip.id] if exclude_self and self.chip.id else (),
-            exclude_sources=[self.chip.source] if exclude_self and not self.chip.id else (),
-        )
-
-
-def query_by_id(archive: Archive, name: str) -> Query:
-    """A chip of the archive, by its id or the beginning of it (at least 6 characters).
+def model_of(archive: Archive, path: str | os.PathLike[str] | None = None, device: str = "cpu") -> Model:
+    """The archive's model: from `path`, or from where it last embedded into the archive.
 
     Raises:
-        ArchiveError: No such chip, or several.
+        ArchiveError: It is not there any more, or it is another model.
     """
-    chip = archive.searcher().find(name)
-    if chip is None:
+    from swath.models import load_model
+
+    noted = path or archive.model_path
+    if noted is None or not Path(noted).exists():
         raise ArchiveError(
-            f"{name!r} is no image file, and no chip of {archive.path} has an id that begins so; give the "
-            "path of an image, or an id from the answers of a search"
+            f"{archive.path}: its model {archive.model_id} is not at {noted} any more; say where it is "
+            "(--model DIR)"
         )
-    return Query(name, archive.searcher().vector(chip.id), chip)
+    model = load_model(Path(noted), device=device)
+    archive.require_model(model.id)
+    return model
 
 
 def query_by_image(
@@ -137,12 +86,79 @@ def query_by_image(
         ContractError: The model does not know the sensor, or no sensor of its has the file's bands.
         ImageryError: The file is no usable image, or its GSD is unknown.
     """
-    archive.require_model(model.id)
-    chosen = _sensor(archive, model, sensor, path)
-    found = archive.searcher().preprocessings(chosen.name) or archive.searcher().preprocessings()
-    if not found:
-        raise ArchiveError(f"{archive.path}: is empty; embed something into it first")
-    options: dict[str, Any] = json.loads(found[0])
+    cutting = Cutting.of(archive, model)
+    return embed_image(model, read_image(cutting, path, sensor=sensor, gsd=gsd, offset_dn=offset_dn))
+
+
+@dataclass(frozen=True, slots=True)
+class Cutting:
+    """How an image becomes what the archive's chips are. Plain data, for reading in another process.
+
+    Attributes:
+        archive: Its path, for messages.
+        contract: Of the archive's model.
+        preprocessings: JSON of how the chips of each sensor were made, the most frequent; "" is for all.
+    """
+
+    archive: str
+    contract: Contract
+    preprocessings: Mapping[str, str]
+
+    @classmethod
+    def of(cls, archive: Archive, model: Embedder) -> Cutting:
+        """Of an archive, which must be of this model and hold something.
+
+        Raises:
+            ArchiveError: It is not, or does not.
+        """
+        archive.require_model(model.id)
+        searcher = archive.searcher()
+        every = searcher.preprocessings()
+        if not every:
+            raise ArchiveError(f"{archive.path}: is empty; embed something into it first")
+        each = {name: searcher.preprocessings(name)[0] for name in searcher.chips().sensor_names}
+        return cls(archive.path, model.contract, {"": every[0], **each})
+
+
+@dataclass(frozen=True, slots=True)
+class ImageChip:
+    """An image cut as the archive's chips were, to be embedded. Plain data.
+
+    Attributes:
+        path: The file.
+        image: [C, H, W] in the sensor's unit.
+        valid: [H, W].
+        gsd: As the model takes it.
+        sensor: Name.
+        window: Where in the file.
+        time: Of the file, if it says.
+        geometry: Footprint as WKB, or None without georeference.
+        bbox: Its bounds.
+    """
+
+    path: str
+    image: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    gsd: float
+    sensor: str
+    window: Window
+    time: datetime | None
+    geometry: bytes | None
+    bbox: tuple[float, float, float, float] | None
+
+
+def read_image(
+    cutting: Cutting,
+    path: str | os.PathLike[str],
+    *,
+    sensor: str | Path | Sensor | None = None,
+    gsd: float | Literal["relative"] | None = None,
+    offset_dn: float | None = None,
+) -> ImageChip:
+    """The pixels of `query_by_image`, and what it raises about the file; no model is needed."""
+    chosen = _sensor(cutting, sensor, path)
+    made = cutting.preprocessings.get(chosen.name, cutting.preprocessings[""])
+    options: dict[str, Any] = json.loads(made)
     scale = options.pop("gsd", None)  # how the archive's chips got their GSD, where it was not measured
     by_width = scale == "width" and gsd is None
     if scale is not None and gsd is None:
@@ -154,32 +170,39 @@ def query_by_image(
     if not bool(valid.any()):
         raise ImageryError(f"{path}: none of its pixels is valid; choose an image that is not all nodata")
     if by_width:
-        native = model.contract.reference_size / image.shape[-1]
-    vector = model.embed(
-        image[None], gsd=torch.tensor([native], dtype=torch.float32), sensor=chosen.name, valid=valid[None]
-    )
+        assert cutting.contract.reference_size is not None
+        native = cutting.contract.reference_size / image.shape[-1]
     geometry, box = _footprint(header, window)
-    chip = Answer(
+    return ImageChip(
+        os.fspath(path), image.numpy(), valid.numpy(), native, chosen.name, window, time, geometry, box
+    )
+
+
+def embed_image(model: Embedder, chip: ImageChip) -> Query:
+    """A query from an image that has been read."""
+    image, valid = torch.from_numpy(chip.image), torch.from_numpy(chip.valid)
+    gsd = torch.tensor([chip.gsd], dtype=torch.float32)
+    vector = model.embed(image[None], gsd=gsd, sensor=chip.sensor, valid=valid[None])
+    shown = Answer(
         rank=0,
         score=1.0,
         id="",
-        source=absolute(os.fspath(path)),
-        window=window,
-        sensor=chosen.name,
-        gsd=native,
-        datetime=time,
-        bbox=box,
-        geometry=geometry,
+        source=absolute(chip.path),
+        window=chip.window,
+        sensor=chip.sensor,
+        gsd=chip.gsd,
+        datetime=chip.time,
+        bbox=chip.bbox,
+        geometry=chip.geometry,
         valid_fraction=float(valid.to(torch.float32).mean()),
     )
-    return Query(os.fspath(path), vector[0].detach().to("cpu", torch.float32).numpy(), chip)
+    example = Example(vector[0].detach().to("cpu", torch.float32).numpy(), chip.sensor)
+    return Query(chip.path, [example], [shown])
 
 
-def _sensor(
-    archive: Archive, model: Any, sensor: str | Path | Sensor | None, path: str | os.PathLike[str]
-) -> Sensor:
+def _sensor(cutting: Cutting, sensor: str | Path | Sensor | None, path: str | os.PathLike[str]) -> Sensor:
     """The query's sensor as the model knows it: as given, or by the bands that the file has."""
-    contract = model.contract
+    contract = cutting.contract
     if sensor is not None or len(contract.sensors) == 1:
         return sensor_of(contract, sensor)
     if Path(path).is_dir():  # band files, which say little about their sensor
@@ -203,7 +226,7 @@ def _sensor(
             f"was trained on {sensors}. If it holds these bands, name them in the file's band descriptions; "
             "else search with a model that was trained on its sensor."
         )
-    held = [name for name in fitting if name in archive.summary().sensors]
+    held = [name for name in fitting if name in cutting.preprocessings]
     for names in (fitting, held):
         if len(names) == 1:
             return sensor_of(contract, names[0])

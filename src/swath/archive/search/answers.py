@@ -15,7 +15,7 @@ class Answer:
     """One chip that was found, and how near it is."""
 
     rank: int
-    score: float  # cosine, -1 to 1
+    score: float  # cosine with the query, -1 to 1
     id: str
     source: str
     window: Window
@@ -27,6 +27,7 @@ class Answer:
     valid_fraction: float = 1.0
     label: str | None = None
     files: tuple[str, ...] | None = None  # one a band, where the source is not one file
+    others: tuple[Answer, ...] = ()  # further chips of the place, best first, where answers are grouped
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Answers(Sequence[Answer]):
         total: Chips in the archive.
         version: Version of the archive that answered.
         centred: Whether scores are cosines of vectors less the mean of their own sensor.
+        varied: Whether answers that are alike or of one place were left out.
         notes: What a reader of the scores should know: how sensors were compared, what could not be judged.
     """
 
@@ -49,6 +51,7 @@ class Answers(Sequence[Answer]):
     total: int
     version: int
     centred: bool = False
+    varied: bool = False
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -69,19 +72,15 @@ class Answers(Sequence[Answer]):
             if self.candidates == self.total
             else f"{self.candidates:,} of {self.total:,} chips pass the filters and exclusions"
         )
+        if self.varied and len(self.items) < self.candidates:
+            reason += ", and the others are of the same places or fields"
         return f"{len(self.items)} of {self.asked} answers: {reason}"
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        from html import escape
+        from swath.archive.notebook import answers_html
 
-        head = "".join(f"<th>{name}</th>" for name in ("score", "sensor", "gsd", "date", "source"))
-        lines = "".join(
-            f"<tr><td>{found.score:.3f}</td><td>{escape(found.sensor)}</td><td>{found.gsd:.3g}</td>"
-            f"<td>{found.datetime.date() if found.datetime else ''}</td><td>{escape(found.source)}</td></tr>"
-            for found in self.items
-        )
-        return f"<table><tr>{head}</tr>{lines}</table>"
+        return answers_html(self)
 
 
 def answer_of(rank: int, score: float, row: dict[str, Any]) -> Answer:

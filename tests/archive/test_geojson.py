@@ -1,4 +1,4 @@
-"""What other tools open: GeoJSON of answers, GeoParquet of an archive."""
+"""Answers as GeoJSON."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from pathlib import Path
 import geopandas
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from swath.archive.exchange import write_geojson, write_geoparquet
-from swath.archive.places import footprint_geometry
+from swath.archive.exchange.geojson import write_geojson
+from swath.archive.search.places import footprint_geometry
 from swath.archive.store import Archive
 
 SQUARE = [(10.0, 0.0), (11.0, 0.0), (11.0, 1.0), (10.0, 1.0), (10.0, 0.0)]
@@ -54,19 +53,3 @@ def test_geojson_of_answers(archive: Archive, tmp_path: Path) -> None:
     frame = geopandas.read_file(tmp_path / "a.geojson")
     assert len(frame) == 3
     assert list(frame["rank"]) == [1, 2, 3]
-
-
-def test_geoparquet_opens_in_geopandas(archive: Archive, tmp_path: Path) -> None:
-    path = tmp_path / "archive.parquet"
-    assert write_geoparquet(archive, path) == 3
-    frame = geopandas.read_parquet(path)
-    assert frame.crs == "OGC:CRS84"
-    assert frame.geometry.isna().sum() == 1
-    assert sorted(frame.total_bounds) == [0, 1, 10, 12]
-    table = pq.read_table(path)
-    assert table.schema.field("embedding").type == pa.list_(pa.float32(), 8)
-    assert table.sort_by("id").to_pylist() == archive.rows().sort_by("id").to_pylist()
-    geo = json.loads(table.schema.metadata[b"geo"])
-    assert geo["version"] == "1.1.0"
-    assert json.loads(table.schema.metadata[b"swath"])["model_id"] == "micro-1"
-    assert len(geopandas.read_parquet(path, bbox=(10.0, 0.0, 10.5, 1.0))) == 1

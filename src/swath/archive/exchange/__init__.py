@@ -1,0 +1,1 @@
+"""Exchange: archives and answers in formats that other tools open."""
