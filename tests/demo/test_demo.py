@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from swath.demo.offer import serve_walk
 from swath.demo.page import findings
 from swath.demo.run import RECIPE, Walk, run_demo
 from swath.errors import SwathError
@@ -52,6 +53,13 @@ def test_report_says_whether_it_beat_the_baselines(walked: tuple[Path, list[str]
     assert "simulated" in page
 
 
+def test_ends_by_offering_the_archive_on_a_map(walked: tuple[Path, list[str]], tmp_path: Path) -> None:
+    report, lines = walked
+    assert lines[-1].endswith(f"swath serve {report.parent / 'archive'}")
+    with pytest.raises(SwathError, match="swath demo"):
+        serve_walk(tmp_path)
+
+
 def test_contract_refuses_the_sentinel2_scene(walked: tuple[Path, list[str]]) -> None:
     page = walked[0].read_text(encoding="utf-8")
     refused = re.search(r"<pre>(sentinel2[^<]*)</pre>", page)
@@ -69,7 +77,7 @@ def test_artefacts_are_where_the_tutorial_says(walked: tuple[Path, list[str]]) -
         "archive",
     ):
         assert (out / name).exists(), name
-    assert walked[1][-1].endswith("report.html")
+    assert walked[1][-2].endswith("report.html")
 
 
 def test_second_walk_uses_what_is_there(walked: tuple[Path, list[str]]) -> None:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swath.errors import SwathError
-from swath.files import atomic_path
+from swath.evaluation.page.html import figure, jpeg, plot_bytes, table, write_html
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from swath.demo.run import Walk
-
-STYLE = Path(__file__).with_name("style.css")
 
 
 def write_page(walk: Walk) -> Path:
@@ -30,15 +26,7 @@ def write_page(walk: Walk) -> Path:
         _contract(walk),
         _next(),
     ]
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Swath demo</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{STYLE.read_text(encoding='utf-8')}</style></head><body><main>{''.join(parts)}{_foot(walk)}</main></body></html>\n"
-    )
-    target = walk.out / "report.html"
-    with atomic_path(target) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return target
+    return write_html(walk.out / "report.html", "Swath demo", [*parts, _foot(walk)])
 
 
 def findings(walk: Walk) -> list[str]:
@@ -100,13 +88,13 @@ def _imagery(walk: Walk) -> str:
         "<h2>Imagery</h2><p>Each file is opened by the one driver that its first bytes call for. The "
         "GSD is measured "
         "on the ground, whatever the coordinate system.</p>"
-        + _table(list(walk.catalogue[0]), [list(row.values()) for row in walk.catalogue])
-        + _figure(
-            _png(_thumbnails()),
+        + table(list(walk.catalogue[0]), [list(row.values()) for row in walk.catalogue])
+        + figure(
+            jpeg(_thumbnails()),
             "The real scenes: two in Yellowstone, one in Florida, and Sentinel-2 in colour.",
         )
-        + _figure(
-            _png(_classes()),
+        + figure(
+            jpeg(_classes()),
             "The simulated classes, one a column. Their layout in metres makes the class; colours, "
             "light, haze "
             "and GSD (0.5 to 2 m) are drawn independently of it.",
@@ -125,8 +113,8 @@ def _training(walk: Walk) -> str:
     pictures = sorted((walk.out / "run" / "pictures").glob("*.png"))
     if pictures:
         caption = "Reconstructions at the end of training, a row a sample."
-        text += _figure(pictures[-1].read_bytes(), caption, "png", look="pixels")
-    return text + _figure(_plot(_loss_figure(walk.metrics)), "Losses over the hidden patches, by part.")
+        text += figure(pictures[-1].read_bytes(), caption, "png", look="pixels")
+    return text + figure(plot_bytes(_loss_figure(walk.metrics)), "Losses over the hidden patches, by part.")
 
 
 def _scores(walk: Walk) -> str:
@@ -150,12 +138,12 @@ def _scores(walk: Walk) -> str:
         f"reduced to each side by area. {count} simulated queries of eight classes, so chance is 12.5%. "
         "<i>knn-z</i> standardises each feature by the bank first. Fresh scenes, other than those "
         "pretrained on.</p>"
-        + _figure(
+        + figure(
             curve,
             "Accuracy against image scale, with 95% intervals, each in the form that serves it best.",
             "png",
         )
-        + _table(header, rows, marks)
+        + table(header, rows, marks=marks, numbers_from=2)
     )
 
 
@@ -167,7 +155,7 @@ def _searches(walk: Walk) -> str:
         f"simulated scene, {100 * precision:.0f}% are of its class; by chance it would be "
         f"{100 * chance:.0f}%.</p>"
     )
-    return text + "".join(_figure(picture.read_bytes(), asked, "png") for asked, picture in walk.searches)
+    return text + "".join(figure(picture.read_bytes(), asked, "png") for asked, picture in walk.searches)
 
 
 def _contract(walk: Walk) -> str:
@@ -198,39 +186,6 @@ def _foot(walk: Walk) -> str:
 
 
 # ------------------------------------------------------------------------------------------------ pieces
-
-
-def _table(header: list[str], rows: list[list[Any]], marks: list[bool] | None = None) -> str:
-    def cell(tag: str, value: Any, position: int) -> str:
-        number = ' class="number"' if position >= 2 and marks is not None else ""
-        return f"<{tag}{number}>{escape(str(value))}</{tag}>"
-
-    lines = ["<tr>" + "".join(cell("th", name, i) for i, name in enumerate(header)) + "</tr>"]
-    for row, mark in zip(rows, marks or [False] * len(rows), strict=True):
-        ours = ' class="ours"' if mark else ""
-        lines.append(f"<tr{ours}>" + "".join(cell("td", value, i) for i, value in enumerate(row)) + "</tr>")
-    return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
-
-
-def _figure(picture: bytes, caption: str, kind: str = "jpeg", look: str = "") -> str:
-    data = base64.b64encode(picture).decode()
-    return (
-        f'<figure><img class="{look}" alt="{escape(caption)}" src="data:image/{kind};base64,{data}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )
-
-
-def _png(picture: Any) -> bytes:
-    """A PIL picture as JPEG bytes: photographs, so a tenth of the size."""
-    buffer = io.BytesIO()
-    picture.save(buffer, format="JPEG", quality=86)
-    return buffer.getvalue()
-
-
-def _plot(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="jpeg", dpi=110, facecolor="white")
-    return buffer.getvalue()
 
 
 def _thumbnails(height: int = 260) -> Any:

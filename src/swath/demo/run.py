@@ -19,7 +19,7 @@ from swath.errors import SwathError
 from swath.samples import samples_dir
 
 if TYPE_CHECKING:
-    from swath.archive.query import Query
+    from swath.archive.search.query import Query
     from swath.archive.store import Archive
     from swath.evaluation.protocols import Evaluation
     from swath.models.model import Model
@@ -93,6 +93,7 @@ def run_demo(
     Raises:
         SwathError: `out` holds something that is not an earlier demo.
     """
+    from swath.demo.offer import offer
     from swath.demo.page import write_page
     from swath.models import load_model
 
@@ -115,6 +116,7 @@ def run_demo(
     walk.about = _about(model)
     report = write_page(walk)
     say(f"report: {report.resolve()}")
+    say(offer(walk.out))
     return report
 
 
@@ -182,7 +184,7 @@ def _measure(walk: Walk, model: Model, labelled_set: Path) -> Evaluation:
     from swath.evaluation.plots import plot_scale_curve
     from swath.evaluation.protocols import evaluate_knn
     from swath.evaluation.report import write_report
-    from swath.evaluation.splits import open_split
+    from swath.evaluation.sets.splits import open_split
 
     split = open_split(labelled_set / "index.csv", sensor=model.contract.sensor())
     featurizers: list[Featurizer] = [ModelFeaturizer(model, "Scale-MAE"), random_init(model)]
@@ -195,7 +197,7 @@ def _measure(walk: Walk, model: Model, labelled_set: Path) -> Evaluation:
 
 def _embed(walk: Walk, model: Model, model_dir: Path, aerial: Path, labelled_set: Path) -> Archive:
     """One archive of the real scenes, cut into chips, and of the simulated queries."""
-    from swath.archive.embed import embed_archive
+    from swath.archive.ingest.embed import embed_archive
     from swath.imagery.datasets import open_dataset
 
     sensor, archive = model.contract.sensor(), walk.out / "archive"
@@ -215,7 +217,8 @@ def _embed(walk: Walk, model: Model, model_dir: Path, aerial: Path, labelled_set
 def _search(walk: Walk, model: Model, archive: Archive) -> None:
     """Three searches with pictures, the precision over all simulated scenes, and one refusal."""
     from swath.archive.contact_sheet import write_contact_sheet
-    from swath.archive.query import query_by_id, query_by_image
+    from swath.archive.search.image_query import query_by_image
+    from swath.archive.search.query import query_by_id
 
     rows = archive.rows(["id", "source", "label", "window"]).to_pylist()
     pictures = walk.out / "pictures"

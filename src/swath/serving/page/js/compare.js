@@ -1,0 +1,153 @@
+// Two dates of a place side by side: a second map over the first, cut off where the handle stands.
+
+import * as maplibre from "../vendor/maplibre/maplibre-gl.mjs";
+import { byId, h, icon, say } from "./dom.js";
+import { formatScore, plural } from "./format.js";
+import { ground, painted, repaint, requests } from "./map.js";
+
+export class Compare {
+  /** app: {api, state, chips: ChipMap, hasChanges, closed(), changed()} */
+  constructor(app) {
+    this.app = app;
+    this.bar = byId("compare");
+    this.over = byId("map-after");
+  }
+
+  get open() {
+    return !this.bar.hidden;
+  }
+
+  /** Opens with the state's two days, or with the first and last of what is in view; false if there is one day only. */
+  start() {
+    const { chips, state } = this.app;
+    const days = chips.days();
+    const wanted = state.compare;
+    if (wanted) days.push(...[wanted.before, wanted.after].filter((day) => !days.includes(day)));
+    days.sort();
+    if (days.length < 2) return false;
+    const here = chips.days(true);
+    const [first, last] = here.length > 1 ? [here[0], here.at(-1)] : [days[0], days.at(-1)];
+    state.compare = wanted ?? { before: first, after: last };
+    this.bar.hidden = this.over.hidden = false;
+    byId("map-part").classList.add("comparing");
+    this.#controls(days);
+    this.#second();
+    this.#show();
+    this.place(50);
+    return true;
+  }
+
+  stop() {
+    if (!this.open) return;
+    const { chips, state } = this.app;
+    this.bar.hidden = this.over.hidden = true;
+    byId("map-part").classList.remove("comparing");
+    this.handle.remove();
+    chips.map.off("move", this.follow);
+    matchMedia("(prefers-color-scheme: dark)").removeEventListener("change", this.recolour);
+    this.map.remove();
+    chips.setDay(null);
+    chips.showChanges([]);
+    state.compare = null;
+    this.app.closed();
+  }
+
+  /** Moves the handle to `percent` of the width. */
+  place(percent) {
+    this.percent = Math.max(0, Math.min(100, percent));
+    this.handle.style.left = `${this.percent}%`;
+    this.handle.setAttribute("aria-valuenow", String(Math.round(this.percent)));
+    this.over.style.clipPath = `inset(0 0 0 ${this.percent}%)`;
+  }
+
+  #second() {
+    const { chips, api } = this.app;
+    const { map } = chips;
+    this.over.replaceChildren();
+    const view = () => ({ center: map.getCenter(), zoom: map.getZoom() });
+    this.map = new maplibre.Map({
+      container: this.over, style: painted(ground(chips.tiles(this.app.state.compare.after), null, chips.finest)), ...view(),
+      interactive: false, attributionControl: false, fadeDuration: 0, maxZoom: 23, transformRequest: requests(api),
+    });
+    this.map.on("error", ({ error }) => console.debug(error?.message));
+    this.map.getCanvas().setAttribute("aria-label", "The later date");
+    this.map.getCanvas().tabIndex = -1;
+    this.loaded = new Promise((resolve) => this.map.once("load", () => {
+      this.map.setLayoutProperty("imagery", "visibility", "visible");
+      resolve();
+    }));
+    this.recolour = () => repaint(this.map);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", this.recolour);
+    this.follow = () => this.map.jumpTo(view());
+    map.on("move", this.follow);
+    this.handle = h("div.swipe", {
+      role: "slider", tabindex: "0", "aria-label": "Edge between the two dates", "aria-valuemin": "0", "aria-valuemax": "100", "aria-orientation": "horizontal",
+      onkeydown: (event) => {
+        const step = { ArrowLeft: -2, ArrowRight: 2, PageDown: -10, PageUp: 10 }[event.key];
+        const end = { Home: 0, End: 100 }[event.key];
+        if (step === undefined && end === undefined) return;
+        this.place(end ?? this.percent + step);
+        event.preventDefault();
+      },
+      onpointerdown: (event) => {
+        this.handle.setPointerCapture(event.pointerId);
+        this.held = true;
+        event.preventDefault();
+        this.handle.focus();
+      },
+      onpointermove: (event) => {
+        if (!this.held) return;
+        const { left, width } = byId("map-part").getBoundingClientRect();
+        this.place((100 * (event.clientX - left)) / width);
+      },
+      onpointerup: () => (this.held = false),
+    }, h("span.swipe-grip", {}, icon("swipe")), this.left = h("span.swipe-day.left", {}), this.right = h("span.swipe-day.right", {}));
+    byId("map-part").append(this.handle);
+  }
+
+  #controls(days) {
+    const { app } = this;
+    const select = (key, text) => {
+      const box = h("select", { id: `compare-${key}`, onchange: () => ((app.state.compare[key] = box.value), this.#show()) }, days.map((day) => h("option", { value: day, selected: day === app.state.compare[key] }, day)));
+      return h("div", {}, h("label.label", { for: `compare-${key}` }, text), box);
+    };
+    this.wantsChanges = app.hasChanges ? h("input", { type: "checkbox", onchange: () => this.#changes() }) : null;
+    this.legend = h("span.facts", {});
+    this.bar.replaceChildren(
+      select("before", "Before"), select("after", "After"),
+      ...(this.wantsChanges ? [h("div.compare-changes", {}, h("label.line", {}, this.wantsChanges, "What changed most"), this.legend)] : []),
+      h("button.tool", { type: "button", "aria-label": "Close the comparison", title: "Close (Esc)", onclick: () => this.stop() }, icon("close")));
+  }
+
+  #show() {
+    const { chips, state } = this.app;
+    chips.setDay(state.compare.before);
+    this.loaded.then(() => this.map.getSource("imagery").setTiles([chips.tiles(state.compare.after)]));
+    this.left.textContent = state.compare.before;
+    this.right.textContent = state.compare.after;
+    this.handle.setAttribute("aria-valuetext", `${state.compare.before} to the left, ${state.compare.after} to the right`);
+    this.#changes();
+    this.app.changed();
+  }
+
+  async #changes() {
+    const { api, chips, state } = this.app;
+    if (!this.wantsChanges?.checked) {
+      chips.showChanges([]);
+      this.legend.textContent = "";
+      return;
+    }
+    this.legend.textContent = "Looking …";
+    try {
+      const sensor = state.filters.sensors.length === 1 ? state.filters.sensors[0] : null;
+      const { features } = await api.get("changes", { ...state.compare, sensor, limit: 100 });
+      chips.showChanges(features);
+      const top = features[0]?.properties.score;
+      this.legend.textContent = features.length ? `${plural(features.length, "place")}, strongest ${formatScore(top)}` : "No place was seen on both days.";
+    } catch (error) {
+      chips.showChanges([]);
+      this.legend.textContent = [error.what ?? String(error), error.fix].filter(Boolean).join("; ");
+    }
+    say(this.legend.textContent);
+  }
+}

@@ -1,0 +1,156 @@
+// Sensor, scale, time, area and the shape of the answer. Every change is told at once; the caller waits a moment.
+
+import { byId, h, icon } from "./dom.js";
+import { formatArea, formatCount, formatDate, formatGsd } from "./format.js";
+import { areaOf, asBox, boxPolygon, boxProblem, geometryBox } from "./geo.js";
+import { filterCount } from "./state.js";
+
+const STOPS = 200; // of the sliders over the scale
+
+export class FilterPanel {
+  /** app: {archive, relative, state, changed(), draw(kind), searchArea()} */
+  constructor(app) {
+    this.app = app;
+    this.form = byId("filters");
+    this.form.addEventListener("submit", (event) => event.preventDefault());
+    // Where there is room beside the map they stand open.
+    byId("filters-box").open = matchMedia("(width >= 1200px)").matches;
+    this.render();
+  }
+
+  render() {
+    const { archive, relative } = this.app;
+    const [low, high] = archive.gsd ?? [0, 0];
+    this.form.replaceChildren(...[
+      archive.sensors.length > 1 ? this.#sensors() : null,
+      !relative && high > low * 1.001 ? this.#scale(low, high) : null,
+      archive.time ? this.#time() : null,
+      archive.placed ? this.#area() : null,
+      this.#shape(),
+    ].filter(Boolean));
+    const set = filterCount(this.app.state.filters);
+    byId("filters-count").hidden = set === 0;
+    byId("filters-count").textContent = `${set} set`;
+  }
+
+  #told() {
+    const set = filterCount(this.app.state.filters);
+    byId("filters-count").hidden = set === 0;
+    byId("filters-count").textContent = `${set} set`;
+    this.app.changed();
+  }
+
+  #sensors() {
+    const { filters } = this.app.state;
+    const boxes = this.app.archive.sensors.map(({ name, title, rows, centred }) => {
+      const box = h("input", { type: "checkbox", name: "sensor", value: name, checked: !filters.sensors.length || filters.sensors.includes(name) });
+      return h("label.line", { title: centred ? title : `${title}. Its chips are not centred: scores across sensors are less comparable.` }, box, name, h("span.end", {}, formatCount(rows)));
+    });
+    const group = h("fieldset", { onchange: () => {
+      const on = [...group.querySelectorAll("input:checked")].map((box) => box.value);
+      filters.sensors = on.length === boxes.length ? [] : on;
+      warn.hidden = on.length > 0;
+      if (on.length) this.#told();
+    } }, h("legend.label", {}, "Sensor"), boxes);
+    const warn = h("p.hint", { hidden: true, role: "alert" }, "Leave at least one sensor on.");
+    group.append(warn);
+    return group;
+  }
+
+  /** Two thumbs over the archive's range of scales, logarithmic. */
+  #scale(low, high) {
+    const { filters } = this.app.state;
+    const metres = (stop) => (stop <= 0 ? low : stop >= STOPS ? high : low * (high / low) ** (stop / STOPS));
+    const stop = (value, other) => (value == null ? other : Math.round((STOPS * Math.log(value / low)) / Math.log(high / low)));
+    const thumb = (which, label) => h("input", { type: "range", min: 0, max: STOPS, step: 1, "aria-label": label, value: stop(filters.gsd?.[which], which ? STOPS : 0) });
+    const [from, to] = [thumb(0, "Finest metres per pixel"), thumb(1, "Coarsest metres per pixel")];
+    const text = h("output.end", {});
+    const track = h("div.range-track", {});
+    const read = () => {
+      const [a, b] = [Number(from.value), Number(to.value)];
+      text.textContent = a <= 0 && b >= STOPS ? "any" : `${formatGsd(metres(a))} – ${formatGsd(metres(b))}`;
+      from.setAttribute("aria-valuetext", formatGsd(metres(a)));
+      to.setAttribute("aria-valuetext", formatGsd(metres(b)));
+      track.style.setProperty("--from", `${(100 * a) / STOPS}%`);
+      track.style.setProperty("--to", `${(100 * b) / STOPS}%`);
+      return [a, b];
+    };
+    const onInput = (event) => {
+      const [a, b] = [Number(from.value), Number(to.value)];
+      if (a > b) event.target.value = event.target === from ? b : a;
+      read();
+    };
+    const onChange = () => {
+      const [a, b] = read();
+      // Rounded outwards, so that a chip exactly at an edge of what is written is in.
+      filters.gsd = a <= 0 && b >= STOPS ? null : [a <= 0 ? null : Number((metres(a) * 0.999).toPrecision(4)), b >= STOPS ? null : Number((metres(b) * 1.001).toPrecision(4))];
+      this.#told();
+    };
+    const group = h("fieldset", { oninput: onInput, onchange: onChange }, h("legend.label.split", {}, "Metres per pixel", text),
+      h("div.range", {}, track, from, to));
+    read();
+    return group;
+  }
+
+  #time() {
+    const { filters } = this.app.state;
+    const [first, last] = this.app.archive.time.map(formatDate);
+    const day = (which, id) => h("input", { type: "date", id, min: first, max: last, value: filters.time?.[which] ?? "" });
+    const [from, to] = [day(0, "time-from"), day(1, "time-to")];
+    const warn = h("p.hint", { hidden: true, role: "alert" }, "The first day comes after the last.");
+    return h("fieldset", { onchange: () => {
+      const [a, b] = [from.value || null, to.value || null];
+      warn.hidden = !(a && b && a > b);
+      if (!warn.hidden) return;
+      filters.time = a || b ? [a, b] : null;
+      this.#told();
+    } }, h("legend.label", {}, `Time, ${first} to ${last}`),
+      h("div.pair", {}, h("div", {}, h("label.unseen", { for: "time-from" }, "From day"), from), h("div", {}, h("label.unseen", { for: "time-to" }, "To day"), to)), warn);
+  }
+
+  #area() {
+    const { app } = this;
+    const { filters } = app.state;
+    const box = filters.area ? geometryBox(filters.area) : null;
+    const edge = (id, text, value) => h("div", {}, h("label.label", { for: id }, text), h("input", { id, type: "text", inputmode: "decimal", value: value === undefined ? "" : String(Number(value.toFixed(5))) }));
+    const fields = ["West", "South", "East", "North"].map((text, i) => edge(`edge-${text.toLowerCase()}`, text, box?.[i]));
+    const warn = h("p.hint.warn", { role: "alert" });
+    const apply = () => {
+      const numbers = fields.map((field) => {
+        const text = field.lastChild.value.trim().replace(",", ".").replace("−", "-");
+        return text === "" ? NaN : Number(text);
+      });
+      warn.textContent = boxProblem(numbers) ?? "";
+      if (warn.textContent) return;
+      filters.area = boxPolygon(numbers);
+      this.render();
+      this.#told();
+    };
+    const tool = (kind, symbol, text) => h("button", { type: "button", onclick: () => app.draw(kind) }, icon(symbol), text);
+    const known = filters.area
+      ? h("div.item", {}, h("span.item-icon", {}, icon(asBox(filters.area) ? "box" : "outline")), h("div", {}, h("p.item-title", {}, "Only inside the area"), h("p.facts", {}, formatArea(areaOf(filters.area)))),
+          h("button.tool", { type: "button", "aria-label": "Remove the area", title: "Remove", onclick: () => { filters.area = null; this.render(); this.#told(); } }, icon("close")))
+      : null;
+    return h("fieldset", { id: "area-fields" }, h("legend.label", {}, "Area"), known,
+      h("div.pair", {}, tool("box", "box", "Rectangle"), tool("outline", "outline", "Polygon")),
+      known ? h("button.plain.wide", { type: "button", onclick: () => app.searchArea() }, "Search by what is there") : null,
+      h("details.edges", { open: this.edges, ontoggle: (event) => (this.edges = event.target.open) }, h("summary", {}, "By coordinates"),
+        h("div.quad", { onkeydown: (event) => event.key === "Enter" && apply() }, fields), warn,
+        h("button.wide", { type: "button", onclick: apply }, "Use this box")));
+  }
+
+  #shape() {
+    const { state, archive } = this.app;
+    const most = archive.limits?.k ?? 100;
+    const counts = [...new Set([10, 20, 50, 100, 200, state.k].filter((k) => k <= most))].sort((a, b) => a - b);
+    const select = (id, text, options, value, set) => h("div", {}, h("label.label", { for: id }, text),
+      h("select", { id, onchange: (event) => { set(Number(event.target.value)); this.#told(); } }, options.map(([v, t]) => h("option", { value: v, selected: v === value }, t))));
+    const toggle = (text, hint, on, set) => h("label.line", { title: hint }, h("input", { type: "checkbox", checked: on, onchange: (event) => { set(event.target.checked); this.#told(); } }), text);
+    return h("fieldset", {}, h("legend.label", {}, "Answers"),
+      h("div.pair", {},
+        select("k", "How many", counts.map((k) => [k, k]), state.k, (k) => (state.k = k)),
+        select("valid", "Valid pixels", [[0, "any"], [0.5, "≥ 50 %"], [0.9, "≥ 90 %"], [1, "all"]], state.filters.validMin, (v) => (state.filters.validMin = v))),
+      toggle("Varied", "Fewer near-copies of one another among the answers", state.diverse, (on) => (state.diverse = on)),
+      archive.placed ? toggle("One answer a place", "Of a place seen several times, only the best look", state.groupPlaces, (on) => (state.groupPlaces = on)) : null);
+  }
+}

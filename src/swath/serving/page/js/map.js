@@ -1,0 +1,323 @@
+// The map: coast, graticule, the archive's own imagery, footprints, answers. Nothing comes from elsewhere.
+
+import * as maplibre from "../vendor/maplibre/maplibre-gl.mjs";
+import { byId, calm, h, settled, token } from "./dom.js";
+import { formatCount, formatLat, formatLon, formatLonLat, plural } from "./format.js";
+import { centreOf, gather, geometryBox, graticuleStep, ticks, unionBox, unwrapBox, viewBox } from "./geo.js";
+import { filterParams } from "./state.js";
+
+const LIMIT = 2000; // footprints asked for at once
+const CELL = 44; // pixels: footprints nearer than this are counted together while they are too small to see
+const VISIBLE = 9; // pixels: a footprint narrower than this is too small to see
+const NOTHING = { type: "FeatureCollection", features: [] };
+const FONT = ["system-ui", "sans-serif"];
+
+const collection = (features) => ({ type: "FeatureCollection", features });
+const feature = (geometry, properties = {}, id = undefined) => ({ type: "Feature", id, geometry, properties });
+const point = (coordinates, properties) => feature({ type: "Point", coordinates }, properties);
+
+/** Paint by the style sheet's custom properties, so that both colour schemes have one place. */
+const paints = () => [
+  ["sea", "background-color", ["interpolate", ["linear"], ["zoom"], 6, token("sea"), 8, token("land")]],
+  ["land", "fill-color", token("land")],
+  ["coast", "line-color", token("coast")],
+  ["graticule", "line-color", token("graticule")],
+  ["footprints-fill", "fill-color", token("footprint")],
+  ["footprints", "line-color", token("footprint")],
+  ["groups", "circle-color", token("sheet")],
+  ["groups", "circle-stroke-color", token("footprint")],
+  ["groups-count", "text-color", token("ink")],
+  ["changes", "fill-color", ["interpolate", ["linear"], ["get", "share"], 0, token("change-low"), 1, token("change-high")]],
+  ["changes-line", "line-color", token("change-high")],
+  ["area", "line-color", token("ink")],
+  ["area-halo", "line-color", token("sheet")],
+  ["answers-halo", "line-color", token("sheet")],
+  ["answers", "line-color", token("accent")],
+  ["answers-fill", "fill-color", token("accent")],
+  ["answer-points", "circle-color", token("accent")],
+  ["answer-points", "circle-stroke-color", token("sheet")],
+  ["ranks", "text-color", token("on-accent")],
+  ["asked", "line-color", token("ink")],
+  ["asked-halo", "line-color", token("sheet")],
+  ["draft", "line-color", token("accent")],
+  ["draft-fill", "fill-color", token("accent")],
+];
+
+/** The style below everything: sea, land, imagery. The second map of a comparison has no more than this. */
+export function ground(tiles, bounds, maxzoom) {
+  const sources = {
+    land: { type: "geojson", data: new URL("page/land.json", document.baseURI).href },
+    imagery: { type: "raster", tiles: [tiles], tileSize: 256, maxzoom, ...(bounds ? { bounds } : {}) },
+  };
+  // The coastline is coarse (1:110 million): near by it would lie, so it fades out.
+  const fade = (full) => ["interpolate", ["linear"], ["zoom"], 6, full, 8, 0];
+  const layers = [
+    { id: "sea", type: "background" },
+    { id: "land", type: "fill", source: "land", paint: { "fill-opacity": fade(1), "fill-antialias": false } },
+    { id: "coast", type: "line", source: "land", paint: { "line-width": 0.75, "line-opacity": fade(1) } },
+    { id: "imagery", type: "raster", source: "imagery", layout: { visibility: "none" }, paint: { "raster-fade-duration": calm() ? 0 : 200, "raster-resampling": "linear" } },
+  ];
+  return { version: 8, sources, layers };
+}
+
+/** A style with the colours of the moment filled in. */
+export function painted(style) {
+  const layers = new Map(style.layers.map((layer) => [layer.id, layer]));
+  for (const [id, property, value] of paints()) if (layers.has(id)) (layers.get(id).paint ??= {})[property] = value;
+  return style;
+}
+
+/** The same on a map that is there already, when the colour scheme changes. */
+export const repaint = (map) => {
+  for (const [layer, property, value] of paints()) if (map.getLayer(layer)) map.setPaintProperty(layer, property, value);
+};
+
+export const requests = (api) => (url) => ({ url, headers: url.startsWith(api.base.href) ? api.headers : {} });
+
+export class ChipMap {
+  /**
+   * app: {api, archive, state, relative, ask(lonlat), pick(id), hover(chip|null), moved(view), told(text)}
+   */
+  constructor(app) {
+    this.app = app;
+    this.finest = app.relative || !app.archive.gsd ? 21 : Math.min(22, Math.max(6, Math.ceil(Math.log2(156543 / app.archive.gsd[0])) + 1));
+    this.answers = [];
+    const { archive, state } = app;
+    const start = state.view
+      ? { center: [state.view.lon, state.view.lat], zoom: state.view.zoom }
+      : { bounds: archive.bounds ? unwrapBox(archive.bounds) : [-180, -60, 180, 75], fitBoundsOptions: { padding: this.padding(), maxZoom: this.finest } };
+    this.map = new maplibre.Map({
+      container: "map", style: painted(this.#style()), ...start, attributionControl: false, maxZoom: 23, dragRotate: false, pitchWithRotate: false,
+      touchPitch: false, renderWorldCopies: true, fadeDuration: calm() ? 0 : 150, transformRequest: requests(app.api),
+      canvasContextAttributes: { preserveDrawingBuffer: false },
+    });
+    this.map.touchZoomRotate.disableRotation();
+    this.map.keyboard.disableRotation();
+    this.map.addControl(new maplibre.ScaleControl({ maxWidth: 96 }), "bottom-left");
+    this.ready = new Promise((resolve) => this.map.once("load", resolve));
+    this.ready.then(() => this.#listen());
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => repaint(this.map));
+    // Errors of single tiles are told once, not each.
+    this.map.on("error", ({ error }) => console.debug(error?.message));
+  }
+
+  /** Pixels of the map that the sheet of a small screen covers. */
+  padding() {
+    const sheet = matchMedia("(width < 720px)").matches ? byId("panels").offsetHeight : 0;
+    return { top: 56, left: 72, right: 64, bottom: 48 + sheet };
+  }
+
+  fit(boxes, maxZoom = this.finest) {
+    if (boxes.length) this.map.fitBounds(unwrapBox(unionBox(boxes)), { padding: this.padding(), maxZoom, animate: !calm(), duration: 700 });
+  }
+
+  /** Which imagery is shown: the filters of the state, or one day. */
+  tiles(day = null) {
+    const { sensor, time_min, time_max } = filterParams(this.app.state.filters);
+    return this.app.api.tiles({ sensor, time_min: day ?? time_min, time_max: day ?? time_max });
+  }
+
+  setDay(day) {
+    // Two dates side by side are looked at without the grid of footprints.
+    for (const id of ["footprints", "footprints-fill"]) this.map.setLayoutProperty(id, "visibility", day ? "none" : "visible");
+    this.map.getSource("imagery").setTiles([this.tiles(day)]);
+  }
+
+  setImagery(on) {
+    this.imageryOn = on;
+    this.#showImagery();
+  }
+
+  async refresh() {
+    await this.ready;
+    const bounds = this.map.getBounds().toArray().flat();
+    this.asking?.abort();
+    this.asking = new AbortController();
+    let found;
+    try {
+      const bbox = viewBox(bounds).map((v) => Number(v.toFixed(6))).join();
+      found = await this.app.api.get("footprints", { bbox, limit: LIMIT, ...filterParams(this.app.state.filters) }, this.asking.signal);
+    } catch (error) {
+      if (error.name !== "AbortError") this.#note(error.what ?? String(error));
+      return;
+    }
+    const chosen = this.app.state.filters.sensors;
+    this.footprints = found.features.filter((f) => f.geometry && (chosen.length < 2 || chosen.includes(f.properties.sensor)));
+    this.truncated = found.truncated;
+    this.#showFootprints(found.total / Math.max(1, found.features.length));
+    if (found.truncated) this.#note(`${formatCount(found.features.length)} of ${formatCount(found.total)} footprints in view: zoom in for all`);
+    else if (!found.total) this.#note("No footprint in view");
+    else this.#note(null);
+    this.app.told(plural(found.total, "footprint") + " in view");
+  }
+
+  /** Days on which the places in view were seen, oldest first; with `here` only what lies in the middle. */
+  days(here = false) {
+    const { lng, lat } = this.map.getCenter().wrap();
+    const below = ([w, s, e, n]) => s <= lat && lat <= n && (w <= e ? w <= lng && lng <= e : lng >= w || lng <= e);
+    const seen = (this.footprints ?? []).filter((f) => !here || below(f.properties.bbox ?? geometryBox(f.geometry)));
+    return [...new Set(seen.map((f) => f.properties.time?.slice(0, 10)).filter(Boolean))].sort();
+  }
+
+  showAnswers(answers) {
+    this.answers = answers.filter((chip) => chip.geometry);
+    const shapes = this.answers.map((chip, i) => feature(chip.geometry, { chip: chip.id, rank: chip.rank }, i + 1));
+    this.#set("answers", shapes);
+    this.#set("answer-points", this.answers.map((chip) => point(centreOf(chip.geometry), { chip: chip.id, rank: chip.rank })).reverse());
+  }
+
+  showAsked(geometries) {
+    this.#set("asked", geometries.filter(Boolean).map((geometry) => feature(geometry)));
+  }
+
+  showArea(geometry) {
+    this.#set("area", geometry ? [feature(geometry)] : []);
+  }
+
+  showDraft(geometry) {
+    this.#set("draft", geometry ? [feature(geometry)] : []);
+  }
+
+  showChanges(features) {
+    const scores = features.map((f) => f.properties.score);
+    const [low, high] = [Math.min(...scores), Math.max(...scores)];
+    this.#set("changes", features.map((f) => feature(f.geometry, { ...f.properties, share: high > low ? (f.properties.score - low) / (high - low) : 1 })));
+  }
+
+  /** Lights up an answer. */
+  light(id) {
+    this.ready.then(() => {
+      const i = this.answers.findIndex((chip) => chip.id === id);
+      this.map.removeFeatureState({ source: "answers" });
+      if (i >= 0) this.map.setFeatureState({ source: "answers", id: i + 1 }, { lit: true });
+    });
+  }
+
+  #set(source, features) {
+    this.ready.then(() => this.map.getSource(source).setData(collection(features)));
+  }
+
+  #style() {
+    const style = ground(this.tiles(), null, this.finest);
+    const empty = () => ({ type: "geojson", data: NOTHING });
+    for (const name of ["graticule", "footprints", "groups", "changes", "area", "asked", "answers", "answer-points", "draft"]) style.sources[name] = empty();
+    const line = (id, width, more = {}, source = id.split("-")[0]) => ({ id, type: "line", source, layout: { "line-join": "round" }, paint: { "line-width": width, ...more } });
+    const byShare = (low, high) => ["interpolate", ["linear"], ["get", "share"], 0, low, 1, high];
+    const lit = (yes, no) => ["case", ["boolean", ["feature-state", "lit"], false], yes, no];
+    style.layers.splice(3, 0, line("graticule", 0.75));
+    style.layers.push(
+      { id: "footprints-fill", type: "fill", source: "footprints", paint: { "fill-opacity": 0.04 } },
+      line("footprints", 0.75, { "line-opacity": 0.6 }),
+      { id: "changes", type: "fill", source: "changes", paint: { "fill-opacity": byShare(0.04, 0.6) } },
+      line("changes-line", 1.5, { "line-opacity": byShare(0.15, 1) }, "changes"),
+      line("area-halo", 4), line("area", 1.75, { "line-dasharray": [3, 2] }),
+      line("asked-halo", 6), line("asked", 3),
+      { id: "answers-fill", type: "fill", source: "answers", paint: { "fill-opacity": lit(0.4, 0.12) } },
+      line("answers-halo", lit(7, 4.5)), line("answers", lit(4, 2.25)),
+      { id: "groups", type: "circle", source: "groups", paint: { "circle-radius": ["interpolate", ["linear"], ["log10", ["get", "count"]], 0, 5, 1, 11, 3, 17, 5, 24], "circle-stroke-width": 1.25, "circle-opacity": 0.92 } },
+      { id: "groups-count", type: "symbol", source: "groups", filter: [">", ["get", "count"], 1], layout: { "text-field": ["get", "text"], "text-size": 11, "text-font": FONT, "text-allow-overlap": true, "text-ignore-placement": true } },
+      { id: "answer-points", type: "circle", source: "answer-points", paint: { "circle-radius": 9, "circle-stroke-width": 1.5 } },
+      { id: "ranks", type: "symbol", source: "answer-points", layout: { "text-field": ["to-string", ["get", "rank"]], "text-size": 11, "text-font": FONT, "symbol-sort-key": ["get", "rank"] } },
+      { id: "draft-fill", type: "fill", source: "draft", filter: ["==", ["geometry-type"], "Polygon"], paint: { "fill-opacity": 0.12 } },
+      line("draft", 2),
+    );
+    return style;
+  }
+
+  #listen() {
+    const { map, app } = this;
+    const canvas = map.getCanvas();
+    canvas.setAttribute("aria-label", "Map. Arrows move, plus and minus zoom, Enter searches by the place in the middle.");
+    canvas.addEventListener("keydown", (event) => {
+      if (event.key === "Enter") this.#askAt(map.project(map.getCenter()));
+    });
+    canvas.addEventListener("focus", () => byId("map-part").classList.toggle("aimed", canvas.matches(":focus-visible")));
+    canvas.addEventListener("blur", () => byId("map-part").classList.remove("aimed"));
+    const refresh = settled(() => this.refresh(), 120);
+    map.on("moveend", () => {
+      const { lng, lat } = map.getCenter().wrap();
+      app.moved({ lon: lng, lat, zoom: map.getZoom() });
+      refresh();
+    });
+    map.on("move", () => this.#graticule());
+    map.on("resize", () => this.#graticule());
+    map.on("click", (event) => this.#askAt(event.point));
+    map.on("mousemove", (event) => {
+      byId("reading").textContent = formatLonLat(event.lngLat.toArray(), graticuleStep(map.getBounds().getEast() - map.getBounds().getWest()).digits + 2);
+      const [hit] = this.#hits(event.point, ["answer-points", "answers-fill", "groups", "footprints-fill"]);
+      canvas.style.cursor = hit ? "pointer" : "";
+      const id = hit?.source.startsWith("answer") ? hit.properties.chip : null;
+      if (id !== this.pointed) app.hover(this.answers.find((chip) => chip.id === (this.pointed = id)) ?? null);
+    });
+    map.on("mouseout", () => (byId("reading").textContent = ""));
+    this.#graticule();
+    this.refresh();
+  }
+
+  #hits(at, layers) {
+    return this.map.queryRenderedFeatures(at, { layers: layers.filter((id) => this.map.getLayoutProperty(id, "visibility") !== "none") });
+  }
+
+  /** What a click or Enter at a point of the screen does. */
+  #askAt(at) {
+    const [hit] = this.#hits(at, ["answer-points", "answers-fill", "groups"]);
+    if (hit?.layer.id === "groups") this.fit([JSON.parse(hit.properties.box)]);
+    else if (hit) this.app.pick(hit.properties.chip);
+    else if (this.truncated || this.#hits(at, ["footprints-fill"]).length) this.app.ask(this.map.unproject(at).wrap().toArray());
+    else this.app.told("The archive has nothing at this place.", true);
+  }
+
+  #showFootprints(weight) {
+    const { map } = this;
+    const boxes = this.footprints.map((f) => unwrapBox(f.properties.bbox ?? geometryBox(f.geometry)));
+    const perDegree = (512 * 2 ** map.getZoom()) / 360;
+    const widths = boxes.map(([w, , e]) => (e - w) * perDegree).sort((a, b) => a - b);
+    this.seen = widths.length > 0 && widths[Math.floor(widths.length / 2)] >= VISIBLE;
+    const points = boxes.map(([w, s, e, n]) => ({ ...map.project([(w + e) / 2, (s + n) / 2]), box: [w, s, e, n] }));
+    const groups = this.seen ? [] : gather(points.map(({ x, y, box }) => ({ x, y, box })), CELL);
+    map.getSource("footprints").setData(this.seen ? collection(this.footprints.map((f) => feature(f.geometry, { chip: f.properties.id }))) : NOTHING);
+    map.getSource("groups").setData(collection(groups.map(({ x, y, members }) => {
+      const count = Math.round(members.length * weight);
+      return point(map.unproject([x, y]).toArray(), { count, text: formatCount(count), box: JSON.stringify(unionBox(members.map((m) => m.box))) });
+    })));
+    for (const id of ["answer-points", "ranks"]) map.setLayoutProperty(id, "visibility", widths.length && this.seen && widths[0] > 48 ? "none" : "visible");
+    this.#showImagery();
+  }
+
+  /** Imagery only where it can be seen: tiles of a whole continent would have to read every file. */
+  #showImagery() {
+    const on = this.imageryOn !== false && this.seen;
+    this.map.setLayoutProperty("imagery", "visibility", on ? "visible" : "none");
+    this.map.setPaintProperty("footprints", "line-opacity", on ? 0.3 : 0.6);
+  }
+
+  #note(text) {
+    byId("map-note").hidden = !text;
+    byId("map-note").textContent = text ?? "";
+  }
+
+  /** Meridians and parallels, and their degrees along the edges. */
+  #graticule() {
+    const { map } = this;
+    const [[w, s], [e, n]] = map.getBounds().toArray();
+    const { clientWidth: width, clientHeight: height } = map.getCanvas();
+    const lon = graticuleStep(e - w, Math.max(2, width / 180));
+    const lat = graticuleStep(n - s, Math.max(2, height / 180));
+    const [lons, lats] = [ticks(w, e, lon.step), ticks(s, n, lat.step)];
+    map.getSource("graticule").setData(collection([
+      ...lons.map((x) => feature({ type: "LineString", coordinates: [[x, s], [x, n]] })),
+      ...lats.map((y) => feature({ type: "LineString", coordinates: [[w, y], [e, y]] })),
+    ]));
+    const label = (text, kind, at) => {
+      const tick = h(`span.tick.${kind}`, {}, text);
+      tick.style[kind === "lon" ? "left" : "top"] = `${at}px`;
+      return tick;
+    };
+    const mid = (n + s) / 2;
+    byId("ticks").replaceChildren(
+      ...lons.map((x) => [map.project([x, mid]).x, x]).filter(([at]) => at > 56 && at < width - 72)
+        .map(([at, x]) => label(formatLon(((((x + 180) % 360) + 360) % 360) - 180, lon.digits), "lon", at)),
+      ...lats.map((y) => [map.project([w, y]).y, y]).filter(([at]) => at > 32 && at < height - this.padding().bottom - 8)
+        .map(([at, y]) => label(formatLat(y, lat.digits), "lat", at)));
+  }
+}

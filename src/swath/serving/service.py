@@ -1,0 +1,57 @@
+"""Everything that a server holds while it runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from swath.serving.cache import Cache
+from swath.serving.drawing import Drawing
+from swath.serving.holdings import Holdings
+from swath.serving.lanes import Lane
+from swath.serving.metrics import Metrics
+from swath.serving.settings import Settings
+from swath.serving.uploads import Embedding
+
+if TYPE_CHECKING:
+    from swath.models import Model
+
+
+class Service:
+    """One archive, its model, and the threads that work for them.
+
+    Args:
+        path: The archive.
+        model: Its model, or None for a service without search by image.
+        settings: Limits.
+
+    Attributes:
+        searching, drawing, embedding: Lanes of work, see `swath.serving.lanes`.
+    """
+
+    def __init__(self, path: str, model: Model | None, settings: Settings) -> None:
+        self.settings = settings
+        self.holdings = Holdings(path, model, settings)
+        self.cache = Cache(settings.cache_bytes)
+        self.pictures = Drawing(self.holdings, self.cache, settings.tile_sources)
+        self.images = Embedding(self.holdings, settings)
+        self.metrics = Metrics()
+        waiting, seconds = settings.waiting, settings.search_seconds
+        self.searching = Lane("search", settings.searching, waiting, seconds)
+        self.drawing = Lane("pictures", settings.drawing, waiting, seconds)
+        self.embedding = Lane("images", 1, max(1, waiting // 8), 2 * settings.upload_seconds + seconds)
+
+    @property
+    def lanes(self) -> tuple[Lane, ...]:
+        """All lanes."""
+        return self.searching, self.drawing, self.embedding
+
+    def warm(self) -> None:
+        """Get ready in the background what the first requests would wait for."""
+        self.searching.begin(self.holdings.info)
+        if self.holdings.model is not None:
+            self.embedding.begin(self.images.warm)
+
+    def close(self) -> None:
+        """Finish what has begun."""
+        for lane in self.lanes:
+            lane.close()
