@@ -46,6 +46,34 @@ def rsscn7(plt: Any) -> None:
     figure.savefig(HERE / "figures" / "rsscn7.png", dpi=110)
 
 
+def methods(plt: Any) -> None:
+    """What each method makes of the same minutes: kNN against image side, and the linear probe."""
+    data = numbers("rsscn7_methods")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), width_ratios=(3, 2))
+    colours = dict(zip(data["scale"], COLOURS, strict=False))
+    for name, values in data["scale"].items():
+        plain = name in ("untrained", "RCF 512", "image statistics")
+        style, width = ("--", 1.2) if plain else ("-", 2)
+        left.plot(data["sides"], values, style, lw=width, marker="o", ms=4, color=colours[name])
+        left.annotate(name, (data["sides"][-1], values[-1]), (6, -3), textcoords="offset points", fontsize=8)
+    left.set(
+        xscale="log", xlabel="side of bank and query images, pixels", ylabel="kNN top-1, %", xlim=(14, 250)
+    )
+    left.set_xticks(data["sides"], [str(side) for side in data["sides"]])
+    left.minorticks_off()
+    names = list(data["linear"])[::-1]
+    shades = [colours.get(name, COLOURS[4]) for name in names]
+    bars = right.barh(names, [data["linear"][name] for name in names], color=shades)
+    right.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
+    right.set(xlabel="linear probe at 128 px, %", xlim=(0, 100))
+    for axis in (left, right):
+        axis.grid(alpha=0.25, axis="x" if axis is right else "both")
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle("RSSCN7 after 20 CPU-minutes of training", fontsize=11)
+    figure.tight_layout()
+    figure.savefig(HERE / "figures" / "rsscn7_methods.png", dpi=110)
+
+
 def csmae(plt: Any) -> None:
     """F1 in the four directions, a group a direction."""
     data = numbers("csmae_simulated")
@@ -72,6 +100,7 @@ def main() -> None:
     import matplotlib.pyplot as plt
 
     rsscn7(plt)
+    methods(plt)
     csmae(plt)
 
 

@@ -3,6 +3,7 @@
 - `{{ include FILE }}` on a page puts in a Markdown file of the repository, its links put right.
 - `{{ cli }}` puts in every verb of the command line with its options, read from the program.
 - `{{ sensors }}` puts in the built-in sensors as tables.
+- `{{ datasets }}` puts in the labelled data sets that are known by name.
 - `$$ ... $$` (on lines of their own) and `$...$` become MathML: no script is needed to show them.
 - `benchmarks/figures` appears in the site as `assets/figures`.
 """
@@ -42,6 +43,8 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         markdown = markdown.replace("{{ cli }}", _command_line())
     if "{{ sensors }}" in markdown:
         markdown = markdown.replace("{{ sensors }}", _sensors())
+    if "{{ datasets }}" in markdown:
+        markdown = markdown.replace("{{ datasets }}", _datasets())
     parts = FENCE.split(markdown)
     return "".join(part if FENCE.fullmatch(part) else _equations(part) for part in parts)
 
@@ -120,6 +123,49 @@ def _sensors() -> str:
             lines.append("| " + " | ".join("" if cell is None else _short(cell) for cell in cells) + " |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _datasets() -> str:
+    from swath.imagery.known_sets import get_known_set, list_known_sets
+
+    lines = ["| name | set | images | classes | pixels | GSD, m |", "|---|---|---|---|---|---|"]
+    sets = [get_known_set(name) for name in list_known_sets()]
+    for known in sets:
+        gsd = _short(known.gsd) if known.gsd else "-".join(map(_short, known.gsd_range or ())) or "unknown"
+        counts = f"{known.images:,} | {len(known.classes)} | {known.image_size}"
+        lines.append(f"| [`{known.name}`](#{known.name}) | {known.title} | {counts} | {gsd} |")
+    for known in sets:
+        pages = ", ".join(f"[{source.title}]({source.url})" for source in known.sources)
+        facts = [
+            ("also called", ", ".join(known.aliases)),
+            ("classes", ", ".join(known.classes) + (f". {known.classes_note}" if known.classes_note else "")),
+            ("opened with", f"`{known.sensor}`, {known.image_size} x {known.image_size} pixels"),
+            ("split", known.split.note.strip()),
+            (
+                "found in",
+                ", ".join(f"`{folder}`" for folder in known.folders) + ", or anywhere below the root",
+            ),
+            ("had from", pages),
+            *(("archive", _archive(archive)) for archive in known.archives),
+            ("licence", known.licence),
+            ("cite", known.paper),
+        ]
+        lines += [
+            "",
+            f"## `{known.name}` {{#{known.name}}}",
+            "",
+            f"**{known.title}.** {known.description.strip()}",
+        ]
+        lines += ["", *(f"- *{label}*: {text}" for label, text in facts)]
+    return "\n".join(lines)
+
+
+def _archive(archive: Any) -> str:
+    sums = [
+        f"{kind} `{value}`" for kind, value in (("md5", archive.md5), ("sha256", archive.sha256)) if value
+    ]
+    known = f"{', '.join(sums)} ({archive.checksum_source})" if sums else "no published checksum"
+    return f"{archive.name}, {'fetched by Swath' if archive.url else 'to be downloaded by hand'}; {known}"
 
 
 def _short(value: Any) -> str:

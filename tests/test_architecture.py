@@ -28,7 +28,9 @@ ORDER = (
     ("models",),
     ("training",),
     ("evaluation",),
+    ("tasks",),
     ("archive",),
+    ("serving",),
     ("demo", "doctor"),
     ("cli",),
 )
@@ -140,3 +142,9 @@ def test_committed_files_are_free_of(what: str) -> None:
         if pattern.search(line)
     ]
     assert not found
+
+
+def test_every_test_file_has_a_name_of_its_own() -> None:
+    # Test folders are no packages: of two files with one name pytest imports only the first.
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

@@ -20,6 +20,7 @@ _PUBLIC = {
     "Chip": "swath.imagery.chip",
     "Sensor": "swath.imagery.sensors",
     "create_model": "swath.encoders",
+    "from_pretrained": "swath.models.hub",
     "get_sensor": "swath.imagery.sensors",
     "list_models": "swath.encoders",
     "list_sensors": "swath.imagery.sensors",
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from swath.imagery.sensors import get_sensor as get_sensor
     from swath.imagery.sensors import list_sensors as list_sensors
     from swath.models import load_model as load_model
+    from swath.models.hub import from_pretrained as from_pretrained
 
 
 def __getattr__(name: str) -> Any:

@@ -10,9 +10,11 @@ import importlib.metadata
 import math
 import os
 import platform
+import re
 import shutil
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,10 +32,14 @@ LIBRARIES = {
     "shapely": "shapely",
     "pyarrow": "pyarrow",
     "lancedb": "lancedb",
+    "faiss": "faiss-cpu",
     "PIL": "pillow",
     "matplotlib": "matplotlib",
+    "tensorboard": "tensorboard",
+    "yaml": "pyyaml",
+    "typer": "typer",
+    "rich": "rich",
 }
-OPTIONAL = {"faiss": "faiss-cpu"}
 
 # Variables that change how things run; no others are shown, as they may hold secrets.
 VARIABLES = (
@@ -74,6 +80,7 @@ def examine(folder: str | Path = ".", *, step: bool = True) -> Report:
     for name, look in (
         ("system", _system),
         ("libraries", _libraries),
+        ("extras", _extras),
         ("compute", _compute),
         ("imagery", _imagery),
         ("disk", lambda report: _disk(report, Path(folder))),
@@ -134,26 +141,49 @@ def _memory() -> str:
 
 def _libraries(report: Report) -> dict[str, Any]:
     found = {}
-    for package, distribution in {**LIBRARIES, **OPTIONAL}.items():
+    for package, distribution in LIBRARIES.items():
         try:
             importlib.import_module(package)
             found[distribution] = importlib.metadata.version(distribution)
         except importlib.metadata.PackageNotFoundError:
             found[distribution] = "imports, version unknown"
         except ModuleNotFoundError as error:
-            if package in OPTIONAL and error.name == package:
-                found[distribution] = "not installed (optional)"
-            else:
-                found[distribution] = f"missing ({error})"
-                report.problems.append(
-                    f"{distribution} is missing: install it with `pip install {distribution}`"
-                )
+            found[distribution] = f"missing ({error})"
+            report.problems.append(f"{distribution} is missing: install it with `pip install {distribution}`")
         except Exception as error:  # a wheel for another machine fails with anything
             found[distribution] = f"broken ({_told(error)})"
             report.problems.append(
                 f"{distribution} is installed but does not load ({_told(error)}): reinstall it with "
                 f"`pip install --force-reinstall {distribution}`"
             )
+    return found
+
+
+def _extras(report: Report) -> dict[str, Any]:
+    """Which optional packages are there, by extra; their versions are looked up, not loaded."""
+    found = {}
+    for extra, distributions in extras().items():
+        versions = {}
+        for distribution in distributions:
+            with suppress(importlib.metadata.PackageNotFoundError):
+                versions[distribution] = importlib.metadata.version(distribution)
+        missing = [name for name in distributions if name not in versions]
+        told = ", ".join(f"{name} {version}" for name, version in versions.items())
+        if missing:
+            told += f"{' but ' if told else ''}no {', '.join(missing)}: pip install 'swath[{extra}]'"
+        found[extra] = told
+    return found
+
+
+def extras() -> dict[str, list[str]]:
+    """Extra of Swath -> distributions that it asks for, as the installed package states them."""
+    found: dict[str, list[str]] = {}
+    for line in importlib.metadata.requires("swath") or []:
+        requirement, _, condition = line.partition(";")
+        if extra := re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", condition):
+            name = re.match(r"[\w.-]+", requirement)
+            assert name is not None, line
+            found.setdefault(extra[1], []).append(name[0])
     return found
 
 

@@ -21,6 +21,8 @@ def command(
     how things run.
 
     [bold]Exit status:[/bold] 0 all is well, 1 something is broken (lines that begin with PROBLEM).
+
+    Example: swath doctor --json
     """
     import json
 

@@ -6,19 +6,31 @@ import sys
 from importlib import import_module
 
 import typer
+from typer.core import TyperGroup
 
 from swath.errors import SwathError
 
 # One file a verb, in the order in which a newcomer meets them. Each file holds either a function `command`
 # or, for a verb with sub-verbs, a `typer.Typer` called `app`; at its top it imports nothing but typer and
 # the standard library, so that all of them together cost milliseconds.
-VERBS = ("demo", "simulate", "inspect", "pretrain", "evaluate", "embed", "search", "import-weights", "doctor")
+VERBS = (
+    "demo", "simulate", "inspect", "pretrain", "finetune", "predict", "evaluate", "datasets", "embed",
+    "archive", "search", "changes", "serve", "import-weights", "export", "doctor",
+)  # fmt: skip
+
+
+class _InOrder(TyperGroup):
+    """Lists verbs as `VERBS` has them; Typer itself lists those with sub-verbs after all others."""
+
+    def list_commands(self, ctx: object) -> list[str]:
+        return list(VERBS)
 
 
 def build_app() -> typer.Typer:
     """The whole command line as one Typer application."""
     app = typer.Typer(
         name="swath",
+        cls=_InOrder,
         help="Representations of Earth-observation imagery that know their scale and their sensor.",
         no_args_is_help=True,
         rich_markup_mode="rich",

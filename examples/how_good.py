@@ -1,0 +1,61 @@
+"""How good are a model's features? kNN over scales, with baselines and intervals beside them, in Python.
+
+    python examples/how_good.py                          # an untrained ViT on simulated scenes; half a minute
+    python examples/how_good.py --model runs/first/model --data labelled/
+
+`labelled/` holds one folder a class, or is a CSV table of files and classes. On the command line the same is
+``swath evaluate knn runs/first/model labelled/``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from swath.evaluation.models import open_candidate
+from swath.evaluation.protocols import evaluate_knn
+from swath.evaluation.report import verdict
+from swath.evaluation.sets.named_sets import open_data
+from swath.simulated.aerial import write_simulated
+
+
+def main(model: str, data: Path, sides: list[int]) -> dict[str, float]:
+    """Score a model and two baselines; returns the mean accuracy over the scales of each."""
+    # 1. Whoever is scored sees the same images; the first is the one in question.
+    candidates = [open_candidate(name) for name in (model, "statistics", "rcf")]
+    split = open_data(data, sensor=candidates[0].sensor, gsd_mode=candidates[0].gsd_mode)
+
+    # 2. Every query is classified by a vote of the most similar images of the bank. Nothing is trained.
+    evaluation = evaluate_knn(
+        [one.featurizers[0] for one in candidates], split, sides=sides, asymmetric=False
+    )
+
+    # 3. A score comes with its interval, and the protocol says what it depends on.
+    print(
+        f"{evaluation.protocol['queries']['images']} queries, by chance {evaluation.protocol['chance']:.0%}"
+    )
+    for score in evaluation.scores:
+        print(
+            f"{score.features:32} {score.classifier:5} {score.query_side:4} px  "
+            f"{score.value:6.1%} ({score.low:.1%} to {score.high:.1%})"
+        )
+    print(verdict(evaluation))
+    return {one.name: evaluation.mean(one.name, "knn").accuracy for one in candidates}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="random:vit_micro_patch8")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--sides", type=int, nargs="+", default=[16, 32, 64])
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        scenes = (
+            arguments.data
+            or write_simulated(Path(folder) / "scenes", seed=0, folds={"train": 160, "val": 80}, size=64)
+            / "index.csv"
+        )
+        main(arguments.model, scenes, arguments.sides)
