@@ -275,29 +275,7 @@ def lancedb_way(
     folder: Path, tree: Tree, rows: int, queries: np.ndarray, truth: list[np.ndarray]
 ) -> Callable[[int], np.ndarray]:
     """LanceDB's own search over a table of numbers and vectors, at the fewest probes with recall 0.99."""
-    import lancedb
-    from lancedb.index import IvfPq
-
-    cells = 1024 if rows >= 256 * 1024 else rows // 256
-    database = lancedb.connect(folder / "lancedb")
-    if "bare" in database.list_tables().tables:
-        table = database.open_table("bare")
-    else:
-        fields = pa.schema([("number", pa.int64()), ("vector", pa.list_(pa.float32(), len(tree.mean)))])
-
-        def batches() -> Iterator[pa.RecordBatch]:
-            done = 0
-            for vectors, _ in tree.pieces(rows):
-                normalise(vectors)
-                flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
-                numbers = pa.array(np.arange(done, done + len(vectors)))
-                done += len(vectors)
-                yield pa.record_batch([numbers, flat], schema=fields)
-
-        table = database.create_table("bare", pa.RecordBatchReader.from_batches(fields, batches()))
-        started, cpu = time.perf_counter(), time.process_time()
-        table.create_index("vector", config=IvfPq(distance_type="cosine", num_partitions=cells))
-        print(f"LanceDB index: {spent(started)} s, {time.process_time() - cpu:.0f} CPU-s")
+    table = made_lancedb(folder, tree, rows)
 
     def ask(i: int, probes: int, refine: int) -> np.ndarray:
         wanted = table.search(queries[i]).distance_type("cosine").nprobes(probes).refine_factor(refine)
@@ -309,6 +287,34 @@ def lancedb_way(
         if recall >= 0.99:
             break
     return lambda i: ask(i, probes, refine)
+
+
+def made_lancedb(folder: Path, tree: Tree, rows: int) -> Any:
+    """The table with its index, made if it is not there; trained on as many vectors a cell as ours."""
+    import lancedb
+    from lancedb.index import IvfPq
+
+    database = lancedb.connect(folder / "lancedb")
+    if "bare" in database.list_tables().tables:
+        return database.open_table("bare")
+    fields = pa.schema([("number", pa.int64()), ("vector", pa.list_(pa.float32(), len(tree.mean)))])
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        done = 0
+        for vectors, _ in tree.pieces(rows):
+            normalise(vectors)
+            flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+            numbers = pa.array(np.arange(done, done + len(vectors)))
+            done += len(vectors)
+            yield pa.record_batch([numbers, flat], schema=fields)
+
+    cells = 1024 if rows >= 256 * 1024 else rows // 256
+    table = database.create_table("bare", pa.RecordBatchReader.from_batches(fields, batches()))
+    started, cpu = time.perf_counter(), time.process_time()
+    how = IvfPq(distance_type="cosine", num_partitions=cells, max_iterations=10, sample_rate=64)
+    table.create_index("vector", config=how)
+    print(f"LanceDB index: {spent(started)} s, {time.process_time() - cpu:.0f} CPU-s")
+    return table
 
 
 def intrinsic(vectors: np.ndarray, count: int = 2_000) -> float:
