@@ -33,6 +33,8 @@ def archive(rows: Rows, tmp_path_factory: pytest.TempPathFactory) -> Archive:
                 sensor=["naip" if i % 4 == 0 else "rgb_aerial" for i in numbers],
                 gsd=[0.3 if i % 2 else 20.0 - 1e-8 for i in numbers],
                 source=[f"scene_{i // 10}.tif" for i in numbers],
+                valid_fraction=[0.5 if i % 5 == 0 else 1.0 for i in numbers],
+                cloud_fraction=[i / COUNT if i % 2 else None for i in numbers],
                 datetime=[datetime(2020, 1 + i % 12, 1, tzinfo=UTC) if i % 2 else None for i in numbers],
                 bbox=[
                     {"xmin": float(i % 90), "ymin": 0.0, "xmax": i % 90 + 1.0, "ymax": 1.0} if i % 2 else None
@@ -98,6 +100,10 @@ def test_equal_scores_come_in_a_fixed_order() -> None:
             lambda i: i % 2 and 1 <= i % 12 <= 3,
         ),
         (Filter(bbox=(10.5, 0, 12.5, 1)), lambda i: i % 2 and 10 <= i % 90 <= 12),
+        (Filter(area=(10.5, 0, 12.5, 1)), lambda i: i % 2 and 10 <= i % 90 <= 12),
+        (Filter(cloud=0.25), lambda i: i % 2 and i <= 50),  # where it is not known, a chip does not pass
+        (Filter(cloud=1.0), lambda i: i % 2 == 1),
+        (Filter(valid=0.9), lambda i: i % 5 != 0),
         (Filter(sensors=["rgb_aerial"], gsd=(0.3, 0.3), bbox=(0, 0, 90, 1)), lambda i: i % 2 == 1),
     ],
 )
@@ -109,6 +115,25 @@ def test_filters(archive: Archive, where: Filter, passes: Callable[[int], bool])
     assert answers.candidates == len(expected)
     best = archive.search(query, 3, where=where)
     assert [answer.id for answer in best] == [answer.id for answer in answers][:3]
+
+
+@pytest.mark.parametrize("where", [Filter(valid=1.5), Filter(cloud=-0.1), Filter(gsd=(5, 1))])
+def test_filters_that_make_no_sense(archive: Archive, where: Filter) -> None:
+    with pytest.raises(ArchiveError, match=r"0 to 1|from the smaller to the larger"):
+        archive.search(np.ones(8), where=where)
+
+
+def test_an_area_is_looked_at_once(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next click in a drawn area is answered from memory; another area, or a commit, is not."""
+    looked = []
+    from swath.archive.search import filters
+
+    known = filters.footprints_touch
+    monkeypatch.setattr(filters, "footprints_touch", lambda *a, **b: looked.append(1) or known(*a, **b))
+    for number in range(3):
+        for _ in range(2):
+            archive.search(np.ones(8), where=Filter(area=(20 + number, 0, 30, 1)))
+    assert len(looked) == 3
 
 
 def test_too_few_answers_are_said(archive: Archive, tmp_path: Path) -> None:
@@ -185,4 +210,5 @@ def test_a_zero_vector_in_the_archive_scores_zero(rows: Rows, tmp_path: Path) ->
 
 def test_answers_show_themselves(archive: Archive) -> None:
     html = archive.search(np.ones(8), 3)._repr_html_()
-    assert html.count("<tr>") == 4
+    assert html.count("background:#e4e2dc") == 3  # their files are not there: empty tiles
+    assert "scene_" in html

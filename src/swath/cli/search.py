@@ -111,6 +111,14 @@ def command(
         float | None,
         typer.Option(help="Only answers with at least this share of valid pixels.", min=0.0, max=1.0),
     ] = None,
+    max_cloud: Annotated[
+        float | None,
+        typer.Option(
+            help="Only answers with at most this share of cloud, of those of which it is known.",
+            min=0.0,
+            max=1.0,
+        ),
+    ] = None,
     diverse: Annotated[
         bool, typer.Option("--diverse", help="Answers that differ: one a field, and less like each other.")
     ] = False,
@@ -147,7 +155,9 @@ def command(
     from swath.errors import SwathError
 
     opened = Archive.open(archive, version=version)
-    where = filter_of(gsd=only_gsd, time=only_time, bbox=only_bbox, area=only_area, valid=min_valid)
+    where = filter_of(
+        gsd=only_gsd, time=only_time, bbox=only_bbox, area=only_area, valid=min_valid, cloud=max_cloud
+    )
     names = opened.searcher().sensor_names(sensor) if sensor else None
     if pair_share is not None and not exclude_pair:
         raise SwathError("--pair-share says how --exclude-pair judges; give both")

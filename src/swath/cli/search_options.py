@@ -20,11 +20,12 @@ def filter_of(
     bbox: str | None = None,
     area: Path | None = None,
     valid: float | None = None,
+    cloud: float | None = None,
 ) -> Filter | None:
     """One filter of what was given; None of nothing."""
     from swath.archive.search.filters import Filter
 
-    if gsd is None and time is None and bbox is None and area is None and valid is None:
+    if all(part is None for part in (gsd, time, bbox, area, valid, cloud)):
         return None
     return Filter(
         gsd=gsd_range(gsd) if gsd else None,
@@ -32,6 +33,7 @@ def filter_of(
         bbox=box_of(bbox) if bbox else None,
         area=area_in(area) if area else None,
         valid=valid,
+        cloud=cloud,
     )
 
 

@@ -25,6 +25,7 @@ class Answer:
     bbox: tuple[float, float, float, float] | None
     geometry: bytes | None = field(repr=False)  # WKB, OGC:CRS84
     valid_fraction: float = 1.0
+    cloud_fraction: float | None = None  # None where nothing says it
     label: str | None = None
     files: tuple[str, ...] | None = None  # one a band, where the source is not one file
     others: tuple[Answer, ...] = ()  # further chips of the place, best first, where answers are grouped
@@ -98,6 +99,7 @@ def answer_of(rank: int, score: float, row: dict[str, Any]) -> Answer:
         bbox=(box["xmin"], box["ymin"], box["xmax"], box["ymax"]) if box else None,
         geometry=row["geometry"],
         valid_fraction=row["valid_fraction"],
+        cloud_fraction=row["cloud_fraction"],
         label=row["label"],
         files=tuple(row["files"]) if row["files"] else None,
     )

@@ -24,6 +24,7 @@ COLUMNS = (
     "files",
     "window",
     "valid_fraction",
+    "cloud_fraction",
     "label",
     "preprocessing",
 )
@@ -110,6 +111,11 @@ class Chips:
     def valid(self) -> NDArray[np.float32]:
         """[N] share of pixels that are not nodata."""
         return self._numbers(lambda part: part["valid_fraction"], np.float32)
+
+    @cached_property
+    def cloud(self) -> NDArray[np.float32]:
+        """[N] share of pixels that are cloud, NaN where nothing says it."""
+        return self._numbers(lambda part: part["cloud_fraction"].cast(pa.float32()), np.float32)
 
     @cached_property
     def boxes(self) -> NDArray[np.float64]:

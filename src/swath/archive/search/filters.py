@@ -32,6 +32,8 @@ class Filter:
         area: What the footprint itself must touch: a GeoJSON Polygon or MultiPolygon, a shapely geometry, WKB
             or a box; see `swath.archive.search.places.area_of`.
         valid: Smallest share of pixels that are not nodata, 0 to 1.
+        cloud: Largest share of pixels that are cloud, 0 to 1. Where nothing says how cloudy it is (see
+            `swath.imagery.clouds`), a chip does not pass.
 
     Raises:
         ArchiveError: When it is applied: a range from large to small, a share beyond 0 to 1, no such area.
@@ -43,6 +45,7 @@ class Filter:
     bbox: tuple[float, float, float, float] | None = None
     area: Any = None
     valid: float | None = None
+    cloud: float | None = None
 
     def mask(self, chips: Chips) -> NDArray[np.bool_] | None:
         """[N] bool of the chips that pass, or None if all do because nothing is asked."""
@@ -67,6 +70,10 @@ class Filter:
             if not 0 <= self.valid <= 1:
                 raise ArchiveError(f"the share of valid pixels is 0 to 1, not {self.valid:g}")
             masks.append(chips.valid >= self.valid * (1 - 1e-6))
+        if self.cloud is not None:
+            if not 0 <= self.cloud <= 1:
+                raise ArchiveError(f"the share of cloud is 0 to 1, not {self.cloud:g}")
+            masks.append(chips.cloud <= self.cloud * (1 + 1e-6))  # NaN does not pass
         if self.bbox is not None:
             masks.append(boxes_overlap(chips.boxes, checked_box(self.bbox)))
         if self.area is not None:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from swath.archive.store import Archive
 
 FOLDER = "search_index"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # since 2 chips have a cloud_fraction
 FEWEST_INDEXED = 50_000  # rows from which looking into cells is worth the trouble
 MOST_UNINDEXED = 0.1  # share of rows that came or went since, beyond which an index is made again
 
@@ -264,8 +264,9 @@ def _write(
 def _open(folder: Path) -> StoredIndex:
     """Open the files of an index, checked at their ends."""
     described = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    if described["format_version"] > FORMAT_VERSION:
-        raise ArchiveError(f"{folder}: was made by a newer Swath")
+    if described["format_version"] != FORMAT_VERSION:
+        age = "a newer" if described["format_version"] > FORMAT_VERSION else "an older"
+        raise ArchiveError(f"{folder}: was made by {age} Swath")
     for name, entry in described["files"].items():
         path = folder / name
         if path.stat().st_size != entry["bytes"] or _ends(path) != entry["ends"]:
