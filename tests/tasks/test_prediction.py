@@ -273,6 +273,25 @@ def test_a_scene_of_another_gsd_is_looked_at_as_the_model_was_trained(tmp_path: 
     assert native.scenes[0].pixels == (100, 80)
 
 
+def test_a_scene_much_too_coarse_is_refused_and_a_stated_gsd_is_for_those_that_do_not_tell(
+    tmp_path: Path,
+) -> None:
+    model = by_colour(Contract.of("rgb_aerial", gsd_range=(0.4, 0.7)))
+    far = write_scene(tmp_path / "far.tif", pixels(30, 30), gsd=10)
+    refused = predict_scenes(model, far, tmp_path / "out", TILE)
+    assert "enlarged 14 times" in refused.failures[0][1]
+    assert "--read-gsd native" in refused.failures[0][1]
+    still = predict_scenes(model, far, tmp_path / "out", Options(tile=32, gsd=0.5))
+    assert "enlarged 14 times" in still.failures[0][1]  # --gsd does not change what a file says of itself
+    native = predict_scenes(model, far, tmp_path / "out", Options(tile=32, read_gsd="native"))
+    assert native.scenes[0].pixels == (30, 30)
+    near = write_scene(tmp_path / "near.tif", pixels(30, 30), gsd=0.6)
+    plain = write_scene(tmp_path / "plain.tif", pixels(30, 30), crs=None)
+    both = predict_scenes(model, [near, plain], tmp_path / "out", Options(tile=32, gsd=0.45))
+    assert [round(scene.gsd or 0, 2) for scene in both.scenes] == [0.6, 0.45]
+    assert "the stated 0.45 m is for scenes that do not tell" in both.scenes[0].notes[0]
+
+
 def test_a_model_that_never_saw_metres_looks_at_scenes_as_it_was_trained(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "scene.tif", pixels(40, 40), crs=None)
     model = by_colour(Contract.of("rgb_aerial", gsd_mode="relative"))

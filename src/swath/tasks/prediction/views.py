@@ -33,6 +33,7 @@ from swath.tasks.registration import shift_between
 
 Array = NDArray[Any]
 Valid = NDArray[np.bool_]
+LARGEST_ENLARGEMENT = 4  # of a scene that is coarser than what the model was trained on
 NATIVE_WITHIN = 0.05  # a GSD so near to one that the model knows is not worth resampling
 _TRUSTED = 8.0  # see `shift_between`
 
@@ -251,15 +252,16 @@ def look_at(
     Raises:
         ImageryError: Another sensor, an unknown GSD, or grids that differ; with the fix.
     """
-    stated = options.gsd if gsd is None or options.gsd == "relative" else gsd
+    stated, kept = _stated_gsd(headers[0], options, gsd)
     scenes = [as_sensor(header, sensor, gsd=stated, offset_dn=options.offset_dn) for header in headers[:1]]
     scenes += [
         as_sensor(header, sensor, gsd="relative", offset_dn=options.offset_dn) for header in headers[1:]
     ]
     first = scenes[0]
     native = first.gsd()
-    wanted, notes = _wanted_gsd(native, contract, options)
     header = first.header
+    wanted, notes = _wanted_gsd(native, contract, options, header.path)
+    notes += kept
     height, width = header.height, header.width
     if wanted != native:
         height, width = (max(1, round(side * native / wanted)) for side in (height, width))
@@ -296,7 +298,26 @@ def _aligned(look: Look, scene: SensorScene) -> AlignedView:
     return AlignedView(scene, crs, transform)
 
 
-def _wanted_gsd(native: float, contract: Contract, options: Options) -> tuple[float, list[str]]:
+def _stated_gsd(
+    header: SceneHeader, options: Options, gsd: float | None
+) -> tuple[float | str | None, list[str]]:
+    """What is stated of a scene's GSD: by a table for it alone; for all scenes where one does not tell."""
+    if options.gsd == "relative" or options.gsd is None:
+        return (options.gsd if options.gsd or gsd is None else gsd), []
+    if gsd is not None:
+        return gsd, []
+    if header.gsd is None:
+        return options.gsd, []
+    stated = float(options.gsd)
+    if abs(stated / header.gsd - 1) <= NATIVE_WITHIN:
+        return None, []
+    return None, [
+        f"has a GSD of {header.gsd:.4g} m by its georeference, which counts; the stated {stated:.4g} m is "
+        "for scenes that do not tell theirs"
+    ]
+
+
+def _wanted_gsd(native: float, contract: Contract, options: Options, where: str) -> tuple[float, list[str]]:
     """GSD to look at, and what there is to say about it."""
     unit = "m per pixel" if contract.gsd_mode == "metres" else "times its native resolution"
     if options.read_gsd == "native":
@@ -310,6 +331,12 @@ def _wanted_gsd(native: float, contract: Contract, options: Options) -> tuple[fl
         return native, []
     trained = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
     wanted = low if native < low else high
+    if native > LARGEST_ENLARGEMENT * wanted:
+        raise ImageryError(
+            f"{where}: has {native:.4g} {unit}, and the model was trained on {trained}: enlarged "
+            f"{native / wanted:.0f} times it would show nothing of what the model knows. Give a scene that "
+            "is fine enough; or look at it as it is, for what that is worth, with --read-gsd native"
+        )
     return wanted, _said(native, wanted, unit, f"the model was trained on {trained}")
 
 
