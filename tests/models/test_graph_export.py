@@ -84,6 +84,7 @@ def test_vit_that_sees_scale(to, ending, load, tmp_path):
     if to == "onnx":
         assert_answers(model, run, sizes=((2, 8, 8), (1, 8, 24)))  # one patch
     else:
+        assert "images of fewer than 16 pixels a side" in exported.left_behind
         with pytest.raises(AssertionError, match="Guard failed"):
             run(images_of(1, 8, 8), torch.ones(1))
 
@@ -159,10 +160,15 @@ def test_choices_that_mean_nothing(to, choices, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("to", ["onnx", "torch"])
-def test_names_of_files(to, tmp_path):
-    with pytest.raises(ContractError, match="name"):
+@pytest.mark.parametrize(("to", "ending"), [("onnx", "onnx"), ("torch", "pt2"), ("timm", "safetensors")])
+def test_names_of_files(to, ending, tmp_path):
+    with pytest.raises(ContractError, match="name the file so"):
         export_model(model_of("vit", **TINY), tmp_path / "a.bin", to=to)
+    folder = tmp_path / f"a.{ending}"
+    folder.mkdir()
+    with pytest.raises(ContractError, match="is a folder; name a file"):
+        export_model(model_of("vit", **TINY), folder, to=to)
+    assert not list(folder.iterdir())
 
 
 def test_an_export_that_answers_otherwise_is_not_written(tmp_path, monkeypatch):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import torch
 import yaml
 
 import swath
-from swath.errors import CheckpointError, ContractError
+from swath.errors import CheckpointError, ContractError, SwathError
 from swath.models import load_model
 from swath.models.exporters import export_model
 
@@ -29,6 +31,17 @@ def test_a_hub_folder_opens(folder: Path, tmp_path: Path) -> None:
     assert about["pipeline_tag"] == "image-feature-extraction"
     assert "rgb_aerial" in about["tags"]
     assert "swath.from_pretrained(" in body
+
+
+def test_a_folder_opens_without_the_hubs_package_and_network(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_model(folder, tmp_path / "hub", to="hub")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    monkeypatch.setattr(socket, "socket", lambda *a, **k: pytest.fail("asked the network"))
+    assert swath.from_pretrained(tmp_path / "hub").id == load_model(folder).id
+    with pytest.raises(SwathError, match="pip install huggingface_hub"):
+        swath.from_pretrained("somebody/forest")
 
 
 def test_an_older_export_is_replaced_and_nothing_else(folder: Path, tmp_path: Path) -> None:

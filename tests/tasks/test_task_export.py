@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import onnx
@@ -13,7 +14,7 @@ from swath.encoders import create_model
 from swath.errors import ContractError
 from swath.models.contract import Contract
 from swath.models.exporters import export_model
-from swath.tasks.model import TaskModel, build_task
+from swath.tasks.model import TaskModel, build_task, load_task_model, save_task_model
 from swath.tasks.protocol import tasks
 
 ENCODER = {"bands": 3, "patch_size": 4, "embed_dim": 16, "depth": 1, "heads": 2}
@@ -53,6 +54,22 @@ def test_classes_of_pixels(kind: str, head: str, tmp_path: Path) -> None:
     found = answers(path, image, gsd)
     assert found.shape == (3, 3, 32, 32)
     torch.testing.assert_close(found, model.predict(image, gsd), atol=1e-5, rtol=1e-4)
+
+
+def test_a_hub_folder_holds_the_head_too(tmp_path: Path) -> None:
+    model = task_model("classify")
+    folder = save_task_model(
+        tmp_path / "model", model.task, model.contract, kind="classify", encoder_name="vit",
+        encoder_options=ENCODER, name="forest",
+    )  # fmt: skip
+    export_model(folder, tmp_path / "hub", to="hub")
+    again = load_task_model(tmp_path / "hub")
+    image, gsd = torch.randint(0, 255, (2, 3, 16, 16)).float(), torch.tensor([0.3, 2.0])
+    torch.testing.assert_close(again.predict(image, gsd), model.predict(image, gsd))
+    assert "pipeline_tag: image-classification" in (tmp_path / "hub" / "README.md").read_text()
+    item = json.loads((tmp_path / "hub" / "mlm.json").read_text())
+    (output,) = [one for one in item["properties"]["mlm:output"] if one["name"] == "classify"]
+    assert output["classification:classes"][1] == {"value": 1, "name": "forest", "description": "forest"}
 
 
 def test_boxes_are_no_tensor(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from swath.errors import ContractError
 from swath.models.directory import load_model
 from swath.models.model import Model
 from swath.registry import Registry
@@ -53,6 +54,23 @@ class Exported:
 
 Exporter = Callable[[Model, Path, Choices], Exported]
 exporters: Registry[Exporter] = Registry("export format", "swath.exporters")
+
+
+def check_file(out: Path, ending: str, what: str) -> None:
+    """Refuse a name that a format's file cannot have, before any work is done.
+
+    Args:
+        out: The file to write.
+        ending: Of its name, such as ``.onnx``.
+        what: Such as "an ONNX file is called .onnx".
+
+    Raises:
+        ContractError: Another ending, or there is a folder of that name.
+    """
+    if out.suffix != ending:
+        raise ContractError(f"{out}: {what}; name the file so")
+    if out.is_dir():
+        raise ContractError(f"{out}: is a folder; name a file that is written")
 
 
 def export_model(

@@ -16,7 +16,7 @@ import torch
 
 from swath.errors import ContractError, SwathError
 from swath.files import atomic_path
-from swath.models.exporters import Choices, Exported, exporters
+from swath.models.exporters import Choices, Exported, check_file, exporters
 from swath.models.graph import check, plan, trace
 from swath.models.model import Model
 
@@ -32,8 +32,7 @@ def export_to_onnx(model: Model, out: Path, choices: Choices) -> Exported:
             model does.
         SwathError: The extra packages are not installed.
     """
-    if out.suffix != ".onnx":
-        raise ContractError(f"{out}: an ONNX file is called .onnx; name it so")
+    check_file(out, ".onnx", "an ONNX file is called .onnx")
     try:
         import onnx
         import onnxruntime

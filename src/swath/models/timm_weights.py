@@ -32,7 +32,7 @@ from swath.encoders.swin import Swin
 from swath.encoders.vit import ViT
 from swath.errors import ContractError
 from swath.files import atomic_path
-from swath.models.exporters import Choices, Exported, exporters
+from swath.models.exporters import Choices, Exported, check_file, exporters
 from swath.models.model import Model
 
 # timm's architectures whose arguments are exactly these; others are built from the first of their family.
@@ -58,8 +58,7 @@ def export_to_timm(model: Model, out: Path, choices: Choices) -> Exported:
         ContractError: timm has no network like this encoder; a sensor, size or GSD is missing or has no
             meaning; the file's name.
     """
-    if out.suffix != ".safetensors":
-        raise ContractError(f"{out}: weights for timm are written as .safetensors; name the file so")
+    check_file(out, ".safetensors", "weights for timm are written as .safetensors")
     if model.contract.transpose:
         raise ContractError(
             f"{model.name} looks at transposed images, which timm would not know; it cannot be exported there"

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import torch
 
-from swath.errors import ContractError
 from swath.files import atomic_path
-from swath.models.exporters import Choices, Exported, exporters
+from swath.models.exporters import Choices, Exported, check_file, exporters
 from swath.models.graph import check, plan, trace
 from swath.models.model import Model
 from swath.models.onnx_file import left_behind
@@ -28,8 +27,7 @@ def export_to_torch(model: Model, out: Path, choices: Choices) -> Exported:
     Raises:
         ContractError: The file's name; a choice is missing or means nothing; it answers otherwise.
     """
-    if out.suffix != ".pt2":
-        raise ContractError(f"{out}: torch's exported programs are called .pt2; name the file so")
+    check_file(out, ".pt2", "torch's exported programs are called .pt2")
     planned = plan(model, choices, least=_LEAST)
     program = trace(planned)
     facts = planned.facts()
@@ -44,4 +42,7 @@ def export_to_torch(model: Model, out: Path, choices: Choices) -> Exported:
         f"network = torch.export.load({str(out)!r}).module()\n"
         f"{model.output} = network(images, gsd)  # float32, in the sensor's unit; one GSD an image"
     )
-    return Exported(out, usage, tuple(left_behind(model, planned.sensor.name)), facts)
+    left = left_behind(model, planned.sensor.name)
+    if planned.size is None:
+        left.append(f"images of fewer than {facts['size_least']} pixels a side")
+    return Exported(out, usage, tuple(left), facts)
