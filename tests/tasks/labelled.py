@@ -121,12 +121,12 @@ def _blob(generator: np.random.Generator, side: int) -> np.ndarray[Any, Any]:
     return np.asarray((rows - y) ** 2 + (columns - x) ** 2 < (side / 4) ** 2)
 
 
-def write_model(path: Path) -> Path:
+def write_model(path: Path, **contract: Any) -> Path:
     """A model that nobody has trained."""
     torch.manual_seed(7)
     return save_model(
         path, encoder_name="vit", encoder_options=ENCODER, encoder=create_model("vit", **ENCODER),
-        contract=Contract.of("rgb_aerial"), name="untrained",
+        contract=Contract.of("rgb_aerial", **contract), name="untrained",
     )  # fmt: skip
 
 

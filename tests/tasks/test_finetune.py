@@ -244,6 +244,27 @@ def test_mistakes_are_explained(
         run(tmp_path, "classify", data["classify"], model, **sections)
 
 
+def test_a_scale_that_pretraining_never_showed_is_noted(
+    data: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    coarse = labelled.write_model(tmp_path / "m", gsd_range=(0.9, 1.2))
+    for scale, noted in (((0.7, 1.4), True), ((0.4, 0.5), False)):
+        recipe = labelled.write_recipe(
+            tmp_path / "r.yaml", "segment", mode="frozen", data={"scale": scale}, training={"steps": 2}
+        )
+        loaded = load_finetune_recipe(recipe, model=coarse)
+        finetune(loaded, data["segment"], tmp_path / f"{noted}", show=True)
+        said = " ".join(capsys.readouterr().err.split())
+        assert ("the model was pretrained on 0.9 to 1.2: data.scale brings them nearer" in said) is noted
+
+
+def test_the_scales_of_the_report_can_be_chosen(data: dict[str, Path], model: Path, tmp_path: Path) -> None:
+    done = run(tmp_path, "segment", data["segment"], model, scales=[1.0, 0.6], training={"steps": 2})
+    assert list(scores(done)["scales"]) == ["1", "0.6"]
+    with pytest.raises(RecipeError, match="scales begin with 1"):
+        run(tmp_path, "segment", data["segment"], model, "half", scales=[0.5])
+
+
 def test_without_a_model_the_way_to_begin_is_said(tmp_path: Path) -> None:
     recipe = labelled.write_recipe(tmp_path / "recipe.yaml", "segment")
     with pytest.raises(RecipeError, match=r"Give --model DIR; or, .*--set mode=scratch"):

@@ -85,7 +85,7 @@ class FineTuner(Trainer[FinetuneRecipe]):
             f"{recipe.task.name}, {recipe.mode}: {told(folds)} samples; classes: "
             f"{', '.join(self.folds.classes)}"
         )
-        for note in self.folds.notes:
+        for note in [*self.folds.notes, *self._scale_notes()]:
             self.display.say(f"warning: {note}", style="yellow")
 
     # ---- what the engine asks
@@ -194,6 +194,22 @@ class FineTuner(Trainer[FinetuneRecipe]):
         write_report(self.run, model, self.folds, self.metrics.rows if self.metrics else [], recipe)
 
     # ---- pieces
+
+    def _scale_notes(self) -> list[str]:
+        """A note where the encoder is shown a scale that its pretraining never has."""
+        known = None if self.source is None else self.source.contract.gsd_range
+        if known is None or self.recipe.mode == "scratch":
+            return []
+        assert self.source is not None
+        (low, high), gsd = known, self.probe["gsd"]
+        if low * 0.9 <= float(gsd.max()) and float(gsd.min()) <= high * 1.1:
+            return []
+        unit = "m" if self.source.contract.gsd_mode == "metres" else "times the native pixels'"
+        how = "data.size with data.fit=resize" if self.recipe.task.name == "classify" else "data.scale"
+        return [
+            f"training images have a GSD of {float(gsd.min()):.3g} to {float(gsd.max()):.3g} {unit}, and the "
+            f"model was pretrained on {low:.3g} to {high:.3g}: {how} brings them nearer"
+        ]
 
     def _task_config(self) -> Any:
         """The recipe's options, with what the data tell: classes, whether labels are several, weights."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from swath.errors import RecipeError, SwathError
 from swath.models.directory import read_config
@@ -59,6 +59,8 @@ class FinetuneRecipe(RunRecipe):
         lora: Options of the mode ``lora``.
         select: Which weights are kept at the end: the ``best`` on the validation fold, looked at every
             ``training.monitor_every`` steps, or the ``last``.
+        scales: Pixels and boxes: shares of the images' sides at which the test fold is scored at the end. The
+            first is 1, the images as they are.
         patience: Looks without a better score after which training ends; left out: never.
     """
 
@@ -71,7 +73,15 @@ class FinetuneRecipe(RunRecipe):
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     lora: LoRAConfig = LoRAConfig()
     select: Literal["best", "last"] = "best"
+    scales: list[Annotated[float, Field(gt=0)]] = Field(default_factory=lambda: [1.0, 0.75, 0.5])
     patience: int | None = Field(default=None, gt=0)
+
+    @field_validator("scales")
+    @classmethod
+    def _whole_first(cls, scales: list[float]) -> list[float]:
+        if not scales or scales[0] != 1 or len(set(scales)) < len(scales):
+            raise ValueError(f"scales begin with 1 and name each share once, not {scales}")
+        return scales
 
     @property
     def trains(self) -> str:

@@ -33,7 +33,6 @@ from swath.tasks.recipe import FinetuneRecipe
 from swath.tasks.scores import Figure, TaskScores
 from swath.training.run_folder import RunFolder
 
-SHARES = (1.0, 0.75, 0.5)  # of the images' sides, of the scale sweep
 _SHOWN, _LARGEST = 4, 384  # examples of each kind, and their largest side in pixels
 _CURVES = 60  # points of a curve
 Array = NDArray[Any]
@@ -57,7 +56,7 @@ def write_report(
     fold, name = (folds.test, "test") if folds.test is not None else (folds.val, "validation")
     if fold is None:
         return None
-    every = score_model(model, fold, SHARES if model.dense or model.boxes else (1.0,))
+    every = score_model(model, fold, recipe.scales if model.dense or model.boxes else (1.0,))
     scores = every[1.0]
     warning = ""
     if folds.test is None:
