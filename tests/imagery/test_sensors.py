@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +135,23 @@ def test_with_statistics_replaces_them_and_names_their_source() -> None:
 def test_bands_of_several_units_are_called_mixed() -> None:
     sensor = Sensor(name="x", bands=(Band(name="a", unit="dB"), Band(name="b", unit="kelvin")))
     assert sensor.unit == "mixed"
+
+
+def test_threads_that_ask_first_at_the_same_time_all_get_their_sensor() -> None:
+    """In a process of its own, where nobody has asked before."""
+    script = """
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from swath.imagery.sensors import get_sensor
+together = Barrier(8)
+def ask(_):
+    together.wait()
+    return get_sensor("naip").name
+with ThreadPoolExecutor(8) as pool:
+    print(set(pool.map(ask, range(8))))
+"""
+    asked = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert asked.stdout.strip() == "{'naip'}", asked.stderr
 
 
 def test_an_unknown_sensor_name_suggests_one() -> None:

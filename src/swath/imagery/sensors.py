@@ -21,6 +21,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -267,9 +268,17 @@ def register_sensor(sensor: Sensor) -> Sensor:
     return sensors.register(sensor.name)(sensor)
 
 
-@cache
 def builtin_sensors() -> tuple[str, ...]:
     """Names of the sensors that come with Swath as YAML files; registers them when first asked for."""
+    with _first_asked:  # of several threads that ask first, one registers them and the others wait
+        return _registered()
+
+
+_first_asked = Lock()
+
+
+@cache
+def _registered() -> tuple[str, ...]:
     folder = Path(__file__).parent / "builtin_sensors"
     found = [read_sensor(path) for path in sorted(folder.glob("*.yaml"))]
     for sensor in found:
