@@ -194,6 +194,36 @@ def test_unknown_layouts_classes_fields_and_broken_images(tmp_path):
         DetectionData(path, **OPTIONS)
 
 
+def test_annotations_of_absent_images_are_listed_and_the_others_used(tmp_path):
+    places = {"coco": "images/gone.png", "yolo": "labels/train/gone.txt", "dota": "labelTxt/gone.txt"}
+    for write in (coco, yolo, dota, voc):
+        root = tmp_path / write.__name__
+        path = write(root)
+        if write is coco:
+            notes = json.loads(path.read_text())
+            notes["images"].append({"id": 8, "file_name": "gone.png"})
+            notes["annotations"].append({"image_id": 8, "category_id": 3, "bbox": [1, 2, 3, 4]})
+            path.write_text(json.dumps(notes))
+        else:
+            like = {"yolo": "labels/train/a.txt", "dota": "labelTxt/a.txt", "voc": "a.xml"}[write.__name__]
+            gone = (root / like).with_stem("gone")
+            gone.write_text((root / like).read_text())
+        data = DetectionData(path, **OPTIONS)
+        ((where, reason),) = data.problems
+        assert where == str(root / places.get(write.__name__, "gone.xml"))
+        assert "no image of that name" in reason or "No such file" in reason
+        assert len(data[0]["label"]) == 3
+
+
+def test_crowds_of_coco_are_regions_that_nobody_is_judged_in(tmp_path):
+    path = coco(tmp_path)
+    notes = json.loads(path.read_text())
+    notes["annotations"][1]["iscrowd"] = 1
+    path.write_text(json.dumps(notes))
+    sample = DetectionData(path, **OPTIONS)[0]
+    assert sample["crowd"].tolist() == sample["difficult"].tolist() == [False, True, False]
+
+
 def test_tiles_cover_the_image_and_end_with_it():
     windows = tiles(100, 40, 32, 8)
     seen = np.zeros((40, 100), dtype=int)

@@ -8,20 +8,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pytest
+import shapely
 import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import labelled
+from toy_scenes import write_scene
 
 from swath.errors import ImageryError, RecipeError
 from swath.models.directory import load_model
 from swath.tasks.detection.folds import DetectData, open_boxes
 from swath.tasks.finetune import finetune
 from swath.tasks.model import load_task_model
+from swath.tasks.prediction import Options, predict_scenes
 from swath.tasks.recipe import load_finetune_recipe
 from swath.training.metrics import read_metrics
 
@@ -71,7 +75,8 @@ def test_objects_are_learned_and_reported(data: Path, model: Path, tmp_path: Pat
     assert "pipeline_tag: object-detection" in card
     told = json.loads((done / "model" / "mlm.json").read_text())["properties"]
     assert told["mlm:tasks"] == ["object-detection", "similarity-search"]
-    assert told["mlm:output"][0]["classification:classes"][1] == {"value": 1, "name": "pond"}
+    pond = told["mlm:output"][0]["classification:classes"][1]
+    assert (pond["value"], pond["name"]) == (1, "pond")
     page = (done / "report" / "report.html").read_text()
     for part in ("What it finds", "Precision over recall", "Missed", "Wrong, with the highest scores"):
         assert part in page
@@ -83,6 +88,19 @@ def test_objects_are_learned_and_reported(data: Path, model: Path, tmp_path: Pat
     assert torch.equal(one["boxes"], two["boxes"])
     best = int(one["labels"][0])
     assert trained.classes[best] in ("car", "pond")
+    scene = write_scene(tmp_path / "scene.tif", image)
+    report = predict_scenes(trained, scene, tmp_path / "maps", Options())
+    table = geopandas.read_parquet(tmp_path / "maps" / report.scenes[0].files["objects parquet"])
+    assert table.crs.to_epsg() == 32633
+    notes = json.loads((data / "annotations.json").read_text())["annotations"]
+    overlaps = []
+    for note in (note for note in notes if note["image_id"] == 5):
+        x, y, wide, tall = note["bbox"]
+        ground = (500000 + x / 2, 5200000 - (y + tall) / 2, 500000 + (x + wide) / 2, 5200000 - y / 2)
+        kind = table[table["class"] == ("car", "pond")[note["category_id"] - 1]]
+        common, union = (getattr(kind, f)(shapely.box(*ground)).area for f in ("intersection", "union"))
+        overlaps += (common / union).tolist()
+    assert max(overlaps) > 0.6
 
 
 @pytest.mark.parametrize("head", ["fcos", "oriented_rcnn"])
@@ -90,10 +108,12 @@ def test_the_other_heads_are_trained_and_come_back(
     head: str, data: Path, model: Path, tmp_path: Path
 ) -> None:
     options: dict[str, Any] = {"head": head, "head_width": 64}
+    sections: dict[str, Any] = {"training": {"steps": 2, "batch_size": 2}}
     if head == "oriented_rcnn":
         options |= {"hidden": 32, "anchor_scale": 4}
-    task = {"name": "detect", "options": options}
-    done = run(tmp_path, data, model, task=task, training={"steps": 2, "batch_size": 2})
+        data = labelled.write_boxes(tmp_path / "dota", layout="dota")
+        sections["data"] = {"fold": None, "train": None, "val": ["images/t4*"], "test": ["images/t5*"]}
+    done = run(tmp_path, data, model, task={"name": "detect", "options": options}, **sections)
     trained = load_task_model(done / "model")
     (found,) = trained.predict(np.zeros((1, 3, 48, 64), np.uint8), gsd=0.5)
     assert ("obb" in found) == (head == "oriented_rcnn")

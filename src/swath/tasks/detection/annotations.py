@@ -6,7 +6,7 @@ What a file says is taken as it stands; whether the boxes make sense in their im
 - COCO: one JSON file; ``bbox`` is [left, top, width, height]. Images lie beside it or in ``images/``.
 - YOLO: ``labels/**/*.txt`` beside ``images/**`` (or both in one folder), lines ``class cx cy w h`` or,
   oriented, ``class x1 y1 ... x4 y4``, as shares of the image; class names in ``data.yaml`` or
-  ``classes.txt``. An image without a file has no boxes.
+  ``classes.txt``. An image without a file has no boxes; a file without an image is listed as a problem.
 - DOTA: ``labelTxt/*.txt`` beside ``images/`` (or both in one folder), lines ``x1 y1 ... x4 y4 class
   difficult`` after optional ``imagesource:`` and ``gsd:`` lines.
 - VOC: ``*.xml``, anywhere below the folder, with ``<bndbox>``; its numbers are taken for the box's edges.
@@ -15,7 +15,7 @@ What a file says is taken as it stands; whether the boxes make sense in their im
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -134,9 +134,9 @@ def _coco(path: Path, images: Path | None) -> Annotations:
         folder = images or (path.parent / "images" if (path.parent / "images").is_dir() else path.parent)
         by_id = {}
         for entry in data["images"]:
-            file = folder / entry["file_name"]
-            if not file.exists() and images is None:
-                file = path.parent / entry["file_name"]
+            file, beside = folder / entry["file_name"], path.parent / entry["file_name"]
+            if images is None and not file.exists() and beside.exists():
+                file = beside
             rest = {k: v for k, v in entry.items() if k not in ("id", "file_name")}
             by_id[entry["id"]] = ImageBoxes(file, fields=rest)
         for number, entry in enumerate(data["annotations"]):
@@ -171,10 +171,11 @@ def _yolo(path: Path, images: Path | None) -> Annotations:
     classes = _yolo_classes(path)
     folder = images or (path / "images" if (path / "images").is_dir() else path)
     labels = path / "labels" if (path / "labels").is_dir() else path
-    result = []
+    result, read = [], set()
     for file in sorted(Path(name) for name in find_images(folder)):
         one = ImageBoxes(file, relative=True)
         text = (labels / file.relative_to(folder)).with_suffix(".txt")
+        read.add(text)
         for where, words in _lines(text) if text.is_file() else ():
             numbers = _numbers(words[1:], where)
             if len(numbers) not in (4, 8) or not words[0].isdigit() or int(words[0]) >= len(classes):
@@ -187,7 +188,9 @@ def _yolo(path: Path, images: Path | None) -> Annotations:
                 numbers = [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2]
             one.add(numbers, classes[int(words[0])], where)
         result.append(one)
-    return Annotations(result, classes)
+    # In one folder with the images other text may lie beside them; in one of its own there are labels only.
+    texts = (t for t in labels.rglob("*.txt") if t.name != "classes.txt") if labels != path else ()
+    return Annotations(result, classes, _without_image(texts, read))
 
 
 def _yolo_classes(path: Path) -> list[str]:
@@ -207,9 +210,10 @@ def _yolo_classes(path: Path) -> list[str]:
 def _dota(path: Path, images: Path | None) -> Annotations:
     folder = images or (path / "images" if (path / "images").is_dir() else path)
     labels = path / "labelTxt" if (path / "labelTxt").is_dir() else path
-    result, problems, names = [], [], set()
+    result, problems, names, read = [], [], set(), set()
     for file in sorted(Path(name) for name in find_images(folder)):
         text = labels / (file.stem + ".txt")
+        read.add(text)
         if not text.is_file():
             problems.append((str(file), f"{file}: has no {text}; an image without objects has an empty one"))
             continue
@@ -226,7 +230,15 @@ def _dota(path: Path, images: Path | None) -> Annotations:
             names.add(words[8])
             one.add(_numbers(words[:8], where), words[8], where, difficult=words[9:] not in ([], ["0"]))
         result.append(one)
+    problems += _without_image(labels.glob("*.txt") if labels != path else (), read)
     return Annotations(result, sorted(names), problems)
+
+
+def _without_image(texts: Iterable[Path], read: Set[Path]) -> list[Problem]:
+    """Annotations that nobody has read, because no image has their name."""
+    return [
+        (str(text), f"{text}: there is no image of that name") for text in sorted(texts) if text not in read
+    ]
 
 
 def _text(path: Path) -> str:

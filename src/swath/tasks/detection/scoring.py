@@ -61,8 +61,10 @@ def score_boxes(
     share: float = 1.0,
     resamples: int = 500,
 ) -> TaskScores:
-    """Scores of a detector on all images of a fold, looked at as `swath predict` would: in its windows, and at
-    the scale nearest to their own that training has shown.
+    """Scores of a detector on all images of a fold.
+
+    They are looked at as `swath predict` would: in the detector's windows, and at the scale nearest to their
+    own that training has shown.
 
     Args:
         task: In evaluation mode.
@@ -99,8 +101,7 @@ def score_boxes(
 def find_one(
     task: Detect, contract: Contract, batch: Any, device: torch.device, zoom: float = 1.0
 ) -> Detections:
-    """What is found in the one image of a batch, looked at with sides `zoom` of its own, in its pixels, on the
-    CPU."""
+    """What is found in the one image of a batch at a zoom, in its own pixels, on the CPU."""
     height, width = batch["image"].shape[2:]
     ready = rescaled(normalise(contract, map_tensors(batch, lambda x: x.to(device))), zoom)
     seen = ready["image"].shape[2:]

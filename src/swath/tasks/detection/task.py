@@ -33,6 +33,7 @@ DetectionHead = Literal["faster_rcnn", "fcos", "oriented_rcnn"]
 _OVERLAP: dict[DetectionHead, float] = {"faster_rcnn": 0.5, "fcos": 0.6, "oriented_rcnn": 0.1}
 _MOST: dict[DetectionHead, int] = {"faster_rcnn": 300, "fcos": 300, "oriented_rcnn": 2000}
 _OF_STAGES = ("hidden", "anchor_scale", "proposals", "regions")  # FCOS has neither stages nor anchors
+_PIXELS = 2**18  # of windows that are looked at together
 _PICTURED = 0.5  # least score of what pictures of training show
 
 
@@ -192,13 +193,19 @@ def find_whole(task: Detect, batch: Batch) -> Detections:
     config, image = task.config, batch["image"]
     if len(image) != 1:
         raise ValueError(f"one image at a time is looked at in windows, not {len(image)}")
+    plan = tile_plan(image.shape[3], image.shape[2], config.window, config.seam)
     parts = []
-    for tile in tile_plan(image.shape[3], image.shape[2], config.window, config.seam):
-        w = tile.window
-        piece: Any = {
-            "image": image[:, :, w.row : w.row + w.height, w.column : w.column + w.width],
-            "gsd": batch["gsd"],
+    together = max(1, _PIXELS // (plan[0].window.width * plan[0].window.height))  # tiles are of one size
+    for first in range(0, len(plan), together):
+        some = plan[first : first + together]
+        pieces = [
+            image[0, :, w.row : w.row + w.height, w.column : w.column + w.width]
+            for w in (tile.window for tile in some)
+        ]
+        batch_of: Any = {
+            "image": torch.stack(pieces),
+            "gsd": batch["gsd"].expand(len(some)),
             "sensor": batch["sensor"],
         }
-        parts.append(own_objects(task.predict(piece)[0], tile))
+        parts += [own_objects(*pair) for pair in zip(task.predict(batch_of), some, strict=True)]
     return parts[0] if len(parts) == 1 else merge_tiles(parts, task.overlap)
