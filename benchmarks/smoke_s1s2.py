@@ -85,7 +85,7 @@ def main() -> None:
     from swath.evaluation.retrieval.features import baseline_candidates, model_candidate
     from swath.evaluation.retrieval.protocol import evaluate_retrieval
     from swath.evaluation.retrieval.splits import split_pairs
-    from swath.imagery.pairs import open_pairs
+    from swath.imagery.open_pairs import open_pairs
     from swath.models import load_model
     from swath.training.engine import pretrain
     from swath.training.recipe import load_recipe

@@ -26,7 +26,7 @@ _PUBLIC = {
     "list_sensors": "swath.imagery.sensors",
     "load_model": "swath.models",
     "open_dataset": "swath.imagery.datasets",
-    "open_pairs": "swath.imagery.pairs",
+    "open_pairs": "swath.imagery.open_pairs",
 }
 
 __all__ = ["__version__", *_PUBLIC]
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from swath.encoders import list_models as list_models
     from swath.imagery.chip import Chip as Chip
     from swath.imagery.datasets import open_dataset as open_dataset
-    from swath.imagery.pairs import open_pairs as open_pairs
+    from swath.imagery.open_pairs import open_pairs as open_pairs
     from swath.imagery.sensors import Sensor as Sensor
     from swath.imagery.sensors import get_sensor as get_sensor
     from swath.imagery.sensors import list_sensors as list_sensors

@@ -112,7 +112,7 @@ def two_sensors(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_two_archives_become_pairs_and_a_report(two_sensors: tuple[Path, Path], tmp_path: Path) -> None:
-    from swath.imagery.pairs import open_pairs
+    from swath.imagery.open_pairs import open_pairs
 
     names = ("sentinel1_grd", "rgb_aerial")
     chosen = ("--sensor", names[0], "--sensor", names[1], "--chip-size", 30, "--grid", 10)

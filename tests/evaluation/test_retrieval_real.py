@@ -15,7 +15,7 @@ from swath.evaluation.retrieval.features import baseline_candidates, model_candi
 from swath.evaluation.retrieval.protocol import evaluate_retrieval
 from swath.evaluation.retrieval.report import write_retrieval
 from swath.evaluation.retrieval.splits import split_pairs
-from swath.imagery.pairs import open_pairs
+from swath.imagery.open_pairs import open_pairs
 from swath.models import Contract, Model
 
 SENSORS = ["sentinel1_grd", "sentinel2_l2a"]

@@ -22,7 +22,7 @@ from swath.imagery.bigearthnet_labels import CLASSES_19, CLASSES_43, TO_19, labe
 from swath.imagery.bigearthnet_names import is_ben14k, parse_patch_name
 from swath.imagery.bigearthnet_pickles import unpack_pickle
 from swath.imagery.bigearthnet_readers import PatchReader, unpack_safetensors
-from swath.imagery.pairs import open_pairs
+from swath.imagery.open_pairs import open_pairs
 from swath.imagery.sensors import get_sensor
 
 BOTH = ("sentinel1_ben", "sentinel2_ben")

@@ -14,8 +14,8 @@ from pair_files import optical, radar
 from rasters import write_tiff
 
 from swath.errors import ImageryError
+from swath.imagery.open_pairs import detect_pair_layout, open_pairs
 from swath.imagery.paired_layouts import L1C_BANDS
-from swath.imagery.pairs import detect_pair_layout, open_pairs
 
 BOTH = ("sentinel1_grd", "sentinel2_l1c")
 

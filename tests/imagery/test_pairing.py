@@ -17,9 +17,9 @@ from rasters import write_tiff
 
 from swath.errors import ImageryError
 from swath.imagery.gsd import moved
+from swath.imagery.open_pairs import open_pairs
 from swath.imagery.pair_parquet import is_pair_table
 from swath.imagery.pairing import Pairing, pair_archives, utm_at
-from swath.imagery.pairs import open_pairs
 from swath.imagery.raster import read_header
 from swath.imagery.scenes import as_sensor
 from swath.imagery.sensors import Sensor

@@ -13,7 +13,8 @@ from pair_files import S1, S2, S2_BANDS, optical, radar, write_pair, write_pairs
 from rasters import write_tiff
 
 from swath.errors import ImageryError
-from swath.imagery.pairs import Pairs, open_pairs
+from swath.imagery.open_pairs import open_pairs
+from swath.imagery.pairs import Pairs
 from swath.imagery.samples import ImageDataset, PairedDataset, collate
 from swath.imagery.sensors import get_sensor
 from swath.keyed_random import sample_keys

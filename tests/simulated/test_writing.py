@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from swath.cli.simulate import command
 from swath.errors import ImageryError
-from swath.imagery.pairs import open_pairs
+from swath.imagery.open_pairs import open_pairs
 from swath.simulated import CLASSES, SENSORS, SimulatedPairs, simulate_change
 from swath.simulated.writing import write_pairs
 

@@ -21,7 +21,7 @@ def command(
         Path,
         typer.Argument(
             help="Pairs with labels: a table pairs.csv (or its folder), or a folder of a layout that "
-            "`swath.imagery.pairs.open_pairs` knows.",
+            "`swath.imagery.open_pairs.open_pairs` knows.",
             metavar="DATA",
         ),
     ],
@@ -108,7 +108,7 @@ def command(
     from swath.evaluation.retrieval.protocol import evaluate_retrieval
     from swath.evaluation.retrieval.report import retrieval_tables, retrieval_verdicts, write_retrieval
     from swath.evaluation.retrieval.splits import split_pairs
-    from swath.imagery.pairs import open_pairs
+    from swath.imagery.open_pairs import open_pairs
 
     console, progress = Console(), Console(stderr=True)
     wanted = [name.strip() for name in sensors.split(",")] if sensors else None

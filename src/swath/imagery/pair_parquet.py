@@ -26,13 +26,13 @@ from swath.imagery.gsd import moved, scaled
 from swath.imagery.header import SceneHeader, read_header
 from swath.imagery.pair_readers import PairFit, PairReader
 from swath.imagery.pair_table import Place, Places, encode_labels
+from swath.imagery.pairs import Pairs
 from swath.imagery.scenes import SensorScene, as_sensor
 from swath.imagery.sensors import Sensor
 from swath.imagery.warp import Grid, GridReader
 
 if TYPE_CHECKING:
     from swath.imagery.pairing import Pairing
-    from swath.imagery.pairs import Pairs
 
 FORMAT_VERSION = 1
 _KEY = b"swath:pairs"
@@ -125,9 +125,7 @@ def open_pair_table(
     workers: int | None,
     **options: Any,
 ) -> Pairs:
-    """The data set of a table; see `swath.imagery.pairs.open_pairs` for the arguments."""
-    from swath.imagery.pairs import Pairs
-
+    """The data set of a table; see `swath.imagery.open_pairs.open_pairs` for the arguments."""
     rows = _read(path, sensors)
     places = _labelled(path, rows)
     names, labels = encode_labels(places, classes)

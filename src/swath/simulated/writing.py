@@ -1,6 +1,6 @@
 """Simulated places as files, in the layouts that real archives have.
 
-Pairs: a folder of GeoTIFFs for each sensor, and ``pairs.csv``, which `swath.imagery.pairs.open_pairs` opens;
+Pairs: a folder of GeoTIFFs for each sensor, and ``pairs.csv``, which `swath.imagery.open_pairs` opens;
 beside them class masks and boxes (COCO). Change: the same with two dates. Everything lies in rows at Null
 Island (0 degrees north, 0 degrees east), where nobody takes it for a real place, and every file says
 ``SIMULATED=yes`` in its tags.

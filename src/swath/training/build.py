@@ -10,7 +10,7 @@ from torch import nn
 from swath.encoders.protocol import create_model
 from swath.errors import RecipeError
 from swath.imagery.datasets import open_dataset
-from swath.imagery.pairs import open_pairs
+from swath.imagery.open_pairs import open_pairs
 from swath.imagery.samples import ImageDataset, PairedDataset
 from swath.imagery.sensors import Sensor
 from swath.models.contract import Contract

@@ -23,7 +23,7 @@ from swath.imagery.bigearthnet_readers import GSD
 from swath.imagery.chip_table import ChipTable, is_chip_table
 from swath.imagery.datasets import CsvManifest, open_dataset
 from swath.imagery.image_files import Gsd
-from swath.imagery.pairs import open_pairs
+from swath.imagery.open_pairs import open_pairs
 from swath.imagery.samples import ImageDataset
 from swath.imagery.sensors import Sensor, get_sensor
 from swath.imagery.views import View
