@@ -10,6 +10,7 @@ scored with each read-out of its last features: the mean of tokens, and moments 
     python benchmarks/quality_rsscn7.py --minutes 20 --seed 1 --set training.precision=bf16
     python benchmarks/quality_rsscn7.py --score runs/quality/seed0_20min/model
     python benchmarks/quality_rsscn7.py --score RUN_A/model RUN_B/model ... --no-baselines --sides 32,64,128
+    python benchmarks/quality_rsscn7.py --score RUN_A/model RUN_B/model --no-untrained  # and A less B, paired
     python benchmarks/quality_rsscn7.py --along runs/quality/seed0_20min --at 1,2,5,10,20
 
 An encoder with a coarsest stride of 32 (Swin, ResNet) cannot see 16 px: give --sides 32,64,128 for all that
@@ -111,8 +112,8 @@ def score(
     """kNN over scales and linear probe, from features extracted once, and what training has changed.
 
     Args:
-        models: Trained.
-        begun: The untrained encoder of each; or one for all.
+        models: Trained; each is also compared with those after it.
+        begun: The untrained encoder of each; or one for all; or none.
         others: Baselines.
         split: Bank and queries.
         out: Folder for the reports.
@@ -137,9 +138,10 @@ def score(
         for table in score_tables(evaluation):
             console.print(table)
         for number, model in enumerate(models):
-            before = begun[number if len(begun) > 1 else 0]
+            before = begun[number : number + 1] if len(begun) > 1 else begun
             for pooling in READ_OUTS:
-                for other in [f"{before.name}, {pooling}", *(f.name for f in others)]:
+                rivals = [f"{other.name}, {pooling}" for other in [*before, *models[number + 1 :]]]
+                for other in [*rivals, *(f.name for f in others)]:
                     for kind in dict.fromkeys(kind for _, kind in evaluation.rows):
                         console.print(
                             _difference(evaluation.compare(f"{model.name}, {pooling}", other, kind))
@@ -175,6 +177,7 @@ def main() -> None:
     parser.add_argument("--at", default="1,2,5,10,20", help="with --along: CPU-minutes")
     parser.add_argument("--sides", default=",".join(map(str, SIDES)), help="of the images, in pixels")
     parser.add_argument("--no-baselines", action="store_true")
+    parser.add_argument("--no-untrained", action="store_true", help="nor the encoders as the runs began")
     parser.add_argument("--train-only", action="store_true")
     arguments = parser.parse_args()
 
@@ -197,7 +200,7 @@ def main() -> None:
     if len(models) > 1 and not arguments.along:
         for model, run in zip(models, runs, strict=True):
             model.name = run.name
-    begun = [untrained(run, split) for run in runs]
+    begun = [] if arguments.no_untrained else [untrained(run, split) for run in runs]
     for model, run in zip(begun, runs, strict=True):
         model.name += f" {run.name}" if len(runs) > 1 else ""
     sides = [int(side) for side in arguments.sides.split(",")]
