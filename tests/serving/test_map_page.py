@@ -184,6 +184,8 @@ def test_two_dates_are_compared_by_a_swipe_that_keys_move(placed: str, visit: Op
     assert page.input_value("#compare-before") == DAYS[0]
     assert page.input_value("#compare-after") == DAYS[1]
     assert f"compare={DAYS[0]}..{DAYS[1]}" in page.url
+    page.get_by_label("What changed most").check()
+    expect(page.locator("#compare")).to_contain_text(re.compile(r"\d+ places, up to −?[\d.]+ σ"))
     handle.focus()
     page.keyboard.press("ArrowRight")
     expect(handle).to_have_attribute("aria-valuenow", "52")

@@ -2,11 +2,11 @@
 
 import * as maplibre from "../vendor/maplibre/maplibre-gl.mjs";
 import { byId, h, icon, say } from "./dom.js";
-import { formatScore, plural } from "./format.js";
-import { ground, painted, repaint, requests } from "./map.js";
+import { formatDeviations, plural } from "./format.js";
+import { changeFeatures, changeLayers, collection, ground, painted, repaint, requests } from "./map.js";
 
 export class Compare {
-  /** app: {api, state, chips: ChipMap, hasChanges, closed(), changed()} */
+  /** app: {api, state, chips: ChipMap, hasChanges, closed(), noted()} */
   constructor(app) {
     this.app = app;
     this.bar = byId("compare");
@@ -65,8 +65,11 @@ export class Compare {
     const { map } = chips;
     this.over.replaceChildren();
     const view = () => ({ center: map.getCenter(), zoom: map.getZoom() });
+    const style = ground(chips.tiles(this.app.state.compare.after), null, chips.finest);
+    style.sources.changes = { type: "geojson", data: collection([]) };
+    style.layers.push(...changeLayers());
     this.map = new maplibre.Map({
-      container: this.over, style: painted(ground(chips.tiles(this.app.state.compare.after), null, chips.finest)), ...view(),
+      container: this.over, style: painted(style), ...view(),
       interactive: false, attributionControl: false, fadeDuration: 0, maxZoom: 23, transformRequest: requests(api),
     });
     this.map.on("error", ({ error }) => console.debug(error?.message));
@@ -127,13 +130,13 @@ export class Compare {
     this.right.textContent = state.compare.after;
     this.handle.setAttribute("aria-valuetext", `${state.compare.before} to the left, ${state.compare.after} to the right`);
     this.#changes();
-    this.app.changed();
+    this.app.noted();
   }
 
   async #changes() {
-    const { api, chips, state } = this.app;
+    const { api, state } = this.app;
     if (!this.wantsChanges?.checked) {
-      chips.showChanges([]);
+      this.#draw([]);
       this.legend.textContent = "";
       return;
     }
@@ -141,13 +144,21 @@ export class Compare {
     try {
       const sensor = state.filters.sensors.length === 1 ? state.filters.sensors[0] : null;
       const { features } = await api.get("changes", { ...state.compare, sensor, limit: 100 });
-      chips.showChanges(features);
+      this.#draw(changeFeatures(features));
       const top = features[0]?.properties.score;
-      this.legend.textContent = features.length ? `${plural(features.length, "place")}, strongest ${formatScore(top)}` : "No place was seen on both days.";
+      this.legend.textContent = features.length ? `${plural(features.length, "place")}, up to ${formatDeviations(top)} σ` : "No place was seen on both days.";
+      this.legend.title = "Standard deviations above what is usual around a place between the two days";
     } catch (error) {
-      chips.showChanges([]);
+      this.#draw([]);
       this.legend.textContent = [error.what ?? String(error), error.fix].filter(Boolean).join("; ");
     }
     say(this.legend.textContent);
+  }
+
+  /** Changes on both maps, so that they stay in sight on either side of the handle. */
+  #draw(changed) {
+    this.app.chips.showChanges(changed);
+    const { map } = this;
+    this.loaded.then(() => map === this.map && this.open && map.getSource("changes").setData(collection(changed)));
   }
 }

@@ -35,6 +35,9 @@ export function formatYears([first, last]) {
 /** A similarity with a true minus sign; three decimals, as near neighbours differ in the third. */
 export const formatScore = (score) => (Number.isFinite(score) ? score.toFixed(3).replace("-", "−") : "");
 
+/** A change in standard deviations: "12.2". */
+export const formatDeviations = (value) => value.toFixed(1).replace("-", "−");
+
 /** [longitude, latitude] -> "48.0498° W, 15.8222° S" with `digits` decimals. */
 export function formatLonLat([lon, lat], digits = 4) {
   const wrapped = ((((lon + 180) % 360) + 360) % 360) - 180;

@@ -164,7 +164,7 @@ export class Detail {
             act(".primary", null, "Search by this", then(app.searchBy)),
             act(".plus", "plus", "More like this", again(1), sign > 0),
             act(".minus", "minus", "Less like this", again(-1), sign < 0),
-            app.showOnMap && chip.geometry ? act("", "pin", "Show on the map", then(app.showOnMap)) : null,
+            app.showOnMap && chip.geometry ? act("", "pin", "Show on map", then(app.showOnMap)) : null,
             app.compareAt && chip.geometry && chip.time ? act("", "swipe", "Compare dates", then(app.compareAt)) : null),
           h("dl", {}, rows.filter(([, value]) => value).flatMap(([key, value]) => [h("dt", {}, key), h("dd", {}, value)])))));
   }

@@ -97,7 +97,7 @@ class App {
     this.#remember(answers);
     byId("answers-title").textContent = "Answers";
     byId("answers-facts").textContent = `${found < asked ? `${found} of ${asked} asked for` : plural(found, "chip")} of ${formatCount(this.archive.rows)}${took == null ? "" : ` · ${Math.max(1, Math.round(took))} ms`}`;
-    const why = [...notes];
+    const why = notes.map((note) => (note.startsWith("centred:") ? "Each sensor's mean is taken off first, so that scores compare across sensors." : note));
     if (!answers.length) why.unshift("Nothing passes: widen the filters, or begin anew.");
     else if (found < asked && !why.length) why.push(`Only ${plural(found, "chip")} pass the filters.`);
     this.#fill(answers, why);
@@ -358,14 +358,20 @@ class App {
     this.changed();
   }
 
-  #compare() {
+  async #compare() {
     const button = byId("tool-compare");
     if (this.compare.open) return this.compare.stop();
+    if (!this.chips.footprints) await this.chips.refresh(); // whose days are offered
     if (this.compare.start()) {
       button.setAttribute("aria-pressed", "true");
       this.sheet.set("low");
     }
     else this.told("Places in view were seen on one day only: zoom out, or widen the time filter.", true);
+  }
+
+  /** Something stands in the address that asks for no new search, such as the days that are compared. */
+  noted() {
+    this.#address(false);
   }
 
   /** The comparison was closed. */

@@ -8,11 +8,12 @@ import { filterParams } from "./state.js";
 
 const LIMIT = 2000; // footprints asked for at once
 const CELL = 44; // pixels: footprints nearer than this are counted together while they are too small to see
+const APART = 19; // pixels: points of answers nearer than this would cover each other
 const VISIBLE = 9; // pixels: a footprint narrower than this is too small to see
 const NOTHING = { type: "FeatureCollection", features: [] };
 const FONT = ["system-ui", "sans-serif"];
 
-const collection = (features) => ({ type: "FeatureCollection", features });
+export const collection = (features) => ({ type: "FeatureCollection", features });
 const feature = (geometry, properties = {}, id = undefined) => ({ type: "Feature", id, geometry, properties });
 const point = (coordinates, properties) => feature({ type: "Point", coordinates }, properties);
 
@@ -58,6 +59,21 @@ export function ground(tiles, bounds, maxzoom) {
     { id: "imagery", type: "raster", source: "imagery", layout: { visibility: "none" }, paint: { "raster-fade-duration": calm() ? 0 : 200, "raster-resampling": "linear" } },
   ];
   return { version: 8, sources, layers };
+}
+
+const byShare = (low, high) => ["interpolate", ["linear"], ["get", "share"], 0, low, 1, high];
+
+/** Places that changed, the more the stronger; above the imagery of either date. */
+export const changeLayers = () => [
+  { id: "changes", type: "fill", source: "changes", paint: { "fill-opacity": byShare(0.05, 0.55) } },
+  { id: "changes-line", type: "line", source: "changes", layout: { "line-join": "round" }, paint: { "line-width": 2, "line-opacity": byShare(0.4, 1) } },
+];
+
+/** Changes as the service tells them, each with its share of the strongest. */
+export function changeFeatures(features) {
+  const scores = features.map((f) => f.properties.score);
+  const [low, high] = [Math.min(...scores), Math.max(...scores)];
+  return features.map((f) => feature(f.geometry, { ...f.properties, share: high > low ? (f.properties.score - low) / (high - low) : 1 }));
 }
 
 /** A style with the colours of the moment filled in. */
@@ -163,7 +179,15 @@ export class ChipMap {
     this.answers = answers.filter((chip) => chip.geometry);
     const shapes = this.answers.map((chip, i) => feature(chip.geometry, { chip: chip.id, rank: chip.rank }, i + 1));
     this.#set("answers", shapes);
-    this.#set("answer-points", this.answers.map((chip) => point(centreOf(chip.geometry), { chip: chip.id, rank: chip.rank })).reverse());
+    this.#showRanks();
+  }
+
+  /** A numbered point on each answer; of several that would cover each other the best alone, with a plus. */
+  #showRanks() {
+    const points = this.answers.map((chip) => ({ ...this.map.project(centreOf(chip.geometry)), chip }));
+    const best = gather(points, APART).map(({ members: [{ chip }, ...more] }) =>
+      point(centreOf(chip.geometry), { chip: chip.id, text: `${chip.rank}${more.length ? "+" : ""}` }));
+    this.#set("answer-points", best.reverse());
   }
 
   showAsked(geometries) {
@@ -178,10 +202,8 @@ export class ChipMap {
     this.#set("draft", geometry ? [feature(geometry)] : []);
   }
 
-  showChanges(features) {
-    const scores = features.map((f) => f.properties.score);
-    const [low, high] = [Math.min(...scores), Math.max(...scores)];
-    this.#set("changes", features.map((f) => feature(f.geometry, { ...f.properties, share: high > low ? (f.properties.score - low) / (high - low) : 1 })));
+  showChanges(changed) {
+    this.#set("changes", changed);
   }
 
   /** Lights up an answer. */
@@ -202,22 +224,20 @@ export class ChipMap {
     const empty = () => ({ type: "geojson", data: NOTHING });
     for (const name of ["graticule", "footprints", "groups", "changes", "area", "asked", "answers", "answer-points", "draft"]) style.sources[name] = empty();
     const line = (id, width, more = {}, source = id.split("-")[0]) => ({ id, type: "line", source, layout: { "line-join": "round" }, paint: { "line-width": width, ...more } });
-    const byShare = (low, high) => ["interpolate", ["linear"], ["get", "share"], 0, low, 1, high];
     const lit = (yes, no) => ["case", ["boolean", ["feature-state", "lit"], false], yes, no];
     style.layers.splice(3, 0, line("graticule", 0.75));
     style.layers.push(
       { id: "footprints-fill", type: "fill", source: "footprints", paint: { "fill-opacity": 0.04 } },
       line("footprints", 0.75, { "line-opacity": 0.6 }),
-      { id: "changes", type: "fill", source: "changes", paint: { "fill-opacity": byShare(0.04, 0.6) } },
-      line("changes-line", 1.5, { "line-opacity": byShare(0.15, 1) }, "changes"),
+      ...changeLayers(),
       line("area-halo", 4), line("area", 1.75, { "line-dasharray": [3, 2] }),
       line("asked-halo", 6), line("asked", 3),
       { id: "answers-fill", type: "fill", source: "answers", paint: { "fill-opacity": lit(0.4, 0.12) } },
       line("answers-halo", lit(7, 4.5)), line("answers", lit(4, 2.25)),
       { id: "groups", type: "circle", source: "groups", paint: { "circle-radius": ["interpolate", ["linear"], ["log10", ["get", "count"]], 0, 5, 1, 11, 3, 17, 5, 24], "circle-stroke-width": 1.25, "circle-opacity": 0.92 } },
       { id: "groups-count", type: "symbol", source: "groups", filter: [">", ["get", "count"], 1], layout: { "text-field": ["get", "text"], "text-size": 11, "text-font": FONT, "text-allow-overlap": true, "text-ignore-placement": true } },
-      { id: "answer-points", type: "circle", source: "answer-points", paint: { "circle-radius": 9, "circle-stroke-width": 1.5 } },
-      { id: "ranks", type: "symbol", source: "answer-points", layout: { "text-field": ["to-string", ["get", "rank"]], "text-size": 11, "text-font": FONT, "symbol-sort-key": ["get", "rank"] } },
+      { id: "answer-points", type: "circle", source: "answer-points", paint: { "circle-radius": ["interpolate", ["linear"], ["length", ["get", "text"]], 2, 9, 4, 14], "circle-stroke-width": 1.5 } },
+      { id: "ranks", type: "symbol", source: "answer-points", layout: { "text-field": ["get", "text"], "text-size": 11, "text-font": FONT, "text-allow-overlap": true, "text-ignore-placement": true } },
       { id: "draft-fill", type: "fill", source: "draft", filter: ["==", ["geometry-type"], "Polygon"], paint: { "fill-opacity": 0.12 } },
       line("draft", 2),
     );
@@ -237,6 +257,7 @@ export class ChipMap {
     map.on("moveend", () => {
       const { lng, lat } = map.getCenter().wrap();
       app.moved({ lon: lng, lat, zoom: map.getZoom() });
+      this.#showRanks();
       refresh();
     });
     map.on("move", () => this.#graticule());
