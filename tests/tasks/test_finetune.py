@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import labelled
 
-from swath.errors import RecipeError
+from swath.errors import ImageryError, RecipeError
 from swath.models.directory import load_model
 from swath.tasks.finetune import finetune
 from swath.tasks.model import load_task_model
@@ -269,6 +269,17 @@ def test_without_a_model_the_way_to_begin_is_said(tmp_path: Path) -> None:
     recipe = labelled.write_recipe(tmp_path / "recipe.yaml", "segment")
     with pytest.raises(RecipeError, match=r"Give --model DIR; or, .*--set mode=scratch"):
         load_finetune_recipe(recipe)
+
+
+def test_a_run_that_came_to_nothing_is_in_nobodys_way(
+    data: dict[str, Path], model: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ImageryError, match="its GSD is unknown"):
+        run(tmp_path, "segment", data["segment"], model, data={"gsd": None}, training={"steps": 2})
+    done = run(tmp_path, "segment", data["segment"], model, training={"steps": 2})
+    with pytest.raises(RecipeError, match="holds a run of another recipe"):
+        run(tmp_path, "segment", data["segment"], model, training={"steps": 3})
+    assert scores(done)["figures"]
 
 
 def test_another_model_does_not_continue_a_run(data: dict[str, Path], model: Path, tmp_path: Path) -> None:

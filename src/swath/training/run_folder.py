@@ -60,8 +60,9 @@ class RunFolder:
 
         Args:
             recipe: Of this command.
-            start: ``auto`` continues a run of the same recipe and otherwise begins one; ``resume`` only
-                continues; ``fresh`` removes what an earlier run left and begins.
+            start: ``auto`` continues a run of the same recipe and otherwise begins one, also where one of
+                another recipe came to nothing before its first step; ``resume`` only continues; ``fresh``
+                removes what an earlier run left and begins.
 
         Raises:
             RecipeError: The folder holds a run of another recipe; says what differs.
@@ -75,11 +76,13 @@ class RunFolder:
         elif there:
             old = type(recipe).parse(read_yaml(self.recipe), where=str(self.recipe))
             changed = differences(old, recipe)
-            if changed:
+            if changed and (self._begun() or start == "resume"):
                 raise RecipeError(
                     f"{self.root}: holds a run of another recipe. Choose another folder with --out, or begin "
                     "anew here with --fresh, which removes it. What differs:\n  " + "\n  ".join(changed)
                 )
+            if changed:
+                self._clear()
         elif self.root.exists() and (not self.root.is_dir() or any(self._strangers())):
             raise TrainingError(
                 f"{self.root}: exists and is not a run's folder; choose another with --out (nothing was "
@@ -115,6 +118,13 @@ class RunFolder:
 
     def _strangers(self) -> Iterator[Path]:
         return (path for path in self.root.iterdir() if path.name not in (*OURS, ".lock"))
+
+    def _begun(self) -> bool:
+        """Whether something has been trained; a command that failed before stands in nobody's way."""
+        kept = (self.checkpoints, self.model, self.best)
+        return any(any(folder.iterdir()) for folder in kept if folder.is_dir()) or (
+            self.metrics.is_file() and self.metrics.stat().st_size > 0
+        )
 
     def _clear(self) -> None:
         for name in OURS:
