@@ -172,6 +172,31 @@ def test_two_models_are_compared_in_pairs_and_seeds_summed_up(
     assert "paired differences" in beside.output
 
 
+def test_models_of_different_encoders_each_have_their_untrained_self_beside_them(
+    run: Callable[..., Result], model: Path, scenes: Path, tmp_path: Path
+) -> None:
+    deeper = {**OPTIONS, "depth": 2}
+    for name in ("other", "twin"):
+        torch.manual_seed(3)
+        save_model(
+            tmp_path / name,
+            encoder_name="vit_micro_patch8",
+            encoder_options=deeper,
+            encoder=create_model("vit_micro_patch8", **deeper),
+            contract=Contract.of("rgb_aerial", gsd_range=(0.4, 2.5)),
+            pooling="mean",
+            name=name,
+        )
+    result = run(
+        "knn", f"one={model}", f"two={tmp_path / 'other'}", f"three={tmp_path / 'twin'}",
+        scenes / "index.csv", "--scales", "16", "-k", 5, "-o", tmp_path / "out",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    data = json.loads((tmp_path / "out" / "knn.json").read_text())
+    untrained = {name for name in data["settings"]["featurizers"] if "untrained" in name}
+    assert untrained == {"one, untrained", "two, untrained"}, "two and three share an encoder"
+
+
 def test_poolings_beside_each_other(run: Callable[..., Result], model: Path, scenes: Path) -> None:
     result = run(
         "knn", model, scenes / "index.csv", "--no-baselines", "--scales", "16",

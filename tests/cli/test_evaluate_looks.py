@@ -36,8 +36,9 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
     monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
 
     def call(*arguments: object) -> Result:
         result = CliRunner().invoke(app, [str(argument) for argument in arguments])
@@ -116,3 +117,22 @@ def test_report_is_one_page(run: Callable[..., Result], scenes: Path, tmp_path: 
     assert "<h1>Blocks: image statistics, colour histogram</h1>" in page
     assert (tmp_path / "bench.csv").is_file()
     assert (tmp_path / "leakage.json").is_file()
+    assert "data:image" in page
+
+
+def test_report_keeps_features_and_can_leave_pictures_out(
+    run: Callable[..., Result], scenes: Path, tmp_path: Path
+) -> None:
+    arguments = [
+        "report", "statistics", scenes, "--no-baselines", "--by", "blur", "--no-fewshot", "--scales", "32",
+        "-k", 3, "--no-pictures", "--cache", tmp_path / "kept", "-o", tmp_path / "out",
+    ]  # fmt: skip
+    assert run(*arguments).exit_code == 0
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "data:image" not in page
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").rglob("*.npy")}
+    assert len(kept) > 3, "bank, queries, and each strength of a degradation"
+    assert run(*arguments).exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").rglob("*.npy")} == kept
+    with pytest.raises(SwathError, match="contradict each other"):
+        run(*arguments, "--no-cache")

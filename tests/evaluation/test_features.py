@@ -13,6 +13,7 @@ from scenes import Fake, constant, split_of
 
 from swath.encoders import create_model
 from swath.errors import ContractError, ImageryError
+from swath.evaluation.cache import FeatureCache
 from swath.evaluation.features import ModelFeaturizer, Part, extract, read_outs, resize_batch, usable_sides
 from swath.evaluation.sets.splits import Split
 from swath.imagery.chip import Batch
@@ -104,6 +105,20 @@ def test_nothing_readable_is_an_error(table: Path, tmp_path: Path) -> None:
         Path(path).write_bytes(b"\x89PNG\r\n\x1a\nbroken")
     with pytest.raises(ImageryError, match="none of the 2 val images could be read"):
         extract([Fake("c", constant)], part, [32])
+
+
+def test_a_whole_chunk_that_cannot_be_read_leaves_the_others(table: Path, tmp_path: Path) -> None:
+    shutil.copytree(table.parent, tmp_path / "copy")
+    split = split_of(tmp_path / "copy" / "index.csv")
+    for path in split.queries.paths[4:8]:
+        Path(path).write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    fake = Fake("c", constant)
+    fake.identity, fake.learns = "c/1", False  # type: ignore[attr-defined]
+    for _ in range(2):
+        cache = FeatureCache(tmp_path / "cache", chunk=4)
+        found = extract([fake], split.queries, [32], batch_size=2, cache=cache)
+        assert len(found.features["c", 32]) == len(found.labels) == 16
+        assert len(found.problems) == 4
 
 
 # ---- sides

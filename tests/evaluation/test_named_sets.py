@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scenes import draw
+from scenes import draw, read_table, write_scenes, write_table
 
 from swath.errors import ImageryError
 from swath.evaluation.models import open_candidate
@@ -27,6 +27,17 @@ def eurosat(tmp_path: Path) -> Path:
         for j in range(6):
             Image.fromarray(draw(("dark", "light")[i % 2], random, 64)).save(folder / f"{name}_{j}.jpg")
     return tmp_path
+
+
+def test_a_table_without_gsd_serves_those_who_do_not_look_at_scale(tmp_path: Path) -> None:
+    rows = [[row[0], row[1], row[3]] for row in read_table(write_scenes(tmp_path))]
+    table = write_table(tmp_path / "bare.csv", rows, "file,class,fold")
+    split = open_data(table, sensor="rgb_aerial")
+    assert split.bank.dataset[0]["gsd"] == 1.0
+    with pytest.raises(ImageryError, match="GSD is unknown"):
+        open_data(table, sensor="rgb_aerial", gsd_mode="metres")
+    told = open_data(tmp_path / "index.csv", sensor="rgb_aerial")
+    assert told.bank.dataset[0]["gsd"] == 0.5, "a column of GSDs is taken along"
 
 
 def test_a_set_is_opened_by_its_name_and_split_as_usual(eurosat: Path) -> None:

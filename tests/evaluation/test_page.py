@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,9 +15,15 @@ import torch
 from scenes import Fake, colour, constant, read_table, write_table
 
 from swath.errors import SwathError
-from swath.evaluation.page.dossier import BENCH_COLUMNS, Dossier, make_dossier, write_dossier
+from swath.evaluation.page.dossier import (
+    BENCH_COLUMNS,
+    Dossier,
+    best_classifier,
+    make_dossier,
+    write_dossier,
+)
 from swath.evaluation.page.embedding_map import tsne
-from swath.evaluation.page.page import verdicts
+from swath.evaluation.page.page import verdicts, write_page
 from swath.evaluation.page.svg import Line, line_chart
 from swath.evaluation.sets.splits import Split, open_split
 
@@ -113,6 +120,27 @@ def test_leaks_are_told_and_scores_had_without_them(written: Path, dossier: Doss
     clean = dossier.clean[0]
     assert clean is not None
     assert len(clean.labels) == 20
+
+
+def test_pairs_are_tested_on_the_same_queries(written: Path, dossier: Dossier) -> None:
+    page = (written / "report.html").read_text(encoding="utf-8")
+    section = page[page.index('<section id="pairs">') : page.index('<section id="scale">')]
+    rows = re.findall(r"<tr[^>]*><th scope=\"row\">knn</th>(.*?)</tr>", section)
+    assert len(rows) == 3, "two models against each other, each against the baseline"
+    first = re.findall(r"<td[^>]*>(.*?)</td>", rows[0])
+    best = {name: (name, best_classifier(dossier.knn, name)) for name in dossier.models}
+    gap = dossier.knn.compare_rows(*best.values())
+    assert first[2] == f"{100 * gap.difference:+.1f}"
+    assert first[4] == f"{gap.p:.4f}"
+    assert first[5] == ("yes" if gap.low > 0 or gap.high < 0 else "no")
+
+
+def test_page_without_pictures_holds_none(dossier: Dossier, written: Path, tmp_path: Path) -> None:
+    assert "data:image" in (written / "report.html").read_text(encoding="utf-8")
+    bare = write_page(replace(dossier, pictures=False), tmp_path / "bare.html").read_text(encoding="utf-8")
+    assert "data:image" not in bare
+    assert "made without pictures" in bare
+    assert "same file" in bare, "leaks are listed in words"
 
 
 def test_sentences_compare_with_the_best_baseline_and_with_each_other(dossier: Dossier) -> None:

@@ -111,6 +111,13 @@ def test_bank_of_asymmetric_scores_is_at_the_largest_side(split: Split) -> None:
     assert reduced < full
 
 
+def test_more_neighbours_than_images_are_refused_before_anything_is_computed(split: Split) -> None:
+    fake = Fake("colour", colour)
+    with pytest.raises(SwathError, match="k = 49 neighbours cannot be had of a bank of 48 images"):
+        evaluate_knn([fake], split, sides=[16], k=49)
+    assert fake.sides == set()
+
+
 def test_symmetric_only(split: Split) -> None:
     evaluation = evaluate_knn([Fake("c", colour)], split, sides=[16, 32], k=3, asymmetric=False)
     assert {(s.query_side, s.bank_side) for s in evaluation.scores} == {(16, 16), (32, 32)}

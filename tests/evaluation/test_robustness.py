@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,9 @@ from PIL import Image
 from scenes import Fake, colour
 
 from swath.errors import SwathError
+from swath.evaluation.cache import FeatureCache
+from swath.evaluation.features import Part
+from swath.evaluation.preparation import extract_split
 from swath.evaluation.sets.splits import Split
 from swath.evaluation.trust.degradations import DEGRADATIONS, degradations_for
 from swath.evaluation.trust.robustness import CLEAN, RobustnessReport, evaluate_robustness
@@ -174,6 +178,65 @@ def test_scores_fall_with_strength_from_the_clean_score(report: RobustnessReport
     assert report.protocol["bank"]["images"] == 48
     assert report.protocol["degradations"]["noise"]["measure"] == "sigma, standard deviations"
     assert "colour loses most by haze" in report.sentence() or "missing-bands" in report.sentence()
+
+
+class Counted(Fake):
+    """Learns its bank, counts the batches that it was shown, and may be killed."""
+
+    identity, learns = "counted/robust", True
+
+    def __init__(self, most: int = 10**9) -> None:
+        super().__init__("colour", self._centred)
+        self.shown, self.most = 0, most
+        self.centre: torch.Tensor | None = None
+
+    def fit(self, part: Part, side: int) -> None:
+        super().fit(part, side)
+        self.centre = colour(part.dataset.get_batch(part.indices)).mean(dim=0)
+
+    def _centred(self, batch: Batch) -> torch.Tensor:
+        assert self.centre is not None, "asked before it was fitted"
+        if self.shown >= self.most:
+            raise KeyboardInterrupt
+        self.shown += 1
+        return colour(batch) - self.centre
+
+
+def test_a_killed_run_goes_on_and_a_second_one_computes_nothing(split: Split, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"degradations": ["noise", "blur"], "k": 3, "batch_size": 10}
+    whole = Counted()
+    expected = evaluate_robustness([whole], split, **options)
+    states = len(expected.scores)
+    assert whole.shown == 5 + 2 * states, "48 bank images, 20 queries, ten at a time"
+    killed, again, third = Counted(most=5 + states + 3), Counted(), Counted()
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_robustness([killed], split, cache=FeatureCache(tmp_path), **options)
+    found = evaluate_robustness([again], split, cache=FeatureCache(tmp_path), **options)
+    assert again.shown == 2 * states - (states + 3), "the rest, and only the rest"
+    assert [s.accuracy for s in found.scores] == [s.accuracy for s in expected.scores]
+    evaluate_robustness([third], split, cache=FeatureCache(tmp_path), **options)
+    assert (third.shown, third.fitted_on) == (0, [])
+
+
+def test_features_of_a_report_that_are_known_do_not_stop_the_rest(split: Split, tmp_path: Path) -> None:
+    """The bank is in the cache, so nothing has been fitted when the first degraded query comes."""
+    known = extract_split([Counted()], split, [32], cache=FeatureCache(tmp_path))
+    fresh = Counted()
+    found = evaluate_robustness(
+        [fresh], split, degradations=["blur"], side=32, k=3, bank=known.bank, cache=FeatureCache(tmp_path)
+    )
+    assert fresh.fitted_on == [("train", 32)]
+    assert found.curve("colour", "blur")[0].accuracy > 0.9
+
+
+def test_degradations_and_their_strengths_are_kept_apart(split: Split, tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path)
+    plain = cache.shelf(Counted(), split.queries, 32, (split.bank, 32))
+    shelves = [
+        cache.shelf(Counted(), split.queries, 32, (split.bank, 32), state)
+        for state in ("blur 1.0", "blur 2.0", "noise 1.0")
+    ]
+    assert len({shelf._file for shelf in (plain, *shelves)}) == 4  # type: ignore[attr-defined]
 
 
 def test_files_hold_scores_and_a_picture(report: RobustnessReport, tmp_path: Path) -> None:

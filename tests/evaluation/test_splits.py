@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scenes import read_table, write_scenes, write_table
+from scenes import CLASSES, read_table, write_scenes, write_table
 
 from swath.errors import ImageryError
 from swath.evaluation.sets.splits import Split, open_split
@@ -153,7 +153,7 @@ def test_labels_are_needed(table: Path, tmp_path: Path) -> None:
 def test_missing_label_single_class_and_single_image_are_refused(table: Path, tmp_path: Path) -> None:
     rows = [[str(table.parent / r[0]), *r[1:]] for r in read_table(table)]
     blank = [[*r[:1], "" if i == 3 else r[1], *r[2:]] for i, r in enumerate(rows)]
-    with pytest.raises(ImageryError, match="empty class"):
+    with pytest.raises(ImageryError, match=r"1 images have an empty class, such as .*dark/003\.png"):
         open_split(write_table(tmp_path / "blank.csv", blank), sensor="rgb_aerial")
     alone = [r for r in rows if r[1] == "dark"]
     with pytest.raises(ImageryError, match="all images of the bank are of class 'dark'"):
@@ -161,6 +161,28 @@ def test_missing_label_single_class_and_single_image_are_refused(table: Path, tm
     lonely = [[r[0], r[1]] for r in [*alone, next(r for r in rows if r[1] == "light")]]
     with pytest.raises(ImageryError, match="class 'light' has a single image"):
         open_split(write_table(tmp_path / "lonely.csv", lonely, "file,class"), sensor="rgb_aerial", gsd=0.5)
+
+
+def test_class_folder_without_images_is_refused(tmp_path: Path) -> None:
+    """Scored without that class, the task would be an easier one under the same name."""
+    write_scenes(tmp_path)
+    (tmp_path / "index.csv").unlink()
+    assert open_split(tmp_path, sensor="rgb_aerial", gsd=0.5).bank.dataset.classes == list(CLASSES)
+    (tmp_path / ".hidden").mkdir()
+    assert len(open_split(tmp_path, sensor="rgb_aerial", gsd=0.5).queries.indices) == 12
+    (tmp_path / "water").mkdir()
+    with pytest.raises(ImageryError, match=r"water: is a class folder without a single image"):
+        open_split(tmp_path, sensor="rgb_aerial", gsd=0.5)
+
+
+def test_fold_folder_with_an_empty_class_is_refused(tmp_path: Path) -> None:
+    for fold in ("train", "val"):
+        write_scenes(tmp_path / fold)
+    assert len(open_split(tmp_path, sensor="rgb_aerial", gsd=0.5).bank.indices) == 68
+    for fold in ("train", "val"):
+        (tmp_path / fold / "water").mkdir()
+    with pytest.raises(ImageryError, match=r"train.water: is a class folder without a single image"):
+        open_split(tmp_path, sensor="rgb_aerial", gsd=0.5)
 
 
 def test_class_missing_on_one_side_is_noted(table: Path, tmp_path: Path) -> None:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from scenes import draw, write_scenes
+from test_page import Structure
 
 from swath.errors import SwathError
 from swath.evaluation.cache import FeatureCache
+from swath.evaluation.page.svg import Gap, gap_chart
+from swath.evaluation.plots import COLOURS
 from swath.evaluation.suites import Suite, SuiteModel, get_suite, list_suites
 from swath.evaluation.suites import suite as running
 from swath.evaluation.suites.report import grid, markdown, remarks, verdicts, write_suite
@@ -121,6 +127,51 @@ def test_files_hold_the_same(result: tuple[SuiteResult, Path], tmp_path: Path) -
     page = (tmp_path / "suite.md").read_text()
     assert page == markdown(found)
     assert "| UC Merced | absent | absent | absent | 70.0 |" in page
+
+
+def test_the_page_stands_alone_and_tells_the_same(result: tuple[SuiteResult, Path], tmp_path: Path) -> None:
+    found, _ = result
+    renamed = replace(found, suite=found.suite.model_copy(update={"title": "Small <suite>"}))
+    write_suite(renamed, tmp_path, command="swath evaluate suite small.yaml --root data")
+    page = (tmp_path / "suite.html").read_text(encoding="utf-8")
+    structure = Structure()
+    structure.feed(page)
+    assert structure.problems == []
+    assert structure.open == []
+    assert "Small &lt;suite&gt;" in page
+    assert "<script" not in page
+    assert not re.findall(r"""(?:src|href)=["'](?!#)""", page), "nothing is fetched, no image is shown"
+    for cells in grid(found, "knn")[1:]:
+        for cell in cells:
+            assert escape(cell.strip("*")) in page
+    for sentence in [*verdicts(found), *remarks(found)]:
+        assert escape(sentence) in page
+    one = found.sets[0]
+    assert set(one.origins) == {"knn", "linear"}
+    for fact in (*one.origins["knn"].values(), "torch=", "swath evaluate suite small.yaml --root data"):
+        assert page.count(fact) >= 2, "beside the figures, and in the last section"
+
+
+def test_the_table_of_figures_says_where_each_comes_from(result: tuple[SuiteResult, Path]) -> None:
+    found, out = result
+    write_suite(found, out, command="swath evaluate suite small.yaml")
+    with (out / "suite.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["value"]]
+    for row in rows:
+        stored = json.loads((out / row["set"].casefold() / f"{row['protocol']}.json").read_text())
+        assert row["config_hash"] == stored["config_hash"]
+        assert row["split_hash"] == stored["split_hash"]
+        assert row["command"] == "swath evaluate suite small.yaml"
+        assert "torch=" in row["software"]
+
+
+def test_gaps_that_are_beyond_doubt_are_filled() -> None:
+    chart = gap_chart(
+        [Gap("sure", 5.0, 1.0, 9.0), Gap("not <sure>", 5.0, -1.0, 9.0)], title="t", x_label="points"
+    )
+    filled = re.findall(r'r="4.5" stroke="[^"]*" stroke-width="2" fill="([^"]*)"', chart)
+    assert filled == [COLOURS[0], "var(--paper)"]
+    assert "not &lt;sure&gt;: +5.0 (-1.0 to +9.0)" in chart
 
 
 def test_a_second_run_does_only_what_is_left(

@@ -12,6 +12,7 @@ from swath.cli.evaluate_options import (
     BankOption,
     BaselinesOption,
     BatchOption,
+    CacheOption,
     DataArgument,
     DeviceOption,
     FoldOption,
@@ -20,6 +21,7 @@ from swath.cli.evaluate_options import (
     GsdOption,
     LabelOption,
     ModelsArgument,
+    NoCacheOption,
     OffsetOption,
     PoolingOption,
     QueriesOption,
@@ -115,6 +117,8 @@ def geometry(
     queries: QueriesOption = None,
     size: SizeOption = None,
     offset_dn: OffsetOption = None,
+    cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
     seed: SeedOption = 0,
     device: DeviceOption = None,
     batch_size: BatchOption = 64,
@@ -138,8 +142,9 @@ def geometry(
     split, chosen, beside, about = opened(locals(), progress)
     with bar(progress, len(split.bank.indices)) as advance:
         report = evaluate_geometry(
-            [*chosen, *beside], split.bank, sides=sides, batch_size=batch_size, progress=advance
-        )
+            [*chosen, *beside], split.bank, sides=sides, batch_size=batch_size, progress=advance,
+            cache=kept(cache, no_cache),
+        )  # fmt: skip
     table = Table(title="geometry of the bank's features", title_justify="left", box=None, pad_edge=False)
     for name in ("features", "px", "D", "RankMe", "eff. rank", "TwoNN", "uniform", "class", "scale", "dead"):
         table.add_column(name, justify="left" if name == "features" else "right")
@@ -191,6 +196,8 @@ def robustness(
     group_column: GroupOption = None,
     size: SizeOption = None,
     offset_dn: OffsetOption = None,
+    cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
     seed: SeedOption = 0,
     device: DeviceOption = None,
     batch_size: BatchOption = 64,
@@ -216,7 +223,7 @@ def robustness(
     with bar(progress, total) as advance:
         report = evaluate_robustness(
             [*chosen, *beside], split, degradations=wanted, side=side, k=k, standardised=standardised,
-            limit=limit, batch_size=batch_size, progress=advance,
+            limit=limit, batch_size=batch_size, progress=advance, cache=kept(cache, no_cache),
         )  # fmt: skip
     for kind in report.degradations:
         measure = report.protocol["degradations"][kind]["measure"]
@@ -247,6 +254,8 @@ def opened(given: dict[str, Any], console: Any) -> tuple[Any, list[Any], list[An
         "bank",
         "queries",
         "label_column",
+        "separator",
+        "labels",
         "fold_column",
         "group_column",
         "seed",
@@ -269,6 +278,16 @@ def opened(given: dict[str, Any], console: Any) -> tuple[Any, list[Any], list[An
     split.notes += [note for candidate in candidates for note in candidate.notes]
     own = [featurizer for candidate in candidates for featurizer in candidate.featurizers]
     return split, own, [f for f in featurizers if f not in own], about
+
+
+def kept(folder: Path | None, none: bool) -> Any:
+    """Where features are kept, as --cache and --no-cache say."""
+    from swath.errors import SwathError
+    from swath.evaluation.cache import FeatureCache
+
+    if folder is not None and none:
+        raise SwathError("--cache and --no-cache contradict each other: give one of them")
+    return None if none else FeatureCache(folder)
 
 
 def _text(value: float | None, digits: int) -> str:

@@ -12,6 +12,7 @@ from swath.cli.evaluate_options import (
     BankOption,
     BaselinesOption,
     BatchOption,
+    CacheOption,
     DataArgument,
     DeviceOption,
     FoldOption,
@@ -19,7 +20,9 @@ from swath.cli.evaluate_options import (
     GsdModeOption,
     GsdOption,
     LabelOption,
+    LabelsOption,
     ModelsArgument,
+    NoCacheOption,
     OffsetOption,
     PoolingOption,
     QueriesOption,
@@ -27,6 +30,7 @@ from swath.cli.evaluate_options import (
     ScalesOption,
     SeedOption,
     SensorOption,
+    SeparatorOption,
     SizeOption,
 )
 
@@ -44,7 +48,22 @@ def command(
     robustness: Annotated[
         bool, typer.Option("--robustness/--no-robustness", help="Score queries that were made worse.")
     ] = True,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            help="How queries are made worse, such as haze,blur.  \\[default: all that make sense for the "
+            "sensor]"
+        ),
+    ] = None,
     limit: Annotated[int, typer.Option(help="Queries that are made worse, at most.", min=10)] = 400,
+    pictures: Annotated[
+        bool,
+        typer.Option(
+            "--pictures/--no-pictures",
+            help="Show leaks and neighbours as pictures; without, the page can be passed on where the "
+            "imagery cannot.",
+        ),
+    ] = True,
     root: RootOption = None,
     baselines: BaselinesOption = True,
     pooling: PoolingOption = None,
@@ -53,12 +72,16 @@ def command(
     gsd: GsdOption = None,
     gsd_mode: GsdModeOption = None,
     label_column: LabelOption = None,
+    separator: SeparatorOption = None,
+    labels: LabelsOption = None,
     fold_column: FoldOption = None,
     bank: BankOption = "train",
     queries: QueriesOption = None,
     group_column: GroupOption = None,
     size: SizeOption = None,
     offset_dn: OffsetOption = None,
+    cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
     seed: SeedOption = 0,
     device: DeviceOption = None,
     batch_size: BatchOption = 64,
@@ -73,18 +96,20 @@ def command(
     """
     from rich.console import Console
 
-    from swath.cli.evaluate_looks import opened
+    from swath.cli.evaluate_looks import kept, opened
     from swath.cli.evaluate_run import bar, numbers, plain
     from swath.evaluation.page.dossier import make_dossier, write_dossier
     from swath.evaluation.page.page import verdicts
 
     console, progress = Console(), Console(stderr=True)
+    wanted = [name.strip() for name in by.split(",")] if by else None
     sides = numbers(scales, "--scales are sides in pixels", "16,32,64")
     split, chosen, beside, about = opened(locals(), progress)
     with bar(progress, len(split.bank.indices) + len(split.queries.indices)) as advance:
         dossier = make_dossier(
             chosen, beside, split, title=title, sides=sides, k=k, fewshot=fewshot, robustness=robustness,
-            robust_limit=limit, batch_size=batch_size, progress=advance,
+            degradations=wanted, robust_limit=limit, pictures=pictures, cache=kept(cache, no_cache),
+            batch_size=batch_size, progress=advance,
         )  # fmt: skip
     for sentence in [*verdicts(dossier), dossier.leakage.sentence]:
         console.print(plain(sentence), highlight=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def _check(given: dict[str, Any]) -> None:
 def _candidates(given: dict[str, Any]) -> tuple[list[Any], list[Any], dict[str, Any]]:
     """What is scored, all that is scored with the baselines beside it, and facts for the report."""
     from swath.errors import SwathError
-    from swath.evaluation.baselines import all_baselines, random_init
+    from swath.evaluation.baselines import all_baselines
     from swath.evaluation.models import open_candidate
     from swath.evaluation.sets.named_sets import natural_sensor
 
@@ -142,14 +143,33 @@ def _candidates(given: dict[str, Any]) -> tuple[list[Any], list[Any], dict[str, 
             candidate.featurizers = [_as_published(candidate)]
     extra: list[Any] = []
     first = found[0]
-    if given["baselines"] and first.model is not None and not texts[0][1].startswith("random:"):
-        extra.append(random_init(first.model, pooling=pooling and pooling.partition(",")[0], gsd_mode=mode))
     if given["baselines"]:
-        extra += all_baselines()
+        extra = [*_untrained(found, pooling, mode), *all_baselines()]
     own = [featurizer for candidate in found for featurizer in candidate.featurizers]
     present = {featurizer.name for featurizer in own}
     about = {"models": [c.about for c in found], **first.about, "data": str(data)}
     return found, own + [f for f in extra if f.name not in present], about
+
+
+def _untrained(found: Sequence[Any], pooling: str | None, mode: Any) -> list[Any]:
+    """The encoder of each trained model, freshly initialised; one where several models share it."""
+    from swath.evaluation.baselines import random_init
+
+    made: dict[str, Any] = {}
+    names: list[str] = []
+    for candidate in found:
+        if candidate.model is None or "model_id" not in candidate.about:
+            continue
+        key = repr((candidate.model.config.get("encoder"), candidate.model.pooling))
+        if key not in made:
+            made[key] = random_init(
+                candidate.model, pooling=pooling and pooling.partition(",")[0], gsd_mode=mode
+            )
+            names.append(f"{candidate.name}, untrained")
+    if len(made) > 1:
+        for featurizer, name in zip(made.values(), names, strict=True):
+            featurizer.name = name
+    return list(made.values())
 
 
 def _as_published(candidate: Any) -> Any:

@@ -44,6 +44,9 @@ def command(
             "long.",
         ),
     ] = False,
+    pictures: Annotated[
+        bool, typer.Option("--pictures/--no-pictures", help="Whether those pages show images of the data.")
+    ] = True,
     cache: Annotated[
         Path | None,
         typer.Option(help="Folder for features.  \\[default: the user's cache folder]", metavar="DIR"),
@@ -88,6 +91,7 @@ def command(
         batch_size=batch_size,
         cache=FeatureCache(cache),
         pages=pages,
+        pictures=pictures,
         watch=lambda what, total: _bar(progress, total),
         after_set=done,
     )

@@ -58,7 +58,12 @@ class FeatureCache:
         self._parts: list[tuple[Part, str]] = []
 
     def shelf(
-        self, featurizer: Featurizer, part: Part, side: int, fitted_to: tuple[Part, int] | None
+        self,
+        featurizer: Featurizer,
+        part: Part,
+        side: int,
+        fitted_to: tuple[Part, int] | None,
+        state: str | None = None,
     ) -> Shelf:
         """Where the features of `part` are kept, or will be.
 
@@ -67,6 +72,7 @@ class FeatureCache:
             part: The images.
             side: That they are resized to.
             fitted_to: Bank and side that the featurizer is (or would be) fitted to.
+            state: What was done to the images before they were resized, such as a degradation; None: nothing.
         """
         identity = getattr(featurizer, "identity", None)
         if identity is None or (getattr(featurizer, "learns", True) and fitted_to is None):
@@ -78,6 +84,8 @@ class FeatureCache:
             "images": self._part(part),
             "side": side,
         }
+        if state is not None:
+            about["state"] = state
         if getattr(featurizer, "learns", True) and fitted_to is not None:
             about["fitted_to"] = [self._part(fitted_to[0]), fitted_to[1]]
         key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
@@ -125,7 +133,7 @@ class StoredShelf(Shelf):
             self._cache.reused += self._images
             return [self._stored[chunk.start : chunk.stop] for chunk in chunks]
         found = super().rows(chunks)
-        if not self._partial:
+        if not self._partial and all(len(rows) for rows in found):
             write_json(self._file.with_suffix(".json"), self._about)
             self._save(self._file, torch.cat(found).numpy())
             shutil.rmtree(self._chunks, ignore_errors=True)

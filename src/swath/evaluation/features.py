@@ -315,8 +315,8 @@ class Shelf:
         self._rows[chunk] = rows
 
     def rows(self, chunks: list[range]) -> list[Tensor]:
-        """Features [n, D] of each chunk, once all are there."""
-        return [self._rows[number] for number in range(len(chunks))]
+        """Features [n, D] of each chunk, once all are there; no rows where nothing could be read."""
+        return [self._rows.get(number, torch.empty(0, 0)) for number in range(len(chunks))]
 
 
 def extract(
@@ -399,13 +399,13 @@ def extract(
     if not len(indices):
         reason = f"; the first: {problems[0][1]}" if problems else ""
         raise ImageryError(f"none of the {total} {part.name} images could be read{reason}")
-    features = {key: _assembled(shelf, chunks, kept) for key, shelf in shelves.items()}
+    features = {key: assembled(shelf, chunks, kept) for key, shelf in shelves.items()}
     labels = torch.as_tensor(np.asarray(part.dataset.labels)[indices])
     labels = labels.to(torch.float32 if labels.ndim == 2 else torch.int64)
     return Extracted(features, labels, indices, problems)
 
 
-def _assembled(shelf: Shelf, chunks: list[range], kept: list[NDArray[np.int64]]) -> Tensor:
+def assembled(shelf: Shelf, chunks: list[range], kept: list[NDArray[np.int64]]) -> Tensor:
     """[N, D] features of the images that could be read; those of earlier runs may be of more images."""
     parts = []
     for chunk, positions, rows in zip(chunks, kept, shelf.rows(chunks), strict=True):

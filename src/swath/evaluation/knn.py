@@ -15,6 +15,12 @@ from torch import Tensor
 from swath.errors import SwathError
 
 
+def check_neighbours(k: int, images: int) -> None:
+    """Raise SwathError unless a bank of so many images has k neighbours."""
+    if not 0 < k <= images:
+        raise SwathError(f"k = {k} neighbours cannot be had of a bank of {images} images; choose another k")
+
+
 def knn_scores(
     bank: Tensor,
     bank_labels: Tensor,
@@ -45,10 +51,7 @@ def knn_scores(
     Raises:
         SwathError: Fewer bank images than k, or features that are not finite.
     """
-    if not 0 < k <= len(bank):
-        raise SwathError(
-            f"k = {k} neighbours cannot be had of a bank of {len(bank)} images; choose another k"
-        )
+    check_neighbours(k, len(bank))
     if not temperature > 0:
         raise SwathError(f"the temperature of the vote is a positive number, not {temperature:g}")
     for features in (bank, queries):

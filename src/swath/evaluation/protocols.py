@@ -16,7 +16,7 @@ from typing import Any
 
 from swath.evaluation.cache import FeatureCache
 from swath.evaluation.features import Featurizer, Progress, usable_sides
-from swath.evaluation.knn import knn_scores, standardise
+from swath.evaluation.knn import check_neighbours, knn_scores, standardise
 from swath.evaluation.linear import fit_linear_probe
 from swath.evaluation.preparation import (
     ExtractedSplit,
@@ -75,6 +75,7 @@ def evaluate_knn(
         extracted: Features of `extract_split` with the same featurizers, instead of extracting them here.
         cache: Where features are looked for, and kept.
     """
+    check_neighbours(k, len(split.bank.indices))  # before features are made, which may take hours
     settings = {
         "id": protocol,
         "name": "knn",

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swath.errors import SwathError
+from swath.evaluation.cache import FeatureCache
 from swath.evaluation.features import Featurizer, Progress, usable_sides
 from swath.evaluation.fewshot import evaluate_fewshot
 from swath.evaluation.page.embedding_map import MOST, tsne
@@ -88,7 +89,10 @@ class EmbeddingMap:
 
 @dataclass(slots=True)
 class Dossier:
-    """What was found; the parts that do not apply are None or empty, with the reason in `notes`."""
+    """What was found; the parts that do not apply are None or empty, with the reason in `notes`.
+
+    `pictures` says whether the page may show images of the data.
+    """
 
     title: str
     models: list[str]
@@ -102,6 +106,7 @@ class Dossier:
     maps: dict[str, EmbeddingMap]
     command: str
     notes: list[str] = field(default_factory=list)
+    pictures: bool = True
     versions: dict[str, str] = field(default_factory=software)
 
     @property
@@ -132,6 +137,8 @@ def make_dossier(
     robustness: bool = True,
     degradations: Sequence[str] | None = None,
     robust_limit: int | None = 400,
+    pictures: bool = True,
+    cache: FeatureCache | None = None,
     batch_size: int = 64,
     progress: Progress | None = None,
     command: str | None = None,
@@ -149,6 +156,8 @@ def make_dossier(
         robustness: Whether to degrade the queries (many passes over them).
         degradations: Which; default all that make sense for the sensor.
         robust_limit: Queries that robustness looks at, at most.
+        pictures: Whether the page shows images of the data; without, it can be passed on where they cannot.
+        cache: Where features are looked for, and kept.
         batch_size: Images at a time.
         progress: Called with (images done, images in all) while features are made.
         command: That makes it again; default this process's.
@@ -162,7 +171,7 @@ def make_dossier(
     if not used:
         raise SwathError("no image scale is left: " + "; ".join(refused))
     largest = used[-1]
-    found = extract_split(everything, split, used, batch_size=batch_size, progress=progress)
+    found = extract_split(everything, split, used, batch_size=batch_size, progress=progress, cache=cache)
     knn = evaluate_knn(everything, split, sides=used, k=k, extracted=found)
     linear = evaluate_linear(everything, split, sides=[largest], extracted=found)
     knn.refused += [side for side in sorted(set(sides)) if side not in used]
@@ -182,7 +191,7 @@ def make_dossier(
     elif robustness:
         robust = evaluate_robustness(
             everything, split, degradations=degradations, side=largest, k=k, limit=robust_limit,
-            batch_size=batch_size, bank=found.bank,
+            batch_size=batch_size, bank=found.bank, cache=cache,
         )  # fmt: skip
     names = [model.name for model in models]
     return Dossier(
@@ -198,6 +207,7 @@ def make_dossier(
         {} if several else {name: _map(found, name, largest) for name in names},
         command or command_line(),
         notes,
+        pictures,
     )
 
 

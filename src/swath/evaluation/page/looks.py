@@ -36,6 +36,12 @@ def leaks_section(dossier: Dossier) -> str:
     )
     if not leakage.leaks:
         return text
+    if not dossier.pictures:
+        told = [
+            [short(leak.query), short(leak.partner), leak.reason, leak.detail] for leak in leakage.leaks[:20]
+        ]
+        caption = f"The first {len(told)} of {len(leakage.leaks)}; all are in leakage.json"
+        return text + table(["query", "known by", "reason", "detail"], told, caption=caption)
     shown = leakage.leaks[:8]
     queries = {
         path: i
@@ -275,6 +281,8 @@ def geometry_section(dossier: Dossier) -> str:
 def neighbours_section(dossier: Dossier) -> str:
     """Queries with their nearest bank images as pictures: right ones, and the surest mistakes."""
     names = dossier.knn.protocol["classes"]
+    if not dossier.pictures:
+        return "<p>The page was made without pictures of the data, so neighbours are not shown.</p>"
     parts = []
     for model, rows in dossier.neighbourhoods.items():
         if not rows:

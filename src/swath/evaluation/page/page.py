@@ -29,6 +29,7 @@ def write_page(dossier: Dossier, path: str | Path) -> Path:
     """Write the page; see the module."""
     sections = [
         ("scores", "Scores", _scores(dossier)),
+        ("pairs", "Compared in pairs", _pairs(dossier)),
         ("scale", "Against image scale", _scale(dossier)),
         ("fewshot", "With few labels", _fewshot(dossier)),
         ("leaks", "Leaks", leaks_section(dossier)),
@@ -129,6 +130,38 @@ def _scores(dossier: Dossier) -> str:
         "feature by the bank first. Intervals are 95% bootstrap intervals over the queries.</p>"
     )
     return text + "".join(parts)
+
+
+def _pairs(dossier: Dossier) -> str:
+    """Every model against every other row, on the same queries, each in the form that serves it best."""
+    header = ["protocol", "features", "against", "difference, points", "95% interval", "p", "beyond doubt"]
+    rows, marks = [], []
+    for evaluation in dossier.evaluations[:2]:
+        names = list(dict.fromkeys(name for name, _ in evaluation.rows))
+        best = {name: (name, best_classifier(evaluation, name)) for name in names}
+        for i, model in enumerate(dossier.models):
+            for other in [*dossier.models[i + 1 :], *(n for n in names if n not in dossier.models)]:
+                gap = evaluation.compare_rows(best[model], best[other])
+                clear = gap.low > 0 or gap.high < 0
+                rows.append(
+                    [evaluation.protocol["name"], " (".join(best[model]) + ")", " (".join(best[other]) + ")",
+                     f"{100 * gap.difference:+.1f}", f"{100 * gap.low:+.1f} to {100 * gap.high:+.1f}",
+                     "" if gap.p is None else f"{gap.p:.4f}", "yes" if clear else "no"]
+                )  # fmt: skip
+                marks.append(other in dossier.models)
+    if not rows:
+        return ""
+    text = (
+        "<p>Differences of means over scales on the same queries, whose difficulty cancels; rows between two "
+        f"models are set off. p is of a paired permutation test. Of {len(rows)} comparisons of equals, about "
+        f"{max(1, round(0.05 * len(rows)))} would be beyond doubt by chance.</p>"
+    )
+    knn = dossier.knn
+    return (
+        text
+        + table(header, rows, marks=marks, numbers_from=3)
+        + origin(dossier, knn.protocol, knn.config_hash)
+    )
 
 
 def _scale(dossier: Dossier) -> str:

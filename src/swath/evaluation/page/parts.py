@@ -18,7 +18,7 @@ _TILE = 112
 
 def charts(names: Sequence[str], panels: Sequence[str], caption: str, line: str) -> str:
     """Charts side by side with their key, caption and origin."""
-    keys = svg.key(names) if names else ""
+    keys = svg.key(names, lines=True) if names else ""
     return keys + figure(Html(f'<div class="panels">{"".join(panels)}</div>'), caption, after=line)
 
 

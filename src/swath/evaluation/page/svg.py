@@ -23,6 +23,11 @@ def colour(index: int) -> str:
     return "var(--ink)" if chosen == "#000000" else chosen
 
 
+def dash(index: int) -> str:
+    """Dashes of line number `index`: lines that share a colour do not share them."""
+    return _DASHES[(index + index // len(COLOURS)) % len(_DASHES)]
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """A line over ticks: values at positions 0, 1, 2, ... (NaN: none), with intervals where `low` is given.
@@ -116,11 +121,11 @@ def line_chart(
             edge += [f"{px:.1f},{y(a):.1f}" for px, a, _ in reversed(there)]
             parts.append(f'<polygon points="{" ".join(edge)}" fill="{shown}" opacity="0.16"/>')
         path = " ".join(f"{px:.1f},{y(v):.1f}" for px, v in points)
-        dash = _DASHES[line.index % len(_DASHES)]
+        dashes = dash(line.index)
         parts.append(
             f'<polyline points="{path}" fill="none" stroke="{shown}" '
             f'stroke-width="{2.8 if line.strong else 1.5}"'
-            + (f' stroke-dasharray="{dash}"' if dash else "")
+            + (f' stroke-dasharray="{dashes}"' if dashes else "")
             + f"><title>{escape(line.name)}</title></polyline>"
         )
         for px, v in points if marks else []:
@@ -167,12 +172,72 @@ def scatter(
     return "".join(parts) + "</svg>"
 
 
-def key(names: Sequence[str]) -> str:
-    """Which colour is whose, as an HTML list."""
-    items = "".join(
-        f'<li><i style="background:{colour(i)}"></i>{escape(name)}</li>' for i, name in enumerate(names)
+def key(names: Sequence[str], *, lines: bool = False) -> str:
+    """Which colour (and, of `lines`, which dash) is whose, as an HTML list."""
+    items = []
+    for i, name in enumerate(names):
+        if not lines:
+            items.append(f'<li><i style="background:{colour(i)}"></i>{escape(name)}</li>')
+            continue
+        dashes = f' stroke-dasharray="{dash(i)}"' if dash(i) else ""
+        items.append(
+            f'<li><svg viewBox="0 0 34 8" width="34" height="8" role="img" aria-label="line of">'
+            f'<line x1="1" x2="33" y1="4" y2="4" stroke="{colour(i)}" stroke-width="2.5"{dashes}/></svg> '
+            f"{escape(name)}</li>"
+        )
+    return f'<ul class="key">{"".join(items)}</ul>'
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A difference with its interval, in a row of its own."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    index: int = 0
+
+
+def gap_chart(gaps: Sequence[Gap], *, title: str, x_label: str, width: int = 640) -> str:
+    """Differences as points with their intervals about zero, one beneath the other.
+
+    Filled where the interval does not hold zero, hollow where it does.
+    """
+    row, top, bottom = 22, 26, 40
+    left = 16 + min(300, max(7 * len(gap.name) for gap in gaps))
+    height = top + row * len(gaps) + bottom
+    low, high = _nice(min(0.0, *(gap.low for gap in gaps)), max(0.0, *(gap.high for gap in gaps)))
+
+    def x(value: float) -> float:
+        return left + (value - low) / (high - low) * (width - left - 16)
+
+    parts = [
+        f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
+        f'aria-label="{escape(title)}"><text x="4" y="14" font-weight="600">{escape(title)}</text>'
+    ]
+    foot = height - bottom
+    for value in np.linspace(low, high, 5):
+        parts.append(
+            f'<line class="rule" x1="{x(value):.1f}" x2="{x(value):.1f}" y1="{top}" y2="{foot}"/>'
+            f'<text x="{x(value):.1f}" y="{foot + 16}" text-anchor="middle">{value:+.3g}</text>'
+        )
+    parts.append(
+        f'<line class="axis" x1="{x(0):.1f}" x2="{x(0):.1f}" y1="{top}" y2="{foot}"/>'
+        f'<text x="{(left + width) / 2:.0f}" y="{height - 6}" text-anchor="middle">{escape(x_label)}</text>'
     )
-    return f'<ul class="key">{items}</ul>'
+    for i, gap in enumerate(gaps):
+        y = top + row * (i + 0.5)
+        shown, clear = colour(gap.index), gap.low > 0 or gap.high < 0
+        said = f"{gap.name}: {gap.value:+.1f} ({gap.low:+.1f} to {gap.high:+.1f})"
+        parts.append(
+            f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{escape(gap.name)}</text>'
+            f'<line x1="{x(gap.low):.1f}" x2="{x(gap.high):.1f}" y1="{y:.1f}" y2="{y:.1f}" stroke="{shown}" '
+            f'stroke-width="2"/><circle cx="{x(gap.value):.1f}" cy="{y:.1f}" r="4.5" stroke="{shown}" '
+            f'stroke-width="2" fill="{shown if clear else "var(--paper)"}"><title>{escape(said)}</title>'
+            "</circle>"
+        )
+    return "".join(parts) + "</svg>"
 
 
 def _nice(low: float, high: float) -> tuple[float, float]:

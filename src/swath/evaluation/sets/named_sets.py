@@ -19,6 +19,7 @@ from swath.errors import ImageryError, suggest
 from swath.evaluation.features import GsdMode, Part
 from swath.evaluation.sets.labelled import Labelled
 from swath.evaluation.sets.splits import Split, divide, open_split
+from swath.imagery.datasets import read_csv
 from swath.imagery.image_files import Gsd, ImageFiles
 from swath.imagery.known_sets import FoundSet, get_known_set, is_known_set, list_known_sets
 from swath.imagery.samples import ImageDataset
@@ -295,6 +296,13 @@ def _torchgeo(
     )
 
 
+def _tells_gsd(path: Path) -> bool:
+    """Whether a table has the GSD of its images, which costs nothing to take along."""
+    if path.suffix.lower() == ".csv":
+        return bool({"gsd_m", "gsd"} & set(read_csv(path)[0]))
+    return path.suffix.lower() in (".parquet", ".geoparquet")
+
+
 def _of_path(
     path: Path, *, sensor: str | Sensor, gsd: Gsd | str, size: int | None, blind: bool, **options: Any
 ) -> Split:
@@ -303,8 +311,7 @@ def _of_path(
         raise ImageryError(
             f"{path}: there is no such file or folder, and no data set is known as that.{near}"
         )
-    if gsd is None and blind and path.suffix.lower() not in (".csv", ".parquet", ".geoparquet"):
-        # Nobody looks at scale; only a table's own column costs nothing to take along.
-        gsd = "relative"
+    if gsd is None and blind and not _tells_gsd(path):
+        gsd = "relative"  # nobody looks at scale
     fit = "resize" if size else None
     return open_split(path, sensor=sensor, gsd=gsd, size=size, fit=fit, **options)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from swath.errors import ImageryError, suggest
 from swath.evaluation.features import Part
 from swath.evaluation.sets.labelled import LabelKind, Labelled, open_labelled
-from swath.imagery.datasets import open_dataset
+from swath.imagery.datasets import ClassFolder, open_dataset
 from swath.imagery.image_files import Gsd
 from swath.imagery.samples import ImageDataset, Problem
 from swath.imagery.sensors import Sensor
@@ -111,6 +111,8 @@ def open_split(
     opened = open_labelled(
         path, sensor=sensor, gsd=gsd, label_column=label_column, separator=separator, labels=labels, **options
     )
+    if isinstance(opened.dataset, ClassFolder):
+        _refuse_empty_classes(path, opened.dataset)
     return divide(
         opened,
         bank=bank,
@@ -186,6 +188,7 @@ def _folders(
             f"queries; there are {folders}. Name it with --queries."
         )
     first = open_dataset(path / bank, sensor=sensor, gsd=gsd, layout="class_folder", **options)
+    _refuse_empty_classes(path / bank, first)
     second = open_dataset(
         path / name, sensor=sensor, gsd=gsd, layout="class_folder", classes=first.classes, **options
     )
@@ -198,6 +201,20 @@ def _folders(
         f"folders {bank} and {name}",
         notes,
     )
+
+
+def _refuse_empty_classes(folder: Path, dataset: ImageDataset) -> None:
+    """A class folder without images is a class that went missing: without it the task is an easier one."""
+    empty = [
+        path.name
+        for path in sorted(folder.iterdir())
+        if path.is_dir() and path.name not in (dataset.classes or []) and path.name[0] not in "._@"
+    ]
+    if empty:
+        raise ImageryError(
+            f"{folder / empty[0]}: is a class folder without a single image ({len(empty)} such in all); put "
+            "its images there, or take the folder away"
+        )
 
 
 def _column(
@@ -298,7 +315,11 @@ def _check(split: Split, where: str) -> None:
         return
     in_bank, in_queries = set(split.bank.labels.tolist()), set(split.queries.labels.tolist())
     if "" in names:
-        raise ImageryError(f"{where}: some images have an empty class; give them one, or take them out")
+        blank = _of_class(split, names.index(""))
+        raise ImageryError(
+            f"{where}: {len(blank)} images have an empty class, such as {blank[0]}; label them, or take "
+            "their rows out"
+        )
     if len(in_bank) < 2:
         raise ImageryError(
             f"{where}: all images of the bank are of class {names[next(iter(in_bank))]!r}; a score needs two "
@@ -318,6 +339,12 @@ def _check(split: Split, where: str) -> None:
         if both:
             raise ImageryError(f"{where}: {len(both)} files stand on both sides, such as {min(both)}")
     _left_out(split, where)
+
+
+def _of_class(split: Split, label: int) -> list[str]:
+    """Files of that class, of all folds."""
+    datasets = dict.fromkeys([split.bank.dataset, split.queries.dataset])
+    return [d.paths[i] for d in datasets for i in np.flatnonzero(np.asarray(d.labels) == label).tolist()]
 
 
 def _check_several(split: Split, where: str, names: Sequence[str]) -> None:

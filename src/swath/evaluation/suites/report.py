@@ -26,7 +26,9 @@ PARTIAL = "†"  # beside the title of a set of which only a part is here
 
 
 def write_suite(result: SuiteResult, folder: str | Path, *, command: str | None = None) -> list[Path]:
-    """Write ``suite.json``, ``suite.csv`` and ``suite.md`` into `folder`, each whole or not at all."""
+    """Write ``suite.html``, ``.json``, ``.csv`` and ``.md`` into `folder`, each whole or not at all."""
+    from swath.evaluation.suites.page import write_suite_page
+
     folder = Path(folder)
     command = command or command_line()
     write_json(folder / "suite.json", {
@@ -41,20 +43,22 @@ def write_suite(result: SuiteResult, folder: str | Path, *, command: str | None 
     columns = [
         "set", "status", "protocol", "features", "role", "classifier", "metric", "value", "low95", "high95",
         "queries", "chance", "above_best_baseline", "above_low95", "above_high95", "best_baseline", "scales",
-        "partial", "reason",
+        "partial", "reason", "protocol_id", "config_hash", "split_hash", "software", "command",
     ]  # fmt: skip
     writer = csv.DictWriter(text, columns)
     writer.writeheader()
     for one in result.sets:
         about = {"set": one.title, "status": one.status, "partial": int(one.partial), "reason": one.reason}
-        writer.writerows({**about, **_flat(row)} for row in one.rows)
+        about |= {"software": " ".join(f"{k}={v}" for k, v in software().items()), "command": command}
+        writer.writerows({**about, **_flat(row), **one.origins.get(row.protocol, {})} for row in one.rows)
         if not one.rows:
             writer.writerow(about)
         writer.writerows({**about, "features": name, "reason": why} for name, why in one.unfit.items())
     for path, content in ((folder / "suite.csv", text.getvalue()), (folder / "suite.md", markdown(result))):
         with atomic_path(path) as temporary:
             temporary.write_text(content, encoding="utf-8", newline="")
-    return [folder / name for name in ("suite.json", "suite.csv", "suite.md")]
+    written = [folder / name for name in ("suite.json", "suite.csv", "suite.md")]
+    return [write_suite_page(result, folder / "suite.html", command=command), *written]
 
 
 def _flat(row: Row) -> dict[str, Any]:
@@ -89,7 +93,7 @@ def grid(result: SuiteResult, protocol: str, classifier: str | None = None) -> l
         classifier: Default: the protocol's own ("knn", not "knn-z").
     """
     rows = result.rows(protocol, classifier)
-    columns = _columns(result, rows)
+    columns = columns_of(result, rows)
     reference = result.suite.reference if any(one.reference for one in result.sets) else None
     shown = list(reference.columns) if reference and protocol == "knn" else []
     table = [["set", *columns, *(f"{name} (paper)" for name in shown)]]
@@ -106,7 +110,7 @@ def grid(result: SuiteResult, protocol: str, classifier: str | None = None) -> l
     return table + _mean_row(result, values, len(columns) + len(shown))
 
 
-def _columns(result: SuiteResult, rows: Sequence[Row]) -> list[str]:
+def columns_of(result: SuiteResult, rows: Sequence[Row]) -> list[str]:
     """Models as they were named, their untrained selves, then baselines; models that fit no set too."""
     order = {"model": 0, "untrained": 1, "baseline": 2}
     found = dict.fromkeys(row.features for row in sorted(rows, key=lambda row: order[row.role]))
@@ -142,7 +146,7 @@ def suite_tables(result: SuiteResult) -> list[Table]:
     tables = []
     for protocol in protocols(result):
         header, *body = grid(result, protocol)
-        table = Table(title=_title(result, protocol), title_justify="left", box=box.SIMPLE, pad_edge=False)
+        table = Table(title=title_of(result, protocol), title_justify="left", box=box.SIMPLE, pad_edge=False)
         for i, name in enumerate(header):
             table.add_column(name, justify="right" if i else "left", overflow="fold")
         for cells in body:
@@ -161,7 +165,8 @@ def protocols(result: SuiteResult) -> list[str]:
     return [name for name in ("knn", "linear") if getattr(result.suite.protocols, name) is not None]
 
 
-def _title(result: SuiteResult, protocol: str) -> str:
+def title_of(result: SuiteResult, protocol: str) -> str:
+    """What the table of a protocol shows."""
     metrics = sorted({row.metric for row in result.rows(protocol)}) or ["score"]
     how = "mean over scales" if protocol == "knn" else "linear probe"
     return f"{result.suite.name}, {protocol}: {' or '.join(metrics)} in % ({how}, 95% interval)"
@@ -214,7 +219,7 @@ def markdown(result: SuiteResult) -> str:
         lines += [suite.description.strip(), ""]
     for protocol in protocols(result):
         header, *body = grid(result, protocol)
-        lines += [f"## {_title(result, protocol)}", "", _line(header), _line(["---"] * len(header))]
+        lines += [f"## {title_of(result, protocol)}", "", _line(header), _line(["---"] * len(header))]
         lines += [*(_line(cells) for cells in body), ""]
     if any(one.partial for one in result.sets):
         lines += [f"{PARTIAL} only a part of the set is here.", ""]

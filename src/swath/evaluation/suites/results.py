@@ -68,6 +68,7 @@ class SetResult:
         reference: Figures of others in percent.
         again: Whether it was taken from an earlier run.
         seconds: How long it took.
+        origins: Protocol -> its id, and the hashes of configuration and split.
     """
 
     title: str
@@ -80,6 +81,7 @@ class SetResult:
     reference: list[float] | None = None
     again: bool = False
     seconds: float = 0.0
+    origins: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

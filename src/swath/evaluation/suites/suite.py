@@ -35,7 +35,7 @@ from swath.files import write_json
 
 Watch = Callable[[str, int], Any]  # (what, images in all) -> context manager that gives a progress callback
 
-FORMAT = 1
+FORMAT = 2
 _DATA_OPTIONS = {
     "gsd", "bank", "queries", "label_column", "separator", "labels", "fold_column", "group_column",
     "allow_overlap", "share", "offset_dn", "size", "where",
@@ -52,6 +52,7 @@ def run_suite(
     batch_size: int = 64,
     cache: FeatureCache | None = None,
     pages: bool = False,
+    pictures: bool = True,
     watch: Watch | None = None,
     after_set: Callable[[SuiteResult], None] | None = None,
 ) -> SuiteResult:
@@ -67,6 +68,7 @@ def run_suite(
         cache: Where features are kept; default: the user's cache folder.
         pages: Also write an HTML page a set: leaks, robustness, neighbours as pictures and more, which takes
             several times as long.
+        pictures: Whether those pages show images of the data.
         watch: Shows progress.
         after_set: Called with what there is so far.
 
@@ -82,7 +84,17 @@ def run_suite(
             open_candidate(model.model, pooling=model.pooling, bands=model.bands, device=device)
     result = SuiteResult(suite, names)
     run = _Run(
-        suite, wanted, names, Path(out), root, device, batch_size, cache or FeatureCache(), pages, watch
+        suite,
+        wanted,
+        names,
+        Path(out),
+        root,
+        device,
+        batch_size,
+        cache or FeatureCache(),
+        pages,
+        pictures,
+        watch,
     )
     for one in suite.sets:
         result.sets.append(run.score(one))
@@ -113,6 +125,7 @@ class _Run:
     batch_size: int
     cache: FeatureCache
     pages: bool
+    pictures: bool
     watch: Watch | None
 
     def score(self, one: SuiteSet) -> SetResult:
@@ -189,7 +202,7 @@ class _Run:
                 [f.name, f.settings, getattr(f, "identity", None)] for c in candidates for f in c.featurizers
             ],
             "unfit": unfit,
-            "pages": self.pages,
+            "pages": [self.pages, self.pictures] if self.pages else False,
         }
         return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -231,6 +244,11 @@ class _Run:
             result.notes += [note for note in evaluation.notes if note not in result.notes]
             write_report(evaluation, self.out / one.folder, data=data, suite=self.suite.name)
             result.rows += rows_of(one.shown, protocol, evaluation, roles)
+            result.origins[protocol] = {
+                "protocol_id": str(evaluation.protocol["id"]),
+                "config_hash": evaluation.config_hash,
+                "split_hash": str(evaluation.protocol["split_hash"]),
+            }
         if self.pages:
             self._pages(one, groups, roles)
         result.partial = any(note.startswith("not the whole set") for note in result.notes)
@@ -323,8 +341,9 @@ class _Run:
                 continue
             sides = _sides(split, one.scales or self.suite.scales, featurizers)
             dossier = make_dossier(
-                models, others, split, title=one.shown, sides=sides, batch_size=self.batch_size
-            )
+                models, others, split, title=one.shown, sides=sides, batch_size=self.batch_size,
+                pictures=self.pictures, cache=self.cache,
+            )  # fmt: skip
             name = "report.html" if number == 0 else f"report_{number + 1}.html"
             write_page(dossier, self.out / one.folder / name)
 

@@ -28,6 +28,7 @@ from swath.imagery.sensors import Sensor
 from swath.imagery.speckle import speckle_db
 from swath.keyed_random import normal, uniform
 
+FORMAT = 1  # raised when a degradation changes what it does, so that cached features of it are not found
 _RADAR = ("dB", "linear")
 _OPTICAL = ("reflectance", "radiance", "DN", "uint8")
 

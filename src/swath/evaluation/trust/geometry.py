@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from swath.errors import SwathError
+from swath.evaluation.cache import FeatureCache
 from swath.evaluation.features import Extracted, Featurizer, Part, Progress, extract, usable_sides
 from swath.evaluation.preparation import default_sides, native_scale
 from swath.files import write_json
@@ -249,6 +250,7 @@ def evaluate_geometry(
     batch_size: int = 64,
     progress: Progress | None = None,
     extracted: Extracted | None = None,
+    cache: FeatureCache | None = None,
 ) -> GeometryReport:
     """Geometry of featurizers on some images, a row a featurizer and side.
 
@@ -259,6 +261,7 @@ def evaluate_geometry(
         batch_size: Images at a time.
         progress: Called with (images done, images in all).
         extracted: Features of `part` at these sides, instead of extracting them here.
+        cache: Where features are looked for, and kept.
     """
     if sides is None:
         sides = default_sides(native_scale(part)[0], max(f.min_side for f in featurizers))
@@ -266,9 +269,10 @@ def evaluate_geometry(
     if not used:
         raise SwathError("no image scale is left: " + "; ".join(refused))
     if extracted is None:
-        for featurizer in featurizers:
-            featurizer.fit(part, used[-1])
-        extracted = extract(featurizers, part, used, batch_size=batch_size, progress=progress)
+        extracted = extract(
+            featurizers, part, used, batch_size=batch_size, progress=progress, cache=cache,
+            bank=(part, used[-1]), fit=lambda featurizer: featurizer.fit(part, used[-1]),
+        )  # fmt: skip
     rows = []
     for featurizer in featurizers:
         for i, side in enumerate(used):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swath.errors import SwathError
+from swath.evaluation.cache import FeatureCache
 from swath.evaluation.features import (
     Extracted,
     Featurizer,
     Part,
     Progress,
+    Shelf,
+    assembled,
     extract,
     resize_batch,
     usable_sides,
@@ -35,7 +38,7 @@ from swath.evaluation.intervals import bootstrap_interval, paired_difference
 from swath.evaluation.knn import Standardiser, knn_predict
 from swath.evaluation.preparation import default_sides, native_scale
 from swath.evaluation.sets.splits import Split
-from swath.evaluation.trust.degradations import DEGRADATIONS, degradations_for
+from swath.evaluation.trust.degradations import DEGRADATIONS, FORMAT, degradations_for
 from swath.files import atomic_path, write_json
 
 CLEAN = "clean"
@@ -155,6 +158,7 @@ def evaluate_robustness(
     batch_size: int = 64,
     progress: Progress | None = None,
     bank: Extracted | None = None,
+    cache: FeatureCache | None = None,
 ) -> RobustnessReport:
     """kNN accuracy against the strength of each degradation of the queries.
 
@@ -169,7 +173,9 @@ def evaluate_robustness(
         limit: Look at this many queries, drawn evenly; default all. Every strength is a pass over them.
         batch_size: Images at a time.
         progress: Called with (images done, images in all).
-        bank: Features of the bank by these featurizers (already fitted) at `side`, if there are any.
+        bank: Features of the bank by these featurizers at `side`, if there are any; without a cache the
+            featurizers have been fitted to them already.
+        cache: Where features are looked for, and kept; a killed run goes on from there.
 
     Raises:
         SwathError: A degradation makes no sense for the sensor; several labels an image; a side that no
@@ -194,12 +200,22 @@ def evaluate_robustness(
         queries = Part(queries.dataset, queries.indices[np.sort(order)], queries.name)
     fresh = 0 if bank is not None else len(split.bank.indices)
     total = fresh + len(queries.indices)
-    if bank is None:
-        for featurizer in featurizers:
+    fitted = set() if bank is None or cache is not None else {f.name for f in featurizers}
+
+    def fit(featurizer: Featurizer) -> None:
+        if featurizer.name not in fitted:
+            fitted.add(featurizer.name)
             featurizer.fit(split.bank, side)
+
+    if bank is None:
         advance = None if progress is None else (lambda done, _: progress(done, total))
-        bank = extract(featurizers, split.bank, [side], batch_size=batch_size, progress=advance)
-    features, labels = _worse(featurizers, queries, plan, side, batch_size, progress, fresh)
+        bank = extract(
+            featurizers, split.bank, [side], batch_size=batch_size, progress=advance, cache=cache,
+            bank=(split.bank, side), fit=fit,
+        )  # fmt: skip
+    shelves = _shelves(featurizers, queries, plan, side, batch_size, cache, (split.bank, side))
+    advance = None if progress is None else (lambda done, _: progress(fresh + done, total))
+    features, labels = _worse(featurizers, queries, plan, side, batch_size, shelves, fit, advance)
     classes = int(max(bank.labels.max(), labels.max())) + 1
     scores: list[Robust] = []
     for featurizer in featurizers:
@@ -238,38 +254,71 @@ def evaluate_robustness(
     return RobustnessReport(protocol, scores, notes)
 
 
+State = tuple[str, str, float]  # featurizer, degradation, strength
+
+
+def _shelves(
+    featurizers: Sequence[Featurizer],
+    queries: Part,
+    plan: Sequence[tuple[str, float]],
+    side: int,
+    batch_size: int,
+    cache: FeatureCache | None,
+    bank: tuple[Part, int],
+) -> dict[State, Shelf]:
+    """Where the features of every state are kept: a batch a file while a run is under way."""
+    if cache is None:
+        return {(f.name, *state): Shelf() for f in featurizers for state in plan}
+    by_batch = FeatureCache(cache.folder, chunk=batch_size)
+    how = f"noise of seed {getattr(queries.dataset, 'seed', 0)}, format {FORMAT}"
+    return {
+        (f.name, name, level): by_batch.shelf(
+            f, queries, side, bank, None if name == CLEAN else f"{name} {level!r}, {how}"
+        )
+        for f in featurizers
+        for name, level in plan
+    }
+
+
 def _worse(
     featurizers: Sequence[Featurizer],
     queries: Part,
     plan: Sequence[tuple[str, float]],
     side: int,
     batch_size: int,
+    shelves: dict[State, Shelf],
+    fit: Callable[[Featurizer], None],
     progress: Progress | None,
-    before: int,
-) -> tuple[dict[tuple[str, str, float], Tensor], Tensor]:
-    """Features of the queries in every state; each file is read once."""
-    sensor = queries.dataset.sensor
-    rows: dict[tuple[str, str, float], list[Tensor]] = {
-        (f.name, *state): [] for f in featurizers for state in plan
-    }
-    kept: list[Tensor] = []
-    for start in range(0, len(queries.indices), batch_size):
-        chunk = queries.indices[start : start + batch_size]
-        batch = queries.dataset.get_batch(chunk)
-        if len(batch["image"]):
-            kept.append(batch["index"])
-            for name, level in plan:
+) -> tuple[dict[State, Tensor], Tensor]:
+    """Features of the queries in every state; each file is read once, and not at all if all is known."""
+    sensor, total = queries.dataset.sensor, len(queries.indices)
+    chunks = [range(start, min(start + batch_size, total)) for start in range(0, total, batch_size)]
+    kept: list[NDArray[np.int64]] = []
+    for number, chunk in enumerate(chunks):
+        positions = np.arange(chunk.start, chunk.stop)
+        missing = {key for key, shelf in shelves.items() if not shelf.has(number)}
+        if missing:
+            batch = queries.dataset.get_batch(queries.indices[positions])
+            whole = not batch.get("problems")
+            positions = positions[np.isin(queries.indices[positions], batch["index"].numpy())]
+            for name, level in plan if len(positions) else []:
+                wanted = [f for f in featurizers if (f.name, name, level) in missing]
+                if not wanted:
+                    continue
                 state = batch if name == CLEAN else DEGRADATIONS[name](batch, sensor, level)
                 scaled = resize_batch(state, side)
-                for featurizer in featurizers:
-                    rows[featurizer.name, name, level].append(featurizer(scaled).float().cpu())
+                for featurizer in wanted:
+                    fit(featurizer)
+                    rows = featurizer(scaled).float().cpu()
+                    shelves[featurizer.name, name, level].put(number, rows, whole=whole)
+        kept.append(positions)
         if progress is not None:
-            done = before + start + len(chunk)
-            progress(done, before + len(queries.indices))
-    if not kept:
-        raise SwathError(f"none of the {len(queries.indices)} {queries.name} images could be read")
-    labels = torch.as_tensor(np.asarray(queries.dataset.labels)[torch.cat(kept).numpy()], dtype=torch.int64)
-    return {key: torch.cat(parts) for key, parts in rows.items()}, labels
+            progress(chunk.stop, total)
+    read = queries.indices[np.concatenate(kept)]
+    if not len(read):
+        raise SwathError(f"none of the {total} {queries.name} images could be read")
+    labels = torch.as_tensor(np.asarray(queries.dataset.labels)[read], dtype=torch.int64)
+    return {key: assembled(shelf, chunks, kept) for key, shelf in shelves.items()}, labels
 
 
 def plot_robustness(
