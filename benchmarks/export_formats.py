@@ -4,7 +4,8 @@ One model of each family with random weights is saved and exported by `swath exp
 holds it. The files are then opened by the program they are for (onnxruntime, `torch.export.load`, timm,
 `swath.from_pretrained` without a network) and asked for embeddings of images that the export did not see: one
 image and several, square and not, dark corners without data. Differences are the largest of any number,
-relative to the largest number of the answer (or to 1). Speeds take turns, on one thread; the median is told.
+relative to the largest number of the answer (or to 1). Speeds take turns, on one thread, in CPU time (a busy
+machine does not change it much); the median is told.
 
     python benchmarks/export_formats.py [--families vit,multi,swin,cnn] [--batch 4] [--rounds 5]
 """
@@ -105,14 +106,14 @@ def opened(kind: str, path: Path, model: Model, sensor: str, printed: str) -> Ru
 
 
 def per_image(runs: dict[str, Run], image: Tensor, gsd: Tensor, rounds: int) -> dict[str, float]:
-    """Milliseconds an image of each, taking turns."""
+    """CPU milliseconds an image of each, taking turns."""
     took: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(rounds + 1):
         for name, run in runs.items():
-            began = time.perf_counter()
+            began = time.process_time()
             run(image, gsd)
             if turn:  # the first warms up
-                took[name].append(1000 * (time.perf_counter() - began) / len(image))
+                took[name].append(1000 * (time.process_time() - began) / len(image))
     return {name: statistics.median(times) for name, times in took.items()}
 
 
@@ -181,7 +182,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print("| model | form | largest difference | MB | ms an image |\n|---|---|---|---|---|")
+    print("| model | form | largest difference | MB | CPU ms an image |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.families.split(","):
             source = build(FAMILIES[name], Path(folder) / name)
