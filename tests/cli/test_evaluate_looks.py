@@ -136,3 +136,27 @@ def test_report_keeps_features_and_can_leave_pictures_out(
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").rglob("*.npy")} == kept
     with pytest.raises(SwathError, match="contradict each other"):
         run(*arguments, "--no-cache")
+
+
+def test_report_on_images_of_several_labels(run: Callable[..., Result], scenes: Path, tmp_path: Path) -> None:
+    with scenes.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    table = scenes.with_name("labels.csv")
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "tags", "gsd_m", "fold"])
+        for i, row in enumerate(rows):
+            tags = row["class"] + ("|striped" if i % 3 == 0 else "")
+            writer.writerow([row["file"], tags, row["gsd_m"], row["fold"]])
+    arguments = [
+        "report", "statistics", "histogram", table, "--label-column", "tags", "--no-baselines", "--scales",
+        "32,64", "-k", 3, "-o", tmp_path,
+    ]  # fmt: skip
+    result = run(*arguments, "--label-separator", "|")
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "mAP micro" in page
+    assert "few-shot curves are drawn of images with one label each" in page
+    assert '<section id="robustness">' not in page
+    with (tmp_path / "bench.csv").open(newline="") as file:
+        assert {row["metric_name"] for row in csv.DictReader(file)} >= {"mAP micro", "map_macro"}
