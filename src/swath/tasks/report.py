@@ -203,7 +203,10 @@ def _curves(rows: Sequence[Mapping[str, Any]], main: str) -> str:
         points = points[:: max(1, len(points) // _CURVES)]
         steps, values = [p[0] for p in points], [p[1] for p in points]
         marks = max(1, len(steps) // 5)
-        ticks = [str(s) if i % marks == 0 else "" for i, s in enumerate(steps)]
+        # The last step is often close behind a marked one, whose label would lie under its own.
+        crowded = len(steps) > 2 and steps[-1] - steps[-2] < 0.06 * steps[-1]
+        marked = [i for i in range(0, len(steps), marks) if not (crowded and i == len(steps) - 2)]
+        ticks = [str(s) if i in marked else "" for i, s in enumerate(steps)]
         line = Line(title, values, strong=True)
         drawn.append(
             line_chart([line], ticks, title=title, x_label="step", positions=[s / steps[-1] for s in steps])
