@@ -17,7 +17,7 @@ from swath.archive.store import Archive
 from swath.errors import ArchiveError
 
 Rows = Callable[..., pa.Table]
-METHODS = ("rocchio", "ridge", "logistic")
+METHODS = ("rocchio", "ridge", "logistic", "blend")
 
 
 def name(number: int) -> str:
@@ -78,7 +78,22 @@ def test_learned_directions_ignore_what_the_whole_archive_varies_by(
     for method in METHODS:
         wanted = direction(vectors[:4], vectors[:0], vectors[::2], method)
         shares[method] = of_class[4:][np.argsort(-(vectors[4:] @ wanted))[:50]].mean()
-    assert min(shares["ridge"], shares["logistic"]) > shares["rocchio"]
+    assert min(shares["ridge"], shares["logistic"], shares["blend"]) > shares["rocchio"]
+
+
+def test_the_default_is_rocchio_for_one_and_the_blend_for_several(archive: Archive) -> None:
+    assert query_by_examples(archive, [name(0)]).method == "rocchio"
+    assert query_by_examples(archive, [name(0), name(1)]).method == "blend"
+    assert query_by_examples(archive, [name(0)], [name(9)]).method == "blend"
+
+
+def test_a_blend_of_one_chip_is_that_chip(rows: Rows, tmp_path: Path) -> None:
+    """Nothing varies in an archive of one: no division by nothing."""
+    archive = Archive.create(tmp_path / "one", "micro-1", 8)
+    archive.upsert(rows(1))
+    found = query_by_examples(archive, [name(0)], method="blend").search(archive, 3)
+    assert [answer.id for answer in found] == [name(0)]
+    assert found[0].score == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize("method", METHODS)

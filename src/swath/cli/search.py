@@ -38,7 +38,7 @@ def command(
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(help="How examples are combined: rocchio, ridge, logistic.  \\[default: ridge]"),
+        typer.Option(help="How examples are combined: rocchio, ridge, logistic, blend.  \\[default: blend]"),
     ] = None,
     k: Annotated[int, typer.Option("-k", help="How many answers.", min=1)] = 10,
     exclude_self: Annotated[
