@@ -46,12 +46,35 @@ CMID: dict[str, Any] = {
     },
 }
 
+UNIFIED: dict[str, Any] = {
+    "encoder": CMID["encoder"],
+    "objective": {
+        "name": "unified",
+        "options": {
+            "source_size": 16,
+            "mask_ratio": 0.5,
+            "decoder_dim": 16,
+            "decoder_depth": 1,
+            "decoder_heads": 2,
+            "head": "linear",
+            "local_weight": 1.0,
+            "hidden_dim": 16,
+            "out_dim": 8,
+            "queue_size": 50,
+            "prototypes": 8,
+            "bottleneck_dim": 4,
+            "matches": 2,
+        },
+    },
+}
+
 
 def recipes() -> dict[str, dict[str, Any]]:
     made = {
         "toy": toy.recipe_data(training=MONITORED),
         "scale_mae": toy.recipe_data(**SCALE_MAE, training=MONITORED),
         "cmid": toy.recipe_data(**CMID, training=MONITORED),
+        "unified": toy.recipe_data(**UNIFIED, training=MONITORED),
     }
     return {
         f"{name}-{mode}": {**data, "training": {**data["training"], **options}}
@@ -61,7 +84,8 @@ def recipes() -> dict[str, dict[str, Any]]:
             "ddp-accumulated": {"parallel": "ddp", "accumulate": 2},
             "fsdp": {"parallel": "fsdp"},
         }.items()
-        if not (name == "cmid" and mode == "ddp-accumulated")  # it compares samples, so has no parts
+        # They compare samples, so have no parts; and one of them is enough to shard.
+        if mode not in {"cmid": ["ddp-accumulated"], "unified": ["ddp-accumulated", "fsdp"]}.get(name, [])
     }
 
 
@@ -72,6 +96,7 @@ def runs(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pretrain(parse_recipe(recipes()["toy-ddp"]), images, out / "one-toy")
     pretrain(parse_recipe(recipes()["scale_mae-ddp"]), images, out / "one-scale_mae")
     pretrain(parse_recipe(recipes()["cmid-ddp"]), images, out / "one-cmid")
+    pretrain(parse_recipe(recipes()["unified-ddp"]), images, out / "one-unified")
     half = recipes()["toy-fsdp"]
     half["training"] = {**half["training"], "checkpoint_every": 5, "keep": 9}
     stopped = {**recipes()["toy-ddp"], "objective": {"name": "toy_objective", "options": {"stop_at": 4}}}

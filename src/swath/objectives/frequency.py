@@ -16,7 +16,13 @@ from swath.objectives.ranks import mean_of_ranks
 
 
 def focal_l1(
-    prediction: Tensor, target: Tensor, hidden: Tensor, alpha: float = 0.2, gamma: float = 1.0
+    prediction: Tensor,
+    target: Tensor,
+    hidden: Tensor,
+    alpha: float = 0.2,
+    gamma: float = 1.0,
+    *,
+    over_ranks: bool = True,
 ) -> Tensor:
     """Absolute error d over hidden pixels, times (2 sigmoid(alpha d) - 1)^gamma: small errors count less.
 
@@ -26,13 +32,16 @@ def focal_l1(
         hidden: [B, 1, H, W], 1 where a pixel counts.
         alpha: Steepness of the weight.
         gamma: Its power.
+        over_ranks: Under torchrun the mean over ranks is that of all ranks' hidden pixels, however many each
+            has; otherwise the mean of their means.
 
     Returns:
         Scalar mean over hidden pixels and bands.
     """
     error = (prediction - target).abs()
     error = error * (2 * torch.sigmoid(alpha * error) - 1) ** gamma
-    return (error * hidden).sum() / (hidden.sum() + 1e-5) / prediction.shape[1]
+    count = mean_of_ranks(hidden.sum()) if over_ranks else hidden.sum()
+    return (error * hidden).sum() / (count + 1e-5) / prediction.shape[1]
 
 
 def mostly_hidden(prediction: Tensor, target: Tensor, hidden: Tensor, visible: float = 0.001) -> Tensor:
@@ -85,6 +94,6 @@ def focal_reconstruction(
     over_ranks: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Both parts, spatial and in frequency, of a masked reconstruction; arguments as above."""
-    spatial = focal_l1(prediction.float(), target.float(), hidden, alpha, gamma)
+    spatial = focal_l1(prediction.float(), target.float(), hidden, alpha, gamma, over_ranks=over_ranks)
     mixed = mostly_hidden(prediction.float(), target.float(), hidden, visible)
     return spatial, focal_frequency(mixed, target, over_ranks=over_ranks)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from swath.encoders.linear import Linear
+from swath.objectives.ranks import mean_of_ranks
 
 
 class PrototypeHead(nn.Module):
@@ -80,18 +81,21 @@ class PrototypeLoss(nn.Module):
             student: [B, K, M] cosines.
             teacher: [B, K, M] cosines, without gradient.
             teacher_temperature: Smaller is sharper.
-            weight: [B, M] of each match, 0 for none; mean over those with weight by default all.
+            weight: [B, M] of each match, 0 for none; by default all count.
 
         Returns:
-            Scalar; 0 where nothing has weight.
+            Scalar: the mean over what has weight, 0 where nothing has. Under torchrun the mean over ranks is
+            that of all ranks' matches, however many each has.
         """
         wanted = F.softmax((teacher.detach() - self.centre[:, None]) / teacher_temperature, dim=1)
         error = -(wanted * F.log_softmax(student / self.student_temperature, dim=1)).sum(dim=1)
         if self.training:
             self._move(teacher.detach(), weight)
-        if weight is None:
+        if weight is None and not (dist.is_available() and dist.is_initialized()):
             return error.mean()
-        return (error * weight).sum() / weight.sum().clamp_min(1.0)
+        weight = torch.ones_like(error) if weight is None else weight
+        count = mean_of_ranks(weight.sum())  # every rank takes part, also one where all count
+        return (error * weight).sum() / torch.where(count > 0, count, 1.0)
 
     @torch.no_grad()
     def _move(self, teacher: Tensor, weight: Tensor | None) -> None:
