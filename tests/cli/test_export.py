@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+
 import pytest
 import timm
 import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from swath.cli.main import build_app
+from swath.cli.main import build_app, run
 from swath.encoders import create_model
 from swath.errors import SwathError
 from swath.models import Contract, load_model, save_model
@@ -23,7 +26,7 @@ def folder(tmp_path):
         encoder_name="vit",
         encoder_options=options,
         encoder=create_model("vit", **options),
-        contract=Contract.of("rgb_aerial"),
+        contract=Contract.of("rgb_aerial", gsd_range=(0.3, 2.0)),
     )
 
 
@@ -99,3 +102,21 @@ def test_what_makes_no_sense_is_refused_and_nothing_is_written(
 def test_a_path_that_is_no_model(tmp_path):
     said = export(tmp_path / "nothing", "--to", "onnx", "--out", tmp_path / "a.onnx")
     assert "there is no such model directory" in str(said.exception)
+
+
+def test_a_warning_is_a_sentence_without_a_line_of_code(folder, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "weights.safetensors"
+    words = ["swath", "export", str(folder), "--size", "32", "--gsd", "9", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", words)
+    shown_as_usual: list[object] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.showwarning = lambda *warning: shown_as_usual.append(warning)
+        with pytest.raises(SystemExit) as left:
+            run()
+        assert left.value.code == 0
+        said = capsys.readouterr().err
+        assert said.startswith("warning: images of GSD 9 m lie outside the 0.3 to 2 m that this model was")
+        assert ".py" not in said
+        warnings.warn("of somebody else", stacklevel=1)
+        assert len(shown_as_usual) == 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from importlib import import_module
+from typing import TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -63,8 +65,29 @@ def _root(
     """What stands before a verb."""
 
 
+def _tell_warnings() -> None:
+    """Show Swath's own warnings as sentences; Python puts a file and a line of code beside them."""
+    usual = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if not category.__module__.startswith("swath."):
+            return usual(message, category, filename, lineno, file, line)
+        typer.secho("warning: ", fg=typer.colors.YELLOW, bold=True, err=True, nl=False)
+        typer.echo(str(message), err=True)
+
+    warnings.showwarning = show
+
+
 def run() -> None:
     """Entry point of the console script: user errors are one clear message and exit status 2."""
+    _tell_warnings()
     try:
         build_app()()
     except SwathError as error:
