@@ -282,6 +282,16 @@ def test_a_run_that_came_to_nothing_is_in_nobodys_way(
     assert scores(done)["figures"]
 
 
+@pytest.mark.parametrize("task", ["classify", "segment", "change"])
+def test_classes_that_are_not_those_of_the_head_are_refused(
+    task: str, data: dict[str, Path], model: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        ImageryError, match=r"its classes are .*, but the head is for road, river.*classes out"
+    ):
+        run(tmp_path, task, data[task], model, task={"name": task, "options": {"classes": ["road", "river"]}})
+
+
 def test_another_model_does_not_continue_a_run(data: dict[str, Path], model: Path, tmp_path: Path) -> None:
     run(tmp_path, "classify", data["classify"], model, training={"steps": 2})
     trained = tmp_path / "run" / "model"

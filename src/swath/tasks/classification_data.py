@@ -65,7 +65,8 @@ def open_classes(
         )
     if classes and tuple(dataset.classes) != classes:
         raise ImageryError(
-            f"{path}: its classes are {', '.join(dataset.classes)}, but the head is for {', '.join(classes)}"
+            f"{path}: its classes are {', '.join(dataset.classes)}, but the head is for "
+            f"{', '.join(classes)}. Leave task.options.classes out to have those of the data"
         )
     base = path if path.is_dir() else path.parent
     names = [_below(name, base) for name in dataset.paths]

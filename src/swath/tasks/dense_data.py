@@ -326,7 +326,9 @@ def open_masks(
         values = MaskValues(data.classes or infer_values([item.mask for item in items]), data.ignore)
     if classes and values.names != classes:
         raise ImageryError(
-            f"{path}: its classes are {', '.join(values.names)}, but the head is for {', '.join(classes)}"
+            f"{path}: its classes are {', '.join(values.names)}, but the head is for {', '.join(classes)}. "
+            "data.classes states the masks' values by other names or in another order; or leave "
+            "task.options.classes out"
         )
     found = data.drawn(data.folds_of(str(path), names, column), [0] * len(items), seed)
 
