@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import threading
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from swath.serving.gate import Gate
 from swath.serving.lanes import Lane
 from swath.serving.messages import Filters, SearchRequest, period_of
 from swath.serving.refusals import Refusal, refusal_of, without_paths
+from swath.serving.running import serve
 from swath.serving.settings import Settings, check_access, host_names
 from swath.serving.uploads import Decoder
 
@@ -196,14 +198,15 @@ def fails() -> None:
 
 
 def test_a_worker_that_goes_wrong_is_ended(tmp_path: Path) -> None:
+    assert Decoder(Settings()).run(max, 3, 4) == 4
     decoder = Decoder(Settings(upload_seconds=1, upload_memory=2**30))
-    assert decoder.run(max, 3, 4) == 4
     for work in (eats_memory, eats_time, sleeps, dies):
         began = time.monotonic()
         with pytest.raises(Refusal) as ended:
             decoder.run(work)
         assert ended.value.status == 413, work
         assert time.monotonic() - began < 20
+    decoder = Decoder(Settings())  # with time enough for a busy machine
     with pytest.raises(Refusal, match="is odd") as odd:
         decoder.run(refuses, tmp_path / "x")
     assert (odd.value.status, odd.value.what, odd.value.fix) == (422, "is odd", "do otherwise")
@@ -212,6 +215,22 @@ def test_a_worker_that_goes_wrong_is_ended(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="cannot be read"):
         decoder.run(writes, tmp_path / "written")
     assert (tmp_path / "written").stat().st_size <= 4096
+
+
+# --- the address ------------------------------------------------------------------------------------------
+
+
+def test_an_address_that_is_taken_or_not_ours_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(SwathError, match=rf"--port {port}: cannot be listened on .*--port 0"):
+            serve(str(tmp_path / "none"), None, port=port)
+    with pytest.raises(SwathError, match=r"--host 192\.0\.2\.1 .*an address of this machine"):
+        serve(str(tmp_path / "none"), None, host="192.0.2.1", settings=Settings(token="x" * 20))
+    with pytest.raises(ArchiveError, match="none"):
+        serve(str(tmp_path / "none"), None, port=0)
 
 
 # --- words ------------------------------------------------------------------------------------------------

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from swath.errors import SwathError
 from swath.serving.settings import Settings, check_access
 
 if TYPE_CHECKING:
@@ -40,10 +42,11 @@ def serve(
         log_level: Of uvicorn.
 
     Raises:
-        SwathError: An address that is open to others without a token; no archive.
+        SwathError: An address that is open to others without a token, or that is not to be had; no archive.
     """
     settings = settings or Settings()
     check_access(host, settings.token)
+    _check_free(host, port)
     os.environ.setdefault("GDAL_CACHEMAX", str(_BLOCK_CACHE // 2**20))
     import uvicorn
 
@@ -66,6 +69,20 @@ def serve(
             timeout_graceful_shutdown=_END_SECONDS,
             h11_max_incomplete_event_size=16 * 1024,
         )
+
+
+def _check_free(host: str, port: int) -> None:
+    """Tell at once, and not after a model has been loaded, that an address cannot be listened on."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise SwathError(
+            f"--host {host} --port {port}: cannot be listened on ({error.strerror or error}); choose another "
+            "port (--port 0 takes a free one) or an address of this machine"
+        ) from None
 
 
 @contextmanager
