@@ -183,9 +183,12 @@ def test_vectors_without_direction_are_refused(archive: Archive, query: np.ndarr
         archive.search(query)
 
 
-def test_k_below_one_is_refused(archive: Archive) -> None:
-    with pytest.raises(ArchiveError, match="k is 0"):
-        archive.search(np.ones(8), 0)
+@pytest.mark.parametrize(
+    ("k", "words"), [(0, "k is 0"), (-3, "k is -3"), (1_000_000, "k is 1,000,000; .* export")]
+)
+def test_k_out_of_range_is_refused(archive: Archive, k: int, words: str) -> None:
+    with pytest.raises(ArchiveError, match=words):
+        archive.search(np.ones(8), k)
 
 
 def test_a_search_sees_the_last_commit(rows: Rows, tmp_path: Path) -> None:
