@@ -18,6 +18,8 @@ from swath.evaluation.protocols import evaluate_knn
 from swath.evaluation.sets.splits import Split
 from swath.evaluation.timm_model import TimmFeaturizer
 from swath.imagery.chip import Batch
+from swath.models import load_model
+from swath.models.importers import import_weights
 
 TIMM = "timm:test_resnet"  # 0.5 M parameters, 160 px, made for tests
 
@@ -161,3 +163,18 @@ def test_timm_is_scored_like_any_other(split: Split) -> None:
     found = evaluate_knn(open_featurizer(TIMM), split, sides=[8, 32], k=5)
     assert {s.query_side for s in found.scores} == {8, 32}
     assert found.mean(found.scores[0].features, "knn").accuracy > 0.5
+
+
+def test_an_official_checkpoint_is_imported_on_the_way(
+    parity_dir: Path, pictures: torch.Tensor, tmp_path: Path
+) -> None:
+    reference = torch.load(parity_dir / "cmid_resnet.pt", weights_only=True)
+    checkpoint = tmp_path / "CMID_ResNet_test.pth"
+    weights = {key.removeprefix("sd."): value for key, value in reference.items() if key.startswith("sd.")}
+    torch.save({"epoch": 199, "model": weights}, checkpoint)
+    found = open_candidate(str(checkpoint), device="cpu")
+    imported = load_model(import_weights(checkpoint, tmp_path / "model"))
+    assert found.model is not None
+    assert found.about["model_id"] == imported.id
+    batch = batch_of(pictures)
+    assert torch.equal(found.featurizers[0](batch), ModelFeaturizer(imported)(batch))
