@@ -6,10 +6,14 @@ import sys
 import types
 
 import pytest
+import timm
 import torch
+from safetensors.torch import load_file
 
+from swath.encoders.swin import Swin
 from swath.errors import CheckpointError
 from swath.models import load_model, load_objective
+from swath.models.exporters import export_model
 from swath.models.importers import import_weights
 
 
@@ -60,6 +64,23 @@ def test_backbone_alone(reference, tmp_path):
     model = load_model(import_weights(path, tmp_path / "model", kind="cmid"))
     theirs = reference["eval.student_feat_nomask"].mean((2, 3))
     assert (embed(model, reference) - theirs).abs().max() <= 2e-5 * theirs.abs().max()
+
+
+@torch.no_grad()
+def test_imported_weights_go_on_to_timm(reference, tmp_path):
+    """The order of a Swin's patch merging, put right by the import, is the one that timm's network has."""
+    path = tmp_path / "whole.pth"
+    torch.save({"model": weights_of(reference)}, path)
+    image = reference["in.img"].float()
+    model = import_weights(path, tmp_path / "model")
+    swin = isinstance(load_model(model).encoder, Swin)
+    exported = export_model(model, tmp_path / "a.safetensors", size=image.shape[-1] if swin else None)
+    network = timm.create_model(exported.facts["architecture"], **exported.facts["arguments"]).eval()
+    network.load_state_dict(load_file(exported.path))
+    theirs = reference["eval.student_feat_nomask"]
+    maps = network.forward_features(image)
+    found = maps.permute(0, 3, 1, 2) if swin else maps
+    assert (found - theirs).abs().max() <= 2e-5 * theirs.abs().max()
 
 
 def test_what_does_not_fit_is_refused(reference, tmp_path):
