@@ -92,6 +92,8 @@ def test_what_does_not_fit_is_refused(reference, tmp_path):
     torch.save({"model": weights}, path)
     with pytest.raises(CheckpointError, match="takes 3 bands, but sensor 'naip' has 4"):
         import_weights(path, tmp_path / "model", sensor="naip")
+    with pytest.raises(CheckpointError, match="no heads to be told"):
+        import_weights(path, tmp_path / "model", heads=3)
     torch.save({"conv.weight": torch.zeros(2)}, path)
     with pytest.raises(CheckpointError, match="not a CMID checkpoint"):
         import_weights(path, tmp_path / "model", kind="cmid")

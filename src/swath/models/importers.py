@@ -77,6 +77,11 @@ def import_weights(
     if kind not in ("auto", "scale_mae", "csmae", "cmid"):
         raise CheckpointError(f"unknown kind {kind!r}: 'auto', 'scale_mae', 'csmae' or 'cmid'")
     if kind == "cmid" or (kind == "auto" and is_cmid(weights)):
+        if heads is not None or decoder_heads != 16:
+            raise CheckpointError(
+                "a CMID checkpoint has no heads to be told: its Swin's tables say how many, a ResNet has none; "
+                "leave heads and decoder_heads out"
+            )
         return _cmid(path, out, weights, sensor)
     if kind == "csmae" and not is_csmae(weights):
         raise CheckpointError(
