@@ -29,6 +29,7 @@ const paints = () => [
   ["groups", "circle-stroke-color", token("footprint")],
   ["groups-count", "text-color", token("ink")],
   ["changes", "fill-color", ["interpolate", ["linear"], ["get", "share"], 0, token("change-low"), 1, token("change-high")]],
+  ["changes-halo", "line-color", token("sheet")],
   ["changes-line", "line-color", token("change-high")],
   ["area", "line-color", token("ink")],
   ["area-halo", "line-color", token("sheet")],
@@ -66,6 +67,7 @@ const byShare = (low, high) => ["interpolate", ["linear"], ["get", "share"], 0, 
 /** Places that changed, the more the stronger; above the imagery of either date. */
 export const changeLayers = () => [
   { id: "changes", type: "fill", source: "changes", paint: { "fill-opacity": byShare(0.05, 0.55) } },
+  { id: "changes-halo", type: "line", source: "changes", paint: { "line-width": 4.5, "line-opacity": byShare(0.35, 0.9) } },
   { id: "changes-line", type: "line", source: "changes", layout: { "line-join": "round" }, paint: { "line-width": 2, "line-opacity": byShare(0.4, 1) } },
 ];
 
