@@ -79,8 +79,8 @@ def import_weights(
     if kind == "cmid" or (kind == "auto" and is_cmid(weights)):
         if heads is not None or decoder_heads != 16:
             raise CheckpointError(
-                "a CMID checkpoint has no heads to be told: its Swin's tables say how many, a ResNet has none; "
-                "leave heads and decoder_heads out"
+                "a CMID checkpoint has no heads to be told: its Swin's tables say how many, a ResNet has "
+                "none; leave heads and decoder_heads out"
             )
         return _cmid(path, out, weights, sensor)
     if kind == "csmae" and not is_csmae(weights):
