@@ -200,9 +200,10 @@ def main() -> None:
     if len(models) > 1 and not arguments.along:
         for model, run in zip(models, runs, strict=True):
             model.name = run.name
-    begun = [] if arguments.no_untrained else [untrained(run, split) for run in runs]
-    for model, run in zip(begun, runs, strict=True):
-        model.name += f" {run.name}" if len(runs) > 1 else ""
+    begun = []
+    for run in runs if not arguments.no_untrained else []:
+        begun.append(untrained(run, split))
+        begun[-1].name += f" {run.name}" if len(runs) > 1 else ""
     sides = [int(side) for side in arguments.sides.split(",")]
     score(models, begun, [] if arguments.no_baselines else baselines(), split, scores, sides)
 
