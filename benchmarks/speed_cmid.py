@@ -383,8 +383,8 @@ def make_views(name: str) -> dict[str, Any]:
     _, options, batch = MODELS[name]
     size, block = options["view_size"], options["mask_block"]
     torch.manual_seed(0)
-    keys = ("image", "shown", "gsd", "valid", "sensor", "hidden", "mask", "boxes", "flipped", "upside_down")
-    views: dict[str, Any] = {key: {} for key in (*keys, "places")}
+    keys = ("image", "shown", "gsd", "valid", "sensor", "hidden", "mask", "places")
+    views: dict[str, Any] = {key: {} for key in keys}
     for view in ("first", "second"):
         image = torch.randn(batch, 3, size, size)
         hidden = torch.rand(batch, (size // block) ** 2).argsort(dim=1).view(batch, size // block, -1)
@@ -401,13 +401,11 @@ def make_views(name: str) -> dict[str, Any]:
             "sensor": None,
             "hidden": hidden,
             "mask": hidden.repeat_interleave(block // 4, 1).repeat_interleave(block // 4, 2).float(),
-            "boxes": box,
-            "flipped": flipped,
-            "upside_down": torch.zeros(batch, dtype=torch.bool),
             "places": cell_locations(box, flipped, (size // 32, size // 32)),
         }
         for key, value in one.items():
             views[key][view] = value
+    views["apart"] = torch.zeros(batch, dtype=torch.bool)
     return views
 
 
