@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,6 +65,43 @@ def test_ends_by_offering_the_archive_on_a_map(walked: tuple[Path, list[str]], t
     assert lines[-1].endswith(f"swath serve {report.parent / 'archive'}")
     with pytest.raises(SwathError, match="swath demo"):
         serve_walk(tmp_path)
+
+
+def test_the_archive_is_served_with_its_model_until_it_is_told_to_end(
+    walked: tuple[Path, list[str]],
+) -> None:
+    pytest.importorskip("fastapi", reason="needs the extra 'serve'")
+    out = walked[0].parent
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = f"from swath.demo.offer import serve_walk; serve_walk({str(out)!r}, port={port})"
+    server = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        told = asked(f"http://127.0.0.1:{port}/api/archive", server)
+        assert told["rows"] > 0
+        assert told["searches"]["image"]
+        server.terminate()
+        assert server.wait(60) == 0
+    finally:
+        server.kill()
+        server.wait()
+
+
+def asked(address: str, server: subprocess.Popen[bytes]) -> dict[str, Any]:
+    """What the server says, as soon as it is up."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    until = time.monotonic() + 120
+    while server.poll() is None and time.monotonic() < until:
+        try:
+            with direct.open(address, timeout=60) as answer:
+                told: dict[str, Any] = json.load(answer)
+                return told
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(f"the server ended with {server.poll()} and never answered")
 
 
 def test_contract_refuses_the_sentinel2_scene(walked: tuple[Path, list[str]]) -> None:
