@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swath.archive.search.index import Found, largest
-from swath.archive.search.space import Floats, Space
+from swath.archive.search.space import Floats, Space, normalise
 from swath.errors import ArchiveError
 
 Kind = Literal["flat", "sq8", "pq"]
@@ -33,10 +33,11 @@ RECALL = 0.995  # aimed at when an index is built, so that 0.99 is kept for othe
 _RESCORED = {"flat": 2, "sq8": 4, "pq": 40}  # candidates an answer that are compared exactly
 _FEWEST_RESCORED = 64
 _EXACT = 5_000  # allowed rows up to which comparing all of them is as quick as looking into cells
-_COMPARED = 100_000  # allowed rows that a filtered search compares at least
+_COMPARED = 50_000  # allowed rows that a filtered search compares at least
 _MEASURED_AT = (10, 100)  # answers for which the number of cells is measured; between them it is scaled
 _TRAINED_ON = 64  # vectors a cell
 _QUERIES = 200  # of the measurement
+_BETWEEN = 0.3  # of the way towards another chip
 _PIECE = 32_768
 
 
@@ -164,14 +165,19 @@ def build_cells(space: Space, kind: Kind, *, cells: int | None = None, seed: int
 
 
 def measured_probes(space: Space, index: Any, kind: Kind, *, seed: int = 0) -> dict[int, int]:
-    """Cells to look into for 10 and for 100 answers, so that chips of the archive find their neighbours.
+    """Cells to look into for 10 and for 100 answers, so that queries find their neighbours.
 
     Random chips are searched for, exactly and by cells; the smallest power of sqrt(2) with a mean recall of
-    at least `RECALL` is taken. A chip itself does not count as found.
+    at least `RECALL` is taken. A chip itself does not count as found. Every second one is moved towards
+    another chip: what people search for lies between the places of an archive as often as beside one of them,
+    and there the neighbours are spread over more cells.
     """
     count = len(space)
-    asked = np.sort(np.random.default_rng(seed + 1).permutation(count)[:_QUERIES])
+    random = np.random.default_rng(seed + 1)
+    asked = np.sort(random.permutation(count)[:_QUERIES])
     queries = space.take(asked)
+    queries[::2] = (1 - _BETWEEN) * queries[::2] + _BETWEEN * space.take(random.permutation(asked)[::2])
+    normalise(queries)
     most = min(max(_MEASURED_AT) + 1, count)
     truth = _exact_neighbours(space, queries, most)
     found = {}

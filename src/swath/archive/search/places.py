@@ -214,14 +214,18 @@ def boxes_overlap(boxes: NDArray[np.float64], place: Box) -> NDArray[np.bool_]:
     west, south, east, north = place
     east = east + 360 if west > east else east
     left, bottom, right, top = boxes.T
-    meets: NDArray[np.bool_] = (bottom <= north) & (top >= south)
-    rows = np.flatnonzero(meets)  # longitudes are looked at only where latitudes meet
-    left, right = left[rows], right[rows]
-    right = np.where(left > right, right + 360, right)
-    around = np.zeros(len(rows), dtype=np.bool_)
-    for turn in (-360.0, 0.0, 360.0):
-        around |= (left <= east - turn) & (right >= west - turn)
-    meets[rows] = around
+    high: NDArray[np.bool_] = (bottom <= north) & (top >= south)
+    meets: NDArray[np.bool_] = high & (left <= east) & (right >= west)
+    # Of boxes within +-180 degrees another turn can only touch a place that reaches the antimeridian.
+    if east >= 180:
+        meets |= high & (left <= east - 360) & (right >= west - 360)
+    if west <= -180:
+        meets |= high & (left <= east + 360) & (right >= west + 360)
+    across = np.flatnonzero(left > right)
+    if len(across):
+        first, last = left[across], right[across] + 360
+        turns = [(first <= east - turn) & (last >= west - turn) for turn in (-360.0, 0.0, 360.0)]
+        meets[across] = high[across] & np.logical_or.reduce(turns)
     return meets
 
 
