@@ -112,8 +112,8 @@ def table(out: Path) -> None:
 def plan(arguments: argparse.Namespace) -> Iterator[tuple[str, str, float, int]]:
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         for share in map(float, arguments.shares.split(",")):
-            for mode in arguments.modes.split(","):
-                for name in arguments.sets.split(","):
+            for name in arguments.sets.split(","):
+                for mode in arguments.modes.split(","):
                     yield name, mode, share, seed
 
 
