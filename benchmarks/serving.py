@@ -1,4 +1,4 @@
-"""Fifty clients ask one `swath serve` for a minute: rate, latencies, errors, memory before and after.
+"""Fifty clients ask one `swath serve` for a minute: rate, latencies, errors, memory every quarter.
 
 The server is a process of its own on a free port of loopback. Its archive is made here: chips with random
 vectors, cut from written GeoTIFFs, so that pictures and tiles are really read and drawn. Every client keeps
@@ -106,6 +106,7 @@ class Load:
         self.port, self.ids, self.scenes, self.upload = port, ids, scenes, upload
         self.times: dict[str, list[float]] = {kind: [] for kind in (*KINDS, "image")}
         self.failures: Counter[str] = Counter()
+        self.asked = 0
         self.lock = threading.Lock()
 
     def client(self, seed: int, until: float) -> None:
@@ -163,8 +164,10 @@ class Load:
         """All clients at once; how long it took."""
         began = time.monotonic()
         threads = [
-            threading.Thread(target=self.client, args=(seed, began + seconds)) for seed in range(clients)
+            threading.Thread(target=self.client, args=(self.asked + number, began + seconds))
+            for number in range(clients)
         ]
+        self.asked += clients  # the next time other things are asked
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -175,6 +178,16 @@ class Load:
 def memory(process: psutil.Process) -> float:
     """MB of the server and its helpers."""
     return sum(one.memory_info().rss for one in (process, *process.children(recursive=True))) / 2**20
+
+
+def held(process: psutil.Process, port: int) -> dict[str, float]:
+    """MB of memory, and how much of it are drawn pictures that are kept on purpose."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    connection.request("GET", "/metrics")
+    figures = dict(line.rsplit(" ", 1) for line in connection.getresponse().read().decode().splitlines())
+    connection.close()
+    pictures = float(figures["swath_pictures_cached_bytes"]) / 2**20
+    return {"memory": round(memory(process), 1), "pictures": round(pictures, 1)}
 
 
 def cpu(process: psutil.Process) -> float:
@@ -232,9 +245,13 @@ def measure(asked: Any, archive: Path, options: list[str], scenes: list[Path]) -
         process = psutil.Process(server.pid)
         Load(port, ids, len(scenes), upload).run(asked.clients, 10)  # threads, caches and open files fill
         load = Load(port, ids, len(scenes), upload)
-        before, spent = memory(process), cpu(process)
-        seconds = load.run(asked.clients, asked.seconds)
-        after, spent = memory(process), cpu(process) - spent
+        spent = cpu(process)
+        parts = [held(process, port)]
+        seconds = 0.0
+        for _ in range(4):  # so that what grows without end is told from what fills up
+            seconds += load.run(asked.clients, asked.seconds / 4)
+            parts.append(held(process, port))
+        spent = cpu(process) - spent
         server.send_signal(signal.SIGTERM)
         ended = server.wait(60)
     finally:
@@ -258,8 +275,7 @@ def measure(asked: Any, archive: Path, options: list[str], scenes: list[Path]) -
             for kind, times in {**load.times, "all": every}.items()
             if len(times)
         },
-        "rss_mb_before": round(before, 1),
-        "rss_mb_after": round(after, 1),
+        "mb_after_each_quarter": parts,
         "exit_status": ended,
     }
 
