@@ -169,7 +169,7 @@ def measured_probes(space: Space, index: Any, kind: Kind, *, seed: int = 0) -> d
     """Cells to look into for 10 and for 100 answers, so that queries find their neighbours.
 
     Random chips are searched for, exactly and by cells; the smallest power of sqrt(2) with a mean recall of
-    at least `RECALL` is taken, with a margin. A chip itself does not count as found. Every second one is moved
+    at least `RECALL` is taken, with a margin. A chip itself does not count as found. Every second is moved
     towards another chip: what people search for lies between the places of an archive as often as beside one
     of them, and there the neighbours are spread over more cells.
     """
