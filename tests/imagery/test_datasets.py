@@ -357,6 +357,9 @@ def test_options_of_another_layout_are_refused(folder: Path) -> None:
         open_dataset(folder, sensor="rgb_aerial", gsd=1.0, fold="x")
     chips = open_dataset(folder, sensor="rgb_aerial", gsd=1.0, chip_size=8)
     assert len(chips) == 9 * 3 * 4
+    assert len(open_dataset(folder, sensor="rgb_aerial", gsd=1.0, chip_size=8, cache="none")) == len(chips)
+    with pytest.raises(ImageryError, match="layout='chips', where cache='memory' means nothing"):
+        open_dataset(folder, sensor="rgb_aerial", gsd=1.0, chip_size=8, cache="memory")
     with pytest.raises(ImageryError, match="layout='class_folder', where chip_size=8 means nothing"):
         open_dataset(folder, sensor="rgb_aerial", gsd=1.0, chip_size=8, layout="class_folder")
     with pytest.raises(ImageryError, match=r"unknown option 'chipsize'.*'chip_size'"):

@@ -357,8 +357,10 @@ def open_dataset(
     given = {name: value for name, value in options.items() if value is not None}
     if layout == "auto" and kind in ("images", "class_folder") and _ONLY_CHIPS & set(given):
         kind = "chips"  # who asks for chips of images without georeference shall have them
+    if given.get("cache") == "none" and "cache" not in _OPTIONS[kind]:
+        del given["cache"]  # true of a layout that never holds its images
     for name in given:
-        if name not in _OPTIONS[kind] and not (name == "cache" and given[name] == "none"):
+        if name not in _OPTIONS[kind]:
             known = sorted(set().union(*_OPTIONS.values()))
             if name not in known:
                 raise ImageryError(f"open_dataset: unknown option {name!r}.{suggest(name, known)}")
