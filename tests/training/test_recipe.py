@@ -102,7 +102,7 @@ def refused(**sections: Any) -> str:
         ({"training": {"steps": None, "cpu_minutes": 5, "warmup_steps": 3}}, "use warmup_fraction"),
         (
             {"name": "no good"},
-            "my.yaml: name: should be letters, digits, _, . and -, beginning with a letter, but is 'no good'",
+            "name: should be letters, digits, _, . and -, from a letter to a letter or digit, but is 'no good'",
         ),
     ],
 )
@@ -114,6 +114,11 @@ def test_every_problem_is_listed_at_once() -> None:
     message = refused(training={"epocs": 3, "batch_size": "x"}, data={"gds": 1})
     assert message.startswith("my.yaml: 3 problems:")
     assert all(key in message for key in ("training.epocs", "training.batch_size", "data.gds"))
+
+
+@pytest.mark.parametrize("name", ["x", "x1", "a.b-c_d"])
+def test_short_and_dotted_names(name: str) -> None:
+    assert parse_recipe({**toy.recipe_data(), "name": name}).name == name
 
 
 def test_a_missing_section() -> None:

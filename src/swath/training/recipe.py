@@ -272,7 +272,7 @@ class RunRecipe(Section):
         seed: Of all randomness: weights, order, crops, masks.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*[A-Za-z0-9]$")
+    name: str = Field(pattern=r"^[A-Za-z]([A-Za-z0-9_.-]*[A-Za-z0-9])?$")
     description: str = ""
     seed: int = 0
     encoder: Choice
@@ -508,7 +508,7 @@ def _problems(error: ValidationError, model: type[BaseModel], prefix: str = "") 
             if problem["type"] in ("model_type", "dict_type"):
                 message = "a section with keys of its own"
             elif problem["type"] == "string_pattern_mismatch":
-                message = "letters, digits, _, . and -, beginning with a letter"
+                message = "letters, digits, _, . and -, from a letter to a letter or digit"
             said = f"should be {message}, but is {shown!r:.60} ({_kind(shown)})"
         if (
             place in lines
