@@ -102,7 +102,7 @@ def refused(**sections: Any) -> str:
         ({"training": {"steps": None, "cpu_minutes": 5, "warmup_steps": 3}}, "use warmup_fraction"),
         (
             {"name": "no good"},
-            "name: should be letters, digits, _, . and -, from a letter to a letter or digit, but is 'no good'",
+            "name: should be letters, digits, _, . and -, from a letter to a letter or digit, but is",
         ),
     ],
 )
