@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from copy import deepcopy
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -21,7 +22,7 @@ from swath.evaluation.page.svg import Gap, gap_chart
 from swath.evaluation.plots import COLOURS
 from swath.evaluation.suites import Suite, SuiteModel, get_suite, list_suites
 from swath.evaluation.suites import suite as running
-from swath.evaluation.suites.report import grid, markdown, remarks, verdicts, write_suite
+from swath.evaluation.suites.report import FEW_QUERIES, grid, markdown, remarks, verdicts, write_suite
 from swath.evaluation.suites.results import SuiteResult
 from swath.evaluation.suites.suite import run_suite
 from swath.imagery.known_sets import get_known_set
@@ -95,6 +96,25 @@ def test_models_are_compared_with_the_best_baseline(result: tuple[SuiteResult, P
             assert row.gap_low is not None
             assert row.gap_low <= row.gap <= (row.gap_high or 0)
     assert any(sentence.startswith("micro (knn): above") for sentence in verdicts(found))
+
+
+def test_few_queries_are_no_verdict(result: tuple[SuiteResult, Path]) -> None:
+    def judged(queries: int) -> str:
+        found = deepcopy(result[0])
+        for one in found.sets:
+            one.rows = [
+                replace(row, queries=queries, gap=0.2, gap_low=0.1, gap_high=0.3)
+                if row.role == "model"
+                else row
+                for row in one.rows
+            ]
+        return next(sentence for sentence in verdicts(found) if sentence.startswith("micro (knn)"))
+
+    enough, few = judged(FEW_QUERIES), judged(FEW_QUERIES - 1)
+    assert "on 2 of 2 sets beyond doubt" in enough
+    assert "too few" not in enough
+    assert "on 0 of 0 sets beyond doubt" in few
+    assert f"too few queries to judge: Scenes ({FEW_QUERIES - 1} queries), eurosat" in few
 
 
 def test_the_table_keeps_absent_sets_and_says_over_how_many_a_mean_is(

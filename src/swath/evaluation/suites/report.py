@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PARTIAL = "†"  # beside the title of a set of which only a part is here
+FEW_QUERIES = 50  # of fewer, one image is more than two points; no verdict is given
 
 
 def write_suite(result: SuiteResult, folder: str | Path, *, command: str | None = None) -> list[Path]:
@@ -196,17 +197,24 @@ def remarks(result: SuiteResult) -> list[str]:
 
 
 def verdicts(result: SuiteResult) -> list[str]:
-    """For each model: on how many sets it beats the best baseline beyond doubt."""
+    """For each model: on how many sets it beats the best baseline beyond doubt.
+
+    Sets of fewer than `FEW_QUERIES` queries are named and not judged: an interval drawn from so few is too
+    narrow more often than it says, and one image is points.
+    """
     found = []
     for protocol in protocols(result):
         rows = [row for row in result.rows(protocol) if row.role == "model" and row.gap is not None]
         for name in dict.fromkeys(row.features for row in rows):
-            own = [row for row in rows if row.features == name]
+            every = [row for row in rows if row.features == name]
+            own = [row for row in every if row.queries >= FEW_QUERIES]
+            few = [f"{row.set} ({row.queries} queries)" for row in every if row.queries < FEW_QUERIES]
             above = sum(1 for row in own if (row.gap_low or 0) > 0)
             below = sum(1 for row in own if (row.gap_high or 0) < 0)
             found.append(
                 f"{name} ({protocol}): above the best baseline on {above} of {len(own)} sets beyond doubt, "
                 f"below it on {below}, not to be told apart on {len(own) - above - below}"
+                + (f"; too few queries to judge: {', '.join(few)}" if few else "")
             )
     return found
 
