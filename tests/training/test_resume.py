@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 import toy
-from processes import forked, swath
+from processes import started, swath
 
 from swath.errors import CheckpointError, RecipeError, TrainingError
 from swath.files import sha256
 from swath.training import checkpoint
 from swath.training.checkpoint import list_checkpoints
-from swath.training.engine import pretrain
+from swath.training.engine import Trainer, pretrain
 from swath.training.metrics import read_metrics
 from swath.training.recipe import Recipe
 
@@ -71,7 +71,7 @@ def test_killed_at_random_points(
     run = tmp_path / "killed"
     rows = 0
     for _ in range(3):
-        process = forked(lambda: pretrain(config, images, run))
+        process = started(pretrain, config, images, run)
         wait_for_rows(run, rows + chance.randrange(5, 28), process.is_alive)
         time.sleep(chance.random() * 0.02)  # anywhere in a step, a line or a checkpoint
         process.kill()
@@ -93,7 +93,7 @@ def test_ctrl_c_saves_and_the_run_goes_on_as_if_nothing_had_been(
     config = recipe(training={"steps": 160, "checkpoint_every": 1000})
     pretrain(config, images, tmp_path / "undisturbed")
     run = tmp_path / "run"
-    process = forked(lambda: pretrain(config, images, run))
+    process = started(pretrain, config, images, run)
     wait_for_rows(run, 10, process.is_alive)
     os.kill(process.pid or 0, signal.SIGINT)
     process.join()
@@ -108,7 +108,7 @@ def test_sigterm_saves_and_exits_with_143(
 ) -> None:
     path = recipe_file(training={"steps": 100_000, "checkpoint_every": 50_000, "log_every": 5})
     run = tmp_path / "run"
-    process = forked(swath("pretrain", path, "--data", images, "--out", run))
+    process = started(swath, "pretrain", path, "--data", images, "--out", run)
     wait_for_rows(run, 2, process.is_alive)
     process.terminate()
     process.join()
@@ -117,6 +117,24 @@ def test_sigterm_saves_and_exits_with_143(
     (saved,) = list_checkpoints(run / "checkpoints")
     assert f"saved as {saved}; the same command continues" in said
     assert "Traceback" not in said
+
+
+def pretrain_with_a_bug(config: Recipe, images: Path, run: Path) -> None:
+    def broken(trainer: Trainer, parts: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    Trainer._train_step = broken  # type: ignore[assignment, method-assign]
+    pretrain(config, images, run)
+
+
+def test_a_bug_ends_a_run_that_has_loader_processes(
+    images: Path, recipe: Make, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # Its loaders wait for work and ignore SIGTERM, which is all that Python sends before it waits for them.
+    process = started(pretrain_with_a_bug, recipe(training={"workers": 1}), images, tmp_path / "run")
+    process.join(120)
+    assert process.exitcode == 1
+    assert "ZeroDivisionError: a bug" in capfd.readouterr().err
 
 
 def stopped_run(images: Path, config: Recipe, run: Path) -> None:
@@ -207,30 +225,30 @@ def test_two_processes_do_not_train_in_one_folder(
     from swath.training.run_folder import RunFolder
 
     with RunFolder(tmp_path / "run").locked():
-        process = forked(lambda: pretrain(recipe(), images, tmp_path / "run"))
+        process = started(pretrain, recipe(), images, tmp_path / "run")
         process.join()
     assert process.exitcode == 2
     assert "another process is training in this folder" in capfd.readouterr().err
+
+
+def pretrain_on_a_disk_that_fills(config: Recipe, images: Path, run: Path) -> None:
+    save = checkpoint.save
+
+    def limited(*arguments: Any) -> Path:
+        # From step 8 on the system lets no file grow beyond a few kilobytes: the write itself fails.
+        if arguments[1].step > 4:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        return save(*arguments)
+
+    checkpoint.save = limited
+    pretrain(config, images, run)
 
 
 def test_a_full_disk_leaves_the_earlier_checkpoint(
     images: Path, recipe: Make, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     config, run = recipe(encoder={"options": {"width": 64}}), tmp_path / "run"
-
-    def work() -> None:
-        save = checkpoint.save
-
-        def limited(*arguments: Any) -> Path:
-            # From step 8 on the system lets no file grow beyond a few kilobytes: the write itself fails.
-            if arguments[1].step > 4:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-            return save(*arguments)
-
-        checkpoint.save = limited
-        pretrain(config, images, run)
-
-    process = forked(work)
+    process = started(pretrain_on_a_disk_that_fills, config, images, run)
     process.join()
     assert process.exitcode == 2
     said = capfd.readouterr().err

@@ -12,6 +12,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from typing import Any
 
 from torch import Tensor
@@ -77,6 +80,9 @@ class Batches:
         self._order: tuple[int, Tensor] | None = None
         self._plan = _Plan()
         self._loader: DataLoader[Any] | None = None
+        self._guarded = (
+            False  # whether the loader's workers, which live as long as it does, end with this process
+        )
         if workers:
             self._loader = DataLoader(
                 _Fetch(dataset),
@@ -129,7 +135,15 @@ class Batches:
         if self._loader is None:
             return (self.fetch(epoch, part) for step in steps for part in self.parts(step))
         self._plan.items = [(epoch, part) for step in steps for part in self.parts(step)]
-        return iter(self._loader)
+        if self._guarded:
+            return iter(self._loader)
+        others = set(active_children())
+        items = iter(self._loader)
+        # Workers ignore SIGTERM, which is all that Python sends them when a run ends by an exception, to wait
+        # for them then without end.
+        Finalize(None, _kill, args=([w for w in active_children() if w not in others],), exitpriority=0)
+        self._guarded = True
+        return items
 
 
 def default_workers(cached: bool, by_cpu_time: bool) -> int:
@@ -175,6 +189,11 @@ def fetch(dataset: ImageDataset | PairedDataset, epoch: int, indices: Sequence[i
     if problems:
         together["problems"] = problems
     return together
+
+
+def _kill(workers: Sequence[BaseProcess]) -> None:
+    for worker in workers:
+        worker.kill()
 
 
 class _Plan:
