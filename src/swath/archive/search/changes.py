@@ -111,7 +111,8 @@ def find_changes(
 
     Args:
         archive: Chips with footprints and times.
-        before, after: First and last time of either period, both included.
+        before: First and last time of the earlier period, both included.
+        after: The same of the later one.
         k: How many places; None for all.
         where: Only chips that pass (its time is not used).
         sensor: Only chips of this sensor, or of these.
@@ -199,7 +200,8 @@ def matched(
 
     Args:
         chips: Of the archive.
-        before, after: Rows of either period, with footprints.
+        before: Rows of the earlier period, with footprints.
+        after: Rows of the later one.
 
     Returns:
         [P] rows before, [P] rows after.
@@ -238,7 +240,8 @@ def moved(before: Floats, after: Floats, dates: NDArray[np.int64]) -> Floats:
     """[P] distances 1 - cosine between embeddings [P, D], less what all pairs of the same dates share.
 
     Args:
-        before, after: Raw embeddings.
+        before: Raw embeddings [P, D].
+        after: The same of the later dates.
         dates: [P] which pair of dates each is of; where fewer than 20 are of one, all small ones together.
     """
     before, after = np.array(before, np.float32), np.array(after, np.float32)
