@@ -150,7 +150,7 @@ def read_ahead(source: Pending, batch_size: int, workers: int | None) -> Iterato
     if workers is None:
         workers = min(os.cpu_count() or 1, 8, -(-len(source) // batch_size))
     loader: DataLoader[Any] = DataLoader(
-        source,  # type: ignore[arg-type]
+        source,  # type: ignore[arg-type]  # map-style, without torch's base class
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=Collate(source.screen),
