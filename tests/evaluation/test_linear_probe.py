@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -62,6 +64,32 @@ def test_classes_of_the_bank_alone_count() -> None:
     four = fit_linear_probe(train, labels * 2 + 1, classes=4).probabilities(train)
     assert torch.equal(four[:, [1, 3]], two)
     assert (four[:, [0, 2]] == 0).all()
+
+
+def test_classes_nearly_told_apart_take_few_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hardly any image is in doubt there: curvature that does not know it took four times as many."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(6000) % 10
+    mix = torch.randn(96, 96, generator=generator) * torch.logspace(0, -2, 96)
+    centres = 0.5 * torch.randn(10, 96, generator=generator)
+    train = (centres[labels] + torch.randn(6000, 96, generator=generator)) @ mix
+    spent: list[int] = []
+    newton_step = ProbeFitter._newton_step
+
+    def counted(*arguments: Any) -> tuple[torch.Tensor, int]:
+        step, products = newton_step(*arguments)
+        spent.append(products)
+        return step, products
+
+    monkeypatch.setattr(ProbeFitter, "_newton_step", counted)
+    probe = fit_linear_probe(train, labels, classes=10, c=1.0)
+    assert sum(spent) < 250
+    scaler = StandardScaler().fit(train.double().numpy())
+    reference = LogisticRegression(C=1.0, tol=1e-10, solver="newton-cholesky", max_iter=1000)
+    reference.fit(scaler.transform(train.double().numpy()), labels.numpy())
+    expected = reference.predict_proba(scaler.transform(train.double().numpy()))
+    assert np.median(expected.max(axis=1)) > 0.999
+    np.testing.assert_allclose(probe.probabilities(train).numpy(), expected, rtol=0, atol=1e-6)
 
 
 def test_warm_start_ends_at_the_same_solution() -> None:

@@ -7,17 +7,17 @@ objective is scikit-learn's (``C * sum of losses + |W|^2 / 2``, intercepts free)
 - more classes: multinomial (softmax);
 - several labels an image: one binary regression a label (one against the rest).
 
-Solved by Newton's method; each step by conjugate gradients, preconditioned by the features' covariance, a
-multiple of which bounds the Hessian (Boehning 1992): few iterations are needed however correlated features
-are. Gradients are in double precision, which decides what the solution is; the products with the Hessian, in
-which the time goes, in single precision, which decides only how directly it is approached.
+Solved by Newton's method; each step by conjugate gradients, preconditioned by the features' covariance, in
+which images weigh as much as they still are in doubt: few iterations are needed however correlated features
+are and however well classes are told apart. Gradients are in double precision, which decides what the
+solution is; the products with the Hessian, in which the time goes, in single precision, which decides only
+how directly it is approached.
 
 Legend: N images to fit, Q to predict, D feature dimensions, K classes or labels, J of them fitted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +26,10 @@ from torch import Tensor
 
 from swath.errors import SwathError
 from swath.evaluation.knn import Standardiser
+
+EXACT = 1e-7  # by how much a probability of an image of the bank may be off, in a fit that is fine
+ROUGH = 1e-3  # Newton decrement of one that is not
+SINGLE = 1e-3  # relative residual to which single precision can solve for a step, and be sure of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,36 @@ def fit_linear_probe(
     return ProbeFitter(features, labels, classes=classes).fit(c, max_iterations=max_iterations)
 
 
+class _Curvature:
+    """The Hessian as far as it is easily inverted: images weigh the sum over classes of p (1 - p), and
+    classes bend alike but for their mean p (1 - p).
+
+    Args:
+        features: [N, D] float32, centred.
+        chance: [N, J] float32 probabilities where the curvature is taken.
+
+    Attributes:
+        cost: Of making one, in multiplications, beside
+        product_cost: that of one product with the Hessian itself.
+    """
+
+    def __init__(self, features: Tensor, chance: Tensor) -> None:
+        (count, dim), classes = features.shape, chance.shape[1]
+        spread = chance * (1 - chance)
+        self._spread = spread.mean(dim=0).double().clamp_min(torch.finfo(torch.float32).tiny)
+        weight = spread.sum(dim=1)
+        weight /= weight.mean().clamp_min(torch.finfo(torch.float32).tiny)
+        covariance = ((features * weight[:, None]).T @ features).double() / count
+        self._spectrum, self._axes = torch.linalg.eigh(covariance)
+        self.cost, self.product_cost = count * dim**2 + 10 * dim**3, 2 * count * dim * classes
+
+    def solve(self, gradient: Tensor, penalty: float) -> Tensor:
+        """The step [J, D + 1] that undoes `gradient` [J, D + 1] under this curvature and `penalty`."""
+        bend = self._spread[:, None] * self._spectrum.clamp_min(0) + penalty
+        weight = (gradient[:, :-1] @ self._axes / bend) @ self._axes.T
+        return torch.cat([weight, gradient[:, -1:] / self._spread[:, None]], dim=1)
+
+
 class ProbeFitter:
     """Fits probes with several strengths of the penalty to the same features, each from the one before.
 
@@ -106,9 +140,9 @@ class ProbeFitter:
         self._standardise = Standardiser(features)
         self._x = self._standardise(features)
         self._x32 = self._x.float()
-        covariance = (self._x32.T @ self._x32).double() / len(self._x)
-        self._spectrum, self._axes = torch.linalg.eigh(covariance)
         rows = self._target.shape[1] if self._target.ndim == 2 else len(self._fitted)
+        start = torch.full((len(self._x), rows), 0.5 if self._target.ndim == 2 else 1 / rows)
+        self._curvature = _Curvature(self._x32, start)
         self._last = torch.zeros(rows, self._x.shape[1] + 1, dtype=torch.float64)
         # Logits [N, J] at the last parameters. They are linear in those, so that a step along which several
         # lengths are tried costs one product with the features, and the gradient at its end needs no other.
@@ -122,20 +156,19 @@ class ProbeFitter:
         if not c > 0:
             raise SwathError(f"C, the inverse strength of the penalty, is a positive number, not {c:g}")
         penalty = 1 / (c * len(self._x))  # the objective is divided by N and C
-        # Typical curvature in each direction of the features: a quarter of their variance, and the penalty.
-        curvature = self._spectrum.clamp_min(0) / 4 + penalty
-
-        def precondition(gradient: Tensor) -> Tensor:
-            weight = (gradient[:, :-1] @ self._axes / curvature) @ self._axes.T
-            return torch.cat([weight, 4 * gradient[:, -1:]], dim=1)
-
-        tolerance, decrement = 1e-10 if fine else 1e-4, float("inf")
+        # The decrement is the parameters' error measured by the Hessian, a mean over images; all of it in one
+        # image's logits, it is sqrt(N) times as much, and moves that image's probabilities by less than that.
+        tolerance = EXACT / len(self._x) ** 0.5 if fine else ROUGH
+        decrement, spent = float("inf"), 0
         for _ in range(max_iterations):
             value, gradient, chance = self._gradient(penalty)
-            decrement = float((gradient * precondition(gradient)).sum().clamp_min(0).sqrt())
+            if spent * self._curvature.product_cost > self._curvature.cost:
+                self._curvature = _Curvature(self._x32, chance.float())
+            decrement = float((gradient * self._curvature.solve(gradient, penalty)).sum().clamp_min(0).sqrt())
             if decrement < tolerance:
                 break
-            step = self._newton_step(gradient, chance.float(), penalty, precondition, min(0.1, decrement))
+            inexact = max(SINGLE, min(0.1, decrement))
+            step, spent = self._newton_step(gradient, chance.float(), penalty, inexact)
             self._descend(step, value, gradient, penalty)
         else:
             raise SwathError(
@@ -169,14 +202,10 @@ class ProbeFitter:
         return float(loss + penalty / 2 * at[:, :-1].square().sum())
 
     def _newton_step(
-        self,
-        gradient: Tensor,
-        chance: Tensor,
-        penalty: float,
-        precondition: Callable[[Tensor], Tensor],
-        tolerance: float,
-    ) -> Tensor:
-        """The direction [J, D + 1] that solves Hessian @ direction = -gradient, to a relative residual."""
+        self, gradient: Tensor, chance: Tensor, penalty: float, tolerance: float
+    ) -> tuple[Tensor, int]:
+        """The direction [J, D + 1] that solves Hessian @ direction = -gradient, to a relative residual; and
+        how many products with the Hessian it took."""
 
         def curved(direction: Tensor) -> Tensor:
             moved = self._x32 @ direction[:, :-1].float().T + direction[:, -1].float()
@@ -189,22 +218,24 @@ class ProbeFitter:
             return torch.cat([weight, change.sum(dim=0).double()[:, None]], dim=1)
 
         step, residual = torch.zeros_like(gradient), -gradient
-        ready = precondition(residual)
+        ready = self._curvature.solve(residual, penalty)
         direction, size = ready, (residual * ready).sum()
         enough = float(size) * tolerance**2
-        for _ in range(200):
+        products = 0
+        while products < 200:
+            products += 1
             bent = curved(direction)
             along = (direction * bent).sum()
             if not along > 0:
                 break
             step = step + size / along * direction
             residual = residual - size / along * bent
-            ready = precondition(residual)
+            ready = self._curvature.solve(residual, penalty)
             new = (residual * ready).sum()
             if float(new) <= enough:
                 break
             direction, size = ready + new / size * direction, new
-        return step
+        return step, products
 
     def _descend(self, step: Tensor, value: float, gradient: Tensor, penalty: float) -> None:
         """Go as far along the step as the objective sinks (Armijo); all of it, near the solution."""
