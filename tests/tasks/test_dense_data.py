@@ -191,6 +191,38 @@ def test_a_share_holds_all_of_a_smaller_one_and_is_even_over_classes() -> None:
 # ---- two dates
 
 
+@pytest.mark.parametrize("cache", ["none", "memory"])
+def test_tiles_part_the_training_images_and_the_share_counts_them(tmp_path: Path, cache: str) -> None:
+    labelled.write_masks(tmp_path, count=3)
+    whole = opened(tmp_path, test=["*s2*"])
+    folds = opened(tmp_path, test=["*s2*"], tile=10, size=10, cache=cache)
+    assert len(folds.train) == 2 * 3 * 3
+    assert [len(folds.test), folds.test.read(0)[2].shape] == [1, (32, 32)]  # what is scored stays whole
+    assert (folds.weights == whole.weights).all()
+    for image in range(2):  # tiles put side by side are the image again
+        of = [folds.train.read(number) for number in range(9 * image, 9 * image + 9)]
+        assert min(min(mask.shape) for _, _, mask in of) >= 10
+        rows = [np.concatenate([mask for _, _, mask in of[3 * i : 3 * i + 3]], axis=1) for i in range(3)]
+        assert (np.concatenate(rows) == whole.train.read(image)[2]).all()
+        rows = [np.concatenate([pixels for pixels, _, _ in of[3 * i : 3 * i + 3]], axis=2) for i in range(3)]
+        assert (np.concatenate(rows, axis=1) == whole.train.read(image)[0]).all()
+    some = opened(tmp_path, test=["*s2*"], tile=10, size=10, labels_share=0.3)
+    assert (
+        some.weights.sum() < 0.4 * whole.weights.sum()
+    )  # the labels that are not used are not weighed either
+    assert sorted(Path(path).stem for path in some.train.paths) == ["s0"] * 3 + ["s1"] * 3
+    more = opened(tmp_path, test=["*s2*"], tile=10, size=10, labels_share=0.6)
+    of_some, of_more = ({(item.mask, str(item.tile)) for item in one.train.items} for one in (some, more))
+    assert of_some < of_more
+
+
+def test_a_tile_smaller_than_a_crop_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"crop of 64 pixels at a zoom of 0\.5 does not fit into a tile of 100"
+    ):
+        DenseData(size=64, scale=(0.5, 1.0), tile=100)
+
+
 def test_a_shift_between_dates_is_found() -> None:
     generator = np.random.default_rng(0)
     ground = generator.normal(size=(3, 140, 140)).cumsum(1).cumsum(2)

@@ -11,6 +11,7 @@ both           a CSV table: columns ``image`` and ``mask``, or ``before``, ``aft
 =============  =============================================================================================
 
 In training a sample is a random crop, resized by a random zoom: its GSD follows. Else it is a whole image.
+Of a few large images, a share of the labels is better drawn as ground than as images: `tile` parts them.
 
 Legend: N images, T dates, C bands, K classes, H x W pixels.
 """
@@ -18,7 +19,8 @@ Legend: N images, T dates, C bands, K classes, H x W pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -66,7 +68,10 @@ class DenseData(TaskData):
         ignore_colours: Colours of masks that do not count.
         size: Side of a training crop in pixels.
         scale: Range of the zoom of training crops; 0.5 shows twice the ground, at twice the GSD.
-        crops: Crops of each image in an epoch.
+        tile: Training images are parted into tiles of at least this side in pixels, and each is an image by
+            itself: `labels_share` then counts tiles, drawn evenly over images, as ground that somebody has
+            labelled here and there. Left out: images stay whole.
+        crops: Crops of each image (or tile) in an epoch.
         focus: Share of the crops that are laid around a pixel of a class drawn evenly among the image's.
         align: Change only: bring the second date onto the grid of the first where they differ.
     """
@@ -78,6 +83,7 @@ class DenseData(TaskData):
     ignore_colours: tuple[Colour, ...] = ()
     size: int = Field(default=256, gt=0)
     scale: tuple[float, float] = (1.0, 1.0)
+    tile: int | None = Field(default=None, gt=0)
     crops: int = Field(default=1, gt=0)
     focus: float = Field(default=0.0, ge=0, le=1)
     align: bool = False
@@ -88,17 +94,23 @@ class DenseData(TaskData):
             raise ValueError("masks are in colours (colours, ignore_colours) or numbers (classes, ignore)")
         if self.ignore_colours and self.colours is None:
             raise ValueError("ignore_colours is for masks in colours, which `colours` tells")
+        if self.tile is not None and self.tile * self.scale[0] < self.size:
+            raise ValueError(
+                f"a crop of {self.size} pixels at a zoom of {self.scale[0]:g} does not fit into a tile of "
+                f"{self.tile}: tile is at least size / scale"
+            )
         return self
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image (or pair) and its mask: files, fold and stated GSD."""
+    """One image (or pair) and its mask: files, fold and stated GSD; and rows and columns, of a tile."""
 
     images: tuple[str, ...]
     mask: str
     fold: str | None = None
     gsd: float | None = None
+    tile: tuple[slice, slice] = (slice(None), slice(None))
 
 
 class DenseImages:
@@ -146,7 +158,7 @@ class DenseImages:
         self.problems: list[Problem] = []
         self.gsds = np.array(every(self._checked, self.items))
         self._epoch = Epoch()
-        self._cache: dict[int, tuple[Array, NDArray[np.bool_], NDArray[np.uint8]]] = {}
+        self._cache: dict[str, tuple[Array, NDArray[np.bool_], NDArray[np.uint8]]] = {}
 
     def __len__(self) -> int:
         return len(self.items) * self.crops
@@ -190,20 +202,24 @@ class DenseImages:
 
     def read(self, number: int) -> tuple[Array, NDArray[np.bool_], NDArray[np.uint8]]:
         """Image `number` as it is: [C, H, W] (or [2, C, H, W]) in the unit, valid and mask [H, W]."""
-        if number in self._cache:
-            return self._cache[number]
         item = self.items[number]
+        if item.images[0] not in self._cache:
+            whole = self._whole(item)
+            if self.data.cache != "memory":
+                return _of_tile(item, *whole)
+            self._cache[item.images[0]] = whole
+        return _of_tile(item, *self._cache[item.images[0]])
+
+    # ---- pieces
+
+    def _whole(self, item: Item) -> tuple[Array, NDArray[np.bool_], NDArray[np.uint8]]:
         mask = self.values.read(item.mask)
         dates = [read_image(item.images[0], self.sensor, offset_dn=self.data.offset_dn)]
         for path in item.images[1:]:
             dates.append(self._second(item.images[0], path))
         valid = np.logical_and.reduce([v for _, v in dates])
         image = dates[0][0] if len(dates) == 1 else np.stack([x for x, _ in dates])
-        if self.data.cache == "memory":
-            self._cache[number] = (image, valid, mask)
         return image, valid, mask
-
-    # ---- pieces
 
     def _checked(self, item: Item) -> float:
         """What headers tell of an item is in order; returns its GSD."""
@@ -279,6 +295,12 @@ class DenseImages:
         return flat.reshape(*shape[:-2], size, size), known, nearest[0].astype(np.uint8), side / size
 
 
+def _of_tile(
+    item: Item, image: Array, valid: NDArray[np.bool_], mask: NDArray[np.uint8]
+) -> tuple[Array, NDArray[np.bool_], NDArray[np.uint8]]:
+    return image[(..., *item.tile)], valid[item.tile], mask[item.tile]
+
+
 def same_grid(a: SceneHeader, b: SceneHeader) -> bool:
     """Whether two headers state one grid; files without georeference are taken by their size alone."""
     if (a.height, a.width) != (b.height, b.width):
@@ -330,17 +352,24 @@ def open_masks(
             "data.classes states the masks' values by other names or in another order; or leave "
             "task.options.classes out"
         )
-    found = data.drawn(data.folds_of(str(path), names, column), [0] * len(items), seed)
+    found = data.drawn(
+        data.folds_of(str(path), names, column), [0] * len(items), seed, labels=data.tile is None
+    )
+    training = [items[i] for i in found["train"]]
+    if data.tile is not None:
+        parts = [(of, part) for of, item in enumerate(training) for part in parted(item, data.tile)]
+        drawn = data.labelled(list(range(len(parts))), [of for of, _ in parts], seed)
+        training = [parts[i][1] for i in drawn]
 
-    def fold(places: Sequence[int], crops: bool = False) -> DenseImages | None:
-        chosen = [items[i] for i in places]
+    def fold(chosen: Sequence[Item], crops: bool = False) -> DenseImages | None:
         return DenseImages(chosen, sensor, values, data, seed, train=crops) if chosen else None
 
     def places(item: Item) -> NDArray[np.int64]:
-        mask = values.read(item.mask)
+        mask = values.read(item.mask)[item.tile]
         return np.bincount(mask[mask != IGNORE], minlength=len(values.names))
 
-    learned, watched, tested = fold(found["train"], crops=True), fold(found["val"]), fold(found["test"])
+    learned = fold(training, crops=True)
+    watched, tested = (fold([items[i] for i in found[name]]) for name in ("val", "test"))
     assert learned is not None
     # Every mask is read now, also of the test fold: a value that means nothing is not met after the training.
     held = [item for one in (learned, watched, tested) if one is not None for item in one.items]
@@ -348,6 +377,19 @@ def open_masks(
     notes = [f"{values.names[k]} has no training pixel" for k in np.flatnonzero(counts == 0)]
     notes += _registration(learned) if dates == 2 else []
     return Folds(learned, watched, tested, values.names, counts, notes)
+
+
+def parted(item: Item, tile: int) -> Iterator[Item]:
+    """An image in tiles of nearly one size, at least `tile` pixels a side where the image has as many.
+
+    Raises:
+        ImageryError: The mask cannot be read.
+    """
+    height, width = mask_size(item.mask)
+    rows, columns = (np.linspace(0, n, max(1, n // tile) + 1).round().astype(int) for n in (height, width))
+    for top, bottom in pairwise(rows.tolist()):
+        for left, right in pairwise(columns.tolist()):
+            yield replace(item, tile=(slice(top, bottom), slice(left, right)))
 
 
 def every(function: Callable[[T], R], things: Sequence[T]) -> list[R]:
@@ -434,7 +476,8 @@ def _from_table(path: Path, data: DenseData, dates: int) -> Iterator[Item]:
 def _registration(dataset: DenseImages) -> list[str]:
     """A note for each of the first pairs whose dates are shifted by a pixel or more."""
     notes = []
-    for number in range(min(_CHECKED, len(dataset.items))):
+    firsts = {item.images: number for number, item in reversed(list(enumerate(dataset.items)))}
+    for number in sorted(firsts.values())[:_CHECKED]:
         image, _, _ = dataset.read(number)
         down, right, trust = shift_between(image[0], image[1])
         if trust >= _TRUSTED and max(abs(down), abs(right)) >= 1:

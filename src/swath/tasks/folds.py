@@ -119,7 +119,9 @@ class TaskData(ObjectiveConfig):
                 raise RecipeError(f"data.{a} and data.{b} share {len(both)} samples, such as {one}")
         return found
 
-    def drawn(self, found: Mapping[str, list[int]], strata: Sequence[Any], seed: int) -> dict[str, list[int]]:
+    def drawn(
+        self, found: Mapping[str, list[int]], strata: Sequence[Any], seed: int, *, labels: bool = True
+    ) -> dict[str, list[int]]:
         """Folds as of `folds_of`, with the shares of the options drawn: of the test fold, then of the
         validation fold, then of the labels.
 
@@ -127,6 +129,7 @@ class TaskData(ObjectiveConfig):
             found: Positions of the samples of train, val and test.
             strata: What each sample of the whole data set belongs to (its class).
             seed: Of the draws.
+            labels: Whether the share of the labels is drawn too; else by `labelled`, later.
         """
         train, val, test = found["train"], found["val"], found["test"]
 
@@ -137,11 +140,23 @@ class TaskData(ObjectiveConfig):
             test, train = share(train, self.test_share, -4)
         if not val and self.val_share:
             val, train = share(train, self.val_share, -2)
-        if self.labels_share < 1:
-            train, _ = share(train, self.labels_share, -3)
         if not train:
             raise RecipeError("data.test_share and data.val_share leave no sample to learn from")
+        if labels:
+            train = self.labelled(train, [strata[i] for i in train], seed)
         return {"train": train, "val": val, "test": test}
+
+    def labelled(self, train: list[int], strata: Sequence[Any], seed: int) -> list[int]:
+        """Those of the training samples whose labels are used.
+
+        Args:
+            train: Their positions in their data set.
+            strata: What each of them belongs to.
+            seed: Of the draw.
+        """
+        if self.labels_share == 1:
+            return train
+        return share_of(train, strata, self.labels_share, seed, epoch=-3)[0]
 
 
 def share_of(
