@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -69,7 +69,7 @@ def leaks(
     """
     from rich.console import Console
 
-    from swath.cli.evaluate_run import bar, plain
+    from swath.cli.evaluate_run import bar, opened, plain
     from swath.evaluation.features import extract
     from swath.evaluation.preparation import native_sides
     from swath.evaluation.report import command_line
@@ -77,8 +77,9 @@ def leaks(
     from swath.files import write_json
 
     console, progress = Console(), Console(stderr=True)
-    given = {**locals(), "models": [model or "baseline:statistics"], "baselines": False}
-    split, models, _, about = opened(given, progress)
+    fixed = {"models": [model or "baseline:statistics"], "baselines": False, "allow_overlap": True}
+    asked = opened(locals(), progress, **fixed)
+    split, models = asked.split, asked.own
     features = None
     if model is not None:
         side = native_sides(models[:1], split)
@@ -95,7 +96,7 @@ def leaks(
         console.print(f"... and {len(found.leaks) - 20:,} more; --out keeps all of them")
     if out is not None:
         origin = {"split_hash": split.hash, "command": command_line()}
-        write_json(out / "leakage.json", {**origin, **about, **found.to_dict()})
+        write_json(out / "leakage.json", {**origin, **asked.about, **found.to_dict()})
         console.print(f"wrote {plain(str(out / 'leakage.json'))}", highlight=False)
 
 
@@ -133,16 +134,18 @@ def geometry(
     from rich.console import Console
     from rich.table import Table
 
-    from swath.cli.evaluate_run import bar, numbers, plain
+    from swath.cli.evaluate_run import bar, kept, numbers, opened, plain
     from swath.evaluation.report import command_line
     from swath.evaluation.trust.geometry import evaluate_geometry
 
     console, progress = Console(), Console(stderr=True)
     sides = numbers(scales, "--scales are sides in pixels", "16,32,64")
-    split, chosen, beside, about = opened(locals(), progress)
+    # Leaks are a finding of these verbs, and no reason to stop.
+    asked = opened(locals(), progress, allow_overlap=True)
+    split = asked.split
     with bar(progress, len(split.bank.indices)) as advance:
         report = evaluate_geometry(
-            [*chosen, *beside], split.bank, sides=sides, batch_size=batch_size, progress=advance,
+            [*asked.own, *asked.baselines], split.bank, sides=sides, batch_size=batch_size, progress=advance,
             cache=kept(cache, no_cache),
         )  # fmt: skip
     table = Table(title="geometry of the bank's features", title_justify="left", box=None, pad_edge=False)
@@ -159,7 +162,7 @@ def geometry(
     for note in report.notes:
         console.print(f"[yellow]note:[/yellow] {plain(note)}", highlight=False)
     if out is not None:
-        path = report.write(out, **about, split_hash=split.hash, command=command_line())
+        path = report.write(out, **asked.about, split_hash=split.hash, command=command_line())
         console.print(f"wrote {plain(str(path))}", highlight=False)
 
 
@@ -212,18 +215,21 @@ def robustness(
     from rich.console import Console
     from rich.table import Table
 
-    from swath.cli.evaluate_run import bar, plain
+    from swath.cli.evaluate_run import bar, kept, opened, plain
     from swath.evaluation.report import command_line
     from swath.evaluation.trust.robustness import evaluate_robustness
 
     console, progress = Console(), Console(stderr=True)
     wanted = [name.strip() for name in by.split(",")] if by else None
-    split, chosen, beside, about = opened(locals(), progress)
+    # Leaks are a finding of these verbs, and no reason to stop.
+    asked = opened(locals(), progress, allow_overlap=True)
+    split = asked.split
     total = len(split.bank.indices) + min(limit or len(split.queries.indices), len(split.queries.indices))
     with bar(progress, total) as advance:
         report = evaluate_robustness(
-            [*chosen, *beside], split, degradations=wanted, side=side, k=k, standardised=standardised,
-            limit=limit, batch_size=batch_size, progress=advance, cache=kept(cache, no_cache),
+            [*asked.own, *asked.baselines], split, degradations=wanted, side=side, k=k,
+            standardised=standardised, limit=limit, batch_size=batch_size, progress=advance,
+            cache=kept(cache, no_cache),
         )  # fmt: skip
     for kind in report.degradations:
         measure = report.protocol["degradations"][kind]["measure"]
@@ -239,55 +245,8 @@ def robustness(
         console.print(f"[yellow]note:[/yellow] {plain(note)}", highlight=False)
     console.print(plain(report.sentence()), highlight=False)
     if out is not None:
-        for path in report.write(out, **about, command=command_line()):
+        for path in report.write(out, **asked.about, command=command_line()):
             console.print(f"wrote {plain(str(path))}", highlight=False)
-
-
-def opened(given: dict[str, Any], console: Any) -> tuple[Any, list[Any], list[Any], dict[str, Any]]:
-    """(split, featurizers in question, baselines, facts for the report) of a command's parameters."""
-    from swath.cli.evaluate_run import _candidates, _gsd
-    from swath.evaluation.sets.named_sets import open_data
-
-    full = {"baselines": True, "pooling": None, "bands": None, "gsd_mode": None, "device": None, **given}
-    names = (
-        "root",
-        "bank",
-        "queries",
-        "label_column",
-        "separator",
-        "labels",
-        "fold_column",
-        "group_column",
-        "seed",
-        "size",
-        "offset_dn",
-    )
-    rest: dict[str, Any] = {name: full.get(name) for name in names}
-    with console.status(f"opening {', '.join(full['models'])}"):
-        candidates, featurizers, about = _candidates(full)
-    with console.status(f"looking through {full['data']}"):
-        split = open_data(
-            full["data"],
-            sensor=candidates[0].sensor,
-            gsd=_gsd(full["gsd"]),
-            gsd_mode=next((c.gsd_mode for c in candidates if c.gsd_mode is not None), None),
-            # Leaks are what these verbs look for: a group on both sides is a finding and no reason to stop.
-            allow_overlap=True,
-            **rest,
-        )
-    split.notes += [note for candidate in candidates for note in candidate.notes]
-    own = [featurizer for candidate in candidates for featurizer in candidate.featurizers]
-    return split, own, [f for f in featurizers if f not in own], about
-
-
-def kept(folder: Path | None, none: bool) -> Any:
-    """Where features are kept, as --cache and --no-cache say."""
-    from swath.errors import SwathError
-    from swath.evaluation.cache import FeatureCache
-
-    if folder is not None and none:
-        raise SwathError("--cache and --no-cache contradict each other: give one of them")
-    return None if none else FeatureCache(folder)
 
 
 def _text(value: float | None, digits: int) -> str:

@@ -96,22 +96,23 @@ def command(
     """
     from rich.console import Console
 
-    from swath.cli.evaluate_looks import kept, opened
-    from swath.cli.evaluate_run import bar, numbers, plain
+    from swath.cli.evaluate_run import bar, kept, numbers, opened, plain
     from swath.evaluation.page.dossier import make_dossier, write_dossier
     from swath.evaluation.page.page import verdicts
 
     console, progress = Console(), Console(stderr=True)
     wanted = [name.strip() for name in by.split(",")] if by else None
     sides = numbers(scales, "--scales are sides in pixels", "16,32,64")
-    split, chosen, beside, about = opened(locals(), progress)
+    # Leaks are a finding of the page, and no reason to stop.
+    asked = opened(locals(), progress, allow_overlap=True)
+    split = asked.split
     with bar(progress, len(split.bank.indices) + len(split.queries.indices)) as advance:
         dossier = make_dossier(
-            chosen, beside, split, title=title, sides=sides, k=k, fewshot=fewshot, robustness=robustness,
-            degradations=wanted, robust_limit=limit, pictures=pictures, cache=kept(cache, no_cache),
-            batch_size=batch_size, progress=advance,
+            asked.own, asked.baselines, split, title=title, sides=sides, k=k, fewshot=fewshot,
+            robustness=robustness, degradations=wanted, robust_limit=limit, pictures=pictures,
+            cache=kept(cache, no_cache), batch_size=batch_size, progress=advance,
         )  # fmt: skip
     for sentence in [*verdicts(dossier), dossier.leakage.sentence]:
         console.print(plain(sentence), highlight=False)
-    for path in write_dossier(dossier, out, **about):
+    for path in write_dossier(dossier, out, **asked.about):
         console.print(f"wrote {plain(str(path))}", highlight=False)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Options of the commands that `open_data` takes as they are.
+# Options of the commands that `open_data` takes as they are, and those that models are opened by.
 _DATA_OPTIONS = (
     "root", "bank", "queries", "label_column", "separator", "labels", "fold_column", "group_column",
     "allow_overlap", "seed", "size", "offset_dn",
 )  # fmt: skip
+_MODEL_OPTIONS = ("pooling", "bands", "gsd_mode", "device", "protocol")
 
 
 def run(evaluate: Any, given: dict[str, Any], **options: Any) -> None:
@@ -23,30 +25,18 @@ def run(evaluate: Any, given: dict[str, Any], **options: Any) -> None:
     """
     from rich.console import Console
 
-    from swath.evaluation.cache import FeatureCache
     from swath.evaluation.report import comparison_table, score_tables, seed_table, verdict, write_report
-    from swath.evaluation.sets.named_sets import open_data
 
     console, progress = Console(), Console(stderr=True)
     _check(given)
+    cache = kept(given["cache"], given["no_cache"])
     scales = numbers(given["scales"], "--scales are sides in pixels", "16,32,64")
-    with progress.status(f"opening {', '.join(given['models'])}"):
-        candidates, featurizers, about = _candidates(given)
-    first = candidates[0]
-    with progress.status(f"looking through {given['data']}"):
-        split = open_data(
-            given["data"],
-            sensor=first.sensor,
-            gsd=_gsd(given["gsd"]),
-            gsd_mode=next((c.gsd_mode for c in candidates if c.gsd_mode is not None), None),
-            **{name: given[name] for name in _DATA_OPTIONS},
-        )
-        split.notes += [note for candidate in candidates for note in candidate.notes]
-        if given["gsds"] is not None:
-            scales = _sides(given["gsds"], split, featurizers)
+    asked = opened(given, progress)
+    split, candidates, featurizers = asked.split, asked.candidates, [*asked.own, *asked.baselines]
+    if given["gsds"] is not None:
+        scales = _sides(given["gsds"], split, featurizers)
     if given.get("protocol") is not None:
         options |= {"asymmetric": False, "standardised": False, "protocol": given["protocol"]}
-    cache = None if given["no_cache"] else FeatureCache(given["cache"])
     with bar(progress, len(split.bank.indices) + len(split.queries.indices)) as advance:
         evaluation = evaluate(
             featurizers, split, sides=scales, batch_size=given["batch_size"], progress=advance, cache=cache,
@@ -62,9 +52,8 @@ def run(evaluate: Any, given: dict[str, Any], **options: Any) -> None:
         console.print(table)
     if given["seeds"]:
         console.print(seed_table(evaluation))
-    names = [featurizer.name for candidate in candidates for featurizer in candidate.featurizers]
     if len(candidates) > 1:
-        console.print(comparison_table(evaluation, names))
+        console.print(comparison_table(evaluation, [featurizer.name for featurizer in asked.own]))
     p = evaluation.protocol
     chance = "always the most frequent class" if p["metric"] == "top-1 accuracy" else "by chance"
     console.print(
@@ -78,8 +67,65 @@ def run(evaluate: Any, given: dict[str, Any], **options: Any) -> None:
     if sentence and len(candidates) == 1:
         console.print(plain(sentence), highlight=False)
     if given["out"] is not None:
-        for path in write_report(evaluation, given["out"], **about):
+        for path in write_report(evaluation, given["out"], **asked.about):
             console.print(f"wrote {plain(str(path))}", highlight=False)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Models and data of a command.
+
+    Attributes:
+        split: Bank and queries.
+        candidates: The models in question.
+        baselines: Featurizers that are scored beside them.
+        about: Facts for the report.
+    """
+
+    split: Any
+    candidates: list[Any]
+    baselines: list[Any]
+    about: dict[str, Any]
+
+    @property
+    def own(self) -> list[Any]:
+        """Featurizers of the models in question."""
+        return [featurizer for candidate in self.candidates for featurizer in candidate.featurizers]
+
+
+def opened(given: dict[str, Any], console: Any, **fixed: Any) -> Opened:
+    """Open the models and the data that a command names.
+
+    Args:
+        given: The command's parameters; what it has no option for is left to its default.
+        console: Where it says what it does.
+        fixed: What the command decides by itself.
+    """
+    from swath.evaluation.sets.named_sets import open_data
+
+    full = {"baselines": True, **dict.fromkeys(_MODEL_OPTIONS), **given, **fixed}
+    with console.status(f"opening {', '.join(full['models'])}"):
+        candidates, baselines, about = _candidates(full)
+    with console.status(f"looking through {full['data']}"):
+        split = open_data(
+            full["data"],
+            sensor=candidates[0].sensor,
+            gsd=_gsd(full["gsd"]),
+            gsd_mode=next((c.gsd_mode for c in candidates if c.gsd_mode is not None), None),
+            **{name: full[name] for name in _DATA_OPTIONS if name in full},
+        )
+    split.notes += [note for candidate in candidates for note in candidate.notes]
+    return Opened(split, candidates, baselines, about)
+
+
+def kept(folder: Path | None, none: bool) -> Any:
+    """Where features are kept, as --cache and --no-cache say."""
+    from swath.errors import SwathError
+    from swath.evaluation.cache import FeatureCache
+
+    if folder is not None and none:
+        raise SwathError("--cache and --no-cache contradict each other: give one of them")
+    return None if none else FeatureCache(folder)
 
 
 def _check(given: dict[str, Any]) -> None:
@@ -90,8 +136,6 @@ def _check(given: dict[str, Any]) -> None:
         raise SwathError(f"--gsd-mode is metres or relative, not {given['gsd_mode']!r}")
     if given["gsds"] is not None and given["scales"] is not None:
         raise SwathError("--scales and --gsds both say what images are reduced to: give one of them")
-    if given["cache"] is not None and given["no_cache"]:
-        raise SwathError("--cache and --no-cache contradict each other: give one of them")
     if given["seeds"] and len(given["models"]) < 2:
         raise SwathError("--seeds needs the models of two seeds or more, such as runs/seed_*/model")
     protocol = given.get("protocol")
@@ -105,7 +149,7 @@ def _check(given: dict[str, Any]) -> None:
 
 
 def _candidates(given: dict[str, Any]) -> tuple[list[Any], list[Any], dict[str, Any]]:
-    """What is scored, all that is scored with the baselines beside it, and facts for the report."""
+    """What is scored, the baselines that are scored beside it, and facts for the report."""
     from swath.errors import SwathError
     from swath.evaluation.baselines import all_baselines
     from swath.evaluation.models import open_candidate
@@ -148,7 +192,7 @@ def _candidates(given: dict[str, Any]) -> tuple[list[Any], list[Any], dict[str, 
     own = [featurizer for candidate in found for featurizer in candidate.featurizers]
     present = {featurizer.name for featurizer in own}
     about = {"models": [c.about for c in found], **first.about, "data": str(data)}
-    return found, own + [f for f in extra if f.name not in present], about
+    return found, [f for f in extra if f.name not in present], about
 
 
 def _untrained(found: Sequence[Any], pooling: str | None, mode: Any) -> list[Any]:
