@@ -11,7 +11,7 @@ it is done, so that the program can be stopped at any time; all of the first see
 Folds: rsscn7 by its own (overlapping ground is on one side), a tenth of the training images chooses the
 weights; epfl_roads by blocks of image numbers; sztaki by pairs, of which --sztaki-out is left out; oscd by
 city. The weights are chosen on the validation fold, the figures are of the test fold. Of sztaki (4 training
-pairs) and oscd (4 training cities) the least that can be learned from is one pair, a quarter of the labels.
+pairs) and oscd (4 training cities) a share of the labels is one of tiles, evenly over pairs and cities.
 
 Images are seen at half their size (rsscn7: a quarter) where the model counts scale relative to native pixels:
 models pretrained on small crops of reduced images know that scale, and time goes four times as far.
@@ -75,6 +75,7 @@ def sets(oscd_model: Path | None, sztaki_out: int) -> dict[str, tuple[str, str, 
             [
                 *DENSE,
                 *HALF,
+                "data.tile=160",
                 "data.classes={unchanged: 0, changed: 255}",
                 f"data.test=[Szada_{sztaki_out}/*, Szada_{sztaki_out % 7 + 1}/*]",
                 f"data.val=[Szada_{(sztaki_out + 1) % 7 + 1}/*]",
@@ -87,6 +88,7 @@ def sets(oscd_model: Path | None, sztaki_out: int) -> dict[str, tuple[str, str, 
             "finetune_change.yaml",
             [
                 *DENSE,
+                "data.tile=96",
                 "data.offset_dn=0",
                 "data.test=[nantes/*, rennes/*, bordeaux/*]",
                 "data.val=[hongkong/*]",

@@ -26,6 +26,7 @@ from swath.tasks.lora import LoRAConfig, add_lora, merge_lora
 from swath.tasks.losses import IGNORE, class_weights, dense_losses
 from swath.tasks.model import build_task
 from swath.tasks.protocol import normalise, tasks
+from swath.tasks.radiometry import Moments, matched
 from swath.tasks.registration import shift_between
 from swath.tasks.scores import class_scores, confusion_of, dense_scores
 from swath.training.recipe import OptimiserConfig
@@ -408,3 +409,27 @@ def test_real_data_open(data_dir: Path) -> None:
     assert batch["image"].shape == (2, 2, 13, 64, 64)
     assert batch["gsd"].tolist() == pytest.approx([10, 10], abs=1.5)
     assert 0.001 < cities.weights[1] / cities.weights.sum() < 0.05
+
+
+# ---- radiometry of pairs
+
+
+def test_a_date_under_another_light_is_brought_back() -> None:
+    generator = np.random.default_rng(0)
+    before = generator.random((3, 40, 50)).astype(np.float32)
+    before[2] = 0.25  # a band that shows nothing has no spread to go by
+    gain, offset = np.array([0.7, 1.3, 1.0]), np.array([0.05, -0.1, 0.0])
+    after = (before * gain[:, None, None] + offset[:, None, None]).astype(np.float32)
+    valid = generator.random((40, 50)) < 0.8
+    after[:, ~valid] = 1e6  # what is not valid has no say
+    assert np.abs(matched(before, after, valid) - before)[:, valid].max() < 1e-6
+    pieces = Moments(3)
+    for rows in (slice(0, 7), slice(7, 40)):
+        pieces.add(before[:, rows], after[:, rows], valid[rows])
+    whole = Moments(3)
+    whole.add(before, after, valid)
+    np.testing.assert_allclose(pieces.match().gain, whole.match().gain, rtol=1e-9)
+    np.testing.assert_allclose(pieces.match().offset, whole.match().offset, atol=1e-9)
+    nothing = Moments(3)
+    nothing.add(before, after, np.zeros_like(valid))
+    assert (nothing.match()(after) == after).all()

@@ -224,6 +224,26 @@ def test_pairs_of_other_grids_are_refused_and_align_is_offered(tmp_path: Path) -
     assert same.scenes[0].notes == []
 
 
+def test_a_later_date_under_another_light_is_matched_over_the_whole_scene(tmp_path: Path) -> None:
+    before = pixels(90, 600)  # wider than the blocks in which a scene is measured
+    dim = write_scene(tmp_path / "dim.tif", (before // 2 + 40).astype(np.uint8))
+    first = write_scene(tmp_path / "first.tif", before // 2 * 2)  # what is left of it at half the light
+    probabilities = {}
+    for match in ("none", "moments"):
+        model = task_model("change")
+        model.task.config = model.task.config.model_copy(update={"match": match})
+        for name, after in (("same", first), ("dim", dim)):
+            out = tmp_path / match / name
+            options = Options(tile=32, probabilities=True)
+            report = predict_scenes(model, [pair_of(first, after)], out, options)
+            assert not report.failures
+            (file,) = out.glob("*probabilities.tif")
+            probabilities[match, name] = read(file).astype(float)
+    off = {key: np.abs(probabilities[key, "dim"] - probabilities[key, "same"]) for key in ("none", "moments")}
+    assert off["none"].mean() > 0.05 * probabilities["none", "same"].max()
+    assert off["moments"].max() <= 0.02 * probabilities["none", "same"].max()
+
+
 def test_dates_that_are_shifted_in_silence_are_noted(tmp_path: Path) -> None:
     image = pixels(200, 200)
     before = write_scene(tmp_path / "before.tif", image[:, :190, :190])

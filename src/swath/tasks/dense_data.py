@@ -43,6 +43,7 @@ from swath.keyed_random import sample_keys, uniform
 from swath.tasks.folds import Folds, TaskData
 from swath.tasks.losses import IGNORE
 from swath.tasks.masks import Classes, Colour, Colours, MaskValues, infer_values, mask_size
+from swath.tasks.radiometry import matched
 from swath.tasks.registration import shift_between
 
 Array = NDArray[Any]
@@ -123,6 +124,7 @@ class DenseImages:
         data: Options.
         seed: Of random decisions.
         train: Whether samples are random crops; else whole images.
+        match: Whether the later date is brought to the radiometry of the earlier one.
 
     Attributes:
         paths: File of each image (of its first date).
@@ -147,10 +149,11 @@ class DenseImages:
         seed: int,
         *,
         train: bool,
+        match: bool = False,
     ) -> None:
         self.items, self.sensor, self.values, self.data = list(items), sensor, values, data
         self.classes = list(values.names)
-        self.seed, self.train = seed, train
+        self.seed, self.train, self.match = seed, train, match
         self.crops = data.crops if train else 1
         self.tile = data.size
         self.zoom = min(max(1.0, data.scale[0]), data.scale[1])
@@ -218,7 +221,10 @@ class DenseImages:
         for path in item.images[1:]:
             dates.append(self._second(item.images[0], path))
         valid = np.logical_and.reduce([v for _, v in dates])
-        image = dates[0][0] if len(dates) == 1 else np.stack([x for x, _ in dates])
+        images = [x for x, _ in dates]
+        if self.match:
+            images[1] = matched(images[0], images[1], valid)
+        image = images[0] if len(images) == 1 else np.stack(images)
         return image, valid, mask
 
     def _checked(self, item: Item) -> float:
@@ -320,6 +326,8 @@ def open_masks(
     seed: int,
     dates: int = 1,
     classes: tuple[str, ...] = (),
+    *,
+    match: bool = False,
 ) -> Folds:
     """The folds of a data set of images with masks.
 
@@ -330,6 +338,7 @@ def open_masks(
         seed: Of random decisions.
         dates: 2 for change.
         classes: Names to insist on, in their order.
+        match: Of two dates, whether the later is brought to the radiometry of the earlier.
 
     Raises:
         ImageryError: Nothing usable; files that do not belong together; a mask that means nothing.
@@ -362,7 +371,7 @@ def open_masks(
         training = [parts[i][1] for i in drawn]
 
     def fold(chosen: Sequence[Item], crops: bool = False) -> DenseImages | None:
-        return DenseImages(chosen, sensor, values, data, seed, train=crops) if chosen else None
+        return DenseImages(chosen, sensor, values, data, seed, train=crops, match=match) if chosen else None
 
     def places(item: Item) -> NDArray[np.int64]:
         mask = values.read(item.mask)[item.tile]

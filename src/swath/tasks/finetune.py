@@ -254,8 +254,11 @@ def open_folds(recipe: FinetuneRecipe, path: str | Path, sensor: Sensor, source:
         return open_classes(read, path, sensor, recipe.seed, options.classes)
     if recipe.task.name == "detect":
         return open_boxes(read, path, sensor, recipe.seed, options.classes)
-    dates = 2 if recipe.task.name == "change" else 1
-    return open_masks(read, path, sensor, recipe.seed, dates, options.classes)
+    change = recipe.task.name == "change"
+    return open_masks(
+        read, path, sensor, recipe.seed, 2 if change else 1, options.classes,
+        match=change and options.match == "moments",
+    )  # fmt: skip
 
 
 def score(

@@ -29,7 +29,7 @@ from swath.tasks.prediction.products import Checkpoint, Product, Result
 from swath.tasks.prediction.scene import Pace, predict_tiles
 from swath.tasks.prediction.sources import Source, find_sources
 from swath.tasks.prediction.tables import TableProduct
-from swath.tasks.prediction.views import Look, look_at, registration
+from swath.tasks.prediction.views import Look, look_at, matched_look, registration
 
 VERSION = 1  # of what a result is: raised when the same scene, model and options give another one
 Status = Literal["done", "present", "failed"]
@@ -264,6 +264,8 @@ class _Job:
         product = _product(run, self.record.name, look, grid, checkpoint.folder)
         try:
             notes = registration(look) if len(look.views) > 1 else []
+            if getattr(run.model.task.config, "match", "none") == "moments":
+                look = matched_look(look)
             predict_tiles(run.model, look, grid, product, checkpoint, run.pace, advance)
             result = product.finish()
         finally:

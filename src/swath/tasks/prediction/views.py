@@ -29,6 +29,7 @@ from swath.imagery.warp import Grid, read_on_grid, to_pixels
 from swath.models.contract import Contract
 from swath.tasks.dense_data import same_grid
 from swath.tasks.prediction.options import Options
+from swath.tasks.radiometry import Match, Moments
 from swath.tasks.registration import shift_between
 
 Array = NDArray[Any]
@@ -36,6 +37,7 @@ Valid = NDArray[np.bool_]
 LARGEST_ENLARGEMENT = 4  # of a scene that is coarser than what the model was trained on
 NATIVE_WITHIN = 0.05  # a GSD so near to one that the model knows is not worth resampling
 _TRUSTED = 8.0  # see `shift_between`
+_BLOCK = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +182,7 @@ class Look:
         native_gsd: Of the file.
         header: Of the (first) scene.
         notes: What people should know.
+        match: What is done to the later date of a pair, see `matched_look`.
     """
 
     height: int
@@ -189,6 +192,7 @@ class Look:
     gsd: float
     native_gsd: float
     notes: tuple[str, ...] = ()
+    match: Match | None = None
 
     @property
     def header(self) -> SceneHeader:
@@ -220,6 +224,8 @@ class Look:
         """
         dates = [view.read(boxes) for view in self.views]
         images = [np.stack([image for image, _ in tiles]) for tiles in dates]
+        if self.match is not None:
+            images[1] = self.match(images[1])
         valid = np.logical_and.reduce([np.stack([ok for _, ok in tiles]) for tiles in dates])
         gsd = np.array([self.gsd_of(box) for box in boxes], np.float32)
         return (images[0] if len(images) == 1 else np.stack(images, axis=1)), valid, gsd
@@ -345,6 +351,20 @@ def _said(native: float, wanted: float, unit: str, why: str) -> list[str]:
         return []
     kind = "finer than the file, so nothing is gained in detail" if wanted < native else "coarser"
     return [f"is looked at with {wanted:.4g} {unit} instead of {native:.4g} ({why}; {kind})"]
+
+
+def matched_look(look: Look) -> Look:
+    """The look at a pair whose later date is brought to the radiometry of the earlier one.
+
+    Both dates are read once for it, in blocks, whatever their size.
+    """
+    moments = Moments(len(look.scene.bands))
+    for top in range(0, look.height, _BLOCK):
+        for left in range(0, look.width, _BLOCK):
+            box = Box(top, left, min(_BLOCK, look.height - top), min(_BLOCK, look.width - left))
+            images, valid, _ = look.read([box])
+            moments.add(images[0, 0], images[0, 1], valid[0])
+    return replace(look, match=moments.match())
 
 
 def registration(look: Look) -> list[str]:
