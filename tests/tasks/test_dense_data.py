@@ -422,14 +422,27 @@ def test_a_date_under_another_light_is_brought_back() -> None:
     after = (before * gain[:, None, None] + offset[:, None, None]).astype(np.float32)
     valid = generator.random((40, 50)) < 0.8
     after[:, ~valid] = 1e6  # what is not valid has no say
-    assert np.abs(matched(before, after, valid) - before)[:, valid].max() < 1e-6
-    pieces = Moments(3)
+    sensor = get_sensor("sentinel2_l2a").select(["B04", "B03", "B02"])
+    assert np.abs(matched(before, after, valid, sensor) - before)[:, valid].max() < 1e-6
+    pieces = Moments(sensor)
     for rows in (slice(0, 7), slice(7, 40)):
         pieces.add(before[:, rows], after[:, rows], valid[rows])
-    whole = Moments(3)
+    whole = Moments(sensor)
     whole.add(before, after, valid)
     np.testing.assert_allclose(pieces.match().gain, whole.match().gain, rtol=1e-9)
     np.testing.assert_allclose(pieces.match().offset, whole.match().offset, atol=1e-9)
-    nothing = Moments(3)
+    nothing = Moments(sensor)
     nothing.add(before, after, np.zeros_like(valid))
     assert (nothing.match()(after) == after).all()
+
+
+def test_matched_values_stay_in_what_their_unit_can_hold() -> None:
+    generator = np.random.default_rng(0)
+    before = generator.integers(0, 256, (3, 40, 40)).astype(np.uint8)
+    after = generator.integers(100, 140, (3, 40, 40)).astype(np.uint8)
+    after[:, 0, 0], after[:, 0, 1] = 0, 255
+    found = matched(before, after, np.ones((40, 40), bool), RGB)
+    assert found.min() == 0
+    assert found.max() == 255
+    stretched = found[:, 5:].std(axis=(1, 2)) / after[:, 5:].std(axis=(1, 2))
+    assert (stretched > 3).all()

@@ -223,7 +223,7 @@ class DenseImages:
         valid = np.logical_and.reduce([v for _, v in dates])
         images = [x for x, _ in dates]
         if self.match:
-            images[1] = matched(images[0], images[1], valid)
+            images[1] = matched(images[0], images[1], valid, self.sensor)
         image = images[0] if len(images) == 1 else np.stack(images)
         return image, valid, mask
 

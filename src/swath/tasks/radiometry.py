@@ -7,6 +7,9 @@ changed is a small part of a scene, so it hardly moves either; where most of a s
 it. The simplest of the methods in Yuan and Elvidge (1996), "Comparison of relative radiometric normalization
 techniques", ISPRS J. 51(3).
 
+What then lies outside what a unit can hold is cut there: display values to 0 to 255; power, kelvin and digital
+numbers to 0 and more. Reflectance is not (products hold slightly negative values themselves), nor are decibels.
+
 Legend: C bands, H x W pixels.
 """
 
@@ -18,8 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from swath.imagery.sensors import Sensor
+
 Array = NDArray[Any]
 Valid = NDArray[np.bool_]
+_HOLDS = {"uint8": (0.0, 255.0), "linear": (0.0, np.inf), "kelvin": (0.0, np.inf), "DN": (0.0, np.inf)}
 
 
 @dataclass(frozen=True)
@@ -29,23 +35,30 @@ class Match:
     Attributes:
         gain: [C]
         offset: [C], in the sensor's unit.
+        least: [C] smallest value that the unit can hold.
+        most: [C] largest.
     """
 
     gain: NDArray[np.float64]
     offset: NDArray[np.float64]
+    least: NDArray[np.float64]
+    most: NDArray[np.float64]
 
     def __call__(self, after: Array) -> Array:
         """The later date [..., C, H, W] as if it had been taken under the light of the earlier one."""
-        gain, offset = self.gain[:, None, None], self.offset[:, None, None]
-        return (after * gain + offset).astype(np.float32)
+        gain, offset, least, most = (
+            each[:, None, None] for each in (self.gain, self.offset, self.least, self.most)
+        )
+        return (after * gain + offset).clip(least, most).astype(np.float32)
 
 
 class Moments:
     """Mean and spread of both dates' bands over a scene that is seen piece by piece."""
 
-    def __init__(self, bands: int) -> None:
+    def __init__(self, sensor: Sensor) -> None:
+        self._held = np.array([_HOLDS.get(band.unit, (-np.inf, np.inf)) for band in sensor.bands]).T
         self._count = 0
-        self._sums = np.zeros((2, 2, bands))  # of values and their squares, of each date
+        self._sums = np.zeros((2, 2, len(sensor.bands)))  # of values and their squares, of each date
 
     def add(self, before: Array, after: Array, valid: Valid) -> None:
         """A piece of both dates [C, H, W], and where both are valid [H, W]."""
@@ -60,11 +73,11 @@ class Moments:
         spread = np.sqrt((squares / max(1, self._count) - np.square([before, after])).clip(min=0))
         flat = (spread <= 1e-6 * np.abs([before, after]).clip(min=1e-12)).any(axis=0)
         gain = np.where(flat, 1.0, spread[0] / np.where(flat, 1.0, spread[1]))
-        return Match(gain, np.where(flat, 0.0, before - gain * after))
+        return Match(gain, np.where(flat, 0.0, before - gain * after), *self._held)
 
 
-def matched(before: Array, after: Array, valid: Valid) -> Array:
+def matched(before: Array, after: Array, valid: Valid, sensor: Sensor) -> Array:
     """The later date of a whole scene [C, H, W], brought to the earlier one."""
-    moments = Moments(len(before))
+    moments = Moments(sensor)
     moments.add(before, after, valid)
     return moments.match()(after)

@@ -358,7 +358,7 @@ def matched_look(look: Look) -> Look:
 
     Both dates are read once for it, in blocks, whatever their size.
     """
-    moments = Moments(len(look.scene.bands))
+    moments = Moments(look.scene.sensor)
     for top in range(0, look.height, _BLOCK):
         for left in range(0, look.width, _BLOCK):
             box = Box(top, left, min(_BLOCK, look.height - top), min(_BLOCK, look.width - left))
