@@ -7,8 +7,9 @@ changed is a small part of a scene, so it hardly moves either; where most of a s
 it. The simplest of the methods in Yuan and Elvidge (1996), "Comparison of relative radiometric normalization
 techniques", ISPRS J. 51(3).
 
-What then lies outside what a unit can hold is cut there: display values to 0 to 255; power, kelvin and digital
-numbers to 0 and more. Reflectance is not (products hold slightly negative values themselves), nor are decibels.
+What then lies outside what a unit can hold is cut there: display values to 0 to 255; power, kelvin and
+digital numbers to 0 and more. Reflectance is not (products hold slightly negative values themselves), nor
+are decibels.
 
 Legend: C bands, H x W pixels.
 """
