@@ -217,6 +217,26 @@ def test_tiles_part_the_training_images_and_the_share_counts_them(tmp_path: Path
     assert of_some < of_more
 
 
+def test_pairs_that_share_a_date_are_kept_apart_in_memory(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for name in ("spring", "summer", "autumn"):
+        Image.fromarray(generator.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(
+            tmp_path / f"{name}.png"
+        )
+    for number in (0, 1):
+        mask = generator.integers(0, 2, (24, 24), dtype=np.uint8)
+        Image.fromarray(mask).save(tmp_path / f"mask{number}.png")
+    table = "before,after,mask\nspring.png,summer.png,mask0.png\nspring.png,autumn.png,mask1.png\n"
+    (tmp_path / "pairs.csv").write_text(table)
+    kept = opened(tmp_path / "pairs.csv", dates=2, cache="memory").train
+    for number in (1, 0, 1):
+        image, _, mask = kept.read(number)
+        again, _, truth = opened(tmp_path / "pairs.csv", dates=2).train.read(number)
+        assert (image == again).all()
+        assert (mask == truth).all()
+    assert (kept.read(0)[0][1] != kept.read(1)[0][1]).any()
+
+
 def test_a_tile_smaller_than_a_crop_is_refused() -> None:
     with pytest.raises(
         ValueError, match=r"crop of 64 pixels at a zoom of 0\.5 does not fit into a tile of 100"

@@ -161,7 +161,7 @@ class DenseImages:
         self.problems: list[Problem] = []
         self.gsds = np.array(every(self._checked, self.items))
         self._epoch = Epoch()
-        self._cache: dict[str, tuple[Array, NDArray[np.bool_], NDArray[np.uint8]]] = {}
+        self._cache: dict[tuple[str, ...], tuple[Array, NDArray[np.bool_], NDArray[np.uint8]]] = {}
 
     def __len__(self) -> int:
         return len(self.items) * self.crops
@@ -206,12 +206,13 @@ class DenseImages:
     def read(self, number: int) -> tuple[Array, NDArray[np.bool_], NDArray[np.uint8]]:
         """Image `number` as it is: [C, H, W] (or [2, C, H, W]) in the unit, valid and mask [H, W]."""
         item = self.items[number]
-        if item.images[0] not in self._cache:
+        files = (*item.images, item.mask)  # tiles of one image (or pair) share them
+        if files not in self._cache:
             whole = self._whole(item)
             if self.data.cache != "memory":
                 return _of_tile(item, *whole)
-            self._cache[item.images[0]] = whole
-        return _of_tile(item, *self._cache[item.images[0]])
+            self._cache[files] = whole
+        return _of_tile(item, *self._cache[files])
 
     # ---- pieces
 
