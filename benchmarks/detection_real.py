@@ -47,24 +47,21 @@ ALL = [
     "training.batch_size=4", "optimiser.lr=2.0e-3", "training.workers=0", "training.tensorboard=false",
     "scales=[1.0]",
 ]  # fmt: skip
+TREES = ["data.fold=site", "data.scale=[0.35, 0.5]", "task.options.seam=24"]
 SETS = {
     "kit_ais": [
         "data.train=[images/MOS1*]",
         "data.test=[images/MunichStreet02-MOS74.webp, images/MunichStreet02-MOS93.webp]",
         "task.options.seam=24",
     ],
-    "neon_trees": [
-        "data.fold=site", "data.train=[HARV, OSBS]", "data.test=[SJER]",
-        "data.scale=[0.35, 0.5]", "task.options.seam=24",
-    ],
-    "neon_trees_harv": [
-        "data.fold=site", "data.train=[SJER, OSBS]", "data.test=[HARV]",
-        "data.scale=[0.35, 0.5]", "task.options.seam=24",
-    ],
+    "neon_trees": [*TREES, "data.train=[HARV, OSBS]", "data.test=[SJER]"],
+    "neon_trees_harv": [*TREES, "data.train=[SJER, OSBS]", "data.test=[HARV]"],
 }  # fmt: skip
 FOLDER = {"neon_trees_harv": "neon_trees"}  # where the name of a set is not its folder's
-GSD = {"kit_ais": "0.15"}  # in metres: described (0.12 to 0.18); else stated by image, in gsd_m
-MOST = {"kit_ais": "car"}  # else Tree; of the other classes there are two dozen boxes
+# In metres: described (0.12 to 0.18), or stated by image.
+GSD = {"kit_ais": "0.15", "neon_trees": "gsd_m", "neon_trees_harv": "gsd_m"}
+# Of the other classes there are two dozen boxes.
+MOST = {"kit_ais": "car", "neon_trees": "Tree", "neon_trees_harv": "Tree"}
 
 
 def recipe_of(
@@ -74,7 +71,7 @@ def recipe_of(
     return load_finetune_recipe(
         RECIPE,
         [
-            *ALL, *SETS[name], *MODES[mode], f"data.gsd={'relative' if relative else GSD.get(name, 'gsd_m')}",
+            *ALL, *SETS[name], *MODES[mode], f"data.gsd={'relative' if relative else GSD[name]}",
             f"name={name}_{mode}", f"seed={seed}", f"data.labels_share={share}",
             f"training.cpu_minutes={minutes}", "training.monitor_every=100000", *settings,
         ],
@@ -87,11 +84,11 @@ def row_of(out: Path) -> dict[str, Any]:
     scores = json.loads((out / "report" / "scores.json").read_text())
     last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
     name, mode, share, seed = out.name.rsplit("-", 3)
-    most = next(row for row in scores["per_class"] if row["class"] == MOST.get(name, "Tree"))
+    most = next(row for row in scores["per_class"] if row["class"] == MOST[name])
     return {
         "set": name, "mode": mode, "labels": float(share), "seed": int(seed), "steps": last["step"],
-        "images": scores["protocol"]["images"], "class": MOST.get(name, "Tree"), "boxes": most["places"],
-        "ap": 100 * most["ap"]["value"], "ap50": 100 * float(np.mean(scores["curves"][most["class"]])),
+        "images": scores["protocol"]["images"], "class": MOST[name], "boxes": most["places"],
+        "ap": 100 * most["ap"]["value"], "ap50": 100 * float(np.mean(scores["curves"][MOST[name]])),
     }  # fmt: skip
 
 
@@ -107,7 +104,7 @@ def table(out: Path) -> None:
         gains = [runs[seed]["ap50"] - scratch[seed]["ap50"] for seed in sorted(runs) if seed in scratch]
         ap = np.mean([one["ap"] for one in runs.values()])
         print(
-            f"{name:<11} {share:>5.0%} {mode:<8} {MOST.get(name, 'Tree')} AP50 {np.mean(values):5.1f} "
+            f"{name:<11} {share:>5.0%} {mode:<8} {MOST[name]} AP50 {np.mean(values):5.1f} "
             f"({', '.join(f'{v:.1f}' for v in values)}), AP {ap:4.1f}, "
             f"steps {min(r['steps'] for r in runs.values())}+, "
             f"over scratch {', '.join(f'{g:+.1f}' for g in gains) if mode != 'scratch' else '-'}"

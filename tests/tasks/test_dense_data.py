@@ -24,6 +24,7 @@ from swath.tasks.folds import share_of
 from swath.tasks.layer_decay import decayed_groups, layer_numbers
 from swath.tasks.lora import LoRAConfig, add_lora, merge_lora
 from swath.tasks.losses import IGNORE, class_weights, dense_losses
+from swath.tasks.masks import MaskValues
 from swath.tasks.model import build_task
 from swath.tasks.protocol import normalise, tasks
 from swath.tasks.radiometry import Moments, matched
@@ -215,6 +216,25 @@ def test_tiles_part_the_training_images_and_the_share_counts_them(tmp_path: Path
     more = opened(tmp_path, test=["*s2*"], tile=10, size=10, labels_share=0.6)
     of_some, of_more = ({(item.mask, str(item.tile)) for item in one.train.items} for one in (some, more))
     assert of_some < of_more
+
+
+def test_a_file_is_looked_at_once_however_many_tiles_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labelled.write_masks(tmp_path, count=3)
+    seen: list[str] = []
+    read = MaskValues.read
+
+    def counted(values: MaskValues, path: str) -> np.ndarray:
+        seen.append(Path(path).stem)
+        return read(values, path)
+
+    monkeypatch.setattr(MaskValues, "read", counted)
+    opened(tmp_path, classes={"field": 0, "water": 255}, test=["*s2*"], tile=10, size=10)
+    assert sorted(seen) == ["s0", "s1", "s2"]
+    Image.new("L", (30, 32)).save(tmp_path / "masks" / "s1.png")
+    with pytest.raises(ImageryError, match=r"^\S*s1\.png: 30 x 32 pixels"):  # and not once a tile
+        opened(tmp_path, classes={"field": 0, "water": 255}, test=["*s2*"], tile=10, size=10)
 
 
 def test_pairs_that_share_a_date_are_kept_apart_in_memory(tmp_path: Path) -> None:

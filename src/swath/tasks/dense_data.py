@@ -113,6 +113,11 @@ class Item:
     gsd: float | None = None
     tile: tuple[slice, slice] = (slice(None), slice(None))
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What tiles of one image (or pair) share."""
+        return *self.images, self.mask
+
 
 class DenseImages:
     """Images with masks as a data set.
@@ -159,7 +164,9 @@ class DenseImages:
         self.zoom = min(max(1.0, data.scale[0]), data.scale[1])
         self.paths = [item.images[0] for item in self.items]
         self.problems: list[Problem] = []
-        self.gsds = np.array(every(self._checked, self.items))
+        distinct = {(item.files, item.gsd): item for item in self.items}
+        checked = dict(zip(distinct, every(self._checked, list(distinct.values())), strict=True))
+        self.gsds = np.array([checked[item.files, item.gsd] for item in self.items])
         self._epoch = Epoch()
         self._cache: dict[tuple[str, ...], tuple[Array, NDArray[np.bool_], NDArray[np.uint8]]] = {}
 
@@ -206,13 +213,12 @@ class DenseImages:
     def read(self, number: int) -> tuple[Array, NDArray[np.bool_], NDArray[np.uint8]]:
         """Image `number` as it is: [C, H, W] (or [2, C, H, W]) in the unit, valid and mask [H, W]."""
         item = self.items[number]
-        files = (*item.images, item.mask)  # tiles of one image (or pair) share them
-        if files not in self._cache:
+        if item.files not in self._cache:
             whole = self._whole(item)
             if self.data.cache != "memory":
                 return _of_tile(item, *whole)
-            self._cache[files] = whole
-        return _of_tile(item, *self._cache[files])
+            self._cache[item.files] = whole
+        return _of_tile(item, *self._cache[item.files])
 
     # ---- pieces
 
@@ -374,16 +380,23 @@ def open_masks(
     def fold(chosen: Sequence[Item], crops: bool = False) -> DenseImages | None:
         return DenseImages(chosen, sensor, values, data, seed, train=crops, match=match) if chosen else None
 
-    def places(item: Item) -> NDArray[np.int64]:
-        mask = values.read(item.mask)[item.tile]
-        return np.bincount(mask[mask != IGNORE], minlength=len(values.names))
-
     learned = fold(training, crops=True)
     watched, tested = (fold([items[i] for i in found[name]]) for name in ("val", "test"))
     assert learned is not None
     # Every mask is read now, also of the test fold: a value that means nothing is not met after the training.
+    # Once each, however many tiles it has.
     held = [item for one in (learned, watched, tested) if one is not None for item in one.items]
-    counts = np.sum(every(places, held)[: len(learned.items)], axis=0)
+    tiles: dict[str, list[tuple[slice, slice]]] = {item.mask: [] for item in held}
+    for item in learned.items:
+        tiles[item.mask].append(item.tile)
+
+    def places(mask: str) -> NDArray[np.int64]:
+        """How many pixels of each class are learned from."""
+        classes_of = values.read(mask)
+        seen = np.concatenate([classes_of[:0].ravel(), *(classes_of[tile].ravel() for tile in tiles[mask])])
+        return np.bincount(seen[seen != IGNORE], minlength=len(values.names))
+
+    counts = np.sum(every(places, list(tiles)), axis=0)
     notes = [f"{values.names[k]} has no training pixel" for k in np.flatnonzero(counts == 0)]
     notes += _registration(learned) if dates == 2 else []
     return Folds(learned, watched, tested, values.names, counts, notes)
@@ -486,7 +499,7 @@ def _from_table(path: Path, data: DenseData, dates: int) -> Iterator[Item]:
 def _registration(dataset: DenseImages) -> list[str]:
     """A note for each of the first pairs whose dates are shifted by a pixel or more."""
     notes = []
-    firsts = {item.images: number for number, item in reversed(list(enumerate(dataset.items)))}
+    firsts = {item.files: number for number, item in reversed(list(enumerate(dataset.items)))}
     for number in sorted(firsts.values())[:_CHECKED]:
         image, _, _ = dataset.read(number)
         down, right, trust = shift_between(image[0], image[1])
