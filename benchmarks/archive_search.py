@@ -32,12 +32,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from swath.archive.rows import vector_rows
-from swath.archive.search.filters import Filter
-from swath.archive.search.searcher import Searcher
-from swath.archive.search.space import normalise
-from swath.archive.search.stored import build_index, open_index
-from swath.archive.store import Archive
+from swath.archive.index.files import build_index, open_index
+from swath.archive.index.vectors import normalise
+from swath.archive.query.filters import Filter
+from swath.archive.query.searcher import Searcher
+from swath.archive.table.rows import vector_rows
+from swath.archive.table.store import Archive
 
 K = 10
 MODEL = "benchmark-0"

@@ -1,9 +1,9 @@
 """BEN-14K by Swath's rule against the published subset: how many patches, and which.
 
 Takes the official splits and the countries of BigEarthNet-MM v1 from the tables that the Python package
-bigearthnet_common 2.8.0 ships, chooses by `swath.imagery.bigearthnet_names.ben14k` (Serbia; Sentinel-2 in
-June, July or August), and compares counts and the SHA-256 of the sorted, newline-joined names with the
-published lists. Exits with status 1 where they differ. Nothing of the package is run.
+bigearthnet_common 2.8.0 ships, chooses by `swath.datasets.bigearthnet.patch_names.ben14k` (Serbia;
+Sentinel-2 in June, July or August), and compares counts and the SHA-256 of the sorted, newline-joined names
+with the published lists. Exits with status 1 where they differ. Nothing of the package is run.
 
     pip install --no-deps --target TABLES bigearthnet_common==2.8.0
     python benchmarks/ben14k_counts.py TABLES/bigearthnet_common
@@ -20,7 +20,7 @@ import sys
 import time
 from pathlib import Path
 
-from swath.imagery.bigearthnet_names import ben14k
+from swath.datasets.bigearthnet.patch_names import ben14k
 
 # fold -> (patches of the official split, patches of BEN-14K, first digits of the hash)
 PUBLISHED = {

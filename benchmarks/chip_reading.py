@@ -26,8 +26,8 @@ import rasterio
 import rasterio.windows
 from rasterio.env import set_gdal_config
 
-from swath.imagery.raster import Window, read_header, read_window
-from swath.imagery.safe_open import rasterio_module
+from swath.rasters.read import Window, read_header, read_window
+from swath.rasters.safe_open import rasterio_module
 
 CASES: dict[str, dict[str, Any]] = {
     "uint8 x 3, deflate, 256 tiles": {"dtype": "uint8", "count": 3, "compress": "deflate"},

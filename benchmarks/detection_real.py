@@ -33,7 +33,7 @@ import torch
 
 from swath.tasks.finetune import finetune
 from swath.tasks.recipe import FinetuneRecipe, load_finetune_recipe
-from swath.training.stopping import Interrupted
+from swath.training.signals import Interrupted
 
 RECIPE = Path(__file__).resolve().parent.parent / "configs" / "finetune_detect.yaml"
 MODES = {

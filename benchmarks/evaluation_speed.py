@@ -24,12 +24,12 @@ from pathlib import Path
 import torch
 
 from swath.encoders import create_model
-from swath.evaluation.cache import FeatureCache
-from swath.evaluation.features import ModelFeaturizer, resize_batch
-from swath.evaluation.linear import ProbeFitter
-from swath.evaluation.protocols import evaluate_knn
-from swath.evaluation.sets.splits import open_split
-from swath.evaluation.strength import fit_with_chosen_strength
+from swath.evaluation.data.splits import open_split
+from swath.evaluation.features.cache import FeatureCache
+from swath.evaluation.features.extract import ModelFeaturizer, resize_batch
+from swath.evaluation.protocols.frozen import evaluate_knn
+from swath.evaluation.protocols.logistic_regression import ProbeFitter
+from swath.evaluation.protocols.penalty_search import fit_with_chosen_strength
 from swath.models import Contract, Model
 
 ROOT = Path(__file__).resolve().parent.parent

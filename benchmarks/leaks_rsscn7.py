@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from swath.evaluation.baselines import RandomConvolutionalFeatures
-from swath.evaluation.features import Part, extract
-from swath.evaluation.sets.splits import Split
-from swath.evaluation.trust.leakage import Leakage, find_leaks
-from swath.imagery.datasets import CsvManifest
+from swath.datasets.opening import CsvManifest
+from swath.evaluation.audit.leakage import Leakage, find_leaks
+from swath.evaluation.data.splits import Split
+from swath.evaluation.features.baselines import RandomConvolutionalFeatures
+from swath.evaluation.features.extract import Part, extract
 
 
 def main() -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import torch
 
-from swath.imagery.augment import crop_boxes
+from swath.augmentations.geometric import crop_boxes
 from swath.keyed_random import sample_keys, uniform
-from swath.objectives.matching import cell_locations, match_cells
+from swath.objectives.modules.cell_matching import cell_locations, match_cells
 
 COUNT, SIDE, GRID, MATCHES = 4000, 224, (7, 7), 20
 

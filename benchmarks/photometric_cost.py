@@ -7,9 +7,9 @@ import time
 
 import torch
 
-from swath.imagery.photometric import Strengths, photometric_change
-from swath.imagery.sensors import get_sensor
+from swath.augmentations.photometric import Strengths, photometric_change
 from swath.keyed_random import sample_keys
+from swath.sensors.sensor import get_sensor
 
 # sensor, option, samples, side of the images in pixels
 CASES = [

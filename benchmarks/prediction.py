@@ -51,7 +51,7 @@ def model(encoder: str, sensor: str, head: str, **options: Any) -> Any:
 
     from swath.encoders import create_model
     from swath.models.contract import Contract
-    from swath.tasks.dense import SegmentConfig
+    from swath.tasks.dense.task import SegmentConfig
     from swath.tasks.model import TaskModel, build_task
 
     torch.manual_seed(0)
@@ -81,8 +81,8 @@ def memory(args: argparse.Namespace) -> None:
 
 def one(args: argparse.Namespace) -> None:
     """The process that `memory` looks at."""
-    from swath.tasks.prediction import Options, predict_scenes
-    from swath.tasks.prediction.scene import Pace
+    from swath.prediction import Options, predict_scenes
+    from swath.prediction.tile_loop import Pace
 
     tiny = model("vit", "naip", "linear", patch_size=16, embed_dim=32, depth=2, heads=2)
     before, started = peak(), time.monotonic()
@@ -109,12 +109,12 @@ def speed(args: argparse.Namespace) -> None:
     """The bare network and the whole of predict on the same tiles, in turns."""
     import torch
 
-    from swath.imagery.raster import read_header
-    from swath.tasks.prediction import Options, predict_scenes
-    from swath.tasks.prediction.grid import TileGrid
-    from swath.tasks.prediction.scene import Pace, boxes_of
-    from swath.tasks.prediction.views import look_at
+    from swath.prediction import Options, predict_scenes
+    from swath.prediction.scene_view import look_at
+    from swath.prediction.tile_loop import Pace, boxes_of
+    from swath.rasters.read import read_header
     from swath.tasks.protocol import normalise
+    from swath.tiling.grid import TileGrid
 
     task_model = model(args.encoder, "naip", "upernet").to(args.device)
     pace = Pace(batch_size=args.batch_size, workers=args.workers)

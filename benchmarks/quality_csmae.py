@@ -71,7 +71,7 @@ _UNIFIED = {
 
 def recipe(name: str, cpu_minutes: float, seed: int) -> Any:
     """The recipe of one model: `configs/csmae_small_cpu.yaml` with its depths and losses."""
-    from swath.training.recipe import load_recipe
+    from swath.training.config.recipe import load_recipe
 
     if name in OTHERS:
         specific, common, objective, encoder = 0, 4, {}, {}

@@ -34,17 +34,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from swath.evaluation.baselines import ImageStatistics, RandomConvolutionalFeatures, RandomPatches
-from swath.evaluation.features import Featurizer, read_outs
-from swath.evaluation.protocols import Comparison, evaluate_knn, evaluate_linear, extract_split
-from swath.evaluation.report import score_tables, write_report
-from swath.evaluation.sets.splits import Split, open_split
+from swath.evaluation.data.splits import Split, open_split
+from swath.evaluation.features.baselines import ImageStatistics, RandomConvolutionalFeatures, RandomPatches
+from swath.evaluation.features.extract import Featurizer, read_outs
+from swath.evaluation.protocols.frozen import Comparison, evaluate_knn, evaluate_linear, extract_split
+from swath.evaluation.report.tables import score_tables, write_report
 from swath.keyed_random import permutation
 from swath.models import Model, load_model
 from swath.training import checkpoint as checkpoints
 from swath.training.build import build_contract, build_objective
+from swath.training.config.recipe import Recipe, load_recipe
 from swath.training.engine import pretrain
-from swath.training.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("SWATH_DATA_DIR", ROOT / "../shared/data")) / "rsscn7" / "index.csv"

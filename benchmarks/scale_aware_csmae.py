@@ -52,8 +52,8 @@ def main() -> None:
     from swath.files import write_json
     from swath.models import load_model
     from swath.simulated import SimulatedPairs
+    from swath.training.config.recipe import load_recipe
     from swath.training.engine import pretrain
-    from swath.training.recipe import load_recipe
 
     results: dict[str, Any] = {}
     directions = [(a, b) for a in (RADAR, AERIAL) for b in (RADAR, AERIAL)]

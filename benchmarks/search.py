@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from swath.archive.search.filters import Filter
-from swath.archive.store import Archive, schema
+from swath.archive.query.filters import Filter
+from swath.archive.table.store import Archive, schema
 
 K = 10
 

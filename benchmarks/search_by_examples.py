@@ -2,9 +2,9 @@
 
 What is asked: a user shows a few images of one class (drawn at random), sees the first 20 answers of their
 mean, marks some of the wrong ones ("less like those"), and asks again. Each way of combining the examples
-(`swath.archive.search.examples`) ranks all other images; images that show the same ground as an example are
-left out. Scores: precision of the first 20, and average precision; paired differences to Rocchio with 95 %
-bootstrap intervals over trials.
+(`swath.archive.query.relevance_feedback`) ranks all other images; images that show the same ground as an
+example are left out. Scores: precision of the first 20, and average precision; paired differences to Rocchio
+with 95 % bootstrap intervals over trials.
 
 Scale: of the first 10 answers to every image, the share with the query's own scale, against its share among
 all images, for all answers and for those of the query's class.
@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from swath.archive.search.examples import METHODS, direction
-from swath.archive.search.space import normalise, vectors_of
-from swath.archive.store import Archive
+from swath.archive.index.vectors import normalise, vectors_of
+from swath.archive.query.relevance_feedback import METHODS, direction
+from swath.archive.table.store import Archive
 
 FIRST = 20
 SETTINGS = ((1, 0), (3, 0), (5, 0), (1, 3), (3, 3), (5, 5))  # examples liked, and wrong answers marked

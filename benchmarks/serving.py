@@ -63,8 +63,8 @@ def corner(number: int) -> tuple[float, float]:
 
 
 def make_archive(path: Path, scenes: list[Path], dimensions: int) -> None:
-    from swath.archive.rows import vector_rows
-    from swath.archive.store import Archive
+    from swath.archive.table.rows import vector_rows
+    from swath.archive.table.store import Archive
 
     archive = Archive.create(path, "benchmark-0", dimensions)
     random = np.random.default_rng(0)
@@ -222,8 +222,8 @@ def main() -> None:
 
 
 def embed(model: Path, scenes: Path, archive: Path) -> None:
-    from swath.archive.ingest.embed import embed_archive
-    from swath.imagery.datasets import open_dataset
+    from swath.archive.ingest.run import embed_archive
+    from swath.datasets.opening import open_dataset
     from swath.models import load_model
 
     dataset = open_dataset(scenes, sensor="rgb_aerial", layout="chips", chip_size=CHIP)

@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from swath.evaluation.retrieval.metrics import chance_scores, exact_neighbours, retrieval_scores
-from swath.imagery.sensors import get_sensor
+from swath.evaluation.measures.retrieval import chance_scores, exact_neighbours, retrieval_scores
+from swath.sensors.sensor import get_sensor
 from swath.simulated import CLASSES, SENSORS, simulate_landscape
 from swath.simulated.sensing import measure, to_unit
 from swath.simulated.writing import COLOURS

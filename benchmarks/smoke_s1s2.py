@@ -82,13 +82,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/smoke_s1s2"))
     options = parser.parse_args()
 
+    from swath.datasets.pairs.opening import open_pairs
     from swath.evaluation.retrieval.features import baseline_candidates, model_candidate
     from swath.evaluation.retrieval.protocol import evaluate_retrieval
     from swath.evaluation.retrieval.splits import split_pairs
-    from swath.imagery.open_pairs import open_pairs
     from swath.models import load_model
+    from swath.training.config.recipe import load_recipe
     from swath.training.engine import pretrain
-    from swath.training.recipe import load_recipe
 
     with tempfile.TemporaryDirectory() as folder:
         pairs = open_pairs(

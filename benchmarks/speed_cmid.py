@@ -324,7 +324,7 @@ def plain_update(model: Any) -> Any:
     """Adan over one tensor after the other, then the teacher's average likewise."""
     import torch
 
-    from swath.objectives.momentum import momentum_at
+    from swath.objectives.modules.ema import momentum_at
 
     trained = [p for p in model.parameters() if p.requires_grad]
     state: dict[int, Any] = {}
@@ -359,8 +359,8 @@ def plain_update(model: Any) -> Any:
 
 def swath_update(model: Any) -> Any:
     """What the engine does after a backward pass."""
-    from swath.training.optim import build_optimiser
-    from swath.training.recipe import OptimiserConfig
+    from swath.training.config.recipe import OptimiserConfig
+    from swath.training.optim.param_groups import build_optimiser
 
     optimiser = build_optimiser(model, OptimiserConfig(name="adan", lr=RATE, weight_decay=DECAY), RATE)
     step = 0
@@ -378,7 +378,7 @@ def make_views(name: str) -> dict[str, Any]:
     """Random views as a data loader would hand them over: masked, filled, with the places of their cells."""
     import torch
 
-    from swath.objectives.matching import cell_locations
+    from swath.objectives.modules.cell_matching import cell_locations
 
     _, options, batch = MODELS[name]
     size, block = options["view_size"], options["mask_block"]
@@ -419,7 +419,7 @@ def write_weights(folder: str, name: str) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from swath.models.cmid_weights import cmid_layout
+    from swath.models.importers.cmid import cmid_layout
 
     torch.manual_seed(0)
     plain = build_plain(name).state_dict()
@@ -438,7 +438,7 @@ def worker(variant: str, name: str, threads: int, folder: str) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from swath.training.memory import keep_freed_memory
+    from swath.cpu.allocator import keep_freed_memory
 
     torch.set_num_threads(threads)
     if variant.startswith("plain") == ("+malloc" in variant) and "-malloc" not in variant:

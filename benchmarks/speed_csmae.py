@@ -183,7 +183,7 @@ def write_weights(folder: str, name: str) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from swath.models.csmae_weights import csmae_layout
+    from swath.models.importers.csmae import csmae_layout
 
     torch.manual_seed(0)
     ours = build_swath(*MODELS[name]).state_dict()
@@ -203,7 +203,7 @@ def worker(variant: str, name: str, batch: int, threads: int, folder: str) -> No
     torch.set_num_threads(threads)
     kind = variant.split("-")[0]
     if kind == "swath":
-        from swath.training.memory import keep_freed_memory
+        from swath.cpu.allocator import keep_freed_memory
 
         keep_freed_memory()
     with torch.device("meta"):

@@ -194,7 +194,7 @@ def write_weights(folder: str, size_name: str) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from swath.models.scale_mae_weights import scale_mae_layout
+    from swath.models.importers.scale_mae import scale_mae_layout
 
     torch.manual_seed(0)
     plain = build_plain(SIZES[size_name]).state_dict()
@@ -217,7 +217,7 @@ def worker(variant: str, size_name: str, threads: int, folder: str) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from swath.training.memory import keep_freed_memory
+    from swath.cpu.allocator import keep_freed_memory
 
     torch.set_num_threads(threads)
     if variant.startswith("plain") == ("+malloc" in variant) and "-malloc" not in variant:
@@ -257,7 +257,7 @@ def matmul_peak(threads: int) -> dict[str, float]:
     """GFLOP/s per CPU-second and per second of the best float32 product, over both of torch's libraries."""
     code = (
         "import time, torch\n"
-        "from swath.encoders.linear import linear\n"
+        "from swath.cpu.linear import linear\n"
         f"torch.set_num_threads({threads})\n"
         "a, b = torch.randn(4096, 4096), torch.randn(4096, 4096)\n"
         "best = [1e9, 1e9]\n"

@@ -30,7 +30,7 @@ import torch
 from swath.files import write_json
 from swath.tasks.finetune import finetune
 from swath.tasks.recipe import FinetuneRecipe, load_finetune_recipe
-from swath.training.stopping import Interrupted
+from swath.training.signals import Interrupted
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 MODES = {

@@ -108,7 +108,7 @@ def _markdown(help_text: str) -> str:
 
 
 def _sensors() -> str:
-    from swath.imagery.sensors import get_sensor, list_sensors
+    from swath.sensors.sensor import get_sensor, list_sensors
 
     lines: list[str] = []
     for name in list_sensors():
@@ -126,7 +126,7 @@ def _sensors() -> str:
 
 
 def _datasets() -> str:
-    from swath.imagery.known_sets import get_known_set, list_known_sets
+    from swath.datasets.benchmarks.catalog import get_known_set, list_known_sets
 
     lines = ["| name | set | images | classes | pixels | GSD, m |", "|---|---|---|---|---|---|"]
     sets = [get_known_set(name) for name in list_known_sets()]

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 
 import swath
 from swath.simulated import SimulatedPairs
+from swath.training.config.recipe import load_recipe
 from swath.training.engine import pretrain
-from swath.training.recipe import load_recipe
 
 RADAR, OPTICAL = "sentinel1_ben", "sentinel2_ben"
 RECIPE = Path(__file__).resolve().parent.parent / "configs" / "csmae_small_cpu.yaml"

@@ -13,10 +13,10 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from swath.evaluation.models import open_candidate
-from swath.evaluation.protocols import evaluate_knn
-from swath.evaluation.report import verdict
-from swath.evaluation.sets.named_sets import open_data
+from swath.evaluation.data.opening import open_data
+from swath.evaluation.features.opening import open_candidate
+from swath.evaluation.protocols.frozen import evaluate_knn
+from swath.evaluation.report.tables import verdict
 from swath.simulated.aerial import write_simulated
 
 

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from swath.imagery.raster import read_header, read_window
+from swath.prediction.run import predict_scenes
+from swath.rasters.read import read_header, read_window
 from swath.simulated.writing import write_pairs
 from swath.tasks.finetune import finetune
 from swath.tasks.model import load_task_model
-from swath.tasks.prediction.run import predict_scenes
 from swath.tasks.recipe import load_finetune_recipe
 
 SENSOR = "sentinel2_ben"

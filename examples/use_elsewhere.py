@@ -19,7 +19,7 @@ import torch
 
 import swath
 from swath.models import Contract, save_model
-from swath.models.exporters import export_model
+from swath.models.export.registry import export_model
 
 
 def untrained(folder: Path) -> Path:

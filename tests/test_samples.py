@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from swath.imagery.catalogue import build_catalogue
-from swath.imagery.raster import read_header, read_window
+from swath.catalog.catalog import build_catalogue
+from swath.rasters.read import read_header, read_window
 from swath.samples import samples_dir, tree_boxes
 
 

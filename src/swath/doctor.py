@@ -228,14 +228,14 @@ def _matmul_speed() -> float:
 
 
 def _keeps_memory() -> str:
-    from swath.training.memory import keep_freed_memory
+    from swath.cpu.allocator import keep_freed_memory
 
     return "yes" if keep_freed_memory() else "no (only with glibc)"
 
 
 def _imagery(report: Report) -> dict[str, Any]:
     """What GDAL may open, and whether Swath's own small samples can be read."""
-    from swath.imagery.safe_open import SKIPPED_DRIVERS, rasterio_module
+    from swath.rasters.safe_open import SKIPPED_DRIVERS, rasterio_module
 
     rasterio = rasterio_module()
     import pyproj
@@ -266,8 +266,8 @@ def _read_sample(report: Report) -> str:
     """Write and read a GeoTIFF, and measure its GSD: rasterio, PROJ and its database at work."""
     import numpy as np
 
-    from swath.imagery.raster import read_header, read_window
-    from swath.imagery.safe_open import rasterio_module
+    from swath.rasters.read import read_header, read_window
+    from swath.rasters.safe_open import rasterio_module
 
     rasterio = rasterio_module()
     with tempfile.TemporaryDirectory() as folder:
@@ -309,8 +309,8 @@ def _step(report: Report) -> dict[str, Any]:
 
     from swath.encoders import create_model
     from swath.objectives.protocol import objectives
-    from swath.training.optim import build_optimiser, gradient_norm
-    from swath.training.recipe import OptimiserConfig
+    from swath.training.config.recipe import OptimiserConfig
+    from swath.training.optim.param_groups import build_optimiser, gradient_norm
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.random.fork_rng():

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from archive_pictures import make_pictures
-from archive_rows import make_rows
 
+from helpers.archive_images import make_pictures
+from helpers.archive_rows import make_rows
 from swath.encoders import create_model
-from swath.imagery.sensors import get_sensor
 from swath.models import Contract, Model, load_model, save_model
+from swath.sensors.sensor import get_sensor
 
 DIMENSIONS = 8
 

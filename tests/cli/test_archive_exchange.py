@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from swath.archive.search.places import footprint_geometry
-from swath.archive.store import Archive
+from helpers.archive_rows import make_rows
+from swath.archive.table.store import Archive
 from swath.cli.main import build_app
 from swath.errors import ArchiveError
-
-sys.path.append(str(Path(__file__).parent.parent / "archive"))
-from archive_rows import make_rows
+from swath.geo.footprint import footprint_geometry
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +13,10 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
+from helpers.range_server import serve
 from swath.cli.main import build_app
+from swath.datasets.benchmarks.catalog import get_known_set
 from swath.errors import SwathError
-from swath.imagery.known_sets import get_known_set
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "imagery"))
-from range_server import serve
 
 
 @pytest.fixture

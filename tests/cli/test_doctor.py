@@ -106,7 +106,7 @@ def test_whatever_fails_becomes_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise RuntimeError("GDAL is upset")
 
-    monkeypatch.setattr("swath.imagery.safe_open.rasterio_module", fail)
+    monkeypatch.setattr("swath.rasters.safe_open.rasterio_module", fail)
     report = doctor.examine(step=False)
     assert report.sections["imagery"] == {"failed": "RuntimeError: GDAL is upset"}
     assert "imagery: RuntimeError: GDAL is upset" in report.problems

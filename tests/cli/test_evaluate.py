@@ -14,7 +14,7 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from swath.cli.evaluate import app
+from swath.cli.evaluate.frozen import app
 from swath.encoders import create_model
 from swath.errors import SwathError
 from swath.models import Contract, save_model

@@ -13,7 +13,7 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from swath.cli.evaluate import app
+from swath.cli.evaluate.frozen import app
 from swath.errors import SwathError
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import Result
-from pairs_on_disk import OPTIONS, S1, S2, write_pairs
 from PIL import Image
 from typer.testing import CliRunner
 
-from swath.cli.evaluate import app
+from helpers.pairs_on_disk import OPTIONS, S1, S2, write_pairs
+from swath.cli.evaluate.frozen import app
 from swath.encoders import create_model
 from swath.errors import SwathError
 from swath.models import Contract, save_model

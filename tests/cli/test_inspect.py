@@ -10,10 +10,10 @@ import rasterio
 import typer
 from typer.testing import CliRunner
 
+from swath.catalog.catalog import Catalogue
 from swath.cli.inspect import command
 from swath.errors import ImageryError
-from swath.imagery.catalogue import Catalogue
-from swath.imagery.sensors import get_sensor
+from swath.sensors.sensor import get_sensor
 
 app = typer.Typer()
 app.command()(command)
@@ -112,7 +112,7 @@ def two_sensors(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_two_archives_become_pairs_and_a_report(two_sensors: tuple[Path, Path], tmp_path: Path) -> None:
-    from swath.imagery.open_pairs import open_pairs
+    from swath.datasets.pairs.opening import open_pairs
 
     names = ("sentinel1_grd", "rgb_aerial")
     chosen = ("--sensor", names[0], "--sensor", names[1], "--chip-size", 30, "--grid", 10)

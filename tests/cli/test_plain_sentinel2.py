@@ -11,15 +11,17 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from swath.archive.store import Archive
-from swath.cli import embed, evaluate, search
+from swath.archive.table.store import Archive
+from swath.cli import embed
+from swath.cli.evaluate import frozen as evaluate
+from swath.cli.search import search
+from swath.datasets.chips import ChipGrid
 from swath.encoders import create_model
 from swath.errors import ImageryError
-from swath.imagery.chips import ChipGrid
-from swath.imagery.sensors import get_sensor
 from swath.models import Contract, save_model
+from swath.sensors.sensor import get_sensor
 from swath.training.build import open_data
-from swath.training.recipe import load_recipe
+from swath.training.config.recipe import load_recipe
 
 APP = typer.Typer()
 APP.command("embed")(embed.command)

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 import typer
-from pairs_on_disk import OPTIONS, S1, S2, write_pairs
 from typer.testing import CliRunner
 
-from swath.archive.store import Archive
-from swath.cli import embed, search
+from helpers.pairs_on_disk import OPTIONS, S1, S2, write_pairs
+from swath.archive.table.store import Archive
+from swath.cli import embed
+from swath.cli.search import search
 from swath.encoders import create_model
 from swath.errors import ContractError, SwathError
 from swath.models import Contract, save_model

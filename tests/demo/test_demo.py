@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from swath.demo.offer import serve_walk
 from swath.demo.page import findings
 from swath.demo.run import RECIPE, Walk, run_demo
+from swath.demo.serve import serve_walk
 from swath.errors import SwathError
-from swath.training.recipe import load_recipe
+from swath.training.config.recipe import load_recipe
 
 SMALL = {
     "settings": (
@@ -75,7 +75,7 @@ def test_the_archive_is_served_with_its_model_until_it_is_told_to_end(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    script = f"from swath.demo.offer import serve_walk; serve_walk({str(out)!r}, port={port})"
+    script = f"from swath.demo.serve import serve_walk; serve_walk({str(out)!r}, port={port})"
     server = subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )

@@ -112,7 +112,7 @@ def test_command_parses(page: Path, line: str) -> None:
         ]
         load_finetune_recipe(ROOT / recipe, settings, task=task)
     elif recipe is not None and str(recipe).startswith("configs/"):
-        from swath.training.recipe import load_recipe
+        from swath.training.config.recipe import load_recipe
 
         # The recipe with these overrides is valid; a sensor file of the reader's is not there.
         settings = [s for s in given["settings"] or [] if not s.startswith("sensor=my_")]
@@ -147,7 +147,7 @@ def test_script_is_there_and_knows_its_options(page: str, script: str, arguments
 def test_yaml_of_a_sensor_is_valid(page: Path, block: str, tmp_path: Path) -> None:
     data = yaml.safe_load(block)
     if "bands" in data:
-        from swath.imagery.sensors import get_sensor
+        from swath.sensors.sensor import get_sensor
 
         path = tmp_path / "sensor.yaml"
         path.write_text(block, encoding="utf-8")

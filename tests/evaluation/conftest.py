@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from scenes import split_of, write_scenes
 
-from swath.evaluation.sets.splits import Split
+from helpers.eval_scenes import split_of, write_scenes
+from swath.evaluation.data.splits import Split
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import save_small
 
+from helpers.small_models import save_small
 from swath.models import Contract
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from swath.errors import ContractError
-from swath.imagery.sensors import Band, Sensor, get_sensor
 from swath.models import Contract, ScaleWarning
+from swath.sensors.sensor import Band, Sensor, get_sensor
 
 
 def reflectance_sensor(bands: int = 2, name: str = "two_bands") -> Sensor:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from small import NAME, OPTIONS, save_small, small_encoder
 
 import swath
+from helpers.small_models import NAME, OPTIONS, save_small, small_encoder
 from swath.errors import CheckpointError
 from swath.models import Contract, SavedObjective, load_objective
 from swath.models import directory as module

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small import OPTIONS, save_small, small_encoder
 
 import swath
+from helpers.small_models import OPTIONS, save_small, small_encoder
 from swath.errors import ContractError
 from swath.models import Contract, Model
 

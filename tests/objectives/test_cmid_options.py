@@ -6,18 +6,18 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from swath.augmentations.photometric import Strengths
 from swath.encoders.multi_sensor import MultiSensorViT
 from swath.encoders.protocol import create_model
 from swath.encoders.vit import ViT
 from swath.errors import ContractError, RecipeError
-from swath.imagery.photometric import Strengths
-from swath.imagery.sensors import get_sensor
 from swath.keyed_random import sample_keys
 from swath.objectives.check import check_objective, example_batch, example_pairs
 from swath.objectives.cmid import CMID, CMIDConfig
-from swath.objectives.contrast import KeyQueue
-from swath.objectives.matching import cell_locations, match_cells
-from swath.objectives.momentum import follow, teacher_of
+from swath.objectives.losses.contrastive import KeyQueue
+from swath.objectives.modules.cell_matching import cell_locations, match_cells
+from swath.objectives.modules.ema import follow, teacher_of
+from swath.sensors.sensor import get_sensor
 
 SMALL = {
     "view_size": 64, "mask_block": 16, "hidden_dim": 32, "out_dim": 16, "queue_size": 50, "prototypes": 24,

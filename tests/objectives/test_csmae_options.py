@@ -6,10 +6,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from swath.augmentations.geometric import aligned_crop
 from swath.encoders.multi_sensor import MultiSensorViT
 from swath.encoders.vit import ViT
 from swath.errors import ContractError, RecipeError
-from swath.imagery.augment import aligned_crop
 from swath.objectives.check import check_objective, example_batch, example_pairs
 from swath.objectives.csmae import CSMAE, CSMAEConfig
 

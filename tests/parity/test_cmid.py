@@ -10,17 +10,17 @@ import re
 
 import pytest
 import torch
-from reference_files import close, names, not_compared
 
+from helpers.reference_files import close, names, not_compared
 from swath.encoders.cnn import CNN
 from swath.encoders.swin import Swin
-from swath.models.cmid_weights import cmid_encoder_options, cmid_layout
+from swath.models.importers.cmid import cmid_encoder_options, cmid_layout
 from swath.objectives.cmid import CMID, VIEWS, CMIDConfig
-from swath.objectives.contrast import info_nce
-from swath.objectives.frequency import focal_reconstruction
-from swath.objectives.masking import fill_with_mean
-from swath.objectives.matching import cell_locations, match_cells, take_cells
-from swath.objectives.momentum import follow, momentum_at
+from swath.objectives.losses.contrastive import info_nce
+from swath.objectives.losses.focal_frequency import focal_reconstruction
+from swath.objectives.modules.cell_matching import cell_locations, match_cells, take_cells
+from swath.objectives.modules.ema import follow, momentum_at
+from swath.objectives.modules.masking import fill_with_mean
 
 FILES = [name for name in names("cmid_*.pt", ("cmid_swin_tiny", "cmid_resnet")) if name != "cmid_misc"]
 THEIRS = {"first": "org", "second": "view"}

@@ -7,13 +7,13 @@ import json
 import pytest
 import timm
 import torch
-from reference_files import close, names
 from timm.models.swin_transformer import SwinTransformer
 
+from helpers.reference_files import close, names
 from swath.encoders.cnn import CNN
 from swath.encoders.swin import Swin
 from swath.errors import CheckpointError
-from swath.models.cmid_weights import (
+from swath.models.importers.cmid import (
     MASK_TOKEN,
     cmid_encoder_layout,
     cmid_encoder_options,

@@ -7,16 +7,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from reference_files import close, not_compared
 
-from swath.objectives.contrast import info_nce
-from swath.objectives.frequency import focal_frequency, focal_reconstruction
-from swath.objectives.masking import random_blocks
-from swath.objectives.matching import cell_locations
-from swath.objectives.momentum import momentum_at
-from swath.objectives.prototypes import PrototypeLoss, teacher_temperature_at
-from swath.training.adan import Adan
-from swath.training.optim import cosine_with_scaled_warmup
+from helpers.reference_files import close, not_compared
+from swath.objectives.losses.contrastive import info_nce
+from swath.objectives.losses.focal_frequency import focal_frequency, focal_reconstruction
+from swath.objectives.losses.prototypes import PrototypeLoss, teacher_temperature_at
+from swath.objectives.modules.cell_matching import cell_locations
+from swath.objectives.modules.ema import momentum_at
+from swath.objectives.modules.masking import random_blocks
+from swath.training.optim.adan import Adan
+from swath.training.optim.param_groups import cosine_with_scaled_warmup
 
 COMPARED = [
     r"grid\.(loc|out)", r"mask\.seed\d+", r"mim\.(x|x_rec|mask|total|spatial_only|grad)", r"ffl\.pred_target",

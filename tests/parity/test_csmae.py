@@ -8,17 +8,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from reference_files import names, not_compared
 
+from helpers.reference_files import names, not_compared
 from swath.encoders import vit
 from swath.encoders.multi_sensor import MultiSensorViT
 from swath.encoders.positions import gsd_positions
-from swath.models.csmae_weights import csmae_layout, csmae_options
-from swath.objectives import cross_decoder
-from swath.objectives.contrast import nt_xent, paired_softplus
+from swath.models.importers.csmae import csmae_layout, csmae_options
 from swath.objectives.csmae import CSMAE, CSMAEConfig
+from swath.objectives.losses.contrastive import nt_xent, paired_softplus
+from swath.objectives.modules import cross_sensor_decoder as cross_decoder
 from swath.training.budget import Budget
-from swath.training.recipe import TrainingConfig
+from swath.training.config.recipe import TrainingConfig
 
 TOLERANCE = 1e-5
 FILES = names(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from swath.evaluation.retrieval.metrics import exact_neighbours, retrieval_scores
+from swath.evaluation.measures.retrieval import exact_neighbours, retrieval_scores
 
 DIRECTIONS = [(a, b) for a in ("s1", "s2") for b in ("s1", "s2")]
 

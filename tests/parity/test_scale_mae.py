@@ -11,9 +11,9 @@ import torch.nn.functional as F
 
 from swath.encoders.positions import gsd_positions
 from swath.encoders.vit import ViT
-from swath.models.scale_mae_weights import UNUSED, scale_mae_layout
-from swath.objectives.masking import random_masking
-from swath.objectives.reconstruction import smooth
+from swath.models.importers.scale_mae import UNUSED, scale_mae_layout
+from swath.objectives.losses.reconstruction import smooth
+from swath.objectives.modules.masking import random_masking
 from swath.objectives.scale_mae import ScaleMAE, ScaleMAEConfig, reduce_views
 
 TOLERANCE = 1e-5

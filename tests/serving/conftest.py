@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # for `served`
-
 pytest.importorskip("fastapi", reason="needs the extra 'serve'")
 
-import served
-
+from helpers import served as served
 from swath.models import Model
 from swath.serving.client import Client
 

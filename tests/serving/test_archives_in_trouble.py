@@ -15,10 +15,10 @@ import pyarrow as pa
 import pytest
 from starlette.testclient import TestClient
 
-from swath.archive.rows import schema
-from swath.archive.store import Archive
+from swath.archive.table.rows import schema
+from swath.archive.table.store import Archive
 from swath.errors import ArchiveError
-from swath.serving.app import create_app
+from swath.serving.http.app import create_app
 
 Box = tuple[float, float, float, float]
 ASKED = ("/api/archive", "/api/chips", "/api/footprints", "/api/health", "/metrics", "/api/tiles/1/0/0.png")

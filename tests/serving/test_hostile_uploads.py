@@ -14,9 +14,9 @@ import httpx
 import numpy as np
 import pytest
 import rasterio
-import served
 from PIL import Image
 
+from helpers import served as served
 from swath.serving.client import Client, ServiceError
 
 SIDE = 20_000  # of the bombs: 400 million pixels, of which the server reads at most 64

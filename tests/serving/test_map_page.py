@@ -16,16 +16,16 @@ from PIL import Image
 pytest.importorskip("fastapi", reason="the page is served by the extra 'serve'")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
 
-from page_world import CHROMIUM, DAYS, EAST, NORTH, make_placed, make_plain, running  # noqa: E402
 from playwright.sync_api import Browser, Page, expect  # noqa: E402
 
+from helpers.page_world import CHROMIUM, DAYS, EAST, NORTH, make_placed, make_plain, running  # noqa: E402
 from swath.models import Model  # noqa: E402
-from swath.serving import app  # noqa: E402
+from swath.serving.http import app  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}; on Debian: apt-get install chromium"
 )
-FILES = Path(app.__file__).parent / "page"
+FILES = Path(app.__file__).parents[1] / "page"
 CARD = ".card:not(.ghost)"
 Open = Callable[..., Page]
 

@@ -15,9 +15,8 @@ import pytest
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
 pytest.importorskip("fastapi", reason="the page is served by the extra 'serve'")
 
-from page_world import CHROMIUM  # noqa: E402
-
-from swath.serving import app  # noqa: E402
+from helpers.page_world import CHROMIUM  # noqa: E402
+from swath.serving.http import app  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}; on Debian: apt-get install chromium"
@@ -34,7 +33,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def js() -> Iterator[Any]:
     """js("geo", "wrapLongitude(190)") -> what it gives, with the module's exports in scope."""
-    folder = Path(app.__file__).parent / "page"
+    folder = Path(app.__file__).parents[1] / "page"
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with sync_api.sync_playwright() as playwright:

@@ -15,10 +15,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import served
 from PIL import Image
 
-from swath.archive.store import Archive
+from helpers import served as served
+from swath.archive.table.store import Archive
 from swath.serving.client import Client, ServiceError
 
 

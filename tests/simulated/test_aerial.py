@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 
-from swath.imagery.raster import read_header
+from swath.rasters.read import read_header
 from swath.simulated import KINDS, simulate_scene, write_simulated
 
 

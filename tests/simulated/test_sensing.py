@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from swath.errors import ImageryError
-from swath.imagery.sensors import Sensor, get_sensor
+from swath.sensors.sensor import Sensor, get_sensor
 from swath.simulated import CLASSES, Landscape, observe, optical, radar, simulate_landscape, simulate_pair
-from swath.simulated.landscape import rasterise
-from swath.simulated.marks import Plan
-from swath.simulated.surfaces import FIRST, MATERIALS, SURFACES, mixes, spectra
+from swath.simulated.landscape.primitives import Plan
+from swath.simulated.landscape.rasterize import rasterise
+from swath.simulated.landscape.surfaces import FIRST, MATERIALS, SURFACES, mixes, spectra
 
 S2 = get_sensor("sentinel2_ben")
 LINEAR = get_sensor("sentinel1_grd_linear")

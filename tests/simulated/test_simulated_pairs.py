@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from swath.datasets.protocol import ImageDataset, PairedDataset, collate
 from swath.errors import ImageryError
-from swath.imagery.samples import ImageDataset, PairedDataset, collate
 from swath.simulated import (
     CHANGES,
     CLASSES,

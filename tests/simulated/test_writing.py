@@ -14,8 +14,8 @@ import typer
 from typer.testing import CliRunner
 
 from swath.cli.simulate import command
+from swath.datasets.pairs.opening import open_pairs
 from swath.errors import ImageryError
-from swath.imagery.open_pairs import open_pairs
 from swath.simulated import CLASSES, SENSORS, SimulatedPairs, simulate_change
 from swath.simulated.writing import write_pairs
 

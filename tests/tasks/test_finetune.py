@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import labelled
-
+from helpers import labeled_images as labelled
 from swath.errors import ImageryError, RecipeError
 from swath.models.directory import load_model
+from swath.prediction import Options, predict_scenes
 from swath.tasks.finetune import finetune
 from swath.tasks.model import load_task_model
-from swath.tasks.prediction import Options, predict_scenes
 from swath.tasks.recipe import load_finetune_recipe
 from swath.tasks.scores import confusion_of
-from swath.training.metrics import read_metrics
+from swath.training.monitoring.metrics_log import read_metrics
 
 WRITE = {
     "classify": labelled.write_classes,

@@ -13,7 +13,7 @@ import torch
 from swath.encoders import create_model
 from swath.errors import ContractError
 from swath.models.contract import Contract
-from swath.models.exporters import export_model
+from swath.models.export.registry import export_model
 from swath.tasks.model import TaskModel, build_task, load_task_model, save_task_model
 from swath.tasks.protocol import tasks
 

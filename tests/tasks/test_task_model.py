@@ -10,7 +10,7 @@ from swath.encoders import create_model
 from swath.errors import CheckpointError, ContractError
 from swath.models.contract import Contract
 from swath.models.directory import load_model, save_model
-from swath.tasks.classification import ClassifyConfig
+from swath.tasks.classification.task import ClassifyConfig
 from swath.tasks.model import TaskModel, build_task, load_task_model, save_task_model
 from swath.tasks.protocol import normalise
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,8 @@ import pytest
 import torch
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import toy
-
-from swath.training.recipe import Recipe, parse_recipe
+from helpers import toy_objective as toy
+from swath.training.config.recipe import Recipe, parse_recipe
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from torch import nn
 from swath.errors import CheckpointError
 from swath.training import checkpoint
 from swath.training.checkpoint import Checkpoint
-from swath.training.optim import parameter_groups
+from swath.training.optim.param_groups import parameter_groups
 
 
 def some(step: int) -> Checkpoint:

@@ -12,20 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import toy
-from processes import environment
 from safetensors.numpy import load_file
-from test_resume import SCALE_MAE
 from torch import nn
 
+from helpers import toy_objective as toy
+from helpers.processes import environment
+from helpers.toy_objective import SCALE_MAE
 from swath.encoders import create_model
 from swath.errors import RecipeError
-from swath.training.batches import Batches
 from swath.training.build import open_data
-from swath.training.distributed import World, sync_batch_norm
+from swath.training.config.recipe import parse_recipe
 from swath.training.engine import pretrain
-from swath.training.metrics import read_metrics
-from swath.training.recipe import parse_recipe
+from swath.training.loading import Batches
+from swath.training.monitoring.metrics_log import read_metrics
+from swath.training.parallel import World, sync_batch_norm
 
 MONITORED = {"steps": 10, "monitor_every": 5, "pictures_every": 5, "clip": 0.5}
 
@@ -104,7 +104,7 @@ def runs(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     work += [["resumed", half, "auto"], ["stopped", stopped, "auto"], ["stopped", stopped, "resume"]]
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        str(Path(__file__).with_name("two_processes.py")), str(images), str(out), json.dumps(work),
+        str(Path(toy.__file__).with_name("two_processes.py")), str(images), str(out), json.dumps(work),
     ]  # fmt: skip
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]

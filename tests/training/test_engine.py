@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import toy
 from PIL import Image
 
 import swath
+from helpers import toy_objective as toy
 from swath.errors import RecipeError, TrainingError
+from swath.training.config.recipe import Recipe
 from swath.training.engine import pretrain
-from swath.training.metrics import read_metrics
-from swath.training.recipe import Recipe
+from swath.training.monitoring.metrics_log import read_metrics
 
 Make = Callable[..., Recipe]
 

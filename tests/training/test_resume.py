@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import toy
-from processes import started, swath
 
+from helpers import toy_objective as toy
+from helpers.processes import started, swath
+from helpers.toy_objective import SCALE_MAE
 from swath.errors import CheckpointError, RecipeError, TrainingError
 from swath.files import sha256
 from swath.training import checkpoint
 from swath.training.checkpoint import list_checkpoints
+from swath.training.config.recipe import Recipe
 from swath.training.engine import Trainer, pretrain
-from swath.training.metrics import read_metrics
-from swath.training.recipe import Recipe
+from swath.training.monitoring.metrics_log import read_metrics
 
 Make = Callable[..., Recipe]
 
@@ -42,21 +43,6 @@ def wait_for_rows(run: Path, count: int, alive: Callable[[], bool]) -> None:
         if metrics.is_file() and metrics.read_bytes().count(b"\n") >= count:
             return
         time.sleep(0.001)
-
-
-SCALE_MAE: dict[str, Any] = {
-    "encoder": {"name": "vit_micro_patch8", "options": {"depth": 1, "embed_dim": 16, "heads": 2}},
-    "objective": {
-        "name": "scale_mae",
-        "options": {
-            "source_size": 16,
-            "decoder_dim": 16,
-            "decoder_depth": 1,
-            "decoder_heads": 2,
-            "fcn_dim": 16,
-        },
-    },
-}
 
 
 @pytest.mark.parametrize(
@@ -222,7 +208,7 @@ def test_a_strangers_folder_is_not_touched(images: Path, recipe: Make, tmp_path:
 def test_two_processes_do_not_train_in_one_folder(
     images: Path, recipe: Make, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from swath.training.run_folder import RunFolder
+    from swath.training.run_directory import RunFolder
 
     with RunFolder(tmp_path / "run").locked():
         process = started(pretrain, recipe(), images, tmp_path / "run")

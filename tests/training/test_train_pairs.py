@@ -13,18 +13,21 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from processes import environment
 from safetensors.numpy import load_file
 
+from helpers.processes import environment
 from swath.errors import ContractError, ImageryError, RecipeError
 from swath.models import load_model
 from swath.training.build import build_objective, open_data, sensors_of
+from swath.training.config.recipe import parse_recipe
 from swath.training.engine import pretrain
-from swath.training.metrics import read_metrics
-from swath.training.recipe import parse_recipe
+from swath.training.monitoring.metrics_log import read_metrics
 
 S1, S2 = "sentinel1_ben", "sentinel2_ben"
 RADAR, OPTICAL = ("VH", "VV"), ("B02", "B03", "B04", "B08", "B05", "B06", "B07", "B11", "B12", "B8A")
+
+
+HELPERS = Path(__file__).parents[1] / "helpers"
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +120,7 @@ def test_two_processes_have_the_losses_of_one(run: Path, pairs: Path, tmp_path: 
     work = [["two", recipe_data(), "auto"]]
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        str(Path(__file__).with_name("two_processes.py")), str(pairs), str(tmp_path), json.dumps(work),
+        str(HELPERS / "two_processes.py"), str(pairs), str(tmp_path), json.dumps(work),
     ]  # fmt: skip
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-4000:]

@@ -1,1 +1,1 @@
-"""Archive: embed collections of imagery and answer queries on them."""
+"""Tables of embeddings that grow: what is stored, searched, compared over time and exchanged."""

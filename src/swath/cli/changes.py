@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from swath.archive.search.changes import Changes
+    from swath.archive.changes.detect import Changes
 
 
 def command(
@@ -47,9 +47,9 @@ def command(
 
     Example: swath changes chips.archive --before 2016 --after 2018 --map change.tif
     """
-    from swath.archive.search.changes import find_changes
-    from swath.archive.store import Archive
-    from swath.cli.search_options import filter_of, period_of
+    from swath.archive.changes.detect import find_changes
+    from swath.archive.table.store import Archive
+    from swath.cli.search.options import filter_of, period_of
     from swath.errors import SwathError
 
     if cell is not None and map_ is None:
@@ -64,12 +64,12 @@ def command(
     )
     _table(found)
     if geojson is not None:
-        from swath.archive.search.changes import write_changes
+        from swath.archive.changes.detect import write_changes
 
         write_changes(geojson, found)
         typer.echo(f"GeoJSON: {geojson}", err=True)
     if map_ is not None:
-        from swath.archive.search.heat_map import write_heat_map
+        from swath.archive.changes.heatmap import write_heat_map
 
         write_heat_map(map_, found, cell=cell)
         typer.echo(f"map: {map_}", err=True)

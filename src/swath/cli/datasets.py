@@ -23,7 +23,7 @@ def list_sets(root: RootOption = None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from swath.imagery.known_sets import get_known_set, list_known_sets
+    from swath.datasets.benchmarks.catalog import get_known_set, list_known_sets
 
     table = Table(box=box.SIMPLE, pad_edge=False)
     for column in ("name", "title", "images", "classes", "px", "GSD m"):
@@ -54,8 +54,8 @@ def show(name: NameArgument, root: RootOption = None) -> None:
     """
     from rich.console import Console
 
-    from swath.cli.evaluate import _plain
-    from swath.imagery.known_sets import get_known_set
+    from swath.cli.evaluate.frozen import _plain
+    from swath.datasets.benchmarks.catalog import get_known_set
 
     console = Console()
     known = get_known_set(name)
@@ -106,9 +106,9 @@ def fetch(
     """
     from rich.console import Console
 
-    from swath.cli.evaluate import _plain
-    from swath.imagery.known_sets import get_known_set
-    from swath.imagery.known_sets.fetching import fetch_known_set
+    from swath.cli.evaluate.frozen import _plain
+    from swath.datasets.benchmarks.catalog import get_known_set
+    from swath.datasets.benchmarks.fetch import fetch_known_set
 
     console = Console()
     known = get_known_set(name)

@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from swath.archive.ingest.embed import EmbedReport
+    from swath.archive.ingest.run import EmbedReport
 
 _LISTED = 20  # failures printed; the rest is counted
 
@@ -126,13 +126,13 @@ def command(
     """
     from rich.console import Console
 
-    from swath.archive.ingest.embed import embed_archive
-    from swath.archive.search.image_query import sensor_of
-    from swath.archive.store import Archive, archive_exists
+    from swath.archive.ingest.run import embed_archive
+    from swath.archive.query.image_query import sensor_of
+    from swath.archive.table.store import Archive, archive_exists
+    from swath.datasets.opening import open_dataset
     from swath.errors import ArchiveError
-    from swath.imagery.datasets import open_dataset
     from swath.models import load_model
-    from swath.training.distributed import join
+    from swath.training.parallel import join
 
     if prune and not Path(data).is_dir():
         raise ArchiveError(f"--prune looks for files that are gone below a folder; {data} is none")

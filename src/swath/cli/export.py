@@ -55,7 +55,7 @@ def command(
       swath export runs/cmid/model --to timm --size 224 --gsd 0.5 --out cmid.safetensors
     """
     from swath.errors import SwathError
-    from swath.models.exporters import export_model
+    from swath.models.export.registry import export_model
 
     graph = to in ("onnx", "torch")
     if embedding and not graph:

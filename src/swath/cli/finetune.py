@@ -116,7 +116,7 @@ def _finetune(
     from swath.errors import RecipeError
     from swath.tasks.finetune import finetune
     from swath.tasks.recipe import load_finetune_recipe
-    from swath.training.stopping import Interrupted
+    from swath.training.signals import Interrupted
 
     if resume and fresh:
         raise RecipeError("--resume and --fresh contradict each other: give one of them")

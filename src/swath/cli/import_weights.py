@@ -38,7 +38,7 @@ def command(
 
       swath import-weights csmae-cecd/weights.ckpt --out models/csmae_cecd
     """
-    from swath.models.importers import import_weights
+    from swath.models.importers.import_weights import import_weights
 
     path = import_weights(
         checkpoint,

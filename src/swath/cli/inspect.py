@@ -169,9 +169,9 @@ def _inspect(
     """The catalogue of one archive, and its statistics."""
     import re
 
+    from swath.catalog.catalog import build_catalogue
     from swath.errors import ImageryError
-    from swath.imagery.catalogue import build_catalogue
-    from swath.imagery.sensors import get_sensor
+    from swath.sensors.sensor import get_sensor
 
     if statistics is None:
         for option, value in (("--bands", bands), ("--unit", unit), ("--name", name)):
@@ -215,9 +215,9 @@ def _pair(
     """Join two archives, write the table and the report, print both in short."""
     from rich.markup import escape
 
+    from swath.datasets.pairs.join import pair_archives
     from swath.errors import ImageryError
-    from swath.imagery.pairing import pair_archives
-    from swath.imagery.sensors import get_sensor
+    from swath.sensors.sensor import get_sensor
 
     if len(paths) != 2:
         raise ImageryError(
@@ -307,7 +307,7 @@ def _sensor_for_statistics(
 ) -> Any:
     """The sensor to take statistics of: a known one, or a new one from band names and unit."""
     from swath.errors import ImageryError
-    from swath.imagery.sensors import UNITS, Sensor, get_sensor, list_sensors
+    from swath.sensors.sensor import UNITS, Sensor, get_sensor, list_sensors
 
     if sensor is not None:
         if bands is not None or unit is not None or scale != 1.0:
@@ -376,7 +376,7 @@ def _statistics(
     from rich.markup import escape
     from rich.table import Table
 
-    from swath.imagery.statistics import PERCENTILES, estimate_statistics, write_statistics
+    from swath.catalog.band_statistics import PERCENTILES, estimate_statistics, write_statistics
 
     with _progress(console) as bar:
         task = bar.add_task("pixels", total=len(catalogue.scenes))

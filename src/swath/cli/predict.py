@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from swath.tasks.prediction.run import PredictReport
+    from swath.prediction.run import PredictReport
 
 _LISTED = 20  # failures and notes printed; the rest is counted
 
@@ -105,9 +105,9 @@ def command(
     """
     import torch
 
+    from swath.prediction import Options, predict_scenes
+    from swath.prediction.tile_loop import Pace
     from swath.tasks.model import load_task_model
-    from swath.tasks.prediction import Options, predict_scenes
-    from swath.tasks.prediction.scene import Pace
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     loaded = load_task_model(model, device=device)
@@ -143,7 +143,7 @@ def command(
 def _scenes(scenes: list[Path], before: Path | None, after: Path | None, dates: int) -> list[Any]:
     """Paths, or the one pair."""
     from swath.errors import ContractError
-    from swath.tasks.prediction.sources import pair_of
+    from swath.prediction.inputs import pair_of
 
     if before is None and after is None:
         if not scenes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from swath.training.recipe import Recipe
+    from swath.training.config.recipe import Recipe
 
 
 def command(
@@ -48,9 +48,9 @@ def command(
     --set sensor=sentinel2_l2a --set training.steps=2000
     """
     from swath.errors import RecipeError
+    from swath.training.config.recipe import load_recipe
     from swath.training.engine import pretrain
-    from swath.training.recipe import load_recipe
-    from swath.training.stopping import Interrupted
+    from swath.training.signals import Interrupted
 
     if resume and fresh:
         raise RecipeError("--resume and --fresh contradict each other: give one of them")
@@ -84,7 +84,7 @@ def _print_recipe(recipe: Recipe) -> None:
     from rich.console import Console
     from rich.syntax import Syntax
 
-    from swath.training.yaml_files import yaml_text
+    from swath.yaml_io import yaml_text
 
     console = Console(stderr=True)
     text = yaml_text(recipe.to_dict())
@@ -96,10 +96,10 @@ def _print_recipe(recipe: Recipe) -> None:
 
 def _describe(recipe: Recipe, data: Path) -> None:
     """What a run would do, found out without a step."""
-    from swath.imagery.samples import by_sensor
-    from swath.training.batches import Batches
+    from swath.datasets.protocol import by_sensor
     from swath.training.budget import Budget
     from swath.training.build import build_contract, build_objective, open_data, sensors_of
+    from swath.training.loading import Batches
 
     dataset = open_data(recipe, data)
     contract = build_contract(recipe, sensors_of(dataset))

@@ -48,7 +48,7 @@ def command(
 
     swath serve my_archive --host 0.0.0.0 --token-file token.txt --allow-host maps.example.org
     """
-    from swath.serving.running import serve
+    from swath.serving.server import serve
     from swath.serving.settings import Settings, check_access, host_names
 
     secret = _token(token, token_file)
@@ -80,7 +80,7 @@ def _token(token: str | None, file: Path | None) -> str | None:
 
 def _model(archive: str, given: Path | None, device: str) -> Model | None:
     """The archive's model, or None with a word about what cannot be done then."""
-    from swath.archive.store import Archive
+    from swath.archive.table.store import Archive
     from swath.models import load_model
 
     opened = Archive.open(archive)

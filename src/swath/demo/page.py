@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swath.errors import SwathError
-from swath.evaluation.page.html import figure, jpeg, plot_bytes, table, write_html
+from swath.reporting.html import figure, jpeg, plot_bytes, table, write_html
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,7 +31,7 @@ def write_page(walk: Walk) -> Path:
 
 def findings(walk: Walk) -> list[str]:
     """What the figures say, in sentences; whether training helped, and whether it beat every baseline."""
-    from swath.evaluation.report import verdict
+    from swath.evaluation.report.tables import verdict
 
     evaluation = walk.evaluation
     if evaluation is None:
@@ -193,7 +193,7 @@ def _thumbnails(height: int = 260) -> Any:
     import numpy as np
     from PIL import Image
 
-    from swath.imagery.raster import read_header, read_window
+    from swath.rasters.read import read_header, read_window
     from swath.samples import samples_dir
 
     tiles = []

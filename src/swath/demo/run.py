@@ -19,9 +19,9 @@ from swath.errors import SwathError
 from swath.samples import samples_dir
 
 if TYPE_CHECKING:
-    from swath.archive.search.query import Query
-    from swath.archive.store import Archive
-    from swath.evaluation.protocols import Evaluation
+    from swath.archive.query.query import Query
+    from swath.archive.table.store import Archive
+    from swath.evaluation.protocols.frozen import Evaluation
     from swath.models.model import Model
 
 SEED = 11
@@ -93,8 +93,8 @@ def run_demo(
     Raises:
         SwathError: `out` holds something that is not an earlier demo.
     """
-    from swath.demo.offer import offer
     from swath.demo.page import write_page
+    from swath.demo.serve import offer
     from swath.models import load_model
 
     walk = Walk(Path(out))
@@ -135,7 +135,7 @@ def _prepare(out: Path, fresh: bool) -> None:
 
 def _imagery(walk: Walk, unlabelled: dict[str, int], labelled: dict[str, int]) -> tuple[Path, Path]:
     """A folder of GeoTIFFs to pretrain on (real and simulated), and a labelled one (simulated)."""
-    from swath.imagery.catalogue import build_catalogue
+    from swath.catalog.catalog import build_catalogue
     from swath.simulated import write_simulated
 
     imagery, labelled_set = walk.out / "imagery", walk.out / "labelled"
@@ -167,8 +167,8 @@ def _imagery(walk: Walk, unlabelled: dict[str, int], labelled: dict[str, int]) -
 
 
 def _pretrain(walk: Walk, imagery: Path, overrides: tuple[str, ...], show: bool) -> Path:
+    from swath.training.config.recipe import load_recipe
     from swath.training.engine import pretrain
-    from swath.training.recipe import load_recipe
 
     run = walk.out / "run"
     model = pretrain(load_recipe(RECIPE, list(overrides)), imagery, run, show=show)
@@ -179,12 +179,12 @@ def _pretrain(walk: Walk, imagery: Path, overrides: tuple[str, ...], show: bool)
 
 def _measure(walk: Walk, model: Model, labelled_set: Path) -> Evaluation:
     """The scale curve of the model, its random initialisation and the baselines, on simulated scenes."""
-    from swath.evaluation.baselines import BASELINES, random_init
-    from swath.evaluation.features import Featurizer, ModelFeaturizer
-    from swath.evaluation.plots import plot_scale_curve
-    from swath.evaluation.protocols import evaluate_knn
-    from swath.evaluation.report import write_report
-    from swath.evaluation.sets.splits import open_split
+    from swath.evaluation.data.splits import open_split
+    from swath.evaluation.features.baselines import BASELINES, random_init
+    from swath.evaluation.features.extract import Featurizer, ModelFeaturizer
+    from swath.evaluation.protocols.frozen import evaluate_knn
+    from swath.evaluation.report.plots import plot_scale_curve
+    from swath.evaluation.report.tables import write_report
 
     split = open_split(labelled_set / "index.csv", sensor=model.contract.sensor())
     featurizers: list[Featurizer] = [ModelFeaturizer(model, "Scale-MAE"), random_init(model)]
@@ -197,8 +197,8 @@ def _measure(walk: Walk, model: Model, labelled_set: Path) -> Evaluation:
 
 def _embed(walk: Walk, model: Model, model_dir: Path, aerial: Path, labelled_set: Path) -> Archive:
     """One archive of the real scenes, cut into chips, and of the simulated queries."""
-    from swath.archive.ingest.embed import embed_archive
-    from swath.imagery.datasets import open_dataset
+    from swath.archive.ingest.run import embed_archive
+    from swath.datasets.opening import open_dataset
 
     sensor, archive = model.contract.sensor(), walk.out / "archive"
     chips = open_dataset(aerial, sensor=sensor, layout="chips", chip_size=CHIP, chip_metres=CHIP_METRES)
@@ -207,7 +207,7 @@ def _embed(walk: Walk, model: Model, model_dir: Path, aerial: Path, labelled_set
         report = embed_archive(model, dataset, archive, model_path=str(model_dir), workers=0)
         if report.failures:
             raise SwathError(f"{report.failures[0][0]}: could not be embedded: {report.failures[0][1]}")
-    from swath.archive.store import Archive
+    from swath.archive.table.store import Archive
 
     opened = Archive.open(archive)
     walk.embedded = opened.count()
@@ -216,9 +216,9 @@ def _embed(walk: Walk, model: Model, model_dir: Path, aerial: Path, labelled_set
 
 def _search(walk: Walk, model: Model, archive: Archive) -> None:
     """Three searches with pictures, the precision over all simulated scenes, and one refusal."""
-    from swath.archive.contact_sheet import write_contact_sheet
-    from swath.archive.search.image_query import query_by_image
-    from swath.archive.search.query import query_by_id
+    from swath.archive.query.image_query import query_by_image
+    from swath.archive.query.query import query_by_id
+    from swath.archive.show.contact_sheet import write_contact_sheet
 
     rows = archive.rows(["id", "source", "label", "window"]).to_pylist()
     pictures = walk.out / "pictures"
@@ -287,7 +287,7 @@ def _stage(walk: Walk, name: str, say: Say) -> Iterator[None]:
 
 
 def _about(model: Model) -> dict[str, Any]:
-    from swath.evaluation.report import software
+    from swath.evaluation.report.tables import software
 
     low, high = model.contract.gsd_range or (0.0, 0.0)
     parameters = sum(p.numel() for p in model.parameters())

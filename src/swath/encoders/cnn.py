@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swath.encoders.batch_norm import BatchNorm
+from swath.cpu.batch_norm import BatchNorm
+from swath.cpu.linear import cpu_matmul
 from swath.encoders.inputs import check_bands, check_size, pick_sensor
-from swath.encoders.linear import cpu_matmul
-from swath.encoders.marking import Marking, put_token
+from swath.encoders.mask_token import Marking, put_token
 from swath.encoders.protocol import Features, register_encoder
 from swath.errors import SwathError, suggest
 
@@ -157,7 +157,7 @@ class CNN(Marking):
 
 
 class Pointwise(nn.Conv2d):
-    """A 1 x 1 convolution by the faster of torch's matrix libraries (`swath.encoders.linear`).
+    """A 1 x 1 convolution by the faster of torch's matrix libraries (`swath.cpu.linear`).
 
     torch leaves it to the slower one if it has one thread and fewer than 16 images, but not if the kernel is
     dilated; which for a single pixel is no change.

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from swath.cpu.linear import Linear, linear
 from swath.encoders.inputs import check_bands, check_size, of_sensor
-from swath.encoders.linear import Linear, linear
-from swath.encoders.marking import Marking, put_token
+from swath.encoders.mask_token import Marking, put_token
 from swath.encoders.positions import gsd_positions
 from swath.encoders.protocol import Features, register_encoder
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from swath.imagery.sensors import Sensor
 from swath.models.contract import Contract
+from swath.sensors.sensor import Sensor
 
 _MLM = "https://stac-extensions.github.io/mlm/v1.4.0/schema.json"
 _EO = "https://stac-extensions.github.io/eo/v2.0.0/schema.json"

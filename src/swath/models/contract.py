@@ -20,10 +20,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 from torch import Tensor
 
+from swath.datasets.chip import Batch
 from swath.errors import ContractError, ImageryError, suggest
-from swath.imagery.chip import Batch
-from swath.imagery.sensors import Sensor, get_sensor
-from swath.models.value_range import check_values
+from swath.sensors.sensor import Sensor, get_sensor
+from swath.sensors.value_range import check_values
 
 
 class ScaleWarning(UserWarning):

@@ -11,13 +11,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from swath.datasets.chip import Batch
+from swath.datasets.protocol import map_tensors
 from swath.encoders.pooling import pool
 from swath.encoders.protocol import Features, size_step
 from swath.errors import ContractError
-from swath.imagery.chip import Batch
-from swath.imagery.samples import map_tensors
-from swath.imagery.sensors import Sensor
 from swath.models.contract import Contract
+from swath.sensors.sensor import Sensor
 
 
 class Model(nn.Module):

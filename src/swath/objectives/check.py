@@ -14,8 +14,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from swath.imagery.chip import Batch
-from swath.imagery.samples import by_sensor, map_tensors
+from swath.datasets.chip import Batch
+from swath.datasets.protocol import by_sensor, map_tensors
 from swath.keyed_random import sample_keys
 from swath.objectives.protocol import Objective
 

@@ -4,11 +4,11 @@ Two crops of an image are two views; the second is also changed photometrically.
 most blocks hidden, a teacher, which follows the student slowly, at both whole. Three losses:
 
 1. *Reconstruction*: the student's last map, one linear layer and a shuffle give the view's pixels; hidden
-   ones are compared in space, the whole in frequency (`swath.objectives.frequency`).
+   ones are compared in space, the whole in frequency (`swath.objectives.losses.focal_frequency`).
 2. *Global*: the student's embedding of one view is to find the teacher's of the other among a queue of
-   earlier ones (`swath.objectives.contrast`).
+   earlier ones (`swath.objectives.losses.contrastive`).
 3. *Local*: cells of the two views that show the same ground are to be the same prototypes
-   (`swath.objectives.matching`, `swath.objectives.prototypes`).
+   (`swath.objectives.modules.cell_matching`, `swath.objectives.losses.prototypes`).
 
 Works with every encoder that can mark hidden cells (`swath.encoders.protocol.MaskableEncoder`): CNNs, Swin
 and ViT. With a paired batch the two views are the images of two sensors.
@@ -25,24 +25,24 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from swath.augmentations.geometric import crop_boxes, random_orientation, random_resized_crop
+from swath.augmentations.photometric import Photometric, SensorChanges
+from swath.datasets.chip import Batch
+from swath.datasets.protocol import by_sensor
 from swath.encoders.pooling import moments
 from swath.encoders.protocol import Features, MaskableEncoder
 from swath.errors import ContractError, RecipeError
-from swath.imagery.augment import crop_boxes, random_orientation, random_resized_crop
-from swath.imagery.chip import Batch
-from swath.imagery.photometric import Photometric, SensorChanges
-from swath.imagery.samples import by_sensor
-from swath.imagery.sensors import Sensor
 from swath.keyed_random import uniform
-from swath.objectives.contrast import KeyQueue, Projector, info_nce
-from swath.objectives.frequency import focal_reconstruction
-from swath.objectives.masking import fill_with_mean, mask_pixels, random_blocks
-from swath.objectives.matching import cell_locations, match_cells, take_cells
-from swath.objectives.momentum import follow, momentum_at, teacher_of
-from swath.objectives.pixel_head import PixelLayer
+from swath.objectives.losses.contrastive import KeyQueue, Projector, info_nce
+from swath.objectives.losses.focal_frequency import focal_reconstruction
+from swath.objectives.losses.prototypes import PrototypeHead, PrototypeLoss
+from swath.objectives.losses.texture import whiten_first_layer
+from swath.objectives.modules.cell_matching import cell_locations, match_cells, take_cells
+from swath.objectives.modules.ema import follow, momentum_at, teacher_of
+from swath.objectives.modules.masking import fill_with_mean, mask_pixels, random_blocks
+from swath.objectives.modules.pixel_decoder import PixelLayer
 from swath.objectives.protocol import Losses, ObjectiveConfig, register_objective
-from swath.objectives.prototypes import PrototypeHead, PrototypeLoss
-from swath.objectives.texture import whiten_first_layer
+from swath.sensors.sensor import Sensor
 
 VIEWS = ("first", "second")
 _ONE_SENSOR = "pixels"  # key of the output layer where the encoder does not tell sensors apart
@@ -60,7 +60,8 @@ class CMIDConfig(ObjectiveConfig):
     photometric: Photometric = Field(
         "auto",
         description="Changes of the second view: auto, what its sensor's physics allows; a mapping of "
-        "strengths (`swath.imagery.photometric.Strengths`); paper, as the authors on RGB photographs; none.",
+        "strengths (`swath.augmentations.photometric.Strengths`); paper, as the authors on RGB photographs; "
+        "none.",
     )
     mask_block: int = Field(32, gt=0, description="Side of a block that is hidden or not, in pixels.")
     mask_ratio: float = Field(0.6, gt=0, lt=1, description="Share of blocks hidden, rounded up.")

@@ -5,8 +5,8 @@
    (`swath.encoders.multi_sensor`: what is each sensor's own there, and what all share, is the encoder's
    choice: sensor-*specific* or sensor-*common*).
 3. Decoders rebuild hidden patches, of the same sensor (uni-modal) and of every other one (cross-modal), from
-   one sensor's tokens alone (`swath.objectives.cross_decoder`). Each *target* sensor has a decoder of its
-   own, or all have a common one.
+   one sensor's tokens alone (`swath.objectives.modules.cross_sensor_decoder`). Each *target* sensor has a
+   decoder of its own, or all have a common one.
 4. The embeddings of the masked views of one place are pulled together across sensors (NT-Xent).
 
 The paper's four variants are SESD, SECD, CESD and CECD: Specific or Common Encoder, then Decoder.
@@ -30,15 +30,15 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from swath.augmentations.geometric import aligned_crop, random_orientation
+from swath.datasets.chip import Batch
+from swath.datasets.protocol import by_sensor
 from swath.encoders.multi_sensor import ONLY, MultiSensorViT
 from swath.encoders.positions import gsd_positions
 from swath.errors import ContractError, RecipeError, suggest
-from swath.imagery.augment import aligned_crop, random_orientation
-from swath.imagery.chip import Batch
-from swath.imagery.samples import by_sensor
 from swath.keyed_random import uniform
-from swath.objectives.contrast import nt_xent, paired_softplus
-from swath.objectives.cross_decoder import (
+from swath.objectives.losses.contrastive import nt_xent, paired_softplus
+from swath.objectives.modules.cross_sensor_decoder import (
     CrossDecoder,
     Place,
     Wanted,
@@ -47,7 +47,7 @@ from swath.objectives.cross_decoder import (
     standardised,
     take_rows,
 )
-from swath.objectives.masking import Masking, mask_pixels, random_masking
+from swath.objectives.modules.masking import Masking, mask_pixels, random_masking
 from swath.objectives.protocol import Losses, ObjectiveConfig, register_objective
 
 

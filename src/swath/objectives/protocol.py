@@ -24,7 +24,7 @@ from typing import Any, Protocol, runtime_checkable
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from swath.imagery.chip import Batch
+from swath.datasets.chip import Batch
 from swath.registry import Registry
 
 Losses = dict[str, Tensor]

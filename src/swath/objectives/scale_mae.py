@@ -22,19 +22,19 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from swath.encoders.linear import Linear
+from swath.augmentations.geometric import random_orientation, random_resized_crop
+from swath.cpu.linear import Linear
+from swath.datasets.chip import Batch
 from swath.encoders.positions import gsd_positions
 from swath.encoders.vit import EPS, Block, ViT, init_weights
 from swath.errors import RecipeError
-from swath.imagery.augment import random_orientation, random_resized_crop
-from swath.imagery.chip import Batch
 from swath.keyed_random import uniform
-from swath.objectives.chunked import chunked_loss
-from swath.objectives.masking import Masking, fill_masked, mask_pixels, random_masking
-from swath.objectives.pixel_head import LinearHeads, Pyramid
+from swath.objectives.losses.chunked import chunked_loss
+from swath.objectives.losses.reconstruction import area, patch_loss, smooth, take_patches, valid_area
+from swath.objectives.losses.texture import TextureTarget, whiten_first_layer
+from swath.objectives.modules.masking import Masking, fill_masked, mask_pixels, random_masking
+from swath.objectives.modules.pixel_decoder import LinearHeads, Pyramid
 from swath.objectives.protocol import Losses, ObjectiveConfig, register_objective
-from swath.objectives.reconstruction import area, patch_loss, smooth, take_patches, valid_area
-from swath.objectives.texture import TextureTarget, whiten_first_layer
 
 _ONE_SENSOR = "pixels"  # key of the output layer when the encoder does not tell sensors apart
 

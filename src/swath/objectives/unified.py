@@ -28,21 +28,21 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from swath.augmentations.geometric import aligned_crop, crop_boxes, random_resized_crop
+from swath.augmentations.photometric import Photometric, SensorChanges
+from swath.datasets.chip import Batch
+from swath.datasets.protocol import by_sensor
 from swath.encoders.pooling import moments
 from swath.errors import ContractError, RecipeError
-from swath.imagery.augment import aligned_crop, crop_boxes, random_resized_crop
-from swath.imagery.chip import Batch
-from swath.imagery.photometric import Photometric, SensorChanges
-from swath.imagery.samples import by_sensor
-from swath.imagery.sensors import Sensor
 from swath.keyed_random import uniform
-from swath.objectives.contrast import KeyQueue, Projector, info_nce, nt_xent
-from swath.objectives.masking import Masking, random_masking
-from swath.objectives.matching import cell_locations, match_cells, take_cells
-from swath.objectives.momentum import follow, momentum_at, teacher_of
+from swath.objectives.losses.contrastive import KeyQueue, Projector, info_nce, nt_xent
+from swath.objectives.losses.prototypes import PrototypeHead, PrototypeLoss
+from swath.objectives.modules.cell_matching import cell_locations, match_cells, take_cells
+from swath.objectives.modules.ema import follow, momentum_at, teacher_of
+from swath.objectives.modules.masking import Masking, random_masking
 from swath.objectives.protocol import Losses, register_objective
-from swath.objectives.prototypes import PrototypeHead, PrototypeLoss
 from swath.objectives.scale_mae import ScaleMAE, ScaleMAEConfig
+from swath.sensors.sensor import Sensor
 
 Looks = dict[str, dict[str, Any]]
 
@@ -60,7 +60,7 @@ class UnifiedConfig(ScaleMAEConfig):
     photometric: Photometric = Field(
         "auto",
         description="Changes of each look: auto, what its sensor's physics allows; a mapping of strengths "
-        "(`swath.imagery.photometric.Strengths`); none.",
+        "(`swath.augmentations.photometric.Strengths`); none.",
     )
     embedding: Literal["mean", "moments"] = Field(
         "moments", description="What agrees: the mean of the visible patches, or it and their spread."

@@ -2,5 +2,5 @@
 
 How a request goes: `gate` refuses what has no business here (host, token, size), `routes` checks its shape
 (`messages`), a *lane* (`lanes`) does the work in a bounded number of threads, over the archive as it is now
-(`holdings`). The search itself is the archive's own (`swath.archive.search`); pixels are read by `imagery`.
+(`holdings`). The search itself is the archive's own (`swath.archive.query`); pixels are read by `imagery`.
 """

@@ -1,4 +1,4 @@
-"""A client of `swath serve`, typed: what it gives are the models of `swath.serving.messages`.
+"""A client of `swath serve`, typed: what it gives are the models of `swath.serving.http.schemas`.
 
 with Client("http://127.0.0.1:8000") as archive:
     chip = archive.chips(limit=1).chips[0]
@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 from pydantic import BaseModel
 
 from swath.errors import SwathError
-from swath.serving.messages import (
+from swath.serving.http.schemas import (
     ArchiveInfo,
     ChangeCollection,
     Chip,
@@ -144,7 +144,7 @@ class Client:
             place: A point; the chips that show it are the examples.
             area: A polygon; the chips inside are the examples.
             k: How many answers.
-            filters: Any of sensors, gsd, time, area, valid_min; see `swath.serving.messages.Filters`.
+            filters: Any of sensors, gsd, time, area, valid_min; see `swath.serving.http.schemas.Filters`.
             diverse: No ten answers from one field.
             group_places: One answer a place.
 

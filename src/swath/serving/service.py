@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swath.serving.cache import Cache
-from swath.serving.drawing import Drawing
-from swath.serving.holdings import Holdings
-from swath.serving.lanes import Lane
-from swath.serving.metrics import Metrics
+from swath.serving.http.metrics import Metrics
 from swath.serving.settings import Settings
-from swath.serving.uploads import Embedding
+from swath.serving.workers.archive_handle import Holdings
+from swath.serving.workers.image_cache import Cache
+from swath.serving.workers.tiles import Drawing
+from swath.serving.workers.uploads import Embedding
+from swath.serving.workers.worker_pool import Lane
 
 if TYPE_CHECKING:
     from swath.models import Model
@@ -25,7 +25,7 @@ class Service:
         settings: Limits.
 
     Attributes:
-        searching, drawing, embedding: Lanes of work, see `swath.serving.lanes`.
+        searching, drawing, embedding: Lanes of work, see `swath.serving.workers.worker_pool`.
     """
 
     def __init__(self, path: str, model: Model | None, settings: Settings) -> None:

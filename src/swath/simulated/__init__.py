@@ -8,10 +8,10 @@ into files.
 
 from swath.simulated.aerial import KINDS, SimulatedScene, simulate_scene, write_simulated
 from swath.simulated.change import CHANGES, SimulatedChange, simulate_change
-from swath.simulated.landscape import Landscape, simulate_landscape
+from swath.simulated.landscape.rasterize import Landscape, simulate_landscape
+from swath.simulated.landscape.surfaces import CLASSES
 from swath.simulated.pairs import SimulatedPairs
 from swath.simulated.sensing import SENSORS, observe, simulate_pair
-from swath.simulated.surfaces import CLASSES
 
 __all__ = [
     "CHANGES",

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.imagery.chip import Chip
-from swath.imagery.sensors import Sensor, get_sensor
-from swath.simulated.landscape import Landscape, check_request, rasterise
-from swath.simulated.marks import Area, Band, Plan, Stroke, over_classes, over_surfaces
-from swath.simulated.plan import Planner, draw_plan, world_side
+from swath.datasets.chip import Chip
+from swath.sensors.sensor import Sensor, get_sensor
+from swath.simulated.landscape.plan import Planner, draw_plan, world_side
+from swath.simulated.landscape.primitives import Area, Band, Plan, Stroke, over_classes, over_surfaces
+from swath.simulated.landscape.rasterize import Landscape, check_request, rasterise
+from swath.simulated.landscape.shapes import F64, blob
+from swath.simulated.landscape.surfaces import CLASSES, FIRST, SURFACE, SURFACES
 from swath.simulated.sensing import SENSORS, Gsd, grids, observe
-from swath.simulated.shapes import F64, blob
-from swath.simulated.surfaces import CLASSES, FIRST, SURFACE, SURFACES
 
 CHANGES = ("no change", "built", "felled", "flooded")
 _UNCHANGED_SHARE = 0.2  # of the places where nothing happens

@@ -18,9 +18,9 @@ import numpy as np
 from PIL import Image
 
 from swath.errors import ImageryError
-from swath.imagery.sensors import Sensor
-from swath.simulated.landscape import F32, Landscape
-from swath.simulated.surfaces import (
+from swath.sensors.sensor import Sensor
+from swath.simulated.landscape.rasterize import F32, Landscape
+from swath.simulated.landscape.surfaces import (
     CROP_VARIETIES,
     CROPS,
     MATERIALS,

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from swath.datasets.image_files import check_memory
+from swath.datasets.pairs.dataset import Pairs
 from swath.errors import ImageryError, suggest
-from swath.imagery.image_files import check_memory
-from swath.imagery.pairs import Pairs
-from swath.imagery.sensors import Sensor, get_sensor
-from swath.simulated.landscape import Landscape, check_request, simulate_landscape
+from swath.sensors.sensor import Sensor, get_sensor
+from swath.simulated.landscape.rasterize import Landscape, check_request, simulate_landscape
+from swath.simulated.landscape.surfaces import CLASSES
 from swath.simulated.sensing import SENSORS, Gsd, grids, measure, to_unit
-from swath.simulated.surfaces import CLASSES
 
 
 class SimulatedPairs(Pairs):
@@ -118,7 +118,7 @@ def _landscape(seed: int, index: int, size: int, gsd: float) -> Landscape:
 
 
 class _Reader:
-    """One simulated sensor as a `swath.imagery.pair_readers.PairReader`."""
+    """One simulated sensor as a `swath.datasets.pairs.readers.PairReader`."""
 
     def __init__(self, ground: _Ground, sensor: Sensor, grid: tuple[int, float], count: int) -> None:
         self.sensor, self.grid = sensor, grid

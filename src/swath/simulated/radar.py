@@ -13,10 +13,10 @@ from __future__ import annotations
 import numpy as np
 
 from swath.errors import ImageryError
-from swath.imagery.sensors import Sensor
-from swath.simulated.landscape import F32, Landscape
-from swath.simulated.marks import Blocks
-from swath.simulated.surfaces import CROP_VARIETIES, CROPS, of_patches, patches_of
+from swath.sensors.sensor import Sensor
+from swath.simulated.landscape.primitives import Blocks
+from swath.simulated.landscape.rasterize import F32, Landscape
+from swath.simulated.landscape.surfaces import CROP_VARIETIES, CROPS, of_patches, patches_of
 
 LOOKS = 4.4  # equivalent number of looks of Sentinel-1 IW GRD, high resolution
 NOISE_DB = -24.5  # noise-equivalent sigma nought

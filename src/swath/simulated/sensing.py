@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from swath.datasets.chip import Chip, Window
+from swath.datasets.image_files import is_plain_uint8
 from swath.errors import ImageryError
-from swath.imagery.chip import Chip, Window
-from swath.imagery.image_files import is_plain_uint8
-from swath.imagery.sensors import Sensor, get_sensor
+from swath.sensors.sensor import Sensor, get_sensor
 from swath.simulated import optical, radar
-from swath.simulated.landscape import Landscape, check_request, simulate_landscape
+from swath.simulated.landscape.rasterize import Landscape, check_request, simulate_landscape
 
 SENSORS = ("sentinel1_ben", "sentinel2_ben")  # Sentinel-1 in dB and Sentinel-2's ten bands of 10 and 20 m
 _DB_STEP = np.float32(0.01)

@@ -1,6 +1,6 @@
 """Simulated places as files, in the layouts that real archives have.
 
-Pairs: a folder of GeoTIFFs for each sensor, and ``pairs.csv``, which `swath.imagery.open_pairs` opens;
+Pairs: a folder of GeoTIFFs for each sensor, and ``pairs.csv``, which `swath.datasets.pairs.opening` opens;
 beside them class masks and boxes (COCO). Change: the same with two dates. Everything lies in rows at Null
 Island (0 degrees north, 0 degrees east), where nobody takes it for a real place, and every file says
 ``SIMULATED=yes`` in its tags.
@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swath.files import atomic_folder
-from swath.imagery.sensors import Sensor, get_sensor
+from swath.sensors.sensor import Sensor, get_sensor
 from swath.simulated.change import CHANGES, simulate_change
-from swath.simulated.landscape import BOX_KINDS, Landscape, simulate_landscape
+from swath.simulated.landscape.rasterize import BOX_KINDS, Landscape, simulate_landscape
+from swath.simulated.landscape.surfaces import CLASSES
 from swath.simulated.sensing import SENSORS, Gsd, grids, measure
-from swath.simulated.surfaces import CLASSES
 
 _COLUMNS = 40  # scenes in a row
 # Of masks; in the order of CLASSES.

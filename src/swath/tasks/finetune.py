@@ -17,34 +17,34 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from swath.datasets.chip import Batch
+from swath.datasets.protocol import map_tensors
 from swath.encoders.protocol import create_model
 from swath.errors import ImageryError, RecipeError
 from swath.files import atomic_folder
-from swath.imagery.chip import Batch
-from swath.imagery.samples import map_tensors
-from swath.imagery.sensors import Sensor, get_sensor
 from swath.models.contract import Contract
 from swath.models.directory import load_model
 from swath.models.model import Model
-from swath.tasks.classification_data import open_classes
-from swath.tasks.dense_data import open_masks
-from swath.tasks.detection.folds import open_boxes
+from swath.sensors.sensor import Sensor, get_sensor
+from swath.tasks.classification.data import open_classes
+from swath.tasks.dense.data import open_masks
+from swath.tasks.dense.losses import IGNORE, class_weights
+from swath.tasks.dense.tiled_inference import predict_whole, rescaled
+from swath.tasks.detection.data.splits import open_boxes
 from swath.tasks.detection.scoring import score_boxes
 from swath.tasks.detection.task import Detect
-from swath.tasks.folds import Folds, told
-from swath.tasks.layer_decay import decayed_groups
 from swath.tasks.lora import add_lora, merge_lora
-from swath.tasks.losses import IGNORE, class_weights
 from swath.tasks.model import TaskModel, build_task, load_task_model, save_task_model
 from swath.tasks.protocol import Task, normalise, tasks
 from swath.tasks.recipe import FinetuneRecipe
 from swath.tasks.scores import TaskScores, class_scores, confusion_of, dense_scores, label_scores
-from swath.tasks.whole_images import predict_whole, rescaled
+from swath.tasks.splits import Folds, told
 from swath.training.checkpoint import model_state
-from swath.training.distributed import World, whole_weights
 from swath.training.engine import Trainer, run_training
-from swath.training.optim import optimiser_over
-from swath.training.run_folder import RunFolder, Start
+from swath.training.optim.layer_decay import decayed_groups
+from swath.training.optim.param_groups import optimiser_over
+from swath.training.parallel import World, whole_weights
+from swath.training.run_directory import RunFolder, Start
 
 _AT_A_TIME = 32  # images that are classified together
 

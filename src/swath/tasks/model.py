@@ -20,13 +20,13 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from swath.datasets.chip import Batch
+from swath.datasets.protocol import map_tensors
 from swath.errors import CheckpointError, ContractError, SwathError
-from swath.imagery.chip import Batch
-from swath.imagery.samples import map_tensors
-from swath.imagery.sensors import Sensor
 from swath.models.contract import Contract
 from swath.models.directory import SavedObjective, load_model, load_objective, save_model
 from swath.models.model import Model
+from swath.sensors.sensor import Sensor
 from swath.tasks.protocol import Task, load_own_state, normalise, tasks
 
 
@@ -79,7 +79,8 @@ class TaskModel(Model):
         Returns:
             Probabilities; of detectors a list of `Detections`, one an image: `boxes` [M, 4] (left, top,
             right, bottom) or `obb` [M, 5], `scores` [M] and `labels` [M], by falling score, in pixels of the
-            image. Images are looked at in one piece; larger ones go through `swath.tasks.detection.tiles`.
+            image. Images are looked at in one piece; larger ones go through
+            `swath.tasks.detection.tiled_inference`.
 
         Raises:
             ContractError: The imagery does not fit the contract; the message says how to put it right.

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from swath.imagery.chip import Batch
+from swath.datasets.chip import Batch
 from swath.models.contract import Contract
 from swath.objectives.protocol import Losses, ObjectiveConfig
 from swath.registry import Registry

@@ -14,13 +14,13 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from swath.errors import RecipeError, SwathError
 from swath.models.directory import read_config
-from swath.tasks.classification_data import ClassifyData
-from swath.tasks.dense_data import DenseData
-from swath.tasks.detection.folds import DetectData
-from swath.tasks.folds import TaskData
+from swath.tasks.classification.data import ClassifyData
+from swath.tasks.dense.data import DenseData
+from swath.tasks.detection.data.splits import DetectData
 from swath.tasks.lora import LoRAConfig
 from swath.tasks.protocol import tasks
-from swath.training.recipe import Choice, RunRecipe, Section, explain, read_recipe
+from swath.tasks.splits import TaskData
+from swath.training.config.recipe import Choice, RunRecipe, Section, explain, read_recipe
 
 Mode = Literal["frozen", "lora", "full", "scratch"]
 DATA: dict[str, type[TaskData]] = {

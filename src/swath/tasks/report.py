@@ -20,18 +20,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from swath.evaluation.page.html import Html, figure, jpeg, table, write_html
-from swath.evaluation.page.svg import Line, line_chart
 from swath.files import atomic_path, write_json
-from swath.tasks.dense import colour, paint
-from swath.tasks.detection.gallery import boxes_gallery, precision_curves
+from swath.reporting.charts import Line, line_chart
+from swath.reporting.html import Html, figure, jpeg, table, write_html
+from swath.reporting.rgb import shown_picture
+from swath.tasks.dense.task import colour, paint
+from swath.tasks.detection.report import boxes_gallery, precision_curves
 from swath.tasks.finetune import predict_one, score_model
-from swath.tasks.folds import Folds, told
 from swath.tasks.model import TaskModel
-from swath.tasks.pictures import shown_picture
 from swath.tasks.recipe import FinetuneRecipe
 from swath.tasks.scores import Figure, TaskScores
-from swath.training.run_folder import RunFolder
+from swath.tasks.splits import Folds, told
+from swath.training.run_directory import RunFolder
 
 _SHOWN, _LARGEST = 4, 384  # examples of each kind, and their largest side in pixels
 _CURVES = 60  # points of a curve

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.evaluation.intervals import quantile_interval, resample_counts
-from swath.evaluation.metrics import label_precisions, map_macro
-from swath.tasks.losses import IGNORE
+from swath.evaluation.measures.classification import label_precisions, map_macro
+from swath.evaluation.measures.intervals import quantile_interval, resample_counts
+from swath.tasks.dense.losses import IGNORE
 
 Array = NDArray[Any]
 

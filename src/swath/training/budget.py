@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from swath.training.optim import bolts_schedule, cosine_with_scaled_warmup, schedule
-from swath.training.recipe import TrainingConfig
+from swath.training.config.recipe import TrainingConfig
+from swath.training.optim.param_groups import bolts_schedule, cosine_with_scaled_warmup, schedule
 
 
 class Budget:

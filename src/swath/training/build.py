@@ -7,15 +7,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from swath.datasets.opening import open_dataset
+from swath.datasets.pairs.opening import open_pairs
+from swath.datasets.protocol import ImageDataset, PairedDataset
 from swath.encoders.protocol import create_model
 from swath.errors import RecipeError
-from swath.imagery.datasets import open_dataset
-from swath.imagery.open_pairs import open_pairs
-from swath.imagery.samples import ImageDataset, PairedDataset
-from swath.imagery.sensors import Sensor
 from swath.models.contract import Contract
 from swath.objectives.protocol import objectives
-from swath.training.recipe import Recipe
+from swath.sensors.sensor import Sensor
+from swath.training.config.recipe import Recipe
 
 # Of a recipe's `data`, what opening pairs understands; the layouts of one sensor's imagery have the others.
 _OF_PAIRS = {"layout", "gsd", "size", "fit", "cache", "fold", "offset_dn", "classes", "subset"}

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from swath.errors import CheckpointError, TrainingError
 from swath.files import atomic_folder, sha256
-from swath.training.distributed import copy_into, like, whole
+from swath.training.parallel import copy_into, like, whole
 
 FORMAT = "swath-checkpoint"
 VERSION = 1

@@ -24,20 +24,26 @@ import torch
 from torch import Tensor, nn
 
 from swath import __version__
+from swath.cpu.allocator import keep_freed_memory
+from swath.datasets.chip import Batch
+from swath.datasets.protocol import by_sensor, map_tensors
 from swath.errors import RecipeError, TrainingError
 from swath.files import write_json
-from swath.imagery.chip import Batch
-from swath.imagery.samples import by_sensor, map_tensors
 from swath.keyed_random import permutation
 from swath.models.contract import Contract
 from swath.models.directory import SavedObjective, save_model
 from swath.training import checkpoint as checkpoints
-from swath.training.batches import Batches, default_workers
 from swath.training.budget import Budget
 from swath.training.build import Data, bands_of, build_contract, build_objective, open_data, sensors_of
-from swath.training.diagnosis import diagnose
-from swath.training.display import Display, duration
-from swath.training.distributed import (
+from swath.training.config.recipe import Recipe, RunRecipe
+from swath.training.loading import Batches, default_workers
+from swath.training.monitoring.collapse import collapse_warning, embed_probe, feature_std, rankme
+from swath.training.monitoring.divergence import diagnose
+from swath.training.monitoring.image_grid import write_grid
+from swath.training.monitoring.metrics_log import Metrics
+from swath.training.monitoring.progress import Display, duration
+from swath.training.optim.param_groups import build_optimiser, gradient_norm, set_learning_rate
+from swath.training.parallel import (
     Agreement,
     World,
     gradients_wait,
@@ -49,14 +55,8 @@ from swath.training.distributed import (
     whole_weights,
     wrap,
 )
-from swath.training.memory import keep_freed_memory
-from swath.training.metrics import Metrics
-from swath.training.monitors import collapse_warning, embed_probe, feature_std, rankme
-from swath.training.optim import build_optimiser, gradient_norm, set_learning_rate
-from swath.training.pictures import write_grid
-from swath.training.recipe import Recipe, RunRecipe
-from swath.training.run_folder import RunFolder, Start, fingerprint
-from swath.training.stopping import Interrupted, StopRequest, listen
+from swath.training.run_directory import RunFolder, Start, fingerprint
+from swath.training.signals import Interrupted, StopRequest, listen
 
 _PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 R = TypeVar("R", bound=RunRecipe)
@@ -76,7 +76,7 @@ def pretrain(
     Args:
         recipe: See `load_recipe`.
         data: Imagery as `open_dataset` takes it, or a data set.
-        out: The run's folder (see `swath.training.run_folder`).
+        out: The run's folder (see `swath.training.run_directory`).
         start: ``auto`` continues what is there, ``resume`` insists on it, ``fresh`` begins anew.
         show: Progress on the terminal.
 

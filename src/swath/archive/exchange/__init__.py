@@ -1,1 +1,1 @@
-"""Exchange: archives and answers in formats that other tools open."""
+"""Archives in the formats of others: GeoParquet, STAC, GeoJSON."""

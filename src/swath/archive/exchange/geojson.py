@@ -6,12 +6,12 @@ import json
 import os
 from typing import Any
 
-from swath.archive.exchange.spatial_order import Progress
-from swath.archive.search.answers import Answer, Answers
-from swath.archive.search.places import to_geojson_geometry
-from swath.archive.store import Archive
+from swath.archive.exchange.spatial_sort import Progress
+from swath.archive.query.results import Answer, Answers
+from swath.archive.table.store import Archive
 from swath.errors import ArchiveError
 from swath.files import atomic_path, write_json
+from swath.geo.footprint import to_geojson_geometry
 
 
 def to_geojson(answers: Answers, query: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """An archive as one GeoParquet 1.1 file, and back.
 
-The file holds the archive's own columns (`swath.archive.rows.schema`): vectors raw, as
+The file holds the archive's own columns (`swath.archive.table.rows.schema`): vectors raw, as
 FixedSizeList<float32>[D], footprints as WKB in OGC:CRS84. geopandas, DuckDB and QGIS open it. Besides:
 
 - ``covering``: the box that readers skip row groups by. It is ``bbox``, but for footprints across the
@@ -26,9 +26,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from swath.archive.exchange.spatial_order import Progress, in_spatial_order
+from swath.archive.exchange.spatial_sort import Progress, in_spatial_order
 from swath.archive.exchange.stac import collection_of, facts_of
-from swath.archive.store import Archive, archive_exists, schema
+from swath.archive.table.store import Archive, archive_exists, schema
 from swath.errors import ArchiveError
 from swath.files import atomic_path
 
@@ -197,7 +197,7 @@ def _described(path: str | os.PathLike[str], file: Any) -> tuple[str, int]:
         raise ArchiveError(
             f"{path}: has no column {', '.join(missing)}, so it is no export of an archive. Write one with "
             "`swath archive export`; ready-made vectors of other programs come in through Archive.append "
-            "(swath.archive.rows.vector_rows makes rows of them)"
+            "(swath.archive.table.rows.vector_rows makes rows of them)"
         )
     note = (file.metadata.metadata or {}).get(b"swath")
     if note is not None:

@@ -24,8 +24,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from swath import __version__
-from swath.archive.exchange.spatial_order import Progress
-from swath.archive.store import Archive, schema
+from swath.archive.exchange.spatial_sort import Progress
+from swath.archive.table.store import Archive, schema
 from swath.errors import ArchiveError
 from swath.files import atomic_folder
 

@@ -1,1 +1,1 @@
-"""Ingest: how imagery becomes rows of an archive, and only what is new or has changed."""
+"""Embedding runs: from imagery to rows of an archive."""

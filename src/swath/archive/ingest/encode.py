@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swath.archive.ingest.reading import Part, Place
-from swath.archive.ingest.sources import ChipSource
-from swath.archive.rows import schema
+from swath.archive.ingest.chip_ids import ChipSource
+from swath.archive.ingest.read import Part, Place
+from swath.archive.table.rows import schema
+from swath.datasets.chip import Batch
+from swath.datasets.protocol import Problem
 from swath.errors import ContractError
-from swath.imagery.chip import Batch
-from swath.imagery.samples import Problem
 
 
 class Embedder(Protocol):

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from swath.archive.ingest.sources import ChipSource, absolute, chip_sources, preprocessing
-from swath.archive.store import Archive, archive_exists
+from swath.archive.ingest.chip_ids import ChipSource, absolute, chip_sources, preprocessing
+from swath.archive.table.store import Archive, archive_exists
+from swath.datasets.protocol import ImageDataset
 from swath.errors import ArchiveError
-from swath.imagery.samples import ImageDataset
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from swath.archive.ingest.encode import Encoder, Outcome
-from swath.archive.ingest.reading import Collate, Pending
+from swath.archive.ingest.read import Collate, Pending
 from swath.errors import ArchiveError
 
 

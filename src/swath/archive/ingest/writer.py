@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from swath.archive.rows import schema
-from swath.archive.store import Archive
+from swath.archive.table.rows import schema
+from swath.archive.table.store import Archive
 from swath.errors import ArchiveError
 
 COMMIT_ROWS = 8192

@@ -1,1 +1,1 @@
-"""Retrieval by example, inside a sensor and from one to another."""
+"""Retrieval within and across sensors."""

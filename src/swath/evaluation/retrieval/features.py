@@ -14,12 +14,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from swath.datasets.chip import Batch
+from swath.datasets.protocol import ImageDataset, Problem
 from swath.errors import ImageryError
-from swath.evaluation.baselines import ImageStatistics, RandomConvolutionalFeatures, random_init
-from swath.evaluation.features import Featurizer, GsdMode, ModelFeaturizer, Part, Progress, resize_batch
+from swath.evaluation.features.baselines import ImageStatistics, RandomConvolutionalFeatures, random_init
+from swath.evaluation.features.extract import (
+    Featurizer,
+    GsdMode,
+    ModelFeaturizer,
+    Part,
+    Progress,
+    resize_batch,
+)
 from swath.evaluation.retrieval.splits import PairSplit
-from swath.imagery.chip import Batch
-from swath.imagery.samples import ImageDataset, Problem
 from swath.models.model import Model
 
 

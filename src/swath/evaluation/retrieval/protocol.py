@@ -2,7 +2,7 @@
 
 Places that several sensors see are embedded once a sensor. Some ask, others answer (`split_pairs`; CSMAE
 asks with the fold ``val`` and searches ``test``); every sensor asks the archive of every sensor, and the
-archive of all sensors together. Exact search by cosine; scores of `swath.evaluation.retrieval.metrics`.
+archive of all sensors together. Exact search by cosine; scores of `swath.evaluation.measures.retrieval`.
 
 Everything is scored twice: with embeddings as they are, and *centred*: less the mean over the **archive** of
 the embedding's own sensor, which takes away what is constant in a sensor and ranks its own images first.
@@ -27,10 +27,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swath.errors import ImageryError, SwathError
-from swath.evaluation.features import Progress
-from swath.evaluation.retrieval.features import Candidate, pair_features
-from swath.evaluation.retrieval.label_overlap import LabelOverlap, label_overlap
-from swath.evaluation.retrieval.metrics import (
+from swath.evaluation.features.extract import Progress
+from swath.evaluation.measures.label_overlap import LabelOverlap, label_overlap
+from swath.evaluation.measures.retrieval import (
     F1_LABEL,
     METRICS,
     ClassScore,
@@ -41,6 +40,7 @@ from swath.evaluation.retrieval.metrics import (
     exact_neighbours,
     retrieval_scores,
 )
+from swath.evaluation.retrieval.features import Candidate, pair_features
 from swath.evaluation.retrieval.splits import PairSplit
 from swath.models.contract import ScaleWarning
 

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swath.evaluation.report import command_line, software
-from swath.evaluation.retrieval.metrics import METRICS
+from swath.evaluation.measures.retrieval import METRICS
+from swath.evaluation.report.tables import command_line, software
 from swath.evaluation.retrieval.protocol import MIXED, RetrievalEvaluation, RetrievalScore
 from swath.files import atomic_path, write_json
 
@@ -156,7 +156,7 @@ def write_retrieval(
         written.append(_write_csv(folder / "retrieval_classes.csv", classes))
     drawn: list[Path] = []
     if pictures:
-        from swath.evaluation.retrieval.pictures import draw_retrieval
+        from swath.evaluation.retrieval.figures import draw_retrieval
 
         drawn = draw_retrieval(evaluation, folder, metadata=origin)
     with atomic_path(folder / "retrieval.md") as temporary:

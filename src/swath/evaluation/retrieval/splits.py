@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from swath.datasets.protocol import PairedDataset
 from swath.errors import ImageryError, suggest
-from swath.evaluation.retrieval.label_overlap import as_multi_hot
-from swath.imagery.samples import PairedDataset
+from swath.evaluation.measures.label_overlap import as_multi_hot
 
 ALL = "all"  # the name that stands for every place
 

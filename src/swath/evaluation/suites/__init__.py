@@ -9,7 +9,7 @@
       - {data: scenes/index.csv, title: Scenes, fold_column: fold}
     models: [runs/first/model]         # more may be named when the suite is run
 
-`swath.evaluation.suites.suite` runs them.
+`swath.evaluation.suites.run` runs them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from swath.errors import SwathError, suggest
-from swath.evaluation.features import GsdMode
+from swath.evaluation.features.extract import GsdMode
 
 __all__ = ["Reference", "Suite", "SuiteModel", "SuiteSet", "get_suite", "list_suites"]
 
@@ -33,7 +33,7 @@ class _Part(BaseModel):
 
 
 class Knn(_Part):
-    """See `swath.evaluation.protocols.evaluate_knn`."""
+    """See `swath.evaluation.protocols.frozen.evaluate_knn`."""
 
     k: int = Field(default=20, ge=1)
     temperature: float = Field(default=0.07, gt=0)
@@ -42,7 +42,7 @@ class Knn(_Part):
 
 
 class Linear(_Part):
-    """See `swath.evaluation.protocols.evaluate_linear`."""
+    """See `swath.evaluation.protocols.frozen.evaluate_linear`."""
 
     c: float | None = Field(default=None, gt=0)
     scales: tuple[float, ...] = (100,)
@@ -90,7 +90,7 @@ class SuiteSet(_Part):
         reference: Figures of others in percent, one a column of the suite's `reference`.
         where: CSV: keep the rows whose columns have these values.
         bank: The fold that scores are learned from. This and all that follow are handed to
-            `swath.evaluation.sets.named_sets.open_data`, which says what they mean.
+            `swath.evaluation.data.opening.open_data`, which says what they mean.
         queries: The fold that is scored.
     """
 
@@ -160,7 +160,7 @@ class Suite(_Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Suite:
-        from swath.evaluation.baselines import BASELINES
+        from swath.evaluation.features.baselines import BASELINES
 
         for scales in (self.scales, *(one.scales for one in self.sets if one.scales)):
             if not scales or any(not 0 < scale <= 400 for scale in scales):

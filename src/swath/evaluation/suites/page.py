@@ -1,6 +1,6 @@
 """What a suite found, as one HTML page: who is above the baselines and how surely, tables, scale curves.
 
-The page stands alone as `swath.evaluation.page` does, and shows no image of the data. It is made of a
+The page stands alone as `swath.evaluation.report` does, and shows no image of the data. It is made of a
 `SuiteResult`; this module measures nothing.
 """
 
@@ -9,11 +9,11 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from swath.evaluation.page import svg
-from swath.evaluation.page.html import Html, figure, table, write_html
-from swath.evaluation.report import software
-from swath.evaluation.suites.report import PARTIAL, columns_of, grid, protocols, remarks, title_of, verdicts
+from swath.evaluation.report.tables import software
 from swath.evaluation.suites.results import Row, SetResult, SuiteResult
+from swath.evaluation.suites.tables import PARTIAL, columns_of, grid, protocols, remarks, title_of, verdicts
+from swath.reporting import charts as svg
+from swath.reporting.html import Html, figure, table, write_html
 
 
 def write_suite_page(result: SuiteResult, path: str | Path, *, command: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from swath.errors import SwathError
-from swath.evaluation.scores import Evaluation
+from swath.evaluation.protocols.results import Evaluation
 from swath.evaluation.suites import Suite
 
 Status = Literal["done", "absent", "failed"]
@@ -86,7 +86,7 @@ class SetResult:
 
 @dataclass(slots=True)
 class SuiteResult:
-    """What came of a suite: see `swath.evaluation.suites.report`."""
+    """What came of a suite: see `swath.evaluation.suites.tables`."""
 
     suite: Suite
     models: list[str]

@@ -18,19 +18,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from swath.datasets.protocol import map_tensors
 from swath.errors import ImageryError
-from swath.evaluation.intervals import quantile_interval
-from swath.imagery.samples import map_tensors
+from swath.evaluation.measures.intervals import quantile_interval
 from swath.models.contract import Contract
-from swath.tasks.detection.data import BOXES
-from swath.tasks.detection.metrics import coco_ap, voc_ap
-from swath.tasks.detection.parts import Detections
+from swath.tasks.dense.tiled_inference import rescaled
+from swath.tasks.detection.average_precision import coco_ap, voc_ap
+from swath.tasks.detection.data.dataset import BOXES
+from swath.tasks.detection.detectors.common import Detections
 from swath.tasks.detection.rotated_boxes import from_xyxy, rotated_iou
 from swath.tasks.detection.task import Detect, find_whole
-from swath.tasks.detection.tiles import scaled
+from swath.tasks.detection.tiled_inference import scaled
 from swath.tasks.protocol import normalise
 from swath.tasks.scores import Figure, TaskScores
-from swath.tasks.whole_images import rescaled
 
 MATCH = 0.5  # IoU from which a detection has found a true box
 

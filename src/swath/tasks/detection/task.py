@@ -1,7 +1,7 @@
 """The task ``detect``: objects as boxes, upright or oriented, by one of three detectors on any encoder.
 
-What a detector is stands in `swath.tasks.detection.upright` and `oriented_rcnn`; here it becomes a task that
-the engine trains: augmentation, losses, and what it finds in images of any size.
+What a detector is stands in `swath.tasks.detection.detectors.torchvision_detectors` and `oriented_rcnn`;
+here it becomes a task that the engine trains: augmentation, losses, and what it finds in images of any size.
 
 Legend: B images, C bands, H x W pixels, N boxes.
 """
@@ -15,18 +15,25 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from swath.datasets.chip import Batch
 from swath.encoders.pyramid import pyramid
-from swath.imagery.chip import Batch
 from swath.models.contract import Contract
 from swath.objectives.protocol import Losses
-from swath.tasks.augment import Augment, AugmentConfig
-from swath.tasks.detection.augment import random_orientation
-from swath.tasks.detection.data import BOXES, collate_detections
+from swath.tasks.augmentation import Augment, AugmentConfig
+from swath.tasks.detection.data.augmentation import random_orientation
+from swath.tasks.detection.data.dataset import BOXES, collate_detections
+from swath.tasks.detection.detectors.common import Detections, Detector, sizes_of
+from swath.tasks.detection.detectors.oriented_rcnn import OrientedRCNN
+from swath.tasks.detection.detectors.torchvision_detectors import FCOS, FasterRCNN
 from swath.tasks.detection.drawing import outline_picture
-from swath.tasks.detection.oriented_rcnn import OrientedRCNN
-from swath.tasks.detection.parts import Detections, Detector, sizes_of
-from swath.tasks.detection.tiles import chosen, merge_tiles, on_cpu, outlines, own_objects, tile_plan
-from swath.tasks.detection.upright import FCOS, FasterRCNN
+from swath.tasks.detection.tiled_inference import (
+    chosen,
+    merge_tiles,
+    on_cpu,
+    outlines,
+    own_objects,
+    tile_plan,
+)
 from swath.tasks.protocol import Task, TaskConfig, register_task
 
 DetectionHead = Literal["faster_rcnn", "fcos", "oriented_rcnn"]

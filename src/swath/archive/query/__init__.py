@@ -1,0 +1,1 @@
+"""What is asked of an archive: queries, filters, results, relevance feedback."""

@@ -1,0 +1,290 @@
+"""What is searched for: chips of the archive by id, by place, or by several examples.
+
+`swath.archive.query.image_query` makes a query of an image file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from swath.archive.index.vectors import Floats
+from swath.archive.query.filters import Filter
+from swath.archive.query.relevance_feedback import DEFAULT, Example, Examples, Method
+from swath.archive.query.results import Answer, Answers
+from swath.errors import ArchiveError
+from swath.geo.footprint import area_of
+
+if TYPE_CHECKING:
+    from swath.archive.ingest.encode import Embedder
+    from swath.archive.table.store import Archive
+
+MOST_EXAMPLES = 1_000  # chips of a place that are asked for together; of more, so many at random
+_EARTH_KM = 6371.0
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What to search for, and what is needed to show it.
+
+    Attributes:
+        text: What the user asked for: a path, an id, a place.
+        like: Embeddings to be near to, at least one, with their sensors.
+        chips: Where their pixels are, in the form of answers (rank 0, score 1; `id` is "" for an image file).
+        unlike: Embeddings to be away from.
+        avoided: Where their pixels are; they never answer.
+        method: How several examples become one direction (see `swath.archive.query.relevance_feedback`).
+    """
+
+    text: str
+    like: Sequence[Example]
+    chips: Sequence[Answer]
+    unlike: Sequence[Example] = ()
+    avoided: Sequence[Answer] = ()
+    method: Method = "rocchio"
+
+    @property
+    def chip(self) -> Answer:
+        """The first chip that is asked for."""
+        return self.chips[0]
+
+    @property
+    def vector(self) -> Floats:
+        """[D] mean of the embeddings that are asked for."""
+        return np.asarray(np.mean([example.vector for example in self.like], axis=0), dtype=np.float32)
+
+    def search(
+        self,
+        archive: Archive,
+        k: int = 10,
+        *,
+        where: Filter | None = None,
+        sensor: str | Sequence[str] | None = None,
+        centre: bool | None = None,
+        diverse: bool = False,
+        group_places: bool = False,
+        exclude_self: bool = False,
+        exclude_pair: float | None = None,
+    ) -> Answers:
+        """The `k` nearest chips of `archive`.
+
+        Args:
+            archive: To search.
+            k: How many.
+            where: Only chips that pass.
+            sensor: Only chips of this sensor, or of these; any sensor may ask.
+            centre: As for `swath.archive.query.searcher.Searcher.search`.
+            diverse: No two answers of one field, and those of the best that are less like each other.
+            group_places: One answer a place, with its other dates and scales as `Answer.others`.
+            exclude_self: Leave out the chips asked for, or every chip of the image file asked for.
+            exclude_pair: Leave out chips of any sensor that share this much of the query's footprint (of the
+                smaller of the two; 0.5 is a half): its own place.
+
+        Raises:
+            ArchiveError: `exclude_pair` of a query without footprint; see also `Searcher.search`.
+        """
+        footprint = None
+        if exclude_pair is not None:
+            footprint = self._footprint()
+        asked = [chip.id for chip in self.chips if chip.id] if exclude_self else []
+        files = [chip.source for chip in self.chips if not chip.id] if exclude_self else []
+        return archive.searcher().search(
+            Examples(self.like, self.unlike, self.method),
+            k,
+            where=where,
+            sensor=sensor,
+            centre=centre,
+            diverse=diverse,
+            group_places=group_places,
+            exclude_footprint=footprint,
+            exclude_share=0.5 if exclude_pair is None else exclude_pair,
+            exclude_ids=[*asked, *(chip.id for chip in self.avoided)],
+            exclude_sources=files,
+        )
+
+    def _footprint(self) -> bytes:
+        """The ground that is asked for, as WKB."""
+        import shapely
+
+        known = [chip.geometry for chip in self.chips if chip.geometry is not None]
+        if len(known) < len(self.chips):
+            raise ArchiveError(
+                f"{self.text}: has no footprint, so chips of the same place cannot be told from others; use "
+                "--exclude-self, or a georeferenced query"
+            )
+        if len(known) == 1:
+            return known[0]
+        merged: bytes = shapely.to_wkb(shapely.union_all(shapely.from_wkb(np.array(known, dtype=object))))
+        return merged
+
+
+def query_by_id(archive: Archive, name: str) -> Query:
+    """A chip of the archive, by its id or the beginning of it (at least 6 characters).
+
+    Raises:
+        ArchiveError: No such chip, or several.
+    """
+    return _of_chips(archive, name, [_chip(archive, name)])
+
+
+def query_by_examples(
+    archive: Archive, like: Sequence[str], unlike: Sequence[str] = (), *, method: Method | None = None
+) -> Query:
+    """Chips of the archive: more like these, less like those.
+
+    Args:
+        archive: It will be searched.
+        like: Ids (or beginnings of ids), at least one.
+        unlike: Ids to be away from; they never answer.
+        method: How the examples become one direction (see `swath.archive.query.relevance_feedback`); by
+            default the one that was measured best of several, and the chip itself of a single one.
+
+    Raises:
+        ArchiveError: No example, no such chip, or one that is both liked and not.
+    """
+    if not like:
+        raise ArchiveError("give at least one chip to search for; chips to avoid are not enough")
+    chips = _distinct(_chip(archive, name) for name in like)
+    avoided = _distinct(_chip(archive, name) for name in unlike)
+    both = {chip.id for chip in chips} & {chip.id for chip in avoided}
+    if both:
+        raise ArchiveError(f"chip {sorted(both)[0]} is both an example to search for and one to avoid")
+    text = ", ".join(like) + (f"; not {', '.join(unlike)}" if unlike else "")
+    single = len(chips) == 1 and not avoided
+    return _of_chips(archive, text, chips, avoided, method or ("rocchio" if single else DEFAULT))
+
+
+def query_by_place(archive: Archive, longitude: float, latitude: float) -> Query:
+    """The chips of the archive that show a point, all dates, scales and sensors together (their mean).
+
+    Raises:
+        ArchiveError: The point is off the globe, or no chip shows it; the nearest is named then.
+    """
+    from shapely import MultiPoint, Point
+
+    if not (abs(longitude) <= 540 and abs(latitude) <= 90):
+        raise ArchiveError(
+            f"a place is a longitude and a latitude in degrees, not {longitude:g}, {latitude:g}"
+        )
+    longitude = (longitude + 180) % 360 - 180
+    here = Point(longitude, latitude)
+    if longitude == -180:  # and 180, where other footprints end
+        here = MultiPoint([(-180, latitude), (180, latitude)])
+    chips = archive.searcher().at_place(here)
+    text = f"{longitude:.5f}, {latitude:.5f}"
+    if not chips:
+        raise ArchiveError(f"{archive.path}: no chip shows {text}{_nearest(archive, longitude, latitude)}")
+    return _of_chips(archive, text, chips)
+
+
+def query_by_area(archive: Archive, area: Any) -> Query:
+    """The chips of an area together (their mean): those that lie in it by half, else those that touch it.
+
+    Args:
+        archive: It will be searched.
+        area: A GeoJSON Polygon or MultiPolygon, a shapely geometry, WKB, or a box (west, south, east, north).
+
+    Raises:
+        ArchiveError: It is no area, or no chip touches it.
+    """
+    shape = area_of(area)
+    chips = archive.searcher().at_place(shape)
+    west, south, east, north = shape.bounds
+    text = f"area within {west:.5f}, {south:.5f}, {east:.5f}, {north:.5f}"
+    if not chips:
+        middle = shape.representative_point()
+        raise ArchiveError(f"{archive.path}: no chip shows the {text}{_nearest(archive, middle.x, middle.y)}")
+    if len(chips) > MOST_EXAMPLES:
+        some = np.sort(np.random.default_rng(0).permutation(len(chips))[:MOST_EXAMPLES])
+        text += f" ({MOST_EXAMPLES:,} of its {len(chips):,} chips)"
+        chips = [chips[place] for place in some]
+    return _of_chips(archive, text, chips)
+
+
+def ask(
+    archive: Archive,
+    *,
+    image: str | os.PathLike[str] | None = None,
+    like: Sequence[str] = (),
+    unlike: Sequence[str] = (),
+    place: tuple[float, float] | None = None,
+    area: Any = None,
+    model: Embedder | None = None,
+    sensor: str | None = None,
+    method: Method | None = None,
+) -> Query:
+    """One query from what is given of an image, chips, a place and an area; see `Archive.search`.
+
+    Raises:
+        ArchiveError: Not exactly one of them is given.
+    """
+    given = {"image": image is not None, "like": bool(like or unlike), "place": place is not None}
+    given["area"] = area is not None
+    asked = [name for name, there in given.items() if there]
+    if len(asked) != 1:
+        raise ArchiveError(
+            f"ask for one of {', '.join(given)}; given are {' and '.join(asked) or 'none of them'}"
+        )
+    if image is not None:
+        from swath.archive.query.image_query import model_of, query_by_image
+
+        return query_by_image(archive, image, model or model_of(archive), sensor=sensor)
+    if place is not None:
+        return query_by_place(archive, *place)
+    if area is not None:
+        return query_by_area(archive, area)
+    return query_by_examples(archive, like, unlike, method=method)
+
+
+def _of_chips(
+    archive: Archive,
+    text: str,
+    chips: Sequence[Answer],
+    avoided: Sequence[Answer] = (),
+    method: Method = "rocchio",
+) -> Query:
+    vectors = archive.searcher().vectors([chip.id for chip in (*chips, *avoided)])
+    examples = [
+        Example(vector, chip.sensor) for vector, chip in zip(vectors, (*chips, *avoided), strict=True)
+    ]
+    return Query(text, examples[: len(chips)], chips, examples[len(chips) :], avoided, method)
+
+
+def _chip(archive: Archive, name: str) -> Answer:
+    chip = archive.searcher().find(name)
+    if chip is None:
+        raise ArchiveError(
+            f"{name!r} is no image file, and no chip of {archive.path} has an id that begins so; give the "
+            "path of an image, or an id from the answers of a search"
+        )
+    return chip
+
+
+def _distinct(chips: Any) -> list[Answer]:
+    return list({chip.id: chip for chip in chips}.values())
+
+
+def _nearest(archive: Archive, longitude: float, latitude: float) -> str:
+    """Where the nearest footprint is, in words."""
+    chips = archive.searcher().chips()
+    boxes = chips.boxes[chips.placed]
+    if not len(boxes):
+        return "; its chips have no footprints"
+    wide = (boxes[:, 2] - boxes[:, 0]) % 360
+    east, north = np.radians(boxes[:, 0] + wide / 2), np.radians(boxes[:, 1:4:2].mean(1))
+    here_east, here_north = np.radians(longitude), np.radians(latitude)
+    half = (
+        np.sin((north - here_north) / 2) ** 2
+        + np.cos(here_north) * np.cos(north) * np.sin((east - here_east) / 2) ** 2
+    )
+    distance = 2 * _EARTH_KM * np.arcsin(np.sqrt(np.clip(half, 0, 1)))
+    best = int(np.argmin(distance))
+    where = (np.degrees(east[best]) + 180) % 360 - 180
+    return (
+        f"; the middle of the nearest chip is {distance[best]:,.1f} km away, at {where:.5f}, "
+        f"{np.degrees(north[best]):.5f}"
+    )

@@ -1,0 +1,105 @@
+"""What a search gives: chips, best first, and what there is to say about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from swath.datasets.chip import Window
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One chip that was found, and how near it is."""
+
+    rank: int
+    score: float  # cosine with the query, -1 to 1
+    id: str
+    source: str
+    window: Window
+    sensor: str
+    gsd: float
+    datetime: datetime | None
+    bbox: tuple[float, float, float, float] | None
+    geometry: bytes | None = field(repr=False)  # WKB, OGC:CRS84
+    valid_fraction: float = 1.0
+    cloud_fraction: float | None = None  # None where nothing says it
+    label: str | None = None
+    files: tuple[str, ...] | None = None  # one a band, where the source is not one file
+    others: tuple[Answer, ...] = ()  # further chips of the place, best first, where answers are grouped
+
+
+@dataclass(frozen=True, slots=True)
+class Answers(Sequence[Answer]):
+    """Answers, best first; a sequence of `Answer`.
+
+    Attributes:
+        items: The answers.
+        asked: The k of the query.
+        candidates: Chips that passed the filter and the exclusions.
+        total: Chips in the archive.
+        version: Version of the archive that answered.
+        centred: Whether scores are cosines of vectors less the mean of their own sensor.
+        varied: Whether answers that are alike or of one place were left out.
+        notes: What a reader of the scores should know: how sensors were compared, what could not be judged.
+    """
+
+    items: tuple[Answer, ...]
+    asked: int
+    candidates: int
+    total: int
+    version: int
+    centred: bool = False
+    varied: bool = False
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.items[index]
+
+    @property
+    def shortfall(self) -> str | None:
+        """Why there are fewer answers than asked for, or None if there are enough."""
+        if len(self.items) >= self.asked:
+            return None
+        if not self.total:
+            return f"0 of {self.asked} answers: the archive is empty"
+        reason = (
+            f"the archive holds only {self.total:,} chips"
+            if self.candidates == self.total
+            else f"{self.candidates:,} of {self.total:,} chips pass the filters and exclusions"
+        )
+        if self.varied and len(self.items) < self.candidates:
+            reason += ", and the others are of the same places or fields"
+        return f"{len(self.items)} of {self.asked} answers: {reason}"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from swath.archive.show.notebook import answers_html
+
+        return answers_html(self)
+
+
+def answer_of(rank: int, score: float, row: dict[str, Any]) -> Answer:
+    """An answer from a row of the archive's small columns."""
+    box = row["bbox"]
+    return Answer(
+        rank=rank,
+        score=score,
+        id=row["id"],
+        source=row["source"],
+        window=Window(**row["window"]),
+        sensor=row["sensor"],
+        gsd=row["gsd"],
+        datetime=row["datetime"],
+        bbox=(box["xmin"], box["ymin"], box["xmax"], box["ymax"]) if box else None,
+        geometry=row["geometry"],
+        valid_fraction=row["valid_fraction"],
+        cloud_fraction=row["cloud_fraction"],
+        label=row["label"],
+        files=tuple(row["files"]) if row["files"] else None,
+    )

@@ -1,0 +1,1 @@
+"""How an archive is shown to people: notebooks, contact sheets, thumbnails."""

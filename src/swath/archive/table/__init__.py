@@ -1,0 +1,1 @@
+"""The rows of an archive: schema, transactions, versions, per-sensor means."""

@@ -1,0 +1,1 @@
+"""How a batch is changed at random with its ground sample distance kept true."""

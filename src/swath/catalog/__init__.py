@@ -1,0 +1,1 @@
+"""Which scenes there are: folders and STAC catalogs, their headers and band statistics."""

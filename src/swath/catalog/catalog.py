@@ -1,0 +1,277 @@
+"""The catalogue of an archive: what every scene's header says, gathered once, as GeoParquet.
+
+    catalogue = build_catalogue("archive/", sensor="sentinel2_l2a")
+    catalogue.write("archive/catalogue.parquet")      # opens in geopandas, DuckDB, QGIS
+    Catalogue.read("archive/catalogue.parquet").scenes
+
+A scene is a file, or the files of a product that has one a band (``..._B02.tif``, ``..._B03.tif``), or a STAC
+item. Whatever cannot be used is a row with the reason in `problem`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+from swath.catalog.scene_files import Found, find_scenes
+from swath.catalog.stac import PARQUET_SUFFIXES, STAC_NAMES, is_stac_geoparquet
+from swath.catalog.table import FORMAT_VERSION, Entry, from_row, to_table
+from swath.datasets.protocol import Problem
+from swath.errors import ImageryError
+from swath.rasters.pillow_reader import IMAGE_SUFFIXES
+from swath.rasters.read import SceneHeader, read_header
+from swath.rasters.remote import is_remote
+from swath.rasters.sensor_scene import bands_of
+from swath.sensors.sensor import Sensor, get_sensor, list_sensors
+
+Progress = Callable[[int, int], None]
+_MANY = 2000  # from here on headers are read by processes: opening a file is mostly Python, under one lock
+
+
+@dataclass(slots=True)
+class Catalogue:
+    """The scenes of an archive, usable ones and others, in the order of their paths."""
+
+    entries: list[Entry] = field(default_factory=list)
+
+    @property
+    def scenes(self) -> list[SceneHeader]:
+        """Headers of the usable scenes."""
+        return [entry.header for entry in self.entries if entry.header is not None and entry.problem is None]
+
+    @property
+    def problems(self) -> list[Problem]:
+        """(path, reason) of the others."""
+        return [(entry.path, entry.problem) for entry in self.entries if entry.problem is not None]
+
+    def summary(self) -> list[tuple[str, ...]]:
+        """What there is, most frequent first: (count, sensor, bands and type, GSD, CRS, sizes) as text."""
+        sizes: dict[tuple[str, ...], list[tuple[int, int]]] = defaultdict(list)
+        systems: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+        for entry in self.entries:
+            header = entry.header
+            if header is None or entry.problem is not None:
+                continue
+            crs = header.crs or "none"
+            if not re.fullmatch(r"[A-Za-z]+:\w+", crs):
+                named = re.match(r'\w+\["([^"]*)"', crs)
+                crs = named[1] if named else crs[:30]
+            bands = f"{header.bands} x {header.dtype}"
+            key: tuple[str, ...] = (entry.sensor or "?", bands, gsd_text(header.gsd))
+            sizes[key].append((header.width, header.height))
+            systems[key][crs] += 1
+        rows: list[tuple[str, ...]] = []
+        for key, found in sorted(sizes.items(), key=lambda item: (-len(item[1]), item[0])):
+            low, high = (f"{w} x {h}" for w, h in (min(found), max(found)))
+            crs = systems[key].most_common(1)[0][0]
+            crs += f" and {len(systems[key]) - 1} more" if len(systems[key]) > 1 else ""
+            rows.append((str(len(found)), *key, crs, low if low == high else f"{low} to {high}"))
+        return rows
+
+    def write(self, path: str | Path) -> None:
+        """Write GeoParquet 1.1, whole or not at all.
+
+        Paths below the file's folder are stored relative to it (archive and catalogue can move together),
+        others absolute.
+        """
+        import pyarrow.parquet as pq
+
+        from swath.files import atomic_path
+
+        table = to_table(self.entries, Path(path).absolute().parent)
+        with atomic_path(path) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """Read what `write` has written.
+
+        Raises:
+            ImageryError: Not a Parquet file, or not a catalogue of this version.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            table = pq.read_table(path)
+        except (OSError, pa.ArrowException) as error:
+            raise ImageryError(f"{path}: cannot be read as Parquet ({error})") from None
+        version = (table.schema.metadata or {}).get(b"swath:catalogue")
+        if version != str(FORMAT_VERSION).encode():
+            what = "is no catalogue" if version is None else f"is of format {version!r}"
+            raise ImageryError(f"{path}: {what}; make one with `swath inspect DIR --out {Path(path).name}`")
+        base = Path(path).absolute().parent
+        return cls([from_row(row, base) for row in table.drop_columns(["geometry", "bbox"]).to_pylist()])
+
+
+def build_catalogue(
+    root: str | Path,
+    *,
+    sensor: str | Path | Sensor | None = None,
+    pattern: str | None = None,
+    workers: int | None = None,
+    remote: bool = False,
+    progress: Progress | None = None,
+) -> Catalogue:
+    """Read the header of everything below `root`.
+
+    Args:
+        root: A folder (hidden files and folders are passed over; where a folder has a STAC ``catalog.json``
+            or ``collection.json``, that says what is in it), a STAC file (JSON or stac-geoparquet), or one
+            image.
+        sensor: What the scenes were taken with. Scenes that do not fit it become problems. Without it, a
+            scene's sensor is known only where its band descriptions are exactly those of one known sensor.
+        pattern: Take only files whose path below `root` matches, such as ``*/s2.tif``.
+        workers: Threads (processes, for thousands of files); None for as many as there are CPUs.
+        remote: Whether what STAC names may be fetched from elsewhere (see `swath.rasters.remote`).
+        progress: Called with (headers read, headers in all).
+
+    Raises:
+        ImageryError: No such path, or no image at all.
+    """
+    root = Path(root)
+    if not root.exists():
+        raise ImageryError(f"{root}: there is no such file or folder")
+    wanted = None if sensor is None else get_sensor(sensor)
+    found = find_scenes(root, wanted, pattern, remote=remote)
+    if not found:
+        below = f" that matches {pattern!r}" if pattern else ""
+        raise ImageryError(
+            f"{root}: no image{below} in it or below it (suffixes: {', '.join(sorted(IMAGE_SUFFIXES))}; "
+            f"STAC: {', '.join(STAC_NAMES)})"
+        )
+    known = [wanted] if wanted is not None else [get_sensor(name) for name in list_sensors()]
+    entries: list[Entry] = []
+    read = partial(_entry, sensors=known, given=wanted is not None)
+    with _executor(len(found), workers or os.cpu_count() or 1) as pool:
+        options = {"chunksize": 64} if isinstance(pool, ProcessPoolExecutor) else {}
+        for entry in pool.map(read, found, **options):
+            entries.append(entry)
+            if progress is not None:
+                progress(len(entries), len(found))
+    return Catalogue(_each_file_once(entries))
+
+
+def scenes_at(
+    path: str | Path,
+    *,
+    sensor: Sensor,
+    pattern: str | None = None,
+    workers: int | None = None,
+    remote: bool = False,
+) -> tuple[list[SceneHeader], list[Problem]]:
+    """Usable scenes and problems of a catalogue, a folder, a STAC file, one image or the URL of one."""
+    if is_remote(os.fspath(path)):  # named by the user himself
+        entry = _entry(Found(str(path), (str(path),)), [sensor], given=True)
+        catalogue = Catalogue([entry])
+    elif Path(path).suffix.lower() not in PARQUET_SUFFIXES or is_stac_geoparquet(Path(path)):
+        catalogue = build_catalogue(path, sensor=sensor, pattern=pattern, workers=workers, remote=remote)
+    else:
+        read = Catalogue.read(path)
+        checked = [_checked(entry if remote else _at_hand(entry), sensor) for entry in read.entries]
+        catalogue = Catalogue([e for e in checked if pattern is None or fnmatch(e.path, pattern)])
+        return catalogue.scenes, catalogue.problems
+    if not catalogue.scenes and len(catalogue.problems) == 1:
+        raise ImageryError(catalogue.problems[0][1])
+    return catalogue.scenes, catalogue.problems
+
+
+def _at_hand(entry: Entry) -> Entry:
+    """The entry, or with the problem that it is not on a disk of this machine."""
+    if entry.problem is not None or not any(map(is_remote, entry.files)):
+        return entry
+    return dataclasses.replace(
+        entry, problem=f"{entry.path}: is not on the local disk; let it be fetched (--remote), or download it"
+    )
+
+
+# -------------------------------------------------------------------------------------------- reading headers
+
+
+def header_of(found: Found) -> SceneHeader:
+    """The header of what was found, with what STAC and the files' names say besides.
+
+    Raises:
+        ImageryError: A file cannot be read.
+    """
+    header = read_header(found.files[0] if len(found.files) == 1 else list(found.files))
+    header = dataclasses.replace(header, cloud_layer=found.cloud_layer)
+    if found.bands and len(found.bands) == header.bands:
+        header = dataclasses.replace(header, descriptions=found.bands)
+    if found.stac is not None:
+        stac = found.stac
+        header = dataclasses.replace(
+            header,
+            time=stac.time or header.time,
+            gsd=header.gsd if header.gsd is not None else stac.gsd,
+            tags={**stac.properties, **header.tags},
+        )
+    return header
+
+
+def _entry(found: Found, sensors: Sequence[Sensor], given: bool) -> Entry:
+    """Open what was found; never raises for what a file may hold."""
+    if found.problem is not None:
+        return Entry(found.path, found.files, problem=found.problem)
+    try:
+        header = header_of(found)
+    except ImageryError as error:
+        return Entry(found.path, found.files, problem=str(error))
+    entry = Entry(header.path, header.files, header=header)
+    if given:
+        return _checked(entry, sensors[0])
+    names = tuple(sorted(text.upper() for text in header.descriptions))
+    same = [one.name for one in sensors if tuple(sorted(n.upper() for n in one.band_names)) == names]
+    return dataclasses.replace(entry, sensor=same[0] if len(same) == 1 else None)
+
+
+def _checked(entry: Entry, sensor: Sensor) -> Entry:
+    """The entry as one of `sensor`, or with the problem that it is not."""
+    if entry.header is None or entry.problem is not None:
+        return entry
+    try:
+        bands_of(entry.header, sensor)
+    except ImageryError as error:
+        return dataclasses.replace(entry, problem=str(error))
+    return dataclasses.replace(entry, sensor=sensor.name)
+
+
+def _each_file_once(entries: Iterable[Entry]) -> list[Entry]:
+    """A file that is reached twice (links, STAC items) counts once."""
+    first: dict[str, str] = {}
+    result = []
+    for entry in entries:
+        real = [file if is_remote(file) else os.path.realpath(file) for file in entry.files]
+        before = next((first[file] for file in real if file in first), None)
+        if before is not None and entry.problem is None:
+            entry = dataclasses.replace(
+                entry,
+                problem=f"{entry.path}: is the same file as {before}, which is in the catalogue already",
+            )
+        for file in real:
+            first.setdefault(file, entry.path)
+        result.append(entry)
+    return result
+
+
+def _executor(count: int, workers: int) -> Executor:
+    if count >= _MANY and workers > 1 and sys.platform == "linux":
+        import multiprocessing
+
+        return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("fork"))
+    return ThreadPoolExecutor(workers)
+
+
+def gsd_text(gsd: float | None) -> str:
+    """Metres per pixel for people, in two or three digits."""
+    return "unknown" if gsd is None else f"{gsd:.0f} m" if gsd >= 10 else f"{gsd:.2g} m"

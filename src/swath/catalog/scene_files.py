@@ -1,0 +1,125 @@
+"""Which files make up a scene, told by their names and by STAC, before any image is opened."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from swath.catalog.stac import PARQUET_SUFFIXES, STAC_NAMES, StacScene, is_stac, read_stac
+from swath.rasters.cloud_mask import CLOUD_LAYERS
+from swath.rasters.pillow_reader import IMAGE_SUFFIXES, TIFF_SUFFIXES
+from swath.sensors.sensor import Sensor, get_sensor, list_sensors
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Files that belong together, before any is opened."""
+
+    path: str
+    files: tuple[str, ...]
+    bands: tuple[str, ...] = ()
+    stac: StacScene | None = None
+    cloud_layer: tuple[str, str] | None = None  # kind, file
+    problem: str | None = None
+
+
+def find_scenes(
+    root: Path, sensor: Sensor | None = None, pattern: str | None = None, *, remote: bool = False
+) -> list[Found]:
+    """Group the files at `root` into scenes by their names (and STAC), without opening an image."""
+    if root.is_file():
+        if root.suffix.lower() in (".json", ".geojson", *PARQUET_SUFFIXES):
+            return [_from_stac(scene, sensor) for scene in read_stac(root, remote=remote)]
+        return [Found(str(root), (str(root),))]
+    found: list[Found] = []
+    # Of all sensors: the band files of another product are a scene as well, if not one of this sensor.
+    tokens = _band_tokens(sensor)
+    for folder, folders, names in os.walk(root):
+        stac = next((Path(folder, name) for name in STAC_NAMES if name in names), None)
+        if stac is not None and is_stac(stac):
+            folders[:] = []
+            found += [_from_stac(scene, sensor) for scene in read_stac(stac, remote=remote)]
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files = [
+            name
+            for name in sorted(names)
+            if not name.startswith(".")
+            and Path(name).suffix.lower() in IMAGE_SUFFIXES
+            and (pattern is None or fnmatch(os.path.relpath(Path(folder, name), root), pattern))
+        ]
+        found += _group(Path(folder), files, tokens)
+    return found
+
+
+def _band_tokens(sensor: Sensor | None) -> set[str]:
+    """Band names that may end a file's name, in upper case."""
+    sensors = [get_sensor(name) for name in list_sensors()] + ([sensor] if sensor is not None else [])
+    return {band.name.upper() for one in sensors for band in one.bands}
+
+
+def _group(folder: Path, names: Sequence[str], tokens: set[str]) -> list[Found]:
+    """Put the band files of a product together: names that differ in one band name only."""
+    products: dict[str, dict[str, str]] = defaultdict(dict)
+    clouds: dict[str, tuple[str, str]] = {}  # layer of a product, or of the one file of that stem
+    alone: list[str] = []
+    for name in names:
+        is_tiff = Path(name).suffix.lower() in TIFF_SUFFIXES
+        split = _split_band(Path(name).stem, tokens) if is_tiff else None
+        layer = _split_band(Path(name).stem, CLOUD_LAYERS.keys() - tokens) if is_tiff else None
+        if layer is not None:
+            clouds[layer[0]] = (layer[1], str(folder / name))
+        elif split is None or split[1] in products[split[0]]:
+            alone.append(name)
+        else:
+            products[split[0]][split[1]] = name
+    found: list[Found] = []
+    for product, bands in products.items():
+        if len(bands) < 2:
+            alone += bands.values()
+            continue
+        files = tuple(str(folder / name) for name in bands.values())
+        found.append(Found(str(folder), files, tuple(bands), cloud_layer=clouds.pop(product, None)))
+        stem = product.split("\0")[0]
+        for name in [name for name in alone if stem and name.startswith(stem)]:
+            alone.remove(name)
+            reason = f"{folder / name}: beside the band files {stem}* of a product, but none of them"
+            found.append(Found(str(folder / name), (str(folder / name),), problem=f"{reason}; left out"))
+    by_stem = {product.split("\0")[0].rstrip("_-. "): layer for product, layer in clouds.items()}
+    found += [
+        Found(str(folder / name), (str(folder / name),), cloud_layer=by_stem.pop(Path(name).stem, None))
+        for name in alone
+    ]
+    # A layer without a scene is looked at as an image, and what is wrong with it is said.
+    found += [Found(file, (file,)) for _, file in by_stem.values()]
+    return sorted(found, key=lambda scene: scene.files)
+
+
+def _split_band(stem: str, tokens: Set[str]) -> tuple[str, str] | None:
+    """("what is left \\0 and right of the band", band) of a file's name, such as ``T33_B8A_20m``."""
+    parts = re.split(r"([_\-. ])", stem)
+    for last in range(len(parts) - 1, -1, -2):
+        for first in (last - 2, last):  # "SR_B2" before "B2"
+            if first >= 0 and (band := "".join(parts[first : last + 1]).upper()) in tokens:
+                right = "" if last == len(parts) - 1 else re.sub(r"\d+m$", "", "".join(parts[last + 1 :]))
+                return "".join(parts[:first]) + "\0" + right, band
+    return None
+
+
+def _from_stac(scene: StacScene, sensor: Sensor | None) -> Found:
+    files, bands = scene.files, scene.bands
+    if sensor is not None and len(files) > 1:
+        # An item often has more than the sensor's bands beside them: scene classification, angles.
+        known = {band.name.upper() for band in sensor.bands} | {
+            (band.common_name or "").upper() for band in sensor.bands
+        }
+        chosen = [(f, b) for f, b in zip(files, bands, strict=True) if b.upper() in known]
+        files, bands = tuple(f for f, _ in chosen) or files, tuple(b for _, b in chosen) or bands
+    return Found(
+        scene.path if len(files) != 1 else files[0], files, bands, scene, scene.cloud_layer, scene.problem
+    )

@@ -1,0 +1,253 @@
+"""The verbs of `swath evaluate` that look for ways to fool oneself: leaks, geometry, robustness."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from swath.cli.evaluate.options import (
+    BandsOption,
+    BankOption,
+    BaselinesOption,
+    BatchOption,
+    CacheOption,
+    DataArgument,
+    DeviceOption,
+    FoldOption,
+    GroupOption,
+    GsdModeOption,
+    GsdOption,
+    LabelOption,
+    ModelsArgument,
+    NoCacheOption,
+    OffsetOption,
+    PoolingOption,
+    QueriesOption,
+    RootOption,
+    ScalesOption,
+    SeedOption,
+    SensorOption,
+    SizeOption,
+)
+
+OutOption = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for JSON (and a plot).")]
+SideOption = Annotated[
+    int | None,
+    typer.Option(help="Side in pixels that images are area-resized to.  \\[default: native]", min=8),
+]
+
+
+def leaks(
+    data: DataArgument,
+    out: OutOption = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Also search by this model's features; what it finds is verified on the pixels."),
+    ] = None,
+    root: RootOption = None,
+    sensor: SensorOption = None,
+    gsd: GsdOption = None,
+    gsd_mode: GsdModeOption = None,
+    label_column: LabelOption = None,
+    fold_column: FoldOption = None,
+    bank: BankOption = "train",
+    queries: QueriesOption = None,
+    size: SizeOption = None,
+    offset_dn: OffsetOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = None,
+    batch_size: BatchOption = 64,
+) -> None:
+    """Search a split for queries that the bank knows already.
+
+    Equal files; copies that were re-encoded, brightened, turned or mirrored; images that share ground, also
+    at another scale; overlapping footprints. Every suspicion is verified on the pixels.
+
+    Example: swath evaluate leaks scenes/index.csv -o looks
+    """
+    from rich.console import Console
+
+    from swath.cli.evaluate.run import bar, opened, plain
+    from swath.evaluation.audit.leakage import find_leaks
+    from swath.evaluation.features.extract import extract
+    from swath.evaluation.protocols.setup import native_sides
+    from swath.evaluation.report.tables import command_line
+    from swath.files import write_json
+
+    console, progress = Console(), Console(stderr=True)
+    fixed = {"models": [model or "baseline:statistics"], "baselines": False, "allow_overlap": True}
+    asked = opened(locals(), progress, **fixed)
+    split, models = asked.split, asked.own
+    features = None
+    if model is not None:
+        side = native_sides(models[:1], split)
+        parts = (split.bank, split.queries)
+        made = [extract(models[:1], part, side, batch_size=batch_size) for part in parts]
+        features = tuple(one.features[models[0].name, side[0]] for one in made)
+    with bar(progress, len(split.bank.indices) + len(split.queries.indices)) as advance:
+        found = find_leaks(split, features=features, batch_size=batch_size, progress=advance)  # type: ignore[arg-type]
+    console.print(plain(found.sentence), highlight=False)
+    for leak in found.leaks[:20]:
+        line = f"{leak.query}  <-  {leak.partner}  ({leak.reason}: {leak.detail})"
+        console.print(plain(line), highlight=False, soft_wrap=True)
+    if len(found.leaks) > 20:
+        console.print(f"... and {len(found.leaks) - 20:,} more; --out keeps all of them")
+    if out is not None:
+        origin = {"split_hash": split.hash, "command": command_line()}
+        write_json(out / "leakage.json", {**origin, **asked.about, **found.to_dict()})
+        console.print(f"wrote {plain(str(out / 'leakage.json'))}", highlight=False)
+
+
+def geometry(
+    models: ModelsArgument,
+    data: DataArgument,
+    out: OutOption = None,
+    root: RootOption = None,
+    scales: ScalesOption = None,
+    baselines: BaselinesOption = True,
+    pooling: PoolingOption = None,
+    sensor: SensorOption = None,
+    bands: BandsOption = None,
+    gsd: GsdOption = None,
+    gsd_mode: GsdModeOption = None,
+    label_column: LabelOption = None,
+    fold_column: FoldOption = None,
+    bank: BankOption = "train",
+    queries: QueriesOption = None,
+    size: SizeOption = None,
+    offset_dn: OffsetOption = None,
+    cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
+    seed: SeedOption = 0,
+    device: DeviceOption = None,
+    batch_size: BatchOption = 64,
+) -> None:
+    """Measure the shape of the embedding: how many directions are in use, and how evenly.
+
+    RankMe, effective rank, intrinsic dimension, alignment and uniformity of the bank's features, a row a
+    scale, with a warning where a space has collapsed. None of these is a score.
+
+    Example: swath evaluate geometry runs/first/model scenes/index.csv -o looks
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from swath.cli.evaluate.run import bar, kept, numbers, opened, plain
+    from swath.evaluation.audit.geometry import evaluate_geometry
+    from swath.evaluation.report.tables import command_line
+
+    console, progress = Console(), Console(stderr=True)
+    sides = numbers(scales, "--scales are sides in pixels", "16,32,64")
+    # Leaks are a finding of these verbs, and no reason to stop.
+    asked = opened(locals(), progress, allow_overlap=True)
+    split = asked.split
+    with bar(progress, len(split.bank.indices)) as advance:
+        report = evaluate_geometry(
+            [*asked.own, *asked.baselines], split.bank, sides=sides, batch_size=batch_size, progress=advance,
+            cache=kept(cache, no_cache),
+        )  # fmt: skip
+    table = Table(title="geometry of the bank's features", title_justify="left", box=None, pad_edge=False)
+    for name in ("features", "px", "D", "RankMe", "eff. rank", "TwoNN", "uniform", "class", "scale", "dead"):
+        table.add_column(name, justify="left" if name == "features" else "right")
+    for row in report.rows:
+        table.add_row(
+            row.features, str(row.side), str(row.dimensions), f"{row.rankme:.1f}",
+            f"{row.effective_rank:.1f}",
+            _text(row.intrinsic, 1), f"{row.uniformity:.2f}", _text(row.class_alignment, 2),
+            _text(row.scale_alignment, 3), str(row.dead),
+        )  # fmt: skip
+    console.print(table)
+    for note in report.notes:
+        console.print(f"[yellow]note:[/yellow] {plain(note)}", highlight=False)
+    if out is not None:
+        path = report.write(out, **asked.about, split_hash=split.hash, command=command_line())
+        console.print(f"wrote {plain(str(path))}", highlight=False)
+
+
+def robustness(
+    models: ModelsArgument,
+    data: DataArgument,
+    out: OutOption = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            help="haze, noise, speckle, stripes, missing-bands, blur, holes, rotation; several with commas "
+            "between.  \\[default: all that make sense for the sensor]"
+        ),
+    ] = None,
+    side: SideOption = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Queries to look at; every strength is a pass over them.", min=10)
+    ] = 500,
+    k: Annotated[int, typer.Option("--k", "-k", help="Neighbours that vote.", min=1)] = 20,
+    standardised: Annotated[
+        bool, typer.Option("--standardised", help="Standardise features by the bank (knn-z).")
+    ] = False,
+    root: RootOption = None,
+    baselines: BaselinesOption = True,
+    pooling: PoolingOption = None,
+    sensor: SensorOption = None,
+    bands: BandsOption = None,
+    gsd: GsdOption = None,
+    gsd_mode: GsdModeOption = None,
+    label_column: LabelOption = None,
+    fold_column: FoldOption = None,
+    bank: BankOption = "train",
+    queries: QueriesOption = None,
+    group_column: GroupOption = None,
+    size: SizeOption = None,
+    offset_dn: OffsetOption = None,
+    cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
+    seed: SeedOption = 0,
+    device: DeviceOption = None,
+    batch_size: BatchOption = 64,
+) -> None:
+    """Score queries that were made worse, against the strength of it.
+
+    Strengths are physical (optical depth, looks, pixels, degrees) or shares of the band's spread; what makes
+    no sense for a sensor is refused. The bank stays clean.
+
+    Example: swath evaluate robustness runs/first/model scenes/index.csv --by haze,blur -o looks
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from swath.cli.evaluate.run import bar, kept, opened, plain
+    from swath.evaluation.audit.robustness import evaluate_robustness
+    from swath.evaluation.report.tables import command_line
+
+    console, progress = Console(), Console(stderr=True)
+    wanted = [name.strip() for name in by.split(",")] if by else None
+    # Leaks are a finding of these verbs, and no reason to stop.
+    asked = opened(locals(), progress, allow_overlap=True)
+    split = asked.split
+    total = len(split.bank.indices) + min(limit or len(split.queries.indices), len(split.queries.indices))
+    with bar(progress, total) as advance:
+        report = evaluate_robustness(
+            [*asked.own, *asked.baselines], split, degradations=wanted, side=side, k=k,
+            standardised=standardised, limit=limit, batch_size=batch_size, progress=advance,
+            cache=kept(cache, no_cache),
+        )  # fmt: skip
+    for kind in report.degradations:
+        measure = report.protocol["degradations"][kind]["measure"]
+        console.print(f"{kind} ({measure}): top-1, %", style="bold", highlight=False)
+        table = Table(box=None, pad_edge=False)
+        table.add_column("features")
+        for score in report.curve(report.names[0], kind):
+            table.add_column("clean" if score.strength == 0 else f"{score.strength:.3g}", justify="right")
+        for name in report.names:
+            table.add_row(name, *(f"{100 * score.accuracy:.1f}" for score in report.curve(name, kind)))
+        console.print(table)
+    for note in report.notes:
+        console.print(f"[yellow]note:[/yellow] {plain(note)}", highlight=False)
+    console.print(plain(report.sentence()), highlight=False)
+    if out is not None:
+        for path in report.write(out, **asked.about, command=command_line()):
+            console.print(f"wrote {plain(str(path))}", highlight=False)
+
+
+def _text(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"

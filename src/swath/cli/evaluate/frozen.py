@@ -1,0 +1,240 @@
+"""`swath evaluate`: how good are a model's features, beside baselines that cost nothing."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from swath.cli.evaluate import audit as evaluate_looks
+from swath.cli.evaluate import report as evaluate_report
+from swath.cli.evaluate import retrieval
+from swath.cli.evaluate import split as evaluate_split
+from swath.cli.evaluate import suite as evaluate_suite
+from swath.cli.evaluate.options import (
+    BandsOption,
+    BankOption,
+    BaselinesOption,
+    BatchOption,
+    CacheOption,
+    DataArgument,
+    DeviceOption,
+    FoldOption,
+    GroupOption,
+    GsdModeOption,
+    GsdOption,
+    GsdsOption,
+    LabelOption,
+    LabelsOption,
+    ModelsArgument,
+    NoCacheOption,
+    OffsetOption,
+    OutOption,
+    OverlapOption,
+    PoolingOption,
+    QueriesOption,
+    RootOption,
+    ScalesOption,
+    SeedOption,
+    SeedsOption,
+    SensorOption,
+    SeparatorOption,
+    SizeOption,
+)
+from swath.cli.evaluate.run import bar as _bar
+from swath.cli.evaluate.run import plain as _plain
+from swath.cli.evaluate.run import run
+
+__all__ = ["_bar", "_plain", "app"]
+
+app = typer.Typer(
+    help="Score a model's frozen features on labelled images, with intervals and baselines beside them.\n\n"
+    "A score without its protocol says little, and without baselines nothing. So every run states both, and "
+    "writes files that say how to make the figures again. Features are computed once: another protocol on "
+    "the same model and images finds them in the cache, and a killed run goes on where it was.",
+    no_args_is_help=True,
+)
+
+
+@app.command("knn")
+def knn(
+    models: ModelsArgument,
+    data: DataArgument,
+    out: OutOption = None,
+    root: RootOption = None,
+    scales: ScalesOption = None,
+    gsds: GsdsOption = None,
+    asymmetric: Annotated[
+        bool,
+        typer.Option(
+            "--asymmetric/--symmetric-only", help="Also: queries reduced, bank at the largest scale."
+        ),
+    ] = True,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="scale_mae: exactly what Scale-MAE's released evaluation does: class token, bank and "
+            "queries at one scale, the model told 224 / side, bands standardised by the data's own "
+            "statistics, k = 20, T = 0.07, features as they are."
+        ),
+    ] = None,
+    baselines: BaselinesOption = True,
+    seeds: SeedsOption = False,
+    k: Annotated[int, typer.Option("--k", "-k", help="Neighbours that vote.", min=1)] = 20,
+    temperature: Annotated[
+        float, typer.Option(help="A vote weighs exp(cosine / temperature).", min=1e-3)
+    ] = 0.07,
+    pooling: PoolingOption = None,
+    sensor: SensorOption = None,
+    bands: BandsOption = None,
+    gsd: GsdOption = None,
+    gsd_mode: GsdModeOption = None,
+    label_column: LabelOption = None,
+    separator: SeparatorOption = None,
+    labels: LabelsOption = None,
+    fold_column: FoldOption = None,
+    bank: BankOption = "train",
+    queries: QueriesOption = None,
+    group_column: GroupOption = None,
+    allow_overlap: OverlapOption = False,
+    size: SizeOption = None,
+    offset_dn: OffsetOption = None,
+    cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
+    seed: SeedOption = 0,
+    device: DeviceOption = None,
+    batch_size: BatchOption = 64,
+) -> None:
+    """Classify by the nearest neighbours, at several image scales.
+
+    Every image of the queries is classified by a vote of its k most similar images of the bank. Nothing is
+    trained, so the score speaks of the features alone. "knn-z" is the same on features standardised by the
+    bank. Several models are compared in pairs, on the same images.
+
+    Example: swath evaluate knn runs/first/model scenes/index.csv --scales 16,32,64,128 -o scores
+    """
+    from swath.evaluation.protocols.frozen import evaluate_knn
+
+    run(evaluate_knn, locals(), asymmetric=asymmetric, k=k, temperature=temperature)
+
+
+@app.command("linear")
+def linear(
+    models: ModelsArgument,
+    data: DataArgument,
+    out: OutOption = None,
+    root: RootOption = None,
+    scales: ScalesOption = None,
+    gsds: GsdsOption = None,
+    baselines: BaselinesOption = True,
+    seeds: SeedsOption = False,
+    c: Annotated[
+        float | None,
+        typer.Option(
+            "--c",
+            help="Inverse strength of the L2 penalty, fixed beforehand.  \\[default: chosen on a fifth of "
+            "the bank, never on the queries]",
+            min=1e-8,
+        ),
+    ] = None,
+    pooling: PoolingOption = None,
+    sensor: SensorOption = None,
+    bands: BandsOption = None,
+    gsd: GsdOption = None,
+    gsd_mode: GsdModeOption = None,
+    label_column: LabelOption = None,
+    separator: SeparatorOption = None,
+    labels: LabelsOption = None,
+    fold_column: FoldOption = None,
+    bank: BankOption = "train",
+    queries: QueriesOption = None,
+    group_column: GroupOption = None,
+    allow_overlap: OverlapOption = False,
+    size: SizeOption = None,
+    offset_dn: OffsetOption = None,
+    cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
+    seed: SeedOption = 0,
+    device: DeviceOption = None,
+    batch_size: BatchOption = 64,
+) -> None:
+    """Classify by logistic regression on the features (linear probe).
+
+    A convex problem solved to the end: no learning rate, no epochs, no luck. Features are standardised by the
+    bank's statistics. The penalty is chosen on images held out of the bank (of each class, groups of the same
+    ground whole).
+
+    Example: swath evaluate linear runs/first/model scenes/index.csv --scales 128 -o scores
+    """
+    from swath.evaluation.protocols.frozen import evaluate_linear
+
+    run(evaluate_linear, locals(), c=c)
+
+
+@app.command("fewshot")
+def fewshot(
+    models: ModelsArgument,
+    data: DataArgument,
+    out: OutOption = None,
+    root: RootOption = None,
+    scales: ScalesOption = None,
+    gsds: GsdsOption = None,
+    shots: Annotated[
+        str | None,
+        typer.Option(
+            help="Labelled images a class, such as 1,5,20.  \\[default: 1,2,5,10,20,50,100, as far as every "
+            "class has as many]"
+        ),
+    ] = None,
+    draws: Annotated[int, typer.Option(help="How often images are drawn, for each number.", min=1)] = 10,
+    classifier: Annotated[
+        str, typer.Option(help="centroid (nearest class mean), linear, or both with a comma between.")
+    ] = "centroid,linear",
+    baselines: BaselinesOption = True,
+    seeds: SeedsOption = False,
+    c: Annotated[
+        float, typer.Option("--c", help="linear: inverse strength of the L2 penalty.", min=1e-8)
+    ] = 0.1,
+    pooling: PoolingOption = None,
+    sensor: SensorOption = None,
+    bands: BandsOption = None,
+    gsd: GsdOption = None,
+    gsd_mode: GsdModeOption = None,
+    label_column: LabelOption = None,
+    separator: SeparatorOption = None,
+    labels: LabelsOption = None,
+    fold_column: FoldOption = None,
+    bank: BankOption = "train",
+    queries: QueriesOption = None,
+    group_column: GroupOption = None,
+    allow_overlap: OverlapOption = False,
+    size: SizeOption = None,
+    offset_dn: OffsetOption = None,
+    cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
+    seed: SeedOption = 0,
+    device: DeviceOption = None,
+    batch_size: BatchOption = 64,
+) -> None:
+    """Classify after n labelled images of each class, for rising n.
+
+    Several draws of n images a class are taken from the bank; all models see the same ones. The interval
+    covers both the draws and the queries. With --out, a curve is drawn.
+
+    Example: swath evaluate fewshot runs/first/model scenes/index.csv --shots 1,5,20 -o scores
+    """
+    from swath.cli.evaluate.run import numbers
+    from swath.evaluation.protocols.fewshot import evaluate_fewshot
+
+    wanted = numbers(shots, "--shots are labelled images a class", "1,5,20")
+    kinds = [kind.strip() for kind in classifier.split(",")]
+    run(evaluate_fewshot, locals(), shots=wanted, draws=draws, classifiers=kinds, c=c, seed=seed)
+
+
+app.command("retrieval")(retrieval.command)
+app.command("suite")(evaluate_suite.command)
+app.command("split")(evaluate_split.command)
+app.command("leaks")(evaluate_looks.leaks)
+app.command("geometry")(evaluate_looks.geometry)
+app.command("robustness")(evaluate_looks.robustness)
+app.command("report")(evaluate_report.command)

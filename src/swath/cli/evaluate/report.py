@@ -1,0 +1,118 @@
+"""`swath evaluate report`: everything about some models on one data set, as one HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from swath.cli.evaluate.options import (
+    BandsOption,
+    BankOption,
+    BaselinesOption,
+    BatchOption,
+    CacheOption,
+    DataArgument,
+    DeviceOption,
+    FoldOption,
+    GroupOption,
+    GsdModeOption,
+    GsdOption,
+    LabelOption,
+    LabelsOption,
+    ModelsArgument,
+    NoCacheOption,
+    OffsetOption,
+    PoolingOption,
+    QueriesOption,
+    RootOption,
+    ScalesOption,
+    SeedOption,
+    SensorOption,
+    SeparatorOption,
+    SizeOption,
+)
+
+
+def command(
+    models: ModelsArgument,
+    data: DataArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for page and figures.")] = Path("report"),
+    title: Annotated[str, typer.Option(help="Of the page.  \\[default: the data's folder]")] = "",
+    scales: ScalesOption = None,
+    k: Annotated[int, typer.Option("--k", "-k", help="Neighbours that vote.", min=1)] = 20,
+    fewshot: Annotated[
+        bool, typer.Option("--fewshot/--no-fewshot", help="Curves over the number of labelled images.")
+    ] = True,
+    robustness: Annotated[
+        bool, typer.Option("--robustness/--no-robustness", help="Score queries that were made worse.")
+    ] = True,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            help="How queries are made worse, such as haze,blur.  \\[default: all that make sense for the "
+            "sensor]"
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Queries that are made worse, at most.", min=10)] = 400,
+    pictures: Annotated[
+        bool,
+        typer.Option(
+            "--pictures/--no-pictures",
+            help="Show leaks and neighbours as pictures; without, the page can be passed on where the "
+            "imagery cannot.",
+        ),
+    ] = True,
+    root: RootOption = None,
+    baselines: BaselinesOption = True,
+    pooling: PoolingOption = None,
+    sensor: SensorOption = None,
+    bands: BandsOption = None,
+    gsd: GsdOption = None,
+    gsd_mode: GsdModeOption = None,
+    label_column: LabelOption = None,
+    separator: SeparatorOption = None,
+    labels: LabelsOption = None,
+    fold_column: FoldOption = None,
+    bank: BankOption = "train",
+    queries: QueriesOption = None,
+    group_column: GroupOption = None,
+    size: SizeOption = None,
+    offset_dn: OffsetOption = None,
+    cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
+    seed: SeedOption = 0,
+    device: DeviceOption = None,
+    batch_size: BatchOption = 64,
+) -> None:
+    """Write one HTML page about models on a data set, with the figures beside it as JSON and CSV.
+
+    Scores with intervals and baselines, scale curves, few-shot curves, leaks and the scores without them,
+    confusions, calibration, robustness, geometry, retrieved neighbours as pictures and a map of the
+    embedding. The page needs nothing from elsewhere; every figure says how it is made again.
+
+    Example: swath evaluate report runs/first/model runs/second/model scenes/index.csv -o report
+    """
+    from rich.console import Console
+
+    from swath.cli.evaluate.run import bar, kept, numbers, opened, plain
+    from swath.evaluation.report.data import make_dossier, write_dossier
+    from swath.evaluation.report.page import verdicts
+
+    console, progress = Console(), Console(stderr=True)
+    wanted = [name.strip() for name in by.split(",")] if by else None
+    sides = numbers(scales, "--scales are sides in pixels", "16,32,64")
+    # Leaks are a finding of the page, and no reason to stop.
+    asked = opened(locals(), progress, allow_overlap=True)
+    split = asked.split
+    with bar(progress, len(split.bank.indices) + len(split.queries.indices)) as advance:
+        dossier = make_dossier(
+            asked.own, asked.baselines, split, title=title, sides=sides, k=k, fewshot=fewshot,
+            robustness=robustness, degradations=wanted, robust_limit=limit, pictures=pictures,
+            cache=kept(cache, no_cache), batch_size=batch_size, progress=advance,
+        )  # fmt: skip
+    for sentence in [*verdicts(dossier), dossier.leakage.sentence]:
+        console.print(plain(sentence), highlight=False)
+    for path in write_dossier(dossier, out, **asked.about):
+        console.print(f"wrote {plain(str(path))}", highlight=False)

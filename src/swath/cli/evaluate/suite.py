@@ -1,0 +1,126 @@
+"""`swath evaluate suite`: several models on several sets, in one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def command(
+    suite: Annotated[
+        str,
+        typer.Argument(
+            help="A suite's YAML file, or a ready one: table1 (the eight sets of Scale-MAE's Table 1).",
+            metavar="SUITE",
+        ),
+    ],
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="What to score, as for `swath evaluate knn`; NAME=MODEL gives it a name in the tables.",
+            metavar="MODELS...",
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the reports; what is finished there is kept.")
+    ] = Path("suite"),
+    root: Annotated[Path | None, typer.Option(help="Folder of data sets.", metavar="DIR")] = None,
+    pooling: Annotated[
+        str | None, typer.Option(help="Of the models named here: mean, moments or cls.")
+    ] = None,
+    bands: Annotated[
+        str | None,
+        typer.Option(
+            help="Three bands that models of timm see as red, green and blue, where sets have more."
+        ),
+    ] = None,
+    pages: Annotated[
+        bool,
+        typer.Option(
+            "--pages",
+            help="Also an HTML page a set: leaks, robustness, neighbours as pictures. Takes several times as "
+            "long.",
+        ),
+    ] = False,
+    pictures: Annotated[
+        bool, typer.Option("--pictures/--no-pictures", help="Whether those pages show images of the data.")
+    ] = True,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder for features.  \\[default: the user's cache folder]", metavar="DIR"),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, ...  \\[default: cuda if there is one]")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Images a forward pass.", min=1)] = 64,
+) -> None:
+    """Score several models on several sets by the same protocols.
+
+    Writes one folder of reports a set, and a summary of all (JSON, CSV, Markdown). Sets that are not there
+    are listed as absent, with where they can be had. Run again, it does what is left to do.
+
+    Example: swath evaluate suite table1 runs/first/model timm:resnet50@pretrained --root data -o table1
+    """
+    from rich.console import Console
+
+    from swath.cli.evaluate.frozen import _bar, _plain
+    from swath.evaluation.features.cache import FeatureCache
+    from swath.evaluation.suites import get_suite
+    from swath.evaluation.suites.results import SuiteResult
+    from swath.evaluation.suites.run import run_suite
+    from swath.evaluation.suites.tables import remarks, suite_tables, verdicts, write_suite
+
+    console, progress = Console(), Console(stderr=True)
+
+    def done(result: SuiteResult) -> None:
+        one = result.sets[-1]
+        what = "kept from before" if one.again else one.status
+        progress.print(
+            f"{len(result.sets)} of {len(result.suite.sets)} {_plain(one.title)}: {what}", highlight=False
+        )
+        write_suite(result, out)
+
+    result = run_suite(
+        get_suite(suite),
+        [_model(text, pooling, bands) for text in models or []],
+        out=out,
+        root=root,
+        device=device,
+        batch_size=batch_size,
+        cache=FeatureCache(cache),
+        pages=pages,
+        pictures=pictures,
+        watch=lambda what, total: _bar(progress, total),
+        after_set=done,
+    )
+    for table in suite_tables(result):
+        console.print(table)
+    for sentence in verdicts(result):
+        console.print(_plain(sentence), highlight=False)
+    for remark in remarks(result):
+        console.print(f"[yellow]note:[/yellow] {_plain(remark)}", highlight=False)
+    for path in write_suite(result, out):
+        console.print(f"wrote {_plain(str(path))}", highlight=False)
+    if not any(one.status == "done" for one in result.sets):
+        from swath.errors import SwathError
+
+        raise SwathError("not one set could be scored; see the notes above")
+
+
+def _model(text: str, pooling: str | None, bands: str | None) -> Any:
+    """``NAME=MODEL``, or a model alone. Options go to those that they have a meaning for."""
+    from swath.evaluation.suites import SuiteModel
+
+    name, equals, model = text.partition("=")
+    if not equals or Path(text).exists():
+        name, model = "", text
+    timm = model.startswith("timm:")
+    own = Path(model).exists() or model.startswith("random:")
+    return SuiteModel(
+        model=model,
+        name=name or None,
+        pooling=pooling if own else None,
+        bands=tuple(band.strip() for band in bands.split(",")) if bands and timm else None,
+    )

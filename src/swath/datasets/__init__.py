@@ -1,0 +1,1 @@
+"""Samples out of folders, tables and chips of scenes."""

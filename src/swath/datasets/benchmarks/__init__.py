@@ -1,0 +1,1 @@
+"""Published labeled data sets, known by name."""

@@ -1,0 +1,1 @@
+"""How published data gets here: resumable downloads, and archives unpacked safely."""

@@ -1,0 +1,430 @@
+"""Data sets whose samples are whole image files: judged by header, read on demand or once into memory.
+
+Legend: N images, B samples, C bands, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from swath.datasets.chip import Batch
+from swath.datasets.protocol import Epoch, Problem, Sample, collate
+from swath.errors import ImageryError, suggest
+from swath.keyed_random import sample_keys, uniform
+from swath.rasters.pillow_reader import (
+    MAX_PICTURE_PIXELS,
+    is_deep_png,
+    picture_header,
+    read_picture,
+)
+from swath.rasters.read import SceneHeader, read_header
+from swath.rasters.resampling import Kernel, resize
+from swath.rasters.safe_open import sniff_driver
+from swath.rasters.sensor_scene import GSD_FIX, as_sensor
+from swath.sensors.sensor import Sensor, get_sensor, to_unit
+
+Fit = Literal["centre_crop", "random_crop", "resize"]
+Cache = Literal["none", "memory"]
+Gsd = float | Literal["relative"] | None
+Array = NDArray[Any]
+Valid = NDArray[np.bool_]
+Array64 = NDArray[np.float64]
+
+
+class _Probe(NamedTuple):
+    """What the header of a usable file says; `unfit` is set where it is sound but not of the sensor."""
+
+    height: int
+    width: int
+    gsd: float | None = None
+    unfit: str | None = None
+
+
+class ImageFiles:
+    """A data set of image files, each one a sample; the base of the layouts below.
+
+    Args:
+        paths: The files.
+        sensor: What they were taken with: a registered name, a YAML path or a `Sensor`.
+        gsd: Metres per pixel: one number for all, one a file, ``"relative"`` (1.0 at native resolution), or
+            None to compute it from each file's georeference.
+        labels: Of each file, if known: [N] class indices, or [N, K] of 0 and 1 where a file has several.
+        classes: Names of the classes.
+        size: Output size, one number or (height, width); None keeps the files' own size, which then has to
+            be the same for all.
+        fit: How an image gets to `size`: ``centre_crop``, ``random_crop`` (drawn anew each epoch), or
+            ``resize`` (area average when shrinking, bilinear when enlarging; the GSD follows).
+        cache: ``memory`` decodes everything once, when the data set is made.
+        seed: Seed of the samples' keys.
+        offset_dn: Added to stored values before scaling, see `swath.rasters.sensor_scene.as_sensor`.
+        max_pixels: Largest image accepted.
+        workers: Threads that check headers and fill the cache; None for as many as there are CPUs.
+
+    Attributes:
+        sensor, classes, labels, paths: Of the usable files; `labels[i]` and `paths[i]` belong to `self[i]`.
+        problems: (path, reason) of the files left out.
+
+    Raises:
+        ImageryError: No usable image; unknown GSD; band counts or sizes that do not agree.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        *,
+        sensor: str | Path | Sensor,
+        gsd: Gsd | Sequence[float] = None,
+        labels: Sequence[int] | NDArray[Any] | None = None,
+        classes: Sequence[str] | None = None,
+        size: int | tuple[int, int] | None = None,
+        fit: Fit = "centre_crop",
+        cache: Cache = "none",
+        seed: int = 0,
+        offset_dn: float | None = None,
+        max_pixels: int = MAX_PICTURE_PIXELS,
+        workers: int | None = None,
+        problems: Iterable[Problem] = (),
+    ) -> None:
+        if fit not in ("centre_crop", "random_crop", "resize"):
+            raise ImageryError(f"fit={fit!r}:{suggest(str(fit), ['centre_crop', 'random_crop', 'resize'])}")
+        if cache not in ("none", "memory"):
+            raise ImageryError(f"cache={cache!r}:{suggest(str(cache), ['none', 'memory'])}")
+        self.sensor = get_sensor(sensor)
+        self.classes = list(classes) if classes is not None else None
+        self.size = (size, size) if isinstance(size, int) else size
+        self.fit = fit
+        self.seed = seed
+        self.problems: list[Problem] = list(problems)
+        self._max_pixels = max_pixels
+        self.offset_dn = offset_dn
+        self._epoch = Epoch()
+
+        names = [os.fspath(path) for path in paths]
+        with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+            probes = list(pool.map(self._probe, names))
+            keep = self._agree(names, probes)
+            self.paths = [names[i] for i in keep]
+            usable = [probe for i in keep if isinstance(probe := probes[i], _Probe)]
+            self.shapes = np.array([(probe.height, probe.width) for probe in usable], dtype=np.int64)
+            self.gsds = self._gsds(gsd, keep, [probe.gsd for probe in usable])
+            self.labels: NDArray[Any] | None = None
+            if labels is not None:
+                given = np.asarray(labels)
+                self.labels = given.astype(np.int64 if given.ndim == 1 else np.float32)[keep]
+            self._images: Tensor | list[Tensor] | None = None
+            self._valid: Tensor | list[Tensor] | None = None
+            self._factors = np.ones(len(keep))  # how much the fitting has coarsened each cached image
+            if cache == "memory":
+                self._fill_cache(pool)
+
+    # ---- what a loader calls
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that random crops and keys belong to."""
+        self._epoch.set(epoch)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Sample `index`; only ``index`` and ``problem`` in it when the file cannot be decoded."""
+        index = range(len(self))[index]  # negative indices, and IndexError
+        key = sample_keys(self.seed, self._epoch.get(), torch.tensor([index]))
+        try:
+            if self._images is not None and self._valid is not None:
+                image, valid, factor = self._images[index], self._valid[index], float(self._factors[index])
+            else:
+                image, valid, factor = self._fitted(*self._read(index))
+        except ImageryError as error:
+            height, width = self.size or self.shapes[index]
+            shape = (len(self.sensor.bands), int(height), int(width))
+            return {
+                "index": index,
+                "problem": (self.paths[index], str(error)),
+                "sensor": self.sensor.name,
+                "shape": shape,
+            }
+        if self.size is not None and self.fit == "random_crop":
+            image, valid = _random_crop(image, valid, self.size, key)
+        sample: Sample = {
+            "image": image,
+            "gsd": float(self.gsds[index]) * factor,
+            "valid": valid,
+            "sensor": self.sensor.name,
+            "index": index,
+            "key": int(key),
+        }
+        if self.labels is not None:
+            label = self.labels[index]
+            sample["label"] = int(label) if self.labels.ndim == 1 else torch.from_numpy(label.copy())
+        return sample
+
+    def get_batch(self, indices: Sequence[int] | NDArray[np.int64] | Tensor) -> Batch:
+        """The samples at `indices` as one batch: a single gather where the images are cached."""
+        rows = torch.as_tensor(indices, dtype=torch.int64)
+        if not isinstance(self._images, Tensor) or not isinstance(self._valid, Tensor):
+            return collate([self[int(row)] for row in rows])
+        gsd = torch.from_numpy(self.gsds * self._factors)
+        batch: Batch = {
+            "image": self._images[rows],
+            "gsd": gsd[rows].to(torch.float32),
+            "valid": self._valid[rows],
+            "sensor": self.sensor.name,
+            "index": rows,
+            "key": sample_keys(self.seed, self._epoch.get(), rows),
+        }
+        if self.labels is not None:
+            batch["label"] = torch.from_numpy(self.labels)[rows]
+        return batch
+
+    # ---- headers
+
+    def _probe(self, path: str) -> _Probe | str:
+        """What a file's header says, or why it cannot be used."""
+        try:
+            header = self._header(path)
+        except ImageryError as error:
+            return str(error)
+        probe = _Probe(header.height, header.width, header.gsd)
+        try:
+            as_sensor(header, self.sensor, gsd="relative", offset_dn=self.offset_dn)
+        except ImageryError as error:
+            return probe._replace(unfit=str(error))
+        return probe
+
+    def _header(self, path: str) -> SceneHeader:
+        return image_header(path, max_pixels=self._max_pixels)
+
+    def _agree(self, names: list[str], probes: list[_Probe | str]) -> list[int]:
+        """Indices of the usable files; the others become problems. Raises where files contradict."""
+        keep: list[int] = []
+        unfit: list[tuple[str, str]] = []
+        smallest = self.size if self.size is not None and self.fit != "resize" else (1, 1)
+        for i, probe in enumerate(probes):
+            if isinstance(probe, str):
+                self.problems.append((names[i], probe))
+            elif probe.unfit is not None:
+                unfit.append((names[i], probe.unfit))
+            elif probe.height < smallest[0] or probe.width < smallest[1]:
+                self.problems.append((names[i], self._too_small(names[i], probe)))
+            else:
+                keep.append(i)
+        if unfit:
+            # Not a matter of a broken file: half of a folder left out in silence would be another data set.
+            beside = f", while {names[keep[0]]} fits" if keep else ""
+            raise ImageryError(
+                f"{unfit[0][1]} ({len(unfit)} of {len(names)} files do not fit this sensor{beside}.)"
+            )
+        if not keep:
+            reason = f"; the first of {len(self.problems)} problems: {self.problems[0][1]}"
+            raise ImageryError("no usable image" + (reason if self.problems else " was found"))
+        if self.size is None:
+            first = {
+                (p.height, p.width): names[i] for i in reversed(keep) if isinstance(p := probes[i], _Probe)
+            }
+            if len(first) > 1:
+                (small, a), *_, (large, b) = sorted(first.items())
+                raise ImageryError(
+                    f"images of {len(first)} different sizes, such as {small[1]} x {small[0]} in {a} and "
+                    f"{large[1]} x {large[0]} in {b}: choose one with size=, and fit='centre_crop', "
+                    "'random_crop' or 'resize'"
+                )
+        return keep
+
+    def _too_small(self, name: str, probe: _Probe) -> str:
+        return (
+            f"{name}: {probe.width} x {probe.height} pixels are fewer than the crop of {self.size}; "
+            "choose a smaller size=, or fit='resize'"
+        )
+
+    def _gsds(self, gsd: Gsd | Sequence[float], keep: list[int], found: list[float | None]) -> Array64:
+        """Native GSD [N] of the usable files."""
+        if isinstance(gsd, str):
+            if gsd != "relative":
+                raise ImageryError(f"gsd={gsd!r} is neither a number nor 'relative'; {GSD_FIX}")
+            return np.ones(len(keep))
+        if gsd is None:
+            for path, value in zip(self.paths, found, strict=True):
+                if value is None:
+                    raise ImageryError(f"{path}: has no georeference, so its GSD is unknown; {GSD_FIX}")
+            values = np.array(found, dtype=np.float64)
+        else:
+            given = np.asarray(gsd, dtype=np.float64)
+            values = given[keep] if given.ndim else np.full(len(keep), given)
+        wrong = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
+        if len(wrong):
+            path, value = self.paths[wrong[0]], values[wrong[0]]
+            raise ImageryError(f"{path}: a GSD of {value:g} is not a positive number of metres; {GSD_FIX}")
+        return values
+
+    # ---- pixels
+
+    def _read(self, index: int) -> tuple[Array, Valid]:
+        """Decoded image [C, H, W] in the sensor's unit, and valid [H, W]."""
+        path = self.paths[index]
+        image, valid = read_image(path, self.sensor, offset_dn=self.offset_dn, max_pixels=self._max_pixels)
+        if valid.shape != tuple(self.shapes[index]):
+            raise ImageryError(f"{path}: the file has changed since the data set was made")
+        return image, valid
+
+    def _fitted(self, image: Array, valid: Valid) -> tuple[Tensor, Tensor, float]:
+        """The part of getting to `size` that is the same in every epoch, and its GSD factor."""
+        factor = 1.0
+        height, width = valid.shape
+        if self.size is not None and self.fit == "resize":
+            factor = float(np.sqrt(height / self.size[0] * width / self.size[1]))
+            if valid.shape != self.size:
+                shrinks = self.size[0] <= height and self.size[1] <= width
+                kernel: Kernel = "area" if shrinks else "bilinear"
+                image, valid = resize(image, valid, (0, height), (0, width), self.size, kernel)
+        elif self.size is not None and self.fit == "centre_crop":
+            top, left = (height - self.size[0]) // 2, (width - self.size[1]) // 2
+            window = (slice(top, top + self.size[0]), slice(left, left + self.size[1]))
+            image, valid = image[:, *window], valid[window]
+        return torch.from_numpy(image), torch.from_numpy(valid), factor
+
+    def _fill_cache(self, pool: ThreadPoolExecutor) -> None:
+        """Decode everything; leave out (and report) what turns out to be broken."""
+        ragged = self.size is not None and self.fit == "random_crop"
+        pixels = self.shapes.prod(axis=1)
+        if self.size is not None and not ragged:
+            pixels = np.full(len(self), self.size[0] * self.size[1])
+        item = 1 if is_plain_uint8(self.sensor) else 4
+        check_memory(int((pixels * (item * len(self.sensor.bands) + 1)).sum()))
+
+        def load(index: int) -> tuple[Tensor, Tensor, float] | ImageryError:
+            try:
+                return self._fitted(*self._read(index))
+            except ImageryError as error:
+                return error
+
+        images: list[Tensor] = []
+        valids: list[Tensor] = []
+        factors: list[float] = []
+        keep: list[int] = []
+        whole: tuple[Tensor, Tensor] | None = None
+        for i, loaded in enumerate(pool.map(load, range(len(self)))):
+            if isinstance(loaded, ImageryError):
+                self.problems.append((self.paths[i], str(loaded)))
+                continue
+            image, valid, factor = loaded
+            if ragged:
+                images.append(image)
+                valids.append(valid)
+            else:  # into one block at once: the images are never in memory twice
+                if whole is None:
+                    whole = (
+                        torch.empty((len(self), *image.shape), dtype=image.dtype),
+                        torch.empty((len(self), *valid.shape), dtype=torch.bool),
+                    )
+                whole[0][len(keep)] = image
+                whole[1][len(keep)] = valid
+            factors.append(factor)
+            keep.append(i)
+        if not keep:
+            raise ImageryError(f"no image could be decoded; the first problem is: {self.problems[-1][1]}")
+        self.paths = [self.paths[i] for i in keep]
+        self.shapes, self.gsds = self.shapes[keep], self.gsds[keep]
+        self.labels = None if self.labels is None else self.labels[keep]
+        self._factors = np.array(factors)
+        if whole is None:
+            self._images, self._valid = images, valids
+        else:
+            self._images, self._valid = whole[0][: len(keep)], whole[1][: len(keep)]
+            if bool(self._valid.all()):  # one True seen from everywhere, instead of a byte a pixel
+                self._valid = torch.ones((), dtype=torch.bool).expand(self._valid.shape)
+
+
+def image_header(
+    path: str,
+    *,
+    max_pixels: int = MAX_PICTURE_PIXELS,
+    palette: Literal["refuse", "index"] = "refuse",
+) -> SceneHeader:
+    """What the header of an image file says, raster or picture; raises `ImageryError`.
+
+    Args:
+        path: The file.
+        max_pixels: For images that are decoded whole.
+        palette: Of rasters with a colour table, as in `swath.rasters.read.read_header`.
+    """
+    if not is_raster(path):
+        found = picture_header(path, max_pixels=max_pixels)
+        return SceneHeader(
+            path,
+            (path,),
+            "picture",
+            found.width,
+            found.height,
+            found.bands,
+            found.dtype,
+            ("",) * found.bands,
+        )
+    header = read_header(path, palette=palette)
+    if header.width * header.height > max_pixels:
+        raise ImageryError(
+            f"{path}: {header.width} x {header.height} pixels are more than the limit of "
+            f"{max_pixels:,} for whole images; use layout='chips', which reads windows"
+        )
+    return header
+
+
+def read_image(
+    path: str,
+    sensor: Sensor,
+    *,
+    offset_dn: float | None = None,
+    max_pixels: int = MAX_PICTURE_PIXELS,
+) -> tuple[Array, Valid]:
+    """A whole image file, raster or picture: [C, H, W] in the sensor's unit, and valid [H, W].
+
+    Raises:
+        ImageryError: It is damaged, too large, or not of this sensor.
+    """
+    header = image_header(path, max_pixels=max_pixels)
+    scene = as_sensor(header, sensor, gsd="relative", offset_dn=offset_dn)
+    if scene.header.driver != "picture":
+        return scene.read()
+    stored, valid = read_picture(path, max_pixels=max_pixels)
+    return to_unit(stored, sensor, scene.offset_dn), valid
+
+
+def is_raster(path: str) -> bool:
+    """Whether a file is for GDAL (TIFF, and colour PNG of 16 bits) and not for Pillow; told by its bytes."""
+    kind = sniff_driver(path)
+    return kind == "GTiff" or (kind == "PNG" and is_deep_png(path))
+
+
+def is_plain_uint8(sensor: Sensor) -> bool:
+    """Whether the sensor's pixels are stored bytes that need no conversion."""
+    return all(band.unit == "uint8" and band.scale == 1.0 and band.offset == 0.0 for band in sensor.bands)
+
+
+def _random_crop(image: Tensor, valid: Tensor, size: tuple[int, int], key: Tensor) -> tuple[Tensor, Tensor]:
+    room = torch.tensor([image.shape[1] - size[0] + 1, image.shape[2] - size[1] + 1])
+    top, left = (uniform(key, "fit/crop", 2)[0] * room).long().tolist()
+    window = (slice(top, top + size[0]), slice(left, left + size[1]))
+    return image[:, *window], valid[window]
+
+
+def check_memory(wanted: int) -> None:
+    """Refuse a cache that would not fit (where the system tells what is free)."""
+    try:
+        meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
+        free = int(meminfo.split("MemAvailable:")[1].split()[0]) * 1024
+    except (OSError, IndexError, ValueError):
+        return
+    if wanted > 0.9 * free:
+        raise ImageryError(
+            f"cache='memory' needs {wanted / 2**30:.1f} GiB, but only {free / 2**30:.1f} GiB are free; use "
+            "cache='none' (with loader workers), or a smaller size="
+        )

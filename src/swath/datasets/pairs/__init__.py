@@ -1,0 +1,1 @@
+"""Several sensors over one footprint: tables of pairs, and the data set that reads them."""

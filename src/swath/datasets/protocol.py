@@ -1,0 +1,264 @@
+"""What a data set hands out: samples, the batch that they make, and the promise behind both.
+
+A *paired* sample is one place seen by several sensors, and a paired batch holds one batch a sensor.
+
+Legend: B samples, C bands, H x W pixels, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypedDict, cast, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from swath.datasets.chip import Batch
+from swath.errors import ImageryError
+from swath.sensors.sensor import Sensor
+
+Problem = tuple[str, str]
+
+
+class Sample(TypedDict, total=False):
+    """One image as tensors.
+
+    A sample whose pixels cannot be had (a damaged file, nothing but nodata) has no `image` but a `problem`,
+    and the `shape` that the image would have had; `collate` leaves it out of the batch and hands the
+    problem on.
+    """
+
+    image: Tensor  # [C, H, W] uint8 or float32, in the sensor's unit
+    gsd: float  # metres per pixel, or 1.0 at native resolution in relative mode
+    valid: Tensor  # [H, W] bool
+    sensor: str
+    index: int  # position in the data set
+    key: int  # int64 for swath.keyed_random
+    label: int | Tensor  # class index, or [K] float32 multi-hot
+    mask: Tensor  # [H, W] uint8 class of each pixel, 255 where unknown
+    time: float  # seconds since 1970 UTC, NaN where unknown
+    window: tuple[int, int, int, int]  # chips: column, row, width, height on the scene's native grid
+    scene: int  # chips: position of the scene in `dataset.scenes`
+    problem: Problem  # (path, reason) of what could not be read for this sample
+    shape: tuple[int, int, int]  # only without an image
+    empty: bool  # chips, only without an image: whether nodata is the reason, and no damage
+
+
+class PairedSample(TypedDict, total=False):
+    """One place as several sensors see it.
+
+    The sensors' images may differ in size and GSD, never in their footprint; all have one `key`, so that
+    keyed augmentations agree. A place that cannot be read has no `sensors` but a `problem`, and the `shapes`
+    that the images would have had.
+    """
+
+    sensors: dict[str, Sample]
+    index: int
+    key: int
+    label: int | Tensor  # class index, or [K] float32 multi-hot
+    problem: Problem  # (place or file, reason)
+    shapes: dict[str, tuple[int, int, int]]  # only without images
+
+
+@runtime_checkable
+class ImageDataset(Protocol):
+    """What training, evaluation and embedding need of a data set.
+
+    Attributes:
+        sensor: What the images were taken with.
+        classes: Names of the classes, or None.
+        labels: [N] int64 class indices, or [N, K] float32 multi-hot, or None.
+        paths: File (or place) of each image, shown to people.
+        problems: (file, reason) of what was left out.
+    """
+
+    sensor: Sensor
+    classes: list[str] | None
+    labels: NDArray[Any] | None
+    paths: list[str]
+    problems: list[Problem]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+    def get_batch(self, indices: Sequence[int] | NDArray[np.int64] | Tensor) -> Batch:
+        """The samples at `indices` as one batch; without a loop where the images are cached."""
+        ...
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that random decisions belong to; seen by running loader workers too."""
+        ...
+
+
+@runtime_checkable
+class PairedDataset(Protocol):
+    """What training and retrieval need of a data set whose places are seen by several sensors.
+
+    Attributes:
+        sensors: In the order that the user gave.
+        classes: Names of the classes, or None.
+        labels: [N] int64 class indices, or [N, K] float32 multi-hot, or None.
+        paths: An id of each place, shown to people.
+        groups: Scene or tile of each place, for splits that do not leak; None where unknown.
+        folds: Official fold of each place; None where there is none.
+        problems: (place or file, reason) of what was left out.
+    """
+
+    sensors: tuple[Sensor, ...]
+    classes: list[str] | None
+    labels: NDArray[np.int64] | NDArray[np.float32] | None
+    paths: list[str]
+    groups: list[str] | None
+    folds: list[str] | None
+    problems: list[Problem]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> PairedSample: ...
+
+    def get_batch(self, indices: Sequence[int] | NDArray[np.int64] | Tensor) -> Batch:
+        """The places at `indices` as one paired batch."""
+        ...
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that random decisions belong to; seen by running loader workers too."""
+        ...
+
+    def subset(self, indices: Sequence[int] | NDArray[np.int64] | Tensor) -> PairedDataset:
+        """Only these places, in this order; pixels in memory are shared."""
+        ...
+
+    def select(self, *, fold: str) -> PairedDataset:
+        """Only the places of one fold."""
+        ...
+
+    def only(self, sensor: str) -> ImageDataset:
+        """What one sensor sees of the same places, as a data set of that sensor."""
+        ...
+
+
+class Epoch:
+    """A number that a parent process sets and its loader workers, forked or spawned, read."""
+
+    def __init__(self) -> None:
+        self._value = torch.zeros((), dtype=torch.int64)
+        self._value.share_memory_()  # type: ignore[no-untyped-call]
+
+    def set(self, epoch: int) -> None:
+        """Choose the epoch."""
+        self._value.fill_(epoch)
+
+    def get(self) -> int:
+        """The epoch last chosen, here or in the parent process."""
+        return int(self._value)
+
+
+def collate(samples: Sequence[Sample] | Sequence[PairedSample]) -> Batch:
+    """Stack samples of one sensor and one size into a batch; paired samples into a paired batch.
+
+    Samples without an image (see `Sample`) are left out, so a batch may be shorter than asked for, and empty
+    ([0, C, H, W]) where nothing of it could be read. What was left out, and why, is listed under
+    ``problems``, a key that is only there when there is something in it.
+
+    Raises:
+        ImageryError: Two sensors, or two sizes, or paired samples among others.
+    """
+    paired = ["sensors" in sample or "shapes" in sample for sample in samples]
+    if any(paired):
+        if not all(paired):
+            raise ImageryError("a batch holds paired samples or samples of one sensor, not both")
+        return _collate_pairs(cast("Sequence[PairedSample]", samples))
+    return _collate_images(cast("Sequence[Sample]", samples))
+
+
+def _collate_pairs(samples: Sequence[PairedSample]) -> Batch:
+    good = [sample for sample in samples if "sensors" in sample]
+    names = list(good[0]["sensors"]) if good else list(samples[0]["shapes"])
+    for sample in good:
+        if set(sample["sensors"]) != set(names):
+            raise ImageryError(
+                f"a batch holds places seen by the same sensors, but these are {names} and "
+                f"{list(sample['sensors'])}"
+            )
+    inner: dict[str, Batch] = {}
+    for name in names:
+        if good:
+            inner[name] = _collate_images([sample["sensors"][name] for sample in good])
+        else:
+            nothing: Sample = {"sensor": name, "shape": samples[0]["shapes"][name]}
+            inner[name] = _collate_images([nothing])
+    batch: Batch = {
+        "sensors": inner,
+        "index": torch.tensor([sample["index"] for sample in good], dtype=torch.int64),
+        "key": torch.tensor([sample["key"] for sample in good], dtype=torch.int64),
+    }
+    if good and all("label" in sample for sample in good):
+        batch["label"] = stack_labels([sample["label"] for sample in good])
+    problems = [sample["problem"] for sample in samples if "problem" in sample]
+    if problems:
+        batch["problems"] = problems
+    return batch
+
+
+def map_tensors(batch: Batch, function: Callable[[Tensor], Tensor]) -> Batch:
+    """A batch, paired or not, with `function` applied to each of its tensors; all else as it is."""
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return function(value)
+        return {k: walk(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+    return cast(Batch, walk(batch))
+
+
+def by_sensor(batch: Batch) -> dict[str, Batch]:
+    """The batches of each sensor: of a paired batch those in it, of another the batch itself."""
+    return batch["sensors"] if "sensors" in batch else {batch.get("sensor", ""): batch}
+
+
+def stack_labels(labels: Sequence[int | Tensor]) -> Tensor:
+    """Class indices as [B] int64, multi-hot labels as [B, K] float32."""
+    if labels and isinstance(labels[0], Tensor):
+        return torch.stack([torch.as_tensor(label, dtype=torch.float32) for label in labels])
+    return torch.tensor(labels, dtype=torch.int64)
+
+
+def _collate_images(samples: Sequence[Sample]) -> Batch:
+    good = [sample for sample in samples if "image" in sample]
+    problems = [sample["problem"] for sample in samples if "problem" in sample]
+    sensors = sorted({sample["sensor"] for sample in samples})
+    if len(sensors) != 1:
+        raise ImageryError(f"a batch holds images of one sensor, but these are of {sensors}")
+    shapes = sorted({tuple(sample["image"].shape) for sample in good})
+    if len(shapes) > 1:
+        raise ImageryError(f"samples of different shapes {shapes} in one batch; choose one size with size=")
+    shape = samples[0]["shape"] if not good else shapes[0]
+    height, width = shape[-2:]
+    batch: Batch = {
+        "image": _stack([sample["image"] for sample in good], shape, torch.float32),
+        "gsd": torch.tensor([sample["gsd"] for sample in good], dtype=torch.float32),
+        "valid": _stack([sample["valid"] for sample in good], (height, width), torch.bool),
+        "sensor": sensors[0],
+        "index": torch.tensor([sample["index"] for sample in good], dtype=torch.int64),
+        "key": torch.tensor([sample["key"] for sample in good], dtype=torch.int64),
+    }
+    if all("label" in sample for sample in good):
+        batch["label"] = stack_labels([sample["label"] for sample in good])
+    if good and all("mask" in sample for sample in good):
+        batch["mask"] = torch.stack([sample["mask"] for sample in good])
+    if any("time" in sample for sample in good):
+        times = [sample.get("time", float("nan")) for sample in good]
+        batch["time"] = torch.tensor(times, dtype=torch.float64)
+    if good and all("window" in sample for sample in good):
+        batch["window"] = torch.tensor([sample["window"] for sample in good], dtype=torch.int64)
+        batch["scene"] = torch.tensor([sample["scene"] for sample in good], dtype=torch.int64)
+    if problems:
+        batch["problems"] = problems
+    return batch
+
+
+def _stack(tensors: list[Tensor], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    return torch.stack(tensors) if tensors else torch.empty((0, *shape), dtype=dtype)

@@ -1,0 +1,1 @@
+"""Ways to fool oneself that can be checked: leakage, collapse, robustness."""

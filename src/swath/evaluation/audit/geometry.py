@@ -1,0 +1,315 @@
+"""The shape of an embedding: how many directions it uses, how evenly, how many the data needs.
+
+No figure here is a score. A collapsed space cannot be good, but an evenly filled one can be useless; so these
+stand beside scores and explain them, and warn where a space is about to be a point or a line.
+
+- `rankme` (Garrido et al. 2023) and `effective_rank` (Roy and Vetterli 2007): exp of the entropy of the
+  shares of the singular values, of the features as they are and less their mean. A large mean vector makes
+  the first small and leaves the second as it is.
+- `participation_ratio`: (sum of variances)^2 / sum of squares; ruled by the few largest.
+- `uniformity` and `alignment` (Wang and Isola 2020) on the unit sphere.
+- `two_nn` (Facco et al. 2017): the dimension of the manifold that the points lie on, from the ratio of the
+  distances to the second and first neighbour.
+
+Legend: N images, D feature dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from swath.errors import SwathError
+from swath.evaluation.features.cache import FeatureCache
+from swath.evaluation.features.extract import Extracted, Featurizer, Part, Progress, extract, usable_sides
+from swath.evaluation.protocols.setup import default_sides, native_scale
+from swath.files import write_json
+from swath.training.monitoring.collapse import feature_std, rankme
+
+_SAMPLE = 4000  # images that pairs are made of: 8 million pairs
+_DEAD = 1e-3  # a dimension whose deviation is below this share of the median one is dead
+
+
+def effective_rank(features: Tensor) -> float:
+    """Roy and Vetterli's effective rank of features [N, D] less their mean: 1 to min(N - 1, D)."""
+    return rankme(features.double() - features.double().mean(dim=0))
+
+
+def participation_ratio(features: Tensor) -> float:
+    """(sum of variances)^2 / sum of squared variances along the principal axes of [N, D]: 1 to D."""
+    variances = torch.linalg.svdvals(_centred(features)).square()
+    return float(variances.sum().square() / variances.square().sum().clamp_min(1e-300))
+
+
+def uniformity(features: Tensor, *, t: float = 2.0) -> float:
+    """log of the mean of exp(-t |x - y|^2) over pairs of unit vectors made of [N, D]; lower is more even.
+
+    0 where all are one point; near -2 t for points even on a sphere of many dimensions. Computed on 4,000
+    images drawn evenly where there are more.
+    """
+    unit = F.normalize(_sample(features), dim=1)
+    total, count = 0.0, len(unit)
+    for start in range(0, count, 1000):
+        squares = 2 - 2 * (unit[start : start + 1000] @ unit.T)
+        total += float(torch.exp(-t * squares.clamp_min(0)).sum())
+    return math.log(max(total - count, 1e-300) / max(count * (count - 1), 1))
+
+
+def alignment(first: Tensor, second: Tensor, *, power: float = 2.0) -> float:
+    """Mean distance^power between unit vectors of two views of the same images, [N, D] each; 0 is perfect."""
+    gap = F.normalize(first.double(), dim=1) - F.normalize(second.double(), dim=1)
+    return float(gap.norm(dim=1).pow(power).mean())
+
+
+def class_alignment(features: Tensor, labels: Tensor) -> float | None:
+    """Mean squared distance of two unit vectors of one class, over that of any two images.
+
+    Below 1 where classes are gathered; 1 for features that know nothing of them. None where there is no pair
+    of one class, or all features are one point.
+    """
+    unit = F.normalize(features.double(), dim=1)
+    within, pairs = 0.0, 0
+    for label in labels.unique():  # type: ignore[no-untyped-call]
+        part = unit[labels == label]
+        count = len(part)
+        within += 2 * (count**2 - float(part.sum(dim=0).square().sum()))
+        pairs += count * (count - 1)
+    count = len(unit)
+    among = 2 * (count**2 - float(unit.sum(dim=0).square().sum())) / max(count * (count - 1), 1)
+    return within / pairs / among if pairs and among > 1e-9 else None
+
+
+def two_nn(features: Tensor, *, discard: float = 0.1) -> float | None:
+    """Intrinsic dimension by the two nearest neighbours.
+
+    Locally the ratio mu of the distances to the second and first neighbour follows F(mu) = 1 - mu^-d, so
+    -log(1 - F) is a line through the origin of slope d over log mu; it is fitted without the largest ratios.
+
+    Args:
+        features: [N, D].
+        discard: Share of the largest ratios, where the density is not even, that is left out.
+
+    Returns:
+        The dimension, or None with fewer than 20 points that differ. Copies of a point are counted once.
+    """
+    points: Tensor = torch.unique(features.double(), dim=0)
+    if len(points) < 20:
+        return None
+    points = _sample(points)
+    logs = []
+    for start in range(0, len(points), 512):
+        part = points[start : start + 512]
+        near = torch.cdist(part, points, compute_mode="donot_use_mm_for_euclid_dist").topk(3, largest=False)
+        logs.append(torch.log(near.values[:, 2] / near.values[:, 1].clamp_min(1e-300)))
+    ratio = torch.cat(logs).sort().values
+    count = len(ratio)
+    kept = max(10, int(count * (1 - discard)))
+    x = ratio[:kept]
+    y = -torch.log1p(-torch.arange(1, count + 1, dtype=torch.float64) / count)[:kept]
+    return float((x @ y) / (x @ x)) if float(x @ x) > 0 else None
+
+
+@dataclass(slots=True)
+class Geometry:
+    """The shape of one featurizer's features of some images at one side.
+
+    Attributes:
+        features: Featurizer name.
+        side: Of the images, in pixels.
+        images: Number N.
+        dimensions: Number D.
+        rankme: Directions used, as they are.
+        effective_rank: Directions used, less the mean.
+        participation: Directions that carry the variance.
+        intrinsic: Dimension of the manifold (TwoNN); None where it cannot be had.
+        uniformity: 0 for one point, about -4 for a full sphere.
+        class_alignment: Distance within a class over distance at large; None without labels.
+        scale_alignment: Squared distance to the same images at the next larger side; None at the largest.
+        feature_std: Spread of directions: 1 for even, 0 for one direction.
+        mean_cosine: Mean cosine of two images: near 1 where one mean vector rules.
+        dead: Dimensions that do not vary.
+        top_share: Share of the variance along the first principal axis.
+    """
+
+    features: str
+    side: int
+    images: int
+    dimensions: int
+    rankme: float
+    effective_rank: float
+    participation: float
+    intrinsic: float | None
+    uniformity: float
+    class_alignment: float | None
+    scale_alignment: float | None
+    feature_std: float
+    mean_cosine: float
+    dead: int
+    top_share: float
+
+    @property
+    def warning(self) -> str | None:
+        """What looks like collapse, in a sentence."""
+        most = min(self.images, self.dimensions)
+        where = f"{self.features} at {self.side} px"
+        if self.effective_rank < 2 or self.feature_std < 1e-3:
+            return (
+                f"{where}: the features are one point or one line (effective rank {self.effective_rank:.1f})"
+            )
+        if self.dead > self.dimensions // 10:
+            return f"{where}: {self.dead} of {self.dimensions} dimensions do not vary at all"
+        if self.top_share > 0.8:
+            return f"{where}: one direction carries {100 * self.top_share:.0f}% of the variance"
+        if most >= 64 and self.effective_rank < 0.04 * most:
+            return (
+                f"{where}: only about {self.effective_rank:.0f} of {most} possible directions are in use; "
+                "compare with an earlier checkpoint"
+            )
+        return None
+
+
+def measure_geometry(
+    name: str, side: int, features: Tensor, labels: Tensor | None = None, larger: Tensor | None = None
+) -> Geometry:
+    """Geometry of features [N, D].
+
+    Args:
+        name: Of the featurizer.
+        side: Of the images, in pixels.
+        features: At least three images.
+        labels: [N] class indices, where known.
+        larger: [N, D] of the same images at a larger side.
+
+    Raises:
+        SwathError: Fewer than three images, or features that are not finite.
+    """
+    if len(features) < 3:
+        raise SwathError(f"{name}: the geometry of {len(features)} images says nothing; three are the least")
+    if not bool(torch.isfinite(features).all()):
+        raise SwathError(f"{name}: features hold NaN or infinity at {side} px")
+    centred = _centred(features)
+    deviation = centred.square().mean(dim=0).sqrt()
+    variances = torch.linalg.svdvals(centred).square()
+    unit = F.normalize(features.double(), dim=1)
+    count = len(unit)
+    pairs = (float(unit.sum(dim=0).square().sum()) - count) / (count * (count - 1))
+    known = labels is not None and labels.ndim == 1
+    return Geometry(
+        name,
+        side,
+        count,
+        features.shape[1],
+        rankme(features),
+        effective_rank(features),
+        participation_ratio(features),
+        two_nn(features),
+        uniformity(features),
+        class_alignment(features, labels) if known and labels is not None else None,
+        None if larger is None else alignment(features, larger),
+        feature_std(features),
+        pairs,
+        int((deviation <= _DEAD * deviation.median().clamp_min(1e-12)).sum()),
+        float(variances[0] / variances.sum().clamp_min(1e-300)),
+    )
+
+
+@dataclass(slots=True)
+class GeometryReport:
+    """Geometries of several featurizers at several sides, and what they were measured on.
+
+    Attributes:
+        protocol: JSON-safe: everything that the figures depend on.
+        rows: One a featurizer and side.
+        notes: Worth reading beside them; warnings of collapse first.
+    """
+
+    protocol: dict[str, Any]
+    rows: list[Geometry]
+    notes: list[str] = field(default_factory=list)
+
+    def write(self, folder: str | Path, **about: Any) -> Path:
+        """``geometry.json`` in `folder`; `about` is added to it."""
+        target = Path(folder) / "geometry.json"
+        rows = [{k: _short(v) for k, v in asdict(row).items()} for row in self.rows]
+        write_json(target, {**about, "settings": self.protocol, "geometry": rows, "notes": self.notes})
+        return target
+
+
+def evaluate_geometry(
+    featurizers: Sequence[Featurizer],
+    part: Part,
+    *,
+    sides: Sequence[int] | None = None,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+    extracted: Extracted | None = None,
+    cache: FeatureCache | None = None,
+) -> GeometryReport:
+    """Geometry of featurizers on some images, a row a featurizer and side.
+
+    Args:
+        featurizers: Baselines are fitted to the same images.
+        part: The images; several hundred at least for ranks that mean something.
+        sides: In pixels; default 12.5 to 100% of the native side.
+        batch_size: Images at a time.
+        progress: Called with (images done, images in all).
+        extracted: Features of `part` at these sides, instead of extracting them here.
+        cache: Where features are looked for, and kept.
+    """
+    if sides is None:
+        sides = default_sides(native_scale(part)[0], max(f.min_side for f in featurizers))
+    used, refused = usable_sides(sorted(set(sides)), featurizers)
+    if not used:
+        raise SwathError("no image scale is left: " + "; ".join(refused))
+    if extracted is None:
+        extracted = extract(
+            featurizers, part, used, batch_size=batch_size, progress=progress, cache=cache,
+            bank=(part, used[-1]), fit=lambda featurizer: featurizer.fit(part, used[-1]),
+        )  # fmt: skip
+    rows = []
+    for featurizer in featurizers:
+        for i, side in enumerate(used):
+            larger = extracted.features[featurizer.name, used[i + 1]] if i + 1 < len(used) else None
+            found = extracted.features[featurizer.name, side]
+            rows.append(measure_geometry(featurizer.name, side, found, extracted.labels, larger))
+    notes = [row.warning for row in rows if row.warning is not None]
+    notes += [f"scale refused: {reason}" for reason in refused]
+    count = len(extracted.indices)
+    widest = max(row.dimensions for row in rows)
+    if count < 5 * widest:
+        notes.append(
+            f"ranks are bounded by the {count:,} images: with fewer than five times the {widest} dimensions "
+            "they compare features of these images only"
+        )
+    protocol = {
+        "id": "swath.geometry/1",
+        "name": "geometry",
+        "resize": "area, whole image to side x side",
+        "sides": list(used),
+        "featurizers": {f.name: f.settings for f in featurizers},
+        "images": {"name": part.name, "images": count},
+        "sensor": part.dataset.sensor.name,
+    }
+    return GeometryReport(protocol, rows, notes)
+
+
+def _centred(features: Tensor) -> Tensor:
+    values = features.double()
+    return values - values.mean(dim=0)
+
+
+def _sample(features: Tensor) -> Tensor:
+    """At most 4,000 rows, evenly drawn, float64."""
+    step = max(1, math.ceil(len(features) / _SAMPLE))
+    return features[::step].double()
+
+
+def _short(value: Any) -> Any:
+    return float(f"{value:.6g}") if isinstance(value, float) else value

@@ -1,0 +1,359 @@
+"""Is a query in the bank already? Leaks are looked for, listed with partner and reason, and taken out.
+
+A kNN score asks whether new imagery of a class is near known imagery of it. Where the bank holds the query
+itself, a copy of it or a picture of the same ground, it asks for memory instead, and the better the memory
+the higher the score. Five searches, from certain to cautious:
+
+- ``same file``: equal bytes;
+- ``near copy``: close perceptual hashes in any orientation, verified on the pixels;
+- ``shared ground``: landmarks that agree on one shift, at one or at two scales, verified on the pixels;
+- ``close features``: features closer than nearly all of the bank's own neighbours are, verified likewise
+  (unverified ones are only counted: to be alike is what features are for);
+- ``footprint``: georeferenced footprints that overlap.
+
+Only what is verified is a leak, so that the search does not cry wolf. What it cannot see is said in
+`docs/concepts/trust.md`: the same scene at another date without georeference, and neighbours that touch but
+do not overlap. Against those only a split by groups or blocks helps (`split_making`).
+
+Legend: N bank images, Q queries, S side of a thumbnail.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from swath.errors import ImageryError
+from swath.evaluation.audit import keypoint_overlap as shared_ground
+from swath.evaluation.audit.footprint_overlap import footprints, overlapping
+from swath.evaluation.audit.near_duplicates import (
+    ORIENTATIONS,
+    best_orientations,
+    close_hashes,
+    grey,
+    same_files,
+    same_pictures,
+    thumbnails,
+)
+from swath.evaluation.data.splits import Split
+from swath.evaluation.features.extract import Part, Progress
+from swath.evaluation.protocols.results import Evaluation
+from swath.evaluation.protocols.scoring import among
+
+HASH_BITS = 20  # of 128 that may differ: suspicions, not verdicts
+SAME_PICTURE = 0.8  # correlation of detail at 64 px from which two pictures are one
+PAIRS = 40_000_000  # pairs of images up to which the search for shared ground is run
+REASONS = ("same file", "near copy", "shared ground", "close features", "footprint")
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """A query that the bank knows.
+
+    Attributes:
+        query: Its file.
+        partner: The bank image that gives it away.
+        reason: One of `REASONS`.
+        strength: Correlation of the pixels, or share of the footprint; 1 for equal files.
+        detail: What was seen, in words.
+    """
+
+    query: str
+    partner: str
+    reason: str
+    strength: float
+    detail: str
+
+
+@dataclass(slots=True)
+class Leakage:
+    """What the search found.
+
+    Attributes:
+        leaks: Every pair, the surest first.
+        queries: How many queries were looked at.
+        bank: How many bank images.
+        unverified: Pairs whose features are very close but whose pixels do not agree: no leaks.
+        settings: Thresholds, and searches that were left out with the reason; JSON-safe.
+    """
+
+    leaks: list[Leak]
+    queries: int
+    bank: int
+    unverified: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def leaked(self) -> set[str]:
+        """Files of the queries that leak."""
+        return {leak.query for leak in self.leaks}
+
+    @property
+    def sentence(self) -> str:
+        """The finding in one sentence."""
+        left_out = self.settings.get("left_out", {})
+        told = ", ".join(f"{name} ({why})" for name, why in left_out.items())
+        limits = f" Not searched: {told}." if told else ""
+        if not self.leaks:
+            return (
+                f"No leak was found between {self.queries:,} queries and {self.bank:,} bank images; "
+                f"that is no proof of none.{limits}"
+            )
+        kinds: dict[str, set[str]] = defaultdict(set)
+        for leak in self.leaks:
+            kinds[leak.reason].add(leak.query)
+        told = ", ".join(f"{len(kinds[reason])} by {reason}" for reason in REASONS if reason in kinds)
+        count = len(self.leaked)
+        return (
+            f"{count:,} of {self.queries:,} queries ({100 * count / self.queries:.1f}%) are known to the "
+            f"bank ({told}): scores with them are too high.{limits}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe."""
+        return {
+            "sentence": self.sentence,
+            "queries": self.queries,
+            "bank": self.bank,
+            "leaked": len(self.leaked),
+            "unverified": self.unverified,
+            "settings": self.settings,
+            "leaks": [asdict(leak) for leak in self.leaks],
+        }
+
+
+def find_leaks(
+    split: Split,
+    *,
+    features: tuple[Tensor, Tensor] | None = None,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> Leakage:
+    """Search a split for queries that the bank knows.
+
+    Args:
+        split: Bank and queries; every image is read once, suspects again.
+        features: Of bank [N, D] and queries [Q, D] in the order of the parts' indices, by any featurizer:
+            adds the search by close features.
+        batch_size: Images read at a time.
+        progress: Called with (images done, images in all).
+
+    Raises:
+        ImageryError: Features of another number of images than the parts have.
+    """
+    parts = {"bank": split.bank, "query": split.queries}
+    total = sum(len(part.indices) for part in parts.values())
+    left_out: dict[str, str] = {}
+    levels = _levels(split)
+    ground = len(split.bank.indices) * len(split.queries.indices) <= PAIRS
+    if not ground:
+        left_out["shared ground"] = f"more than {PAIRS:,} pairs of images; look at a sample"
+    looks, done = {}, 0
+    for name, part in parts.items():
+        looks[name] = _look(part, levels, batch_size, ground, progress, done, total)
+        done += len(part.indices)
+    bank, queries = looks["bank"], looks["query"]
+    found: dict[tuple[int, int], Leak] = {}
+
+    def keep(pairs: Iterable[tuple[int, int, float, str]], reason: str) -> None:
+        for q, b, strength, seen in pairs:
+            if (q, b) not in found:  # the surest reason comes first
+                paths = split.queries.paths[q], split.bank.paths[b]
+                found[q, b] = Leak(*paths, reason, round(strength, 4), seen)
+
+    keep(
+        ((q, b, 1.0, "equal bytes") for q, b in same_files(split.queries.paths, split.bank.paths)),
+        "same file",
+    )
+    keep(_copies(queries, bank), "near copy")
+    if ground:
+        keep(_shared(split, queries, bank, levels), "shared ground")
+    unverified, threshold = 0, None
+    if features is not None:
+        if (len(features[0]), len(features[1])) != (len(split.bank.indices), len(split.queries.indices)):
+            raise ImageryError("the features are not those of all images of bank and queries, in their order")
+        pairs, threshold = _close(features[1], features[0])
+        alike = _verified_alike(pairs, queries, bank)
+        keep(alike, "close features")
+        unverified = sum((q, b) not in found for q, b, _ in pairs)
+    else:
+        left_out["close features"] = "no features were given"
+    rings = footprints(split.queries.paths), footprints(split.bank.paths)
+    if any(rings[0]) and any(rings[1]):
+        keep(
+            ((q, b, share, f"{100 * share:.0f}% of the footprint") for q, b, share in overlapping(*rings)),
+            "footprint",
+        )
+    else:
+        left_out["footprint"] = "no georeference"
+    order = {reason: i for i, reason in enumerate(REASONS)}
+    leaks = sorted(found.values(), key=lambda leak: (order[leak.reason], -leak.strength, leak.query))
+    settings = {
+        "hash_bits_of_128": HASH_BITS,
+        "correlation": SAME_PICTURE,
+        "cosine": threshold,
+        "gsd_levels": [round(float(level), 4) for level in levels],
+        "left_out": left_out,
+    }
+    return Leakage(leaks, len(split.queries.indices), len(split.bank.indices), unverified, settings)
+
+
+def without_leaks(evaluation: Evaluation, leakage: Leakage) -> Evaluation | None:
+    """The same evaluation over the queries that do not leak; None where none leaks or none is left."""
+    keep = np.array([path not in leakage.leaked for path in evaluation.paths], dtype=bool)
+    if keep.all() or not keep.any():
+        return None
+    count = int((~keep).sum())
+    return among(evaluation, keep, f"{count:,} queries that the bank knows are left out")
+
+
+def warn(evaluation: Evaluation, leakage: Leakage) -> None:
+    """Put the finding among the evaluation's notes, where it leaks."""
+    if leakage.leaks:
+        evaluation.notes.append(f"leak: {leakage.sentence}")
+
+
+# ------------------------------------------------------------------------------------------------ one look
+
+
+@dataclass(slots=True)
+class _Look:
+    """What one pass over a part keeps of each image; position i is `part.indices[i]`."""
+
+    thumbs: Tensor  # [N, S, S] float16; NaN where the image cannot be read
+    level: NDArray[np.int64]  # [N] GSD level of the image itself
+    landmarks: dict[int, shared_ground.Landmarks]  # by level
+
+
+def _levels(split: Split) -> NDArray[np.float64]:
+    """GSD levels of both parts; empty where scale is unknown, or as manifold as the images."""
+    gsds = []
+    for part in (split.bank, split.queries):
+        known = getattr(part.dataset, "gsds", None)
+        if known is None:
+            return np.array([])
+        gsds.append(np.asarray(known, dtype=np.float64)[part.indices])
+    return shared_ground.gsd_levels(np.concatenate(gsds))
+
+
+def _look(
+    part: Part,
+    levels: NDArray[np.float64],
+    batch_size: int,
+    ground: bool,
+    progress: Progress | None,
+    done: int,
+    total: int,
+) -> _Look:
+    position = {int(index): i for i, index in enumerate(part.indices)}
+    thumbs = torch.full((len(part.indices), 64, 64), float("nan"), dtype=torch.float16)
+    own = np.zeros(len(part.indices), dtype=np.int64)
+    marks: dict[int, list[shared_ground.Landmarks]] = defaultdict(list)
+    for start in range(0, len(part.indices), batch_size):
+        chunk = part.indices[start : start + batch_size]
+        batch = part.dataset.get_batch(chunk)
+        if len(batch["image"]):
+            shades = grey(batch)
+            where = [position[int(i)] for i in batch["index"]]
+            thumbs[where] = thumbnails(shades).half()
+            gsd = batch["gsd"].double().numpy()
+            if len(levels):
+                own[where] = np.abs(np.log(gsd[:, None] / levels[None])).argmin(axis=1)
+            if ground and min(shades.shape[1:]) >= shared_ground.SMALLEST:
+                for level, found in shared_ground.describe(shades, gsd.tolist(), where, levels):
+                    marks[level].append(found)
+        done += len(chunk)
+        if progress is not None:
+            progress(done, total)
+    return _Look(thumbs, own, {level: shared_ground.join(found) for level, found in marks.items()})
+
+
+def _copies(queries: _Look, bank: _Look) -> list[tuple[int, int, float, str]]:
+    suspects = close_hashes(queries.thumbs.float(), bank.thumbs.float(), bits=HASH_BITS)
+    values = same_pictures(queries.thumbs, bank.thumbs, suspects)
+    return [
+        (q, b, value, f"{ORIENTATIONS[turn]}, pixels correlate {value:.2f}")
+        for (q, b, turn), value in zip(suspects, values, strict=True)
+        if value >= SAME_PICTURE
+    ]
+
+
+def _shared(
+    split: Split, queries: _Look, bank: _Look, levels: NDArray[np.float64]
+) -> list[tuple[int, int, float, str]]:
+    known: dict[tuple[str, int], Tensor] = {}
+
+    def shade_of(side: str, i: int) -> Tensor:
+        if (side, i) not in known:
+            if len(known) >= 512:
+                known.clear()
+            part = split.queries if side == "query" else split.bank
+            known[side, i] = grey(part.dataset.get_batch(part.indices[i : i + 1]))[0]
+        return known[side, i]
+
+    best: dict[tuple[int, int], shared_ground.Overlap] = {}
+    for level in sorted(queries.landmarks.keys() & bank.landmarks.keys()):
+
+        def factors(q: int, b: int, level: int = level) -> tuple[float, float]:
+            if not len(levels):
+                return 1.0, 1.0
+            return levels[level] / levels[queries.level[q]], levels[level] / levels[bank.level[b]]
+
+        suspects = shared_ground.suspected_shifts(queries.landmarks[level], bank.landmarks[level])
+        for overlap in shared_ground.verified(sorted(suspects), shade_of, factors):
+            pair = overlap.query, overlap.bank
+            if pair not in best or overlap.correlation > best[pair].correlation:
+                best[pair] = overlap
+    return [
+        (
+            q, b, overlap.correlation,
+            f"{100 * overlap.share:.0f}% of the ground"
+            + (f" at {overlap.scale:.3g} times the GSD" if overlap.scale > 1.03 else "")
+            + f", pixels correlate {overlap.correlation:.2f}",
+        )
+        for (q, b), overlap in sorted(best.items())
+    ]  # fmt: skip
+
+
+def _close(
+    queries: Tensor, bank: Tensor, *, sample: int = 2000
+) -> tuple[list[tuple[int, int, float]], float]:
+    """Pairs closer than 99% of the bank's images are to their nearest other one, and that cosine.
+
+    At most three a query. The bank's own distribution is the measure, because what counts as close differs
+    from model to model.
+    """
+    unit, asked = F.normalize(bank.float(), dim=1), F.normalize(queries.float(), dim=1)
+    chosen = torch.from_numpy(np.random.default_rng(0).permutation(len(unit))[:sample])
+    within = unit[chosen] @ unit.T
+    within[torch.arange(len(chosen)), chosen] = -2.0
+    threshold = float(torch.quantile(within.max(dim=1).values.double(), 0.99))
+    pairs = []
+    for start in range(0, len(asked), 1024):
+        near = (asked[start : start + 1024] @ unit.T).topk(min(3, len(unit)), dim=1)
+        for row, column in (near.values > threshold).nonzero().tolist():
+            pairs.append((start + row, int(near.indices[row, column]), float(near.values[row, column])))
+    return pairs, round(threshold, 6)
+
+
+def _verified_alike(
+    pairs: list[tuple[int, int, float]], queries: _Look, bank: _Look
+) -> list[tuple[int, int, float, str]]:
+    found = []
+    for start in range(0, len(pairs), 256):
+        part = pairs[start : start + 256]
+        first = queries.thumbs[[q for q, _, _ in part]].float()
+        values, turns = best_orientations(first, bank.thumbs[[b for _, b, _ in part]].float())
+        for (q, b, cosine), value, turn in zip(part, values.tolist(), turns.tolist(), strict=True):
+            if value >= SAME_PICTURE:
+                seen = f"cosine {cosine:.3f}, {ORIENTATIONS[turn]}, pixels correlate {value:.2f}"
+                found.append((q, b, value, seen))
+    return found

@@ -1,0 +1,365 @@
+"""How a score falls when the queries get worse: haze, noise, stripes, lost bands, blur, holes, turns.
+
+Only the queries suffer; the bank stays clean, as an archive does when one asks it with a bad picture. A model
+that scores higher on clean images may fall faster, so every strength is compared with the clean score on the
+same queries, and with the baselines.
+
+Legend: Q queries, N bank images, D feature dimensions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from swath.errors import SwathError
+from swath.evaluation.audit.corruptions import DEGRADATIONS, FORMAT, degradations_for
+from swath.evaluation.data.splits import Split
+from swath.evaluation.features.cache import FeatureCache
+from swath.evaluation.features.extract import (
+    Extracted,
+    Featurizer,
+    Part,
+    Progress,
+    Shelf,
+    assembled,
+    extract,
+    resize_batch,
+    usable_sides,
+)
+from swath.evaluation.measures.intervals import bootstrap_interval, paired_difference
+from swath.evaluation.protocols.knn_classifier import Standardiser, knn_predict
+from swath.evaluation.protocols.setup import default_sides, native_scale
+from swath.files import atomic_path, write_json
+
+CLEAN = "clean"
+
+
+@dataclass(slots=True)
+class Robust:
+    """One score on queries that were made worse.
+
+    Attributes:
+        features: Featurizer name.
+        degradation: Its name; "clean" for the queries as they are.
+        strength: Its strength; 0 for clean.
+        accuracy: kNN top-1, 0 to 1.
+        low: Lower end of its 95% bootstrap interval over queries.
+        high: Upper end.
+        loss: Clean accuracy less this one, on the same queries.
+        loss_low: Lower end of the paired 95% interval of that.
+        loss_high: Upper end.
+        hits: [Q] bool.
+    """
+
+    features: str
+    degradation: str
+    strength: float
+    accuracy: float
+    low: float
+    high: float
+    loss: float
+    loss_low: float
+    loss_high: float
+    hits: NDArray[np.bool_] = field(repr=False)
+
+
+@dataclass(slots=True)
+class RobustnessReport:
+    """Scores against strength.
+
+    Attributes:
+        protocol: JSON-safe: everything that the figures depend on.
+        scores: Clean ones first.
+        notes: What a reader should know, degradations that were refused among it.
+    """
+
+    protocol: dict[str, Any]
+    scores: list[Robust]
+    notes: list[str]
+
+    @property
+    def names(self) -> list[str]:
+        """Featurizers in order."""
+        return list(dict.fromkeys(score.features for score in self.scores))
+
+    @property
+    def degradations(self) -> list[str]:
+        """Degradations in order, without "clean"."""
+        return [d for d in dict.fromkeys(s.degradation for s in self.scores) if d != CLEAN]
+
+    @property
+    def config_hash(self) -> str:
+        """12 hex digits over everything in the protocol."""
+        return hashlib.sha256(json.dumps(self.protocol, sort_keys=True).encode()).hexdigest()[:12]
+
+    def curve(self, features: str, degradation: str) -> list[Robust]:
+        """Clean and then every strength, ascending."""
+        wanted = (CLEAN, degradation)
+        found = [s for s in self.scores if s.features == features and s.degradation in wanted]
+        return sorted(found, key=lambda score: score.strength)
+
+    def mean_loss(self, features: str, degradation: str) -> float:
+        """Loss of accuracy, averaged over the strengths."""
+        return float(np.mean([s.loss for s in self.curve(features, degradation) if s.strength > 0]))
+
+    def sentence(self) -> str:
+        """What hurts the first featurizer most, and what least."""
+        first = self.names[0]
+        losses = sorted((self.mean_loss(first, d), d) for d in self.degradations)
+        (least, kind), (most, other) = losses[0], losses[-1]
+        if len(losses) == 1:
+            return f"{first} loses {100 * most:.1f} points by {other}, mean over its strengths."
+        return (
+            f"{first} loses most by {other} ({100 * most:.1f} points, mean over its strengths) and least by "
+            f"{kind} ({100 * least:.1f})."
+        )
+
+    def write(self, folder: str | Path, **about: Any) -> list[Path]:
+        """``robustness.json`` and ``robustness.png`` in `folder`; `about` is added to the first."""
+        folder = Path(folder)
+        rows = []
+        for score in self.scores:
+            row = asdict(score)
+            row.pop("hits")
+            rows.append({k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()})
+        write_json(
+            folder / "robustness.json",
+            {
+                **about,
+                "config_hash": self.config_hash,
+                "settings": self.protocol,
+                "scores": rows,
+                "notes": self.notes,
+            },
+        )
+        return [folder / "robustness.json", plot_robustness(self, folder / "robustness.png")]
+
+
+def evaluate_robustness(
+    featurizers: Sequence[Featurizer],
+    split: Split,
+    *,
+    degradations: Sequence[str] | None = None,
+    side: int | None = None,
+    k: int = 20,
+    temperature: float = 0.07,
+    standardised: bool = False,
+    limit: int | None = None,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+    bank: Extracted | None = None,
+    cache: FeatureCache | None = None,
+) -> RobustnessReport:
+    """kNN accuracy against the strength of each degradation of the queries.
+
+    Args:
+        featurizers: What to score, the one in question first.
+        split: Bank and queries, of one label an image.
+        degradations: Names; default all that make sense for the sensor.
+        side: Of the images in pixels, after the degradation; default the native side.
+        k: Neighbours that vote.
+        temperature: Of the vote.
+        standardised: Standardise features by the bank ("knn-z").
+        limit: Look at this many queries, drawn evenly; default all. Every strength is a pass over them.
+        batch_size: Images at a time.
+        progress: Called with (images done, images in all).
+        bank: Features of the bank by these featurizers at `side`, if there are any; without a cache the
+            featurizers have been fitted to them already.
+        cache: Where features are looked for, and kept; a killed run goes on from there.
+
+    Raises:
+        SwathError: A degradation makes no sense for the sensor; several labels an image; a side that no
+            featurizer takes.
+    """
+    sensor = split.bank.dataset.sensor
+    if np.asarray(split.bank.labels).ndim != 1:
+        raise SwathError("robustness is scored by top-1 accuracy, which needs one label an image")
+    chosen, refused = degradations_for(sensor, degradations)
+    if not chosen:
+        raise SwathError("no degradation is left: " + "; ".join(refused))
+    if side is None:
+        side = default_sides(native_scale(split.bank)[0], max(f.min_side for f in featurizers))[-1]
+    _, wrong = usable_sides([side], featurizers)
+    if wrong:
+        raise SwathError("; ".join(wrong))
+    plan = [(CLEAN, 0.0)] + [(d.name, level) for d in chosen for level in d.levels(sensor)]
+    queries = split.queries
+    if limit is not None and limit < len(queries.indices):
+        # One in so many, in an order that no class or file name rules.
+        order = np.random.default_rng(0).permutation(len(queries.indices))[:limit]
+        queries = Part(queries.dataset, queries.indices[np.sort(order)], queries.name)
+    fresh = 0 if bank is not None else len(split.bank.indices)
+    total = fresh + len(queries.indices)
+    fitted = set() if bank is None or cache is not None else {f.name for f in featurizers}
+
+    def fit(featurizer: Featurizer) -> None:
+        if featurizer.name not in fitted:
+            fitted.add(featurizer.name)
+            featurizer.fit(split.bank, side)
+
+    if bank is None:
+        advance = None if progress is None else (lambda done, _: progress(done, total))
+        bank = extract(
+            featurizers, split.bank, [side], batch_size=batch_size, progress=advance, cache=cache,
+            bank=(split.bank, side), fit=fit,
+        )  # fmt: skip
+    shelves = _shelves(featurizers, queries, plan, side, batch_size, cache, (split.bank, side))
+    advance = None if progress is None else (lambda done, _: progress(fresh + done, total))
+    features, labels = _worse(featurizers, queries, plan, side, batch_size, shelves, fit, advance)
+    classes = int(max(bank.labels.max(), labels.max())) + 1
+    scores: list[Robust] = []
+    for featurizer in featurizers:
+        known: Tensor = bank.features[featurizer.name, side]
+        by_bank = Standardiser(known) if standardised else None
+        stored = known if by_bank is None else by_bank(known)
+        clean: NDArray[np.bool_] | None = None
+        for name, level in plan:
+            asked = features[featurizer.name, name, level]
+            asked = asked if by_bank is None else by_bank(asked)
+            said = knn_predict(stored, bank.labels, asked, classes=classes, k=k, temperature=temperature)
+            hits: NDArray[np.bool_] = (said == labels).numpy()
+            clean = hits if clean is None else clean
+            loss = paired_difference(clean, hits) if name != CLEAN else (0.0, 0.0, 0.0)
+            spread = bootstrap_interval(hits)
+            scores.append(Robust(featurizer.name, name, level, float(hits.mean()), *spread, *loss, hits))
+    protocol = {
+        "id": "swath.robustness/1",
+        "name": "robustness",
+        "classifier": "knn-z" if standardised else "knn",
+        "k": k,
+        "temperature": temperature,
+        "side": side,
+        "degradations": {d.name: {"measure": d.measure, "strengths": d.levels(sensor)} for d in chosen},
+        "of": "the queries, before resizing, in the sensor's unit; the bank is clean",
+        "featurizers": {f.name: f.settings for f in featurizers},
+        "sensor": sensor.name,
+        "split": split.origin,
+        "split_hash": split.hash,
+        "bank": {"name": split.bank.name, "images": len(bank.labels)},
+        "queries": {"name": queries.name, "images": len(labels)},
+    }
+    notes = [*split.notes, *(f"refused: {reason}" for reason in refused)]
+    if queries is not split.queries:
+        notes.append(f"{len(queries.indices):,} of {len(split.queries.indices):,} queries were looked at")
+    return RobustnessReport(protocol, scores, notes)
+
+
+State = tuple[str, str, float]  # featurizer, degradation, strength
+
+
+def _shelves(
+    featurizers: Sequence[Featurizer],
+    queries: Part,
+    plan: Sequence[tuple[str, float]],
+    side: int,
+    batch_size: int,
+    cache: FeatureCache | None,
+    bank: tuple[Part, int],
+) -> dict[State, Shelf]:
+    """Where the features of every state are kept: a batch a file while a run is under way."""
+    if cache is None:
+        return {(f.name, *state): Shelf() for f in featurizers for state in plan}
+    by_batch = FeatureCache(cache.folder, chunk=batch_size)
+    how = f"noise of seed {getattr(queries.dataset, 'seed', 0)}, format {FORMAT}"
+    return {
+        (f.name, name, level): by_batch.shelf(
+            f, queries, side, bank, None if name == CLEAN else f"{name} {level!r}, {how}"
+        )
+        for f in featurizers
+        for name, level in plan
+    }
+
+
+def _worse(
+    featurizers: Sequence[Featurizer],
+    queries: Part,
+    plan: Sequence[tuple[str, float]],
+    side: int,
+    batch_size: int,
+    shelves: dict[State, Shelf],
+    fit: Callable[[Featurizer], None],
+    progress: Progress | None,
+) -> tuple[dict[State, Tensor], Tensor]:
+    """Features of the queries in every state; each file is read once, and not at all if all is known."""
+    sensor, total = queries.dataset.sensor, len(queries.indices)
+    chunks = [range(start, min(start + batch_size, total)) for start in range(0, total, batch_size)]
+    kept: list[NDArray[np.int64]] = []
+    for number, chunk in enumerate(chunks):
+        positions = np.arange(chunk.start, chunk.stop)
+        missing = {key for key, shelf in shelves.items() if not shelf.has(number)}
+        if missing:
+            batch = queries.dataset.get_batch(queries.indices[positions])
+            whole = not batch.get("problems")
+            positions = positions[np.isin(queries.indices[positions], batch["index"].numpy())]
+            for name, level in plan if len(positions) else []:
+                wanted = [f for f in featurizers if (f.name, name, level) in missing]
+                if not wanted:
+                    continue
+                state = batch if name == CLEAN else DEGRADATIONS[name](batch, sensor, level)
+                scaled = resize_batch(state, side)
+                for featurizer in wanted:
+                    fit(featurizer)
+                    rows = featurizer(scaled).float().cpu()
+                    shelves[featurizer.name, name, level].put(number, rows, whole=whole)
+        kept.append(positions)
+        if progress is not None:
+            progress(chunk.stop, total)
+    read = queries.indices[np.concatenate(kept)]
+    if not len(read):
+        raise SwathError(f"none of the {total} {queries.name} images could be read")
+    labels = torch.as_tensor(np.asarray(queries.dataset.labels)[read], dtype=torch.int64)
+    return {key: assembled(shelf, chunks, kept) for key, shelf in shelves.items()}, labels
+
+
+def plot_robustness(
+    report: RobustnessReport, path: str | Path, *, metadata: Mapping[str, str] | None = None
+) -> Path:
+    """Accuracy against strength, a panel a degradation, a line a featurizer; PNG at `path`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from swath.evaluation.report.plots import COLOURS, MARKS
+
+    kinds = report.degradations
+    columns = min(4, len(kinds))
+    rows = -(-len(kinds) // columns)
+    figure = Figure(figsize=(2.7 * columns + 1.8, 2.5 * rows + 0.5), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    for panel, kind in zip(panels, kinds, strict=False):
+        for i, name in reversed(list(enumerate(report.names))):
+            curve = report.curve(name, kind)
+            x = range(len(curve))
+            colour = COLOURS[i % len(COLOURS)]
+            if i == 0:
+                low, high = [100 * s.low for s in curve], [100 * s.high for s in curve]
+                panel.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
+            panel.plot(
+                x, [100 * s.accuracy for s in curve], label=name, color=colour, marker=MARKS[i % len(MARKS)],
+                markersize=5, linewidth=2.2 if i == 0 else 1.2, markeredgecolor="white", markeredgewidth=0.5,
+            )  # fmt: skip
+        curve = report.curve(report.names[0], kind)
+        panel.set_xticks(range(len(curve)), ["clean", *(f"{s.strength:.3g}" for s in curve[1:])], fontsize=7)
+        panel.set_title(f"{kind}: {report.protocol['degradations'][kind]['measure']}", fontsize=8)
+        panel.grid(color="#E5E5E5", linewidth=0.8)
+        panel.tick_params(labelsize=7, length=2)
+        panel.spines[["right", "top"]].set_visible(False)
+    for panel in panels[len(kinds) :]:
+        panel.set_visible(False)
+    panels[0].set_ylabel("top-1 accuracy, %", fontsize=8)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8
+    )
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=140, format="png", metadata=dict(metadata or {}))
+    return Path(path)

@@ -1,0 +1,1 @@
+"""Labeled images for evaluation: opening, splitting and checking them."""

@@ -1,0 +1,121 @@
+"""Input that would make every score meaningless is refused; what a reader of scores must know is said.
+
+`check_split` looks at a `Split` however it was made, before anything is computed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swath.errors import ImageryError
+from swath.evaluation.data.splits import Split
+from swath.evaluation.features.extract import Part
+
+
+def check_split(split: Split) -> list[str]:
+    """Notes for the reader of scores on this split.
+
+    Raises:
+        ImageryError: A side without images, images without labels, an image twice on one side, or a bank
+            of a single class.
+    """
+    for part in (split.bank, split.queries):
+        if len(part.indices) == 0:
+            raise ImageryError(f"there are no {part.name} images, so there is nothing to score")
+        _check_labels(part)
+        _check_duplicates(part)
+    bank, queries = split.bank.labels, split.queries.labels
+    if bank.ndim != queries.ndim or (bank.ndim == 2 and bank.shape[1] != queries.shape[1]):
+        raise ImageryError("the labels of bank and queries are not of one kind; open both in the same way")
+    notes = _shared(split)
+    if bank.ndim == 2:
+        return notes + _rare_labels(split, bank, queries)
+    if len(np.unique(bank)) < 2:
+        raise ImageryError(
+            f"all {len(bank)} images of the bank ({split.bank.name}) are of class {_name(split, bank[0])!r}; "
+            "a score needs two classes at least"
+        )
+    return notes
+
+
+def count_classes(split: Split) -> int:
+    """Number K of classes or labels: those that the data names, or those that occur."""
+    if split.bank.labels.ndim == 2:
+        return int(split.bank.labels.shape[1])
+    names = split.bank.dataset.classes or []
+    return len(names) or int(max(split.bank.labels.max(), split.queries.labels.max())) + 1
+
+
+def _check_labels(part: Part) -> None:
+    labels = part.labels
+    if labels.ndim == 2:
+        bad = ~np.isin(labels, (0, 1)).all(axis=1)
+    else:
+        bad = labels < 0
+    if bad.any():
+        first = part.paths[int(np.flatnonzero(bad)[0])]
+        raise ImageryError(
+            f"{int(bad.sum())} of the {len(labels)} {part.name} images have no label, such as {first}; label "
+            "them, or leave them out of the split"
+        )
+
+
+def _check_duplicates(part: Part) -> None:
+    """An image counts once. (Chips of one scene share its path; their position tells them apart.)"""
+    again = [path for path, _ in _repeated(part)]
+    if again:
+        raise ImageryError(
+            f"{len(again)} {part.name} images are listed more than once, such as {again[0]}; each counts "
+            "several times then, so list every image once"
+        )
+
+
+def _repeated(part: Part) -> list[tuple[str, int]]:
+    keys = part.indices.tolist() if _is_chips(part) else [str(Path(path)) for path in part.paths]
+    values, first, counts = np.unique(np.array(keys), return_index=True, return_counts=True)
+    return [(part.paths[i], int(n)) for _, i, n in zip(values, first, counts, strict=True) if n > 1]
+
+
+def _shared(split: Split) -> list[str]:
+    """A note where queries are in the bank too."""
+    bank, queries = split.bank, split.queries
+    if bank.dataset is queries.dataset:
+        inside = np.isin(queries.indices, bank.indices)
+    elif _is_chips(bank) or _is_chips(queries):
+        return []
+    else:
+        known = {str(Path(path)) for path in bank.paths}
+        inside = np.array([str(Path(path)) in known for path in queries.paths])
+    if not inside.any():
+        return []
+    first = queries.paths[int(np.flatnonzero(inside)[0])]
+    return [
+        f"leak: {int(inside.sum())} of the {len(inside)} queries are in the bank too, such as {first}; the "
+        "scores are inflated by it"
+    ]
+
+
+def _rare_labels(split: Split, bank: NDArray[Any], queries: NDArray[Any]) -> list[str]:
+    notes = []
+    for where, labels in (("bank", bank), ("query", queries)):
+        absent = np.flatnonzero(labels.sum(axis=0) == 0)
+        if len(absent):
+            names = ", ".join(_name(split, label) for label in absent)
+            notes.append(f"no {where} image has label {names}")
+    bare = int((queries.sum(axis=1) == 0).sum())
+    if bare:
+        notes.append(f"{bare} of the {len(queries)} queries have no label at all")
+    return notes
+
+
+def _name(split: Split, label: Any) -> str:
+    names = split.bank.dataset.classes
+    return names[int(label)] if names else f"class {int(label)}"
+
+
+def _is_chips(part: Part) -> bool:
+    return hasattr(part.dataset, "scenes")

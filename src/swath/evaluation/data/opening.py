@@ -1,0 +1,317 @@
+"""Whatever a user names as labelled data, opened and divided: the same for every verb and for suites.
+
+    scenes/index.csv          a path: class folders, tables, BigEarthNet (see `labelled` beside this)
+    eurosat                   a set known by name, looked for below --root (`swath datasets list`)
+    torchgeo:EuroSAT          a classification set of TorchGeo, below --root
+
+A path that is there comes first. A known set is opened with the sensor that it was taken with; a model that
+knows other bands of the same satellite takes its own from it by name.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from swath.datasets.benchmarks.catalog import FoundSet, get_known_set, is_known_set, list_known_sets
+from swath.datasets.image_files import Gsd, ImageFiles
+from swath.datasets.opening import read_csv
+from swath.datasets.protocol import ImageDataset
+from swath.datasets.sensor_view import View
+from swath.datasets.torchgeo import PREFIX, open_torchgeo, sensor_of_torchgeo
+from swath.errors import ImageryError, suggest
+from swath.evaluation.data.labeled import Labelled
+from swath.evaluation.data.splits import Split, divide, open_split
+from swath.evaluation.features.extract import GsdMode, Part
+from swath.sensors.sensor import Sensor, get_sensor
+
+__all__ = ["is_named", "locate", "natural_sensor", "open_data"]
+
+_TABLE_OPTIONS = ("label_column", "separator", "labels", "fold_column", "group_column", "where")
+
+
+def is_named(text: str | Path) -> bool:
+    """Whether this is the name of a set and no path that is there."""
+    return not Path(text).exists() and (str(text).startswith(PREFIX) or is_known_set(str(text)))
+
+
+def open_data(
+    text: str | Path,
+    *,
+    sensor: str | Sensor,
+    root: str | Path | None = None,
+    gsd: Gsd | str = None,
+    gsd_mode: GsdMode | None = None,
+    bank: str = "train",
+    queries: str | None = None,
+    size: int | None = None,
+    allow_overlap: bool = False,
+    share: float | None = None,
+    seed: int = 0,
+    offset_dn: float | None = None,
+    **options: Any,
+) -> Split:
+    """Open labelled data and divide it.
+
+    Args:
+        text: See the module.
+        sensor: What the images have to be for whoever looks at them.
+        root: Folder of data sets, for names.
+        gsd: Metres per pixel, a column, or ``"relative"``; None for what the data says.
+        gsd_mode: How scale will be told; ``relative`` is the same as gsd="relative". None where nobody looks
+            at scale.
+        bank: Fold of the bank.
+        queries: Fold of the queries.
+        size: Side that images are brought to first; known sets have their own.
+        allow_overlap: See `open_split`.
+        share: Share of queries where a split has to be made; default 0.2, or as usual for a known set.
+        seed: Of that split.
+        offset_dn: See `swath.sensors.sentinel2_offset`.
+        options: Those of tables, see `open_split`.
+
+    Raises:
+        ImageryError: Not there, with where it can be had; or as `open_split`.
+    """
+    if gsd_mode == "relative":
+        gsd = "relative"
+    if not is_named(text):
+        return _of_path(
+            Path(text), sensor=sensor, gsd=gsd, bank=bank, queries=queries, size=size, seed=seed,
+            share=0.2 if share is None else share, allow_overlap=allow_overlap, offset_dn=offset_dn,
+            blind=gsd_mode is None, **options,
+        )  # fmt: skip
+    name = str(text)
+    for option in _TABLE_OPTIONS:
+        if options.get(option) is not None:
+            raise ImageryError(f"{name}: is a set known by name, where {option}= means nothing; leave it out")
+    if root is None:
+        raise ImageryError(f"{name}: is a set known by name; say below which folder it lies (--root DIR)")
+    wanted = get_sensor(sensor)
+    if name.startswith(PREFIX):
+        if gsd is None and gsd_mode is None:
+            gsd = "relative"
+        return _torchgeo(name, Path(root), wanted, gsd, bank, queries, share, seed)
+    found = get_known_set(name).find(root)
+    if found.has_folds:
+        return _by_folders(found, wanted, gsd, gsd_mode, bank, queries, size, seed)
+    opened = open_known_set(
+        found, wanted, gsd, size=size, seed=seed, offset_dn=offset_dn, blind=gsd_mode is None
+    )
+    return divide(
+        opened,
+        bank=bank,
+        queries=queries,
+        allow_overlap=allow_overlap,
+        share=found.known.split.queries if share is None else share,
+        seed=seed,
+    )
+
+
+def locate(text: str | Path, root: str | Path | None = None) -> Path:
+    """Where the data lies.
+
+    Raises:
+        SwathError: It is not there; says where it can be had.
+    """
+    name = str(text)
+    if not is_named(text):
+        if not Path(text).exists():
+            raise ImageryError(f"{text}: there is no such file or folder")
+        return Path(text)
+    if root is None:
+        raise ImageryError(f"{name}: is a set known by name; say below which folder it lies (--root DIR)")
+    if name.startswith(PREFIX):
+        open_torchgeo(name, root, gsd="relative")
+        return Path(root)
+    return get_known_set(name).find(root).folder
+
+
+def natural_sensor(text: str | Path) -> str | None:
+    """What the images of a set known by name were taken with; None for paths, which do not say."""
+    if not is_named(text):
+        return None
+    name = str(text)
+    return sensor_of_torchgeo(name) if name.startswith(PREFIX) else get_known_set(name).sensor
+
+
+def open_known_set(
+    found: FoundSet,
+    sensor: Sensor,
+    gsd: Gsd | str = None,
+    *,
+    folder: str = "",
+    size: int | None = None,
+    seed: int = 0,
+    offset_dn: float | None = None,
+    blind: bool = False,
+) -> Labelled:
+    """The images of a known set (of one of its fold folders), all of one size, seen as `sensor`."""
+    known, base = found.known, found.folder / folder
+    own = get_sensor(known.sensor)
+    notes = list(found.notes)
+    if gsd is None:
+        if blind:
+            gsd = "relative"
+        elif known.assumed_gsd is None:
+            raise ImageryError(
+                f"{known.name}: nothing says the GSD of its images; state one (--gsd 0.5), or tell the model "
+                "scale relative to them (--gsd-mode relative)"
+            )
+        else:
+            gsd = known.assumed_gsd
+            if known.gsd is None:
+                low, high = known.gsd_range or (0, 0)
+                notes.append(
+                    f"the images' GSD varies from {low:g} to {high:g} m and no file says how: {gsd:.3g} m is "
+                    "assumed for all"
+                )
+    elif isinstance(gsd, str) and gsd != "relative":
+        raise ImageryError(f"{known.name}: has no column {gsd!r}; a number of metres, or relative, is wanted")
+    index = {name: i for i, name in enumerate(known.classes)}
+    listed: list[tuple[str, int]] = []
+    for name, label in sorted(found.folders.items()):
+        files = (path for path in (base / name).iterdir() if _is_image(path, known.suffixes))
+        listed += [(str(path), index[label]) for path in sorted(files)]
+    side = size or known.image_size
+    dataset: ImageDataset = ImageFiles(
+        [path for path, _ in listed],
+        sensor=own,
+        gsd=gsd,  # type: ignore[arg-type]  # a string is "relative" here
+        labels=[label for _, label in listed],
+        classes=known.classes,
+        size=side,
+        fit="resize",
+        seed=seed,
+        offset_dn=known.offset_dn if offset_dn is None else offset_dn,
+    )
+    columns = _folds_of(dataset.paths, found, notes)
+    if columns:
+        # Images that no list names are not in any fold.
+        keep = np.flatnonzero(np.array(columns["fold"]) != "")
+        if len(keep) < len(dataset):
+            notes.append(f"{len(dataset) - len(keep)} images are in none of the lists; left out")
+    if len(listed) != known.images and not found.notes and not folder:
+        notes.append(f"{len(listed):,} images are here; {known.images:,} are published")
+    return Labelled(_seen_as(dataset, own, sensor, known.name, notes), known.name, columns, notes=notes)
+
+
+def _seen_as(dataset: ImageDataset, own: Sensor, sensor: Sensor, name: str, notes: list[str]) -> ImageDataset:
+    """The images under the sensor that a model knows, if it is another than they were taken with."""
+    if own.name == sensor.name:
+        return dataset
+    try:
+        view = View(dataset, sensor)
+    except ImageryError as error:
+        others = [other for other in list_known_sets() if get_known_set(other).sensor == sensor.name]
+        also = f" Sets of {sensor.name}: {', '.join(others)}." if others else ""
+        raise ImageryError(f"{name}: {error}.{also}") from None
+    notes.append(
+        f"the images are of sensor {own.name} and are shown as {sensor.name}: the same bands by name, but "
+        "perhaps of another processing level"
+    )
+    return view
+
+
+def _folds_of(paths: list[str], found: FoundSet, notes: list[str]) -> dict[str, list[str]]:
+    """The fold of each image by published lists beside the set; nothing without."""
+    if not found.lists:
+        return {}
+    folds: dict[str, str] = {}
+    for fold, path in found.lists.items():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if line.strip():
+                folds[Path(line.strip()).stem] = fold  # lists of pictures serve GeoTIFFs of the same name
+    notes.append(f"split by the lists {', '.join(path.name for path in found.lists.values())}")
+    return {"fold": [folds.get(Path(path).stem, "") for path in paths]}
+
+
+def _is_image(path: Path, suffixes: tuple[str, ...]) -> bool:
+    from swath.rasters.pillow_reader import IMAGE_SUFFIXES
+
+    suffix = path.suffix.lower()
+    return not path.name.startswith(".") and suffix in (suffixes or IMAGE_SUFFIXES)
+
+
+def _by_folders(
+    found: FoundSet,
+    sensor: Sensor,
+    gsd: Gsd | str,
+    gsd_mode: GsdMode | None,
+    bank: str,
+    queries: str | None,
+    size: int | None,
+    seed: int,
+) -> Split:
+    """Train and val or test folders, as some copies come."""
+    there = [name for name in ("val", "validation", "test") if (found.folder / name).is_dir()]
+    name = queries or there[0]
+    for wanted in (bank, name):
+        if not (found.folder / wanted).is_dir():
+            raise ImageryError(
+                f"{found.folder}: has no folder {wanted!r}; there are train, {', '.join(there)}"
+            )
+    options: dict[str, Any] = {"size": size, "seed": seed, "blind": gsd_mode is None}
+    first = open_known_set(found, sensor, gsd, folder=bank, **options)
+    second = open_known_set(found, sensor, gsd, folder=name, **options)
+    return Split(
+        Part(first.dataset, np.arange(len(first.dataset)), bank),
+        Part(second.dataset, np.arange(len(second.dataset)), name),
+        f"folders {bank} and {name}",
+        list(dict.fromkeys([*first.notes, *second.notes])),
+    )
+
+
+def _torchgeo(
+    name: str,
+    root: Path,
+    sensor: Sensor,
+    gsd: Gsd | str,
+    bank: str,
+    queries: str | None,
+    share: float | None,
+    seed: int,
+) -> Split:
+    if isinstance(gsd, str) and gsd != "relative":
+        raise ImageryError(f"{name}: has no column {gsd!r}; a number of metres, or relative, is wanted")
+    folds = open_torchgeo(name, root, gsd=gsd, seed=seed)  # type: ignore[arg-type]
+    notes = [f"read by TorchGeo, {next(iter(folds.values())).__len__():,} images in its first part"]
+    seen = {
+        fold: _seen_as(dataset, dataset.sensor, sensor, name, notes if i == 0 else [])
+        for i, (fold, dataset) in enumerate(folds.items())
+    }
+    if "all" in seen:
+        opened = Labelled(seen["all"], name, notes=notes)
+        return divide(opened, bank=bank, queries=queries, share=0.2 if share is None else share, seed=seed)
+    second = queries or "val"
+    for wanted in (bank, second):
+        if wanted not in seen:
+            raise ImageryError(f"{name}: has the splits {', '.join(seen)}, not {wanted!r}")
+    return Split(
+        Part(seen[bank], np.arange(len(seen[bank])), bank),
+        Part(seen[second], np.arange(len(seen[second])), second),
+        f"TorchGeo's {bank} and {second}",
+        notes,
+    )
+
+
+def _tells_gsd(path: Path) -> bool:
+    """Whether a table has the GSD of its images, which costs nothing to take along."""
+    if path.suffix.lower() == ".csv":
+        return bool({"gsd_m", "gsd"} & set(read_csv(path)[0]))
+    return path.suffix.lower() in (".parquet", ".geoparquet")
+
+
+def _of_path(
+    path: Path, *, sensor: str | Sensor, gsd: Gsd | str, size: int | None, blind: bool, **options: Any
+) -> Split:
+    if not path.exists():
+        near = suggest(str(path), list_known_sets())
+        raise ImageryError(
+            f"{path}: there is no such file or folder, and no data set is known as that.{near}"
+        )
+    if gsd is None and blind and not _tells_gsd(path):
+        gsd = "relative"  # nobody looks at scale
+    fit = "resize" if size else None
+    return open_split(path, sensor=sensor, gsd=gsd, size=size, fit=fit, **options)

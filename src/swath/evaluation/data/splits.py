@@ -1,0 +1,376 @@
+"""Which images are the bank (what a probe may learn from) and which the queries: read from the data, or made.
+
+In this order: a fold column of a table, or the official folds of BigEarthNet; ``train`` and ``val`` (or
+``test``) folders of class folders; else a stratified split by seed. Images that show the same ground (a
+group column) are kept on one side of a split that is made here; a split of the data's own that parts them is
+refused, because its scores are inflated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swath.datasets.image_files import Gsd
+from swath.datasets.opening import ClassFolder, open_dataset
+from swath.datasets.protocol import ImageDataset, Problem
+from swath.errors import ImageryError, suggest
+from swath.evaluation.data.labeled import LabelKind, Labelled, open_labelled
+from swath.evaluation.features.extract import Part
+from swath.sensors.sensor import Sensor
+
+_QUERY_NAMES = ("val", "test", "valid", "validation")
+_FOLD_COLUMNS = ("fold", "split")
+GROUP_COLUMN = "overlap_group"
+
+
+@dataclass(slots=True)
+class Split:
+    """Bank and queries, and what a reader of the scores should know about them.
+
+    Attributes:
+        bank: Labelled images that probes learn from.
+        queries: Labelled images that are classified.
+        origin: Where the split comes from, in words.
+        notes: Worth printing beside the scores.
+        native_metres: Median GSD of the images as they are, where a CSV table has it.
+    """
+
+    bank: Part
+    queries: Part
+    origin: str
+    notes: list[str] = field(default_factory=list)
+    native_metres: float | None = None
+
+    @property
+    def hash(self) -> str:
+        """12 hex digits that identify who is on which side: folder, name and label of the files."""
+        digest = hashlib.sha256()
+        for part in (self.bank, self.queries):
+            for path, label in sorted(zip(part.paths, part.labels.tolist(), strict=True)):
+                digest.update(f"{Path(path).parent.name}/{Path(path).name}\t{label}\n".encode())
+            digest.update(b"--\n")
+        return digest.hexdigest()[:12]
+
+
+def open_split(
+    path: str | Path,
+    *,
+    sensor: str | Path | Sensor,
+    gsd: Gsd | str = None,
+    bank: str = "train",
+    queries: str | None = None,
+    label_column: str | None = None,
+    separator: str | None = None,
+    labels: LabelKind | None = None,
+    fold_column: str | None = None,
+    group_column: str | None = None,
+    allow_overlap: bool = False,
+    share: float = 0.2,
+    seed: int = 0,
+    **options: Any,
+) -> Split:
+    """Open labelled images and divide them.
+
+    Args:
+        path: Class folder, folder of train/val class folders, CSV manifest, Parquet table of chips, or
+            BigEarthNet.
+        sensor: As for `open_dataset`.
+        gsd: As for `open_dataset`.
+        bank: Fold (or folder) of the bank.
+        queries: Fold (or folder) of the queries; by default val or test, whichever there is.
+        label_column: Tables: column of the classes; default ``class`` or ``label``. Several with commas
+            between: a column a label, 0 or 1.
+        separator: CSV: the column holds several labels with this between.
+        labels: BigEarthNet: ``multi`` (the default), or ``single`` for the places with one label only.
+        fold_column: Tables: column of the folds; default ``fold`` or ``split`` if there is one.
+        group_column: Tables: images with the same (non-empty) value show the same ground; default
+            ``overlap_group`` if there is one.
+        allow_overlap: Go on, with a note, where a group stands on both sides of the data's own split.
+        share: Share of queries of each class, where the data has no split of its own.
+        seed: Of that split.
+        options: Further ones of `open_dataset`.
+
+    Raises:
+        ImageryError: No labels, fewer than two classes, an empty side, a fold that is not there, groups on
+            both sides.
+    """
+    path = Path(path)
+    if path.is_dir() and (path / bank).is_dir():
+        if label_column or fold_column or group_column or separator or labels:
+            raise ImageryError(f"{path}: is a folder; columns can be named of tables only")
+        split = _folders(path, sensor, gsd, bank, queries, options)
+        _check(split, str(path))
+        return split
+    opened = open_labelled(
+        path, sensor=sensor, gsd=gsd, label_column=label_column, separator=separator, labels=labels, **options
+    )
+    if isinstance(opened.dataset, ClassFolder):
+        _refuse_empty_classes(path, opened.dataset)
+    return divide(
+        opened,
+        bank=bank,
+        queries=queries,
+        fold_column=fold_column,
+        group_column=group_column,
+        allow_overlap=allow_overlap,
+        share=share,
+        seed=seed,
+    )
+
+
+def divide(
+    opened: Labelled,
+    *,
+    bank: str = "train",
+    queries: str | None = None,
+    fold_column: str | None = None,
+    group_column: str | None = None,
+    allow_overlap: bool = False,
+    share: float = 0.2,
+    seed: int = 0,
+) -> Split:
+    """By the data's own folds, or else by seed; arguments and errors as for `open_split`."""
+    dataset, columns, where = opened.dataset, opened.columns, opened.where
+    fold_column = _column(where, columns, fold_column, _FOLD_COLUMNS)
+    group_column = _column(where, columns, group_column, (GROUP_COLUMN,))
+    if group_column is None and fold_column is None:
+        group_column = opened.scene_column
+    groups = np.array(columns[group_column] if group_column else [""] * len(dataset))
+    if fold_column is not None:
+        split = _by_column(where, dataset, np.array(columns[fold_column]), fold_column, bank, queries)
+    elif queries is not None:
+        raise ImageryError(
+            f"{where}: has no fold column and no folder {bank!r}, so there are no {queries!r} images; "
+            "leave --queries out for a split by seed"
+        )
+    else:
+        chosen, how = _drawn(dataset, groups, share, seed)
+        split = Split(
+            Part(dataset, np.flatnonzero(~chosen), "bank"),
+            Part(dataset, np.flatnonzero(chosen), "queries"),
+            f"made here: {how} are queries, seed {seed}",
+            [f"the data has no split of its own: {how} are queries (seed {seed})"],
+        )
+    split.notes[:0] = opened.notes
+    _check_groups(where, split, groups, group_column, allow_overlap)
+    if group_column is not None:
+        split.bank, split.queries = (
+            replace(part, groups=groups[part.indices]) for part in (split.bank, split.queries)
+        )
+    metres = next((columns[name] for name in ("gsd_m", "gsd") if name in columns), None)
+    if metres is not None:
+        split.native_metres = float(np.median([float(value) for value in metres]))
+    _check(split, where)
+    return split
+
+
+def _folders(
+    path: Path,
+    sensor: str | Path | Sensor,
+    gsd: Gsd | str,
+    bank: str,
+    queries: str | None,
+    options: dict[str, Any],
+) -> Split:
+    there = [name for name in _QUERY_NAMES if (path / name).is_dir()]
+    name = queries or (there[0] if there else None)
+    if name is None or not (path / name).is_dir():
+        folders = ", ".join(sorted(folder.name for folder in path.iterdir() if folder.is_dir()))
+        raise ImageryError(
+            f"{path}: has a folder {bank!r} but none called {queries or ' or '.join(_QUERY_NAMES)} for the "
+            f"queries; there are {folders}. Name it with --queries."
+        )
+    first = open_dataset(path / bank, sensor=sensor, gsd=gsd, layout="class_folder", **options)
+    _refuse_empty_classes(path / bank, first)
+    second = open_dataset(
+        path / name, sensor=sensor, gsd=gsd, layout="class_folder", classes=first.classes, **options
+    )
+    notes = []
+    if queries is None and len(there) > 1:
+        notes.append(f"of the folders {', '.join(there)}, {name} is queried; choose with --queries")
+    return Split(
+        Part(first, np.arange(len(first)), bank),
+        Part(second, np.arange(len(second)), name),
+        f"folders {bank} and {name}",
+        notes,
+    )
+
+
+def _refuse_empty_classes(folder: Path, dataset: ImageDataset) -> None:
+    """A class folder without images is a class that went missing: without it the task is an easier one."""
+    empty = [
+        path.name
+        for path in sorted(folder.iterdir())
+        if path.is_dir() and path.name not in (dataset.classes or []) and path.name[0] not in "._@"
+    ]
+    if empty:
+        raise ImageryError(
+            f"{folder / empty[0]}: is a class folder without a single image ({len(empty)} such in all); put "
+            "its images there, or take the folder away"
+        )
+
+
+def _column(
+    where: str, columns: Mapping[str, list[str]], named: str | None, usual: Sequence[str]
+) -> str | None:
+    if named is None:
+        return next((column for column in usual if column in columns), None)
+    if named not in columns:
+        if not columns:
+            raise ImageryError(f"{where}: is not a CSV table, so it has no column {named!r}")
+        raise ImageryError(f"{where}: has no column {named!r}.{suggest(named, list(columns))}")
+    return named
+
+
+def _by_column(
+    where: str, dataset: ImageDataset, folds: NDArray[Any], column: str, bank: str, queries: str | None
+) -> Split:
+    values = sorted(set(folds.tolist()))
+    name = queries or next((n for n in _QUERY_NAMES if n in values), None)
+    for wanted in (bank, name):
+        if wanted is None or wanted not in values:
+            raise ImageryError(
+                f"{where}: column {column!r} has the values {', '.join(map(repr, values[:12]))}, not "
+                f"{wanted or 'val or test'!r}; name the sides with --bank and --queries"
+            )
+    assert name is not None
+    if name == bank:
+        raise ImageryError(f"{where}: bank and queries are both {bank!r}; that score says nothing")
+    return Split(
+        Part(dataset, np.flatnonzero(folds == bank), bank),
+        Part(dataset, np.flatnonzero(folds == name), name),
+        f"column {column}: {bank} and {name}",
+    )
+
+
+def _drawn(
+    dataset: ImageDataset, groups: NDArray[Any], share: float, seed: int
+) -> tuple[NDArray[np.bool_], str]:
+    """[N] bool, True for queries, and in words who they are."""
+    if np.asarray(dataset.labels).ndim == 1:
+        return _stratified(dataset, groups, share, seed), f"{share:.0%} of each class"
+    # Of several labels there is no class to be fair to: whole groups are drawn.
+    unit = np.array([group or f"\0{i}" for i, group in enumerate(groups.tolist())])
+    members = np.unique(unit)
+    if len(members) < 2:
+        raise ImageryError("a single image (or scene) cannot be on both sides of a split; add images")
+    count = min(len(members) - 1, max(1, round(share * len(members))))
+    drawn = np.random.default_rng(seed).permutation(members)[:count]
+    return np.isin(unit, drawn), f"{share:.0%} of the images" if len(members) == len(unit) else (
+        f"{share:.0%} of the {len(members)} scenes"
+    )
+
+
+def _stratified(dataset: ImageDataset, groups: NDArray[Any], share: float, seed: int) -> NDArray[np.bool_]:
+    """[N] bool, True for queries: `share` of each class (at least one image), whole groups."""
+    labels = np.asarray(dataset.labels)
+    unit = np.array([group or f"\0{i}" for i, group in enumerate(groups.tolist())])
+    query_units: set[str] = set()
+    generator = np.random.default_rng(seed)
+    for label in np.unique(labels):
+        members = np.unique(unit[labels == label])
+        if len(members) < 2:
+            name = dataset.classes[label] if dataset.classes else label
+            raise ImageryError(
+                f"class {name!r} has a single image (or group of the same ground), which cannot be on both "
+                "sides of a split; add images, or leave the class out"
+            )
+        count = min(len(members) - 1, max(1, round(share * len(members))))
+        query_units.update(generator.permutation(members)[:count].tolist())
+    return np.isin(unit, sorted(query_units))
+
+
+def _check_groups(
+    where: str, split: Split, groups: NDArray[Any], column: str | None, allow_overlap: bool
+) -> None:
+    """A group of images of the same ground stands on one side only."""
+    shared = (set(groups[split.bank.indices].tolist()) & set(groups[split.queries.indices].tolist())) - {""}
+    if not shared:
+        return
+    count = int(np.isin(groups[split.queries.indices], sorted(shared)).sum())
+    message = (
+        f"{len(shared)} groups of images of the same ground ({column}, such as {min(shared)!r}) stand on "
+        f"both sides of the split; the scores of {count} queries are inflated by it"
+    )
+    if not allow_overlap:
+        raise ImageryError(f"{where}: {message}. Mend the folds, or go on with --allow-overlap.")
+    split.notes.append("leak: " + message)
+
+
+def _check(split: Split, where: str) -> None:
+    """What makes every score meaningless, and what a reader must know."""
+    for part in (split.bank, split.queries):
+        if len(part.indices) == 0:
+            raise ImageryError(f"{where}: there are no {part.name} images")
+    names = split.bank.dataset.classes or []
+    if split.bank.labels.ndim == 2:
+        _check_several(split, where, names)
+        return
+    in_bank, in_queries = set(split.bank.labels.tolist()), set(split.queries.labels.tolist())
+    if "" in names:
+        blank = _of_class(split, names.index(""))
+        raise ImageryError(
+            f"{where}: {len(blank)} images have an empty class, such as {blank[0]}; label them, or take "
+            "their rows out"
+        )
+    if len(in_bank) < 2:
+        raise ImageryError(
+            f"{where}: all images of the bank are of class {names[next(iter(in_bank))]!r}; a score needs two "
+            "classes at least"
+        )
+    only_queries = sorted(in_queries - in_bank)
+    if only_queries:
+        split.notes.append(
+            f"no bank image of class {', '.join(names[i] for i in only_queries)}: its queries cannot be right"
+        )
+    only_bank = sorted(in_bank - in_queries)
+    if only_bank:
+        split.notes.append(f"no query of class {', '.join(names[i] for i in only_bank)}")
+    if split.bank.dataset is not split.queries.dataset:
+        first, second = ({Path(p).resolve() for p in part.paths} for part in (split.bank, split.queries))
+        both = first & second
+        if both:
+            raise ImageryError(f"{where}: {len(both)} files stand on both sides, such as {min(both)}")
+    _left_out(split, where)
+
+
+def _of_class(split: Split, label: int) -> list[str]:
+    """Files of that class, of all folds."""
+    datasets = dict.fromkeys([split.bank.dataset, split.queries.dataset])
+    return [d.paths[i] for d in datasets for i in np.flatnonzero(np.asarray(d.labels) == label).tolist()]
+
+
+def _check_several(split: Split, where: str, names: Sequence[str]) -> None:
+    """The same for images of several labels each."""
+    in_bank, in_queries = split.bank.labels.any(axis=0), split.queries.labels.any(axis=0)
+    if not in_bank.any():
+        raise ImageryError(f"{where}: no image of the bank has any label")
+    if not in_queries.any():
+        raise ImageryError(f"{where}: none of the queries has any label")
+    for title, absent in (("no bank image with label", ~in_bank), ("no query with label", ~in_queries)):
+        if absent.any():
+            split.notes.append(f"{title} {', '.join(names[i] for i in np.flatnonzero(absent).tolist())}")
+    _left_out(split, where)
+
+
+def _left_out(split: Split, where: str) -> None:
+    """Damaged files are left out with a note; a split that names files which are not there is refused."""
+    problems: dict[int, list[Problem]] = {
+        id(part.dataset): part.dataset.problems for part in (split.bank, split.queries)
+    }
+    left_out = [problem for found in problems.values() for problem in found]
+    absent = [path for path, _ in left_out if not Path(path).exists()]
+    if absent:
+        raise ImageryError(
+            f"{where}: names {len(absent)} files that are not there, such as {absent[0]}. A score without "
+            "them would be that of another split: complete the data, or take their rows out"
+        )
+    if left_out:
+        split.notes.append(f"{len(left_out)} files left out, the first: {left_out[0][0]}: {left_out[0][1]}")

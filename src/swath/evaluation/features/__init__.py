@@ -1,0 +1,1 @@
+"""Features of images: extraction, caching, and baselines."""

@@ -1,0 +1,210 @@
+"""Features are computed once: a cache on disk, keyed by the content of all that decides them.
+
+A key is a hash over the featurizer (its weights, its settings: pooling, GSD mode, contract), the images (each
+file's path, size and time of change, with sensor, GSD and how it is fitted to a size; of other data sets the
+pixels themselves), the side that they are resized to, and, for featurizers that look at the bank, the bank.
+Versions of software are no part of it. Whatever changes, another key is asked for: nothing is ever stale.
+
+    FOLDER/ab/abcdef....npy    [N, D] float32, memory-mapped when read
+    FOLDER/ab/abcdef....json   what it is, for people
+    FOLDER/ab/abcdef..../      chunks of images while a run is under way; a killed run goes on from them
+
+Every file appears whole or not at all. A chunk with an image that could not be read is not kept, so the next
+run looks at it again. The folder may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from swath.datasets.image_files import ImageFiles
+from swath.evaluation.features.extract import CHUNK, Featurizer, Part, Shelf
+from swath.files import atomic_path, write_json
+
+FORMAT = 1
+
+
+def default_folder() -> Path:
+    """``swath/features`` in the user's cache folder (XDG_CACHE_HOME, or ~/.cache)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "swath" / "features"
+
+
+class FeatureCache:
+    """A folder of features.
+
+    Args:
+        folder: Created when something is written.
+        chunk: Images that are written together while a run is under way.
+
+    Attributes:
+        reused: Rows of features that were found.
+        computed: Rows of features that were not.
+    """
+
+    def __init__(self, folder: str | Path | None = None, *, chunk: int = CHUNK) -> None:
+        self.folder = Path(folder) if folder is not None else default_folder()
+        self.chunk = chunk
+        self.reused = self.computed = 0
+        self._parts: list[tuple[Part, str]] = []
+
+    def shelf(
+        self,
+        featurizer: Featurizer,
+        part: Part,
+        side: int,
+        fitted_to: tuple[Part, int] | None,
+        state: str | None = None,
+    ) -> Shelf:
+        """Where the features of `part` are kept, or will be.
+
+        Args:
+            featurizer: Cached if it has an `identity`; otherwise its features stay in memory.
+            part: The images.
+            side: That they are resized to.
+            fitted_to: Bank and side that the featurizer is (or would be) fitted to.
+            state: What was done to the images before they were resized, such as a degradation; None: nothing.
+        """
+        identity = getattr(featurizer, "identity", None)
+        if identity is None or (getattr(featurizer, "learns", True) and fitted_to is None):
+            return Shelf()
+        about: dict[str, Any] = {
+            "format": FORMAT,
+            "identity": identity,
+            "settings": featurizer.settings,
+            "images": self._part(part),
+            "side": side,
+        }
+        if state is not None:
+            about["state"] = state
+        if getattr(featurizer, "learns", True) and fitted_to is not None:
+            about["fitted_to"] = [self._part(fitted_to[0]), fitted_to[1]]
+        key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+        path = self.folder / key[:2] / key
+        return StoredShelf(path, len(part.indices), self, {**about, "name": featurizer.name})
+
+    def _part(self, part: Part) -> str:
+        found = next((digest for known, digest in self._parts if known is part), None)
+        if found is None:
+            found = images_hash(part)
+            self._parts.append((part, found))
+        return found
+
+
+class StoredShelf(Shelf):
+    """Features on disk."""
+
+    def __init__(self, path: Path, images: int, cache: FeatureCache, about: dict[str, Any]) -> None:
+        super().__init__()
+        self._file = path.with_name(path.name + ".npy")
+        self._chunks, self._images, self._cache, self._about = path, images, cache, about
+        self._stored = self._open(self._file, images)
+        self._partial = False
+
+    def has(self, chunk: int) -> bool:
+        """Whether the features of that chunk are here, from this run or an earlier one."""
+        if self._stored is None and chunk not in self._rows:
+            rows = self._open(self._chunk(chunk), min(self._cache.chunk, self._images))
+            if rows is not None:
+                self._rows[chunk] = rows
+                self._cache.reused += len(rows)
+        return self._stored is not None or chunk in self._rows
+
+    def put(self, chunk: int, rows: Tensor, *, whole: bool) -> None:
+        """Keep features in memory and, if whole, on disk."""
+        super().put(chunk, rows, whole=whole)
+        self._cache.computed += len(rows)
+        self._partial |= not whole
+        if whole:
+            self._save(self._chunk(chunk), rows.numpy())
+
+    def rows(self, chunks: list[range]) -> list[Tensor]:
+        """Features of each chunk; all of them go into one file."""
+        if self._stored is not None:
+            self._cache.reused += self._images
+            return [self._stored[chunk.start : chunk.stop] for chunk in chunks]
+        found = super().rows(chunks)
+        if not self._partial and all(len(rows) for rows in found):
+            write_json(self._file.with_suffix(".json"), self._about)
+            self._save(self._file, torch.cat(found).numpy())
+            shutil.rmtree(self._chunks, ignore_errors=True)
+        return found
+
+    def _chunk(self, number: int) -> Path:
+        return self._chunks / f"{self._cache.chunk}_{number:06}.npy"
+
+    @staticmethod
+    def _save(path: Path, rows: NDArray[Any]) -> None:
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.save(file, rows, allow_pickle=False)
+
+    @staticmethod
+    def _open(path: Path, most: int) -> Tensor | None:
+        """The rows in a file, mapped; None where there are none (or a file that was cut short)."""
+        try:
+            # Copy-on-write: what is read is the file, what is written stays in this process.
+            rows = np.load(path, mmap_mode="c", allow_pickle=False)
+        except (FileNotFoundError, ValueError, EOFError):
+            return None
+        fits = rows.ndim == 2 and 0 < len(rows) <= most and rows.dtype == np.float32
+        return torch.from_numpy(rows) if fits else None
+
+
+def images_hash(part: Part) -> str:
+    """SHA-256 over the images of a part as a featurizer meets them (before resizing).
+
+    Whole image files are known by path, size and time of change; of any other data set all pixels are read.
+    """
+    dataset = part.dataset
+    digest = hashlib.sha256(json.dumps(dataset.sensor.to_dict(), sort_keys=True).encode())
+    if isinstance(dataset, ImageFiles) and dataset.fit != "random_crop":
+        how = [dataset.size, dataset.fit, dataset.offset_dn]
+        digest.update(json.dumps(how).encode())
+        digest.update(np.ascontiguousarray(dataset.gsds[part.indices]).tobytes())
+        for path in part.paths:
+            try:
+                file = Path(path).stat()
+                state = f"{file.st_size} {file.st_mtime_ns}"
+            except OSError:
+                state = "absent"
+            digest.update(f"{Path(path).absolute()}\t{state}\n".encode())
+        return digest.hexdigest()
+    for start in range(0, len(part.indices), 64):
+        batch = dataset.get_batch(part.indices[start : start + 64])
+        for name in ("index", "image", "gsd", "valid"):
+            value = batch.get(name)
+            if isinstance(value, Tensor):
+                digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+                digest.update(_bytes(value))
+    return digest.hexdigest()
+
+
+def module_hash(module: nn.Module) -> str:
+    """SHA-256 over a network: its weights, and the classes and plain attributes of all of its modules."""
+    digest = hashlib.sha256()
+    for name, part in module.named_modules():
+        plain = {
+            key: value
+            for key, value in vars(part).items()
+            if not key.startswith("_")
+            and key != "training"
+            and isinstance(value, int | float | str | bool | tuple | None)
+        }
+        digest.update(f"{name} {type(part).__name__} {sorted(plain.items())}\n".encode())
+    for name, value in module.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(_bytes(value))
+    return digest.hexdigest()
+
+
+def _bytes(value: Tensor) -> memoryview:
+    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data

@@ -1,1 +1,0 @@
-"""The HTML report: everything worth knowing about some models on one data set, in one file."""

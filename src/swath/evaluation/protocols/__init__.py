@@ -1,0 +1,1 @@
+"""How a frozen model is scored: kNN, linear probe, few-shot."""

@@ -1,0 +1,147 @@
+"""The scoring protocols: kNN over scales, and the linear probe; each says all that a number depends on.
+
+kNN over scales (Scale-MAE, section 4, and its released evaluation): images are area-resized to each side,
+features are L2-normalised, the k = 20 most similar bank images vote with weight exp(cosine / 0.07).
+
+- *symmetric*: bank and queries at the same side (what the released code does);
+- *asymmetric*: the bank at its largest side, only the queries reduced (what the paper's text describes).
+
+A protocol's `id` changes whenever the same settings would give other figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from swath.evaluation.data.splits import Split
+from swath.evaluation.features.cache import FeatureCache
+from swath.evaluation.features.extract import Featurizer, Progress, usable_sides
+from swath.evaluation.protocols.knn_classifier import check_neighbours, knn_scores, standardise
+from swath.evaluation.protocols.logistic_regression import fit_linear_probe
+from swath.evaluation.protocols.penalty_search import GRID, SHARE, fit_with_chosen_strength
+from swath.evaluation.protocols.results import Comparison, Evaluation, Score, Summary
+from swath.evaluation.protocols.setup import (
+    ExtractedSplit,
+    Preparation,
+    default_sides,
+    extract_split,
+    native_sides,
+)
+
+__all__ = [
+    "Comparison",
+    "Evaluation",
+    "ExtractedSplit",
+    "Score",
+    "Summary",
+    "default_sides",
+    "evaluate_knn",
+    "evaluate_linear",
+    "extract_split",
+    "usable_sides",
+]
+
+
+def evaluate_knn(
+    featurizers: Sequence[Featurizer],
+    split: Split,
+    *,
+    sides: Sequence[int] | None = None,
+    asymmetric: bool = True,
+    standardised: bool = True,
+    k: int = 20,
+    temperature: float = 0.07,
+    protocol: str = "swath.knn/1",
+    batch_size: int = 64,
+    progress: Progress | None = None,
+    extracted: ExtractedSplit | None = None,
+    cache: FeatureCache | None = None,
+) -> Evaluation:
+    """kNN accuracy of featurizers at several image scales.
+
+    Args:
+        featurizers: What to score, the one in question first; they see the same images.
+        split: Bank and queries.
+        sides: Image sides in pixels; default 12.5 to 100% of the native side. Sides that do not fit a
+            featurizer's patch are refused, with the reason in the notes.
+        asymmetric: Also score reduced queries against the bank at its largest side.
+        standardised: Also score features standardised by the bank ("knn-z").
+        k: Neighbours.
+        temperature: Of the vote.
+        protocol: Its id in reports; "scale_mae" for what `ModelFeaturizer.scale_mae` describes.
+        batch_size: Images at a time.
+        progress: Called with (images done, images in all), over both parts.
+        extracted: Features of `extract_split` with the same featurizers, instead of extracting them here.
+        cache: Where features are looked for, and kept.
+    """
+    check_neighbours(k, len(split.bank.indices))  # before features are made, which may take hours
+    settings = {
+        "id": protocol,
+        "name": "knn",
+        "similarity": "cosine",
+        "k": k,
+        "temperature": temperature,
+    }
+    with Preparation(featurizers, split, sides, batch_size, progress, settings, extracted, cache) as ready:
+        used, classes = ready.sides, ready.classes
+        pairs = [(s, s) for s in used] + ([(s, used[-1]) for s in used[:-1]] if asymmetric else [])
+        for featurizer in featurizers:
+            for z in (False, True) if standardised else (False,):
+                for query_side, bank_side in pairs:
+                    bank, queries = ready.features(featurizer, bank_side, query_side)
+                    if z:
+                        bank, queries = standardise(bank, queries)
+                    votes = knn_scores(
+                        bank, ready.bank.labels, queries, classes=classes, k=k, temperature=temperature
+                    )
+                    ready.add(featurizer, "knn-z" if z else "knn", query_side, bank_side, votes)
+    return ready.evaluation
+
+
+def evaluate_linear(
+    featurizers: Sequence[Featurizer],
+    split: Split,
+    *,
+    sides: Sequence[int] | None = None,
+    c: float | None = None,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+    extracted: ExtractedSplit | None = None,
+    cache: FeatureCache | None = None,
+) -> Evaluation:
+    """Linear-probe accuracy: logistic regression on features standardised by the bank, at the same side.
+
+    Args:
+        featurizers: What to score, the one in question first.
+        split: The probe is fitted on the bank.
+        sides: Image sides in pixels; default the native side.
+        c: Inverse strength of the penalty, fixed in advance; None chooses it for each featurizer and side on
+            images held out of the bank (`swath.evaluation.protocols.penalty_search`), never on the queries.
+        batch_size: Images at a time.
+        progress: Called with (images done, images in all).
+        extracted: Features of `extract_split` with the same featurizers, instead of extracting them here.
+        cache: Where features are looked for, and kept.
+    """
+    sides = native_sides(featurizers, split) if sides is None else sides
+    settings = {
+        "id": "swath.linear/2",
+        "name": "linear",
+        "features": "standardised by the bank",
+        "C": c if c is not None else f"of {', '.join(f'{c:g}' for c in GRID)}, on {SHARE:.0%} of the bank",
+        "solver": "Newton's method to convergence",
+    }
+    with Preparation(featurizers, split, sides, batch_size, progress, settings, extracted, cache) as ready:
+        for featurizer in featurizers:
+            for side in ready.sides:
+                bank, queries = ready.features(featurizer, side, side)
+                labels, classes = ready.bank.labels, ready.classes
+                details: dict[str, Any] = {"C": c}
+                if c is None:
+                    probe, details = fit_with_chosen_strength(
+                        bank, labels, classes=classes, groups=ready.bank_groups
+                    )
+                else:
+                    probe = fit_linear_probe(bank, labels, classes=classes, c=c)
+                ready.add(featurizer, "linear", side, side, probe.probabilities(queries), **details)
+    return ready.evaluation

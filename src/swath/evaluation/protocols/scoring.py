@@ -1,0 +1,209 @@
+"""From what a classifier said of each query to a `Score`: headline, further figures, intervals.
+
+Legend: Q queries, K classes or labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from swath.evaluation.measures import classification as metrics
+from swath.evaluation.measures.intervals import bootstrap_interval, quantile_interval, resample_counts
+from swath.evaluation.protocols.results import Array, Evaluation, Figure, Score
+
+_FEW = 300  # resamples of figures that have to sort every time
+
+
+def score_classes(
+    head: dict[str, Any],
+    labels: Array,
+    probabilities: Array,
+    *,
+    details: dict[str, Any] | None = None,
+) -> Score:
+    """The score of class probabilities, for images of one class each.
+
+    Args:
+        head: Whose score it is: `features`, `classifier`, `query_side`, `bank_side`.
+        labels: [Q] true class indices.
+        probabilities: [Q, K]; of equal ones the first class is predicted.
+        details: See `Score`.
+    """
+    predictions = probabilities.argmax(axis=1)
+    confidence = np.take_along_axis(probabilities, predictions[:, None], axis=1)[:, 0].astype(np.float32)
+    classes, top5 = probabilities.shape[1], None
+    if classes > 5:
+        # Equal probabilities: the first classes win, as in the prediction.
+        best = np.argsort(-probabilities, axis=1, kind="stable")[:, :5]
+        top5 = (best == labels[:, None]).any(axis=1)
+    return _of_classes(head, labels, predictions, confidence, top5, classes, details or {})
+
+
+def score_labels(
+    head: dict[str, Any],
+    truth: Array,
+    probabilities: Array,
+    *,
+    details: dict[str, Any] | None = None,
+) -> Score:
+    """The score of label probabilities, for images of several labels each; the headline is micro mAP.
+
+    Args:
+        head: As for `score_classes`.
+        truth: [Q, K], 0 and 1.
+        probabilities: [Q, K]; a label is predicted from 0.5.
+        details: See `Score`.
+    """
+    truth, confidence = truth > 0.5, probabilities.astype(np.float32)
+    predictions = confidence >= 0.5
+    exact = (predictions == truth).all(axis=1)
+    counts = resample_counts(len(truth))[:_FEW]
+    replicates = metrics.map_micro(confidence, truth, counts)
+    sure = np.where(predictions, confidence, 1 - confidence).ravel()
+    right = (predictions == truth).ravel()
+    by_label = metrics.label_precisions(confidence, truth)
+    again = [metrics.average_precision(p, t, counts) for p, t in zip(confidence.T, truth.T, strict=True)]
+    micro, macro = metrics.f1_scores(predictions, truth)
+    micro_again, macro_again = metrics.f1_scores(predictions, truth, counts)
+    spread = np.stack(again, axis=1)
+    figures = {
+        "map_macro": _figure(metrics.map_macro(confidence, truth), _row_means(spread)),
+        "f1_micro": _figure(micro, micro_again),
+        "f1_macro": _figure(macro, macro_again),
+        "exact": Figure(float(exact.mean()), *bootstrap_interval(exact)),
+        "ece": Figure(float(metrics.calibration_error(sure, right)[0]), float("nan"), float("nan")),
+    }
+    value = float(metrics.map_micro(confidence, truth)[0])
+    return Score(
+        **head,
+        value=value,
+        low=quantile_interval(replicates)[0],
+        high=quantile_interval(replicates)[1],
+        hits=exact,
+        predictions=predictions,
+        confidence=confidence,
+        figures=figures,
+        by_class=[Figure(float(v), *quantile_interval(s)) for v, s in zip(by_label, spread.T, strict=True)],
+        details=details or {},
+        replicates=replicates,
+    )
+
+
+def score_draws(head: dict[str, Any], hits: Array, *, details: dict[str, Any] | None = None) -> Score:
+    """The score of a classifier that was fitted several times, each to images drawn anew.
+
+    The interval covers both: which images were drawn, and which queries there happen to be (draws and
+    queries are resampled together).
+
+    Args:
+        head: As for `score_classes`.
+        hits: [draws, Q] bool.
+        details: See `Score`.
+    """
+    draws, queries = hits.shape
+    counts = resample_counts(queries)
+    generator = np.random.default_rng(1)
+    turns = generator.multinomial(draws, np.full(draws, 1 / draws), size=len(counts)).astype(np.float32)
+    means = (turns * (counts @ hits.T.astype(np.float32))).sum(axis=1) / (draws * queries)
+    low, high = quantile_interval(means)
+    share = hits.mean(axis=0)
+    return Score(
+        **head,
+        value=float(share.mean()),
+        low=low,
+        high=high,
+        hits=share,
+        details=details or {},
+        replicates=means,
+    )
+
+
+def among(evaluation: Evaluation, keep: Array, note: str) -> Evaluation:
+    """The same evaluation over some of its queries, such as those that no near-duplicate is learned from.
+
+    Args:
+        evaluation: As found.
+        keep: [Q] bool; at least one query.
+        note: Why, for the reader.
+    """
+    labels = evaluation.labels[keep]
+    scores = []
+    for old in evaluation.scores:
+        head, details = old.head, old.details
+        if old.predictions is None or old.confidence is None:
+            share = old.hits[keep]
+            spread = bootstrap_interval(share)
+            new = Score(**head, value=float(share.mean()), low=spread[0], high=spread[1], hits=share)
+            new.details = details
+        elif labels.ndim == 2:
+            new = score_labels(head, labels, old.confidence[keep], details=details)
+        else:
+            top5 = None if old.top5 is None else old.top5[keep]
+            said, sure = old.predictions[keep], old.confidence[keep]
+            new = _of_classes(head, labels, said, sure, top5, len(old.by_class), details)
+        scores.append(new)
+    protocol = {**evaluation.protocol, "queries_kept": {"images": len(labels), "why": note}}
+    return Evaluation(
+        protocol,
+        scores,
+        evaluation.native_side,
+        evaluation.native_gsd,
+        [*evaluation.notes, note],
+        evaluation.seconds,
+        evaluation.refused,
+        labels,
+        [path for path, kept in zip(evaluation.paths, keep, strict=True) if kept],
+        evaluation.seed_group,
+    )
+
+
+def _of_classes(
+    head: dict[str, Any],
+    labels: Array,
+    predictions: Array,
+    confidence: Array,
+    top5: Array | None,
+    classes: int,
+    details: dict[str, Any],
+) -> Score:
+    hits = predictions == labels
+    counts = resample_counts(len(labels))
+    figures = {} if top5 is None else {"top5": Figure(float(top5.mean()), *bootstrap_interval(top5))}
+    recall = metrics.class_recall(hits, labels, classes)[0]
+    recalls = metrics.class_recall(hits, labels, classes, counts)
+    figures["balanced"] = Figure(
+        float(np.nanmean(recall)), *quantile_interval(_row_means(recalls[:, np.isfinite(recall)]))
+    )
+    for name, kind in (("ece", "width"), ("ece_mass", "mass")):
+        error: Callable[..., Array] = metrics.calibration_error
+        figures[name] = _figure(
+            error(confidence, hits, kind=kind), error(confidence, hits, kind=kind, counts=counts)
+        )
+    low, high = bootstrap_interval(hits)
+    return Score(
+        **head,
+        value=float(hits.mean()),
+        low=low,
+        high=high,
+        hits=hits,
+        predictions=predictions,
+        confidence=confidence,
+        top5=top5,
+        figures=figures,
+        by_class=[Figure(float(r), *quantile_interval(s)) for r, s in zip(recall, recalls.T, strict=True)],
+        details=details,
+    )
+
+
+def _figure(value: Array, replicates: Array) -> Figure:
+    return Figure(float(value[0]), *quantile_interval(replicates))
+
+
+def _row_means(values: Array) -> Array:
+    """Mean of each row over what is known; NaN where nothing is."""
+    known = np.isfinite(values)
+    total = np.where(known, values, 0.0).sum(axis=1)
+    return np.where(known.any(axis=1), total / np.maximum(known.sum(axis=1), 1), np.nan)

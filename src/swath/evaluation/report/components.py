@@ -1,0 +1,81 @@
+"""What the sections of the report page share: where a figure comes from, charts in a row, small pictures."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from swath.datasets.protocol import ImageDataset
+from swath.evaluation.report.data import Dossier
+from swath.reporting import charts as svg
+from swath.reporting.html import Html, figure, jpeg
+
+_TILE = 112
+
+
+def charts(names: Sequence[str], panels: Sequence[str], caption: str, line: str) -> str:
+    """Charts side by side with their key, caption and origin."""
+    keys = svg.key(names, lines=True) if names else ""
+    return keys + figure(Html(f'<div class="panels">{"".join(panels)}</div>'), caption, after=line)
+
+
+def origin_line(dossier: Dossier, protocol: dict[str, Any], config_hash: str) -> str:
+    """What every figure carries: protocol, hashes, software and command."""
+    facts = dossier.origin(protocol, config_hash)
+    return (
+        f'<span class="origin">{escape(facts["protocol"])} · configuration {facts["config_hash"]} · split '
+        f"{facts['split_hash']} · {escape(facts['software'])} · "
+        f"<code>{escape(facts['command'])}</code></span>"
+    )
+
+
+def origin(dossier: Dossier, protocol: dict[str, Any], config_hash: str) -> str:
+    """The origin of a table, beneath it."""
+    return f'<p class="quiet">{origin_line(dossier, protocol, config_hash)}</p>'
+
+
+def maybe(value: float | None, form: str) -> str:
+    """A number in its form; nothing where it is not known."""
+    return "" if value is None else form.format(value)
+
+
+def short(path: str) -> str:
+    """Folder and name of a file."""
+    return "/".join(Path(path).parts[-2:])
+
+
+def picture(made: dict[int, bytes], place: int, kind: str, name: str, more: str) -> str:
+    """A picture with its name and a line beneath; `kind` chooses the frame."""
+    if place not in made:
+        inside = '<div class="quiet">not readable</div>'
+    else:
+        data = base64.b64encode(made[place]).decode()
+        inside = f'<img alt="{escape(f"{kind}: {name}")}" src="data:image/jpeg;base64,{data}">'
+    return f'<div class="tile {kind}">{inside}<b>{escape(name)}</b><br>{escape(more)}</div>'
+
+
+def pictures(dataset: ImageDataset, places: Sequence[int]) -> dict[int, bytes]:
+    """Images by position as small JPEGs; 8-bit colour as it is, others stretched together."""
+    from PIL import Image
+
+    from swath.evaluation.retrieval.figures import composite
+
+    wanted = sorted(set(places))
+    if not wanted:
+        return {}
+    batch = dataset.get_batch(wanted)
+    if not len(batch["image"]):
+        return {}
+    if dataset.sensor.unit == "uint8" and batch["image"].shape[1] == 3:
+        tiles = list(batch["image"].clamp(0, 255).byte().permute(0, 2, 3, 1).numpy())
+    else:
+        tiles = composite(batch, dataset.sensor)
+    found = {}
+    for place, tile in zip(batch["index"].tolist(), tiles, strict=True):
+        image = Image.fromarray(tile)
+        kernel = Image.Resampling.LANCZOS if min(image.size) > _TILE else Image.Resampling.NEAREST
+        found[int(place)] = jpeg(image.resize((2 * _TILE, 2 * _TILE), kernel), quality=80)
+    return found

@@ -1,0 +1,380 @@
+"""Everything that is worth knowing about some models on one data set, measured in one pass over its images.
+
+Features of bank and queries are made once and serve every look: kNN over scales, linear probe, leakage,
+geometry, robustness, retrieved neighbours, the embedding map. `page` tells it as HTML; `write_dossier` keeps
+the figures beside it as JSON and CSV.
+
+Legend: N bank images, Q queries, D feature dimensions.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from swath.errors import SwathError
+from swath.evaluation.audit.geometry import GeometryReport, evaluate_geometry
+from swath.evaluation.audit.leakage import Leakage, find_leaks, warn, without_leaks
+from swath.evaluation.audit.robustness import RobustnessReport, evaluate_robustness
+from swath.evaluation.data.splits import Split
+from swath.evaluation.features.cache import FeatureCache
+from swath.evaluation.features.extract import Featurizer, Progress, usable_sides
+from swath.evaluation.protocols.fewshot import evaluate_fewshot
+from swath.evaluation.protocols.frozen import evaluate_knn, evaluate_linear
+from swath.evaluation.protocols.results import Evaluation, Score
+from swath.evaluation.protocols.setup import ExtractedSplit, default_sides, extract_split, native_scale
+from swath.evaluation.report.tables import command_line, software, write_report
+from swath.evaluation.report.tsne import MOST, tsne
+from swath.files import atomic_path, write_json
+
+NEIGHBOURS = 5
+# Of the result tables of torchgeo-bench (its README, "Output Format"), in that order.
+BENCH_COLUMNS = (
+    "dataset", "method", "metric_name", "metric_value", "ci_lower", "ci_upper", "feature_dim", "best_c",
+    "n_train", "n_val", "n_test", "seed", "model", "name", "normalization", "image_size", "interpolation",
+    "partition",
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Neighbourhood:
+    """A query and the bank images that a model finds most like it.
+
+    Attributes:
+        query: Position in the queries' data set.
+        answers: [5] positions in the bank's data set, the nearest first.
+        cosines: [5] similarities.
+        right: Whether the vote was.
+        said: Class that the vote gave.
+        truth: Class that it has.
+    """
+
+    query: int
+    answers: list[int]
+    cosines: list[float]
+    right: bool
+    said: int
+    truth: int
+
+
+@dataclass(slots=True)
+class EmbeddingMap:
+    """Two dimensions of a model's features of the queries: shadow and neighbourhoods.
+
+    Attributes:
+        components: [n, 2] along the two largest principal components.
+        shares: Of the variance, that the two hold.
+        neighbours: [n, 2] of a t-SNE.
+        divergence: That it leaves.
+        labels: [n] classes.
+    """
+
+    components: NDArray[np.float64]
+    shares: tuple[float, float]
+    neighbours: NDArray[np.float64]
+    divergence: float
+    labels: NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class Dossier:
+    """What was found; the parts that do not apply are None or empty, with the reason in `notes`.
+
+    `pictures` says whether the page may show images of the data.
+    """
+
+    title: str
+    models: list[str]
+    split: Split
+    evaluations: list[Evaluation]
+    clean: list[Evaluation | None]
+    leakage: Leakage
+    geometry: GeometryReport
+    robustness: RobustnessReport | None
+    neighbourhoods: dict[str, list[Neighbourhood]]
+    maps: dict[str, EmbeddingMap]
+    command: str
+    notes: list[str] = field(default_factory=list)
+    pictures: bool = True
+    versions: dict[str, str] = field(default_factory=software)
+
+    @property
+    def knn(self) -> Evaluation:
+        """The evaluation by neighbours, which is always there."""
+        return self.evaluations[0]
+
+    def origin(self, protocol: dict[str, Any], config_hash: str) -> dict[str, str]:
+        """What a figure carries: protocol, hashes, versions, command."""
+        return {
+            "protocol": str(protocol["id"]),
+            "config_hash": config_hash,
+            "split_hash": self.split.hash,
+            "software": " ".join(f"{name}={version}" for name, version in self.versions.items()),
+            "command": self.command,
+        }
+
+
+def make_dossier(
+    models: Sequence[Featurizer],
+    baselines: Sequence[Featurizer],
+    split: Split,
+    *,
+    title: str = "",
+    sides: Sequence[int] | None = None,
+    k: int = 20,
+    fewshot: bool = True,
+    robustness: bool = True,
+    degradations: Sequence[str] | None = None,
+    robust_limit: int | None = 400,
+    pictures: bool = True,
+    cache: FeatureCache | None = None,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+    command: str | None = None,
+) -> Dossier:
+    """Measure everything.
+
+    Args:
+        models: In question; the first is the one that the page begins with.
+        baselines: Beside them; they must not share a name with a model.
+        split: Bank and queries.
+        title: Of the page; default the data set's folder.
+        sides: Image sides in pixels; default 12.5 to 100% of the native side.
+        k: Neighbours that vote.
+        fewshot: Whether to draw curves over the number of labelled images.
+        robustness: Whether to degrade the queries (many passes over them).
+        degradations: Which; default all that make sense for the sensor.
+        robust_limit: Queries that robustness looks at, at most.
+        pictures: Whether the page shows images of the data; without, it can be passed on where they cannot.
+        cache: Where features are looked for, and kept.
+        batch_size: Images at a time.
+        progress: Called with (images done, images in all) while features are made.
+        command: That makes it again; default this process's.
+    """
+    if not models:
+        raise SwathError("a report is about one model at least")
+    everything = [*models, *baselines]
+    if sides is None:
+        sides = default_sides(native_scale(split.bank)[0], max(f.min_side for f in everything))
+    used, refused = usable_sides(sorted(set(sides)), everything)
+    if not used:
+        raise SwathError("no image scale is left: " + "; ".join(refused))
+    largest = used[-1]
+    found = extract_split(everything, split, used, batch_size=batch_size, progress=progress, cache=cache)
+    knn = evaluate_knn(everything, split, sides=used, k=k, extracted=found)
+    linear = evaluate_linear(everything, split, sides=[largest], extracted=found)
+    knn.refused += [side for side in sorted(set(sides)) if side not in used]
+    notes = [f"scale refused: {reason}" for reason in refused]
+    leakage = _leaks(split, found, models[0].name, largest, batch_size, notes)
+    several = knn.labels.ndim == 2
+    evaluations = [knn, linear]
+    if fewshot and several:
+        notes.append("few-shot curves are drawn of images with one label each")
+    elif fewshot:
+        evaluations.append(evaluate_fewshot(everything, split, sides=[largest], extracted=found))
+    for evaluation in evaluations:
+        warn(evaluation, leakage)
+    robust = None
+    if robustness and several:
+        notes.append("robustness is scored by top-1 accuracy and left out where images have several labels")
+    elif robustness:
+        robust = evaluate_robustness(
+            everything, split, degradations=degradations, side=largest, k=k, limit=robust_limit,
+            batch_size=batch_size, bank=found.bank, cache=cache,
+        )  # fmt: skip
+    names = [model.name for model in models]
+    return Dossier(
+        title or _title(split),
+        names,
+        split,
+        evaluations,
+        [without_leaks(evaluation, leakage) for evaluation in evaluations],
+        leakage,
+        evaluate_geometry(everything, split.bank, sides=used, extracted=found.bank),
+        robust,
+        {} if several else {name: _neighbourhoods(found, knn, name, largest) for name in names},
+        {} if several else {name: _map(found, name, largest) for name in names},
+        command or command_line(),
+        notes,
+        pictures,
+    )
+
+
+def write_dossier(dossier: Dossier, folder: str | Path, **about: Any) -> list[Path]:
+    """``report.html`` and the figures behind it: JSON and CSV of each protocol, and ``bench.csv``."""
+    from swath.evaluation.report.page import write_page
+
+    folder = Path(folder)
+    written = [write_page(dossier, folder / "report.html")]
+    for evaluation in dossier.evaluations:
+        written += write_report(evaluation, folder, command=dossier.command, **about)
+    knn = dossier.knn
+    origin = dossier.origin(knn.protocol, knn.config_hash)
+    clean = [_scores(one) for one in dossier.clean if one is not None]
+    write_json(
+        folder / "leakage.json", {**origin, **dossier.leakage.to_dict(), "scores_without_leaks": clean}
+    )
+    written += [folder / "leakage.json", dossier.geometry.write(folder, **origin)]
+    if dossier.robustness is not None:
+        written += dossier.robustness.write(folder, **origin)
+    written.append(write_bench(dossier, folder / "bench.csv"))
+    return written
+
+
+def write_bench(dossier: Dossier, path: str | Path) -> Path:
+    """A row a figure, in the columns of torchgeo-bench's result tables: rows of both can stand in one file.
+
+    ``method`` is its ``knn5`` with our number of neighbours (``knn20``, ``knn20-z``) or ``linear``; ``n_val``
+    the bank images that chose ``best_c``; ``model`` the model's id and pooling, or the baseline; ``name``
+    what the page calls it; ``normalization`` "contract" for models (what travels with the weights) and "none"
+    for baselines; ``image_size`` the side of bank and queries (scores at two sides are left out);
+    ``seed`` that of the split where it was made here.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, BENCH_COLUMNS)
+    writer.writeheader()
+    wide = {row.features: row.dimensions for row in dossier.geometry.rows}
+    for evaluation in dossier.evaluations:
+        protocol = evaluation.protocol
+        neighbours = f"knn{protocol.get('k', '')}"
+        for score in evaluation.scores:
+            if score.query_side != score.bank_side:
+                continue
+            settings = protocol["featurizers"].get(score.features, {})
+            named = [settings.get("model") or settings.get("baseline") or "", settings.get("pooling") or ""]
+            seed = str(protocol["split"]).rpartition("seed ")[2] if "seed " in str(protocol["split"]) else ""
+            common = {
+                "dataset": dossier.title,
+                "method": re.sub(r"^knn", neighbours, score.classifier),
+                "feature_dim": wide.get(score.features, ""),
+                "best_c": score.details.get("C", ""),
+                "n_train": protocol["bank"]["images"],
+                "n_val": score.details.get("validation_images", ""),
+                "n_test": len(score.hits),
+                "seed": seed,
+                "model": ", ".join(part for part in named if part),
+                "name": score.features,
+                "normalization": "contract" if "model" in settings else "none",
+                "image_size": score.query_side,
+                "interpolation": "area",
+                "partition": "default",
+            }
+            headline = "accuracy" if evaluation.metric == "top-1 accuracy" else evaluation.metric
+            figures = {headline: (score.value, score.low, score.high), **score.figures}
+            for metric, (value, low, high) in figures.items():
+                numbers = {"metric_value": value, "ci_lower": low, "ci_upper": high}
+                rounded = {name: "" if np.isnan(v) else round(float(v), 6) for name, v in numbers.items()}
+                writer.writerow({**common, "metric_name": metric, **rounded})
+    with atomic_path(path) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+    return Path(path)
+
+
+def best_classifier(evaluation: Evaluation, features: str) -> str:
+    """The classifier that serves a featurizer best."""
+    kinds = [kind for name, kind in evaluation.rows if name == features]
+    return max(kinds, key=lambda kind: evaluation.mean(features, kind).accuracy)
+
+
+def largest_score(evaluation: Evaluation, features: str, classifier: str) -> Score:
+    """The score at the largest symmetric side."""
+    return max(evaluation.select(classifier, features, symmetric=True), key=lambda score: score.query_side)
+
+
+def _scores(evaluation: Evaluation) -> dict[str, Any]:
+    rows = [
+        {
+            **score.head,
+            "value": round(score.value, 6),
+            "low95": round(score.low, 6),
+            "high95": round(score.high, 6),
+        }
+        for score in evaluation.scores
+    ]
+    return {"protocol": evaluation.protocol["id"], "queries": len(evaluation.labels), "scores": rows}
+
+
+def _title(split: Split) -> str:
+    """Name of the folder that all images share; of the one above where that is called "images" or so."""
+    import os
+
+    paths = [*split.bank.paths[:200], *split.queries.paths[:200]]
+    folder = Path(os.path.commonpath(paths)) if len(paths) > 1 else Path("images")
+    generic = folder.name.casefold() in ("images", "image", "imgs", "chips", "tiles", "data")
+    return (folder.parent.name or folder.name) if generic else folder.name
+
+
+def _leaks(
+    split: Split, found: ExtractedSplit, name: str, side: int, batch_size: int, notes: list[str]
+) -> Leakage:
+    whole = len(found.bank.indices) == len(split.bank.indices)
+    whole = whole and len(found.queries.indices) == len(split.queries.indices)
+    features = (found.bank.features[name, side], found.queries.features[name, side]) if whole else None
+    if not whole:
+        notes.append("some images cannot be read, so leaks were not searched by features")
+    return find_leaks(split, features=features, batch_size=batch_size)
+
+
+def _neighbourhoods(
+    found: ExtractedSplit, evaluation: Evaluation, name: str, side: int, each: int = 4
+) -> list[Neighbourhood]:
+    """Some queries that the vote got right, drawn evenly, and the wrong ones that it was surest of."""
+    kind = best_classifier(evaluation, name)
+    score = largest_score(evaluation, name, kind)
+    assert score.predictions is not None
+    assert score.confidence is not None
+    right, wrong = np.flatnonzero(score.hits), np.flatnonzero(~score.hits.astype(bool))
+    good = right[np.linspace(0, len(right) - 1, min(each, len(right))).astype(int)] if len(right) else right
+    bad = wrong[np.argsort(-score.confidence[wrong], kind="stable")][:each]
+    bank, queries = found.bank.features[name, side], found.queries.features[name, side]
+    if kind.endswith("-z"):
+        from swath.evaluation.protocols.knn_classifier import standardise
+
+        bank, queries = standardise(bank, queries)
+    rows = []
+    for row in [*good.tolist(), *bad.tolist()]:
+        near = _nearest(queries[row], bank)
+        rows.append(
+            Neighbourhood(
+                int(found.queries.indices[row]),
+                [int(found.bank.indices[i]) for i in near[1]],
+                near[0],
+                bool(score.hits[row]),
+                int(score.predictions[row]),
+                int(evaluation.labels[row]),
+            )
+        )
+    return rows
+
+
+def _nearest(query: Tensor, bank: Tensor) -> tuple[list[float], list[int]]:
+    cosine = F.normalize(bank.double(), dim=1) @ F.normalize(query.double(), dim=0)
+    top = cosine.topk(min(NEIGHBOURS, len(cosine)))
+    return top.values.tolist(), top.indices.tolist()
+
+
+def _map(found: ExtractedSplit, name: str, side: int) -> EmbeddingMap:
+    features, labels = found.queries.features[name, side], found.queries.labels
+    step = max(1, -(-len(features) // min(MOST, 1000)))
+    features, labels = features[::step], labels[::step]
+    unit = F.normalize(features.double(), dim=1)
+    u, s, _ = torch.linalg.svd(unit - unit.mean(dim=0), full_matrices=False)
+    shares = (s.square() / s.square().sum().clamp_min(1e-30))[:2].tolist()
+    if len(features) >= 5:
+        points, divergence = tsne(features)
+    else:
+        points, divergence = u[:, :2] * s[:2], float("nan")
+    return EmbeddingMap(
+        (u[:, :2] * s[:2]).numpy(), (shares[0], shares[-1]), points.numpy(), divergence, labels.numpy()
+    )

@@ -1,0 +1,344 @@
+"""Sections of the report page that look behind a score: leaks, mistakes, robustness, geometry.
+
+Each is HTML made of a `Dossier`, or "" where there is nothing to tell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swath.evaluation.measures.classification import class_recall
+from swath.evaluation.protocols.results import Evaluation, Score
+from swath.evaluation.report.components import charts, maybe, origin, origin_line, picture, pictures, short
+from swath.evaluation.report.data import Dossier, Neighbourhood, best_classifier, largest_score
+from swath.reporting import charts as svg
+from swath.reporting.html import Html, figure, table
+
+
+def leaks_section(dossier: Dossier) -> str:
+    """What the bank knows already, with pictures of the first pairs."""
+    leakage = dossier.leakage
+    text = f"<p>{escape(leakage.sentence)}</p>"
+    settings = leakage.settings
+    text += (
+        '<p class="quiet">Looked for: equal files; close perceptual hashes in eight orientations '
+        f"({settings['hash_bits_of_128']} of 128 bits); landmarks that agree on one shift, at "
+        f"{max(1, len(settings['gsd_levels']))} scale(s); close features; overlapping footprints. "
+        f"A suspicion counts where the detail of the pixels correlates by {settings['correlation']} or more; "
+        f"{leakage.unverified:,} pairs of close features did not.</p>"
+    )
+    if not leakage.leaks:
+        return text
+    if not dossier.pictures:
+        told = [
+            [short(leak.query), short(leak.partner), leak.reason, leak.detail] for leak in leakage.leaks[:20]
+        ]
+        caption = f"The first {len(told)} of {len(leakage.leaks)}; all are in leakage.json"
+        return text + table(["query", "known by", "reason", "detail"], told, caption=caption)
+    shown = leakage.leaks[:8]
+    queries = {
+        path: i
+        for i, path in zip(dossier.split.queries.indices.tolist(), dossier.split.queries.paths, strict=True)
+    }
+    bank = {
+        path: i for i, path in zip(dossier.split.bank.indices.tolist(), dossier.split.bank.paths, strict=True)
+    }
+    first = pictures(dossier.split.queries.dataset, [queries[leak.query] for leak in shown])
+    second = pictures(dossier.split.bank.dataset, [bank[leak.partner] for leak in shown])
+    rows = []
+    for leak in shown:
+        tiles = picture(first, queries[leak.query], "query", f"query {short(leak.query)}", "")
+        tiles += picture(
+            second,
+            bank[leak.partner],
+            "wrong",
+            f"bank {short(leak.partner)}",
+            f"{leak.reason}: {leak.detail}",
+        )
+        rows.append(f'<div class="row">{tiles}</div>')
+    more = (
+        f" The first {len(shown)} of {len(leakage.leaks)}; all are in leakage.json."
+        if len(leakage.leaks) > 8
+        else ""
+    )
+    return (
+        text
+        + f'<figure><div class="gallery panels">{"".join(rows)}</div>'
+        + f"<figcaption>Queries and the bank images that give them away.{more}</figcaption></figure>"
+    )
+
+
+def confusion_section(dossier: Dossier) -> str:
+    """Which classes are taken for which, a table a model."""
+    evaluation = dossier.knn
+    if evaluation.labels.ndim == 2:
+        return ""
+    names = [str(n) for n in evaluation.protocol["classes"]] or [
+        str(i) for i in range(int(evaluation.labels.max()) + 1)
+    ]
+    parts = []
+    for model in dossier.models:
+        score = largest_score(evaluation, model, best_classifier(evaluation, model))
+        if score.predictions is None or len(names) > 60:
+            continue
+        counts = np.zeros((len(names), len(names)), dtype=int)
+        np.add.at(counts, (evaluation.labels, score.predictions), 1)
+        parts.append(
+            f"<h3>{escape(model)}</h3><p>{escape(_confused(names, counts))}</p>"
+            + _heat(names, counts, score, evaluation, f"{model} ({score.classifier}, {score.query_side} px)")
+            + origin(dossier, evaluation.protocol, evaluation.config_hash)
+        )
+    return "".join(parts)
+
+
+def _confused(names: Sequence[str], counts: NDArray[np.int_]) -> str:
+    wrong = counts - np.diag(np.diag(counts))
+    if not wrong.any():
+        return "Every query was classified rightly."
+    order = np.argsort(-wrong, axis=None, kind="stable")[:3]
+    pairs = [np.unravel_index(i, wrong.shape) for i in order if wrong.flat[i]]
+    told = ", ".join(f"{names[a]} for {names[b]} ({wrong[a, b]} times)" for a, b in pairs)
+    return f"Taken most often: {told}."
+
+
+def _heat(
+    names: Sequence[str], counts: NDArray[np.int_], score: Score, evaluation: Evaluation, caption: str
+) -> str:
+    total = counts.sum(axis=1)
+    recall = class_recall(score.hits, evaluation.labels, len(names))[0]
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+    lines = []
+    for i, name in enumerate(names):
+        cells = []
+        for j in range(len(names)):
+            share = counts[i, j] / total[i] if total[i] else 0.0
+            hue = "0,114,178" if i == j else "213,94,0"
+            text = str(counts[i, j]) if counts[i, j] else '<span class="quiet">·</span>'
+            cells.append(f'<td style="background:rgba({hue},{0.65 * share:.2f})">{text}</td>')
+        interval = score.by_class[i] if i < len(score.by_class) else None
+        known = interval is not None and np.isfinite(interval.low)
+        span = f"{100 * recall[i]:.0f}%" + (
+            f" ({100 * interval.low:.0f} to {100 * interval.high:.0f})" if known and interval else ""
+        )
+        lines.append(
+            f'<tr><th scope="row">{escape(name)}</th>{"".join(cells)}'
+            f"<td>{span if total[i] else 'none'}</td></tr>"
+        )
+    return (
+        f'<div class="scroll"><table class="heat"><caption>{escape(caption)}: a row a true class, a column '
+        f"what was said; counts</caption><thead><tr><td></td>{head}"
+        '<th scope="col">recall, 95%</th></tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def calibration_section(dossier: Dossier) -> str:
+    """Reliability of the probabilities given, and expected calibration error."""
+    panels, rows = [], []
+    chosen: list[tuple[Evaluation, Score, int]] = []
+    for evaluation in dossier.evaluations[:2]:
+        if evaluation.labels.ndim == 2:
+            return ""
+        for i, model in enumerate(dossier.models):
+            score = largest_score(evaluation, model, best_classifier(evaluation, model))
+            if score.confidence is not None:
+                chosen.append((evaluation, score, i))
+    for _, score, i in chosen:
+        assert score.confidence is not None
+        centres, share = _reliability(score.confidence, score.hits)
+        line = svg.Line(score.features, (100 * share).tolist(), strong=True, index=i)
+        ideal = svg.Line("perfect", (100 * centres).tolist(), index=7)
+        panels.append(
+            svg.line_chart(
+                [ideal, line], [f"{100 * c:.0f}" for c in centres],
+                title=f"{score.features}, {score.classifier}",
+                x_label="probability given, %", y_range=(0, 100), size=(300, 250),
+                positions=centres.tolist(),
+            )
+        )  # fmt: skip
+        ece = score.figures.get("ece")
+        if ece is not None:
+            sure = float(np.mean(score.confidence))
+            rows.append(
+                [score.features, score.classifier, f"{100 * ece.value:.1f}",
+                 f"{100 * ece.low:.1f} to {100 * ece.high:.1f}", f"{100 * sure:.1f}",
+                 f"{100 * score.value:.1f}"]
+            )  # fmt: skip
+    if not panels:
+        return ""
+    caption = (
+        "Share of queries that were right among those given about the same probability; the thin line is "
+        "perfect."
+    )
+    evaluation = chosen[0][0]
+    header = [
+        "features",
+        "classifier",
+        "expected calibration error, %",
+        "95% interval",
+        "mean probability, %",
+        "right, %",
+    ]
+    return charts(
+        [], panels, caption, origin_line(dossier, evaluation.protocol, evaluation.config_hash)
+    ) + table(header, rows, numbers_from=2)
+
+
+def _reliability(
+    confidence: Any, hits: Any, bins: int = 10
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Centre of each bin of equal width, and share of right answers in it (NaN: fewer than 5 queries)."""
+    place = np.minimum((np.asarray(confidence) * bins).astype(int), bins - 1)
+    count = np.bincount(place, minlength=bins)
+    right = np.bincount(place, weights=np.asarray(hits, dtype=float), minlength=bins)
+    share = np.where(count >= 5, right / np.maximum(count, 1), np.nan)
+    return (np.arange(bins) + 0.5) / bins, share
+
+
+def robustness_section(dossier: Dossier) -> str:
+    """Accuracy against each degradation of the queries."""
+    report = dossier.robustness
+    if report is None:
+        return ""
+    panels = []
+    for kind in report.degradations:
+        lines = []
+        for i, name in enumerate(report.names):
+            curve = report.curve(name, kind)
+            lines.append(
+                svg.Line(
+                    name, [100 * s.accuracy for s in curve], [100 * s.low for s in curve],
+                    [100 * s.high for s in curve], name in dossier.models, i,
+                )
+            )  # fmt: skip
+        ticks = ["clean", *(f"{s.strength:.3g}" for s in report.curve(report.names[0], kind)[1:])]
+        measure = report.protocol["degradations"][kind]["measure"]
+        panels.append(svg.line_chart(lines, ticks, title=kind, x_label=measure, size=(300, 220)))
+    header = ["features", "clean, %", *report.degradations]
+    rows = [
+        [name, f"{100 * report.curve(name, report.degradations[0])[0].accuracy:.1f}",
+         *(f"{0.0 - 100 * report.mean_loss(name, kind):+.1f}" for kind in report.degradations)]
+        for name in report.names
+    ]  # fmt: skip
+    caption = (
+        f"kNN accuracy, %, of {report.protocol['queries']['images']:,} queries made worse; the bank is "
+        "clean. Strengths are in the unit beneath each panel."
+    )
+    refused = "".join(f"<li>{escape(note)}</li>" for note in report.notes if note.startswith("refused"))
+    return (
+        f"<p>{escape(report.sentence())}</p>"
+        + charts(report.names, panels, caption, origin_line(dossier, report.protocol, report.config_hash))
+        + table(
+            header, rows, marks=[name in dossier.models for name in report.names], numbers_from=1,
+            caption="Points lost or gained, mean over the strengths",
+        )
+        + (f'<ul class="quiet">{refused}</ul>' if refused else "")
+    )  # fmt: skip
+
+
+def geometry_section(dossier: Dossier) -> str:
+    """How many directions the features use, and how evenly."""
+    report = dossier.geometry
+    warned = [row.warning for row in report.rows if row.warning]
+    header = [
+        "features", "side", "dimensions", "RankMe", "effective rank", "participation", "intrinsic (TwoNN)",
+        "uniformity", "class alignment", "scale alignment", "top axis, %", "dead",
+    ]  # fmt: skip
+    rows = [
+        [r.features, f"{r.side} px", r.dimensions, f"{r.rankme:.1f}", f"{r.effective_rank:.1f}",
+         f"{r.participation:.1f}", maybe(r.intrinsic, "{:.1f}"), f"{r.uniformity:.2f}",
+         maybe(r.class_alignment, "{:.2f}"), maybe(r.scale_alignment, "{:.3f}"),
+         f"{100 * r.top_share:.0f}", r.dead]
+        for r in report.rows
+    ]  # fmt: skip
+    said = "".join(f"<p>{escape(sentence)}</p>" for sentence in warned if sentence)
+    text = (
+        "<p>How many directions the features use, and how evenly. No figure here is a score: a collapsed "
+        "space cannot be good, but a full one can be useless. <b>Ranks</b> count directions in use; "
+        "<b>uniformity</b> is 0 for one point and about -4 for a full sphere; <b>class alignment</b> is the "
+        "squared distance within a class over that at large (1: features know nothing of classes); "
+        "<b>scale alignment</b> the squared distance of an image to itself at the next larger side.</p>"
+    )
+    digest = hashlib.sha256(json.dumps(report.protocol, sort_keys=True).encode()).hexdigest()[:12]
+    return (
+        text
+        + (f'<div class="warning">{said}</div>' if said else "")
+        + table(
+            header, rows, marks=[r.features in dossier.models for r in report.rows], numbers_from=1,
+            caption=f"On the {report.protocol['images']['images']:,} images of the bank",
+        )
+        + origin(dossier, report.protocol, digest)
+    )  # fmt: skip
+
+
+def neighbours_section(dossier: Dossier) -> str:
+    """Queries with their nearest bank images as pictures: right ones, and the surest mistakes."""
+    names = dossier.knn.protocol["classes"]
+    if not dossier.pictures:
+        return "<p>The page was made without pictures of the data, so neighbours are not shown.</p>"
+    parts = []
+    for model, rows in dossier.neighbourhoods.items():
+        if not rows:
+            continue
+        queries = pictures(dossier.split.queries.dataset, [row.query for row in rows])
+        bank = pictures(dossier.split.bank.dataset, sorted({i for row in rows for i in row.answers}))
+        for right, title in ((True, "right, drawn evenly"), (False, "wrong, the surest first")):
+            chosen = [row for row in rows if row.right is right]
+            if chosen:
+                lines = "".join(_neighbour_row(dossier, row, queries, bank, names) for row in chosen)
+                parts.append(f'<h3>{escape(model)}: {title}</h3><div class="gallery">{lines}</div>')
+    if not parts:
+        return ""
+    text = (
+        "<p>A query (framed) and the five bank images that the model finds most like it, with the cosine of "
+        "their features. A solid blue frame is the query's class, a dashed orange one is not. More such "
+        "neighbours vote, so five right ones may still be outvoted.</p>"
+    )
+    knn = dossier.knn
+    return text + "".join(parts) + origin(dossier, knn.protocol, knn.config_hash)
+
+
+def _neighbour_row(
+    dossier: Dossier,
+    row: Neighbourhood,
+    queries: dict[int, bytes],
+    bank: dict[int, bytes],
+    names: Sequence[str],
+) -> str:
+    def called(label: int) -> str:
+        return str(names[label]) if label < len(names) else str(label)
+
+    labels = np.asarray(dossier.split.bank.dataset.labels)
+    verdict = "said rightly" if row.right else f"taken for {called(row.said)}"
+    tiles = picture(queries, row.query, "query", called(row.truth), verdict)
+    for place, cosine in zip(row.answers, row.cosines, strict=True):
+        label = int(labels[place])
+        tiles += picture(
+            bank, place, "right" if label == row.truth else "wrong", called(label), f"cosine {cosine:.3f}"
+        )
+    return f'<div class="row">{tiles}</div>'
+
+
+def maps_section(dossier: Dossier) -> str:
+    """The queries in two dimensions: principal components and t-SNE."""
+    names = [str(name) for name in dossier.knn.protocol["classes"]]
+    parts = []
+    for model, found in dossier.maps.items():
+        first = svg.scatter(found.components, found.labels, names, title=f"{model}: principal components")
+        second = svg.scatter(found.neighbours, found.labels, names, title=f"{model}: t-SNE")
+        shares = f"{100 * found.shares[0]:.0f}% and {100 * found.shares[1]:.0f}%"
+        caption = (
+            f"{model}, {len(found.labels):,} queries. Left: two principal components, which hold {shares} of "
+            f"the variance. Right: t-SNE (perplexity 30, divergence left {found.divergence:.2f}): who is "
+            "near whom; sizes of islands and distances between them mean nothing."
+        )
+        line = origin_line(dossier, dossier.knn.protocol, dossier.knn.config_hash)
+        parts.append(figure(Html(f'<div class="panels">{first}{second}</div>'), caption, after=line))
+    return svg.key(names) + "".join(parts) if parts else ""

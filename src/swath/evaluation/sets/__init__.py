@@ -1,1 +1,0 @@
-"""Labelled images: opened by whatever name, checked, and divided into bank and queries."""

@@ -1,0 +1,385 @@
+"""Several models on several sets by the same protocols, with nothing left out in silence.
+
+A set that is not there is listed as absent, a model that cannot look at a set as unfit, each with the reason;
+a mean over sets says over how many of how many. Features are cached, and sets that are finished are not done
+again: a killed run goes on where it stopped. Every set has its own folder with full reports; `SuiteResult`
+is the summary of all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from swath.errors import ContractError, SwathError
+from swath.evaluation.data.opening import is_named, locate, natural_sensor, open_data
+from swath.evaluation.data.splits import Split
+from swath.evaluation.features.baselines import make_baseline, random_init
+from swath.evaluation.features.cache import FeatureCache
+from swath.evaluation.features.extract import Featurizer, Progress
+from swath.evaluation.features.opening import Candidate, open_candidate
+from swath.evaluation.protocols.frozen import evaluate_knn, evaluate_linear
+from swath.evaluation.protocols.results import Evaluation
+from swath.evaluation.protocols.setup import default_sides, native_scale
+from swath.evaluation.report.tables import software, write_report
+from swath.evaluation.suites import Suite, SuiteModel, SuiteSet
+from swath.evaluation.suites.results import Row, SetResult, SuiteResult, joined, rows_of
+from swath.files import write_json
+
+Watch = Callable[[str, int], Any]  # (what, images in all) -> context manager that gives a progress callback
+
+FORMAT = 2
+_DATA_OPTIONS = {
+    "gsd", "bank", "queries", "label_column", "separator", "labels", "fold_column", "group_column",
+    "allow_overlap", "share", "offset_dn", "size", "where",
+}  # fmt: skip
+
+
+def run_suite(
+    suite: Suite,
+    models: Sequence[SuiteModel] = (),
+    *,
+    out: str | Path,
+    root: str | Path | None = None,
+    device: str | None = None,
+    batch_size: int = 64,
+    cache: FeatureCache | None = None,
+    pages: bool = False,
+    pictures: bool = True,
+    watch: Watch | None = None,
+    after_set: Callable[[SuiteResult], None] | None = None,
+) -> SuiteResult:
+    """Score models on all sets of a suite.
+
+    Args:
+        suite: See `swath.evaluation.suites`.
+        models: More models than the suite names itself.
+        out: Folder of the reports, one sub-folder a set; what is finished there is not done again.
+        root: Folder of data sets.
+        device: Default: a GPU if there is one.
+        batch_size: Images a forward pass.
+        cache: Where features are kept; default: the user's cache folder.
+        pages: Also write an HTML page a set: leaks, robustness, neighbours as pictures and more, which takes
+            several times as long.
+        pictures: Whether those pages show images of the data.
+        watch: Shows progress.
+        after_set: Called with what there is so far.
+
+    Raises:
+        SwathError: No model, baseline or set to score; a model that does not exist.
+    """
+    wanted = [*suite.models, *models]
+    if not wanted and not suite.baselines:
+        raise SwathError("a suite without models and baselines has nothing to score; name a model")
+    names = _names(wanted)
+    for model in wanted:  # one that does not exist is an error now, not after hours
+        with suppress(ContractError):
+            open_candidate(model.model, pooling=model.pooling, bands=model.bands, device=device)
+    result = SuiteResult(suite, names)
+    run = _Run(
+        suite,
+        wanted,
+        names,
+        Path(out),
+        root,
+        device,
+        batch_size,
+        cache or FeatureCache(),
+        pages,
+        pictures,
+        watch,
+    )
+    for one in suite.sets:
+        result.sets.append(run.score(one))
+        if after_set is not None:
+            after_set(result)
+    return result
+
+
+def _names(models: Sequence[SuiteModel]) -> list[str]:
+    """What models are called in tables: by name, else by the last parts of what they are; all different."""
+    found = [m.name or m.model for m in models]
+    twice = sorted({name for name in found if found.count(name) > 1})
+    if twice:
+        raise SwathError(f"two models are called {twice[0]!r}; name them apart: NAME={twice[0]}")
+    return found
+
+
+@dataclass(slots=True)
+class _Run:
+    """One run of a suite."""
+
+    suite: Suite
+    models: list[SuiteModel]
+    names: list[str]
+    out: Path
+    root: str | Path | None
+    device: str | None
+    batch_size: int
+    cache: FeatureCache
+    pages: bool
+    pictures: bool
+    watch: Watch | None
+
+    def score(self, one: SuiteSet) -> SetResult:
+        """One set, however it ends."""
+        reference = list(one.reference) if one.reference else None
+        data = self._data(one)
+        try:
+            folder = locate(data, self.root)
+        except SwathError as error:
+            return SetResult(one.shown, "absent", str(error), reference=reference)
+        candidates, unfit = self._candidates(one, data)
+        key = self._key(one, folder, candidates, unfit)
+        before = self._before(one, key)
+        if before is not None:
+            return before
+        try:
+            found = self._evaluate(one, data, candidates, unfit)
+        except SwathError as error:
+            return SetResult(one.shown, "failed", str(error), unfit=unfit, reference=reference)
+        found.reference = reference
+        write_json(self.out / one.folder / "finished.json", {"key": key, "result": asdict(found)})
+        return found
+
+    # ---- who looks at what
+
+    def _data(self, one: SuiteSet) -> str:
+        """A path below the root if it is there; else as it stands."""
+        if self.root is not None and not is_named(one.data):
+            below = Path(self.root) / one.data
+            if below.exists():
+                return str(below)
+        return one.data
+
+    def _candidates(self, one: SuiteSet, data: str) -> tuple[list[Candidate], dict[str, str]]:
+        """The models that can look at this set, and why others cannot."""
+        default = one.sensor or natural_sensor(data)
+        found: list[Candidate] = []
+        unfit: dict[str, str] = {}
+        for model, name in zip(self.models, self.names, strict=True):
+            try:
+                found.append(
+                    open_candidate(
+                        model.model,
+                        None,
+                        default_sensor=default,
+                        pooling=model.pooling,
+                        bands=model.bands,
+                        gsd_mode=self._gsd_mode(model.model),
+                        device=self.device,
+                        name=name,
+                    )
+                )
+            except ContractError as error:
+                unfit[name] = str(error)
+        return found, unfit
+
+    def _gsd_mode(self, model: str) -> Any:
+        """The suite's, for what looks at scale at all."""
+        return self.suite.gsd_mode if _knows_scale(model) else None
+
+    def _key(
+        self, one: SuiteSet, folder: Path, candidates: Sequence[Candidate], unfit: dict[str, str]
+    ) -> str:
+        """Of everything that a set's scores depend on."""
+        about = {
+            "format": FORMAT,
+            "software": {k: v for k, v in software().items() if k in ("swath", "torch")},
+            "set": one.model_dump(mode="json", exclude={"reference", "title"}),
+            "suite": self.suite.model_dump(
+                mode="json", include={"protocols", "scales", "seed", "baselines", "gsd_mode"}
+            ),
+            "files": _fingerprint(folder),
+            "models": [
+                [f.name, f.settings, getattr(f, "identity", None)] for c in candidates for f in c.featurizers
+            ],
+            "unfit": unfit,
+            "pages": [self.pages, self.pictures] if self.pages else False,
+        }
+        return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
+
+    def _before(self, one: SuiteSet, key: str) -> SetResult | None:
+        """What an earlier run has found of the same."""
+        try:
+            data = json.loads((self.out / one.folder / "finished.json").read_text(encoding="utf-8"))
+            if data["key"] != key:
+                return None
+            kept = {**data["result"], "again": True, "title": one.shown}
+            kept["reference"] = list(one.reference) if one.reference else None
+            kept["rows"] = [Row(**{**row, "set": one.shown}) for row in kept["rows"]]
+            return SetResult(**kept)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    # ---- scoring
+
+    def _evaluate(
+        self, one: SuiteSet, data: str, candidates: Sequence[Candidate], unfit: dict[str, str]
+    ) -> SetResult:
+        """Everybody who sees the same images at the same sides together; then all in one report."""
+        result = SetResult(one.shown, "done", unfit=dict(unfit))
+        roles: dict[str, str] = {}
+        groups = self._groups(one, data, candidates, result, roles)
+        for protocol in ("knn", "linear"):
+            options = getattr(self.suite.protocols, protocol)
+            if options is None:
+                continue
+            found = []
+            for split, featurizers in groups:
+                scales = options.scales if protocol == "linear" else one.scales or self.suite.scales
+                sides = _sides(split, scales, featurizers)
+                total = len(split.bank.indices) + len(split.queries.indices)
+                with self._progress(f"{one.shown}, {protocol}", total) as progress:
+                    found.append(self._by(protocol, options, featurizers, split, sides, progress))
+            evaluation = joined(found)
+            result.seconds += evaluation.seconds
+            result.notes += [note for note in evaluation.notes if note not in result.notes]
+            write_report(evaluation, self.out / one.folder, data=data, suite=self.suite.name)
+            result.rows += rows_of(one.shown, protocol, evaluation, roles)
+            result.origins[protocol] = {
+                "protocol_id": str(evaluation.protocol["id"]),
+                "config_hash": evaluation.config_hash,
+                "split_hash": str(evaluation.protocol["split_hash"]),
+            }
+        if self.pages:
+            self._pages(one, groups, roles)
+        result.partial = any(note.startswith("not the whole set") for note in result.notes)
+        return result
+
+    def _groups(
+        self,
+        one: SuiteSet,
+        data: str,
+        candidates: Sequence[Candidate],
+        result: SetResult,
+        roles: dict[str, str],
+    ) -> list[tuple[Split, list[Featurizer]]]:
+        """Splits, and who looks at each: by sensor, GSD mode and patch; baselines with the first."""
+        splits: dict[tuple[Any, ...], Split] = {}
+        groups: dict[tuple[Any, ...], list[Featurizer]] = {}
+        default = one.sensor or natural_sensor(data) or "rgb_aerial"
+        for candidate in candidates:
+            key: tuple[Any, ...] = (candidate.sensor.name, candidate.sensor.band_names, candidate.gsd_mode)
+            try:
+                if key not in splits:
+                    splits[key] = self._open(one, data, candidate.sensor, candidate.gsd_mode)
+            except SwathError as error:
+                result.unfit[candidate.name] = str(error)
+                continue
+            result.notes += candidate.notes
+            own: list[Featurizer] = list(candidate.featurizers)
+            roles |= dict.fromkeys((f.name for f in own), "model")
+            if (
+                "random" in self.suite.baselines
+                and candidate.model is not None
+                and "model_id" in candidate.about
+            ):
+                fresh = random_init(candidate.model, gsd_mode=candidate.gsd_mode)
+                fresh.name = f"{candidate.name}, untrained"
+                roles[fresh.name] = "untrained"
+                own.append(fresh)
+            groups.setdefault((*key, max(f.min_side for f in own)), []).extend(own)
+        baselines = [make_baseline(name) for name in self.suite.baselines if name != "random"]
+        if baselines:
+            roles |= dict.fromkeys((f.name for f in baselines), "baseline")
+            first = next(iter(groups), None)
+            if first is None:
+                key = (default, None, None)
+                splits[key] = self._open(one, data, default, None)
+                first = (*key, 1)
+            groups.setdefault(first, []).extend(baselines)
+        if not groups:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in result.unfit.items())
+            raise SwathError(f"no model can look at this set ({reasons})")
+        return [(splits[key[:-1]], featurizers) for key, featurizers in groups.items()]
+
+    def _open(self, one: SuiteSet, data: str, sensor: Any, gsd_mode: Any) -> Split:
+        options = one.model_dump(include=_DATA_OPTIONS)
+        return open_data(
+            data, sensor=sensor, root=self.root, gsd_mode=gsd_mode, seed=self.suite.seed, **options
+        )
+
+    def _by(
+        self,
+        protocol: str,
+        options: Any,
+        featurizers: Sequence[Featurizer],
+        split: Split,
+        sides: list[int],
+        progress: Progress | None,
+    ) -> Evaluation:
+        common: dict[str, Any] = {
+            "sides": sides,
+            "batch_size": self.batch_size,
+            "progress": progress,
+            "cache": self.cache,
+        }
+        if protocol == "knn":
+            return evaluate_knn(featurizers, split, **options.model_dump(), **common)
+        given = {} if options.c is None else {"c": options.c}
+        return evaluate_linear(featurizers, split, **given, **common)
+
+    def _pages(
+        self, one: SuiteSet, groups: Sequence[tuple[Split, list[Featurizer]]], roles: dict[str, str]
+    ) -> None:
+        """A page for each group of models that see the images alike."""
+        from swath.evaluation.report.data import make_dossier
+        from swath.evaluation.report.page import write_page
+
+        for number, (split, featurizers) in enumerate(groups):
+            models = [f for f in featurizers if roles[f.name] == "model"]
+            others = [f for f in featurizers if roles[f.name] != "model"]
+            if not models:
+                continue
+            sides = _sides(split, one.scales or self.suite.scales, featurizers)
+            dossier = make_dossier(
+                models, others, split, title=one.shown, sides=sides, batch_size=self.batch_size,
+                pictures=self.pictures, cache=self.cache,
+            )  # fmt: skip
+            name = "report.html" if number == 0 else f"report_{number + 1}.html"
+            write_page(dossier, self.out / one.folder / name)
+
+    @contextmanager
+    def _progress(self, what: str, total: int) -> Iterator[Progress | None]:
+        if self.watch is None:
+            yield None
+            return
+        with self.watch(what, total) as progress:
+            yield progress
+
+
+def _knows_scale(model: str) -> bool:
+    """Models of Swath do; timm's and baselines do not."""
+    path = Path(model)
+    return path.exists() or model.startswith("random:")
+
+
+def _sides(split: Split, scales: Sequence[float], featurizers: Sequence[Featurizer]) -> list[int]:
+    """Percents of the native side as pixels: multiples of everybody's patch."""
+    native, step = native_scale(split.bank)[0], math.lcm(*(f.min_side for f in featurizers))
+    if tuple(scales) == (12.5, 25, 50, 100):
+        return default_sides(native, step)
+    return sorted({max(step, round(native * scale / 100 / step) * step) for scale in scales})
+
+
+def _fingerprint(path: Path) -> str:
+    """Of the names, sizes and times of all files of a set; nothing is read."""
+    digest = hashlib.sha256()
+    if path.is_file():
+        about = path.stat()
+        digest.update(f"{path}\t{about.st_size}\t{about.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
+    for folder, folders, files in os.walk(path):
+        folders.sort()
+        for name in sorted(files):
+            about = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118 (called very often)
+            digest.update(f"{folder}/{name}\t{about.st_size}\t{about.st_mtime_ns}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,241 @@
+"""What a suite found, as tables to read and files to keep: one figure a set and model, baselines beside.
+
+A cell is the mean over scales in percent with its 95% interval. Sets that are not there keep their row and
+say so; a mean over sets says over how many.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from swath.evaluation.report.tables import command_line, software
+from swath.evaluation.suites.results import Row, SetResult, SuiteResult
+from swath.files import atomic_path, write_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+PARTIAL = "†"  # beside the title of a set of which only a part is here
+FEW_QUERIES = 50  # of fewer, one image is more than two points; no verdict is given
+
+
+def write_suite(result: SuiteResult, folder: str | Path, *, command: str | None = None) -> list[Path]:
+    """Write ``suite.html``, ``.json``, ``.csv`` and ``.md`` into `folder`, each whole or not at all."""
+    from swath.evaluation.suites.page import write_suite_page
+
+    folder = Path(folder)
+    command = command or command_line()
+    write_json(folder / "suite.json", {
+        "suite": result.suite.model_dump(mode="json"),
+        "models": result.models,
+        "finished": result.finished,
+        "sets": [asdict(one) for one in result.sets],
+        "software": software(),
+        "command": command,
+    })  # fmt: skip
+    text = io.StringIO(newline="")
+    columns = [
+        "set", "status", "protocol", "features", "role", "classifier", "metric", "value", "low95", "high95",
+        "queries", "chance", "above_best_baseline", "above_low95", "above_high95", "best_baseline", "scales",
+        "partial", "reason", "protocol_id", "config_hash", "split_hash", "software", "command",
+    ]  # fmt: skip
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    for one in result.sets:
+        about = {"set": one.title, "status": one.status, "partial": int(one.partial), "reason": one.reason}
+        about |= {"software": " ".join(f"{k}={v}" for k, v in software().items()), "command": command}
+        writer.writerows({**about, **_flat(row), **one.origins.get(row.protocol, {})} for row in one.rows)
+        if not one.rows:
+            writer.writerow(about)
+        writer.writerows({**about, "features": name, "reason": why} for name, why in one.unfit.items())
+    for path, content in ((folder / "suite.csv", text.getvalue()), (folder / "suite.md", markdown(result))):
+        with atomic_path(path) as temporary:
+            temporary.write_text(content, encoding="utf-8", newline="")
+    written = [folder / name for name in ("suite.json", "suite.csv", "suite.md")]
+    return [write_suite_page(result, folder / "suite.html", command=command), *written]
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    return {
+        "protocol": row.protocol,
+        "features": row.features,
+        "role": row.role,
+        "classifier": row.classifier,
+        "metric": row.metric,
+        "value": row.value,
+        "low95": row.low,
+        "high95": row.high,
+        "queries": row.queries,
+        "chance": row.chance,
+        "above_best_baseline": row.gap,
+        "above_low95": row.gap_low,
+        "above_high95": row.gap_high,
+        "best_baseline": row.against,
+        "scales": " ".join(f"{side}:{value}" for side, value in row.scales.items()),
+    }
+
+
+# ------------------------------------------------------------------------------------------------- the table
+
+
+def grid(result: SuiteResult, protocol: str, classifier: str | None = None) -> list[list[str]]:
+    """The table as text: a header, a row a set, and the mean over those sets that every column has.
+
+    Args:
+        result: Of the suite.
+        protocol: "knn" or "linear".
+        classifier: Default: the protocol's own ("knn", not "knn-z").
+    """
+    rows = result.rows(protocol, classifier)
+    columns = columns_of(result, rows)
+    reference = result.suite.reference if any(one.reference for one in result.sets) else None
+    shown = list(reference.columns) if reference and protocol == "knn" else []
+    table = [["set", *columns, *(f"{name} (paper)" for name in shown)]]
+    values: dict[str, list[float | None]] = {}
+    for one in result.sets:
+        own = {row.features: row for row in rows if row.set == one.title}
+        best = max((row.value for row in own.values()), default=None)
+        cells = [_cell(one, name, own.get(name), best) for name in columns]
+        papers = [f"{value:.1f}" for value in one.reference or []][: len(shown)] or ["" for _ in shown]
+        table.append([one.title + (f" {PARTIAL}" if one.partial else ""), *cells, *papers])
+        if one.status == "done" and own:
+            numbers = [own[name].value if name in own else None for name in columns]
+            values[one.title] = [*numbers, *([v / 100 for v in one.reference or []][: len(shown)])]
+    return table + _mean_row(result, values, len(columns) + len(shown))
+
+
+def columns_of(result: SuiteResult, rows: Sequence[Row]) -> list[str]:
+    """Models as they were named, their untrained selves, then baselines; models that fit no set too."""
+    order = {"model": 0, "untrained": 1, "baseline": 2}
+    found = dict.fromkeys(row.features for row in sorted(rows, key=lambda row: order[row.role]))
+    absent = [
+        name for name in result.models if not any(f == name or f.startswith(f"{name}, ") for f in found)
+    ]
+    return [*absent, *found]
+
+
+def _cell(one: SetResult, name: str, row: Row | None, best: float | None) -> str:
+    if one.status != "done":
+        return one.status
+    if row is None:
+        return "unfit" if name in one.unfit else "-"
+    text = f"{100 * row.value:.1f} ({100 * row.low:.1f}-{100 * row.high:.1f})"
+    return f"**{text}**" if row.value == best else text
+
+
+def _mean_row(result: SuiteResult, values: dict[str, list[float | None]], width: int) -> list[list[str]]:
+    """Mean over the sets that all columns have; none where that are fewer than two."""
+    whole = [numbers for numbers in values.values() if len(numbers) == width and None not in numbers]
+    if len(whole) < 2:
+        return []
+    means = np.array(whole, dtype=np.float64).mean(axis=0)
+    return [[f"mean of {len(whole)} of {len(result.suite.sets)} sets", *(f"{100 * m:.1f}" for m in means)]]
+
+
+def suite_tables(result: SuiteResult) -> list[Table]:
+    """One table a protocol, for the terminal."""
+    from rich import box
+    from rich.table import Table
+
+    tables = []
+    for protocol in protocols(result):
+        header, *body = grid(result, protocol)
+        table = Table(title=title_of(result, protocol), title_justify="left", box=box.SIMPLE, pad_edge=False)
+        for i, name in enumerate(header):
+            table.add_column(name, justify="right" if i else "left", overflow="fold")
+        for cells in body:
+            table.add_row(*(_bold(cell) for cell in cells))
+        tables.append(table)
+    return tables
+
+
+def _bold(cell: str) -> str:
+    escaped = cell.replace("[", "\\[")
+    return f"[bold]{escaped.strip('*')}[/bold]" if cell.startswith("**") else escaped
+
+
+def protocols(result: SuiteResult) -> list[str]:
+    """Those that the suite asks for."""
+    return [name for name in ("knn", "linear") if getattr(result.suite.protocols, name) is not None]
+
+
+def title_of(result: SuiteResult, protocol: str) -> str:
+    """What the table of a protocol shows."""
+    metrics = sorted({row.metric for row in result.rows(protocol)}) or ["score"]
+    how = "mean over scales" if protocol == "knn" else "linear probe"
+    return f"{result.suite.name}, {protocol}: {' or '.join(metrics)} in % ({how}, 95% interval)"
+
+
+# ------------------------------------------------------------------------------------------- what to know too
+
+
+def remarks(result: SuiteResult) -> list[str]:
+    """What is absent, unfit, partial or worth knowing; one sentence each."""
+    found = []
+    if not result.finished:
+        left = [one.shown for one in result.suite.sets[len(result.sets) :]]
+        found.append(f"not finished: {', '.join(left)} are still to do; run the command again")
+    for one in result.sets:
+        if one.status != "done":
+            found.append(f"{one.title} is {one.status}: {one.reason}")
+        found += [f"{one.title}: {name} cannot look at it: {why}" for name, why in one.unfit.items()]
+    for one in result.sets:
+        found += [f"{one.title}: {note}" for note in one.notes]
+    if result.suite.reference:
+        found.append(
+            f"figures marked (paper) are from {result.suite.reference.source}: other splits, other hardware, "
+            "no intervals; a difference of a point or two says nothing"
+        )
+    return found
+
+
+def verdicts(result: SuiteResult) -> list[str]:
+    """For each model: on how many sets it beats the best baseline beyond doubt.
+
+    Sets of fewer than `FEW_QUERIES` queries are named and not judged: an interval drawn from so few is too
+    narrow more often than it says, and one image is points.
+    """
+    found = []
+    for protocol in protocols(result):
+        rows = [row for row in result.rows(protocol) if row.role == "model" and row.gap is not None]
+        for name in dict.fromkeys(row.features for row in rows):
+            every = [row for row in rows if row.features == name]
+            own = [row for row in every if row.queries >= FEW_QUERIES]
+            few = [f"{row.set} ({row.queries} queries)" for row in every if row.queries < FEW_QUERIES]
+            above = sum(1 for row in own if (row.gap_low or 0) > 0)
+            below = sum(1 for row in own if (row.gap_high or 0) < 0)
+            found.append(
+                f"{name} ({protocol}): above the best baseline on {above} of {len(own)} sets beyond doubt, "
+                f"below it on {below}, not to be told apart on {len(own) - above - below}"
+                + (f"; too few queries to judge: {', '.join(few)}" if few else "")
+            )
+    return found
+
+
+def markdown(result: SuiteResult) -> str:
+    """Everything as one Markdown page."""
+    suite = result.suite
+    lines = [f"# {suite.title or suite.name}", ""]
+    if suite.description:
+        lines += [suite.description.strip(), ""]
+    for protocol in protocols(result):
+        header, *body = grid(result, protocol)
+        lines += [f"## {title_of(result, protocol)}", "", _line(header), _line(["---"] * len(header))]
+        lines += [*(_line(cells) for cells in body), ""]
+    if any(one.partial for one in result.sets):
+        lines += [f"{PARTIAL} only a part of the set is here.", ""]
+    for title, said in (("Verdicts", verdicts(result)), ("To be known", remarks(result))):
+        if said:
+            lines += [f"## {title}", "", *(f"- {sentence}" for sentence in said), ""]
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -1,0 +1,1 @@
+"""Where on the Earth, and how large a pixel: CRS, grids, footprints, areas."""

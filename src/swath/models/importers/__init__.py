@@ -1,0 +1,1 @@
+"""Weights published by others, as model directories."""

@@ -1,0 +1,109 @@
+"""What can be chosen about a prediction, and what of it decides the result."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from swath.errors import ContractError
+from swath.tasks.model import TaskModel
+from swath.tiling.grid import OVERLAP
+
+DEFAULT_TILE = 256  # for models that do not tell what they were trained on
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything but the model and the scenes that a pixel of the result depends on.
+
+    Attributes:
+        tile: Side in pixels of what the network sees at once; None: see `preferred_tiles`.
+        overlap: Share of a tile that it has in common with its neighbour; None: see `preferred_tiles`.
+        gsd: Metres per pixel of scenes that do not tell; ``"relative"`` for models that count so.
+        read_gsd: At how many metres per pixel scenes are looked at. ``auto``: as they are where the model has
+            been trained on that, else resampled to the nearest GSD that it has. ``native``: as they are. A
+            number: at that. Of models that count scale relative to the native resolution, how much coarser.
+        align: Pairs only: bring the second date onto the grid of the first where they differ.
+        offset_dn: Added to stored values before scaling (Sentinel-2 files that do not say their baseline).
+        probabilities: Maps: also write the probability of each class.
+        polygons: Maps: classes that are written as polygons as well; ``("all",)`` for every one.
+        min_area: Polygons below so many pixels are left out.
+        min_valid: Classes of tiles: least share of valid pixels; below, nothing is said.
+        min_score: Boxes: least score.
+    """
+
+    tile: int | None = None
+    overlap: float | None = None
+    gsd: float | str | None = None
+    read_gsd: float | str = "auto"
+    align: bool = False
+    offset_dn: float | None = None
+    probabilities: bool = False
+    polygons: tuple[str, ...] = ()
+    min_area: int = 1
+    min_valid: float = 0.5
+    min_score: float = 0.3
+
+    def resolved(self, model: TaskModel) -> Options:
+        """With what depends on the model filled in.
+
+        Raises:
+            ContractError: A value that makes no sense, or not for this model.
+        """
+        if self.tile is not None and self.tile < 1:
+            raise ContractError(f"tile: {self.tile} pixels; give 1 or more, such as 256")
+        if self.overlap is not None and not 0 <= self.overlap <= 0.5:
+            raise ContractError(f"overlap: {self.overlap:g} of a tile; give 0 to 0.5, such as 0.25")
+        relative = model.contract.gsd_mode == "relative"
+        if isinstance(self.read_gsd, str):
+            if self.read_gsd not in ("auto", "native"):
+                raise ContractError(
+                    f"read_gsd: {self.read_gsd!r} is neither auto, native nor metres per pixel"
+                )
+        elif not self.read_gsd > 0:
+            raise ContractError(f"read_gsd: {self.read_gsd:g} is not a positive number")
+        if isinstance(self.gsd, str) and self.gsd != "relative":
+            raise ContractError(f"gsd: {self.gsd!r} is neither a number of metres per pixel nor relative")
+        if not relative and self.gsd == "relative":
+            raise ContractError(
+                "gsd: this model sees scale in metres per pixel; give a number, such as --gsd 0.5"
+            )
+        if self.polygons and not model.dense:
+            raise ContractError(f"polygons: are made of maps of classes, and this is a model to {model.kind}")
+        unknown = [name for name in self.polygons if name not in (*model.classes, "all")]
+        if unknown:
+            raise ContractError(
+                f"polygons: the model has no class {unknown[0]!r}; its classes are {', '.join(model.classes)}"
+            )
+        if self.probabilities and not model.dense:
+            raise ContractError("probabilities: are in the table anyway; the option is for maps")
+        tile, overlap = preferred_tiles(model)
+        values = {
+            **asdict(self),
+            "tile": self.tile or tile,
+            "overlap": overlap if self.overlap is None else self.overlap,
+            "gsd": "relative" if relative else self.gsd,
+        }
+        return Options(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def preferred_tiles(model: TaskModel) -> tuple[int, float]:
+    """Side and overlap of tiles, as a model has been trained: of detectors what their options say (``window``
+    and ``seam``), else the side of its training crops, of which maps overlap by a quarter."""
+    if model.boxes:
+        config: Any = model.task.config
+        return int(config.window), min(0.5, config.seam / config.window)
+    return trained_size(model) or DEFAULT_TILE, OVERLAP if model.dense else 0.0
+
+
+def trained_size(model: TaskModel) -> int | None:
+    """Side of the images or crops that a task model was trained on, where its directory tells."""
+    recipe = (model.config.get("provenance") or {}).get("recipe") or {}
+    size = (recipe.get("data") or {}).get("size")
+    if isinstance(size, list | tuple):
+        size = max(size)
+    return int(size) if isinstance(size, int) and size > 0 else None

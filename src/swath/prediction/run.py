@@ -1,0 +1,342 @@
+"""Prediction of many scenes: what is done already is skipped, what fails is listed, and a killed run goes on.
+
+Everything lies in the out folder: results, ``predictions.json`` (what came out of every scene, and what is
+wrong with those that failed), and the hidden folder ``.predict`` with a record a finished scene and the state
+of the one that was begun.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from swath import __version__
+from swath.errors import SwathError
+from swath.files import write_json
+from swath.prediction.inputs import Source, find_sources
+from swath.prediction.maps import MapProduct, Target
+from swath.prediction.objects import ObjectProduct
+from swath.prediction.options import Options
+from swath.prediction.scene_view import Look, look_at, matched_look, registration
+from swath.prediction.tables import TableProduct
+from swath.prediction.tile_loop import Pace, predict_tiles
+from swath.prediction.writers import Checkpoint, Product, Result
+from swath.tasks.model import TaskModel
+from swath.tiling.grid import TileGrid
+
+VERSION = 1  # of what a result is: raised when the same scene, model and options give another one
+Status = Literal["done", "present", "failed"]
+
+
+@dataclass
+class SceneRecord:
+    """What came out of a scene.
+
+    Attributes:
+        scene: Its path; of a pair both.
+        name: How its results begin.
+        status: ``done`` by this run, ``present`` from an earlier one, or ``failed``.
+        files: By kind, relative to the out folder.
+        summary: What is in them.
+        notes: What people should know.
+        problem: Why it failed.
+        pixels: (width, height) of what was looked at.
+        native_gsd: Of the file.
+        gsd: Of what was looked at.
+        tiles: How many.
+        seconds: That they took.
+    """
+
+    scene: str
+    name: str
+    status: Status
+    files: dict[str, str] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    problem: str | None = None
+    pixels: tuple[int, int] | None = None
+    native_gsd: float | None = None
+    gsd: float | None = None
+    tiles: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class PredictReport:
+    """What a run did.
+
+    Attributes:
+        scenes: A record a scene, in order.
+        path: ``predictions.json``.
+    """
+
+    scenes: list[SceneRecord]
+    path: Path
+
+    @property
+    def failures(self) -> list[tuple[str, str]]:
+        """(scene, reason) of those that could not be used."""
+        return [(scene.scene, scene.problem or "") for scene in self.scenes if scene.status == "failed"]
+
+    def count(self, status: Status) -> int:
+        """Scenes of a status."""
+        return sum(scene.status == status for scene in self.scenes)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        done: Tiles.
+        total: Tiles of all scenes that are to be done.
+        scene: Which is being done.
+    """
+
+    done: int
+    total: int
+    scene: str
+
+
+def predict_scenes(
+    model: TaskModel,
+    scenes: Sequence[str | Path | Source] | str | Path,
+    out: str | Path,
+    options: Options | None = None,
+    *,
+    pace: Pace | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> PredictReport:
+    """Apply a task model to whole scenes.
+
+    Maps of classes become ``NAME_classes.tif`` (COG, with colours and names), on request
+    ``NAME_probabilities.tif`` and polygons; classes of tiles ``NAME_windows.gpkg`` and ``.parquet``; objects
+    ``NAME_objects.gpkg`` and ``.parquet``; all in the CRS of the scene. Where a scene has no data, results
+    have none.
+
+    The result depends on the model, the scene and `options`, and on nothing else: neither `pace` nor an
+    interruption changes a pixel (up to the rounding of the network itself between batches of different
+    sizes).
+
+    Args:
+        model: From `load_task_model`.
+        scenes: Files, folders, tables (see `find_sources`), or sources as `pair_of` makes them.
+        out: Folder of the results. Scenes whose results are there, of the same file, model and options, are
+            skipped; one that was begun is continued.
+        options: What decides the result.
+        pace: How the work is done.
+        progress: Called often.
+
+    Raises:
+        SwathError: Nothing to predict, options that make no sense, a full disk. What is wrong with a single
+            scene is in the report.
+    """
+    chosen, pace = (options or Options()).resolved(model), pace or Pace()
+    out = Path(out)
+    given = [scenes] if isinstance(scenes, str | Path) else list(scenes)
+    sources = [one for one in given if isinstance(one, Source)]
+    places = [one for one in given if not isinstance(one, Source)]
+    if places:
+        sources += find_sources(places, model.contract.sensor(), model.dates)
+    run = _Run(model, chosen, pace, out, _identity(model))
+    jobs = [_Job.plan(run, source) for source in sources]
+    records: list[SceneRecord] = []
+    done, total = 0, sum(job.tiles for job in jobs)
+    try:
+        for job in jobs:
+
+            def advance(tiles: int, name: str = job.source.label) -> None:
+                nonlocal done
+                done += tiles
+                if progress is not None:
+                    progress(Progress(done, total, name))
+
+            before = done
+            records.append(job.carry_out(run, advance))
+            done = before + job.tiles  # also where it failed half-way
+    finally:
+        report = PredictReport(records, out / "predictions.json")
+        _write_report(run, report)
+    return report
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What all scenes of a run share."""
+
+    model: TaskModel
+    options: Options
+    pace: Pace
+    out: Path
+    identity: str
+
+    def hidden(self, source: Source, ending: str) -> Path:
+        """A file or folder of ours that belongs to a scene."""
+        return self.out / ".predict" / f"{source.name}{ending}"
+
+
+@dataclass
+class _Job:
+    """One scene of a run: planned from its header, then carried out."""
+
+    source: Source
+    record: SceneRecord
+    look: Look | None = None
+    grid: TileGrid | None = None
+    fingerprint: str = ""
+
+    @property
+    def tiles(self) -> int:
+        """Tiles that are to be done."""
+        return len(self.grid) if self.grid is not None and self.record.status == "done" else 0
+
+    @classmethod
+    def plan(cls, run: _Run, source: Source) -> Self:
+        """Look at headers: a scene that is of no use, or done, is known before anything is decoded."""
+        record = SceneRecord(source.label, source.name, "done")
+        job = cls(source, record)
+        try:
+            headers = source.headers()
+            model, options = run.model, run.options
+            look = look_at(headers, model.contract.sensor(), model.contract, options, source.gsd)
+            job.fingerprint = _digest([VERSION, run.identity, options.to_dict(), source.stamps(), source.gsd])
+        except (SwathError, OSError) as error:
+            record.status, record.problem = "failed", str(error)
+            return job
+        job.look, job.grid = (
+            look,
+            TileGrid.of(look.height, look.width, options.tile or 1, options.overlap or 0),
+        )
+        held = _read_record(run.hidden(source, ".json"))
+        if held.get("fingerprint") == job.fingerprint:
+            known = SceneRecord(**held["record"])
+            if all((run.out / file).is_file() for file in known.files.values()):
+                known.status = "present"
+                job.record = known
+                return job
+        record.pixels, record.tiles = (look.width, look.height), len(job.grid)
+        record.gsd, record.native_gsd = look.gsd, look.native_gsd
+        record.notes = list(look.notes)
+        return job
+
+    def carry_out(self, run: _Run, advance: Callable[[int], None]) -> SceneRecord:
+        """Predict, unless there is nothing to do; what is wrong with the scene goes into the record."""
+        record = self.record
+        if record.status != "done":
+            return record
+        started = time.monotonic()
+        try:
+            result = self._predict(run, advance)
+        except SwathError as error:
+            record.status, record.problem = "failed", str(error)
+            return record
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise SwathError(
+                    f"{run.out}: the disk is full while {record.scene} is written. Make room; the same "
+                    "command continues"
+                ) from None
+            record.status, record.problem = "failed", f"{record.scene}: {error}"
+            return record
+        finally:
+            record.seconds = round(time.monotonic() - started, 3)
+            self.look = None  # a decoded picture goes with it
+        below = Path(record.name).parent
+        record.files = {kind: (below / file).as_posix() for kind, file in result.files.items()}
+        record.summary, record.notes = result.summary, [*record.notes, *result.notes]
+        write_json(
+            run.hidden(self.source, ".json"), {"fingerprint": self.fingerprint, "record": asdict(record)}
+        )
+        return record
+
+    def _predict(self, run: _Run, advance: Callable[[int], None]) -> Result:
+        look, grid = self.look, self.grid
+        assert look is not None
+        assert grid is not None
+        checkpoint = Checkpoint(run.hidden(self.source, ".partial"), self.fingerprint)
+        product = _product(run, self.record.name, look, grid, checkpoint.folder)
+        try:
+            notes = registration(look) if len(look.views) > 1 else []
+            if getattr(run.model.task.config, "match", "none") == "moments":
+                look = matched_look(look)
+            predict_tiles(run.model, look, grid, product, checkpoint, run.pace, advance)
+            result = product.finish()
+        finally:
+            product.close()
+        shutil.rmtree(checkpoint.folder)
+        result.notes += notes
+        return result
+
+
+def _product(run: _Run, name: str, look: Look, grid: TileGrid, folder: Path) -> Product:
+    """What the model's task makes of a scene."""
+    model, options = run.model, run.options
+    tags = {
+        "TIFFTAG_SOFTWARE": f"Swath {__version__}",
+        "MODEL": model.id,
+        "TASK": model.kind,
+        "TILE": f"{options.tile} pixels, {options.overlap:g} overlapping",
+        "LOOKED_AT": f"{look.gsd:.6g}" + ("" if model.contract.gsd_mode == "relative" else " m per pixel"),
+    }
+    target = Target(run.out, name, tags)
+    if model.dense:
+        return MapProduct(
+            look, grid, model.classes, model.device, folder, target, probabilities=options.probabilities,
+            polygons=options.polygons, min_area=options.min_area,
+        )  # fmt: skip
+    if model.boxes:
+        task: Any = model.task
+        return ObjectProduct(
+            look, grid, model.classes, target, overlap=task.overlap, min_score=options.min_score
+        )
+    return TableProduct(
+        look, grid, model.classes, target, multilabel=model.multilabel, min_valid=options.min_valid
+    )
+
+
+def _identity(model: TaskModel) -> str:
+    """What tells this model from any other: its id, or, of one never saved, all that it is made of."""
+    if not model.id.endswith("-unsaved"):
+        return model.id
+    said = [model.kind, model.contract.to_dict(), model.task.config.model_dump(mode="json")]
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    for name, value in sorted(model.task.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return f"{model.id}-{digest.hexdigest()}"
+
+
+def _digest(parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """The record of a finished scene; empty where there is none that can be read."""
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return held if isinstance(held, dict) else {}
+
+
+def _write_report(run: _Run, report: PredictReport) -> None:
+    model = run.model
+    write_json(
+        report.path,
+        {
+            "swath": __version__,
+            "model": {"id": model.id, "task": model.kind, "classes": model.classes},
+            "options": run.options.to_dict(),
+            "done": report.count("done"),
+            "present": report.count("present"),
+            "failed": report.count("failed"),
+            "scenes": [asdict(scene) for scene in report.scenes],
+        },
+    )

@@ -1,0 +1,149 @@
+"""What can be made of a scene's tiles, and how far a scene has come.
+
+A product takes the tiles of a scene window by window, can tell its state between two rows of tiles, and ends
+as files. Which product a model makes depends on its task: maps of classes, classes of tiles, or boxes.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swath.files import atomic_path
+from swath.tiling.grid import Window
+
+Array = NDArray[Any]
+State = Mapping[str, Array]
+
+
+@dataclass
+class Result:
+    """What has come out of a scene.
+
+    Attributes:
+        files: By kind (``classes``, ``probabilities``, ``polygons``, ...), file names in the out folder.
+        summary: What is in them, JSON-safe.
+        notes: What people should know.
+    """
+
+    files: dict[str, str] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+class Product(Protocol):
+    """See the module; rows of tiles come in order, and the windows of each from left to right."""
+
+    def start(self, state: State) -> None:
+        """Begin, or go on from what `state` told; raises OSError where what was written then is gone."""
+        ...
+
+    def begin(self, row: int) -> None:
+        """A row of tiles starts."""
+        ...
+
+    def add(self, window: Window, valid: Array, said: Any, which: Array) -> None:
+        """A window's tiles.
+
+        Args:
+            window: Which tiles.
+            valid: [n, h, w] of all of them.
+            said: What the model says of some: those with a valid pixel.
+            which: [m] positions of those in the window.
+        """
+        ...
+
+    def end(self) -> None:
+        """The row of tiles is complete."""
+        ...
+
+    def state(self) -> dict[str, Array]:
+        """Arrays that `start` understands; what is written besides is on the disk when it returns."""
+        ...
+
+    def finish(self) -> Result:
+        """Write the files, each of them whole or not at all."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files; nothing is lost that `state` has told of."""
+        ...
+
+
+class Checkpoint:
+    """How far a scene has come, in a folder of its own: rows of tiles that are done, and a product's state.
+
+    Args:
+        folder: Made if it is not there.
+        fingerprint: Of scene, model and options; a state of another one does not count.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self.folder, self.fingerprint = folder, fingerprint
+        self._path = folder / "state.npz"
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def load(self) -> tuple[int, State]:
+        """Rows of tiles that are done, and the state after them; (0, nothing) for a new or another scene."""
+        try:
+            with np.load(self._path, allow_pickle=False) as held:
+                state = {name: held[name] for name in held.files}
+        except (OSError, ValueError, EOFError):
+            return 0, {}
+        if str(state.pop("fingerprint", "")) != self.fingerprint:
+            return 0, {}
+        return int(state.pop("rows")), state
+
+    def save(self, rows: int, state: State) -> None:
+        """Remember that so many rows of tiles are done."""
+        buffer = io.BytesIO()
+        np.savez(buffer, fingerprint=np.array(self.fingerprint), rows=np.array(rows), **dict(state))  # type: ignore[arg-type]
+        with atomic_path(self._path) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
+
+
+class Growing:
+    """Rows of a raster that are appended to a plain file, and can be taken back to an earlier length.
+
+    Args:
+        path: The file.
+        row_shape: Shape of one row of pixels, [..., width] uint8.
+        rows: Rows to keep of what is there.
+    """
+
+    def __init__(self, path: Path, row_shape: tuple[int, ...], rows: int = 0) -> None:
+        self.path, self.row_shape = path, row_shape
+        size = rows * int(np.prod(row_shape))
+        if size and (not path.exists() or path.stat().st_size < size):
+            raise OSError(f"{path}: is shorter than it was")
+        self._file = path.open("r+b" if size else "wb")
+        self._file.truncate(size)
+        self._file.seek(size)
+
+    def append(self, rows: NDArray[np.uint8]) -> None:
+        """[n, *row_shape]."""
+        self._file.write(np.ascontiguousarray(rows).data)
+
+    def flush(self) -> None:
+        """To the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """No more rows."""
+        self._file.close()
+
+    def strips(self, rows: int) -> Iterator[NDArray[np.uint8]]:
+        """All of it from the top, so many rows at a time: [n, *row_shape]."""
+        self._file.flush()
+        size = int(np.prod(self.row_shape))
+        with self.path.open("rb") as file:
+            while len(strip := np.fromfile(file, np.uint8, rows * size)):
+                yield strip.reshape(-1, *self.row_shape)

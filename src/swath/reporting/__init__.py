@@ -1,0 +1,1 @@
+"""How anything is shown: pages, charts, tables, color composites."""

@@ -1,0 +1,1 @@
+"""Which bands, unit and scale a sensor has."""

@@ -1,0 +1,96 @@
+"""Figures about the service for Prometheus; labels are routes and statuses only, so they stay few."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from swath.serving.http.security import App, Message, Receive, Scope, Send
+
+if TYPE_CHECKING:
+    from swath.serving.service import Service
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """Counters of one server; each has a registry of its own."""
+
+    def __init__(self) -> None:
+        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+        from prometheus_client.process_collector import ProcessCollector
+
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.requests = Counter(
+            "swath_requests", "Requests by route and status.", ("route", "status"), registry=self.registry
+        )
+        self.seconds = Histogram(
+            "swath_request_seconds",
+            "Seconds to answer.",
+            ("route",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.waiting = Gauge(
+            "swath_requests_waiting",
+            "Requests that are worked on or wait, by lane.",
+            ("lane",),
+            registry=self.registry,
+        )
+        self.cached = Gauge(
+            "swath_pictures_cached_bytes", "Drawn pictures in memory.", registry=self.registry
+        )
+        self.hits = Gauge("swath_picture_cache_hits", "Pictures that had been drawn.", registry=self.registry)
+        self.misses = Gauge("swath_picture_cache_misses", "Pictures that had not.", registry=self.registry)
+        self.rows = Gauge("swath_archive_rows", "Chips in the archive.", registry=self.registry)
+        self.version = Gauge("swath_archive_version", "Version of the archive.", registry=self.registry)
+
+    def text(self, service: Service) -> bytes:
+        """Everything, now."""
+        from prometheus_client import generate_latest
+
+        for lane in service.lanes:
+            self.waiting.labels(lane.name).set(lane.taken)
+        cache = service.cache
+        self.cached.set(cache.held)
+        self.hits.set(cache.hits)
+        self.misses.set(cache.misses)
+        info = service.holdings.info()
+        self.rows.set(info.rows)
+        self.version.set(info.version)
+        return generate_latest(self.registry)
+
+
+class Counted:
+    """ASGI middleware that counts every request under its route; what met none is counted as "other".
+
+    Args:
+        app: What is counted.
+        metrics: Where.
+    """
+
+    def __init__(self, app: App, metrics: Metrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass everything on."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        status, began = "500", time.perf_counter()
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = str(message["status"])
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noting)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            self.metrics.requests.labels(route, status).inc()
+            self.metrics.seconds.labels(route).observe(time.perf_counter() - began)

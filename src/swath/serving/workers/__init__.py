@@ -1,0 +1,1 @@
+"""The work behind the routes: searches, tiles, uploads, in bounded worker pools."""

@@ -1,0 +1,142 @@
+"""From what was asked to what the archive's search answers, and back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from swath.archive.query.filters import Filter
+from swath.archive.query.query import Query, query_by_area, query_by_examples, query_by_place
+from swath.archive.query.relevance_feedback import DEFAULT
+from swath.serving.http.errors import Refusal
+from swath.serving.http.schemas import (
+    ChangeCollection,
+    Chip,
+    Feature,
+    Filters,
+    Found,
+    ImageOptions,
+    Options,
+    QueryUsed,
+    SearchAnswer,
+    SearchRequest,
+)
+from swath.serving.settings import Settings
+from swath.serving.workers.archive_handle import Holdings, chip_of, described, facts
+
+if TYPE_CHECKING:
+    from swath.archive.changes.detect import Period
+    from swath.archive.table.store import Archive
+
+
+def search(holdings: Holdings, request: SearchRequest) -> SearchAnswer:
+    """Search by chips, a place or an area; the chips that are asked for do not answer."""
+    check_count(holdings.settings, request.k)
+    with holdings.archive() as archive:
+        if request.place is not None:
+            query = query_by_place(archive, *request.place)
+        elif request.area is not None:
+            query = query_by_area(archive, request.area.geojson())
+        else:
+            query = _by_examples(archive, request.like, request.unlike)
+        return _answered(holdings, archive, query, request)
+
+
+def search_by(holdings: Holdings, image: Query, options: ImageOptions) -> SearchAnswer:
+    """Search by an image that has been read and embedded, and perhaps by further examples."""
+    with holdings.archive() as archive:
+        query = image
+        if options.like:
+            more = _by_examples(archive, options.like)
+            query = replace(
+                query, like=[*query.like, *more.like], chips=[*query.chips, *more.chips], method=DEFAULT
+            )
+        if options.unlike:
+            less = _by_examples(archive, options.unlike)
+            query = replace(query, unlike=less.like, avoided=less.chips, method=DEFAULT)
+        return _answered(holdings, archive, query, options)
+
+
+def changes(
+    holdings: Holdings, before: Period, after: Period, sensor: str | None, limit: int
+) -> ChangeCollection:
+    """The places that changed most between two periods."""
+    most = holdings.settings.most_answers
+    if limit > most:
+        raise Refusal(422, f"limit is {limit}, this server sends at most {most:,} places", "ask for fewer")
+    from swath.archive.changes.detect import find_changes
+
+    with holdings.archive() as archive:
+        found = find_changes(archive, before, after, k=limit, sensor=sensor)
+    features = []
+    for change in found:
+        old, new = (described(chip).model_dump(mode="json") for chip in (change.before, change.after))
+        old.pop("geometry")
+        geometry = new.pop("geometry")
+        properties = {"rank": change.rank, "score": change.score, "distance": change.distance}
+        features.append(
+            Feature(id=new["id"], geometry=geometry, properties=properties | {"before": old, "after": new})
+        )
+    return ChangeCollection(
+        features=features, total=found.pairs, truncated=found.pairs > len(features), notes=list(found.notes)
+    )
+
+
+def check_count(settings: Settings, k: int) -> None:
+    """Refuse more answers than this server gives, before any work is done for them."""
+    most = settings.most_answers
+    if k > most:
+        asked = f"{k:,}" if k < 10**12 else "too large"
+        raise Refusal(
+            422, f"k is {asked}; this server gives at most {most:,} answers", f"ask for {most:,} or fewer"
+        )
+
+
+def filter_of(filters: Filters) -> Filter:
+    """The archive's filter; sensors are the search's own argument."""
+    return Filter(
+        gsd=filters.gsd,
+        time=filters.time,
+        area=filters.area.geojson() if filters.area is not None else None,
+        valid=filters.valid_min,
+    )
+
+
+def _by_examples(archive: Archive, like: list[str], unlike: Sequence[str] = ()) -> Query:
+    for name in (*like, *unlike):
+        chip_of(archive.searcher(), name)  # whole ids only, and 404 for others
+    return query_by_examples(archive, like, unlike)
+
+
+def _answered(holdings: Holdings, archive: Archive, query: Query, options: Options) -> SearchAnswer:
+    began = time.perf_counter()
+    answers = query.search(
+        archive,
+        options.k,
+        where=filter_of(options.filters),
+        sensor=options.filters.sensors,
+        diverse=options.diverse,
+        group_places=options.group_places,
+        exclude_self=True,
+    )
+    took = (time.perf_counter() - began) * 1e3
+    return SearchAnswer(
+        answers=[
+            Found(
+                **facts(chip),
+                rank=chip.rank,
+                score=chip.score,
+                others=[Chip(**facts(other)) for other in chip.others],
+            )
+            for chip in answers
+        ],
+        asked=answers.asked,
+        found=len(answers),
+        notes=[*answers.notes, *([answers.shortfall] if answers.shortfall else [])],
+        took_ms=round(took, 2),
+        query=QueryUsed(
+            like=[chip.id for chip in query.chips if chip.id], unlike=[chip.id for chip in query.avoided]
+        ),
+    )

@@ -1,0 +1,286 @@
+"""The archive's own imagery as PNG: chips, and tiles of a web map.
+
+A tile (z, x, y) of the usual scheme (Web Mercator, 256 pixels, y from the north) is a mosaic of the files
+whose chips touch it, the newest on top, drawn until no pixel is left empty. Only files that the archive names
+are read, through `swath.rasters`; a request names chips, sensors and times, never files.
+
+Values are stretched to colours by one `Stretch` a sensor, taken over a fixed sample of the archive's chips,
+so that neighbouring tiles meet without a seam and a chip looks on the map as it does in the gallery. It is
+taken anew when the sensor's chips have doubled.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swath.archive.index.columns import NO_TIME, Chips
+from swath.archive.query.filters import Filter
+from swath.archive.query.results import Answer
+from swath.errors import ImageryError
+from swath.rasters.header import SceneHeader, read_header
+from swath.rasters.read import read_window
+from swath.rasters.warp import Grid, glance
+from swath.reporting.stretch import Stretch, coloured, shown_bands
+from swath.serving.http.errors import Refusal
+from swath.serving.workers.archive_handle import Holdings
+from swath.serving.workers.image_cache import Cache
+
+TILE = 256  # pixels of a side
+DEEPEST = 24  # zoom
+_WORLD = 2 * math.pi * 6378137.0  # metres around the equator in Web Mercator
+_SAMPLE, _SAMPLE_SIDE = 32, 64  # chips a sensor that its stretch is taken over, and pixels of their side
+
+Box = tuple[float, float, float, float]
+
+
+class Drawing:
+    """Draws chips and tiles; any thread may ask.
+
+    Args:
+        holdings: The archive.
+        cache: Keeps what was drawn.
+        most_sources: Files drawn into one tile.
+    """
+
+    def __init__(self, holdings: Holdings, cache: Cache, most_sources: int) -> None:
+        self.holdings = holdings
+        self.cache = cache
+        self.most_sources = most_sources
+        self._stretches: dict[tuple[str, bool, int], Stretch | None] = {}
+        self._lock = threading.Lock()
+
+    # --- one chip ---------------------------------------------------------------------------------------
+
+    def chip(self, name: str, size: int) -> bytes:
+        """A chip as PNG, its longer side at most `size` pixels.
+
+        Raises:
+            Refusal: 404 for an unknown id, 410 if its file cannot be read any more.
+        """
+        chip = self.holdings.chip(name)
+        key = ("chip", name, size, chip.source, chip.window, _stamp(chip.files or (chip.source,)))
+        known, content = self.cache.get(key)
+        if known and content is not None:
+            return content
+        try:
+            header = _header(chip)
+            scale = min(1.0, size / max(chip.window.width, chip.window.height))
+            shape = tuple(max(1, round(side * scale)) for side in (chip.window.height, chip.window.width))
+            shown = shown_bands(header, chip.sensor, self.holdings.sensors)
+            stored, valid = read_window(header, chip.window, bands=shown.bands, out_shape=shape)  # type: ignore[arg-type]
+        except ImageryError as error:
+            raise Refusal(
+                410,
+                "the file that this chip was cut from cannot be read any more",
+                "its embedding still answers",
+            ) from error
+        stretch = self._stretch(chip.sensor, header.dtype == "uint8")
+        content = encoded(coloured(shown.values(stored), valid, stretch))
+        self.cache.put(key, content)
+        return content
+
+    # --- a tile -----------------------------------------------------------------------------------------
+
+    def tile(self, z: int, x: int, y: int, where: Filter) -> bytes | None:
+        """A tile as PNG of the chips that pass; None where the archive has no imagery."""
+        chips = self.holdings.chips()
+        sources = self._sources(chips, replace(where, bbox=tile_box(z, x, y)))
+        if not sources:
+            return None
+        key = ("tile", z, x, y, tuple((s.path, s.sensor, s.box, _stamp(s.files)) for s in sources))
+        known, content = self.cache.get(key)
+        if known:
+            return content
+        picture = np.zeros((TILE, TILE, 4), np.uint8)
+        for source in sources:
+            self._draw(source, z, x, y, picture)
+            if picture[..., 3].all():
+                break
+        content = encoded(picture) if picture[..., 3].any() else None
+        self.cache.put(key, content)
+        return content
+
+    def _sources(self, chips: Chips, where: Filter) -> list[_Source]:
+        """Files of the chips that pass, newest first."""
+        passing = where.mask(chips)
+        rows = np.arange(len(chips)) if passing is None else np.flatnonzero(passing)
+        if not len(rows):
+            return []
+        # Files are told apart by name, which costs a little for each chip; where a tile shows a continent,
+        # the newest of its chips are enough.
+        newest = rows[np.argsort(-_sortable(chips.times[rows]), kind="stable")][: 50 * self.most_sources]
+        found: dict[tuple[str, ...], _Source] = {}
+        for chip in chips.answers(newest, np.ones(len(newest), np.float32)):
+            files = chip.files or (chip.source,)
+            place = chip.bbox
+            assert place is not None
+            if files not in found:
+                if len(found) == self.most_sources:
+                    break
+                found[files] = _Source(chip.source, files, chip.sensor, place)
+            else:
+                found[files] = found[files].with_(place)
+        return list(found.values())
+
+    def _draw(self, source: _Source, z: int, x: int, y: int, picture: NDArray[np.uint8]) -> None:
+        """Fill what is empty of a tile with a file's pixels; a file that cannot be read is passed over."""
+        for columns, rows in source.within(z, x, y):
+            part = picture[rows, columns]
+            if part[..., 3].all():
+                continue
+            step = _WORLD / 2**z / TILE
+            grid = Grid(
+                "EPSG:3857",
+                (step, 0.0, -_WORLD / 2 + (x * TILE + columns.start) * step,
+                 0.0, -step, _WORLD / 2 - (y * TILE + rows.start) * step),
+                columns.stop - columns.start,
+                rows.stop - rows.start,
+            )  # fmt: skip
+            try:
+                header = read_header(list(source.files) if len(source.files) > 1 else source.files[0])
+                shown = shown_bands(header, source.sensor, self.holdings.sensors)
+                stored, valid = glance(header, grid, shown.bands)
+            except ImageryError:
+                continue
+            if not valid.any():
+                continue
+            drawn = coloured(
+                shown.values(stored), valid, self._stretch(source.sensor, header.dtype == "uint8")
+            )
+            empty = part[..., 3] == 0
+            part[empty] = drawn[empty]
+
+    # --- colours ----------------------------------------------------------------------------------------
+
+    def _stretch(self, sensor: str, eight_bit: bool) -> Stretch | None:
+        """The stretch of a sensor, taken over chips that are spread evenly over the archive."""
+        chips = self.holdings.chips()
+        rows = np.flatnonzero(_is(chips, sensor))
+        size = int(math.log2(max(1, len(rows))))
+        key = (sensor, eight_bit, size)
+        with self._lock:  # others wait: they want the same one
+            if key not in self._stretches:
+                step = max(1, len(rows) // _SAMPLE)
+                some = rows[step // 2 :: step][:_SAMPLE]
+                self._stretches[key] = self._measured(
+                    chips.answers(some, np.ones(len(some), np.float32)), eight_bit
+                )
+            return self._stretches[key]
+
+    def _measured(self, chips: Sequence[Answer], eight_bit: bool) -> Stretch | None:
+        parts = []
+        for chip in chips:
+            try:
+                header = _header(chip)
+                if (header.dtype == "uint8") != eight_bit:
+                    continue
+                shape = (min(_SAMPLE_SIDE, chip.window.height), min(_SAMPLE_SIDE, chip.window.width))
+                shown = shown_bands(header, chip.sensor, self.holdings.sensors)
+                stored, valid = read_window(header, chip.window, bands=shown.bands, out_shape=shape)
+            except ImageryError:
+                continue
+            parts.append((shown.values(stored), valid))
+        return Stretch.of(parts, eight_bit) if parts else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A file and the bounds of its chips that matter here."""
+
+    path: str
+    files: tuple[str, ...]
+    sensor: str
+    box: Box
+
+    def with_(self, other: Box) -> _Source:
+        """With the bounds of another chip; across the antimeridian eastern edges go on beyond 180."""
+        west, south, east, north = self.box
+        east = east + 360 if east < west else east
+        w, s, e, n = other
+        e = e + 360 if e < w else e
+        turn = 360 * round((west - w) / 360)
+        return _Source(
+            self.path, self.files, self.sensor,
+            (min(west, w + turn), min(south, s), max(east, e + turn), max(north, n)),
+        )  # fmt: skip
+
+    def within(self, z: int, x: int, y: int) -> list[tuple[slice, slice]]:
+        """Columns and rows of the tile that the bounds cover, for each turn of the Earth that they meet."""
+        west, south, east, north = self.box
+        east = east + 360 if east < west else east
+        top, bottom = (_row(side) * 2**z * TILE - y * TILE for side in (north, south))
+        rows = slice(max(0, math.floor(top)), min(TILE, math.ceil(bottom)))
+        parts = []
+        for turn in (-360, 0, 360):
+            left, right = (((side + turn + 180) / 360) * 2**z * TILE - x * TILE for side in (west, east))
+            columns = slice(max(0, math.floor(left)), min(TILE, math.ceil(right)))
+            if columns.stop > columns.start and rows.stop > rows.start:
+                parts.append((columns, rows))
+        return parts
+
+
+def tile_box(z: int, x: int, y: int) -> Box:
+    """West, south, east, north of a tile in degrees."""
+    width = 360 / 2**z
+    north, south = (math.degrees(math.atan(math.sinh(math.pi * (1 - 2 * at / 2**z)))) for at in (y, y + 1))
+    return x * width - 180, south, (x + 1) * width - 180, north
+
+
+def _row(latitude: float) -> float:
+    """Share of the world map above a latitude, 0 at the top."""
+    bounded = min(85.06, max(-85.06, latitude))
+    return (1 - math.asinh(math.tan(math.radians(bounded))) / math.pi) / 2
+
+
+def _is(chips: Chips, sensor: str) -> NDArray[np.bool_]:
+    if sensor not in chips.sensor_names:
+        return np.zeros(len(chips), np.bool_)
+    mask: NDArray[np.bool_] = chips.sensors == chips.sensor_names.index(sensor)
+    return mask
+
+
+def _sortable(times: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.where(times == NO_TIME, NO_TIME + 1, times)  # its negative must fit
+
+
+def _header(chip: Answer) -> SceneHeader:
+    return read_header(list(chip.files) if chip.files else chip.source)
+
+
+def _stamp(files: Sequence[str]) -> tuple[int, ...]:
+    """Changes when a file does; what is gone has a stamp, too."""
+    stamps = []
+    for path in files:
+        try:
+            status = os.stat(path)  # noqa: PTH116 (for every request; Path costs twice as much)
+            stamps += [status.st_mtime_ns, status.st_size]
+        except OSError:
+            stamps += [0, 0]
+    return tuple(stamps)
+
+
+@lru_cache(maxsize=1)
+def _encoder() -> Any:
+    from PIL import Image
+
+    return Image
+
+
+def encoded(picture: NDArray[np.uint8]) -> bytes:
+    """RGBA [H, W, 4] as PNG, without alpha where all of it is opaque."""
+    image = _encoder().fromarray(
+        picture if not picture[..., 3].all() else np.ascontiguousarray(picture[..., :3])
+    )
+    into = io.BytesIO()
+    image.save(into, format="PNG", compress_level=3)  # 6 costs twice the time for 4 % fewer bytes
+    return into.getvalue()

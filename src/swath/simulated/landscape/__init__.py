@@ -1,0 +1,1 @@
+"""Landscapes in metres, before any sensor sees them."""

@@ -1,0 +1,1 @@
+"""One class per pixel: segmentation, and what change detection shares with it."""

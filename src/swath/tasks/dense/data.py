@@ -1,0 +1,511 @@
+"""Images with a class for every pixel: pairs of files, or two dates and what changed between them.
+
+Layouts of a folder, told by what is there:
+
+=============  =============================================================================================
+segmentation   ``images/`` and ``masks/`` (or ``labels/``), files of one image by their stem
+change         ``A/`` or ``before/``, ``B/`` or ``after/``, and ``masks/`` (``mask/``, ``label/``), by stem
+change         a folder a place, with ``date1.*``, ``date2.*`` and ``mask.*`` (OSCD, SZTAKI as laid out here)
+both           a CSV table: columns ``image`` and ``mask``, or ``before``, ``after`` and ``mask``; optionally
+               ``fold`` and ``gsd`` (metres per pixel)
+=============  =============================================================================================
+
+In training a sample is a random crop, resized by a random zoom: its GSD follows. Else it is a whole image.
+Of a few large images, a share of the labels is better drawn as ground than as images: `tile` parts them.
+
+Legend: N images, T dates, C bands, K classes, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from swath.datasets.chip import Batch
+from swath.datasets.image_files import image_header, read_image
+from swath.datasets.opening import find_images, read_csv
+from swath.datasets.protocol import Epoch, Problem, Sample, collate
+from swath.errors import ImageryError, suggest
+from swath.keyed_random import sample_keys, uniform
+from swath.rasters.read import SceneHeader
+from swath.rasters.resampling import resize
+from swath.rasters.sensor_scene import GSD_FIX, as_sensor
+from swath.sensors.sensor import Sensor
+from swath.tasks.change.phase_correlation import shift_between
+from swath.tasks.change.radiometric_match import matched
+from swath.tasks.dense.losses import IGNORE
+from swath.tasks.dense.masks import Classes, Colour, Colours, MaskValues, infer_values, mask_size
+from swath.tasks.splits import Folds, TaskData
+
+Array = NDArray[Any]
+T = TypeVar("T")
+R = TypeVar("R")
+_MASKS = ("masks", "mask", "labels", "label")
+BEFORE, AFTER = ("A", "before", "T1", "t1"), ("B", "after", "T2", "t2")
+_CHECKED = 3  # pairs whose registration is looked at
+_TRUSTED = 8.0  # see `shift_between`
+_LISTED = 10  # problems that an error tells
+
+
+class DenseData(TaskData):
+    """How images and masks are read.
+
+    Attributes:
+        layout: ``auto``, ``folders``, ``places`` or ``csv``.
+        classes: Names in the order of the masks' values 0, 1, ...; or a value, or several, a name. Left out:
+            what the masks hold.
+        ignore: Values of masks that do not count.
+        colours: Of masks that are pictures: (red, green, blue) of each class, or several; in place of
+            `classes`.
+        ignore_colours: Colours of masks that do not count.
+        size: Side of a training crop in pixels.
+        scale: Range of the zoom of training crops; 0.5 shows twice the ground, at twice the GSD.
+        tile: Training images are parted into tiles of at least this side in pixels, and each is an image by
+            itself: `labels_share` then counts tiles, drawn evenly over images, as ground that somebody has
+            labelled here and there. Left out: images stay whole.
+        crops: Crops of each image (or tile) in an epoch.
+        focus: Share of the crops that are laid around a pixel of a class drawn evenly among the image's.
+        align: Change only: bring the second date onto the grid of the first where they differ.
+    """
+
+    layout: Literal["auto", "folders", "places", "csv"] = "auto"
+    classes: Classes | None = None
+    ignore: tuple[int, ...] = ()
+    colours: Colours | None = None
+    ignore_colours: tuple[Colour, ...] = ()
+    size: int = Field(default=256, gt=0)
+    scale: tuple[float, float] = (1.0, 1.0)
+    tile: int | None = Field(default=None, gt=0)
+    crops: int = Field(default=1, gt=0)
+    focus: float = Field(default=0.0, ge=0, le=1)
+    align: bool = False
+
+    @model_validator(mode="after")
+    def _one_meaning(self) -> DenseData:
+        if self.colours is not None and (self.classes is not None or self.ignore):
+            raise ValueError("masks are in colours (colours, ignore_colours) or numbers (classes, ignore)")
+        if self.ignore_colours and self.colours is None:
+            raise ValueError("ignore_colours is for masks in colours, which `colours` tells")
+        if self.tile is not None and self.tile * self.scale[0] < self.size:
+            raise ValueError(
+                f"a crop of {self.size} pixels at a zoom of {self.scale[0]:g} does not fit into a tile of "
+                f"{self.tile}: tile is at least size / scale"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image (or pair) and its mask: files, fold and stated GSD; and rows and columns, of a tile."""
+
+    images: tuple[str, ...]
+    mask: str
+    fold: str | None = None
+    gsd: float | None = None
+    tile: tuple[slice, slice] = (slice(None), slice(None))
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What tiles of one image (or pair) share."""
+        return *self.images, self.mask
+
+
+class DenseImages:
+    """Images with masks as a data set.
+
+    Args:
+        items: What there is.
+        sensor: What the images were taken with.
+        values: What the masks mean.
+        data: Options.
+        seed: Of random decisions.
+        train: Whether samples are random crops; else whole images.
+        match: Whether the later date is brought to the radiometry of the earlier one.
+
+    Attributes:
+        paths: File of each image (of its first date).
+        classes: Names.
+        gsds: [N] native GSD.
+        crops: Samples of an image in an epoch.
+        tile: Side of what a network sees at once, in pixels of what it looks at.
+        zoom: At which whole images are looked at: the one nearest to 1 that training crops have.
+
+    Raises:
+        ImageryError: Sizes that differ, an unknown GSD, another sensor; names every such file.
+    """
+
+    labels = None
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        sensor: Sensor,
+        values: MaskValues,
+        data: DenseData,
+        seed: int,
+        *,
+        train: bool,
+        match: bool = False,
+    ) -> None:
+        self.items, self.sensor, self.values, self.data = list(items), sensor, values, data
+        self.classes = list(values.names)
+        self.seed, self.train, self.match = seed, train, match
+        self.crops = data.crops if train else 1
+        self.tile = data.size
+        self.zoom = min(max(1.0, data.scale[0]), data.scale[1])
+        self.paths = [item.images[0] for item in self.items]
+        self.problems: list[Problem] = []
+        distinct = {(item.files, item.gsd): item for item in self.items}
+        checked = dict(zip(distinct, every(self._checked, list(distinct.values())), strict=True))
+        self.gsds = np.array([checked[item.files, item.gsd] for item in self.items])
+        self._epoch = Epoch()
+        self._cache: dict[tuple[str, ...], tuple[Array, NDArray[np.bool_], NDArray[np.uint8]]] = {}
+
+    def __len__(self) -> int:
+        return len(self.items) * self.crops
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that random crops belong to."""
+        self._epoch.set(epoch)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Sample `index`: image [C, H, W] or [2, C, H, W], valid and mask [H, W]; or its `problem`."""
+        index = range(len(self))[index]
+        number = index // self.crops
+        key = sample_keys(self.seed, self._epoch.get(), torch.tensor([index]))
+        try:
+            image, valid, mask = self.read(number)
+        except ImageryError as error:
+            side = self.data.size if self.train else 1
+            shape = (len(self.sensor.bands), side, side)
+            return {
+                "index": index, "problem": (self.paths[number], str(error)), "sensor": self.sensor.name,
+                "shape": shape,
+            }  # fmt: skip
+        gsd = float(self.gsds[number])
+        if self.train:
+            image, valid, mask, factor = self._cropped(image, valid, mask, key)
+            gsd *= factor
+        sample: Any = {
+            "image": torch.from_numpy(np.ascontiguousarray(image)),
+            "gsd": gsd,
+            "valid": torch.from_numpy(np.ascontiguousarray(valid)),
+            "mask": torch.from_numpy(np.ascontiguousarray(mask)),
+            "sensor": self.sensor.name,
+            "index": index,
+            "key": int(key),
+        }
+        return sample  # type: ignore[no-any-return]
+
+    def get_batch(self, indices: Sequence[int] | NDArray[np.int64] | Tensor) -> Batch:
+        """The samples at `indices` as one batch; in training all have one size."""
+        return collate([self[int(i)] for i in indices])
+
+    def read(self, number: int) -> tuple[Array, NDArray[np.bool_], NDArray[np.uint8]]:
+        """Image `number` as it is: [C, H, W] (or [2, C, H, W]) in the unit, valid and mask [H, W]."""
+        item = self.items[number]
+        if item.files not in self._cache:
+            whole = self._whole(item)
+            if self.data.cache != "memory":
+                return _of_tile(item, *whole)
+            self._cache[item.files] = whole
+        return _of_tile(item, *self._cache[item.files])
+
+    # ---- pieces
+
+    def _whole(self, item: Item) -> tuple[Array, NDArray[np.bool_], NDArray[np.uint8]]:
+        mask = self.values.read(item.mask)
+        dates = [read_image(item.images[0], self.sensor, offset_dn=self.data.offset_dn)]
+        for path in item.images[1:]:
+            dates.append(self._second(item.images[0], path))
+        valid = np.logical_and.reduce([v for _, v in dates])
+        images = [x for x, _ in dates]
+        if self.match:
+            images[1] = matched(images[0], images[1], valid, self.sensor)
+        image = images[0] if len(images) == 1 else np.stack(images)
+        return image, valid, mask
+
+    def _checked(self, item: Item) -> float:
+        """What headers tell of an item is in order; returns its GSD."""
+        header = image_header(item.images[0])
+        size = (header.height, header.width)
+        if mask_size(item.mask) != size:
+            high, wide = mask_size(item.mask)
+            raise ImageryError(
+                f"{item.mask}: {wide} x {high} pixels, but its image {item.images[0]} has {size[1]} x "
+                f"{size[0]}; they must show the same pixels"
+            )
+        for path in item.images:
+            as_sensor(image_header(path), self.sensor, gsd="relative", offset_dn=self.data.offset_dn)
+        for path in item.images[1:]:
+            other = image_header(path)
+            if not same_grid(header, other) and not self.data.align:
+                raise ImageryError(
+                    f"{path}: has another grid ({other.width} x {other.height}) than {item.images[0]} "
+                    f"({header.width} x {header.height}), so their pixels do not show the same ground. With "
+                    "data.align=true it is brought onto that grid by its georeference"
+                )
+        gsd = item.gsd if item.gsd is not None else self.data.gsd
+        if gsd == "relative":
+            return 1.0
+        if gsd is None or isinstance(gsd, str):
+            gsd = header.gsd
+        if gsd is None:
+            raise ImageryError(f"{item.images[0]}: has no georeference, so its GSD is unknown; {GSD_FIX}")
+        if not gsd > 0:
+            raise ImageryError(f"{item.images[0]}: a GSD is a positive number of metres, not {gsd:g}")
+        return float(gsd)
+
+    def _second(self, first: str, path: str) -> tuple[Array, NDArray[np.bool_]]:
+        header, other = image_header(first), image_header(path)
+        if same_grid(header, other) or not self.data.align:
+            return read_image(path, self.sensor, offset_dn=self.data.offset_dn)
+        from swath.rasters.warp import Grid, read_on_grid
+        from swath.sensors.sensor import to_unit
+
+        if header.crs is None or header.transform is None:
+            raise ImageryError(f"{first}: has no georeference, so {path} cannot be aligned to it")
+        scene = as_sensor(other, self.sensor, gsd="relative", offset_dn=self.data.offset_dn)
+        grid = Grid(header.crs, header.transform, header.width, header.height)
+        stored, valid = read_on_grid(scene, grid)
+        in_unit = all(band.unit == "dB" for band in self.sensor.bands)
+        return (stored if in_unit else to_unit(stored, self.sensor, scene.offset_dn)), valid
+
+    def _cropped(self, image: Array, valid: Any, mask: Any, key: Tensor) -> tuple[Array, Any, Any, float]:
+        """A keyed crop, resized to the recipe's size; and native pixels per new pixel."""
+        size, (low, high) = self.data.size, self.data.scale
+        height, width = mask.shape
+        u = uniform(key, "dense/crop", 6)[0].double().tolist()
+        zoom = low * (high / low) ** u[0]
+        side = min(max(1, round(size / zoom)), height, width)
+        top, left = int(u[1] * (height - side + 1)), int(u[2] * (width - side + 1))
+        if u[3] < self.data.focus:
+            present = [k for k in np.unique(mask) if k != IGNORE]
+            if present:
+                places = np.flatnonzero(mask == present[int(u[4] * len(present))])
+                y, x = divmod(int(places[int(u[5] * len(places))]), width)
+                # Anywhere in the crop, not in its middle: a network could learn where to look.
+                top = min(max(0, y - int(u[1] * side)), height - side)
+                left = min(max(0, x - int(u[2] * side)), width - side)
+        rows, columns = slice(top, top + side), slice(left, left + side)
+        image, valid, mask = image[..., rows, columns], valid[rows, columns], mask[rows, columns]
+        if side == size:
+            return image, valid, mask, 1.0
+        kernel: Literal["area", "bilinear"] = "area" if size < side else "bilinear"
+        span = (0.0, float(side))
+        shape = image.shape
+        flat, _ = resize(image.reshape(-1, side, side), valid, span, span, (size, size), kernel)
+        nearest, known = resize(mask[None], valid, span, span, (size, size), "nearest")
+        return flat.reshape(*shape[:-2], size, size), known, nearest[0].astype(np.uint8), side / size
+
+
+def _of_tile(
+    item: Item, image: Array, valid: NDArray[np.bool_], mask: NDArray[np.uint8]
+) -> tuple[Array, NDArray[np.bool_], NDArray[np.uint8]]:
+    return image[(..., *item.tile)], valid[item.tile], mask[item.tile]
+
+
+def same_grid(a: SceneHeader, b: SceneHeader) -> bool:
+    """Whether two headers state one grid; files without georeference are taken by their size alone."""
+    if (a.height, a.width) != (b.height, b.width):
+        return False
+    if a.transform is None or b.transform is None:
+        return True
+    return a.crs == b.crs and bool(np.allclose(a.transform, b.transform, rtol=0, atol=1e-9))
+
+
+# ---------------------------------------------------------------------------------------------------- layouts
+
+
+def open_masks(
+    data: DenseData,
+    path: str | Path,
+    sensor: Sensor,
+    seed: int,
+    dates: int = 1,
+    classes: tuple[str, ...] = (),
+    *,
+    match: bool = False,
+) -> Folds:
+    """The folds of a data set of images with masks.
+
+    Args:
+        data: Options.
+        path: A folder or a table, see the module.
+        sensor: What the images were taken with.
+        seed: Of random decisions.
+        dates: 2 for change.
+        classes: Names to insist on, in their order.
+        match: Of two dates, whether the later is brought to the radiometry of the earlier.
+
+    Raises:
+        ImageryError: Nothing usable; files that do not belong together; a mask that means nothing.
+        RecipeError: Folds that are empty or overlap.
+    """
+    path = Path(path)
+    items = list(find_items(path, data, dates))
+    if not items:
+        raise ImageryError(f"{path}: no image with its mask was found; see the layouts in the documentation")
+    base = path if path.is_dir() else path.parent
+    names = [Path(item.images[0]).relative_to(base).as_posix() for item in items]
+    column = [item.fold or "" for item in items] if any(item.fold for item in items) else None
+    if data.colours is not None:
+        values = MaskValues.of_colours(data.colours, data.ignore_colours)
+    else:
+        values = MaskValues(data.classes or infer_values([item.mask for item in items]), data.ignore)
+    if classes and values.names != classes:
+        raise ImageryError(
+            f"{path}: its classes are {', '.join(values.names)}, but the head is for {', '.join(classes)}. "
+            "data.classes states the masks' values by other names or in another order; or leave "
+            "task.options.classes out"
+        )
+    found = data.drawn(
+        data.folds_of(str(path), names, column), [0] * len(items), seed, labels=data.tile is None
+    )
+    training = [items[i] for i in found["train"]]
+    if data.tile is not None:
+        parts = [(of, part) for of, item in enumerate(training) for part in parted(item, data.tile)]
+        drawn = data.labelled(list(range(len(parts))), [of for of, _ in parts], seed)
+        training = [parts[i][1] for i in drawn]
+
+    def fold(chosen: Sequence[Item], crops: bool = False) -> DenseImages | None:
+        return DenseImages(chosen, sensor, values, data, seed, train=crops, match=match) if chosen else None
+
+    learned = fold(training, crops=True)
+    watched, tested = (fold([items[i] for i in found[name]]) for name in ("val", "test"))
+    assert learned is not None
+    # Every mask is read now, also of the test fold: a value that means nothing is not met after the training.
+    # Once each, however many tiles it has.
+    held = [item for one in (learned, watched, tested) if one is not None for item in one.items]
+    tiles: dict[str, list[tuple[slice, slice]]] = {item.mask: [] for item in held}
+    for item in learned.items:
+        tiles[item.mask].append(item.tile)
+
+    def places(mask: str) -> NDArray[np.int64]:
+        """How many pixels of each class are learned from."""
+        classes_of = values.read(mask)
+        seen = np.concatenate([classes_of[:0].ravel(), *(classes_of[tile].ravel() for tile in tiles[mask])])
+        return np.bincount(seen[seen != IGNORE], minlength=len(values.names))
+
+    counts = np.sum(every(places, list(tiles)), axis=0)
+    notes = [f"{values.names[k]} has no training pixel" for k in np.flatnonzero(counts == 0)]
+    notes += _registration(learned) if dates == 2 else []
+    return Folds(learned, watched, tested, values.names, counts, notes)
+
+
+def parted(item: Item, tile: int) -> Iterator[Item]:
+    """An image in tiles of nearly one size, at least `tile` pixels a side where the image has as many.
+
+    Raises:
+        ImageryError: The mask cannot be read.
+    """
+    height, width = mask_size(item.mask)
+    rows, columns = (np.linspace(0, n, max(1, n // tile) + 1).round().astype(int) for n in (height, width))
+    for top, bottom in pairwise(rows.tolist()):
+        for left, right in pairwise(columns.tolist()):
+            yield replace(item, tile=(slice(top, bottom), slice(left, right)))
+
+
+def every(function: Callable[[T], R], things: Sequence[T]) -> list[R]:
+    """What a function says of each; or one error with all of theirs, so that nobody mends files one by one.
+
+    Raises:
+        ImageryError: Of one file or of several, of which the first are listed.
+    """
+    found, problems = [], []
+    for thing in things:
+        try:
+            found.append(function(thing))
+        except ImageryError as error:
+            problems.append(str(error))
+    if not problems:
+        return found
+    if len(problems) == 1:
+        raise ImageryError(problems[0])
+    more = f"\n  ... and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
+    listed = "".join(f"\n  {problem}" for problem in problems[:_LISTED])
+    raise ImageryError(f"{len(problems)} files are of no use:{listed}{more}")
+
+
+def find_items(path: Path, data: DenseData, dates: int) -> Iterator[Item]:
+    """Images with their masks, in a fixed order.
+
+    Raises:
+        ImageryError: The layout is not recognised, or files are missing.
+    """
+    if data.layout == "csv" or (data.layout == "auto" and path.suffix.lower() == ".csv"):
+        yield from _from_table(path, data, dates)
+        return
+    if not path.is_dir():
+        raise ImageryError(
+            f"{path}: there is no such folder" if not path.exists() else f"{path}: is no folder"
+        )
+    masks = next((path / name for name in _MASKS if (path / name).is_dir()), None)
+    if data.layout == "folders" or (data.layout == "auto" and masks is not None):
+        names = (("images", "image"),) if dates == 1 else (BEFORE, AFTER)
+        folders = [next((path / name for name in some if (path / name).is_dir()), None) for some in names]
+        if masks is None or None in folders:
+            wanted = "images/ and masks/" if dates == 1 else "A/, B/ and masks/"
+            raise ImageryError(f"{path}: the layout `folders` wants {wanted} in it")
+        stems = [{p.stem: p for p in find_images(folder)} for folder in (*folders, masks) if folder]
+        for stem in sorted(stems[0]):
+            lacking = [i for i, files in enumerate(stems) if stem not in files]
+            if lacking:
+                where = [*folders, masks][lacking[0]]
+                raise ImageryError(f"{stems[0][stem]}: has no file of the same name in {where}")
+            *images, mask = (str(files[stem]) for files in stems)
+            yield Item(tuple(images), mask)
+        return
+    for place in sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        by_stem = {p.stem: str(p) for p in find_images(place)}
+        wanted_names = ("image", "mask") if dates == 1 else ("date1", "date2", "mask")
+        if "mask" in by_stem:
+            lacking_names = [name for name in wanted_names if name not in by_stem]
+            if lacking_names:
+                raise ImageryError(f"{place}: has a mask but no {lacking_names[0]}.* beside it")
+            yield Item(tuple(by_stem[name] for name in wanted_names[:-1]), by_stem["mask"])
+
+
+def _from_table(path: Path, data: DenseData, dates: int) -> Iterator[Item]:
+    header, rows = read_csv(path)
+    columns = ("image", "mask") if dates == 1 else ("before", "after", "mask")
+    for column in columns:
+        if column not in header:
+            raise ImageryError(f"{path}: has no column {column!r}.{suggest(column, header)}")
+    fold = next((name for name in ("fold", "split") if name in header), None)
+    scale = data.gsd if isinstance(data.gsd, str) and data.gsd in header else None
+    scale = scale or next((name for name in ("gsd", "gsd_m") if name in header and data.gsd is None), None)
+    for line, row in rows:
+        files = [str(path.parent / row[column]) for column in columns]
+        for file in files:
+            if not Path(file).is_file():
+                raise ImageryError(f"{path}, line {line}: there is no file {file}")
+        try:
+            gsd = float(row[scale]) if scale else None
+        except ValueError:
+            raise ImageryError(f"{path}, line {line}: {scale} is {row[str(scale)]!r}, not a number") from None
+        yield Item(tuple(files[:-1]), files[-1], row[fold] if fold else None, gsd)
+
+
+def _registration(dataset: DenseImages) -> list[str]:
+    """A note for each of the first pairs whose dates are shifted by a pixel or more."""
+    notes = []
+    firsts = {item.files: number for number, item in reversed(list(enumerate(dataset.items)))}
+    for number in sorted(firsts.values())[:_CHECKED]:
+        image, _, _ = dataset.read(number)
+        down, right, trust = shift_between(image[0], image[1])
+        if trust >= _TRUSTED and max(abs(down), abs(right)) >= 1:
+            notes.append(
+                f"{dataset.items[number].images[1]}: lies {down:+.1f} rows and {right:+.1f} columns beside "
+                "its first date; shifted edges look like change"
+            )
+    return notes

@@ -1,0 +1,234 @@
+"""Tasks whose answer is a map: semantic segmentation of an image, change between two.
+
+Both are an encoder's feature pyramid, a head, and losses of pixels. Change passes both dates through the same
+encoder (siamese) and looks at how their features differ.
+
+Legend: B images, C bands, K classes, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from swath.datasets.chip import Batch
+from swath.encoders.protocol import LayeredEncoder
+from swath.encoders.pyramid import Pyramid, pyramid
+from swath.models.contract import Contract
+from swath.objectives.protocol import Losses
+from swath.tasks.augmentation import Augment, AugmentConfig
+from swath.tasks.dense.bit import BIT, LEVEL
+from swath.tasks.dense.heads import FCNHead, Head, Norm, build_head, upsample
+from swath.tasks.dense.losses import IGNORE, DenseLoss, dense_losses
+from swath.tasks.protocol import Task, TaskConfig, register_task
+
+# Okabe and Ito's colours, then more of the same lightness; the first class, mostly background, is dark.
+COLOURS = (
+    (40, 40, 40), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
+    (204, 121, 167), (153, 153, 153), (120, 200, 80), (160, 90, 60), (150, 120, 220), (90, 220, 210),
+)  # fmt: skip
+
+
+class DenseConfig(TaskConfig):
+    """Options that maps of classes have in common.
+
+    Attributes:
+        head_width: Channels inside the head.
+        norm: Of the head: ``batch``, or ``group`` for batches too small for statistics.
+        layers: Of a plain transformer, the four blocks that the pyramid takes; left out: spread evenly.
+        auxiliary: Weight of the loss of an FCN head on the map of stride 16; 0: none.
+        losses: Weight of each: ce, focal, dice.
+        class_weights: ``balanced`` counts rare classes more (see `swath.tasks.dense.losses.class_weights`),
+            or a number a class.
+        augment: Orientation and colour.
+    """
+
+    head_width: int = Field(default=128, gt=0)
+    norm: Norm = "batch"
+    layers: tuple[int, int, int, int] | None = None
+    auxiliary: float = Field(default=0.4, ge=0)
+    losses: dict[DenseLoss, float] = Field(default={"ce": 1.0})
+    class_weights: Literal["balanced"] | tuple[float, ...] | None = None
+    augment: AugmentConfig = AugmentConfig()
+
+    @field_validator("losses")
+    @classmethod
+    def _some(cls, losses: dict[DenseLoss, float]) -> dict[DenseLoss, float]:
+        if not any(weight > 0 for weight in losses.values()) or min(losses.values()) < 0:
+            raise ValueError("losses need weights that are not negative, and one that is positive")
+        return losses
+
+
+class Dense(Task):
+    """What segmentation and change share: pyramid, losses, pictures."""
+
+    dense = True
+    config: DenseConfig
+    weights: Tensor | None
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        config: DenseConfig,
+        contract: Contract,
+        *,
+        layers: Sequence[int] | None = None,
+        levels: Sequence[int] = (0, 1, 2, 3),
+    ) -> None:
+        """Arguments as of every task, and:
+
+        Args:
+            encoder: As there.
+            config: As there.
+            contract: As there.
+            layers: Of a plain transformer, where the recipe states none.
+            levels: Of the pyramid's maps those that the head looks at.
+        """
+        super().__init__(config, contract)
+        chosen = layers if config.layers is None else config.layers
+        self.pyramid: Pyramid = pyramid(encoder, self.sensor, layers=chosen, transpose=self.transpose)
+        self.pyramid.train_what_shows(levels, len(contract.sensor().bands), self.sensor)
+        self.augment = Augment(config.augment, contract.sensor())
+        weights = config.class_weights if isinstance(config.class_weights, tuple) else None
+        self.register_buffer("weights", None if weights is None else torch.tensor(weights), persistent=False)
+        self.auxiliary = None
+        if config.auxiliary:
+            self.auxiliary = FCNHead(
+                self.pyramid.channels[2], len(config.classes), config.head_width, config.norm
+            )
+
+    @property
+    def encoder(self) -> nn.Module:  # type: ignore[override]
+        """The encoder inside the pyramid."""
+        return self.pyramid.encoder
+
+    def logits(self, image: Tensor, gsd: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits [B, K, H, W] of normalised images, and those of the auxiliary head (in training)."""
+        raise NotImplementedError
+
+    def views(self, batch: Batch) -> Mapping[str, Any]:
+        """`image`, `gsd` and `mask` [B, H, W]; pixels without data do not count."""
+        batch = self.augment(batch)
+        mask = batch["mask"].masked_fill(~batch["valid"], IGNORE)
+        return {"image": batch["image"], "gsd": batch["gsd"], "mask": mask}
+
+    def forward(self, views: Mapping[str, Any]) -> Losses:
+        """The losses of the recipe, ``auxiliary``, their sum ``total``, and the pixels' ``accuracy``."""
+        logits, auxiliary = self.logits(views["image"], views["gsd"])
+        mask = views["mask"]
+        losses = dense_losses(logits, mask, self.config.losses, self.weights)
+        if auxiliary is not None:
+            losses["auxiliary"] = dense_losses(auxiliary, mask, {"ce": 1.0}, self.weights)["total"]
+            losses["total"] = losses["total"] + self.config.auxiliary * losses["auxiliary"]
+        counts = mask != IGNORE
+        right = (logits.argmax(1) == mask) & counts
+        losses["accuracy"] = right.sum() / counts.sum().clamp_min(1)
+        return losses
+
+    def predict(self, batch: Batch) -> Tensor:
+        """Probabilities [B, K, H, W]."""
+        return self.logits(batch["image"], batch["gsd"])[0].float().softmax(dim=1)
+
+    def pictures(self, views: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Images, masks and predictions."""
+        image = views["image"]
+        dates = image.unbind(1) if image.ndim == 5 else [image]
+        said = self.logits(image, views["gsd"])[0].argmax(1)
+        shown = {f"image {i + 1}" if len(dates) > 1 else "image": x for i, x in enumerate(dates)}
+        return {**shown, "mask": paint(views["mask"]), "prediction": paint(said)}
+
+
+class SegmentConfig(DenseConfig):
+    """Options of the task ``segment``.
+
+    Attributes:
+        head: ``upernet`` (the paper's), ``fpn``, or ``linear``.
+    """
+
+    head: Head = "upernet"
+
+
+@register_task("segment", SegmentConfig)
+class Segment(Dense):
+    """A class for every pixel of an image."""
+
+    config: SegmentConfig
+
+    def __init__(self, encoder: nn.Module, config: SegmentConfig, contract: Contract) -> None:
+        super().__init__(encoder, config, contract)
+        classes = len(config.classes)
+        self.head = build_head(config.head, self.pyramid.channels, classes, config.head_width, config.norm)
+
+    def logits(self, image: Tensor, gsd: Tensor) -> tuple[Tensor, Tensor | None]:  # noqa: D102
+        maps = self.pyramid(image, gsd, self.sensor)
+        auxiliary = None
+        if self.auxiliary is not None and self.training:
+            auxiliary = upsample(self.auxiliary(maps[2]), image.shape[2:])
+        return upsample(self.head(maps), image.shape[2:]), auxiliary
+
+
+class ChangeConfig(DenseConfig):
+    """Options of the task ``change``.
+
+    Attributes:
+        head: ``upernet``, ``fpn`` or ``linear`` on the absolute difference of each level; or ``bit``, whose
+            inner sizes are the paper's, whatever `head_width`. It looks at a single map, at stride 16: of a
+            CNN its third stage (the fourth is then not trained), of a plain transformer its last block.
+        match: ``moments`` brings each band of the later date to the mean and spread that the earlier one has
+            over the whole scene, in training and in prediction (see `swath.tasks.change.radiometric_match`).
+    """
+
+    head: Literal["upernet", "fpn", "linear", "bit"] = "upernet"
+    match: Literal["none", "moments"] = "none"
+
+
+@register_task("change", ChangeConfig)
+class Change(Dense):
+    """A class for every pixel of a pair: what has changed between two dates, or how."""
+
+    dates = 2
+    config: ChangeConfig
+
+    def __init__(self, encoder: nn.Module, config: ChangeConfig, contract: Contract) -> None:
+        layers, levels = None, (0, 1, 2, 3)
+        if config.head == "bit":
+            # It looks at a single map: of a plain transformer the last one, so that every block is used.
+            layers = (encoder.depth,) * 4 if isinstance(encoder, LayeredEncoder) else None
+            levels = (LEVEL,)  # type: ignore[assignment]
+        super().__init__(encoder, config, contract, layers=layers, levels=levels)
+        channels, classes = self.pyramid.channels, len(config.classes)
+        self.head: nn.Module
+        if config.head == "bit":
+            self.head = BIT(channels, classes, norm=config.norm)
+        else:
+            self.head = build_head(config.head, channels, classes, config.head_width, config.norm)
+
+    def logits(self, image: Tensor, gsd: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Of images [B, 2, C, H, W], before and after."""
+        size = image.shape[-2:]
+        maps = self.pyramid(image.flatten(0, 1), gsd.repeat_interleave(2), self.sensor)
+        before, after = [m[0::2] for m in maps], [m[1::2] for m in maps]
+        difference = [(a - b).abs() for a, b in zip(after, before, strict=True)]
+        auxiliary = None
+        if self.auxiliary is not None and self.training:
+            auxiliary = upsample(self.auxiliary(difference[2]), size)
+        if self.config.head == "bit":
+            return self.head(before, after, size), auxiliary
+        return upsample(self.head(difference), size), auxiliary
+
+
+def paint(mask: Tensor) -> Tensor:
+    """Class indices [B, H, W] as colours, uint8 [B, 3, H, W]; `IGNORE` is white."""
+    table = torch.full((256, 3), 255, dtype=torch.uint8)
+    for index in range(IGNORE):
+        table[index] = torch.tensor(colour(index), dtype=torch.uint8)
+    return table.to(mask.device)[mask.long()].movedim(-1, 1)
+
+
+def colour(index: int) -> tuple[int, int, int]:
+    """The colour of class `index` on maps and in reports."""
+    return COLOURS[index % len(COLOURS)]

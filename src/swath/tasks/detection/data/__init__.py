@@ -1,0 +1,1 @@
+"""Images with boxes: annotations, tiles, splits, augmentation."""

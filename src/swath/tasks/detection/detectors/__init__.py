@@ -1,0 +1,1 @@
+"""Detection networks for upright and oriented boxes."""

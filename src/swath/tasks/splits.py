@@ -1,0 +1,227 @@
+"""Which samples a run trains on, is watched on, and is scored on.
+
+Legend: N samples, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from swath.datasets.chip import Batch
+from swath.datasets.protocol import ImageDataset, Sample, collate
+from swath.errors import ImageryError, RecipeError
+from swath.keyed_random import sample_keys
+from swath.objectives.protocol import ObjectiveConfig
+
+Names = str | list[str]
+
+
+@dataclass
+class Folds:
+    """Data sets of a run.
+
+    Attributes:
+        train: What is learned from, with augmentation as far as data sets do it (crops).
+        val: What the best checkpoint is chosen by, or None.
+        test: What the result is scored on, or None: then `val` is, which is said in the report.
+        classes: Names of the classes.
+        weights: Places (images or pixels) of each class in `train` [K].
+        notes: What people should know of the data.
+    """
+
+    train: Any
+    val: Any
+    test: Any
+    classes: tuple[str, ...]
+    weights: NDArray[np.int64]
+    notes: list[str] = field(default_factory=list)
+
+
+class TaskData(ObjectiveConfig):
+    """Options that the data of all tasks have in common.
+
+    Attributes:
+        gsd: Metres per pixel, ``relative``, or a column of the CSV table; left out: from the files'
+            georeference, or relative where the model counts so.
+        cache: ``memory`` decodes every image once.
+        offset_dn: Added to stored values before scaling (Sentinel-2 files that do not say their baseline).
+        train: Fold to learn from. Of a CSV table: values of its column ``fold`` (or ``split``); of folders:
+            patterns of paths below the folder, such as ``nantes/*``. Left out: all that is not in `val` and
+            `test`.
+        val: Fold that chooses the best checkpoint.
+        test: Fold that the result is scored on.
+        test_share: Where no `test` is named and no fold is called test: share of the training samples that
+            is held out for it, drawn by the seed, evenly over classes; before `val_share`. Samples that show
+            the same ground may then be on both sides: name folds where that can be.
+        val_share: Where no `val` is named and no fold is called val: share of the training samples that is
+            held out for it, drawn by the seed, evenly over classes.
+        labels_share: Share of the training samples whose labels are used, drawn by the seed, evenly over
+            classes; a larger share holds all of a smaller one's.
+    """
+
+    gsd: float | str | None = None
+    cache: Literal["none", "memory"] = "none"
+    offset_dn: float | None = None
+    train: Names | None = None
+    val: Names | None = None
+    test: Names | None = None
+    test_share: float = 0.0
+    val_share: float = 0.0
+    labels_share: float = 1.0
+
+    def folds_of(
+        self, where: str, names: Sequence[str], column: Sequence[str] | None
+    ) -> dict[str, list[int]]:
+        """Positions of the samples of train, val and test.
+
+        Args:
+            where: The data, for messages.
+            names: Path of each sample below the data's folder.
+            column: Fold of each sample, where a table tells.
+
+        Raises:
+            RecipeError: A fold is empty, or two share samples.
+        """
+        if not 0 < self.labels_share <= 1 or not (0 <= self.val_share < 1 and 0 <= self.test_share < 1):
+            raise RecipeError("data: labels_share is in (0, 1], val_share and test_share in [0, 1)")
+        asked: dict[str, Names | None] = {"train": self.train, "val": self.val, "test": self.test}
+        if column is not None:  # folds of the usual names need not be named
+            usual = {"train": ["train"], "val": ["val", "valid", "validation"], "test": ["test"]}
+            for fold, known in usual.items():
+                if asked[fold] is None:
+                    free = [name for name in known if name in column and name not in asked.values()]
+                    asked[fold] = free[0] if free else None
+        found: dict[str, list[int]] = {}
+        for fold in ("val", "test", "train"):
+            wanted = asked[fold]
+            if wanted is None:
+                taken = {i for other in found.values() for i in other}
+                found[fold] = [i for i in range(len(names)) if i not in taken] if fold == "train" else []
+                continue
+            patterns = [wanted] if isinstance(wanted, str) else wanted
+            of = names if column is None else column
+            found[fold] = [i for i, name in enumerate(of) if any(fnmatch(name, p) for p in patterns)]
+            if not found[fold]:
+                known = sorted(set(of))[:12]
+                raise RecipeError(f"data.{fold}: nothing in {where} is in {wanted!r}; there are {known}")
+        for a, b in (("train", "val"), ("train", "test")):
+            both = set(found[a]) & set(found[b])
+            if both:
+                one = names[min(both)]
+                raise RecipeError(f"data.{a} and data.{b} share {len(both)} samples, such as {one}")
+        return found
+
+    def drawn(
+        self, found: Mapping[str, list[int]], strata: Sequence[Any], seed: int, *, labels: bool = True
+    ) -> dict[str, list[int]]:
+        """Folds as of `folds_of`, with the shares of the options drawn: of the test fold, then of the
+        validation fold, then of the labels.
+
+        Args:
+            found: Positions of the samples of train, val and test.
+            strata: What each sample of the whole data set belongs to (its class).
+            seed: Of the draws.
+            labels: Whether the share of the labels is drawn too; else by `labelled`, later.
+        """
+        train, val, test = found["train"], found["val"], found["test"]
+
+        def share(of: list[int], wanted: float, draw: int) -> tuple[list[int], list[int]]:
+            return share_of(of, [strata[i] for i in of], wanted, seed, epoch=draw)
+
+        if not test and self.test_share:
+            test, train = share(train, self.test_share, -4)
+        if not val and self.val_share:
+            val, train = share(train, self.val_share, -2)
+        if not train:
+            raise RecipeError("data.test_share and data.val_share leave no sample to learn from")
+        if labels:
+            train = self.labelled(train, [strata[i] for i in train], seed)
+        return {"train": train, "val": val, "test": test}
+
+    def labelled(self, train: list[int], strata: Sequence[Any], seed: int) -> list[int]:
+        """Those of the training samples whose labels are used.
+
+        Args:
+            train: Their positions in their data set.
+            strata: What each of them belongs to.
+            seed: Of the draw.
+        """
+        if self.labels_share == 1:
+            return train
+        return share_of(train, strata, self.labels_share, seed, epoch=-3)[0]
+
+
+def share_of(
+    positions: Sequence[int], strata: Sequence[Any], share: float, seed: int, *, epoch: int
+) -> tuple[list[int], list[int]]:
+    """A keyed share of samples, drawn evenly over strata, and the rest.
+
+    Every stratum gives its share, rounded, and at least one sample. What is drawn depends on the seed and a
+    sample's position alone, so that a larger share holds all of a smaller one's.
+
+    Args:
+        positions: The samples, as positions in their data set.
+        strata: What each belongs to (its class).
+        share: In (0, 1].
+        seed: Of the draw.
+        epoch: Which draw it is, of several by one seed.
+    """
+    keys = sample_keys(seed, epoch, torch.tensor(positions, dtype=torch.int64)).tolist()
+    groups: dict[Any, list[int]] = {}
+    for place in sorted(range(len(positions)), key=lambda i: keys[i]):
+        groups.setdefault(strata[place], []).append(positions[place])
+    drawn = {i for group in groups.values() for i in group[: max(1, round(share * len(group)))]}
+    return [i for i in positions if i in drawn], [i for i in positions if i not in drawn]
+
+
+class Subset:
+    """Some samples of a data set, as a data set; `index` counts within it, keys are the whole one's."""
+
+    def __init__(self, dataset: Any, positions: Sequence[int]) -> None:
+        if not len(positions):
+            raise ImageryError("a fold of the data has no samples")
+        self.whole: ImageDataset = dataset
+        self.positions = list(positions)
+        self.sensor, self.classes = dataset.sensor, dataset.classes
+        self.labels = None if dataset.labels is None else dataset.labels[self.positions]
+        self.paths = [dataset.paths[i] for i in self.positions]
+        self.problems = dataset.problems
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that random decisions belong to."""
+        self.whole.set_epoch(epoch)
+
+    def __getitem__(self, index: int) -> Sample:
+        return {**self.whole[self.positions[index]], "index": range(len(self))[index]}
+
+    def get_batch(self, indices: Sequence[int] | NDArray[np.int64] | Tensor) -> Batch:
+        """The samples at `indices` as one batch."""
+        rows = torch.as_tensor(indices, dtype=torch.int64)
+        whole = torch.tensor(self.positions)[rows]
+        batch = self.whole.get_batch(whole)
+        if len(batch["index"]) != len(rows):
+            return getattr(self.whole, "collate", collate)([self[int(i)] for i in rows])
+        return {**batch, "index": rows}
+
+
+def strata_of(labels: NDArray[Any]) -> list[Any]:
+    """What samples are drawn evenly over: their class, or their set of labels' first."""
+    if labels.ndim == 1:
+        return [int(label) for label in labels]
+    return [int(row.argmax()) if row.any() else -1 for row in labels]
+
+
+def told(folds: Mapping[str, Any]) -> str:
+    """How many samples each fold has."""
+    return ", ".join(f"{len(fold)} {name}" for name, fold in folds.items() if fold is not None)

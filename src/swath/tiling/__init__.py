@@ -1,0 +1,1 @@
+"""Tiles over anything large, and how overlapping predictions are blended."""

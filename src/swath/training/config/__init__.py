@@ -1,0 +1,1 @@
+"""Recipes: typed sections, overrides, errors with paths."""

@@ -1,0 +1,1 @@
+"""What watches a run: metrics, progress, collapse, divergence, images."""

@@ -1,0 +1,229 @@
+"""Leaks: copies in every disguise are found with their partner, look-alikes are not, and scores lose them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from helpers.eval_scenes import Fake, colour
+from swath.datasets.opening import CsvManifest
+from swath.evaluation.audit.footprint_overlap import overlapping
+from swath.evaluation.audit.keypoint_overlap import gsd_levels
+from swath.evaluation.audit.leakage import Leakage, find_leaks, warn, without_leaks
+from swath.evaluation.audit.near_duplicates import (
+    close_hashes,
+    correlation,
+    detail,
+    grey,
+    perceptual_hashes,
+    thumbnails,
+    turned,
+    weighted_shifts,
+)
+from swath.evaluation.data.splits import Split
+from swath.evaluation.features.extract import Part
+from swath.evaluation.protocols.frozen import evaluate_knn
+
+SIDE = 128
+Picture = NDArray[np.uint8]
+
+
+def ground(seed: int, size: int = 384) -> Picture:
+    """Rectangles of all sizes and colours, like fields and roofs, with a little texture."""
+    random = np.random.default_rng(seed)
+    image = np.full((size, size, 3), random.integers(60, 160, 3), dtype=np.float64)
+    for _ in range(260):
+        y, x = random.integers(0, size, 2)
+        h, w = random.integers(6, 70, 2)
+        image[y : y + h, x : x + w] = random.integers(20, 230, 3)
+    return np.clip(image + random.normal(0, 4, image.shape), 0, 255).astype(np.uint8)
+
+
+def cut(image: Picture, row: int, column: int, side: int = SIDE) -> Picture:
+    return image[row : row + side, column : column + side]
+
+
+@pytest.fixture(scope="module")
+def leaking(tmp_path_factory: pytest.TempPathFactory) -> tuple[Split, dict[str, tuple[str, str]]]:
+    """A split with one query of each kind of leak, and the leaks that it has: query -> (partner, reason)."""
+    folder = tmp_path_factory.mktemp("leaking")
+    scenes = [ground(seed) for seed in range(14)]
+    rows: list[list[str]] = []
+
+    def save(name: str, image: Picture, fold: str, gsd: float = 0.5, **options: object) -> None:
+        Image.fromarray(image).save(folder / name, **options)
+        rows.append([name, "ab"[len(rows) % 2], str(gsd), fold])
+
+    for i, scene in enumerate(scenes[:8]):
+        save(f"bank{i}.png", cut(scene, 100, 100), "train")
+    save("bank8.png", cut(ground(20), 0, 0), "train", 1.0)
+    first = cut(scenes[0], 100, 100)
+    save("same.png", first, "val")
+    save("jpeg.jpg", cut(scenes[1], 100, 100), "val", quality=60)
+    brighter = np.clip(cut(scenes[2], 100, 100) * 0.7 + 60, 0, 255).astype(np.uint8)
+    save("brighter.png", brighter, "val")
+    save("turned.png", np.rot90(cut(scenes[3], 100, 100)).copy(), "val")
+    save("mirrored.png", cut(scenes[4], 100, 100)[:, ::-1].copy(), "val")
+    save("shifted.png", cut(scenes[5], 160, 40), "val")
+    coarse = Image.fromarray(scenes[6]).crop((30, 30, 286, 286)).resize((SIDE, SIDE), Image.Resampling.BOX)
+    save("coarser.png", np.asarray(coarse), "val", 1.0)
+    for i, scene in enumerate(scenes[8:12]):
+        save(f"clean{i}.png", cut(scene, 0, 0), "val")
+    with (folder / "index.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["file", "class", "gsd_m", "fold"], *rows])
+    dataset = CsvManifest(folder / "index.csv", "rgb_aerial")
+    folds = np.array(dataset.columns["fold"])
+    split = Split(
+        Part(dataset, np.flatnonzero(folds == "train"), "train"),
+        Part(dataset, np.flatnonzero(folds == "val"), "val"),
+        "column fold",
+    )
+    truth = {
+        "same.png": ("bank0.png", "same file"),
+        "jpeg.jpg": ("bank1.png", "near copy"),
+        "brighter.png": ("bank2.png", "near copy"),
+        "turned.png": ("bank3.png", "near copy"),
+        "mirrored.png": ("bank4.png", "near copy"),
+        "shifted.png": ("bank5.png", "shared ground"),
+        "coarser.png": ("bank6.png", "shared ground"),
+    }
+    return split, truth
+
+
+@pytest.fixture(scope="module")
+def leakage(leaking: tuple[Split, dict[str, tuple[str, str]]]) -> Leakage:
+    return find_leaks(leaking[0])
+
+
+def test_every_disguise_is_found_and_nothing_else(
+    leaking: tuple[Split, dict[str, tuple[str, str]]], leakage: Leakage
+) -> None:
+    found = {Path(leak.query).name: (Path(leak.partner).name, leak.reason) for leak in leakage.leaks}
+    assert found == leaking[1]
+    told = {Path(leak.query).name: leak.detail for leak in leakage.leaks}
+    assert "turned 270" in told["turned.png"] or "turned 90" in told["turned.png"]
+    assert "mirrored" in told["mirrored.png"]
+    assert "2 times the GSD" in told["coarser.png"]
+    share = int(told["shifted.png"].split("%")[0])
+    assert share == pytest.approx(100 * (128 - 60) ** 2 / 128**2, abs=3)
+
+
+def test_finding_is_one_sentence_and_json(leakage: Leakage) -> None:
+    assert "7 of 11 queries (63.6%) are known to the bank" in leakage.sentence
+    assert "4 by near copy" in leakage.sentence
+    assert "Not searched: close features (no features were given)" in leakage.sentence
+    data = json.loads(json.dumps(leakage.to_dict()))
+    assert data["leaked"] == 7
+    assert len(data["leaks"]) == 7
+
+
+def test_scores_are_had_without_the_leaks(
+    leaking: tuple[Split, dict[str, tuple[str, str]]], leakage: Leakage
+) -> None:
+    evaluation = evaluate_knn([Fake("colour", colour)], leaking[0], sides=[32], k=1)
+    clean = without_leaks(evaluation, leakage)
+    assert clean is not None
+    kept = [Path(path).name for path in clean.paths]
+    assert kept == ["clean0.png", "clean1.png", "clean2.png", "clean3.png"]
+    hits = dict(zip(evaluation.paths, evaluation.scores[0].hits, strict=True))
+    assert clean.scores[0].accuracy == np.mean([hits[path] for path in clean.paths])
+    assert clean.config_hash != evaluation.config_hash
+    warn(evaluation, leakage)
+    assert evaluation.notes[-1].startswith("leak: 7 of 11")
+
+
+def test_close_features_count_only_when_pixels_agree(
+    leaking: tuple[Split, dict[str, tuple[str, str]]],
+) -> None:
+    split, truth = leaking
+    bank, queries = len(split.bank.indices), len(split.queries.indices)
+    features = torch.eye(bank + queries)
+    known, asked = features[:bank].clone(), features[bank:].clone()
+    asked[3] = known[3]  # turned.png and its partner
+    asked[9] = known[7]  # a clean one, by mistake
+    found = find_leaks(split, features=(known, asked))
+    assert {Path(leak.query).name for leak in found.leaks} == set(truth)
+    assert found.unverified == 1
+
+
+def test_distinct_images_of_one_kind_are_no_leak(split: Split) -> None:
+    found = find_leaks(split)
+    assert found.leaks == []
+    assert "No leak was found" in found.sentence
+    assert "no proof of none" in found.sentence
+
+
+def test_hash_bears_brightness_and_turns() -> None:
+    images = torch.from_numpy(np.stack([cut(ground(i), 0, 0) for i in range(6)])).permute(0, 3, 1, 2)
+    thumbs = thumbnails(grey({"image": images}))
+    darker = thumbnails(grey({"image": images.float() * 0.5 + 10}))
+    assert torch.equal(perceptual_hashes(thumbs), perceptual_hashes(darker))
+    for orientation in range(8):
+        pairs = close_hashes(turned(thumbs, orientation), thumbs)
+        assert {(q, b) for q, b, _ in pairs} >= {(i, i) for i in range(6)}
+        restored = turned(turned(thumbs, orientation), next(o for q, b, o in pairs if q == b == 0))
+        assert torch.equal(restored[0], thumbs[0])
+
+
+def test_grey_takes_any_bands_and_leaves_nodata_out() -> None:
+    image = torch.rand(2, 5, 16, 16, generator=torch.Generator().manual_seed(0)) * 3000
+    valid = torch.ones(2, 16, 16, dtype=torch.bool)
+    valid[0, :8] = False
+    spoiled = image.clone()
+    spoiled[0, :, :8] = -9999
+    first = grey({"image": spoiled, "valid": valid})
+    assert torch.equal(first, grey({"image": image, "valid": valid}))
+    assert bool((first[0, :8] == 0).all())
+    assert bool(torch.isfinite(grey({"image": torch.full((1, 3, 8, 8), 7.0)})).all())
+
+
+def test_shifted_sums_are_a_convolution() -> None:
+    image = torch.rand(2, 9, 11, generator=torch.Generator().manual_seed(0))
+    kernel = torch.tensor([0.2, 0.5, 0.3])
+    padded = torch.nn.functional.pad(image[:, None], (1, 1, 1, 1), mode="replicate")
+    expected = torch.nn.functional.conv2d(padded, (kernel[:, None] * kernel).view(1, 1, 3, 3))[:, 0]
+    assert torch.allclose(weighted_shifts(image, kernel.tolist()), expected, atol=1e-6)
+
+
+def test_correlation_of_detail_tells_a_copy_from_another_picture() -> None:
+    a, b = (torch.from_numpy(cut(ground(i), 0, 0)).float().mean(dim=2)[None] for i in (1, 2))
+    assert float(correlation(detail(a), detail(a * 2 + 5))[0]) == pytest.approx(1, abs=1e-4)
+    assert abs(float(correlation(detail(a), detail(b))[0])) < 0.2
+    assert float(correlation(torch.zeros(1, 8, 8), a[:, :8, :8])[0]) == 0
+
+
+def test_gsds_within_a_few_percent_are_one_level() -> None:
+    assert gsd_levels(np.array([0.5, 0.51, 1.0, 0.505])).tolist() == pytest.approx([0.505, 1.0], rel=1e-3)
+    assert len(gsd_levels(np.geomspace(0.1, 100, 40))) == 0
+
+
+def box(west: float, south: float, size: float = 0.1) -> list[tuple[float, float]]:
+    east, north = west + size, south + size
+    return [(west, south), (east, south), (east, north), (west, north), (west, south)]
+
+
+def test_footprints_that_overlap_are_found_and_neighbours_are_not() -> None:
+    pytest.importorskip("shapely")
+    bank = [box(10, 50), box(10.1, 50), None, box(20, 50)]
+    found = overlapping([box(10.05, 50), None, box(30, 50), box(9.9, 50)], bank)
+    assert [(q, b) for q, b, _ in found] == [(0, 0), (0, 1)]
+    assert [share for _, _, share in found] == pytest.approx([0.5, 0.5])
+    across = [(179.95, 0.0), (-179.95, 0.0), (-179.95, 0.1), (179.95, 0.1), (179.95, 0.0)]
+    assert [(q, b) for q, b, _ in overlapping([across], [box(-180, 0, 0.1), box(0, 0)])] == [(0, 0)]
+
+
+def test_two_dates_of_one_real_place_leak_by_footprint(data_dir: Path, tmp_path: Path) -> None:
+    """Pixels of two dates differ; the georeference does not."""
+    pytest.importorskip("rasterio")
+    from swath.evaluation.audit.footprint_overlap import footprints
+
+    cities = sorted(path for path in (data_dir / "oscd").iterdir() if path.is_dir())[:3]
+    rings = [footprints([str(city / f"date{date}.tif") for city in cities]) for date in (1, 2)]
+    assert {(q, b) for q, b, share in overlapping(*rings) if share > 0.9} == {(i, i) for i in range(3)}

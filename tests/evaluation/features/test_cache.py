@@ -1,0 +1,195 @@
+"""Features are computed once: the cache finds them, is never stale, and goes on after a kill."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from helpers.eval_scenes import Fake, colour, many, split_of
+from swath.encoders import create_model
+from swath.evaluation.data.splits import Split
+from swath.evaluation.features.baselines import ImageStatistics, RawPixels
+from swath.evaluation.features.cache import FeatureCache, default_folder
+from swath.evaluation.features.extract import ModelFeaturizer, extract, read_outs
+from swath.evaluation.protocols.frozen import evaluate_knn
+from swath.evaluation.protocols.setup import extract_split
+from swath.models import Contract, Model
+
+
+def model(seed: int = 0) -> Model:
+    torch.manual_seed(seed)
+    encoder = create_model("vit_micro_patch8", bands=3, embed_dim=24, depth=1, heads=2)
+    return Model(encoder, Contract.of("rgb_aerial"), name="tiny")
+
+
+class Counted(Fake):
+    """Counts the images that it was shown; may be killed."""
+
+    identity, learns = "counted/1", False
+
+    def __init__(self, name: str = "counted", most: int = 10**9) -> None:
+        super().__init__(name, colour)
+        self.shown, self.most = 0, most
+
+    def __call__(self, batch: Any) -> torch.Tensor:
+        if self.shown >= self.most:
+            raise KeyboardInterrupt
+        self.shown += len(batch["image"])
+        return super().__call__(batch)
+
+
+def test_second_time_nothing_is_computed(split: Split, tmp_path: Path) -> None:
+    first, second = Counted(), Counted()
+    before = extract([first], split.queries, [16, 32], cache=FeatureCache(tmp_path))
+    cache = FeatureCache(tmp_path)
+    after = extract([second], split.queries, [16, 32], cache=cache)
+    assert (first.shown, second.shown) == (40, 0)
+    assert (cache.reused, cache.computed) == (40, 0)
+    for key, rows in before.features.items():
+        assert torch.equal(rows, after.features[key])
+    assert (before.indices == after.indices).all()
+    assert torch.equal(before.labels, after.labels)
+    assert len(list(tmp_path.rglob("*.npy"))) == len(list(tmp_path.rglob("*.json"))) == 2, "one file a side"
+
+
+def test_killed_run_goes_on_and_gives_the_same(split: Split, tmp_path: Path) -> None:
+    whole = extract([Counted()], split.bank, [16, 32], batch_size=8)
+    killed, again = Counted(most=2 * 24), Counted()
+    with pytest.raises(KeyboardInterrupt):
+        extract([killed], split.bank, [16, 32], batch_size=8, cache=FeatureCache(tmp_path, chunk=8))
+    found = extract([again], split.bank, [16, 32], batch_size=8, cache=FeatureCache(tmp_path, chunk=8))
+    assert again.shown == 2 * (48 - 24), "the rest, and only the rest"
+    for key, rows in whole.features.items():
+        assert torch.equal(rows, found.features[key])
+    assert not [path for path in tmp_path.rglob("*") if path.is_dir() and len(path.name) > 2], (
+        "chunks are gone"
+    )
+
+
+def test_scores_from_the_cache_are_the_same(split: Split, tmp_path: Path) -> None:
+    featurizers = [ModelFeaturizer(model()), RawPixels(), ImageStatistics()]
+    plain = evaluate_knn(featurizers, split, sides=[16, 32], k=3)
+    for _ in range(2):
+        cached = evaluate_knn(featurizers, split, sides=[16, 32], k=3, cache=FeatureCache(tmp_path))
+        assert [s.value for s in cached.scores] == [s.value for s in plain.scores]
+        assert cached.config_hash == plain.config_hash
+
+
+def test_featurizer_is_not_even_fitted_when_all_is_there(split: Split, tmp_path: Path) -> None:
+    class Learner(Counted):
+        learns = True
+
+    extract_split([Learner()], split, [16], cache=FeatureCache(tmp_path))
+    again = Learner()
+    extract_split([again], split, [16], cache=FeatureCache(tmp_path))
+    assert (again.shown, again.fitted_on) == (0, [])
+
+
+@pytest.mark.parametrize("change", ["weights", "pooling", "file", "gsd", "side", "bank"])
+def test_whatever_changes_is_computed_anew(table: Path, tmp_path: Path, change: str) -> None:
+    shutil.copytree(table.parent, tmp_path / "data")
+    split = split_of(tmp_path / "data" / "index.csv")
+    own = model()
+    learner = change == "bank"
+
+    def run(featurizer: Any, split: Split, side: int = 16) -> FeatureCache:
+        cache = FeatureCache(tmp_path / "cache")
+        extract_split([featurizer], split, [side], cache=cache)
+        return cache
+
+    run(RawPixels() if learner else ModelFeaturizer(own), split)
+    featurizer: Any = RawPixels() if learner else ModelFeaturizer(own)
+    side = 16
+    if change == "weights":
+        with torch.no_grad():
+            own.encoder.norm.bias += 0.1
+    elif change == "pooling":
+        featurizer = ModelFeaturizer(own, pooling="moments")
+    elif change == "file":
+        victim = split.queries.paths[0]
+        os.utime(victim, ns=(1, 1))
+    elif change == "gsd":
+        split = split_of(tmp_path / "data" / "index.csv", gsd=3.0)
+    elif change == "side":
+        side = 24
+    else:
+        split.bank = type(split.bank)(split.bank.dataset, split.bank.indices[1:], "train")
+    found = run(featurizer, split, side)
+    assert found.computed >= 20, change
+    assert found.reused == (48 if change == "file" else 0), change
+
+
+def test_other_name_of_the_same_thing_is_found(split: Split, tmp_path: Path) -> None:
+    extract([ModelFeaturizer(model(), "a")], split.queries, [16], cache=FeatureCache(tmp_path))
+    cache = FeatureCache(tmp_path)
+    extract([ModelFeaturizer(model(), "b")], split.queries, [16], cache=cache)
+    assert cache.computed == 0
+
+
+def test_several_read_outs_share_an_encoding_and_are_kept_apart(split: Split, tmp_path: Path) -> None:
+    both = read_outs(model(), ["mean", "moments"])
+    extract(both, split.queries, [16], cache=FeatureCache(tmp_path))
+    cache = FeatureCache(tmp_path)
+    found = extract(read_outs(model(), ["moments", "cls"]), split.queries, [16], cache=cache)
+    assert (cache.reused, cache.computed) == (20, 20)
+    assert found.features["tiny, moments", 16].shape == (20, 48)
+
+
+def test_images_of_no_file_are_known_by_their_pixels(tmp_path: Path) -> None:
+    honest = many(10, 6)
+    extract([Counted()], honest.queries, [8], cache=FeatureCache(tmp_path))
+    again = Counted()
+    extract([again], many(10, 6).queries, [8], cache=FeatureCache(tmp_path))
+    extract([again], many(11, 6).queries, [8], cache=FeatureCache(tmp_path))
+    assert again.shown == 6, "the second time other images"
+
+
+def test_unreadable_image_is_looked_at_again(table: Path, tmp_path: Path) -> None:
+    shutil.copytree(table.parent, tmp_path / "data")
+    split = split_of(tmp_path / "data" / "index.csv")
+    victim = Path(split.queries.paths[3])
+    sound, times = victim.read_bytes(), victim.stat()
+    victim.write_bytes(sound[:200])
+    os.utime(victim, ns=(times.st_mtime_ns, times.st_mtime_ns))
+    first = Counted()
+    found = extract([first], split.queries, [16], cache=FeatureCache(tmp_path / "c", chunk=5))
+    assert (len(found.labels), first.shown) == (19, 19)
+    again = Counted()
+    found = extract([again], split.queries, [16], cache=FeatureCache(tmp_path / "c", chunk=5))
+    assert (len(found.labels), again.shown) == (19, 4), "its chunk only"
+    assert [path for path, _ in found.problems] == [str(victim)]
+    assert split.queries.indices[3] not in found.indices
+
+
+def test_file_that_was_cut_short_is_computed_again(split: Split, tmp_path: Path) -> None:
+    before = extract([Counted()], split.queries, [16], cache=FeatureCache(tmp_path))
+    (file,) = tmp_path.rglob("*.npy")
+    file.write_bytes(file.read_bytes()[:300])
+    again = Counted()
+    found = extract([again], split.queries, [16], cache=FeatureCache(tmp_path))
+    assert again.shown == 20
+    assert torch.equal(found.features["counted", 16], before.features["counted", 16])
+
+
+def test_cached_features_are_mapped_and_writing_to_them_changes_no_file(split: Split, tmp_path: Path) -> None:
+    extract([Counted()], split.queries, [16], cache=FeatureCache(tmp_path))
+    found = extract([Counted()], split.queries, [16], cache=FeatureCache(tmp_path))
+    found.features["counted", 16].zero_()
+    afresh = extract([Counted()], split.queries, [16], cache=FeatureCache(tmp_path))
+    assert afresh.features["counted", 16].abs().sum() > 0
+
+
+def test_featurizer_without_identity_is_never_cached(split: Split, tmp_path: Path) -> None:
+    extract([Fake("c", colour)], split.queries, [16], cache=FeatureCache(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_default_folder_follows_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_folder() == tmp_path / "swath" / "features"
+    assert FeatureCache().folder == default_folder()

@@ -1,0 +1,144 @@
+"""Reports: every file carries its origin, tables fit a terminal, plots hold the facts."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from helpers.eval_scenes import Fake, colour, constant
+from swath.errors import SwathError
+from swath.evaluation.data.splits import Split
+from swath.evaluation.protocols.frozen import Evaluation, evaluate_knn, evaluate_linear
+from swath.evaluation.protocols.predictions import read_queries
+from swath.evaluation.report.plots import plot_scale_curve
+from swath.evaluation.report.tables import score_tables, verdict, write_report
+
+
+@pytest.fixture(scope="module")
+def evaluation(split: Split) -> Evaluation:
+    return evaluate_knn([Fake("colour", colour), Fake("constant", constant)], split, sides=[8, 16, 32], k=3)
+
+
+def test_files_carry_protocol_hashes_versions_and_command(evaluation: Evaluation, tmp_path: Path) -> None:
+    written = write_report(evaluation, tmp_path / "out", command="swath evaluate knn m d", model_id="m-123")
+    assert [path.name for path in written] == [
+        "knn.json", "knn.csv", "knn_queries.npz", "knn.png", "knn_reliability.png",
+    ]  # fmt: skip
+    data = json.loads(written[0].read_text())
+    with written[1].open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    picture = Image.open(written[3])
+    picture.load()
+    expected = {
+        "protocol": "swath.knn/1",
+        "config_hash": evaluation.config_hash,
+        "split_hash": evaluation.protocol["split_hash"],
+        "command": "swath evaluate knn m d",
+    }
+    for key, value in expected.items():
+        assert data[key] == rows[0][key] == picture.text[key] == value  # type: ignore[attr-defined]
+    assert {"swath", "torch", "numpy", "python"} <= data["software"].keys()
+    assert "torch=" in rows[0]["software"]
+    assert data["model_id"] == "m-123"
+
+
+def test_figures_in_the_files_are_those_of_the_evaluation(evaluation: Evaluation, tmp_path: Path) -> None:
+    json_file, csv_file, *_ = write_report(evaluation, tmp_path)
+    data = json.loads(json_file.read_text())
+    with csv_file.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(data["scores"]) == len(evaluation.scores) == 2 * 2 * 5
+    for row, entry, score in zip(rows, data["scores"], evaluation.scores, strict=True):
+        assert float(row["accuracy"]) == entry["accuracy"] == pytest.approx(score.accuracy, abs=1e-6)
+        assert entry["low95"] <= entry["accuracy"] <= entry["high95"]
+        assert int(row["query_side"]) == score.query_side
+    assert len(data["means_over_symmetric_scales"]) == 4
+    assert data["comparisons"][0]["against"] == "constant"
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_tables_fit_a_terminal_without_losing_a_figure(evaluation: Evaluation, width: int) -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=width)
+    for table in score_tables(evaluation):
+        console.print(table)
+    text = out.getvalue()
+    assert "…" not in text
+    assert max(len(line) for line in text.splitlines()) <= width
+    for score in evaluation.scores:
+        assert f"{100 * score.accuracy:.1f}" in text
+    assert "bank at 32" in text
+
+
+def test_verdict_says_who_is_better_and_how_sure(evaluation: Evaluation, split: Split) -> None:
+    assert verdict(evaluation).startswith("colour (knn")
+    assert "is better than the best baseline, constant" in verdict(evaluation)
+    turned = evaluate_knn([Fake("constant", constant), Fake("colour", colour)], split, sides=[32], k=3)
+    assert "is worse than the best baseline, colour" in verdict(turned)
+    twins = evaluate_knn([Fake("a", colour), Fake("b", colour)], split, sides=[32], k=3)
+    assert "cannot be told apart" in verdict(twins)
+    assert verdict(evaluate_knn([Fake("a", colour)], split, sides=[32], k=3)) == ""
+
+
+def test_one_scale_gives_no_curve(split: Split, tmp_path: Path) -> None:
+    evaluation = evaluate_linear([Fake("colour", colour)], split)
+    assert [path.name for path in write_report(evaluation, tmp_path)] == [
+        "linear.json", "linear.csv", "linear_queries.npz", "linear_reliability.png",
+    ]  # fmt: skip
+
+
+def test_plot_of_the_linear_probe_over_scales(split: Split, tmp_path: Path) -> None:
+    evaluation = evaluate_linear([Fake("colour", colour)], split, sides=[16, 32])
+    picture = Image.open(plot_scale_curve(evaluation, tmp_path / "p.png"))
+    assert picture.format == "PNG"
+    assert min(picture.size) > 500
+
+
+# ---- every query's answer
+
+
+def test_answers_of_every_query_can_be_read_again(evaluation: Evaluation, tmp_path: Path) -> None:
+    path = write_report(evaluation, tmp_path, command="again")[2]
+    found = read_queries(path)
+    assert found.paths == evaluation.paths
+    assert found.classes == evaluation.protocol["classes"]
+    assert (found.labels == evaluation.labels).all()
+    assert found.origin["command"] == "again"
+    assert found.origin["config_hash"] == evaluation.config_hash
+    for answers, score in zip(found.answers, evaluation.scores, strict=True):
+        assert (answers.features, answers.query_side) == (score.features, score.query_side)
+        assert answers.predictions is not None
+        assert ((answers.predictions == found.labels) == answers.hits).all()
+        assert answers.hits.mean() == pytest.approx(score.value)
+        assert answers.confidence is not None
+        assert ((answers.confidence > 0) & (answers.confidence <= 1 + 1e-6)).all()
+    (tmp_path / "other.npz").write_bytes(b"PK broken")
+    with pytest.raises(SwathError, match="is not a queries' file"):
+        read_queries(tmp_path / "other.npz")
+
+
+def test_files_say_more_than_the_headline(evaluation: Evaluation, tmp_path: Path) -> None:
+    data = json.loads(write_report(evaluation, tmp_path)[0].read_text())
+    row = data["scores"][0]
+    assert row["metric"] == "top-1 accuracy"
+    for name in ("balanced", "ece", "ece_mass"):
+        assert row[f"{name}_low95"] <= row[name] <= row[f"{name}_high95"]
+    assert set(row["by_class"]) == set(evaluation.protocol["classes"])
+    assert row["balanced"] == pytest.approx(np.mean([c["value"] for c in row["by_class"].values()]), abs=1e-5)
+
+
+def test_mean_over_scales_is_not_called_whole_when_a_scale_was_refused(split: Split, tmp_path: Path) -> None:
+    lacking = evaluate_knn([Fake("vit", colour, min_side=16)], split, sides=[8, 16, 32], k=3)
+    out = io.StringIO()
+    Console(file=out, width=120).print(score_tables(lacking)[0])
+    assert "mean of 2/3" in out.getvalue()
+    data = json.loads(write_report(lacking, tmp_path)[0].read_text())
+    assert data["scales_refused"] == [8]
+    assert data["means_over_symmetric_scales"][0]["whole"] is False
