@@ -33,7 +33,7 @@ import numpy as np
 import pyarrow as pa
 
 from swath.archive.index.files import build_index, open_index
-from swath.archive.index.vectors import normalise
+from swath.archive.index.vectors import normalize_rows
 from swath.archive.query.filters import Filter
 from swath.archive.query.searcher import Searcher
 from swath.archive.table.rows import vector_rows
@@ -191,7 +191,7 @@ def measured(archive: Archive, tree: Tree, options: argparse.Namespace) -> dict[
 
     queries = tree.queries(options.queries)
     centred = queries.copy()
-    normalise(centred)
+    normalize_rows(centred)
     searcher = archive.searcher()
     snapshot = searcher.snapshot()
     index = open_index(archive)
@@ -316,7 +316,7 @@ def made_lancedb(folder: Path, tree: Tree, rows: int) -> Any:
     def batches() -> Iterator[pa.RecordBatch]:
         done = 0
         for vectors, _ in tree.pieces(rows):
-            normalise(vectors)
+            normalize_rows(vectors)
             flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
             numbers = pa.array(np.arange(done, done + len(vectors)))
             done += len(vectors)
@@ -334,7 +334,7 @@ def made_lancedb(folder: Path, tree: Tree, rows: int) -> Any:
 def intrinsic(vectors: np.ndarray, count: int = 2_000) -> float:
     """Two-NN estimate (Facco et al. 2017) on at most 20,000 vectors at length 1."""
     points = np.array(vectors[:20_000], np.float32)
-    normalise(points)
+    normalize_rows(points)
     likeness = points[:count] @ points.T
     likeness[np.arange(len(likeness)), np.arange(len(likeness))] = -2
     nearest = np.sqrt(np.maximum(2 - 2 * np.sort(-likeness, axis=1)[:, :2] * -1, 1e-12))

@@ -26,7 +26,7 @@ import rasterio
 import rasterio.windows
 from rasterio.env import set_gdal_config
 
-from swath.rasters.read import Window, read_header, read_window
+from swath.rasters.read import PixelWindow, read_header, read_window
 from swath.rasters.safe_open import rasterio_module
 
 CASES: dict[str, dict[str, Any]] = {
@@ -59,7 +59,7 @@ def make(path: Path, side: int, profile: dict[str, Any]) -> None:
             out.write(np.clip(image, 1, 254).astype(profile["dtype"]), band)
 
 
-def rate(read: Callable[[Window], Any], windows: list[Window]) -> float:
+def rate(read: Callable[[PixelWindow], Any], windows: list[PixelWindow]) -> float:
     start = time.perf_counter()
     for window in windows:
         read(window)
@@ -72,21 +72,21 @@ def measure(path: Path, side: int, chip: int, count: int, rounds: int) -> dict[s
     header = read_header(path)
     with rasterio.open(path) as dataset:
 
-        def bare(window: Window) -> Any:
+        def bare(window: PixelWindow) -> Any:
             return dataset.read(window=rasterio.windows.Window(window.column, window.row, chip, chip))
 
-        def masked(window: Window) -> Any:
+        def masked(window: PixelWindow) -> Any:
             area = rasterio.windows.Window(window.column, window.row, chip, chip)
             return dataset.read(window=area), dataset.dataset_mask(window=area)
 
-        def swath(window: Window) -> Any:
+        def swath(window: PixelWindow) -> Any:
             return read_window(header, window)
 
         readers = {"bare rasterio": bare, "rasterio with mask": masked, "swath": swath}
         rates: dict[str, list[float]] = {name: [] for name in readers}
         for turn in range(rounds + 1):
             corners = random.integers(0, side - chip, (count, 2))
-            windows = [Window(int(x), int(y), chip, chip) for x, y in corners]
+            windows = [PixelWindow(int(x), int(y), chip, chip) for x, y in corners]
             order = list(readers) if turn % 2 else list(reversed(readers))
             for name in order:
                 speed = rate(readers[name], windows)

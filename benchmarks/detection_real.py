@@ -33,7 +33,7 @@ import torch
 
 from swath.tasks.finetune import finetune
 from swath.tasks.recipe import FinetuneRecipe, load_finetune_recipe
-from swath.training.signals import Interrupted
+from swath.training.signals import TrainingInterrupted
 
 RECIPE = Path(__file__).resolve().parent.parent / "configs" / "finetune_detect.yaml"
 MODES = {
@@ -145,7 +145,7 @@ def main() -> None:
             recipe = recipe_of(name, mode, share, seed, arguments.minutes, arguments.model, arguments.set)
             try:
                 finetune(recipe, arguments.data / FOLDER.get(name, name) / "annotations.json", out)
-            except Interrupted:
+            except TrainingInterrupted:
                 return
             row = row_of(out)
             print(f"{out.name}: AP50 {row['ap50']:.1f}, AP {row['ap']:.1f}, {row['steps']} steps", flush=True)

@@ -26,10 +26,10 @@ import torch
 from swath.encoders import create_model
 from swath.evaluation.data.splits import open_split
 from swath.evaluation.features.cache import FeatureCache
-from swath.evaluation.features.extract import ModelFeaturizer, resize_batch
+from swath.evaluation.features.extract import ModelFeatureExtractor, resize_batch
 from swath.evaluation.protocols.frozen import evaluate_knn
 from swath.evaluation.protocols.logistic_regression import ProbeFitter
-from swath.evaluation.protocols.penalty_search import fit_with_chosen_strength
+from swath.evaluation.protocols.penalty_search import fit_with_selected_c
 from swath.models import Contract, Model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,7 +61,7 @@ def sweep(images: int, sides: list[int], encoder: str) -> None:
     ]
     small = [resize_batch(batch, side) for batch in batches for side in sides]
     del batches
-    featurizer = ModelFeaturizer(model)
+    featurizer = ModelFeatureExtractor(model)
     bare = timed("bare encoder", lambda: [featurizer(batch) for batch in small])
 
     def read() -> None:
@@ -98,7 +98,7 @@ def probe(shape: str) -> None:
     timed("one fit, C = 0.1", lambda: fitter[0].fit(0.1))
     timed(
         "penalty chosen on validation, then fitted",
-        lambda: fit_with_chosen_strength(x, labels, classes=classes),
+        lambda: fit_with_selected_c(x, labels, classes=classes),
     )
 
 

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from swath.datasets.opening import CsvManifest
-from swath.evaluation.audit.leakage import Leakage, find_leaks
-from swath.evaluation.data.splits import Split
+from swath.evaluation.audit.leakage import LeakageReport, find_leaks
+from swath.evaluation.data.splits import TrainTestSplit
 from swath.evaluation.features.baselines import RandomConvolutionalFeatures
-from swath.evaluation.features.extract import Part, extract
+from swath.evaluation.features.extract import EvalSubset, extract_features
 
 
 def main() -> None:
@@ -41,15 +41,15 @@ def main() -> None:
     for seed in map(int, given.seeds.split(",")):
         order = np.random.default_rng(seed).permutation(len(dataset))
         count = len(dataset) // 5
-        split = Split(
-            Part(dataset, np.sort(order[count:]), "bank"),
-            Part(dataset, np.sort(order[:count]), "queries"),
+        split = TrainTestSplit(
+            EvalSubset(dataset, np.sort(order[count:]), "bank"),
+            EvalSubset(dataset, np.sort(order[:count]), "queries"),
             "random",
         )
         rcf = RandomConvolutionalFeatures()
         rcf.fit(split.bank, 64)
         features = tuple(
-            extract([rcf], part, [64]).features[rcf.name, 64] for part in (split.bank, split.queries)
+            extract_features([rcf], part, [64]).features[rcf.name, 64] for part in (split.bank, split.queries)
         )
         began = time.process_time()
         found = find_leaks(split, features=features)  # type: ignore[arg-type]
@@ -66,8 +66,8 @@ def pair(first: str, second: str, root: Path) -> frozenset[str]:
 
 def report(
     seed: int,
-    split: Split,
-    found: Leakage,
+    split: TrainTestSplit,
+    found: LeakageReport,
     known: dict[frozenset[str], str],
     groups: np.ndarray,
     root: Path,

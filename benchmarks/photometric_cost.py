@@ -7,7 +7,7 @@ import time
 
 import torch
 
-from swath.augmentations.photometric import Strengths, photometric_change
+from swath.augmentations.photometric import PhotometricStrengths, make_photometric
 from swath.keyed_random import sample_keys
 from swath.sensors.sensor import get_sensor
 
@@ -17,8 +17,8 @@ CASES = [
     ("rgb_aerial", "auto", 16, 224),
     ("rgb_aerial", "paper", 16, 224),
     ("sentinel2_l2a", "auto", 64, 96),
-    ("sentinel2_l2a", Strengths(blur=1.0), 64, 96),
-    ("sentinel2_l2a", Strengths(noise=0.05), 64, 96),
+    ("sentinel2_l2a", PhotometricStrengths(blur=1.0), 64, 96),
+    ("sentinel2_l2a", PhotometricStrengths(noise=0.05), 64, 96),
     ("sentinel1_grd", "auto", 64, 96),
 ]
 
@@ -31,7 +31,7 @@ if __name__ == "__main__":
             "valid": torch.ones(count, side, side, dtype=torch.bool),
             "key": sample_keys(0, 0, torch.arange(count)),
         }
-        change = photometric_change(option, sensor)
+        change = make_photometric(option, sensor)
         spent = []
         for _ in range(6):
             start = time.process_time()

@@ -51,12 +51,12 @@ def model(encoder: str, sensor: str, head: str, **options: Any) -> Any:
 
     from swath.encoders import create_model
     from swath.models.contract import Contract
-    from swath.tasks.dense.task import SegmentConfig
+    from swath.tasks.dense.task import SegmentationConfig
     from swath.tasks.model import TaskModel, build_task
 
     torch.manual_seed(0)
     contract = Contract.of(sensor)
-    config = SegmentConfig(classes=("a", "b", "c", "d"), head=head, head_width=128)
+    config = SegmentationConfig(classes=("a", "b", "c", "d"), head=head, head_width=128)
     network = create_model(encoder, bands=len(contract.sensor().bands), **options)
     task = build_task("segment", network, config, contract)
     return TaskModel(task, contract, kind="segment", name=encoder)
@@ -81,14 +81,14 @@ def memory(args: argparse.Namespace) -> None:
 
 def one(args: argparse.Namespace) -> None:
     """The process that `memory` looks at."""
-    from swath.prediction import Options, predict_scenes
-    from swath.prediction.tile_loop import Pace
+    from swath.prediction import PredictionOptions, predict_scenes
+    from swath.prediction.tile_loop import RuntimeOptions
 
     tiny = model("vit", "naip", "linear", patch_size=16, embed_dim=32, depth=2, heads=2)
     before, started = peak(), time.monotonic()
     out = Path(args.scene).parent / "out"
-    options = Options(tile=256, probabilities=True)
-    report = predict_scenes(tiny, args.scene, out, options, pace=Pace(batch_size=args.batch_size))
+    options = PredictionOptions(tile=256, probabilities=True)
+    report = predict_scenes(tiny, args.scene, out, options, pace=RuntimeOptions(batch_size=args.batch_size))
     if report.failures:
         raise SystemExit(f"failed: {report.failures}")
     record = report.scenes[0]
@@ -109,29 +109,31 @@ def speed(args: argparse.Namespace) -> None:
     """The bare network and the whole of predict on the same tiles, in turns."""
     import torch
 
-    from swath.prediction import Options, predict_scenes
-    from swath.prediction.scene_view import look_at
-    from swath.prediction.tile_loop import Pace, boxes_of
+    from swath.prediction import PredictionOptions, predict_scenes
+    from swath.prediction.scene_view import open_model_view
+    from swath.prediction.tile_loop import RuntimeOptions, boxes_of
     from swath.rasters.read import read_header
-    from swath.tasks.protocol import normalise
+    from swath.tasks.protocol import normalize_task_batch
     from swath.tiling.grid import TileGrid
 
     task_model = model(args.encoder, "naip", "upernet").to(args.device)
-    pace = Pace(batch_size=args.batch_size, workers=args.workers)
+    pace = RuntimeOptions(batch_size=args.batch_size, workers=args.workers)
     synchronise = torch.cuda.synchronize if args.device == "cuda" else lambda: None
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         scene = Path(folder) / "scene.tif"
         write_scene(scene, args.side, 4)
-        options = Options(tile=args.tile).resolved(task_model)
+        options = PredictionOptions(tile=args.tile).resolved(task_model)
         contract = task_model.contract
-        look = look_at([read_header(scene)], contract.sensor(), contract, options)
+        look = open_model_view([read_header(scene)], contract.sensor(), contract, options)
         grid = TileGrid.of(look.height, look.width, args.tile, options.overlap or 0)
         batches = []
         for window in grid.windows(pace.tiles(look, grid)):
             images, valid, gsd = (torch.from_numpy(x) for x in look.read(boxes_of(grid, window)))
             batch: Any = {"image": images, "valid": valid, "gsd": gsd, "sensor": contract.sensor().name}
             batches.append(
-                normalise(contract, {k: v.to(args.device) if k != "sensor" else v for k, v in batch.items()})
+                normalize_task_batch(
+                    contract, {k: v.to(args.device) if k != "sensor" else v for k, v in batch.items()}
+                )
             )  # type: ignore[attr-defined, arg-type]
         rows = []
         for turn in range(args.turns + 1):

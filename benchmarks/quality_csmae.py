@@ -120,9 +120,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/csmae_simulated"))
     options = parser.parse_args()
 
-    from swath.evaluation.retrieval.features import baseline_candidates, model_candidate
+    from swath.evaluation.retrieval.features import retrieval_baselines, retrieval_model
     from swath.evaluation.retrieval.protocol import evaluate_retrieval
-    from swath.evaluation.retrieval.splits import split_pairs
+    from swath.evaluation.retrieval.splits import split_retrieval
     from swath.files import write_json
     from swath.models import load_model
     from swath.simulated import SimulatedPairs
@@ -153,9 +153,9 @@ def main() -> None:
         }
         print(name, json.dumps(cost[name]), flush=True)
         if not candidates:
-            candidates += baseline_candidates([S1, S2], model)
-        candidates.append(model_candidate(model, [S1, S2], name=name))
-    split = split_pairs(pairs, queries="val", archive="test")
+            candidates += retrieval_baselines([S1, S2], model)
+        candidates.append(retrieval_model(model, [S1, S2], name=name))
+    split = split_retrieval(pairs, queries="val", archive="test")
     found = evaluate_retrieval(candidates[::-1], split, k=10, resamples=500)
     directions = [(a, b) for a in (S1, S2) for b in (S1, S2)]
     rows = []

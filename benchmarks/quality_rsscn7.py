@@ -34,16 +34,21 @@ from pathlib import Path
 
 from rich.console import Console
 
-from swath.evaluation.data.splits import Split, open_split
+from swath.evaluation.data.splits import TrainTestSplit, open_split
 from swath.evaluation.features.baselines import ImageStatistics, RandomConvolutionalFeatures, RandomPatches
-from swath.evaluation.features.extract import Featurizer, read_outs
-from swath.evaluation.protocols.frozen import Comparison, evaluate_knn, evaluate_linear, extract_split
-from swath.evaluation.report.tables import score_tables, write_report
+from swath.evaluation.features.extract import FeatureExtractor, pooling_variants
+from swath.evaluation.protocols.frozen import (
+    PairedComparison,
+    evaluate_knn,
+    evaluate_linear,
+    extract_split_features,
+)
+from swath.evaluation.report.tables import score_tables, write_scores
 from swath.keyed_random import permutation
 from swath.models import Model, load_model
 from swath.training import checkpoint as checkpoints
 from swath.training.build import build_contract, build_objective
-from swath.training.config.recipe import Recipe, load_recipe
+from swath.training.config.recipe import PretrainRecipe, load_recipe
 from swath.training.engine import pretrain
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,7 +66,7 @@ def train(minutes: float, seed: int, recipe: Path, overrides: list[str], out: Pa
     return model
 
 
-def untrained(run: Path, split: Split) -> Model:
+def untrained(run: Path, split: TrainTestSplit) -> Model:
     """The encoder as the run began: its patch embedding whitened (if so) from data, all else random."""
     recipe, sensor = load_recipe(run / "recipe.yaml"), split.bank.dataset.sensor
     contract = build_contract(recipe, sensor)
@@ -74,9 +79,9 @@ def untrained(run: Path, split: Split) -> Model:
     return Model(objective.encoder, contract, name="untrained", pooling=recipe.pooling)
 
 
-def along(run: Path, minutes: list[float], split: Split) -> list[Model]:
+def along(run: Path, minutes: list[float], split: TrainTestSplit) -> list[Model]:
     """The checkpoints of a run nearest to these CPU-minutes, as models named after their minutes."""
-    recipe: Recipe = load_recipe(run / "recipe.yaml")
+    recipe: PretrainRecipe = load_recipe(run / "recipe.yaml")
     states = {path: checkpoints.verify(path) for path in checkpoints.list_checkpoints(run / "checkpoints")}
     models = []
     for wanted in minutes:
@@ -91,7 +96,7 @@ def along(run: Path, minutes: list[float], split: Split) -> list[Model]:
     return models
 
 
-def baselines() -> list[Featurizer]:
+def baselines() -> list[FeatureExtractor]:
     """Image statistics, and random convolutional features in both forms from the same patches."""
     patches = RandomPatches()
     return [
@@ -104,8 +109,8 @@ def baselines() -> list[Featurizer]:
 def score(
     models: list[Model],
     begun: list[Model],
-    others: list[Featurizer],
-    split: Split,
+    others: list[FeatureExtractor],
+    split: TrainTestSplit,
     out: Path,
     sides: list[int],
 ) -> None:
@@ -120,7 +125,9 @@ def score(
         sides: Of the images in pixels; the probe is at the largest.
     """
     console = Console(width=160)
-    featurizers: list[Featurizer] = [f for model in [*models, *begun] for f in read_outs(model, READ_OUTS)]
+    featurizers: list[FeatureExtractor] = [
+        f for model in [*models, *begun] for f in pooling_variants(model, READ_OUTS)
+    ]
     featurizers += others
     started = time.process_time()
     told = 0
@@ -131,7 +138,7 @@ def score(
             told = done * 10 // total
             console.print(f"features: {told}0%, {time.process_time() - started:.0f} CPU-s")
 
-    extracted = extract_split(featurizers, split, sides, batch_size=32, progress=progress)
+    extracted = extract_split_features(featurizers, split, sides, batch_size=32, progress=progress)
     knn = evaluate_knn(featurizers, split, sides=sides, asymmetric=False, extracted=extracted)
     linear = evaluate_linear(featurizers, split, sides=[max(sides)], c=0.1, extracted=extracted)
     for evaluation in (knn, linear):
@@ -148,10 +155,10 @@ def score(
                         )
         for note in evaluation.notes:
             console.print(f"note: {note}")
-        write_report(evaluation, out)
+        write_scores(evaluation, out)
 
 
-def _difference(found: Comparison) -> str:
+def _difference(found: PairedComparison) -> str:
     """A paired difference in points, with its 95% interval over the queries."""
     low, high = 100 * found.low, 100 * found.high
     return (

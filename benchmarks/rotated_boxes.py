@@ -17,7 +17,7 @@ import shapely
 import torch
 from torch import Tensor
 
-from swath.tasks.detection.rotated_boxes import corners, near_pairs, pair_iou, rotated_iou, rotated_nms
+from swath.tasks.detection.rotated_boxes import corners, overlapping_pairs, pair_iou, rotated_iou, rotated_nms
 
 COUNT, SIDE, THRESHOLD = 1000, 1024.0, 0.1
 
@@ -83,7 +83,7 @@ def compare(name: str, first: Tensor, second: Tensor, scores: Tensor) -> None:
     ours, theirs = rotated_iou(first, second).numpy(), shapely_tree(first, second)
     kept = rotated_nms(first, scores, THRESHOLD).numpy()
     assert np.array_equal(kept, shapely_nms(first, scores))
-    i, j = near_pairs(first, second)
+    i, j = overlapping_pairs(first, second)
     print(
         f"\n{name}: upright bounds of {len(i):,} of {COUNT**2:,} pairs overlap; largest difference "
         f"{np.abs(ours - theirs).max():.1e}; {len(kept)} kept"

@@ -46,9 +46,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/scale_aware"))
     options = parser.parse_args()
 
-    from swath.evaluation.retrieval.features import model_candidate
+    from swath.evaluation.retrieval.features import retrieval_model
     from swath.evaluation.retrieval.protocol import evaluate_retrieval
-    from swath.evaluation.retrieval.splits import split_pairs
+    from swath.evaluation.retrieval.splits import split_retrieval
     from swath.files import write_json
     from swath.models import load_model
     from swath.simulated import SimulatedPairs
@@ -84,9 +84,9 @@ def main() -> None:
         if not (run / "model" / "config.json").is_file():
             pretrain(recipe, pairs.select(fold="train"), run)
         model = load_model(run / "model")
-        split = split_pairs(pairs, queries="val", archive="test")
+        split = split_retrieval(pairs, queries="val", archive="test")
         found = evaluate_retrieval(
-            [model_candidate(model, [RADAR, AERIAL], name=name)], split, k=10, resamples=500
+            [retrieval_model(model, [RADAR, AERIAL], name=name)], split, k=10, resamples=500
         )
         row: dict[str, Any] = {"pairs_seen": model.config["provenance"]["images"]}
         for who, centred in ((name, True), ("chance", False)):

@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from swath.archive.index.vectors import normalise, vectors_of
-from swath.archive.query.relevance_feedback import METHODS, direction
+from swath.archive.index.vectors import normalize_rows, vectors_of
+from swath.archive.query.relevance_feedback import METHODS, query_vector
 from swath.archive.table.store import Archive
 
 FIRST = 20
@@ -58,7 +58,7 @@ def read(archive: str, table: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray,
         known = {row["file"]: row for row in csv.DictReader(file)}
     entries = [known["/".join(Path(source).parts[-2:])] for source in rows["source"].to_pylist()]
     vectors = np.array(vectors_of(rows, Archive.open(archive).dimensions))
-    normalise(vectors)
+    normalize_rows(vectors)
     columns = (np.array([entry[name] for entry in entries]) for name in ("class", "scale", "overlap_group"))
     return vectors, *columns
 
@@ -74,14 +74,14 @@ def compare(
         for _ in range(trials):
             like = random.choice(np.flatnonzero(labels == label), liked, replace=False)
             other = ~same_ground(groups, like)
-            first = ranking(vectors, direction(vectors[like], vectors[:0], None, "rocchio"), other)[:FIRST]
+            first = ranking(vectors, query_vector(vectors[like], vectors[:0], None, "rocchio"), other)[:FIRST]
             unlike = first[labels[first] != label][:marked]
             if len(unlike) < marked:
                 continue  # nothing wrong to mark
             rest = other & ~same_ground(groups, unlike)
             sample = vectors[random.choice(len(vectors), min(1024, len(vectors)), replace=False)]
             for method in METHODS:
-                ranked = ranking(vectors, direction(vectors[like], vectors[unlike], sample, method), rest)
+                ranked = ranking(vectors, query_vector(vectors[like], vectors[unlike], sample, method), rest)
                 hits = labels[ranked] == label
                 precision[method].append(float(hits[:FIRST].mean()))
                 average[method].append(float((np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits].mean()))

@@ -25,10 +25,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from swath.evaluation.measures.retrieval import chance_scores, exact_neighbours, retrieval_scores
+from swath.evaluation.measures.retrieval import chance_scores, exact_neighbors, retrieval_scores
 from swath.sensors.sensor import get_sensor
 from swath.simulated import CLASSES, SENSORS, simulate_landscape
-from swath.simulated.sensing import measure, to_unit
+from swath.simulated.sensing import simulated_to_unit, to_stored_values
 from swath.simulated.writing import COLOURS
 
 QUERIES = 500
@@ -43,7 +43,7 @@ def speed(pairs: int, rounds: int) -> None:
         for index in range(turn * pairs, (turn + 1) * pairs):
             ground = simulate_landscape(0, index)
             for sensor in sensors:
-                measure(ground, sensor)
+                to_stored_values(ground, sensor)
         figures.append(pairs / (time.process_time() - began))
     rest = figures[1:]  # the first round warms up
     spread = f"rounds {min(rest):.1f} to {max(rest):.1f}"
@@ -59,7 +59,7 @@ def difficulty(places: int) -> None:
         shares.append(np.sqrt(ground.shares))
         labels.append(ground.labels)
         for sensor in sensors:
-            image = to_unit(measure(ground, sensor), sensor).flatten(1)
+            image = simulated_to_unit(to_stored_values(ground, sensor), sensor).flatten(1)
             found[f"mean {sensor.name}"].append(image.mean(dim=1).numpy())
             found[f"std {sensor.name}"].append(image.std(dim=1).numpy())
     wanted = torch.from_numpy(np.array(labels))
@@ -97,7 +97,7 @@ def ridge(asking: np.ndarray, answering: np.ndarray) -> np.ndarray:
 
 def f1(asking: np.ndarray, answering: np.ndarray, labels: torch.Tensor) -> float:
     queries, archive = torch.from_numpy(asking[:QUERIES]), torch.from_numpy(answering[QUERIES:])
-    neighbours = exact_neighbours(queries, archive, K)
+    neighbours = exact_neighbors(queries, archive, K)
     return float(retrieval_scores(neighbours.ids, labels[:QUERIES], labels[QUERIES:]).means()["f1"])
 
 
@@ -106,8 +106,12 @@ def picture(path: Path, places: tuple[int, ...] = (0, 26, 42, 60, 5, 62)) -> Non
     columns = []
     for index in places:
         ground = simulate_landscape(0, index)
-        s2 = to_unit(measure(ground, get_sensor("sentinel2_l2a")), get_sensor("sentinel2_l2a")).numpy()
-        s1 = to_unit(measure(ground, get_sensor("sentinel1_grd")), get_sensor("sentinel1_grd")).numpy()
+        s2 = simulated_to_unit(
+            to_stored_values(ground, get_sensor("sentinel2_l2a")), get_sensor("sentinel2_l2a")
+        ).numpy()
+        s1 = simulated_to_unit(
+            to_stored_values(ground, get_sensor("sentinel1_grd")), get_sensor("sentinel1_grd")
+        ).numpy()
         rows = [
             np.clip(s2[[3, 2, 1]] / 0.2, 0, 1).transpose(1, 2, 0) ** 0.8,
             np.clip(s2[[7, 3, 2]] / 0.45, 0, 1).transpose(1, 2, 0) ** 0.8,

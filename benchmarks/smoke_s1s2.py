@@ -83,9 +83,9 @@ def main() -> None:
     options = parser.parse_args()
 
     from swath.datasets.pairs.opening import open_pairs
-    from swath.evaluation.retrieval.features import baseline_candidates, model_candidate
+    from swath.evaluation.retrieval.features import retrieval_baselines, retrieval_model
     from swath.evaluation.retrieval.protocol import evaluate_retrieval
-    from swath.evaluation.retrieval.splits import split_pairs
+    from swath.evaluation.retrieval.splits import split_retrieval
     from swath.models import load_model
     from swath.training.config.recipe import load_recipe
     from swath.training.engine import pretrain
@@ -110,8 +110,8 @@ def main() -> None:
         if not (run / "model" / "config.json").is_file():
             pretrain(recipe, pairs.select(fold="train"), run)
         model = load_model(run / "model")
-        candidates = [model_candidate(model, [S1, S2], name="CSMAE"), *baseline_candidates([S1, S2], model)]
-        found = evaluate_retrieval(candidates, split_pairs(pairs, queries="val", archive="test"), k=5)
+        candidates = [retrieval_model(model, [S1, S2], name="CSMAE"), *retrieval_baselines([S1, S2], model)]
+        found = evaluate_retrieval(candidates, split_retrieval(pairs, queries="val", archive="test"), k=5)
         print(f"{'F1@5, %':<20}{'centred':<9}S1->S1  S1->S2  S2->S1  S2->S2")
         for name in ("chance", *(c.name for c in candidates)):
             for centred in (False, True)[: 1 if name == "chance" else 2]:

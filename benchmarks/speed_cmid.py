@@ -324,7 +324,7 @@ def plain_update(model: Any) -> Any:
     """Adan over one tensor after the other, then the teacher's average likewise."""
     import torch
 
-    from swath.objectives.modules.ema import momentum_at
+    from swath.objectives.modules.ema import cosine_momentum
 
     trained = [p for p in model.parameters() if p.requires_grad]
     state: dict[int, Any] = {}
@@ -349,7 +349,7 @@ def plain_update(model: Any) -> Any:
             move = (m / (1 - b1**step)).add_(b2 * v / (1 - b2**step)).div_(root)
             p.add_(move, alpha=-RATE).div_(1 + RATE * (DECAY if p.ndim > 1 else 0.0))
             before.copy_(g)
-        tau = momentum_at(step - 1, TOTAL, 0.996)
+        tau = cosine_momentum(step - 1, TOTAL, 0.996)
         for teacher, student in model.teachers():
             for t, s in zip(teacher.parameters(), student.parameters(), strict=True):
                 t.data = tau * t.data + (1 - tau) * s.data
@@ -359,10 +359,10 @@ def plain_update(model: Any) -> Any:
 
 def swath_update(model: Any) -> Any:
     """What the engine does after a backward pass."""
-    from swath.training.config.recipe import OptimiserConfig
-    from swath.training.optim.param_groups import build_optimiser
+    from swath.training.config.recipe import OptimizerConfig
+    from swath.training.optim.param_groups import build_optimizer
 
-    optimiser = build_optimiser(model, OptimiserConfig(name="adan", lr=RATE, weight_decay=DECAY), RATE)
+    optimiser = build_optimizer(model, OptimizerConfig(name="adan", lr=RATE, weight_decay=DECAY), RATE)
     step = 0
 
     def update() -> None:
@@ -438,11 +438,11 @@ def worker(variant: str, name: str, threads: int, folder: str) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from swath.cpu.allocator import keep_freed_memory
+    from swath.cpu.allocator import retain_freed_memory
 
     torch.set_num_threads(threads)
     if variant.startswith("plain") == ("+malloc" in variant) and "-malloc" not in variant:
-        keep_freed_memory()
+        retain_freed_memory()
     kind = "plain" if variant.startswith("plain") else "swath"
     torch.manual_seed(0)
     model = build_plain(name) if kind == "plain" else build_swath(name)

@@ -203,9 +203,9 @@ def worker(variant: str, name: str, batch: int, threads: int, folder: str) -> No
     torch.set_num_threads(threads)
     kind = variant.split("-")[0]
     if kind == "swath":
-        from swath.cpu.allocator import keep_freed_memory
+        from swath.cpu.allocator import retain_freed_memory
 
-        keep_freed_memory()
+        retain_freed_memory()
     with torch.device("meta"):
         model = build_plain(*MODELS[name]) if kind == "plain" else build_swath(*MODELS[name])
     model.load_state_dict(load_file(f"{folder}/{name}_{kind}.safetensors"), assign=True)

@@ -217,11 +217,11 @@ def worker(variant: str, size_name: str, threads: int, folder: str) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from swath.cpu.allocator import keep_freed_memory
+    from swath.cpu.allocator import retain_freed_memory
 
     torch.set_num_threads(threads)
     if variant.startswith("plain") == ("+malloc" in variant) and "-malloc" not in variant:
-        keep_freed_memory()
+        retain_freed_memory()
     size = SIZES[size_name]
     kind = "plain" if variant.startswith("plain") else "swath"
     with torch.device("meta"):  # no initialisation that memory and time would be spent on

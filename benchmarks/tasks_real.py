@@ -30,7 +30,7 @@ import torch
 from swath.files import write_json
 from swath.tasks.finetune import finetune
 from swath.tasks.recipe import FinetuneRecipe, load_finetune_recipe
-from swath.training.signals import Interrupted
+from swath.training.signals import TrainingInterrupted
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 MODES = {
@@ -207,7 +207,7 @@ def main() -> None:
         if scores_of(out) is None:
             try:
                 finetune(recipe, arguments.data / name, out)
-            except Interrupted:
+            except TrainingInterrupted:
                 return
         row = scores_of(out)
         assert row is not None

@@ -126,10 +126,10 @@ def _sensors() -> str:
 
 
 def _datasets() -> str:
-    from swath.datasets.benchmarks.catalog import get_known_set, list_known_sets
+    from swath.datasets.benchmarks.catalog import get_benchmark, list_benchmarks
 
     lines = ["| name | set | images | classes | pixels | GSD, m |", "|---|---|---|---|---|---|"]
-    sets = [get_known_set(name) for name in list_known_sets()]
+    sets = [get_benchmark(name) for name in list_benchmarks()]
     for known in sets:
         gsd = _short(known.gsd) if known.gsd else "-".join(map(_short, known.gsd_range or ())) or "unknown"
         counts = f"{known.images:,} | {len(known.classes)} | {known.image_size}"

@@ -13,18 +13,18 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from swath.evaluation.data.opening import open_data
-from swath.evaluation.features.opening import open_candidate
+from swath.evaluation.data.opening import open_eval_data
+from swath.evaluation.features.opening import open_eval_model
 from swath.evaluation.protocols.frozen import evaluate_knn
-from swath.evaluation.report.tables import verdict
+from swath.evaluation.report.tables import summary_sentence
 from swath.simulated.aerial import write_simulated
 
 
 def main(model: str, data: Path, sides: list[int]) -> dict[str, float]:
     """Score a model and two baselines; returns the mean accuracy over the scales of each."""
     # 1. Whoever is scored sees the same images; the first is the one in question.
-    candidates = [open_candidate(name) for name in (model, "statistics", "rcf")]
-    split = open_data(data, sensor=candidates[0].sensor, gsd_mode=candidates[0].gsd_mode)
+    candidates = [open_eval_model(name) for name in (model, "statistics", "rcf")]
+    split = open_eval_data(data, sensor=candidates[0].sensor, gsd_mode=candidates[0].gsd_mode)
 
     # 2. Every query is classified by a vote of the most similar images of the bank. Nothing is trained.
     evaluation = evaluate_knn(
@@ -40,7 +40,7 @@ def main(model: str, data: Path, sides: list[int]) -> dict[str, float]:
             f"{score.features:32} {score.classifier:5} {score.query_side:4} px  "
             f"{score.value:6.1%} ({score.low:.1%} to {score.high:.1%})"
         )
-    print(verdict(evaluation))
+    print(summary_sentence(evaluation))
     return {one.name: evaluation.mean(one.name, "knn").accuracy for one in candidates}
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from swath.prediction.run import predict_scenes
 from swath.rasters.read import read_header, read_window
-from swath.simulated.writing import write_pairs
+from swath.simulated.writing import write_simulated_pairs
 from swath.tasks.finetune import finetune
 from swath.tasks.model import load_task_model
 from swath.tasks.recipe import load_finetune_recipe
@@ -30,7 +30,7 @@ RECIPE = Path(__file__).resolve().parent.parent / "configs" / "finetune_segment.
 
 def draw(out: Path, places: int) -> tuple[Path, Path, Path]:
     """A table of labelled images; a scene of another place, and its true classes."""
-    small = write_pairs(
+    small = write_simulated_pairs(
         out / "labelled", folds={"train": places, "test": max(2, places // 4)}, size=64, sensors=[SENSOR]
     )
     with (
@@ -40,7 +40,7 @@ def draw(out: Path, places: int) -> tuple[Path, Path, Path]:
         writer = csv.writer(table)
         writer.writerow(["image", "mask", "fold"])
         writer.writerows([row[SENSOR], row["mask"], row["fold"]] for row in csv.DictReader(source))
-    large = write_pairs(out / "scene", folds={"all": 1}, size=240, sensors=[SENSOR], first=10_000)
+    large = write_simulated_pairs(out / "scene", folds={"all": 1}, size=240, sensors=[SENSOR], first=10_000)
     return small / "masks.csv", next((large / SENSOR).iterdir()), next((large / "masks").iterdir())
 
 

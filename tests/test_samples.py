@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from swath.catalog.catalog import build_catalogue
+from swath.catalog.catalog import build_catalog
 from swath.rasters.read import read_header, read_window
 from swath.samples import samples_dir, tree_boxes
 
@@ -25,7 +25,7 @@ def test_package_stays_small() -> None:
 
 
 def test_aerial_scenes_are_at_a_tenth_of_a_metre() -> None:
-    catalogue = build_catalogue(samples_dir("aerial"), sensor="rgb_aerial")
+    catalogue = build_catalog(samples_dir("aerial"), sensor="rgb_aerial")
     assert not catalogue.problems
     assert len(catalogue.scenes) == 3
     for header in catalogue.scenes:

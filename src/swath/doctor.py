@@ -51,7 +51,7 @@ LITTLE_DISK = 2 * 2**30
 
 
 @dataclass
-class Report:
+class Diagnostics:
     """Findings by section, and what is wrong with them.
 
     Attributes:
@@ -69,14 +69,14 @@ class Report:
         return {"problems": self.problems, "hints": self.hints, **self.sections}
 
 
-def examine(folder: str | Path = ".", *, step: bool = True) -> Report:
+def run_diagnostics(folder: str | Path = ".", *, step: bool = True) -> Diagnostics:
     """Look at this machine.
 
     Args:
         folder: Where runs would be written; its free disk is looked at.
         step: Whether to take a tiny training step.
     """
-    report = Report()
+    report = Diagnostics()
     for name, look in (
         ("system", _system),
         ("libraries", _libraries),
@@ -105,7 +105,7 @@ def _private(text: str) -> str:
     return text.replace(home, "~") if len(home) > 1 else text
 
 
-def _system(report: Report) -> dict[str, Any]:
+def _system(report: Diagnostics) -> dict[str, Any]:
     from swath import __version__
 
     return {
@@ -139,7 +139,7 @@ def _memory() -> str:
         return "unknown"
 
 
-def _libraries(report: Report) -> dict[str, Any]:
+def _libraries(report: Diagnostics) -> dict[str, Any]:
     found = {}
     for package, distribution in LIBRARIES.items():
         try:
@@ -159,7 +159,7 @@ def _libraries(report: Report) -> dict[str, Any]:
     return found
 
 
-def _extras(report: Report) -> dict[str, Any]:
+def _extras(report: Diagnostics) -> dict[str, Any]:
     """Which optional packages are there, by extra; their versions are looked up, not loaded."""
     found = {}
     for extra, distributions in extras().items():
@@ -187,7 +187,7 @@ def extras() -> dict[str, list[str]]:
     return found
 
 
-def _compute(report: Report) -> dict[str, Any]:
+def _compute(report: Diagnostics) -> dict[str, Any]:
     import torch
 
     found: dict[str, Any] = {
@@ -228,12 +228,12 @@ def _matmul_speed() -> float:
 
 
 def _keeps_memory() -> str:
-    from swath.cpu.allocator import keep_freed_memory
+    from swath.cpu.allocator import retain_freed_memory
 
-    return "yes" if keep_freed_memory() else "no (only with glibc)"
+    return "yes" if retain_freed_memory() else "no (only with glibc)"
 
 
-def _imagery(report: Report) -> dict[str, Any]:
+def _imagery(report: Diagnostics) -> dict[str, Any]:
     """What GDAL may open, and whether Swath's own small samples can be read."""
     from swath.rasters.safe_open import SKIPPED_DRIVERS, rasterio_module
 
@@ -262,7 +262,7 @@ def _imagery(report: Report) -> dict[str, Any]:
     }
 
 
-def _read_sample(report: Report) -> str:
+def _read_sample(report: Diagnostics) -> str:
     """Write and read a GeoTIFF, and measure its GSD: rasterio, PROJ and its database at work."""
     import numpy as np
 
@@ -287,7 +287,7 @@ def _read_sample(report: Report) -> str:
     return f"GeoTIFF right, GSD {header.gsd:.3f} m"
 
 
-def _disk(report: Report, folder: Path) -> dict[str, Any]:
+def _disk(report: Diagnostics, folder: Path) -> dict[str, Any]:
     found = {}
     for name, place in (("here", folder), ("temporary files", Path(tempfile.gettempdir()))):
         usage = shutil.disk_usage(place)
@@ -299,18 +299,18 @@ def _disk(report: Report, folder: Path) -> dict[str, Any]:
     return found
 
 
-def _environment(report: Report) -> dict[str, Any]:
+def _environment(report: Diagnostics) -> dict[str, Any]:
     return {name: _private(os.environ[name]) for name in VARIABLES if name in os.environ}
 
 
-def _step(report: Report) -> dict[str, Any]:
+def _step(report: Diagnostics) -> dict[str, Any]:
     """Three real training steps of a small Scale-MAE, on random pixels."""
     import torch
 
     from swath.encoders import create_model
     from swath.objectives.protocol import objectives
-    from swath.training.config.recipe import OptimiserConfig
-    from swath.training.optim.param_groups import build_optimiser, gradient_norm
+    from swath.training.config.recipe import OptimizerConfig
+    from swath.training.optim.param_groups import build_optimizer, gradient_norm
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.random.fork_rng():
@@ -327,7 +327,7 @@ def _step(report: Report) -> dict[str, Any]:
             create_model("vit_micro_patch8", depth=2), entry.config.model_validate(options)
         )
         objective = objective.to(device)
-        optimiser = build_optimiser(objective, OptimiserConfig(lr=1e-3), 1e-3)
+        optimiser = build_optimizer(objective, OptimizerConfig(lr=1e-3), 1e-3)
         batch = {
             "image": torch.randn(8, 3, 64, 64, device=device),
             "gsd": torch.linspace(0.5, 5.0, 8, device=device),
@@ -363,7 +363,7 @@ def _size(count: float) -> str:
     return f"{count / 2**30:.1f} GiB"
 
 
-def as_text(report: Report) -> str:
+def format_diagnostics(report: Diagnostics) -> str:
     """The report as lines, to paste into a bug report."""
     lines = []
     for section, findings in report.sections.items():
@@ -378,4 +378,4 @@ def as_text(report: Report) -> str:
     return "\n".join(lines)
 
 
-__all__ = ["Report", "as_text", "examine"]
+__all__ = ["Diagnostics", "format_diagnostics", "run_diagnostics"]

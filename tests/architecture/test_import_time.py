@@ -55,13 +55,13 @@ def test_loads_nothing_heavy(program: str) -> None:
 
 
 def test_help_names_every_verb() -> None:
-    from swath.cli.main import VERBS
+    from swath.cli.main import COMMANDS
 
     result = subprocess.run(
         [sys.executable, "-m", "swath.cli.main", "--help"],
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
-    for verb in VERBS:
+    for verb in COMMANDS:
         assert verb in result.stdout
 
 

@@ -25,7 +25,7 @@ UPWARD = {
     ("swath.reporting.charts", "swath.evaluation.report.plots"),
     ("swath.reporting.rgb", "swath.evaluation.retrieval.figures"),
 }
-CIRCLES = 12
+CIRCLES = 11
 
 
 def test_every_package_has_its_place() -> None:

@@ -6,9 +6,9 @@ import ast
 from importlib import import_module
 
 import pytest
-from helpers.source_tree import PACKAGE
 
 import swath
+from helpers.source_tree import PACKAGE
 
 
 @pytest.mark.parametrize("name", sorted(swath._PUBLIC))

@@ -7,7 +7,7 @@ import colorsys
 import pytest
 import torch
 
-from swath.augmentations.color_jitter import ColourChange, turn_hue
+from swath.augmentations.color_jitter import RgbColorJitter, shift_hue
 from swath.keyed_random import sample_keys
 from swath.sensors.sensor import get_sensor
 
@@ -19,7 +19,7 @@ def test_hue_turns_as_in_hsv(turn):
     colours = torch.rand(1, 3, 20, 10, generator=torch.Generator().manual_seed(0))
     colours[0, :, 0, :3] = torch.eye(3)
     colours[0, :, 1] = 0.5  # grey has no hue
-    new = turn_hue(colours, torch.full((1, 1, 1, 1), turn))
+    new = shift_hue(colours, torch.full((1, 1, 1, 1), turn))
     for old, found in zip(colours[0].flatten(1).T.tolist(), new[0].flatten(1).T.tolist(), strict=True):
         hue, saturation, value = colorsys.rgb_to_hsv(*old)
         assert found == pytest.approx(colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value), abs=1e-5)
@@ -30,7 +30,7 @@ def test_shares_of_images_are_as_stated():
     flat = torch.tensor([200.0, 120.0, 40.0]).view(1, 3, 1, 1).expand(count, 3, 8, 8)
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (RGB.mean, RGB.std))
     batch = {"image": (flat - mean) / std, "key": sample_keys(0, 0, torch.arange(count))}
-    new = ColourChange(RGB)(batch)["image"] * std + mean
+    new = RgbColorJitter(RGB)(batch)["image"] * std + mean
     assert new.min() >= -0.01
     assert new.max() <= 255.01
     noisy = new.flatten(2).std(dim=2).amax(dim=1) > 0.5
@@ -46,6 +46,6 @@ def test_order_of_the_bands_does_not_matter():
     bgr = RGB.select(["B", "G", "R"])
     image = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(2))
     key = sample_keys(0, 0, torch.arange(3))
-    one = ColourChange(RGB)({"image": image, "key": key})["image"]
-    other = ColourChange(bgr)({"image": image.flip(1), "key": key})["image"].flip(1)
+    one = RgbColorJitter(RGB)({"image": image, "key": key})["image"]
+    other = RgbColorJitter(bgr)({"image": image.flip(1), "key": key})["image"].flip(1)
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 
 from swath.augmentations.geometric import (
     crop_boxes,
-    random_orientation,
+    random_flip_rotate,
     random_resized_crop,
-    resize,
+    resize_images,
 )
 from swath.keyed_random import sample_keys
 
@@ -30,7 +30,7 @@ def batch_of(count=3, bands=5, height=40, width=40, dtype=torch.float32):
 ALL = (
     lambda b: random_resized_crop(b, 16),
     lambda b: random_resized_crop(b, (16, 24), ratio=(0.5, 2.0), filter="bilinear"),
-    random_orientation,
+    random_flip_rotate,
 )
 
 
@@ -70,7 +70,7 @@ def test_length_on_the_ground_is_kept():
     image[..., 20:40] = 1
     batch = {"image": image, "gsd": torch.tensor([1.0]), "key": torch.tensor([0])}
     for side in (32, 96, 64):
-        new = resize(batch, side)
+        new = resize_images(batch, side)
         assert new["image"][0, 0, 0].sum().item() * new["gsd"].item() == pytest.approx(20.0, rel=1e-5)
 
 
@@ -96,13 +96,13 @@ def test_shrinking_is_antialiased_and_equals_torch():
         new = random_resized_crop(batch, 24, scale=(1.0, 1.0), filter=filter)
         expected = F.interpolate(batch["image"], size=24, mode=filter, antialias=True)
         torch.testing.assert_close(new["image"], expected)
-    torch.testing.assert_close(resize(batch, 16)["image"], F.avg_pool2d(batch["image"], 4))
+    torch.testing.assert_close(resize_images(batch, 16)["image"], F.avg_pool2d(batch["image"], 4))
 
 
 def test_integer_images_become_float():
     new = random_resized_crop(batch_of(dtype=torch.uint8), 16)
     assert new["image"].dtype == torch.float32
-    assert resize(batch_of(dtype=torch.uint8), 20)["image"].dtype == torch.float32
+    assert resize_images(batch_of(dtype=torch.uint8), 20)["image"].dtype == torch.float32
 
 
 @pytest.mark.parametrize("filter", ["area", "bilinear", "bicubic"])
@@ -116,7 +116,7 @@ def test_nodata_touches_no_valid_pixel(filter, size):
         batch["valid"][1, 5, 7] = False
         batch["image"] = torch.where(batch["valid"][:, None], batch["image"], junk)
         if filter == "area":
-            results.append(resize(batch, size, filter=filter))
+            results.append(resize_images(batch, size, filter=filter))
         else:
             results.append(random_resized_crop(batch, size, scale=(1.0, 1.0), filter=filter))
     one, other = results
@@ -132,15 +132,15 @@ def test_orientations_of_a_square_are_equally_likely():
     image = torch.tensor([[0.0, 1.0], [2.0, 3.0]]).expand(count, 1, 2, 2)
     key = sample_keys(0, 0, torch.arange(count))
     valid = torch.tensor([[True, False], [True, True]]).expand(count, 2, 2)
-    new = random_orientation({"image": image, "key": key, "valid": valid})
+    new = random_flip_rotate({"image": image, "key": key, "valid": valid})
     kinds, counts = new["image"].flatten(1).unique(dim=0, return_counts=True)
     assert len(kinds) == 8
     assert counts.min() > 140
     assert torch.equal(new["valid"], new["image"][:, 0] != 1), "the mask turns with the image"
-    flipped = random_orientation({"image": image, "key": key}, rotate=False)
+    flipped = random_flip_rotate({"image": image, "key": key}, rotate=False)
     assert len(flipped["image"].flatten(1).unique(dim=0)) == 2
 
 
 def test_unknown_filter():
     with pytest.raises(ValueError, match="'area', 'bilinear' or 'bicubic'"):
-        resize(batch_of(), 8, filter="nearest")
+        resize_images(batch_of(), 8, filter="nearest")

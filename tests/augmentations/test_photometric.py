@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from swath.augmentations.photometric import (
-    PhotometricChange,
-    Strengths,
-    allowed,
-    automatic,
-    blurred,
-    photometric_change,
+    PhotometricAugmentation,
+    PhotometricStrengths,
+    allowed_photometric,
+    default_strengths,
+    gaussian_blur,
+    make_photometric,
 )
 from swath.augmentations.speckle import speckle_db
 from swath.errors import RecipeError
@@ -23,7 +23,7 @@ from swath.sensors.sensor import Sensor, get_sensor
 LINEAR = get_sensor("sentinel1_grd_linear").with_statistics([0.2, 0.05], [0.3, 0.1], "made up")
 HEIGHTS = Sensor(name="dem", bands=[{"name": "z", "unit": "metres", "mean": 100.0, "std": 50.0}])
 OPTICAL, RADAR, RGB = map(get_sensor, ("sentinel2_l2a", "sentinel1_grd", "rgb_aerial"))
-EVERY_OPTICAL = Strengths(
+EVERY_OPTICAL = PhotometricStrengths(
     gain=0.3, band_gain=0.1, haze=0.5, contrast=0.3, blur=1.5, noise=0.1, panchromatic=0.5, band_drop=0.2
 )
 
@@ -51,14 +51,14 @@ def in_unit(image, sensor):
 
 
 CHANGES = [
-    photometric_change("auto", OPTICAL),
-    photometric_change("auto", RADAR),
-    photometric_change("auto", LINEAR),
-    photometric_change("auto", HEIGHTS),
-    photometric_change("auto", RGB),
-    photometric_change("paper", RGB),
-    PhotometricChange(OPTICAL, EVERY_OPTICAL),
-    PhotometricChange(RGB, Strengths(solarize=0.5, gain=0.2)),
+    make_photometric("auto", OPTICAL),
+    make_photometric("auto", RADAR),
+    make_photometric("auto", LINEAR),
+    make_photometric("auto", HEIGHTS),
+    make_photometric("auto", RGB),
+    make_photometric("paper", RGB),
+    PhotometricAugmentation(OPTICAL, EVERY_OPTICAL),
+    PhotometricAugmentation(RGB, PhotometricStrengths(solarize=0.5, gain=0.2)),
 ]
 
 
@@ -96,19 +96,21 @@ def test_what_is_not_valid_stays_zero_and_lends_nothing(change):
 @pytest.mark.parametrize("sensor", [OPTICAL, RADAR, LINEAR, HEIGHTS], ids=lambda s: s.name)
 def test_strengths_of_zero_change_nothing(sensor):
     batch = batch_of(sensor, holes=True)
-    assert torch.equal(PhotometricChange(sensor, Strengths())(batch)["image"], batch["image"])
-    assert photometric_change("none", sensor) is None
+    assert torch.equal(
+        PhotometricAugmentation(sensor, PhotometricStrengths())(batch)["image"], batch["image"]
+    )
+    assert make_photometric("none", sensor) is None
 
 
 def test_gain_keeps_ratios_of_reflectances():
     batch = batch_of(OPTICAL)
-    new = PhotometricChange(OPTICAL, Strengths(gain=0.4))(batch)["image"]
+    new = PhotometricAugmentation(OPTICAL, PhotometricStrengths(gain=0.4))(batch)["image"]
     ratio = in_unit(new, OPTICAL) / in_unit(batch["image"], OPTICAL)
     one = ratio.flatten(1).median(dim=1).values
     assert (ratio - one.view(-1, 1, 1, 1)).abs().quantile(0.99) < 1e-3
     assert ((one > 0.6) & (one < 1.4)).all()
     assert len(one.unique()) == 4
-    bands = PhotometricChange(OPTICAL, Strengths(band_gain=0.1))(batch)["image"]
+    bands = PhotometricAugmentation(OPTICAL, PhotometricStrengths(band_gain=0.1))(batch)["image"]
     per_band = (in_unit(bands, OPTICAL) / in_unit(batch["image"], OPTICAL)).flatten(2).median(dim=2).values
     assert ((per_band > 0.9) & (per_band < 1.1)).all()
     assert per_band[0].std() > 0.01
@@ -116,7 +118,7 @@ def test_gain_keeps_ratios_of_reflectances():
 
 def test_haze_adds_less_the_longer_the_wavelength():
     batch = batch_of(OPTICAL, count=50)
-    new = PhotometricChange(OPTICAL, Strengths(haze=0.5))(batch)["image"]
+    new = PhotometricAugmentation(OPTICAL, PhotometricStrengths(haze=0.5))(batch)["image"]
     added = (in_unit(new, OPTICAL) - in_unit(batch["image"], OPTICAL)).flatten(2)
     assert added.std(dim=2).max() < 1e-6  # the same everywhere in an image
     added = added.mean(dim=2)
@@ -131,7 +133,7 @@ def test_haze_adds_less_the_longer_the_wavelength():
 
 def test_contrast_turns_about_the_mean_of_each_image():
     batch = batch_of(OPTICAL, holes=True)
-    new = PhotometricChange(OPTICAL, Strengths(contrast=0.5))(batch)["image"]
+    new = PhotometricAugmentation(OPTICAL, PhotometricStrengths(contrast=0.5))(batch)["image"]
     shown = batch["valid"][:, None].float()
 
     def moments(x):
@@ -149,22 +151,22 @@ def test_contrast_turns_about_the_mean_of_each_image():
 def test_blur_keeps_what_is_even_and_widens_a_point():
     flat = torch.full((2, 3, 20, 30), 1.7)
     sigma = torch.tensor([0.0, 2.0]).view(2, 1, 1, 1)
-    torch.testing.assert_close(blurred(flat, sigma), flat)
+    torch.testing.assert_close(gaussian_blur(flat, sigma), flat)
     point = torch.zeros(2, 1, 41, 41)
     point[:, :, 20, 20] = 1
-    spread = blurred(point, sigma)
+    spread = gaussian_blur(point, sigma)
     assert torch.equal(spread[0], point[0])
     at = torch.arange(41.0) - 20
     assert float((spread[1, 0].sum(0) * at**2).sum()) == pytest.approx(4.0, rel=1e-3)
     assert float(spread[1].sum()) == pytest.approx(1.0, rel=1e-4)
     holes = torch.rand(2, 1, 20, 30, generator=torch.Generator().manual_seed(0)) > 0.5
-    seen = blurred(flat, sigma, holes) * holes
+    seen = gaussian_blur(flat, sigma, holes) * holes
     torch.testing.assert_close(seen, flat * holes)  # a hole takes nothing away from its neighbours
 
 
 def test_noise_is_normal_and_differs_by_pixel_and_band():
     batch = batch_of(OPTICAL, count=2, height=128, width=128)
-    noise = PhotometricChange(OPTICAL, Strengths(noise=0.2))(batch)["image"] - batch["image"]
+    noise = PhotometricAugmentation(OPTICAL, PhotometricStrengths(noise=0.2))(batch)["image"] - batch["image"]
     sigma = noise.flatten(1).std(dim=1)
     assert (sigma <= 0.2).all()
     scaled = noise / sigma.view(-1, 1, 1, 1)
@@ -177,7 +179,7 @@ def test_noise_is_normal_and_differs_by_pixel_and_band():
 def test_panchromatic_leaves_grey_and_greys_colours():
     grey = batch_of(OPTICAL)
     grey["image"] = grey["image"][:, :1].expand(-1, 12, -1, -1).contiguous()
-    change = PhotometricChange(OPTICAL, Strengths(panchromatic=1.0))
+    change = PhotometricAugmentation(OPTICAL, PhotometricStrengths(panchromatic=1.0))
     torch.testing.assert_close(change(grey)["image"], grey["image"])
     batch = batch_of(OPTICAL)
     new = change(batch)["image"]
@@ -187,7 +189,7 @@ def test_panchromatic_leaves_grey_and_greys_colours():
 
 def test_dropped_bands_are_at_their_mean_and_never_all():
     batch = batch_of(RADAR, count=200, height=4, width=4)
-    new = PhotometricChange(RADAR, Strengths(band_drop=0.9))(batch)["image"]
+    new = PhotometricAugmentation(RADAR, PhotometricStrengths(band_drop=0.9))(batch)["image"]
     gone = new.eq(0).flatten(2).all(dim=2)
     assert gone.sum(dim=1).max() == 1
     assert 0.6 < float(gone.float().mean(dim=0).sum()) <= 1.0
@@ -218,15 +220,15 @@ def test_radar_in_db_and_in_power_are_changed_alike():
     batch = batch_of(LINEAR)
     mean, std = (torch.tensor(v, dtype=torch.float64).view(-1, 1, 1) for v in (LINEAR.mean, LINEAR.std))
     batch["image"] = ((power - mean) / std).float()
-    strengths = Strengths(speckle=4, calibration=1.0)
-    in_db = in_unit(PhotometricChange(RADAR, strengths)(batch_of(RADAR))["image"], RADAR)
-    in_power = in_unit(PhotometricChange(LINEAR, strengths)(batch)["image"], LINEAR)
+    strengths = PhotometricStrengths(speckle=4, calibration=1.0)
+    in_db = in_unit(PhotometricAugmentation(RADAR, strengths)(batch_of(RADAR))["image"], RADAR)
+    in_power = in_unit(PhotometricAugmentation(LINEAR, strengths)(batch)["image"], LINEAR)
     torch.testing.assert_close(in_power, 10 ** (in_db / 10), rtol=1e-2, atol=1e-5)
 
 
 def test_calibration_is_one_offset_an_image():
     batch = batch_of(RADAR, count=30)
-    new = PhotometricChange(RADAR, Strengths(calibration=2.0))(batch)["image"]
+    new = PhotometricAugmentation(RADAR, PhotometricStrengths(calibration=2.0))(batch)["image"]
     offset = (in_unit(new, RADAR) - in_unit(batch["image"], RADAR)).flatten(1)
     assert offset.std(dim=1).max() < 1e-5
     assert offset.abs().max() <= 2.0
@@ -239,7 +241,7 @@ def test_calibration_is_one_offset_an_image():
 @pytest.mark.parametrize("sensor", [RADAR, LINEAR], ids=lambda s: s.unit)
 def test_radar_refuses_what_is_of_light(name, sensor):
     with pytest.raises(RecipeError) as error:
-        PhotometricChange(sensor, Strengths(**{name: 0.1}))
+        PhotometricAugmentation(sensor, PhotometricStrengths(**{name: 0.1}))
     assert all(word in str(error.value) for word in (name, sensor.name, sensor.unit, "speckle, calibration"))
 
 
@@ -259,25 +261,25 @@ def test_radar_refuses_what_is_of_light(name, sensor):
 )
 def test_what_else_is_refused(sensor, strengths, message):
     with pytest.raises(RecipeError, match=message):
-        PhotometricChange(sensor, Strengths(**strengths))
+        PhotometricAugmentation(sensor, PhotometricStrengths(**strengths))
 
 
 def test_auto_takes_what_each_sensor_allows():
-    assert set(automatic(OPTICAL).asked()) == {
+    assert set(default_strengths(OPTICAL).asked()) == {
         "gain", "band_gain", "haze", "contrast", "blur", "noise", "panchromatic"
     }  # fmt: skip
-    assert automatic(RADAR).asked() == automatic(LINEAR).asked() == ["speckle", "calibration"]
-    assert automatic(HEIGHTS).asked() == ["blur", "noise"]
-    assert "haze" in automatic(RGB).asked()  # by the nominal wavelengths of red, green and blue
-    assert allowed(RADAR) == ["band_drop", "speckle", "calibration"]
+    assert default_strengths(RADAR).asked() == default_strengths(LINEAR).asked() == ["speckle", "calibration"]
+    assert default_strengths(HEIGHTS).asked() == ["blur", "noise"]
+    assert "haze" in default_strengths(RGB).asked()  # by the nominal wavelengths of red, green and blue
+    assert allowed_photometric(RADAR) == ["band_drop", "speckle", "calibration"]
     both = Sensor(name="both", bands=[*RADAR.bands, *HEIGHTS.bands])
     with pytest.raises(RecipeError, match="photometric: none"):
-        automatic(both)
+        default_strengths(both)
 
 
 def test_solarisation_inverts_what_is_bright():
     batch = batch_of(RGB, height=16, width=16)
-    new = in_unit(PhotometricChange(RGB, Strengths(solarize=1.0))(batch)["image"], RGB)
+    new = in_unit(PhotometricAugmentation(RGB, PhotometricStrengths(solarize=1.0))(batch)["image"], RGB)
     old = in_unit(batch["image"], RGB).clamp(0, 255)
     torch.testing.assert_close(new, torch.where(old >= 128, 255 - old, old), rtol=1e-4, atol=1e-3)
 
@@ -285,4 +287,4 @@ def test_solarisation_inverts_what_is_bright():
 def test_paper_is_for_rgb_photographs_only():
     for sensor in (OPTICAL, RADAR, get_sensor("naip")):
         with pytest.raises(RecipeError, match="paper is for photographs"):
-            photometric_change("paper", sensor)
+            make_photometric("paper", sensor)

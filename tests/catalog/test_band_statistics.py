@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 
 from helpers.rasters import noise, write_tiff
 from swath.catalog import band_statistics as statistics
-from swath.catalog.band_statistics import Moments, estimate_statistics, write_statistics
+from swath.catalog.band_statistics import (
+    RunningStatistics,
+    compute_band_statistics,
+    write_sensor_with_statistics,
+)
 from swath.errors import ImageryError
 from swath.rasters.read import read_header
 from swath.sensors.sensor import Sensor, get_sensor
@@ -34,9 +38,9 @@ def test_merged_moments_equal_those_of_all_pixels(
 ) -> None:
     rng = np.random.default_rng(seed)
     values = [rng.normal(mean, scale, (2, count)) for count in parts]
-    merged = Moments.empty(2)
+    merged = RunningStatistics.empty(2)
     for part in values:
-        merged = merged.merge(Moments.of(part))
+        merged = merged.merge(RunningStatistics.of(part))
     whole = np.concatenate(values, axis=1)
     assert merged.count == whole.shape[1]
     if merged.count:
@@ -76,7 +80,7 @@ def test_an_archive_of_scenes_equals_numpy(
         whole = np.concatenate(pixels, axis=1).astype(np.float64)
         if whole.shape[1] < 2 or not (whole.std(axis=1) > 0).all():
             return
-        found = estimate_statistics(headers, sensor(2, scale=0.5, offset=3.0), workers=2)
+        found = compute_band_statistics(headers, sensor(2, scale=0.5, offset=3.0), workers=2)
     whole = whole * 0.5 + 3
     assert found.pixels == whole.shape[1]
     np.testing.assert_allclose(found.sensor.mean, whole.mean(axis=1), rtol=1e-6)
@@ -101,7 +105,7 @@ def test_percentiles_of_a_large_archive_stay_true_in_a_small_sample(
         values = rng.normal(100 * i, 10, (1, size, size)).astype(np.float32)
         scenes.append(read_header(write_tiff(tmp_path / f"{i}.tif", values)))
         pixels.append(values.ravel())
-    found = estimate_statistics(scenes, sensor(1))
+    found = compute_band_statistics(scenes, sensor(1))
     shares = (1, 2, 50, 98, 99)
     exact = np.percentile(np.concatenate(pixels), shares)
     np.testing.assert_allclose(found.percentiles[0], exact, atol=2.0)
@@ -114,23 +118,23 @@ def test_a_draw_of_windows_is_deterministic_and_smaller(
     header = read_header(
         write_tiff(tmp_path / "x.tif", noise(1, 256, 256), tiled=True, blockxsize=32, blockysize=32)
     )
-    some = [estimate_statistics([header], sensor(1), windows_per_scene=3) for _ in range(2)]
+    some = [compute_band_statistics([header], sensor(1), windows_per_scene=3) for _ in range(2)]
     assert some[0].pixels == 3 * 32 * 32
     assert some[0].sensor == some[1].sensor
-    assert estimate_statistics([header], sensor(1), windows_per_scene=99).pixels == 256 * 256
+    assert compute_band_statistics([header], sensor(1), windows_per_scene=99).pixels == 256 * 256
 
 
 def test_the_yaml_is_a_sensor_for_all_further_use(tmp_path: Path) -> None:
     header = read_header(write_tiff(tmp_path / "x.tif", noise(3, 64, 64, np.uint8)))
-    found = estimate_statistics([header], get_sensor("rgb_aerial"))
-    written = write_statistics(found, tmp_path / "mine.yaml", "mine")
+    found = compute_band_statistics([header], get_sensor("rgb_aerial"))
+    written = write_sensor_with_statistics(found, tmp_path / "mine.yaml", "mine")
     assert get_sensor(tmp_path / "mine.yaml") == written
     assert written.name == "mine"
     assert written.mean == found.sensor.mean
     assert written.statistics_source is not None
     assert "4,096 valid pixels of 1 scenes" in written.statistics_source
     with pytest.raises(ImageryError, match="--name"):
-        write_statistics(found, tmp_path / "x.yaml", "Not A Name")
+        write_sensor_with_statistics(found, tmp_path / "x.yaml", "Not A Name")
 
 
 def test_damaged_scenes_are_reported_and_the_others_counted(tmp_path: Path) -> None:
@@ -139,7 +143,7 @@ def test_damaged_scenes_are_reported_and_the_others_counted(tmp_path: Path) -> N
     content = bytearray(Path(bad.path).read_bytes())
     content[500:-100] = bytes(len(content) - 600)
     Path(bad.path).write_bytes(bytes(content))
-    found = estimate_statistics([bad, good], sensor(1))
+    found = compute_band_statistics([bad, good], sensor(1))
     assert found.pixels == 64 * 64
     assert [Path(path).name for path, _ in found.problems] == ["bad.tif"]
 
@@ -147,9 +151,9 @@ def test_damaged_scenes_are_reported_and_the_others_counted(tmp_path: Path) -> N
 def test_nothing_valid_and_constant_bands_are_errors(tmp_path: Path) -> None:
     empty = read_header(write_tiff(tmp_path / "e.tif", np.zeros((1, 20, 20), np.uint8), nodata=0))
     with pytest.raises(ImageryError, match="no valid pixel in 1 scenes"):
-        estimate_statistics([empty], sensor(1))
+        compute_band_statistics([empty], sensor(1))
     values = noise(2, 20, 20)
     values[1] = 5
     constant = read_header(write_tiff(tmp_path / "c.tif", values))
     with pytest.raises(ImageryError, match="band b1 has the same value in all 400 valid pixels"):
-        estimate_statistics([constant], sensor(2))
+        compute_band_statistics([constant], sensor(2))

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.rasters import noise, write_tiff
-from swath.catalog.catalog import Catalogue, build_catalogue
+from swath.catalog.catalog import Catalog, build_catalog
 from swath.datasets.chips import ChipGrid
 from swath.datasets.opening import open_dataset
 from swath.errors import ImageryError
@@ -35,7 +35,7 @@ def product(folder: Path, stem: str, bands: tuple[str, ...] = L2A, suffix: str =
     return folder
 
 
-def by_name(catalogue: Catalogue) -> dict[str, Any]:
+def by_name(catalogue: Catalog) -> dict[str, Any]:
     return {Path(entry.path).name: entry for entry in catalogue.entries}
 
 
@@ -45,7 +45,7 @@ def by_name(catalogue: Catalogue) -> dict[str, Any]:
 @pytest.mark.parametrize("suffix", ["", "_10m", "_sr"])
 def test_band_files_of_a_product_are_one_scene(tmp_path: Path, suffix: str) -> None:
     product(tmp_path / "patch", "S2A_MSIL2A_20170613T101031_87_48", suffix=suffix)
-    [entry] = build_catalogue(tmp_path).entries
+    [entry] = build_catalog(tmp_path).entries
     assert entry.problem is None
     assert entry.sensor == "sentinel2_l2a"
     assert len(entry.files) == 12
@@ -58,7 +58,7 @@ def test_two_products_in_one_folder_stay_apart(tmp_path: Path) -> None:
     product(tmp_path, "one", ("VV", "VH"))
     product(tmp_path, "two", ("VV", "VH"))
     product(tmp_path, "three", ("VV",))  # a band alone is a file like any other
-    catalogue = build_catalogue(tmp_path)
+    catalogue = build_catalog(tmp_path)
     assert sorted(len(entry.files) for entry in catalogue.entries) == [1, 2, 2]
     assert {entry.sensor for entry in catalogue.entries} == {None}  # dB or linear: the names do not say
 
@@ -68,7 +68,7 @@ def test_landsat_names_and_files_beside_the_bands(tmp_path: Path) -> None:
     product(tmp_path, "LC08_L2SP_025037_20200101_02_T1", tuple(names))
     for other in ("QA_PIXEL", "QA_RADSAT"):
         write_tiff(tmp_path / f"LC08_L2SP_025037_20200101_02_T1_{other}.tif", noise(1, 60, 60))
-    catalogue = build_catalogue(tmp_path)
+    catalogue = build_catalog(tmp_path)
     kind, layer = catalogue.scenes[0].cloud_layer or ("", "")
     assert (kind, Path(layer).name[-12:]) == ("QA_PIXEL", "QA_PIXEL.tif")
     assert [entry.sensor for entry in catalogue.entries if entry.problem is None] == ["landsat89_l2"]
@@ -80,19 +80,19 @@ def test_the_sensor_is_known_only_by_evidence(tmp_path: Path) -> None:
     write_tiff(tmp_path / "named.tif", noise(12, 20, 20), descriptions=L2A)
     write_tiff(tmp_path / "unnamed.tif", noise(12, 20, 20))
     write_tiff(tmp_path / "more.tif", noise(13, 20, 20), descriptions=(*L2A, "mask"))
-    found = by_name(build_catalogue(tmp_path))
+    found = by_name(build_catalog(tmp_path))
     assert found["named.tif"].sensor == "sentinel2_l2a"
     assert found["unnamed.tif"].sensor is None
     assert found["more.tif"].sensor is None
-    stated = by_name(build_catalogue(tmp_path, sensor="sentinel2_l2a"))
+    stated = by_name(build_catalog(tmp_path, sensor="sentinel2_l2a"))
     assert {stated[name].sensor for name in ("named.tif", "unnamed.tif", "more.tif")} == {"sentinel2_l2a"}
 
 
 def test_mixed_band_counts_become_rows_with_the_reason(tmp_path: Path) -> None:
     write_tiff(tmp_path / "rgb.tif", noise(3, 20, 20, np.uint8))
     write_tiff(tmp_path / "five.tif", noise(5, 20, 20))
-    assert not build_catalogue(tmp_path).problems
-    [(path, reason)] = build_catalogue(tmp_path, sensor="rgb_aerial").problems
+    assert not build_catalog(tmp_path).problems
+    [(path, reason)] = build_catalog(tmp_path, sensor="rgb_aerial").problems
     assert Path(path).name == "five.tif"
     assert "five.tif has 5 bands, sensor 'rgb_aerial' wants 3" in reason
 
@@ -106,7 +106,7 @@ def test_broken_files_become_rows(tmp_path: Path) -> None:
     (tmp_path / ".hidden.tif").write_bytes(b"")
     product(tmp_path / "half", "x", ("B02", "B03"))
     (tmp_path / "half" / "x_B03.tif").write_bytes(b"")
-    catalogue = build_catalogue(tmp_path)
+    catalogue = build_catalog(tmp_path)
     assert len(catalogue.scenes) == 1
     reasons = {Path(path).name: reason for path, reason in catalogue.problems}
     assert set(reasons) == {"empty.tif", "cut.tif", "program.tif", "virtual.tif", "half"}
@@ -125,33 +125,33 @@ def test_mutated_tiffs_never_stop_the_catalogue(
     for position in data.draw(st.lists(st.integers(0, min(len(content), 600) - 1), min_size=1, max_size=6)):
         content[position] = data.draw(st.integers(0, 255))
     (folder / "a.tif").write_bytes(bytes(content))
-    [entry] = build_catalogue(folder).entries
+    [entry] = build_catalog(folder).entries
     assert (entry.problem is None) == (entry.header is not None)
 
 
 def test_the_same_file_counts_once(tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "a.tif", noise(3, 20, 20, np.uint8))
     (tmp_path / "b.tif").symlink_to(path)
-    catalogue = build_catalogue(tmp_path)
+    catalogue = build_catalog(tmp_path)
     assert len(catalogue.scenes) == 1
     assert "is the same file as" in catalogue.problems[0][1]
 
 
 def test_nothing_found_and_no_such_folder(tmp_path: Path) -> None:
     with pytest.raises(ImageryError, match="no image in it or below it"):
-        build_catalogue(tmp_path)
+        build_catalog(tmp_path)
     with pytest.raises(ImageryError, match="there is no such"):
-        build_catalogue(tmp_path / "nowhere")
+        build_catalog(tmp_path / "nowhere")
     write_tiff(tmp_path / "a.tif", noise(3, 20, 20, np.uint8))
     with pytest.raises(ImageryError, match="no image that matches"):
-        build_catalogue(tmp_path, pattern="*/s2.tif")
+        build_catalog(tmp_path, pattern="*/s2.tif")
 
 
 def test_progress_reaches_the_end(tmp_path: Path) -> None:
     for i in range(5):
         write_tiff(tmp_path / f"{i}.tif", noise(3, 20, 20, np.uint8))
     calls: list[tuple[int, int]] = []
-    build_catalogue(tmp_path, progress=lambda done, total: calls.append((done, total)))
+    build_catalog(tmp_path, progress=lambda done, total: calls.append((done, total)))
     assert calls == [(i, 5) for i in range(1, 6)]
 
 
@@ -160,9 +160,9 @@ def test_many_files_are_read_by_processes_with_the_same_result(
 ) -> None:
     for i in range(6):
         write_tiff(tmp_path / f"{i}.tif", noise(3, 20, 20 + i, np.uint8))
-    alone = build_catalogue(tmp_path)
+    alone = build_catalog(tmp_path)
     monkeypatch.setattr("swath.catalog.catalog._MANY", 2)
-    assert build_catalogue(tmp_path, workers=2).entries == alone.entries
+    assert build_catalog(tmp_path, workers=2).entries == alone.entries
 
 
 # --------------------------------------------------------------------------------------------- GeoParquet
@@ -182,14 +182,14 @@ def archive(tmp_path: Path) -> Path:
 
 
 def test_a_catalogue_is_read_as_it_was_written(archive: Path, tmp_path: Path) -> None:
-    catalogue = build_catalogue(archive)
+    catalogue = build_catalog(archive)
     for target in (tmp_path / "outside" / "c.parquet", archive / "c.parquet"):
         catalogue.write(target)
-        assert Catalogue.read(target).entries == catalogue.entries
+        assert Catalog.read(target).entries == catalogue.entries
 
 
 def test_archive_and_catalogue_move_together(archive: Path, tmp_path: Path) -> None:
-    build_catalogue(archive).write(archive / "c.parquet")
+    build_catalog(archive).write(archive / "c.parquet")
     moved = tmp_path / "moved"
     shutil.move(archive, moved)
     data = open_dataset(moved / "c.parquet", sensor="rgb_aerial", chip_size=16, gsd="relative")
@@ -198,7 +198,7 @@ def test_archive_and_catalogue_move_together(archive: Path, tmp_path: Path) -> N
 
 
 def test_it_opens_in_geopandas(archive: Path, tmp_path: Path) -> None:
-    catalogue = build_catalogue(archive)
+    catalogue = build_catalog(archive)
     catalogue.write(tmp_path / "c.parquet")
     frame = geopandas.read_parquet(tmp_path / "c.parquet")
     assert frame.crs == "OGC:CRS84"
@@ -217,7 +217,7 @@ def test_it_opens_in_geopandas(archive: Path, tmp_path: Path) -> None:
 
 
 def test_the_metadata_is_geoparquet_1_1(archive: Path, tmp_path: Path) -> None:
-    build_catalogue(archive).write(tmp_path / "c.parquet")
+    build_catalog(archive).write(tmp_path / "c.parquet")
     geo = json.loads(pq.read_schema(tmp_path / "c.parquet").metadata[b"geo"])
     column = geo["columns"][geo["primary_column"]]
     assert geo["version"] == "1.1.0"
@@ -231,14 +231,14 @@ def test_other_parquet_files_are_refused(tmp_path: Path) -> None:
 
     pq.write_table(pa.table({"path": ["x"]}), tmp_path / "other.parquet")
     with pytest.raises(ImageryError, match=r"other\.parquet: is no catalogue; make one with `swath inspect"):
-        Catalogue.read(tmp_path / "other.parquet")
+        Catalog.read(tmp_path / "other.parquet")
     (tmp_path / "cut.parquet").write_bytes((tmp_path / "other.parquet").read_bytes()[:100])
     with pytest.raises(ImageryError, match="cannot be read as Parquet"):
-        Catalogue.read(tmp_path / "cut.parquet")
+        Catalog.read(tmp_path / "cut.parquet")
 
 
 def test_a_full_disk_leaves_the_old_catalogue(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    catalogue = build_catalogue(archive)
+    catalogue = build_catalog(archive)
     catalogue.write(archive / "c.parquet")
     before = (archive / "c.parquet").read_bytes()
 
@@ -297,7 +297,7 @@ def test_a_static_catalogue_says_what_is_in_a_folder(tmp_path: Path) -> None:
         {"rel": "child", "href": "https://example.org/catalog.json"},
     ]
     dump(tmp_path / "catalog.json", {"type": "Catalog", "stac_version": "1.0.0", "id": "c", "links": links})
-    catalogue = build_catalogue(tmp_path)
+    catalogue = build_catalog(tmp_path)
     one, two = sorted(catalogue.scenes, key=lambda scene: scene.bands, reverse=True)
     assert {entry.sensor for entry in catalogue.entries if entry.problem is None} == {
         "sentinel2_l2a",
@@ -326,7 +326,7 @@ def test_an_item_collection_and_its_remote_assets(tmp_path: Path) -> None:
         None,
     ]
     path = dump(tmp_path / "items.json", {"type": "FeatureCollection", "features": features})
-    catalogue = build_catalogue(path)
+    catalogue = build_catalog(path)
     assert [scene.gsd for scene in catalogue.scenes] == [0.25]
     reasons = [reason for _, reason in catalogue.problems]
     assert len(reasons) == 4
@@ -339,7 +339,7 @@ def test_an_item_collection_and_its_remote_assets(tmp_path: Path) -> None:
 def test_json_that_is_no_stac_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(ImageryError, match=r"x\.json"):
-        build_catalogue(tmp_path / "x.json")
+        build_catalog(tmp_path / "x.json")
 
 
 leaves = st.none() | st.booleans() | st.integers(-9, 9) | st.floats(allow_nan=False)
@@ -363,7 +363,7 @@ def test_any_item_is_read_or_explained(
     else:
         data[key] = broken
     path = dump(folder / "x.json", {"type": "FeatureCollection", "features": [data, broken]})
-    for entry in build_catalogue(path).entries:
+    for entry in build_catalog(path).entries:
         assert entry.problem is not None
 
 
@@ -374,7 +374,7 @@ def test_real_products_and_formats(data_dir: Path) -> None:
     folder = data_dir / "fixtures_rico" / "BigEarthNet"
     if not folder.exists():
         pytest.skip(f"{folder} is not there")
-    catalogue = build_catalogue(folder)
+    catalogue = build_catalog(folder)
     assert not catalogue.problems
     assert sum(entry.sensor == "sentinel2_l2a" for entry in catalogue.entries) == 3
     assert sum(len(entry.files) == 2 for entry in catalogue.entries) == 4  # Sentinel-1

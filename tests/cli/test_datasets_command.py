@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from helpers.range_server import serve
 from swath.cli.main import build_app
-from swath.datasets.benchmarks.catalog import get_known_set
+from swath.datasets.benchmarks.catalog import get_benchmark
 from swath.errors import SwathError
 
 
@@ -35,7 +35,7 @@ def served(tmp_path: Path) -> Path:
     random = np.random.default_rng(0)
     (tmp_path / "served").mkdir()
     with zipfile.ZipFile(tmp_path / "served" / "WHU-RS19.zip", "w") as archive:
-        for i, name in enumerate(get_known_set("whu-rs19").classes):
+        for i, name in enumerate(get_benchmark("whu-rs19").classes):
             for j in range(6):
                 level = np.full((32, 32, 3), 12 * i, dtype=np.uint8)
                 path = tmp_path / "picture.png"

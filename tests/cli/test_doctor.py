@@ -66,7 +66,7 @@ def test_it_looks_for_all_that_swath_depends_on() -> None:
 def test_extras_that_are_not_there_are_told_with_their_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = ["torch>=2.6", 'safetensors>=0.4; extra == "here"', "no-such-one[x]>=2; extra == 'gone'"]
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: lines)
-    found = doctor.examine(step=False)
+    found = doctor.run_diagnostics(step=False)
     assert found.sections["extras"]["here"].startswith("safetensors 0.")
     assert found.sections["extras"]["gone"] == "no no-such-one: pip install 'swath[gone]'"
     assert found.problems == []
@@ -97,7 +97,7 @@ def test_a_library_that_does_not_load_is_a_problem(monkeypatch: pytest.MonkeyPat
         return real(name, *rest)
 
     monkeypatch.setattr(importlib, "import_module", broken)
-    report = doctor.examine(step=False)
+    report = doctor.run_diagnostics(step=False)
     assert "libgdal.so.34" in report.sections["libraries"]["rasterio"]
     assert any("pip install --force-reinstall rasterio" in problem for problem in report.problems)
 
@@ -107,7 +107,7 @@ def test_whatever_fails_becomes_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("GDAL is upset")
 
     monkeypatch.setattr("swath.rasters.safe_open.rasterio_module", fail)
-    report = doctor.examine(step=False)
+    report = doctor.run_diagnostics(step=False)
     assert report.sections["imagery"] == {"failed": "RuntimeError: GDAL is upset"}
     assert "imagery: RuntimeError: GDAL is upset" in report.problems
 
@@ -115,14 +115,14 @@ def test_whatever_fails_becomes_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_little_disk_is_hinted_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=10**6)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    report = doctor.examine(tmp_path, step=False)
+    report = doctor.run_diagnostics(tmp_path, step=False)
     assert any("little disk is free for here" in hint for hint in report.hints)
 
 
 def test_it_tells_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_TOKEN", "hunter2")
     monkeypatch.setenv("GDAL_DATA", str(Path.home() / "gdal"))
-    text = doctor.as_text(doctor.examine(step=False))
+    text = doctor.format_diagnostics(doctor.run_diagnostics(step=False))
     assert "hunter2" not in text
     assert "~/gdal" in text
     assert str(Path.home()) not in text

@@ -50,13 +50,13 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result
 
 
 def test_leaks_are_listed_and_kept(run: Callable[..., Result], scenes: Path, tmp_path: Path) -> None:
-    result = run("leaks", scenes, "-o", tmp_path)
+    result = run("leakage", scenes, "-o", tmp_path)
     assert "1 of 12 queries (8.3%) are known to the bank (1 by near copy)" in result.stdout
     assert "29.png" in result.stdout
     data = json.loads((tmp_path / "leakage.json").read_text())
     assert Path(data["leaks"][0]["partner"]).name == "3.png"
     assert data["split_hash"]
-    assert "close features" not in run("leaks", scenes, "--model", "baseline:statistics").stdout
+    assert "close features" not in run("leakage", scenes, "--model", "baseline:statistics").stdout
 
 
 def test_split_is_written_and_used(run: Callable[..., Result], scenes: Path, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_split_is_written_and_used(run: Callable[..., Result], scenes: Path, tmp
     sides = {row["city"]: row["fold"] for row in rows}
     assert all(row["fold"] == sides[row["city"]] for row in rows)
     assert sorted(sides.values()).count("test") == 2
-    assert run("leaks", table).exit_code == 0
+    assert run("leakage", table).exit_code == 0
     with pytest.raises(SwathError, match=r"such as train=0.8,val=0.2, not 'train'"):
         run("split", scenes, "--shares", "train", "-o", table)
     with pytest.raises(SwathError, match="random, group or block, not 'blok'"):
@@ -82,7 +82,7 @@ def test_geometry_and_robustness_print_and_write(
     run: Callable[..., Result], scenes: Path, tmp_path: Path
 ) -> None:
     result = run(
-        "geometry", "baseline:histogram", scenes, "--no-baselines", "--scales", "32,64", "-o", tmp_path
+        "embedding", "baseline:histogram", scenes, "--no-baselines", "--scales", "32,64", "-o", tmp_path
     )
     assert "RankMe" in result.stdout
     rows = json.loads((tmp_path / "geometry.json").read_text())["geometry"]

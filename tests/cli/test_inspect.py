@@ -10,7 +10,7 @@ import rasterio
 import typer
 from typer.testing import CliRunner
 
-from swath.catalog.catalog import Catalogue
+from swath.catalog.catalog import Catalog
 from swath.cli.inspect import command
 from swath.errors import ImageryError
 from swath.sensors.sensor import get_sensor
@@ -47,7 +47,7 @@ def test_it_says_what_is_there_and_writes_it(flights: Path, tmp_path: Path) -> N
     assert "3 scenes, 2 problems" in output
     assert output.count("0 bytes") == 1  # the same trouble is told once
     assert "and 1 more like it" in output
-    assert len(Catalogue.read(tmp_path / "c.parquet").scenes) == 3
+    assert len(Catalog.read(tmp_path / "c.parquet").scenes) == 3
 
 
 def test_statistics_of_a_sensor_that_nobody_knows_yet(flights: Path, tmp_path: Path) -> None:

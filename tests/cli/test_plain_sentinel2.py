@@ -20,7 +20,7 @@ from swath.encoders import create_model
 from swath.errors import ImageryError
 from swath.models import Contract, save_model
 from swath.sensors.sensor import get_sensor
-from swath.training.build import open_data
+from swath.training.build import open_training_data
 from swath.training.config.recipe import load_recipe
 
 APP = typer.Typer()
@@ -88,20 +88,20 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_recipe_states_offset_and_pattern(home: Path, tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(RECIPE, encoding="utf-8")
     recipe = load_recipe(tmp_path / "r.yaml")
-    data = open_data(recipe, home / "scenes")
+    data = open_training_data(recipe, home / "scenes")
     assert isinstance(data, ChipGrid)
     assert len(data) == 20
     assert not data.problems  # the pattern keeps the mask out
     assert float(data[0]["image"].min()) == pytest.approx(0.0, abs=0.005)
     unsaid = load_recipe(tmp_path / "r.yaml", ["data.offset_dn=null"])
     with pytest.raises(ImageryError, match=r"--offset-dn; data\.offset_dn in a recipe"):
-        open_data(unsaid, home / "scenes")
+        open_training_data(unsaid, home / "scenes")
 
 
 def test_recipe_states_the_classes_and_their_order(home: Path, tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(RECIPE, encoding="utf-8")
     settings = ["data.layout=class_folder", "data.chip_size=null", "data.pattern=null"]
-    data = open_data(
+    data = open_training_data(
         load_recipe(tmp_path / "r.yaml", [*settings, "data.classes=[town, field]"]), home / "scenes"
     )
     assert data.classes == ["town", "field"]

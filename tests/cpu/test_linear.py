@@ -24,7 +24,7 @@ def test_onednn_equals_torch(onednn, shape, bias):
     weight = torch.randn(11, 7, generator=generator, requires_grad=True)
     b = torch.randn(11, generator=generator, requires_grad=True) if bias else None
     inputs = [t for t in (x, weight, b) if t is not None]
-    ours, theirs = module.linear(x, weight, b), F.linear(x, weight, b)
+    ours, theirs = module.onednn_linear(x, weight, b), F.linear(x, weight, b)
     torch.testing.assert_close(ours, theirs)
     upstream = torch.randn(theirs.shape, generator=generator)
     for a, e in zip(
@@ -37,16 +37,16 @@ def test_onednn_equals_torch(onednn, shape, bias):
 
 def test_only_wanted_gradients(onednn):
     x, weight = torch.randn(3, 4), torch.randn(5, 4, requires_grad=True)
-    module.linear(x, weight).sum().backward()
+    module.onednn_linear(x, weight).sum().backward()
     assert x.grad is None
     torch.testing.assert_close(weight.grad, x.sum(0).expand(5, 4))
 
 
 def test_other_precisions_take_torchs_way(onednn):
     x, weight = torch.randn(3, 4, dtype=torch.float64), torch.randn(5, 4, dtype=torch.float64)
-    assert torch.equal(module.linear(x, weight), F.linear(x, weight))
+    assert torch.equal(module.onednn_linear(x, weight), F.linear(x, weight))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert module.linear(x.float(), weight.float()).dtype == torch.bfloat16
+        assert module.onednn_linear(x.float(), weight.float()).dtype == torch.bfloat16
 
 
 def test_the_environment_decides(monkeypatch):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from helpers.rasters import noise, write_tiff
-from swath.datasets.chip import Chip, Window
+from swath.datasets.chip import Chip, PixelWindow
 from swath.datasets.chips import ChipGrid, RandomChips, draw_position, grid_positions
 from swath.datasets.opening import ImageDataset, collate, open_dataset
 from swath.errors import ImageryError
@@ -94,7 +94,7 @@ def test_grid_chips_are_the_windows_of_the_scenes(scenes: list[SceneHeader]) -> 
         stored, _ = read_window(scenes[place], window)
         assert np.array_equal(sample["image"].numpy(), stored)
         assert sample["window"] == (window.column, window.row, 32, 32)
-    assert data.place(len(data) - 1)[1] == Window(200 - 32, 33 - 32, 32, 32)
+    assert data.place(len(data) - 1)[1] == PixelWindow(200 - 32, 33 - 32, 32, 32)
     assert data[-1]["index"] == len(data) - 1
 
 
@@ -204,7 +204,7 @@ def test_random_chips_depend_on_seed_epoch_and_index_only(seed: int, epoch: int,
     assert [_places(one, i, epoch + 1) for i in range(30)] != places
 
 
-def _places(data: RandomChips, index: int, epoch: int) -> list[tuple[int, Window]]:
+def _places(data: RandomChips, index: int, epoch: int) -> list[tuple[int, PixelWindow]]:
     from swath.keyed_random import sample_keys
 
     return list(data._candidates(index, sample_keys(data.seed, epoch, torch.tensor([index]))))

@@ -19,7 +19,7 @@ from swath.datasets.opening import (
     ClassFolder,
     CsvManifest,
     ImageDataset,
-    ImageFolder,
+    UnlabeledFolderDataset,
     collate,
     detect_layout,
     open_dataset,
@@ -138,7 +138,7 @@ def test_transparency_becomes_invalid(tmp_path: Path) -> None:
     pixels = picture(tmp_path / "a.png", mode="RGBA")
     pixels[:5, :, 3] = 0
     Image.fromarray(pixels, "RGBA").save(tmp_path / "a.png")
-    data = ImageFolder(tmp_path, "rgb_aerial", gsd=1.0)
+    data = UnlabeledFolderDataset(tmp_path, "rgb_aerial", gsd=1.0)
     assert data[0]["image"].shape == (3, 24, 32)
     assert not data[0]["valid"][:5].any()
     assert data[0]["valid"][5:].all()
@@ -147,7 +147,7 @@ def test_transparency_becomes_invalid(tmp_path: Path) -> None:
 def test_a_palette_is_looked_up(tmp_path: Path) -> None:
     colours = Image.new("RGB", (32, 24), (10, 200, 30))
     colours.convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "a.png")
-    image = ImageFolder(tmp_path, "rgb_aerial", gsd=1.0)[0]["image"]
+    image = UnlabeledFolderDataset(tmp_path, "rgb_aerial", gsd=1.0)[0]["image"]
     assert image[:, 0, 0].tolist() == [10, 200, 30]
 
 
@@ -167,7 +167,7 @@ def test_scaled_sensors_give_float_in_their_unit_cached_or_not(tmp_path: Path) -
     values[1, 3, 4] = 0
     write_tiff(tmp_path / "x.tif", values, descriptions=("nir", "red"))
     for cache in ("none", "memory"):
-        batch = ImageFolder(tmp_path, sensor, cache=cache).get_batch([0])
+        batch = UnlabeledFolderDataset(tmp_path, sensor, cache=cache).get_batch([0])
         assert batch["image"].dtype == torch.float32
         torch.testing.assert_close(batch["image"][0, 0], torch.from_numpy(values[1] * np.float32(0.0001)))
         assert not batch["valid"][0, 3, 4]
@@ -286,7 +286,7 @@ def test_other_band_counts_are_an_error_that_names_both_files(folder: Path) -> N
 def test_a_type_that_the_sensor_does_not_have_is_an_error(tmp_path: Path) -> None:
     write_tiff(tmp_path / "x.tif", noise(3))
     with pytest.raises(ImageryError, match=r"x\.tif: .*uint8.*but the file holds uint16"):
-        ImageFolder(tmp_path, "rgb_aerial")
+        UnlabeledFolderDataset(tmp_path, "rgb_aerial")
 
 
 def test_missing_gsd_names_the_file_and_the_fix(folder: Path) -> None:
@@ -312,10 +312,10 @@ def test_a_picture_with_a_huge_header_is_refused_before_decoding(tmp_path: Path)
     idat = struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
     (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + idat)
     with pytest.raises(ImageryError, match=r"bomb\.png.*(too large|more than the limit)"):
-        ImageFolder(tmp_path, "rgb_aerial", gsd=1.0)
+        UnlabeledFolderDataset(tmp_path, "rgb_aerial", gsd=1.0)
 
 
-@pytest.mark.parametrize("make", [ClassFolder, ImageFolder, open_dataset])
+@pytest.mark.parametrize("make", [ClassFolder, UnlabeledFolderDataset, open_dataset])
 def test_no_images_found(tmp_path: Path, make: type) -> None:
     (tmp_path / "notes.txt").write_text("nothing here")
     with pytest.raises(ImageryError, match=r"no .*image.*\.jpg"):
@@ -349,7 +349,7 @@ def test_layouts_are_told_apart(folder: Path, tmp_path_factory: pytest.TempPathF
     assert detect_layout(scenes / "a.tif") == "chips"
     assert detect_layout(table(folder / "index.csv")) == "csv"
     assert isinstance(open_dataset(folder, sensor="rgb_aerial", gsd=1.0), ClassFolder)
-    assert isinstance(open_dataset(flat / "a.png", sensor="rgb_aerial", gsd=1.0), ImageFolder)
+    assert isinstance(open_dataset(flat / "a.png", sensor="rgb_aerial", gsd=1.0), UnlabeledFolderDataset)
 
 
 def test_options_of_another_layout_are_refused(folder: Path) -> None:
@@ -393,7 +393,7 @@ def test_any_bytes_under_an_image_name_are_read_or_explained(
     picture(tmp_path / "good.png")
     options = {"gsd": 1.0, "size": 4, "fit": "resize", "cache": "memory"}
     try:
-        found = ImageFolder(tmp_path, "rgb_aerial", **options)
+        found = UnlabeledFolderDataset(tmp_path, "rgb_aerial", **options)
     except ImageryError as error:  # a mutation can make another colour model of it, and that is an error
         if "a." not in str(error):
             raise

@@ -80,10 +80,10 @@ def test_real_torchgeo_reads_real_eurosat(data_dir: Path, tmp_path: Path) -> Non
     assert data[0]["gsd"] == 10.0
 
     # Bit for bit what our own reader finds in the same layout.
-    from swath.datasets.benchmarks.catalog import get_known_set
-    from swath.evaluation.data.opening import open_known_set
+    from swath.datasets.benchmarks.catalog import get_benchmark
+    from swath.evaluation.data.opening import open_benchmark
 
-    own = open_known_set(get_known_set("eurosat-ms").find(tmp_path), data.sensor, "relative").dataset
+    own = open_benchmark(get_benchmark("eurosat-ms").find(tmp_path), data.sensor, "relative").dataset
     by_name = {Path(path).name: i for i, path in enumerate(own.paths)}
     for i, path in enumerate(data.paths):
         theirs = data[i]["image"]
@@ -93,7 +93,7 @@ def test_real_torchgeo_reads_real_eurosat(data_dir: Path, tmp_path: Path) -> Non
 @pytest.mark.filterwarnings("ignore")
 def test_real_torchgeo_ucmerced_is_opened_by_name(data_dir: Path, tmp_path: Path) -> None:
     pytest.importorskip("torchgeo", reason="the extra torchgeo is not installed")
-    from swath.evaluation.data.opening import open_data
+    from swath.evaluation.data.opening import open_eval_data
 
     images = tmp_path / "UCMerced_LandUse" / "Images"
     random = np.random.default_rng(0)
@@ -105,7 +105,7 @@ def test_real_torchgeo_ucmerced_is_opened_by_name(data_dir: Path, tmp_path: Path
     for fold, numbers in (("train", (0, 1)), ("val", (2,)), ("test", (3,))):
         lines = [f"{name}{i:02}.tif" for name in ("airplane", "forest") for i in numbers]
         (tmp_path / f"uc_merced-{fold}.txt").write_text("\n".join(lines))
-    split = open_data("torchgeo:UCMerced", sensor="rgb_aerial", root=tmp_path, gsd_mode="metres")
+    split = open_eval_data("torchgeo:UCMerced", sensor="rgb_aerial", root=tmp_path, gsd_mode="metres")
     assert (len(split.bank.indices), len(split.queries.indices)) == (4, 2)
     assert split.bank.dataset[0]["gsd"] == pytest.approx(0.3048)
     assert split.origin == "TorchGeo's train and val"

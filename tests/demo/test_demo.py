@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from swath.demo.page import findings
-from swath.demo.run import RECIPE, Walk, run_demo
-from swath.demo.serve import serve_walk
+from swath.demo.page import demo_summary
+from swath.demo.run import RECIPE, DemoResults, run_demo
+from swath.demo.serve import serve_demo
 from swath.errors import SwathError
 from swath.training.config.recipe import load_recipe
 
@@ -64,7 +64,7 @@ def test_ends_by_offering_the_archive_on_a_map(walked: tuple[Path, list[str]], t
     report, lines = walked
     assert lines[-1].endswith(f"swath serve {report.parent / 'archive'}")
     with pytest.raises(SwathError, match="swath demo"):
-        serve_walk(tmp_path)
+        serve_demo(tmp_path)
 
 
 def test_the_archive_is_served_with_its_model_until_it_is_told_to_end(
@@ -140,4 +140,4 @@ def test_somebodys_folder_is_left_alone(tmp_path: Path) -> None:
 
 def test_nothing_is_said_without_figures(tmp_path: Path) -> None:
     with pytest.raises(SwathError, match="measured nothing"):
-        findings(Walk(tmp_path))
+        demo_summary(DemoResults(tmp_path))

@@ -8,7 +8,7 @@ import torch
 from swath.encoders.check import check_pyramid
 from swath.encoders.cnn import CNN
 from swath.encoders.multi_sensor import MultiSensorViT
-from swath.encoders.pyramid import _Level, pyramid
+from swath.encoders.pyramid import _Level, build_pyramid
 from swath.encoders.swin import Swin
 from swath.encoders.vit import ViT
 from swath.errors import ContractError
@@ -69,15 +69,17 @@ def test_and_so_it_does_for_each_sensor(encoder, sensor):
 def test_patches_that_differ_by_sensor_need_its_name():
     encoder = MultiSensorViT({"a": 2, "b": 5}, patch_size={"a": 8, "b": 24}, **BRANCHES)
     with pytest.raises(ContractError, match="say which one"):
-        pyramid(encoder)
-    maps = pyramid(encoder, "a").eval()(torch.randn(1, 5, 50, 60), torch.ones(1), "b")  # also of the other
+        build_pyramid(encoder)
+    maps = build_pyramid(encoder, "a").eval()(
+        torch.randn(1, 5, 50, 60), torch.ones(1), "b"
+    )  # also of the other
     assert [tuple(one.shape[2:]) for one in maps] == [(13, 15), (7, 8), (4, 4), (2, 2)]
 
 
 @pytest.mark.parametrize("build", [lambda: Swin(3, **SWIN), lambda: CNN(3, **NANO)], ids=["swin", "cnn"])
 def test_a_hierarchy_is_given_as_it_is(build):
     encoder = build().eval()
-    maps_of = pyramid(encoder)
+    maps_of = build_pyramid(encoder)
     assert not list(maps_of.levels.parameters())
     assert maps_of.channels == encoder.channels
     image, gsd = torch.randn(2, 3, 64, 96), torch.ones(2)
@@ -88,7 +90,7 @@ def test_a_hierarchy_is_given_as_it_is(build):
 
 
 def test_a_size_that_does_not_divide_is_that_of_the_image_padded_with_zeros():
-    maps_of = pyramid(ViT(3, patch_size=16, **TINY)).eval()
+    maps_of = build_pyramid(ViT(3, patch_size=16, **TINY)).eval()
     image, gsd = torch.randn(1, 3, 40, 50), torch.ones(1)
     padded = torch.nn.functional.pad(image, (0, 14, 0, 8))
     with torch.no_grad():
@@ -121,15 +123,15 @@ def test_inner_layers_of_a_branch_pass_its_own_norm_before_the_common_blocks():
 
 def test_layers_can_be_chosen_and_are_checked():
     encoder = ViT(3, patch_size=16, **TINY)
-    assert pyramid(encoder)._layers == [2, 3, 4, 5]
-    assert pyramid(encoder, layers=[5, 5, 5, 5])._layers == [5, 5, 5, 5]
+    assert build_pyramid(encoder)._layers == [2, 3, 4, 5]
+    assert build_pyramid(encoder, layers=[5, 5, 5, 5])._layers == [5, 5, 5, 5]
     for wrong in ([1, 2, 3], [1, 2, 3, 6], [0, 1, 2, 3]):
         with pytest.raises(ValueError, match="four numbers from 1 to 5"):
-            pyramid(encoder, layers=wrong)
+            build_pyramid(encoder, layers=wrong)
     with pytest.raises(ValueError, match="no layers to choose"):
-        pyramid(Swin(3, **SWIN), layers=[1, 2, 3, 4])
+        build_pyramid(Swin(3, **SWIN), layers=[1, 2, 3, 4])
     with pytest.raises(TypeError, match="no encoder"):
-        pyramid(torch.nn.Linear(2, 2))
+        build_pyramid(torch.nn.Linear(2, 2))
 
 
 @pytest.mark.parametrize("patch", [8, 12, 14, 15, 16, 22])
@@ -154,5 +156,5 @@ def test_a_transposed_encoder_gives_maps_of_the_image_as_it_is(transpose):
     encoder = ViT(3, patch_size=8, **TINY).eval()
     image, gsd = torch.randn(1, 3, 40, 72), torch.ones(1)
     with torch.no_grad():
-        maps = pyramid(encoder, transpose=transpose).eval()(image, gsd)
+        maps = build_pyramid(encoder, transpose=transpose).eval()(image, gsd)
     assert [tuple(one.shape[2:]) for one in maps] == [(10, 18), (5, 9), (3, 5), (2, 3)]

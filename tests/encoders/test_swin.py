@@ -9,7 +9,7 @@ from timm.models.swin_transformer import SwinTransformer
 from swath.encoders import create_model, list_models
 from swath.encoders.check import check_encoder
 from swath.encoders.protocol import MaskableEncoder
-from swath.encoders.swin import Swin, attend, windows_of
+from swath.encoders.swin import Swin, biased_attention, partition_windows
 from swath.errors import ContractError
 
 SMALL = {"embed_dim": 8, "depths": (2, 2), "heads": (1, 2), "window": 4}
@@ -169,11 +169,11 @@ def test_windows_are_what_the_definition_says(height, width, shifted):
 def test_small_maps_are_one_window_without_shift():
     cpu = torch.device("cpu")
     for side in (3, 7):
-        windows = windows_of(side, side, 7, True, cpu)
+        windows = partition_windows(side, side, 7, True, cpu)
         assert windows.mask is None
         assert windows.padded == (side, side)
         assert windows.order.tolist() == list(range(side * side))
-    one_axis = windows_of(7, 14, 7, True, cpu)
+    one_axis = partition_windows(7, 14, 7, True, cpu)
     assert one_axis.mask.shape == (2, 1, 49, 49)
     assert not one_axis.mask[0].any()  # the seam lies in the last window
 
@@ -182,7 +182,9 @@ def test_both_ways_to_attend_agree():
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 2, 6, 9, 4)
     bias = torch.randn(1, 6, 9, 9)
-    assert torch.allclose(attend(q, k, v, bias), attend(q, k, v, bias.requires_grad_()), atol=1e-6)
+    assert torch.allclose(
+        biased_attention(q, k, v, bias), biased_attention(q, k, v, bias.requires_grad_()), atol=1e-6
+    )
 
 
 def test_trains_after_use_under_inference_mode():

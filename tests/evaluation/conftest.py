@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from helpers.eval_scenes import split_of, write_scenes
-from swath.evaluation.data.splits import Split
+from swath.evaluation.data.splits import TrainTestSplit
 
 
 @pytest.fixture(scope="session")
@@ -15,5 +15,5 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def split(table: Path) -> Split:
+def split(table: Path) -> TrainTestSplit:
     return split_of(table, cache="memory")

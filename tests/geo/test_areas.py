@@ -9,7 +9,7 @@ import shapely
 
 from swath.errors import ArchiveError
 from swath.geo import footprint as places
-from swath.geo.footprint import area_of
+from swath.geo.footprint import parse_area
 
 
 def polygon(*rings: list[list[float]]) -> dict[str, Any]:
@@ -37,7 +37,7 @@ SQUARE = [[0, 0], [10, 0], [10, 10], [0, 10]]
     ids=["beyond", "before", "jumping", "box", "cut", "feature"],
 )  # fmt: skip
 def test_across_the_antimeridian_however_it_is_written(given: Any) -> None:
-    area = area_of(given)
+    area = parse_area(given)
     assert area.area == pytest.approx(400)
     assert area.contains(shapely.Point(179, 0))
     assert area.contains(shapely.Point(-179, 0))
@@ -48,7 +48,7 @@ def test_across_the_antimeridian_however_it_is_written(given: Any) -> None:
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_ring_around_a_pole_holds_the_pole(sign: int) -> None:
-    area = area_of(polygon([[x, sign * 70.0] for x in range(-180, 180, 30)]))
+    area = parse_area(polygon([[x, sign * 70.0] for x in range(-180, 180, 30)]))
     assert area.area == pytest.approx(360 * 20, rel=0.01)
     for longitude in (-179, 0, 100):
         assert area.contains(shapely.Point(longitude, sign * 89))
@@ -57,18 +57,18 @@ def test_a_ring_around_a_pole_holds_the_pole(sign: int) -> None:
 
 
 def test_holes_and_bows() -> None:
-    holed = area_of(polygon(SQUARE, [[2, 2], [4, 2], [4, 4], [2, 4]]))
+    holed = parse_area(polygon(SQUARE, [[2, 2], [4, 2], [4, 4], [2, 4]]))
     assert holed.area == pytest.approx(96)
-    bow = area_of(polygon([[0, 0], [10, 10], [10, 0], [0, 10]]))  # crosses itself; both halves count
+    bow = parse_area(polygon([[0, 0], [10, 10], [10, 0], [0, 10]]))  # crosses itself; both halves count
     assert bow.area == pytest.approx(50)
-    whole = area_of((-180, -90, 180, 90))
+    whole = parse_area((-180, -90, 180, 90))
     assert whole.area == pytest.approx(360 * 180)
 
 
 def test_geometries_and_bytes() -> None:
     box = shapely.box(1, 2, 3, 4)
-    assert area_of(box).equals(box)
-    assert area_of(shapely.to_wkb(box)).equals(box)
+    assert parse_area(box).equals(box)
+    assert parse_area(shapely.to_wkb(box)).equals(box)
 
 
 @pytest.mark.parametrize(
@@ -92,10 +92,10 @@ def test_geometries_and_bytes() -> None:
 )
 def test_wrong_areas_are_told(given: Any, words: str) -> None:
     with pytest.raises(ArchiveError, match=words):
-        area_of(given)
+        parse_area(given)
 
 
 def test_too_many_corners(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "MOST_CORNERS", 10)
     with pytest.raises(ArchiveError, match="corners"):
-        area_of(polygon([[x / 10, (x % 2) + x / 100] for x in range(12)]))
+        parse_area(polygon([[x / 10, (x % 2) + x / 100] for x in range(12)]))

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from pyproj import CRS, Geod, Proj, Transformer
 
 from swath.errors import ImageryError
-from swath.geo.gsd import effective_gsd, footprint, ground_steps, moved, scaled
+from swath.geo.gsd import (
+    effective_gsd,
+    image_footprint,
+    pixel_size_on_ground,
+    resampled_transform,
+    window_transform,
+)
 from swath.rasters.header import read_header
 
 WGS84 = Geod(ellps="WGS84")
@@ -56,7 +62,7 @@ def test_degrees_shrink_with_the_cosine_of_latitude_in_x(
     latitude: float, longitude: float, metres: float
 ) -> None:
     degrees = metres / 111_320
-    x, y = ground_steps(centred(longitude, latitude, degrees), "EPSG:4326", 32, 32)
+    x, y = pixel_size_on_ground(centred(longitude, latitude, degrees), "EPSG:4326", 32, 32)
     along, up = radii(latitude)
     assert x == pytest.approx(math.radians(degrees) * along, rel=1e-5)
     assert y == pytest.approx(math.radians(degrees) * up, rel=1e-5)
@@ -114,7 +120,7 @@ def test_resampling_by_x_and_y_multiplies_gsd_by_their_geometric_mean(crs: str, 
     east, north = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(8.0, 47.0)
     transform = centred(east, north, 2.0, size=512)
     before = effective_gsd(transform, crs, 512, 512)
-    after = effective_gsd(scaled(transform, x, y), crs, 512 / x, 512 / y)
+    after = effective_gsd(resampled_transform(transform, x, y), crs, 512 / x, 512 / y)
     assert after == pytest.approx(before * math.sqrt(x * y), rel=1e-5)
 
 
@@ -143,7 +149,7 @@ def test_a_local_crs_without_a_globe_uses_its_length_unit() -> None:
     axes = 'CS[Cartesian,2],AXIS["x",east],AXIS["y",north],LENGTHUNIT["foot",0.3048]'
     local = f'ENGCRS["site",EDATUM["site"],{axes}]'
     assert effective_gsd((2, 0, 0, 0, -2, 0), local, 10, 10) == pytest.approx(0.6096)
-    assert footprint((2, 0, 0, 0, -2, 0), local, 10, 10) is None
+    assert image_footprint((2, 0, 0, 0, -2, 0), local, 10, 10) is None
 
 
 def test_another_globe_is_measured_on_itself() -> None:
@@ -169,19 +175,19 @@ def test_an_unknown_crs_is_refused_by_name() -> None:
 
 
 def test_a_footprint_is_a_closed_counter_clockwise_ring_of_lonlat() -> None:
-    ring = footprint((10, 0, 500_000, 0, -10, 5_000_000), "EPSG:32633", 100, 200)
+    ring = image_footprint((10, 0, 500_000, 0, -10, 5_000_000), "EPSG:32633", 100, 200)
     assert ring is not None
     assert ring[0] == ring[-1]
     assert len(ring) == 5
     area, _ = WGS84.polygon_area_perimeter([p[0] for p in ring], [p[1] for p in ring])
     assert area == pytest.approx(1000 * 2000, rel=2e-3)  # positive: counter-clockwise
-    south_up = footprint((10, 0, 500_000, 0, 10, 5_000_000), "EPSG:32633", 100, 200)
+    south_up = image_footprint((10, 0, 500_000, 0, 10, 5_000_000), "EPSG:32633", 100, 200)
     assert south_up is not None
     assert WGS84.polygon_area_perimeter([p[0] for p in south_up], [p[1] for p in south_up])[0] > 0
 
 
 def test_a_footprint_across_the_antimeridian_stays_in_one_piece() -> None:
-    ring = footprint((10, 0, 730_000, 0, -10, 5_000_000), "EPSG:32660", 2000, 2000)
+    ring = image_footprint((10, 0, 730_000, 0, -10, 5_000_000), "EPSG:32660", 2000, 2000)
     assert ring is not None
     assert max(p[0] for p in ring) > 180
     assert max(p[0] for p in ring) - min(p[0] for p in ring) < 1
@@ -189,13 +195,13 @@ def test_a_footprint_across_the_antimeridian_stays_in_one_piece() -> None:
 
 @pytest.mark.parametrize(("crs", "edge"), [("EPSG:4326", 180.0), ("EPSG:3857", 20037508.34)])
 def test_a_world_map_keeps_its_whole_width(crs: str, edge: float) -> None:
-    ring = footprint((edge / 180, 0, -edge, 0, -edge / 180, edge * 0.4), crs, 360, 100)
+    ring = image_footprint((edge / 180, 0, -edge, 0, -edge / 180, edge * 0.4), crs, 360, 100)
     assert ring is not None
     assert max(p[0] for p in ring) - min(p[0] for p in ring) == pytest.approx(360, abs=1e-3)
 
 
 def test_a_moved_transform_points_at_the_same_ground() -> None:
-    a, b, c, d, e, f = moved((3, 1, 100, 2, -4, 50), 7, 11)
+    a, b, c, d, e, f = window_transform((3, 1, 100, 2, -4, 50), 7, 11)
     assert (a, b, d, e) == (3, 1, 2, -4)
     assert (c, f) == (100 + 3 * 7 + 1 * 11, 50 + 2 * 7 - 4 * 11)
 
@@ -223,7 +229,7 @@ def test_oscd_agrees_with_its_own_table(data_dir: Path) -> None:
         header = read_header(data_dir / "oscd" / row["city"] / "date1.tif")
         assert header.transform is not None
         assert header.crs is not None
-        x, y = ground_steps(header.transform, header.crs, header.width / 2, header.height / 2)
+        x, y = pixel_size_on_ground(header.transform, header.crs, header.width / 2, header.height / 2)
         assert x == pytest.approx(float(row[x_column]), rel=0.01)
         assert y == pytest.approx(float(row[y_column]), rel=0.01)
 

@@ -10,8 +10,8 @@ import pytest
 import shapely
 
 from swath.geo import footprint as places
-from swath.geo.footprint import area_of, footprint_geometry, footprints_touch
-from swath.geo.polygon_grid import BORDER, INSIDE, OUTSIDE, judged
+from swath.geo.footprint import footprint_geometry, footprints_intersecting, parse_area
+from swath.geo.polygon_grid import BORDER, INSIDE, OUTSIDE, classify_boxes
 
 
 def star(x: float, y: float, size: float, points: int, inner: float) -> Any:
@@ -45,7 +45,7 @@ def boxes_around(count: int) -> np.ndarray:
 def test_the_grid_never_errs(name: str) -> None:
     area, boxes = AREAS[name], boxes_around(20_000)
     shapely.prepare(area)
-    kinds = judged(area, boxes)
+    kinds = classify_boxes(area, boxes)
     shapes = shapely.box(*boxes.T)
     assert shapely.covers(area, shapes[kinds == INSIDE]).all()
     assert not shapely.intersects(area, shapes[kinds == OUTSIDE]).any()
@@ -68,16 +68,16 @@ def test_footprints_are_found_as_without_the_grid(
     corners = [np.stack(pair, axis=1) for pair in ((x, south), (east, y), (x, north), (west, y))]
     shapes = shapely.polygons(np.stack(corners, axis=1))
     geometries = pa.chunked_array([pa.array(shapely.to_wkb(shapes), pa.binary())])
-    by_grid = footprints_touch(geometries, boxes, area, share=share)
+    by_grid = footprints_intersecting(geometries, boxes, area, share=share)
     monkeypatch.setattr(places, "_MANY", 10**9)
-    one_by_one = footprints_touch(geometries, boxes, area, share=share)
+    one_by_one = footprints_intersecting(geometries, boxes, area, share=share)
     assert by_grid.tolist() == one_by_one.tolist()
     assert by_grid.any() or (name, share) == ("a sliver", 0.5)
 
 
 def test_across_the_antimeridian(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both the area and some footprints cross it; boxes then have west > east."""
-    area = area_of((170.0, -10.0, -170.0, 10.0))
+    area = parse_area((170.0, -10.0, -170.0, 10.0))
     random = np.random.default_rng(0)
     found = [
         footprint_geometry([(x, y), (x + 1, y), (x + 1, y + 1), (x, y + 1), (x, y)])
@@ -86,7 +86,7 @@ def test_across_the_antimeridian(monkeypatch: pytest.MonkeyPatch) -> None:
     boxes = np.array([list(box.values()) for _, box in found])
     assert (boxes[:, 0] > boxes[:, 2]).any()
     geometries = pa.chunked_array([pa.array([wkb for wkb, _ in found], pa.binary())])
-    by_grid = footprints_touch(geometries, boxes, area)
+    by_grid = footprints_intersecting(geometries, boxes, area)
     monkeypatch.setattr(places, "_MANY", 10**9)
-    assert by_grid.tolist() == footprints_touch(geometries, boxes, area).tolist()
+    assert by_grid.tolist() == footprints_intersecting(geometries, boxes, area).tolist()
     assert 1000 < by_grid.sum() < 2500

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from swath.encoders.protocol import Features
+from swath.encoders.protocol import EncoderFeatures
 from swath.tasks.detection.rotated_boxes import le90, rotated_iou, to_xyxy
 
 
@@ -66,4 +66,4 @@ class SmallEncoder(nn.Module):
         for layer in self.layers:
             image = layer(image)
             maps.append(image)
-        return Features(pooled=maps[-1].mean((2, 3)), maps=maps[1:])
+        return EncoderFeatures(pooled=maps[-1].mean((2, 3)), maps=maps[1:])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from swath.datasets.chip import Batch
 from swath.datasets.protocol import Problem, Sample, collate
-from swath.evaluation.features.extract import Part
+from swath.evaluation.features.extract import EvalSubset
 from swath.sensors.sensor import get_sensor
 
 S1, S2 = "sentinel1_grd", "sentinel2_l2a"
@@ -108,7 +108,7 @@ class ByFunction:
         self.images = 0
         self.fitted: list[str] = []
 
-    def fit(self, part: Part, side: int) -> None:
+    def fit(self, part: EvalSubset, side: int) -> None:
         self.fitted.append(f"{part.name} {len(part.indices)} {side}")
 
     def __call__(self, batch: Batch) -> Tensor:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from swath.datasets.chip import Batch
 from swath.datasets.opening import CsvManifest
-from swath.evaluation.data.splits import Split
-from swath.evaluation.features.extract import Part
+from swath.evaluation.data.splits import TrainTestSplit
+from swath.evaluation.features.extract import EvalSubset
 
 CLASSES = ("dark", "grey", "light", "spots")
 
@@ -62,12 +62,12 @@ def read_table(path: Path) -> list[list[str]]:
         return list(csv.reader(file))[1:]
 
 
-def split_of(table: Path, **options: Any) -> Split:
+def split_of(table: Path, **options: Any) -> TrainTestSplit:
     dataset = CsvManifest(table, "rgb_aerial", **options)
     folds = np.array(dataset.columns["fold"])
-    return Split(
-        Part(dataset, np.flatnonzero(folds == "train"), "train"),
-        Part(dataset, np.flatnonzero(folds == "val"), "val"),
+    return TrainTestSplit(
+        EvalSubset(dataset, np.flatnonzero(folds == "train"), "train"),
+        EvalSubset(dataset, np.flatnonzero(folds == "val"), "val"),
         "column fold: train and val",
     )
 
@@ -83,7 +83,7 @@ class Fake:
         self.fitted_on: list[tuple[str, int]] = []
         self.sides: set[int] = set()
 
-    def fit(self, part: Part, side: int) -> None:
+    def fit(self, part: EvalSubset, side: int) -> None:
         self.fitted_on.append((part.name, side))
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -133,12 +133,12 @@ class Labelled:
         }
 
 
-def many(count: int = 2000, queries: int = 1000, classes: int = 5) -> Split:
+def many(count: int = 2000, queries: int = 1000, classes: int = 5) -> TrainTestSplit:
     dataset = Labelled(count + queries, classes)
     positions = np.arange(count + queries)
-    return Split(
-        Part(dataset, positions[:count], "train"),  # type: ignore[arg-type]
-        Part(dataset, positions[count:], "val"),  # type: ignore[arg-type]
+    return TrainTestSplit(
+        EvalSubset(dataset, positions[:count], "train"),  # type: ignore[arg-type]
+        EvalSubset(dataset, positions[count:], "val"),  # type: ignore[arg-type]
         "drawn",
     )
 

@@ -24,7 +24,7 @@ import lancedb  # noqa: F401 -- slow to import
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from helpers.archive_rows import make_rows
-from swath.archive.table.sensor_means import sums_of
+from swath.archive.table.sensor_means import sum_by_sensor
 from swath.archive.table.store import Archive
 
 PIECE = 40
@@ -103,7 +103,7 @@ def look(path: Path, journal: Path, round_number: int) -> None:
     rows = archive.rows(["id", "label", "sensor", "embedding"])
     found = dict(zip(rows["id"].to_pylist(), rows["label"].to_pylist(), strict=True))
     before, after = expected(journal)
-    means, scanned = archive.sensor_means(), sums_of([rows], archive.dimensions)
+    means, scanned = archive.sensor_means(), sum_by_sensor([rows], archive.dimensions)
     notes = [json.loads(line) for line in journal.read_text().splitlines()]
     unfinished = notes[-1]["kind"] if notes and not notes[-1]["done"] else None
     print(

@@ -64,9 +64,9 @@ def _embedded(model: Any, data: Path, to: Path, **options: Any) -> str:
 def running(archive: str, model: Any, token: str | None = None) -> Iterator[str]:
     """The address of a real server on loopback."""
     from swath.serving.http.app import create_app
-    from swath.serving.settings import Settings, host_names
+    from swath.serving.settings import ServerSettings, host_names
 
-    settings = Settings(token=token, hosts=host_names("127.0.0.1", ()))
+    settings = ServerSettings(token=token, hosts=host_names("127.0.0.1", ()))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

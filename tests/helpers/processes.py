@@ -14,15 +14,15 @@ import torch
 
 from helpers import toy_objective as toy
 from swath.errors import SwathError
-from swath.training.signals import Interrupted
+from swath.training.signals import TrainingInterrupted
 
 
 def started(work: Callable[..., Any], *arguments: Any) -> Process:
     """Start ``work(*arguments)`` in a new process: both are pickled, so `work` stands in a module.
 
     Not forked: once a backward pass has needed a thread, as in some test before, a fork of this process
-    cannot run another. Its exit status is 0, that of `Interrupted`, or 2 after an error of ours, which goes
-    to standard error.
+    cannot run another. Its exit status is 0, that of `TrainingInterrupted`, or 2 after an error of ours,
+    which goes to standard error.
     """
     process = get_context("spawn").Process(target=_inside, args=(work, *arguments))
     process.start()
@@ -36,7 +36,7 @@ def _inside(work: Callable[..., Any], *arguments: Any) -> None:
     except SwathError as error:
         print(error, file=sys.stderr, flush=True)
         os._exit(2)
-    except Interrupted as stop:
+    except TrainingInterrupted as stop:
         os._exit(stop.exit_status)
     except SystemExit as leaving:
         os._exit(int(leaving.code or 0))

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "src" / "swath"
 ORDER = (
     ("errors", "samples"),
     ("registry", "files", "keyed_random"),
-    ("yaml_io",),
+    ("yaml_io", "renames"),
     ("geo",),
     ("sensors",),
     ("rasters",),
@@ -96,4 +96,4 @@ def edges() -> tuple[Edge, ...]:
 
 def package_of(module: str) -> str:
     """The first part below `swath`: `swath.geo.gsd` -> `geo`; `swath` itself -> ``."""
-    return (module.split(".") + [""])[1]
+    return module.split(".")[1] if "." in module else ""

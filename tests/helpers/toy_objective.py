@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from swath.encoders import Features, register_encoder
+from swath.encoders import EncoderFeatures, register_encoder
 from swath.keyed_random import normal
 from swath.objectives.protocol import ObjectiveConfig, register_objective
 
@@ -34,13 +34,13 @@ class ToyEncoder(nn.Module):
             nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU()) for _ in range(depth)
         )
 
-    def forward(self, image: Tensor, gsd: Tensor, sensor: str | None = None) -> Features:
+    def forward(self, image: Tensor, gsd: Tensor, sensor: str | None = None) -> EncoderFeatures:
         x = self.embed(image)
         height, width = x.shape[2:]
         x = x.flatten(2).transpose(1, 2) + self.token + gsd.log()[:, None, None]
         for block in self.blocks:
             x = x + block(x)
-        return Features(x.mean(1), [x.transpose(1, 2).unflatten(2, (height, width))], tokens=x)
+        return EncoderFeatures(x.mean(1), [x.transpose(1, 2).unflatten(2, (height, width))], tokens=x)
 
 
 class ToyConfig(ObjectiveConfig):
@@ -135,7 +135,7 @@ def command_line() -> None:
     """`swath` with this file's method registered."""
     from swath.cli import main
 
-    main.VERBS = ("pretrain",)  # the others need not be imported
+    main.COMMANDS = ("pretrain",)  # the others need not be imported
     torch.set_num_threads(1)
     main.run()
 

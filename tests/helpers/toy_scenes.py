@@ -13,8 +13,8 @@ from torch import Tensor
 
 from swath.encoders import create_model
 from swath.models.contract import Contract
-from swath.tasks.classification.task import ClassifyConfig
-from swath.tasks.dense.task import ChangeConfig, SegmentConfig
+from swath.tasks.classification.task import ClassificationConfig
+from swath.tasks.dense.task import ChangeDetectionConfig, SegmentationConfig
 from swath.tasks.model import TaskModel, build_task
 
 ENCODER = {"bands": 3, "patch_size": 4, "embed_dim": 16, "depth": 2, "heads": 2}
@@ -26,9 +26,9 @@ def task_model(kind: str = "segment", contract: Contract | None = None) -> TaskM
     """A model that nobody has trained, with large random weights in its head so that its maps vary."""
     torch.manual_seed(3)
     configs: dict[str, Any] = {
-        "segment": SegmentConfig(classes=CLASSES, head="linear", head_width=16, norm="group"),
-        "change": ChangeConfig(classes=CLASSES[:2], head="linear", head_width=16, norm="group"),
-        "classify": ClassifyConfig(classes=CLASSES, norm="none"),
+        "segment": SegmentationConfig(classes=CLASSES, head="linear", head_width=16, norm="group"),
+        "change": ChangeDetectionConfig(classes=CLASSES[:2], head="linear", head_width=16, norm="group"),
+        "classify": ClassificationConfig(classes=CLASSES, norm="none"),
     }
     contract = contract or Contract.of("rgb_aerial")
     task = build_task(kind, create_model("vit", **ENCODER), configs[kind], contract)

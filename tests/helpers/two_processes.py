@@ -15,7 +15,7 @@ import torch
 from helpers import toy_objective  # noqa: F401 - registers the toy method
 from swath.training.config.recipe import parse_recipe
 from swath.training.engine import pretrain
-from swath.training.signals import Interrupted
+from swath.training.signals import TrainingInterrupted
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
@@ -24,6 +24,6 @@ if __name__ == "__main__":
     for name, recipe, start in json.loads(recipes):
         try:
             pretrain(parse_recipe(recipe), images, Path(out) / name, start=start)
-        except Interrupted as stop:
+        except TrainingInterrupted as stop:
             print(f"{name}: rank {os.environ['RANK']} stopped after step {stop.step}", flush=True)
     torch.distributed.destroy_process_group()

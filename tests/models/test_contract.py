@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from swath.errors import ContractError
-from swath.models import Contract, ScaleWarning
+from swath.models import Contract, GsdRangeWarning
 from swath.sensors.sensor import Band, Sensor, get_sensor
 
 
@@ -201,7 +201,7 @@ def test_number_of_gsds_must_be_one_or_that_of_the_images(contract: Contract) ->
 
 
 def test_gsd_outside_the_trained_range_warns_once(contract: Contract) -> None:
-    with pytest.warns(ScaleWarning, match=r"GSD 10 m lie outside the 0.3 to 2.2 m"):
+    with pytest.warns(GsdRangeWarning, match=r"GSD 10 m lie outside the 0.3 to 2.2 m"):
         contract.gsd(10.0, 1, 64)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -6,17 +6,17 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from swath.augmentations.photometric import Strengths
+from swath.augmentations.photometric import PhotometricStrengths
 from swath.encoders.multi_sensor import MultiSensorViT
 from swath.encoders.protocol import create_model
 from swath.encoders.vit import ViT
 from swath.errors import ContractError, RecipeError
 from swath.keyed_random import sample_keys
-from swath.objectives.check import check_objective, example_batch, example_pairs
+from swath.objectives.check import check_objective, example_batch, example_paired_batch
 from swath.objectives.cmid import CMID, CMIDConfig
 from swath.objectives.losses.contrastive import KeyQueue
 from swath.objectives.modules.cell_matching import cell_locations, match_cells
-from swath.objectives.modules.ema import follow, teacher_of
+from swath.objectives.modules.ema import ema_copy, ema_update
 from swath.sensors.sensor import get_sensor
 
 SMALL = {
@@ -57,27 +57,27 @@ def test_reconstruction_alone_learns():
 
 def test_two_sensors_are_the_two_views():
     bands = {"radar": 2, "optical": 5}
-    batch = example_pairs(bands, {"radar": 80, "optical": 160})
+    batch = example_paired_batch(bands, {"radar": 80, "optical": 160})
     check_objective(lambda: build(bands), batch, ranks_average=False, fixed_target=False)
     views = build(bands).views(batch)
     assert [views["image"][name].shape[1] for name in ("first", "second")] == [2, 5]
     with pytest.raises(ContractError, match="pairs of 3 sensors"):
-        build({**bands, "x": 1}).views(example_pairs({**bands, "x": 1}, 80))
+        build({**bands, "x": 1}).views(example_paired_batch({**bands, "x": 1}, 80))
 
 
 def test_the_second_view_is_changed_as_its_sensor_allows():
     radar, optical = get_sensor("sentinel1_grd"), get_sensor("sentinel2_l2a")
     bands = {radar.name: 2, optical.name: 12}
-    batch = example_pairs(bands, 80)
+    batch = example_paired_batch(bands, 80)
     plain = build(bands).views(batch)["image"]
-    for option in ("auto", Strengths(gain=0.3)):
+    for option in ("auto", PhotometricStrengths(gain=0.3)):
         objective = build(bands, photometric=option)
         objective.know_sensors([radar, optical])
         image = objective.views(batch)["image"]
         assert torch.equal(image["first"], plain["first"])
         assert not torch.equal(image["second"], plain["second"])
     with pytest.raises(RecipeError, match=r"options.photometric.gain: not for sensor 'sentinel1_grd' \(dB\)"):
-        build(bands, photometric=Strengths(gain=0.3)).know_sensors([optical, radar])
+        build(bands, photometric=PhotometricStrengths(gain=0.3)).know_sensors([optical, radar])
     with pytest.raises(RecipeError, match=r"options\.photometric: paper is for photographs"):
         build(photometric="paper").know_sensors([optical])
     with pytest.raises(RecipeError, match="know_sensors"):
@@ -265,11 +265,11 @@ def test_the_teacher_follows_and_is_no_parameter_to_train():
 
 def test_following_copies_statistics_only_if_asked():
     student = torch.nn.BatchNorm1d(3)
-    teacher = teacher_of(student)
+    teacher = ema_copy(student)
     student.running_mean.fill_(2.0)
-    follow(teacher, student, 0.5)
+    ema_update(teacher, student, 0.5)
     assert teacher.running_mean.eq(0).all()
-    follow(teacher, student, 0.5, buffers=True)
+    ema_update(teacher, student, 0.5, buffers=True)
     assert teacher.running_mean.eq(1).all()
 
 

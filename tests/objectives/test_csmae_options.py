@@ -6,11 +6,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from swath.augmentations.geometric import aligned_crop
+from swath.augmentations.geometric import paired_random_crop
 from swath.encoders.multi_sensor import MultiSensorViT
 from swath.encoders.vit import ViT
 from swath.errors import ContractError, RecipeError
-from swath.objectives.check import check_objective, example_batch, example_pairs
+from swath.objectives.check import check_objective, example_batch, example_paired_batch
 from swath.objectives.csmae import CSMAE, CSMAEConfig
 
 BANDS = {"radar": 2, "optical": 5}
@@ -28,7 +28,7 @@ def build(bands=BANDS, encoder=None, **options):
 def test_four_variants_keep_the_promises_of_an_objective(decoder, specific):
     encoder = {"specific_depth": specific, "common_depth": 2 - specific}
     check_objective(
-        lambda: build(encoder=encoder, decoder=decoder), example_pairs(BANDS, 32), ranks_average=False
+        lambda: build(encoder=encoder, decoder=decoder), example_paired_batch(BANDS, 32), ranks_average=False
     )
 
 
@@ -37,7 +37,7 @@ def test_four_variants_keep_the_promises_of_an_objective(decoder, specific):
 def test_every_masking_goes_with_every_reconstruction(masking, reconstruction):
     check_objective(
         lambda: build(masking=masking, reconstruction=reconstruction, mim_weight=0, mask_ratio=0.75),
-        example_pairs(BANDS, 32),
+        example_paired_batch(BANDS, 32),
     )
 
 
@@ -58,13 +58,13 @@ def test_every_masking_goes_with_every_reconstruction(masking, reconstruction):
     ids=str,
 )
 def test_options_keep_the_promises_too(options):
-    check_objective(lambda: build(**options), example_pairs(BANDS, 32), ranks_average=False)
+    check_objective(lambda: build(**options), example_paired_batch(BANDS, 32), ranks_average=False)
 
 
 def test_three_sensors():
     bands = {**BANDS, "aerial": 3}
     objective = build(bands)
-    losses = objective(objective.views(example_pairs(bands, 32)))
+    losses = objective(objective.views(example_paired_batch(bands, 32)))
     assert len([name for name in losses if "_from_" in name]) == 9
     with pytest.raises(RecipeError, match="disjoint is for two sensors"):
         build(bands, masking="disjoint")
@@ -76,10 +76,10 @@ def test_sensors_with_grids_of_their_own():
     options = {"reconstruction": "target", "mim_weight": 0}
     check_objective(
         lambda: build(encoder={"scale_aware": True}, **options),
-        example_pairs(BANDS, size),
+        example_paired_batch(BANDS, size),
         ranks_average=True,
     )
-    shown = example_pairs(BANDS, size)
+    shown = example_paired_batch(BANDS, size)
     unaware = build(**options)
     with pytest.raises(ContractError, match="radar 2 x 2, optical 8 x 8"):
         unaware(unaware.views(shown))
@@ -91,7 +91,7 @@ def test_sensors_with_grids_of_their_own():
 def test_asking_by_place_needs_the_place():
     """Across grids the decoder is told where the patches lie: another GSD, other pixels."""
     objective = build(encoder={"scale_aware": True}, reconstruction="target", mim_weight=0).eval()
-    views = objective.views(example_pairs(BANDS, {"radar": 16, "optical": 64}))
+    views = objective.views(example_paired_batch(BANDS, {"radar": 16, "optical": 64}))
     before = objective.predictions(views)["radar", "optical"]
     views["gsd"]["optical"] = views["gsd"]["optical"] * 1.5
     assert (before - objective.predictions(views)["radar", "optical"]).abs().max() > 1e-4
@@ -101,13 +101,13 @@ def test_a_common_decoder_runs_once_for_routes_that_see_the_same():
     objective = build(decoder="common")
     runs = []
     objective.decoder.norm.register_forward_hook(lambda *_: runs.append(1))
-    objective(objective.views(example_pairs(BANDS, 32)))
+    objective(objective.views(example_paired_batch(BANDS, 32)))
     assert len(runs) == 2  # four reconstructions of two sensors
 
 
 def test_a_sensor_of_weight_zero_is_never_rebuilt():
     """No layer, no loss that would be logged as 0, no picture; and the others' losses are what they were."""
-    batch = example_pairs(BANDS, 32)
+    batch = example_paired_batch(BANDS, 32)
     without, whole = build(target_weights={"radar": 0.0}), build()
     assert not any("pred.radar" in name for name in without.state_dict())
     whole.load_state_dict(without.state_dict(), strict=False)
@@ -134,7 +134,7 @@ def test_fc_norm_is_left_alone_where_nothing_trains_it():
 
 
 def test_views_orient_all_sensors_alike():
-    batch = example_pairs({"a": 1, "b": 1}, 32, count=16)
+    batch = example_paired_batch({"a": 1, "b": 1}, 32, count=16)
     batch["sensors"]["b"]["image"] = batch["sensors"]["a"]["image"].clone()
     views = build({"a": 1, "b": 1}, orientation="dihedral", crop_scale=(0.2, 1.0)).views(batch)
     assert torch.equal(views["image"]["a"], views["image"]["b"])
@@ -143,11 +143,11 @@ def test_views_orient_all_sensors_alike():
 
 def test_crops_of_sensors_with_other_pixels_show_the_same_ground():
     """A fine image that is the coarse one with every pixel repeated stays so after the crop."""
-    batch = example_pairs({"coarse": 1, "fine": 1}, 16, count=12)["sensors"]
+    batch = example_paired_batch({"coarse": 1, "fine": 1}, 16, count=12)["sensors"]
     image = batch["coarse"]["image"]
     batch["fine"]["image"] = image.repeat_interleave(4, 2).repeat_interleave(4, 3)
     batch["fine"]["valid"] = torch.ones(12, 64, 64, dtype=torch.bool)
-    cut = aligned_crop(batch, scale=(0.2, 0.6), filter="area", stream="x")
+    cut = paired_random_crop(batch, scale=(0.2, 0.6), filter="area", stream="x")
     again = torch.nn.functional.interpolate(cut["fine"]["image"], size=(16, 16), mode="area")
     assert cut["fine"]["image"].shape[-1] == 64
     assert (again - cut["coarse"]["image"]).abs().mean() < 0.12  # area averages twice, at other phases
@@ -158,7 +158,7 @@ def test_crops_of_sensors_with_other_pixels_show_the_same_ground():
 
 def test_a_sensor_that_is_not_there_is_named():
     with pytest.raises(ContractError, match="have no optical: only radar"):
-        build().views(example_pairs({"radar": 2}, 32))
+        build().views(example_paired_batch({"radar": 2}, 32))
 
 
 @pytest.mark.parametrize(

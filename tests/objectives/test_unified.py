@@ -7,7 +7,7 @@ import torch
 
 from swath.encoders.vit import ViT
 from swath.errors import ContractError, RecipeError
-from swath.objectives.check import check_objective, example_batch, example_pairs
+from swath.objectives.check import check_objective, example_batch, example_paired_batch
 from swath.objectives.scale_mae import ScaleMAE, ScaleMAEConfig
 from swath.objectives.unified import Unified, UnifiedConfig
 
@@ -52,7 +52,10 @@ def test_it_is_an_objective(options):
 @pytest.mark.parametrize("options", [{}, {"teacher": False}, {"local_weight": 1.0}], ids=str)
 def test_it_is_an_objective_for_pairs(options):
     check_objective(
-        lambda: small(PAIRS, **options), example_pairs(PAIRS, 64), ranks_average=False, fixed_target=False
+        lambda: small(PAIRS, **options),
+        example_paired_batch(PAIRS, 64),
+        ranks_average=False,
+        fixed_target=False,
     )
 
 
@@ -89,7 +92,7 @@ def test_the_second_look_has_its_own_scale_and_its_cells_lie_on_the_ground():
 
 
 def test_cross_sensor_reconstruction_is_a_switch():
-    batch = example_pairs(PAIRS, 64)
+    batch = example_paired_batch(PAIRS, 64)
     on, off = small(PAIRS), small(PAIRS, cross_weight=0.0)
     assert "radar_from_optical/low" in on(on.views(batch))
     assert not any("radar_from_optical" in name for name in off(off.views(batch)))
@@ -99,7 +102,7 @@ def test_cross_sensor_reconstruction_is_a_switch():
 
 
 def test_sensors_of_different_resolution_are_cut_to_the_same_ground():
-    batch = example_pairs(PAIRS, {"optical": 96, "radar": 48})
+    batch = example_paired_batch(PAIRS, {"optical": 96, "radar": 48})
     looks = small(PAIRS).views(batch)["looks"]
     ground = {name: look["target_gsd"] * look["target"].shape[-1] for name, look in looks.items()}
     torch.testing.assert_close(ground["optical"], ground["radar"])
@@ -117,7 +120,7 @@ def test_patches_without_common_ground_have_no_local_loss():
 
 def test_looks_of_two_sensors_are_matched_on_the_same_ground():
     """One crop of both: every visible patch that the teacher sees too is its own partner."""
-    batch = example_pairs(PAIRS, {"optical": 128, "radar": 64})
+    batch = example_paired_batch(PAIRS, {"optical": 128, "radar": 64})
     model = small(PAIRS, local_weight=1.0, teacher_mask_ratio=0.0)
     views = model.views(batch)
     optical, radar = (views["looks"][name]["cells"] for name in ("optical", "radar"))

@@ -19,7 +19,7 @@ from swath.objectives.cmid import CMID, VIEWS, CMIDConfig
 from swath.objectives.losses.contrastive import info_nce
 from swath.objectives.losses.focal_frequency import focal_reconstruction
 from swath.objectives.modules.cell_matching import cell_locations, match_cells, take_cells
-from swath.objectives.modules.ema import follow, momentum_at
+from swath.objectives.modules.ema import cosine_momentum, ema_update
 from swath.objectives.modules.masking import fill_with_mean
 
 FILES = [name for name in names("cmid_*.pt", ("cmid_swin_tiny", "cmid_resnet")) if name != "cmid_misc"]
@@ -284,11 +284,11 @@ def test_teacher_follows(reference):
     objective, layout = build(reference)
     (key,) = [key for key in tensors if key.startswith("ema.tau_")]
     step, total = (int(number) for number in re.fullmatch(r"ema\.tau_(\d+)_of_(\d+)", key).groups())
-    tau = momentum_at(step, total, settings["cfg"]["base_momentum"])
+    tau = cosine_momentum(step, total, settings["cfg"]["base_momentum"])
     close(tau, tensors[key], "momentum", 1e-7)  # theirs is kept in single precision
-    follow(objective.teacher["encoder"], objective.encoder, tau)
-    follow(objective.teacher["projector"], objective.projector, tau)
-    follow(objective.teacher["prototypes"], objective.prototypes, tau)
+    ema_update(objective.teacher["encoder"], objective.encoder, tau)
+    ema_update(objective.teacher["projector"], objective.projector, tau)
+    ema_update(objective.teacher["prototypes"], objective.prototypes, tau)
     ours = objective.state_dict()
     norms = {k.removeprefix("emanorm."): v for k, v in tensors.items() if k.startswith("emanorm.")}
     frozen = {name for name in norms if name.endswith("last_layer.weight_g")}  # lengths of prototypes, all 1

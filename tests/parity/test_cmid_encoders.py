@@ -20,8 +20,8 @@ from swath.models.importers.cmid import (
     cmid_encoder_state,
     cmid_part,
     is_cmid,
-    to_field_order,
     to_released_order,
+    to_timm_order,
 )
 
 FILES = [name for name in names("cmid_*.pt", ("cmid_swin_tiny", "cmid_resnet")) if name != "cmid_misc"]
@@ -123,14 +123,14 @@ def test_imported_encoder_is_one_of_timm(reference):
 def test_order_of_patch_merging_goes_both_ways():
     key = "layers.1.downsample.reduction.weight"
     tensor = torch.arange(2 * 12.0).view(2, 12)  # 3 channels
-    ours = to_field_order(key, tensor)
+    ours = to_timm_order(key, tensor)
     for channel in range(3):
         for row in range(2):
             for column in range(2):
                 there, here = 4 * channel + 2 * row + column, (2 * column + row) * 3 + channel
                 assert torch.equal(ours[:, here], tensor[:, there])
     assert torch.equal(to_released_order(key, ours), tensor)
-    assert to_field_order("layer1.0.downsample.0.weight", tensor) is tensor
+    assert to_timm_order("layer1.0.downsample.0.weight", tensor) is tensor
 
 
 @pytest.mark.parametrize(("file", "name"), [("swin_b", "swin"), ("resnet50", "resnet50")])

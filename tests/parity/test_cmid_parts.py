@@ -13,7 +13,7 @@ from swath.objectives.losses.contrastive import info_nce
 from swath.objectives.losses.focal_frequency import focal_frequency, focal_reconstruction
 from swath.objectives.losses.prototypes import PrototypeLoss, teacher_temperature_at
 from swath.objectives.modules.cell_matching import cell_locations
-from swath.objectives.modules.ema import momentum_at
+from swath.objectives.modules.ema import cosine_momentum
 from swath.objectives.modules.masking import random_blocks
 from swath.training.optim.adan import Adan
 from swath.training.optim.param_groups import cosine_with_scaled_warmup
@@ -95,7 +95,7 @@ def test_schedules(reference):
     theirs = reference["dino.temp_schedule_400ep"]
     ours = [teacher_temperature_at(epoch) for epoch in range(len(theirs))]
     close(torch.tensor(ours, dtype=torch.float64), theirs, "teacher temperature")
-    momenta = [momentum_at(step, 1000, 0.996) for step in (0, 1, 10, 500, 999, 1000)]
+    momenta = [cosine_momentum(step, 1000, 0.996) for step in (0, 1, 10, 500, 999, 1000)]
     close(torch.tensor(momenta, dtype=torch.float64), reference["ema.tau"], "momentum")
     rates = [
         0.004 * cosine_with_scaled_warmup(step, 200 * 100, 10 * 100, 0.01, 1e-6 / 0.004)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from swath.evaluation.measures.retrieval import exact_neighbours, retrieval_scores
+from swath.evaluation.measures.retrieval import exact_neighbors, retrieval_scores
 
 DIRECTIONS = [(a, b) for a in ("s1", "s2") for b in ("s1", "s2")]
 
@@ -22,7 +22,7 @@ def reference(parity_dir: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("asking", "answering"), DIRECTIONS)
 def test_neighbours_and_distances(reference: dict[str, Any], asking: str, answering: str) -> None:
-    found = exact_neighbours(
+    found = exact_neighbors(
         reference[f"query_feat_{asking}"], reference[f"archive_feat_{answering}"], int(reference["k"])
     )
     name = f"{asking}_{answering}"
@@ -38,7 +38,7 @@ def test_precision_recall_f1(reference: dict[str, Any], asking: str, answering: 
     name = f"{asking}_{answering}"
     queries, archive = reference[f"query_feat_{asking}"], reference[f"archive_feat_{answering}"]
     labels = reference["query_labels"], reference["archive_labels"]
-    scores = retrieval_scores(exact_neighbours(queries, archive, int(reference["k"])).ids, *labels)
+    scores = retrieval_scores(exact_neighbors(queries, archive, int(reference["k"])).ids, *labels)
     means = scores.means()
     for ours, theirs in (("precision", "prec"), ("recall", "rec"), ("f1", "f1")):
         assert means[ours] == pytest.approx(float(reference[f"official.{name}.{theirs}"]), abs=1e-5)
@@ -56,7 +56,7 @@ def test_other_k(reference: dict[str, Any], asking: str, answering: str) -> None
     depths = [int(name.removeprefix(prefix)) for name in reference if name.startswith(prefix)]
     assert depths
     for k in depths:
-        found = exact_neighbours(reference[f"query_feat_{asking}"], reference[f"archive_feat_{answering}"], k)
+        found = exact_neighbors(reference[f"query_feat_{asking}"], reference[f"archive_feat_{answering}"], k)
         means = retrieval_scores(found.ids, reference["query_labels"], reference["archive_labels"]).means()
         own = torch.tensor([means[m] for m in ("precision", "recall", "f1", "pair_f1")], dtype=torch.float64)
         assert torch.allclose(own, reference[f"{prefix}{k}"].double(), rtol=0, atol=1e-5)

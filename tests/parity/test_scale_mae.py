@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from swath.encoders.positions import gsd_positions
 from swath.encoders.vit import ViT
 from swath.models.importers.scale_mae import UNUSED, scale_mae_layout
-from swath.objectives.losses.reconstruction import smooth
+from swath.objectives.losses.reconstruction import low_pass
 from swath.objectives.modules.masking import random_masking
 from swath.objectives.scale_mae import ScaleMAE, ScaleMAEConfig, reduce_views
 
@@ -194,7 +194,7 @@ def test_every_tensor_loss_and_gradient(reference, case):
     check("patch_all", patchify(pictures["combined"][:1], encoder.patch_size))
     assert torch.equal(
         pictures["combined"],
-        nchw(high) + smooth(nchw(low), None, (objective.config.high_pass,) * 2, high.shape[1:3]),
+        nchw(high) + low_pass(nchw(low), None, (objective.config.high_pass,) * 2, high.shape[1:3]),
     )
     pasted, side = pictures["and visible"], pictures["combined"].shape[-1]
     seen = torch.nn.functional.interpolate(pictures["masked"].float(), size=side, mode="nearest-exact")

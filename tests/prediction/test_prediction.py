@@ -20,19 +20,21 @@ from helpers.toy_scenes import CLASSES, by_colour, pixels, read, task_model, wri
 from swath.cli.main import build_app
 from swath.errors import ContractError, ImageryError
 from swath.models.contract import Contract
-from swath.prediction import Options, predict_scenes
+from swath.prediction import PredictionOptions, predict_scenes
 from swath.prediction import run as run_module
-from swath.prediction.inputs import pair_of
+from swath.prediction.inputs import scene_pair
 from swath.rasters.read import read_header
-from swath.tasks.dense.task import colour
+from swath.tasks.dense.task import class_color
 from swath.tasks.model import TaskModel, save_task_model
 
-TILE = Options(tile=32)
+TILE = PredictionOptions(tile=32)
 
 
 def test_a_map_is_a_cog_with_colours_names_and_the_scenes_place(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "scene.tif", pixels(600, 520))
-    report = predict_scenes(by_colour(), scene, tmp_path / "out", Options(tile=128, probabilities=True))
+    report = predict_scenes(
+        by_colour(), scene, tmp_path / "out", PredictionOptions(tile=128, probabilities=True)
+    )
     record = report.scenes[0]
     assert record.files == {"classes": "scene_classes.tif", "probabilities": "scene_probabilities.tif"}
     with rasterio.open(scene) as truth, rasterio.open(tmp_path / "out" / "scene_classes.tif") as file:
@@ -41,7 +43,7 @@ def test_a_map_is_a_cog_with_colours_names_and_the_scenes_place(tmp_path: Path) 
         assert json.loads(file.tags()["CLASSES"]) == list(CLASSES)
         assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
         assert file.overviews(1)
-        assert file.colormap(1)[1] == (*colour(1), 255)
+        assert file.colormap(1)[1] == (*class_color(1), 255)
         assert file.colormap(1)[255][3] == 0
         classes = file.read(1)
     with rasterio.open(tmp_path / "out" / "scene_probabilities.tif") as file:
@@ -77,7 +79,7 @@ def test_what_lies_under_nodata_does_not_matter_and_stays_nodata(tmp_path: Path)
 
 def test_polygons_hold_their_classes_areas(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "scene.tif", pixels(50, 64), gsd=0.5)
-    options = Options(tile=32, polygons=("road", "field"))
+    options = PredictionOptions(tile=32, polygons=("road", "field"))
     report = predict_scenes(by_colour(), scene, tmp_path, options)
     classes = read(tmp_path / "scene_classes.tif")[0]
     package = geopandas.read_file(tmp_path / "scene_polygons.gpkg", layer="classes")
@@ -101,19 +103,19 @@ def test_polygons_hold_their_classes_areas(tmp_path: Path) -> None:
 
 def test_small_polygons_are_left_out_and_unknown_classes_refused(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "scene.tif", pixels(50, 64))
-    predict_scenes(by_colour(), scene, tmp_path, Options(tile=32, polygons=("all",), min_area=12))
+    predict_scenes(by_colour(), scene, tmp_path, PredictionOptions(tile=32, polygons=("all",), min_area=12))
     found = geopandas.read_parquet(tmp_path / "scene_polygons.parquet")
     assert len(found)
     assert found["pixels"].min() >= 12
     with pytest.raises(ContractError, match="no class 'river'; its classes are field, forest, road"):
-        predict_scenes(by_colour(), scene, tmp_path, Options(polygons=("river",)))
+        predict_scenes(by_colour(), scene, tmp_path, PredictionOptions(polygons=("river",)))
 
 
 def test_a_picture_is_mapped_in_its_pixels(tmp_path: Path) -> None:
     image = pixels(48, 56)
     Image.fromarray(np.moveaxis(image, 0, 2)).save(tmp_path / "picture.png")
     scene = write_scene(tmp_path / "plain.tif", image, crs=None)
-    options = Options(tile=32, gsd=0.5, polygons=("road",))
+    options = PredictionOptions(tile=32, gsd=0.5, polygons=("road",))
     report = predict_scenes(by_colour(), [tmp_path / "picture.png", scene], tmp_path / "out", options)
     assert not report.failures
     assert any("pixel coordinates" in note for note in report.scenes[0].notes)
@@ -131,7 +133,7 @@ def test_classes_of_tiles_become_a_table(tmp_path: Path) -> None:
     image[:, :, 32:64] = 0
     scene = write_scene(tmp_path / "scene.tif", image, nodata=0)
     model = task_model("classify")
-    report = predict_scenes(model, scene, tmp_path, Options(tile=32))
+    report = predict_scenes(model, scene, tmp_path, PredictionOptions(tile=32))
     table = geopandas.read_parquet(tmp_path / "scene_windows.parquet")
     assert len(table) == 2  # of 2 x 3 tiles, those with half of their pixels or more
     assert table[["column", "row", "width", "height"]].values.tolist() == [[0, 0, 32, 32], [0, 8, 32, 32]]
@@ -152,7 +154,7 @@ def test_an_object_on_a_seam_is_found_once(tmp_path: Path) -> None:
         image[:, y : y + 6, x : x + 8] = 250
     image[:, 70:95, 20:50] = 0  # no data, and an object in it
     scene = write_scene(tmp_path / "scene.tif", image, nodata=0)
-    report = predict_scenes(bright_boxes(), scene, tmp_path, Options(tile=40, overlap=0.3))
+    report = predict_scenes(bright_boxes(), scene, tmp_path, PredictionOptions(tile=40, overlap=0.3))
     assert not report.failures
     found = geopandas.read_parquet(tmp_path / "scene_objects.parquet")
     assert sorted(zip(found["row"], found["column"], strict=True)) == sorted((y + 3, x + 4) for y, x in truth)
@@ -209,16 +211,16 @@ def pair(tmp_path: Path, *, shift: int = 0) -> tuple[Path, Path]:
 def test_pairs_of_other_grids_are_refused_and_align_is_offered(tmp_path: Path) -> None:
     before, after = pair(tmp_path, shift=4)
     model = task_model("change")
-    refused = predict_scenes(model, [pair_of(before, after)], tmp_path / "out", TILE)
+    refused = predict_scenes(model, [scene_pair(before, after)], tmp_path / "out", TILE)
     assert "--align" in refused.failures[0][1]
-    options = Options(tile=32, align=True)
-    report = predict_scenes(model, [pair_of(before, after)], tmp_path / "out", options)
+    options = PredictionOptions(tile=32, align=True)
+    report = predict_scenes(model, [scene_pair(before, after)], tmp_path / "out", options)
     assert not report.failures
     found = read(tmp_path / "out" / "a_b_classes.tif")[0]
     assert (found[:4] == 255).all()  # the second date does not reach there
     assert (found[:, :4] == 255).all()
     assert (found[4:, 4:] != 255).all()
-    same = predict_scenes(model, [pair_of(before, before)], tmp_path / "same", TILE)
+    same = predict_scenes(model, [scene_pair(before, before)], tmp_path / "same", TILE)
     truth = read(tmp_path / "same" / "a_a_classes.tif")[0]
     np.testing.assert_array_equal(found[40:80, 40:80], truth[40:80, 40:80])  # aligned: the same pixels
     assert same.scenes[0].notes == []
@@ -234,8 +236,8 @@ def test_a_later_date_under_another_light_is_matched_over_the_whole_scene(tmp_pa
         model.task.config = model.task.config.model_copy(update={"match": match})
         for name, after in (("same", first), ("dim", dim)):
             out = tmp_path / match / name
-            options = Options(tile=32, probabilities=True)
-            report = predict_scenes(model, [pair_of(first, after)], out, options)
+            options = PredictionOptions(tile=32, probabilities=True)
+            report = predict_scenes(model, [scene_pair(first, after)], out, options)
             assert not report.failures
             (file,) = out.glob("*probabilities.tif")
             probabilities[match, name] = read(file).astype(float)
@@ -248,7 +250,7 @@ def test_dates_that_are_shifted_in_silence_are_noted(tmp_path: Path) -> None:
     image = pixels(200, 200)
     before = write_scene(tmp_path / "before.tif", image[:, :190, :190])
     after = write_scene(tmp_path / "after.tif", image[:, 3:193, 2:192])
-    report = predict_scenes(task_model("change"), [pair_of(before, after)], tmp_path, TILE)
+    report = predict_scenes(task_model("change"), [scene_pair(before, after)], tmp_path, TILE)
     assert "-3.0 rows and -2.0 columns" in report.scenes[0].notes[0]
 
 
@@ -289,7 +291,7 @@ def test_a_scene_of_another_gsd_is_looked_at_as_the_model_was_trained(tmp_path: 
     ):
         assert one.transform.almost_equals(other.transform)
         np.testing.assert_array_equal(one.read(), other.read())
-    native = predict_scenes(model, scene, tmp_path / "native", Options(tile=32, read_gsd="native"))
+    native = predict_scenes(model, scene, tmp_path / "native", PredictionOptions(tile=32, read_gsd="native"))
     assert native.scenes[0].pixels == (100, 80)
 
 
@@ -301,13 +303,13 @@ def test_a_scene_much_too_coarse_is_refused_and_a_stated_gsd_is_for_those_that_d
     refused = predict_scenes(model, far, tmp_path / "out", TILE)
     assert "enlarged 14 times" in refused.failures[0][1]
     assert "--read-gsd native" in refused.failures[0][1]
-    still = predict_scenes(model, far, tmp_path / "out", Options(tile=32, gsd=0.5))
+    still = predict_scenes(model, far, tmp_path / "out", PredictionOptions(tile=32, gsd=0.5))
     assert "enlarged 14 times" in still.failures[0][1]  # --gsd does not change what a file says of itself
-    native = predict_scenes(model, far, tmp_path / "out", Options(tile=32, read_gsd="native"))
+    native = predict_scenes(model, far, tmp_path / "out", PredictionOptions(tile=32, read_gsd="native"))
     assert native.scenes[0].pixels == (30, 30)
     near = write_scene(tmp_path / "near.tif", pixels(30, 30), gsd=0.6)
     plain = write_scene(tmp_path / "plain.tif", pixels(30, 30), crs=None)
-    both = predict_scenes(model, [near, plain], tmp_path / "out", Options(tile=32, gsd=0.45))
+    both = predict_scenes(model, [near, plain], tmp_path / "out", PredictionOptions(tile=32, gsd=0.45))
     assert [round(scene.gsd or 0, 2) for scene in both.scenes] == [0.6, 0.45]
     assert "the stated 0.45 m is for scenes that do not tell" in both.scenes[0].notes[0]
 
@@ -321,7 +323,7 @@ def test_a_model_that_never_saw_metres_looks_at_scenes_as_it_was_trained(tmp_pat
     report = predict_scenes(smaller, scene, tmp_path, TILE)  # it was trained on images of half the size
     assert (report.scenes[0].gsd, report.scenes[0].pixels) == (2.0, (20, 20))
     with pytest.raises(ContractError, match="gsd: this model sees scale in metres"):
-        predict_scenes(by_colour(), scene, tmp_path, Options(gsd="relative"))
+        predict_scenes(by_colour(), scene, tmp_path, PredictionOptions(gsd="relative"))
 
 
 def test_a_folder_with_scenes_of_no_use_is_done_and_they_are_listed(tmp_path: Path) -> None:
@@ -348,11 +350,11 @@ def test_what_is_done_is_skipped_until_something_changes(tmp_path: Path) -> None
     scene = write_scene(tmp_path / "scene.tif", pixels(40, 40))
     model, out = by_colour(), tmp_path / "out"
 
-    def status(options: Options = TILE) -> str:
+    def status(options: PredictionOptions = TILE) -> str:
         return predict_scenes(model, scene, out, options).scenes[0].status
 
     assert [status(), status()] == ["done", "present"]
-    assert status(Options(tile=16)) == "done"
+    assert status(PredictionOptions(tile=16)) == "done"
     assert status() == "done"
     write_scene(scene, pixels(40, 40, seed=1))
     assert [status(), status()] == ["done", "present"]

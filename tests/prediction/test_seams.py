@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from helpers.toy_scenes import by_colour, pixels, read, task_model, write_scene
 from swath.models.contract import Contract
-from swath.prediction import Options, predict_scenes
+from swath.prediction import PredictionOptions, predict_scenes
 from swath.prediction import tile_loop as scene_module
 from swath.prediction.maps import STEPS
-from swath.prediction.run import Progress
-from swath.prediction.scene_view import Box, look_at
-from swath.prediction.tile_loop import Pace
+from swath.prediction.run import PredictionProgress
+from swath.prediction.scene_view import TileBounds, open_model_view
+from swath.prediction.tile_loop import RuntimeOptions
 from swath.rasters.read import read_header
 from swath.tasks.model import TaskModel
-from swath.tiling.grid import Axis, TileGrid
+from swath.tiling.grid import TileAxis, TileGrid
 
 sizes = st.integers(1, 90)
 tiles = st.integers(4, 40)
@@ -31,7 +31,7 @@ overlaps = st.sampled_from([0.0, 0.1, 0.25, 0.4, 0.5])
 @given(sizes, tiles, overlaps)
 @example(70, 35, 0.5)  # half of an odd tile is no whole number of pixels
 def test_tiles_cover_an_axis_and_their_weights_add_up(length: int, tile: int, overlap: float) -> None:
-    axis = Axis(length, tile, overlap)
+    axis = TileAxis(length, tile, overlap)
     assert axis.starts[0] == 0
     assert axis.starts[-1] + axis.size == length
     assert sum(axis.finals) == length
@@ -82,20 +82,20 @@ def blended(
 @given(
     height=sizes, width=sizes, tile=tiles, overlap=overlaps, holes=st.booleans(),
     paces=st.lists(
-        st.builds(Pace, batch_size=st.integers(1, 7), window=st.integers(1, 120), workers=st.integers(0, 3)),
-        min_size=2, max_size=2,
+        st.builds(RuntimeOptions, batch_size=st.integers(1, 7), window=st.integers(1, 120),
+        workers=st.integers(0, 3)), min_size=2, max_size=2,
     ),
 )  # fmt: skip
 def test_whatever_is_read_and_computed_together_the_pixels_are_the_same(
     tmp_path_factory: pytest.TempPathFactory, height: int, width: int, tile: int, overlap: float, holes: bool,
-    paces: list[Pace],
+    paces: list[RuntimeOptions],
 ) -> None:  # fmt: skip
     folder = tmp_path_factory.mktemp("seams")
     image = pixels(height, width)
     if holes:
         image[:, height // 3 : height // 2, width // 4 :] = 0
     scene = write_scene(folder / "scene.tif", image, nodata=0)
-    options = Options(tile=tile, overlap=overlap, probabilities=True)
+    options = PredictionOptions(tile=tile, overlap=overlap, probabilities=True)
     model = by_colour()
     found = []
     for i, pace in enumerate(paces):
@@ -123,10 +123,10 @@ def test_a_transformer_says_the_same_in_any_window(
 ) -> None:
     folder = tmp_path_factory.mktemp("transformer")
     scene = write_scene(folder / "scene.tif", pixels(70, 85))
-    options = Options(tile=24, overlap=0.25, probabilities=True)
+    options = PredictionOptions(tile=24, overlap=0.25, probabilities=True)
     model = task_model("segment")
-    predict_scenes(model, scene, folder / "a", options, pace=Pace(batch_size=8, workers=0))
-    predict_scenes(model, scene, folder / "b", options, pace=Pace(batch_size, window, workers))
+    predict_scenes(model, scene, folder / "a", options, pace=RuntimeOptions(batch_size=8, workers=0))
+    predict_scenes(model, scene, folder / "b", options, pace=RuntimeOptions(batch_size, window, workers))
     shares = [read(folder / run / "scene_probabilities.tif").astype(int) for run in "ab"]
     assert np.abs(shares[0] - shares[1]).max() <= 1  # a rounding of 1/250
     classes = [read(folder / run / "scene_classes.tif") for run in "ab"]
@@ -138,7 +138,7 @@ def test_a_scene_like_a_tile_is_looked_at_in_one_piece(tmp_path: Path) -> None:
     image = pixels(30, 40)
     scene = write_scene(tmp_path / "scene.tif", image)
     model = task_model("segment")
-    predict_scenes(model, scene, tmp_path / "out", Options(tile=64))
+    predict_scenes(model, scene, tmp_path / "out", PredictionOptions(tile=64))
     truth = model.predict(image, gsd=0.5)[0].argmax(0).numpy()
     np.testing.assert_array_equal(read(tmp_path / "out" / "scene_classes.tif")[0], truth)
 
@@ -153,16 +153,18 @@ def test_a_killed_run_goes_on_within_the_scene(
 ) -> None:
     monkeypatch.setattr(scene_module, "CHECKPOINT_SECONDS", 0.0)
     scene = write_scene(tmp_path / "scene.tif", pixels(80, 70))
-    options = Options(tile=20, overlap=0.25, probabilities=True)
+    options = PredictionOptions(tile=20, overlap=0.25, probabilities=True)
     model = by_colour()
     predict_scenes(model, scene, tmp_path / "whole", options)
 
-    def kill(progress: Progress) -> None:
+    def kill(progress: PredictionProgress) -> None:
         if progress.done >= at:
             raise Killed
 
     with pytest.raises(Killed):
-        predict_scenes(model, scene, tmp_path / "out", options, pace=Pace(batch_size=2), progress=kill)
+        predict_scenes(
+            model, scene, tmp_path / "out", options, pace=RuntimeOptions(batch_size=2), progress=kill
+        )
     assert not (tmp_path / "out" / "scene_classes.tif").exists()
     seen: list[int] = []
     predict_scenes(model, scene, tmp_path / "out", options, progress=lambda p: seen.append(p.done))
@@ -180,14 +182,14 @@ def test_a_begun_scene_is_begun_anew_with_other_options(
     scene = write_scene(tmp_path / "scene.tif", pixels(60, 40))
     model = by_colour()
 
-    def kill(progress: Progress) -> None:
+    def kill(progress: PredictionProgress) -> None:
         if progress.done >= 6:
             raise Killed
 
     with pytest.raises(Killed):
-        predict_scenes(model, scene, tmp_path / "out", Options(tile=20), progress=kill)
-    predict_scenes(model, scene, tmp_path / "out", Options(tile=16))
-    predict_scenes(model, scene, tmp_path / "whole", Options(tile=16))
+        predict_scenes(model, scene, tmp_path / "out", PredictionOptions(tile=20), progress=kill)
+    predict_scenes(model, scene, tmp_path / "out", PredictionOptions(tile=16))
+    predict_scenes(model, scene, tmp_path / "whole", PredictionOptions(tile=16))
     one, other = (read(tmp_path / folder / "scene_classes.tif") for folder in ("out", "whole"))
     np.testing.assert_array_equal(one, other)
 
@@ -202,13 +204,15 @@ def test_a_resampled_tile_does_not_depend_on_what_is_read_with_it(
     image[:, 20:35, 30:60] = 0
     path = write_scene(folder / "scene.tif", image, nodata=0)
     contract = Contract.of("rgb_aerial")
-    look = look_at([read_header(path)], contract.sensor(), contract, Options(read_gsd=gsd, gsd=0.5))
+    look = open_model_view(
+        [read_header(path)], contract.sensor(), contract, PredictionOptions(read_gsd=gsd, gsd=0.5)
+    )
     side = min(8, look.height, look.width)
     top, left = min(top, look.height - side), min(left, look.width - side)
-    box = Box(top, left, side, side)
-    whole, known = look.views[0].read([Box(0, 0, look.height, look.width)])[0]
+    box = TileBounds(top, left, side, side)
+    whole, known = look.views[0].read([TileBounds(0, 0, look.height, look.width)])[0]
     alone = look.views[0].read([box])[0]
-    together = look.views[0].read([Box(0, 0, side, side), box])[1]
+    together = look.views[0].read([TileBounds(0, 0, side, side), box])[1]
     np.testing.assert_array_equal(alone[0], together[0])
     np.testing.assert_array_equal(alone[1], together[1])
     np.testing.assert_array_equal(alone[1], known[top : top + side, left : left + side])

@@ -15,7 +15,7 @@ from rasterio.transform import Affine
 
 from helpers.rasters import noise, write_tiff
 from swath.errors import ImageryError
-from swath.rasters.read import SceneHeader, Window, read_header, read_window, window_gsd
+from swath.rasters.read import PixelWindow, SceneHeader, read_header, read_window, window_gsd
 from swath.rasters.resampling import Kernel
 
 
@@ -30,7 +30,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> SceneHeader:
 
 
 def test_a_window_holds_the_same_pixels_as_rasterio_reads(scene: SceneHeader) -> None:
-    window = Window(37, 11, 40, 50)
+    window = PixelWindow(37, 11, 40, 50)
     stored, valid = read_window(scene, window)
     with rasterio.open(scene.path) as dataset:
         expected = dataset.read(window=rasterio.windows.Window(37, 11, 40, 50))
@@ -49,9 +49,9 @@ def test_bands_come_in_the_order_asked_for(scene: SceneHeader) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"window": Window(100, 0, 20, 20)}, "is not within the scene of 110 x 90"),
-        ({"window": Window(-1, 0, 20, 20)}, "is not within the scene"),
-        ({"window": Window(0, 0, 0, 20)}, "is not within the scene"),
+        ({"window": PixelWindow(100, 0, 20, 20)}, "is not within the scene of 110 x 90"),
+        ({"window": PixelWindow(-1, 0, 20, 20)}, "is not within the scene"),
+        ({"window": PixelWindow(0, 0, 0, 20)}, "is not within the scene"),
         ({"bands": [4]}, r"bands \[4\] asked for, it has 0 to 3"),
         ({"bands": []}, "bands"),
         ({"out_shape": (0, 5)}, "0 bytes"),
@@ -76,20 +76,22 @@ def test_neighbouring_windows_fit_without_a_seam(
     """A window read by itself equals that part of a larger read, also with kernels that look beyond it."""
     size = 28
     shape = (round(size / factor), round(size / factor))
-    large, _ = read_window(scene, Window(0, row, 110, size), out_shape=(shape[0], 110), resampling=kernel)
+    large, _ = read_window(
+        scene, PixelWindow(0, row, 110, size), out_shape=(shape[0], 110), resampling=kernel
+    )
     left, right = (
-        read_window(scene, Window(0, row, 55, size), out_shape=(shape[0], 55), resampling=kernel)[0],
+        read_window(scene, PixelWindow(0, row, 55, size), out_shape=(shape[0], 55), resampling=kernel)[0],
         None,
     )
-    right, _ = read_window(scene, Window(55, row, 55, size), out_shape=(shape[0], 55), resampling=kernel)
+    right, _ = read_window(scene, PixelWindow(55, row, 55, size), out_shape=(shape[0], 55), resampling=kernel)
     assert np.array_equal(np.concatenate([left, right], 2), large)
-    one, _ = read_window(scene, Window(column, row, 30, 30), out_shape=(30, 30), resampling=kernel)
+    one, _ = read_window(scene, PixelWindow(column, row, 30, 30), out_shape=(30, 30), resampling=kernel)
     assert np.array_equal(one, read_window(scene)[0][:, row : row + 30, column : column + 30])
 
 
 def test_reading_smaller_is_the_mean_of_what_is_covered(scene: SceneHeader) -> None:
-    stored, _ = read_window(scene, Window(10, 20, 40, 60), out_shape=(30, 10))
-    full, _ = read_window(scene, Window(10, 20, 40, 60))
+    stored, _ = read_window(scene, PixelWindow(10, 20, 40, 60), out_shape=(30, 10))
+    full, _ = read_window(scene, PixelWindow(10, 20, 40, 60))
     assert np.abs(stored - full.reshape(4, 30, 2, 10, 4).mean((2, 4))).max() <= 0.5
 
 
@@ -104,7 +106,7 @@ def test_overviews_are_used_and_agree(tmp_path: Path) -> None:
     plain = read_header(write_tiff(tmp_path / "plain.tif", values, compress="deflate"))
     cog = read_header(write_tiff(tmp_path / "cog.tif", values, driver="COG", overview_resampling="average"))
     assert cog.overviews
-    window = Window(256, 512, 1024, 512)
+    window = PixelWindow(256, 512, 1024, 512)
     fast, ok = read_window(cog, window, out_shape=(64, 128))
     slow, _ = read_window(plain, window, out_shape=(64, 128))
     assert ok.all()
@@ -127,7 +129,7 @@ def test_photographs_are_read_whole_in_windows_and_smaller(tmp_path: Path, suffi
     path = tmp_path / f"photo.{suffix}"
     Image.fromarray(picture).save(path, quality=95)
     header = read_header(path)
-    stored, valid = read_window(header, Window(64, 32, 128, 96))
+    stored, valid = read_window(header, PixelWindow(64, 32, 128, 96))
     assert valid.all()
     assert np.abs(stored.transpose(1, 2, 0).astype(int) - picture[32:128, 64:192]).mean() < 2
     small, _ = read_window(header, out_shape=(32, 40))
@@ -208,7 +210,7 @@ def test_the_files_own_mask_counts(tmp_path: Path) -> None:
     for driver in ("GTiff", "COG"):
         header = read_header(write_tiff(tmp_path / f"{driver}.tif", noise(), mask=mask, driver=driver))
         assert np.array_equal(read_window(header)[1], mask)
-        assert np.array_equal(read_window(header, Window(15, 5, 20, 20))[1], mask[5:25, 15:35])
+        assert np.array_equal(read_window(header, PixelWindow(15, 5, 20, 20))[1], mask[5:25, 15:35])
 
 
 def test_an_image_of_nothing_but_nodata_is_read_as_invalid(tmp_path: Path, data_dir: Path) -> None:
@@ -270,7 +272,7 @@ def test_windows_of_band_files_fit_without_a_seam(tmp_path: Path, kernel: Kernel
     header = read_header(band_files(tmp_path))
     everything, _ = read_window(header, resampling=kernel)
     for column, row, width, height in ((0, 0, 60, 60), (7, 13, 31, 22), (59, 59, 1, 1), (1, 0, 59, 3)):
-        part, _ = read_window(header, Window(column, row, width, height), resampling=kernel)
+        part, _ = read_window(header, PixelWindow(column, row, width, height), resampling=kernel)
         assert np.array_equal(part, everything[:, row : row + height, column : column + width])
 
 
@@ -316,7 +318,7 @@ def test_bigearthnet_patches_are_read_onto_10_m(data_dir: Path) -> None:
 def test_gsd_follows_window_and_resampling(tmp_path: Path) -> None:
     header = read_header(write_tiff(tmp_path / "a.tif", noise()))
     assert window_gsd(header) == header.gsd
-    window = Window(10, 10, 20, 20)
+    window = PixelWindow(10, 10, 20, 20)
     assert window_gsd(header, window, (10, 10)) == pytest.approx(20.008, abs=0.001)
     assert window_gsd(header, window, (10, 40)) == pytest.approx(10.004, abs=0.001)
 
@@ -324,7 +326,10 @@ def test_gsd_follows_window_and_resampling(tmp_path: Path) -> None:
 def test_gsd_of_a_window_is_measured_where_the_window_lies(tmp_path: Path) -> None:
     world = Affine(1, 0, -180, 0, -1, 80)
     header = read_header(write_tiff(tmp_path / "w.tif", noise(1, 160, 360), crs="EPSG:4326", transform=world))
-    equator, north = window_gsd(header, Window(0, 79, 4, 2)), window_gsd(header, Window(0, 19, 4, 2))
+    equator, north = (
+        window_gsd(header, PixelWindow(0, 79, 4, 2)),
+        window_gsd(header, PixelWindow(0, 19, 4, 2)),
+    )
     assert equator is not None
     assert north is not None
     assert (north / equator) ** 2 == pytest.approx(0.5, abs=0.01)  # cos 60 degrees, in x alone

@@ -11,12 +11,12 @@ import pytest
 
 from helpers.range_server import Server, serve
 from helpers.rasters import noise, write_tiff
-from swath.catalog.catalog import Catalogue, build_catalogue
+from swath.catalog.catalog import Catalog, build_catalog
 from swath.datasets.chips import ChipGrid
 from swath.datasets.opening import open_dataset
 from swath.errors import ImageryError
 from swath.rasters.read import read_header, read_window
-from swath.rasters.remote import gdal_name, is_remote
+from swath.rasters.remote import is_remote, to_vsi_path
 
 
 @pytest.fixture
@@ -36,11 +36,11 @@ def test_what_a_url_is() -> None:
     assert is_remote("s3://bucket/a.tif")
     assert not is_remote("/data/a.tif")
     assert not is_remote("C:\\a.tif")
-    assert gdal_name("https://h/a.tif") == "/vsicurl/https://h/a.tif"
-    assert gdal_name("gs://b/a.tif") == "/vsigs/b/a.tif"
+    assert to_vsi_path("https://h/a.tif") == "/vsicurl/https://h/a.tif"
+    assert to_vsi_path("gs://b/a.tif") == "/vsigs/b/a.tif"
     for bad in ("ftp://h/a.tif", "file:///etc/passwd", "s3://", "https://h/a b.tif", "https://h/a\n.tif"):
         with pytest.raises(ImageryError, match=r"is read from|is no URL"):
-            gdal_name(bad)
+            to_vsi_path(bad)
 
 
 def test_a_window_by_url_is_the_window_of_the_file(store: Server) -> None:
@@ -102,9 +102,9 @@ def test_what_an_item_names_elsewhere_is_fetched_only_if_that_is_asked_for(
     data = open_dataset(path, sensor="rgb_aerial", chip_size=32, remote=True)
     assert len(data) == 4
     assert "image" in data[0]
-    catalogue = build_catalogue(path, sensor="rgb_aerial", remote=True)
+    catalogue = build_catalog(path, sensor="rgb_aerial", remote=True)
     catalogue.write(tmp_path / "catalogue.parquet")
-    assert Catalogue.read(tmp_path / "catalogue.parquet").scenes[0].files == (f"{store.url}/scene.tif",)
+    assert Catalog.read(tmp_path / "catalogue.parquet").scenes[0].files == (f"{store.url}/scene.tif",)
     with pytest.raises(ImageryError, match="--remote"):
         open_dataset(tmp_path / "catalogue.parquet", sensor="rgb_aerial", chip_size=32)
     again = open_dataset(tmp_path / "catalogue.parquet", sensor="rgb_aerial", chip_size=32, remote=True)

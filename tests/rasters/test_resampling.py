@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from swath.errors import ImageryError
-from swath.rasters.resampling import Kernel, check_kernel, resize, weights
+from swath.rasters.resampling import Kernel, check_kernel, kernel_weights, resample
 
 RANDOM = np.random.default_rng(7)
 KERNELS: tuple[Kernel, ...] = ("nearest", "area", "bilinear", "cubic")
@@ -17,7 +17,7 @@ KERNELS: tuple[Kernel, ...] = ("nearest", "area", "bilinear", "cubic")
 
 def whole(image: np.ndarray, shape: tuple[int, int], kernel: Kernel) -> np.ndarray:
     ok = np.ones(image.shape[1:], bool)
-    values, valid = resize(image, ok, (0, image.shape[1]), (0, image.shape[2]), shape, kernel)
+    values, valid = resample(image, ok, (0, image.shape[1]), (0, image.shape[2]), shape, kernel)
     assert valid.all()
     return values
 
@@ -74,7 +74,7 @@ def test_invalid_pixels_never_bleed(kernel: Kernel) -> None:
     image[:, 3:9, 4:12] = np.nan
     valid[3:9, 4:12] = False
     for shape in ((10, 10), (7, 13), (40, 40)):
-        values, ok = resize(image, valid, (0, 20), (0, 20), shape, kernel)
+        values, ok = resample(image, valid, (0, 20), (0, 20), shape, kernel)
         assert np.isfinite(values).all()
         assert np.abs(values[:, ok] - 5).max() < 1e-4
         assert (values[:, ~ok] == 0).all()
@@ -84,16 +84,16 @@ def test_invalid_pixels_never_bleed(kernel: Kernel) -> None:
 def test_a_pixel_is_valid_where_half_of_it_is() -> None:
     image = np.ones((1, 2, 4), np.float32)
     valid = np.array([[True, True, True, False], [False, True, False, False]])
-    _, ok = resize(image, valid, (0, 2), (0, 4), (1, 2), "area")
+    _, ok = resample(image, valid, (0, 2), (0, 4), (1, 2), "area")
     assert ok.tolist() == [[True, False]]
     half = np.array([[True, False]])
-    assert resize(np.ones((1, 1, 2)), half, (0, 1), (0, 2), (1, 1), "area")[1].all()
+    assert resample(np.ones((1, 1, 2)), half, (0, 1), (0, 2), (1, 1), "area")[1].all()
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_what_lies_outside_the_input_is_invalid(kernel: Kernel) -> None:
     image = np.ones((1, 10, 10), np.float32)
-    values, ok = resize(image, np.ones((10, 10), bool), (-5, 10), (0, 10), (15, 10), kernel)
+    values, ok = resample(image, np.ones((10, 10), bool), (-5, 10), (0, 10), (15, 10), kernel)
     assert not ok[:5].any()
     assert ok[5:].all()
     assert np.allclose(values[:, 5:], 1)
@@ -103,14 +103,14 @@ def test_what_lies_outside_the_input_is_invalid(kernel: Kernel) -> None:
 def test_a_part_of_the_span_gives_that_part_of_the_result(kernel: Kernel) -> None:
     image = RANDOM.random((1, 30, 30), dtype=np.float32)
     ok = np.ones((30, 30), bool)
-    everything, _ = resize(image, ok, (0, 30), (0, 30), (45, 20), kernel)
-    part, _ = resize(image, ok, (10, 20), (15, 30), (15, 10), kernel)
+    everything, _ = resample(image, ok, (0, 30), (0, 30), (45, 20), kernel)
+    part, _ = resample(image, ok, (10, 20), (15, 30), (15, 10), kernel)
     assert np.allclose(part, everything[:, 15:30, 10:], atol=1e-6)
 
 
 def test_weights_of_smooth_kernels_sum_up_to_one() -> None:
     for kernel in ("bilinear", "cubic"):
-        _, weight = weights(20, (0, 20), 7, kernel)  # type: ignore[arg-type]
+        _, weight = kernel_weights(20, (0, 20), 7, kernel)  # type: ignore[arg-type]
         assert weight.sum(1) == pytest.approx(np.ones(7))
 
 

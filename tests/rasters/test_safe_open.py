@@ -19,8 +19,8 @@ from PIL import Image
 from helpers.rasters import noise, write_tiff
 from swath.errors import ImageryError
 from swath.rasters import safe_open
-from swath.rasters.read import ReadLimits, Window, read_header, read_window
-from swath.rasters.safe_open import close_all, open_checked, opened, sniff_driver
+from swath.rasters.read import PixelWindow, ReadLimits, read_header, read_window
+from swath.rasters.safe_open import close_all, open_cached, open_checked, sniff_driver
 
 
 def refused(path: Path, *words: str) -> None:
@@ -193,7 +193,7 @@ def test_mutated_bytes_give_an_answer_or_an_error_but_never_a_crash(tmp_path: Pa
         path.write_bytes(mutant)
         try:
             header = read_header(path)
-            read_window(header, Window(0, 0, min(64, header.width), min(64, header.height)))
+            read_window(header, PixelWindow(0, 0, min(64, header.width), min(64, header.height)))
         except ImageryError as error:
             messages.append(str(error))
     assert len(messages) > 20
@@ -209,7 +209,7 @@ def test_a_header_bomb_is_refused_before_anything_is_allocated(tmp_path: Path) -
     refused(path, "10,000,000,000 bytes", "windows")
     with pytest.raises(ImageryError, match=r"bomb.tif: 10,000,000,000 pixels would be decoded.*gdaladdo"):
         read_window(header, out_shape=(100, 100))
-    stored, _ = read_window(header, Window(50_000, 50_000, 64, 64))  # what is small may be read
+    stored, _ = read_window(header, PixelWindow(50_000, 50_000, 64, 64))  # what is small may be read
     assert stored.shape == (1, 64, 64)
 
 
@@ -290,10 +290,10 @@ def test_files_stay_open_and_the_oldest_is_closed(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(safe_open, "OPEN_FILES", 3)
     close_all()
     paths = [str(write_tiff(tmp_path / f"{i}.tif", noise(seed=i))) for i in range(5)]
-    first = opened(paths[0])
-    assert opened(paths[0]) is first
+    first = open_cached(paths[0])
+    assert open_cached(paths[0]) is first
     for path in paths[1:]:
-        opened(path)
+        open_cached(path)
     assert first.dataset.closed
     assert len(safe_open._handles.files) == 3
     close_all()
@@ -309,14 +309,14 @@ def test_a_replaced_file_is_read_anew(tmp_path: Path) -> None:
     assert np.array_equal(after, noise(seed=2))
     write_tiff(path, noise(1, 7, 7))
     with pytest.raises(ImageryError, match="has changed since its header was read"):
-        read_window(header, Window(0, 0, 5, 5))
+        read_window(header, PixelWindow(0, 0, 5, 5))
     path.unlink()
     with pytest.raises(ImageryError, match="No such file"):
         read_window(header)
 
 
 def _sum_of(header: object, column: int) -> int:
-    return int(read_window(header, Window(column, 0, 10, 40))[0].sum())  # type: ignore[arg-type]
+    return int(read_window(header, PixelWindow(column, 0, 10, 40))[0].sum())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
@@ -330,8 +330,8 @@ def test_workers_read_right_after_fork_and_spawn(tmp_path: Path, method: str) ->
 
 def test_threads_do_not_share_open_files(tmp_path: Path) -> None:
     path = str(write_tiff(tmp_path / "a.tif", noise()))
-    found = [opened(path)]
-    thread = threading.Thread(target=lambda: found.append(opened(path)))
+    found = [open_cached(path)]
+    thread = threading.Thread(target=lambda: found.append(open_cached(path)))
     thread.start()
     thread.join()
     assert found[0] is not found[1]

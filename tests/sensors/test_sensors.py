@@ -15,9 +15,9 @@ from swath.errors import ImageryError, SwathError
 from swath.sensors.sensor import (
     Band,
     Sensor,
-    band_of_file,
     get_sensor,
     list_sensors,
+    match_band_by_filename,
     match_bands,
     read_sensor,
     register_sensor,
@@ -287,7 +287,7 @@ def test_wrong_descriptions_are_not_taken_by_position() -> None:
     ],
 )
 def test_a_band_files_name_tells_its_band(sensor: str, name: str, band: str | None) -> None:
-    found = band_of_file(get_sensor(sensor), name)
+    found = match_band_by_filename(get_sensor(sensor), name)
     assert (None if found is None else get_sensor(sensor).band_names[found]) == band
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from swath.errors import ImageryError
 from swath.sensors.sensor import get_sensor
-from swath.sensors.sentinel2_offset import detect_offset_dn, offset_dn_of
+from swath.sensors.sentinel2_offset import detect_offset_dn, resolve_offset_dn
 
 NEW = "S2A_MSIL2A_20220212T101031_N0400_R022_T33UUP_20220212T140559.SAFE"
 OLD = "S2B_MSIL1C_20170613T101031_N0205_R022_T33UUP_20170613T101608"
@@ -37,17 +37,17 @@ def test_what_says_the_offset(given: dict[str, object], offset: float | None) ->
 
 def test_a_date_decides_nothing_and_an_unknown_baseline_is_refused() -> None:
     with pytest.raises(ImageryError, match=r"a.tif: nothing says.*`offset_dn`.*: -1000 from baseline 04.00"):
-        offset_dn_of(get_sensor("sentinel2_l2a"), path="a.tif", tags={"ACQUISITION_DATE": "2017-06-13"})
+        resolve_offset_dn(get_sensor("sentinel2_l2a"), path="a.tif", tags={"ACQUISITION_DATE": "2017-06-13"})
 
 
 def test_what_the_user_states_comes_first() -> None:
     sensor = get_sensor("sentinel2_l2a")
-    assert offset_dn_of(sensor, stated=0, tags={"BOA_ADD_OFFSET": "-1000"}) == (0.0, "stated")
-    assert offset_dn_of(sensor, path=NEW)[0] == -1000
+    assert resolve_offset_dn(sensor, stated=0, tags={"BOA_ADD_OFFSET": "-1000"}) == (0.0, "stated")
+    assert resolve_offset_dn(sensor, path=NEW)[0] == -1000
 
 
 def test_other_sensors_have_no_such_offset() -> None:
-    assert offset_dn_of(get_sensor("landsat89_l2"), path=NEW)[0] == 0
+    assert resolve_offset_dn(get_sensor("landsat89_l2"), path=NEW)[0] == 0
 
 
 def test_different_offsets_for_different_bands_are_refused() -> None:
@@ -57,8 +57,8 @@ def test_different_offsets_for_different_bands_are_refused() -> None:
 
 def test_sentinel2_under_another_name_has_the_offset_too() -> None:
     sensor = get_sensor("sentinel2_l2a").select(["B02", "B8A"]).model_copy(update={"name": "my_sentinel"})
-    assert offset_dn_of(sensor, path=NEW)[0] == -1000
+    assert resolve_offset_dn(sensor, path=NEW)[0] == -1000
     with pytest.raises(ImageryError, match="nothing says"):
-        offset_dn_of(sensor, path="a.tif")
+        resolve_offset_dn(sensor, path="a.tif")
     aerial = get_sensor("naip").model_copy(update={"name": "B02"})
-    assert offset_dn_of(aerial, path=NEW)[0] == 0
+    assert resolve_offset_dn(aerial, path=NEW)[0] == 0

@@ -17,7 +17,7 @@ from swath.cli.simulate import command
 from swath.datasets.pairs.opening import open_pairs
 from swath.errors import ImageryError
 from swath.simulated import CLASSES, SENSORS, SimulatedPairs, simulate_change
-from swath.simulated.writing import write_pairs
+from swath.simulated.writing import write_simulated_pairs
 
 app = typer.Typer()
 app.command()(command)
@@ -31,7 +31,7 @@ def run(*arguments: object) -> str:
 
 def test_written_pairs_are_those_of_the_data_set(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    folder = write_pairs(tmp_path / "set", seed=4, folds={"train": 3, "test": 2}, size=40,
+    folder = write_simulated_pairs(tmp_path / "set", seed=4, folds={"train": 3, "test": 2}, size=40,
                          progress=lambda done, total: told.append((done, total)))  # fmt: skip
     assert told[-1] == (5, 5)
     written = open_pairs(folder, sensors=SENSORS, classes=CLASSES)
@@ -53,7 +53,7 @@ def test_written_pairs_are_those_of_the_data_set(tmp_path: Path) -> None:
 
 
 def test_masks_and_boxes_lie_beside_them(tmp_path: Path) -> None:
-    folder = write_pairs(tmp_path / "set", seed=4, folds={"all": 4}, size=64)
+    folder = write_simulated_pairs(tmp_path / "set", seed=4, folds={"all": 4}, size=64)
     made = SimulatedPairs(4, seed=4, size=64)
     boxes = json.loads((folder / "boxes.json").read_text(encoding="utf-8"))
     assert json.loads((folder / "classes.json").read_text(encoding="utf-8")) == list(CLASSES)
@@ -73,7 +73,7 @@ def test_masks_and_boxes_lie_beside_them(tmp_path: Path) -> None:
 
 def test_any_sensors_can_be_written_and_read(tmp_path: Path) -> None:
     gsd = {"landsat89_l2": 30.0, "naip": 3.0, "sentinel1_grd_linear": 10.0}
-    folder = write_pairs(tmp_path / "set", folds={"all": 2}, sensors=list(gsd), gsd=gsd, size=12)
+    folder = write_simulated_pairs(tmp_path / "set", folds={"all": 2}, sensors=list(gsd), gsd=gsd, size=12)
     written = open_pairs(folder, sensors=list(gsd))
     made = SimulatedPairs(2, sensors=list(gsd), gsd=gsd, size=12)
     for name in gsd:
@@ -87,7 +87,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_pairs(tmp_path / "set", folds={"all": 2}, size=16, progress=stop)
+        write_simulated_pairs(tmp_path / "set", folds={"all": 2}, size=16, progress=stop)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -14,11 +14,11 @@ from PIL import Image
 from helpers import labeled_images as labelled
 from swath.errors import ImageryError, RecipeError
 from swath.models.directory import load_model
-from swath.prediction import Options, predict_scenes
+from swath.prediction import PredictionOptions, predict_scenes
 from swath.tasks.finetune import finetune
 from swath.tasks.model import load_task_model
 from swath.tasks.recipe import load_finetune_recipe
-from swath.tasks.scores import confusion_of
+from swath.tasks.scores import confusion_matrix
 from swath.training.monitoring.metrics_log import read_metrics
 
 WRITE = {
@@ -90,12 +90,14 @@ def test_the_report_scores_what_a_prediction_gives(
     assert found["protocol"]["tile"] == 16
     assert found["protocol"]["zoom"] == min(1.0, scale[1])
     trained = load_task_model(done / "model")
-    report = predict_scenes(trained, data["segment"] / "images" / "s5.png", tmp_path, Options(gsd=0.5))
+    report = predict_scenes(
+        trained, data["segment"] / "images" / "s5.png", tmp_path, PredictionOptions(gsd=0.5)
+    )
     assert report.scenes[0].tiles == (9 if scale[1] > 1 else 1)  # half the side is a tile
     with Image.open(tmp_path / report.scenes[0].files["classes"]) as file:
         said = file.resize((32, 32), Image.Resampling.NEAREST)
     truth = np.array(Image.open(data["segment"] / "masks" / "s5.png")) // 255
-    mine = confusion_of(truth, np.array(said), 2)
+    mine = confusion_matrix(truth, np.array(said), 2)
     # The report enlarges probabilities, this test classes: edges may differ where the image was reduced.
     tolerance = 0 if scale[1] > 1 else 40
     assert np.abs(mine - np.array(found["confusion"])).max() <= tolerance

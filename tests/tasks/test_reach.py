@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from swath.encoders import create_model
-from swath.encoders.pyramid import pyramid
+from swath.encoders.pyramid import build_pyramid
 from swath.models.contract import Contract
 from swath.tasks.lora import LoRAConfig, add_lora
 from swath.tasks.model import build_task
@@ -88,7 +88,7 @@ def test_looking_for_gradients_changes_nothing_else() -> None:
     encoder = create_model("resnet_nano", bands=3)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     state = torch.get_rng_state()
-    maps = pyramid(encoder).train()
+    maps = build_pyramid(encoder).train()
     assert maps.train_what_shows([2], 3)
     assert maps.training
     assert encoder.training

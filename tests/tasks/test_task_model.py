@@ -10,9 +10,9 @@ from swath.encoders import create_model
 from swath.errors import CheckpointError, ContractError
 from swath.models.contract import Contract
 from swath.models.directory import load_model, save_model
-from swath.tasks.classification.task import ClassifyConfig
+from swath.tasks.classification.task import ClassificationConfig
 from swath.tasks.model import TaskModel, build_task, load_task_model, save_task_model
-from swath.tasks.protocol import normalise
+from swath.tasks.protocol import normalize_task_batch
 
 ENCODER = {"bands": 3, "patch_size": 4, "embed_dim": 16, "depth": 2, "heads": 2}
 
@@ -20,7 +20,7 @@ ENCODER = {"bands": 3, "patch_size": 4, "embed_dim": 16, "depth": 2, "heads": 2}
 def saved(folder: Path, contract: Contract | None = None) -> TaskModel:
     torch.manual_seed(0)
     contract = contract or Contract.of("rgb_aerial")
-    config = ClassifyConfig(classes=("field", "forest", "road"))
+    config = ClassificationConfig(classes=("field", "forest", "road"))
     task = build_task("classify", create_model("vit", **ENCODER), config, contract)
     save_task_model(
         folder, task, contract, kind="classify", encoder_name="vit", encoder_options=ENCODER, name="toy-task"
@@ -84,7 +84,7 @@ def test_a_pixel_of_two_dates_is_valid_if_it_is_so_at_both() -> None:
     valid = torch.ones(2, 4, 4, dtype=torch.bool)
     valid[0, 0, 0] = False
     batch = {"image": image, "gsd": torch.tensor([10.0, 20.0]), "valid": valid, "sensor": "sentinel2_l2a"}
-    ready = normalise(contract, batch)
+    ready = normalize_task_batch(contract, batch)
     assert ready["image"].shape == image.shape
     assert (~ready["valid"]).nonzero().tolist() == [[0, 0, 0], [1, 1, 2]]
     assert (ready["image"][1, :, :, 1, 2] == 0).all()

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from helpers import toy_objective as toy
-from swath.training.config.recipe import Recipe, parse_recipe
+from swath.training.config.recipe import PretrainRecipe, parse_recipe
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def recipe() -> Callable[..., Recipe]:
+def recipe() -> Callable[..., PretrainRecipe]:
     """Build a toy recipe with some keys replaced."""
     return lambda **sections: parse_recipe(toy.recipe_data(**sections))
 

@@ -8,12 +8,12 @@ from torch import nn
 
 from swath.errors import CheckpointError
 from swath.training import checkpoint
-from swath.training.checkpoint import Checkpoint
+from swath.training.checkpoint import TrainingCheckpoint
 from swath.training.optim.param_groups import parameter_groups
 
 
-def some(step: int) -> Checkpoint:
-    return Checkpoint(
+def some(step: int) -> TrainingCheckpoint:
+    return TrainingCheckpoint(
         step, {"w": torch.full((64,), float(step))}, {"exp_avg/w": torch.ones(64)}, {"note": "x"}
     )
 
@@ -103,10 +103,10 @@ def test_the_optimiser_continues_bit_for_bit() -> None:
 
     module, optimiser = built()
     step(module, optimiser)
-    weights, state = checkpoint.model_state(module), checkpoint.optimiser_state(optimiser)
+    weights, state = checkpoint.model_state(module), checkpoint.optimizer_state(optimiser)
     step(module, optimiser)
     other, again = built()
     checkpoint.load_model_state(other, weights)
-    checkpoint.load_optimiser_state(again, state)
+    checkpoint.load_optimizer_state(again, state)
     step(other, again)
     assert torch.equal(other.weight, module.weight)

@@ -20,10 +20,10 @@ from helpers.processes import environment
 from helpers.toy_objective import SCALE_MAE
 from swath.encoders import create_model
 from swath.errors import RecipeError
-from swath.training.build import open_data
+from swath.training.build import open_training_data
 from swath.training.config.recipe import parse_recipe
 from swath.training.engine import pretrain
-from swath.training.loading import Batches
+from swath.training.loading import BatchLoader
 from swath.training.monitoring.metrics_log import read_metrics
 from swath.training.parallel import World, sync_batch_norm
 
@@ -163,22 +163,22 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(runs: Path) -> No
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 @pytest.mark.parametrize("parts", [1, 2])
 def test_ranks_and_parts_share_the_same_global_batches(ranks: int, parts: int, images: Path) -> None:
-    dataset = open_data(parse_recipe(toy.RECIPE), images)
+    dataset = open_training_data(parse_recipe(toy.RECIPE), images)
     seen: dict[int, list[int]] = {}
     for rank in range(ranks):
-        batches = Batches(dataset, seed=3, batch_size=8, rank=rank, ranks=ranks, accumulate=parts)
+        batches = BatchLoader(dataset, seed=3, batch_size=8, rank=rank, ranks=ranks, accumulate=parts)
         for step in range(1, 7):
             seen.setdefault(step, []).extend(i for part in batches.parts(step) for i in part)
-    whole = Batches(dataset, seed=3, batch_size=8)
+    whole = BatchLoader(dataset, seed=3, batch_size=8)
     assert seen == {step: whole.indices(step).tolist() for step in range(1, 7)}
     assert sorted(seen[1] + seen[2] + seen[3]) == list(range(24))  # an epoch is every sample once
     assert seen[1] != seen[4]
 
 
 def test_a_batch_that_cannot_be_divided_is_refused(images: Path) -> None:
-    dataset = open_data(parse_recipe(toy.RECIPE), images)
+    dataset = open_training_data(parse_recipe(toy.RECIPE), images)
     with pytest.raises(RecipeError, match=r"batch_size: 8 cannot be divided among 3 processes x 1"):
-        Batches(dataset, seed=0, batch_size=8, ranks=3)
+        BatchLoader(dataset, seed=0, batch_size=8, ranks=3)
 
 
 @pytest.mark.parametrize("name", ["resnet_nano", "regnety"])

@@ -14,11 +14,11 @@ from PIL import Image
 import swath
 from helpers import toy_objective as toy
 from swath.errors import RecipeError, TrainingError
-from swath.training.config.recipe import Recipe
+from swath.training.config.recipe import PretrainRecipe
 from swath.training.engine import pretrain
 from swath.training.monitoring.metrics_log import read_metrics
 
-Make = Callable[..., Recipe]
+Make = Callable[..., PretrainRecipe]
 
 
 def losses(run: Path) -> list[float]:
@@ -141,9 +141,9 @@ def test_the_diagnosis_names_the_sample_that_is_to_blame(images: Path, recipe: M
 def test_a_file_that_breaks_while_training_is_passed_over_and_reported(recipe: Make, tmp_path: Path) -> None:
     images = toy.write_images(tmp_path / "images")
     config = recipe(data={"cache": "none"}, training={"workers": 0, "steps": 6})
-    from swath.training.build import open_data
+    from swath.training.build import open_training_data
 
-    dataset = open_data(config, images)
+    dataset = open_training_data(config, images)
     victim = Path(dataset.paths[3])
     victim.write_bytes(victim.read_bytes()[:200])
     pretrain(config, dataset, tmp_path / "run")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from swath.errors import ImageryError
-from swath.training.loading import TRIES, fetch
+from swath.training.loading import TRIES, fetch_batch
 
 
 class Flawed:
@@ -42,7 +42,7 @@ class Flawed:
 
 @pytest.mark.parametrize("paired", [False, True])
 def test_a_sample_is_judged_by_its_pixels(paired: bool) -> None:
-    batch = fetch(Flawed(paired), 0, [1, 2, 5])  # type: ignore[arg-type]
+    batch = fetch_batch(Flawed(paired), 0, [1, 2, 5])  # type: ignore[arg-type]
     assert batch["index"].tolist() == [1, 2, 6]
     assert [path for path, _ in batch["problems"]] == ["2.tif", "5.tif"]
 
@@ -52,4 +52,4 @@ def test_a_data_set_that_is_gone_is_an_error(paired: bool) -> None:
     data = Flawed(paired)
     data.lost = set(range(8))
     with pytest.raises(ImageryError, match=f"{TRIES} samples in a row"):
-        fetch(data, 0, [0])  # type: ignore[arg-type]
+        fetch_batch(data, 0, [0])  # type: ignore[arg-type]

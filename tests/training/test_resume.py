@@ -22,11 +22,11 @@ from swath.errors import CheckpointError, RecipeError, TrainingError
 from swath.files import sha256
 from swath.training import checkpoint
 from swath.training.checkpoint import list_checkpoints
-from swath.training.config.recipe import Recipe
+from swath.training.config.recipe import PretrainRecipe
 from swath.training.engine import Trainer, pretrain
 from swath.training.monitoring.metrics_log import read_metrics
 
-Make = Callable[..., Recipe]
+Make = Callable[..., PretrainRecipe]
 
 
 def losses(run: Path) -> list[tuple[int, float]]:
@@ -105,7 +105,7 @@ def test_sigterm_saves_and_exits_with_143(
     assert "Traceback" not in said
 
 
-def pretrain_with_a_bug(config: Recipe, images: Path, run: Path) -> None:
+def pretrain_with_a_bug(config: PretrainRecipe, images: Path, run: Path) -> None:
     def broken(trainer: Trainer, parts: object) -> None:
         raise ZeroDivisionError("a bug")
 
@@ -123,7 +123,7 @@ def test_a_bug_ends_a_run_that_has_loader_processes(
     assert "ZeroDivisionError: a bug" in capfd.readouterr().err
 
 
-def stopped_run(images: Path, config: Recipe, run: Path) -> None:
+def stopped_run(images: Path, config: PretrainRecipe, run: Path) -> None:
     """A run of 12 steps whose model is gone and whose last checkpoint is that of step 8."""
     pretrain(config, images, run)
     shutil.rmtree(run / "model")
@@ -208,16 +208,16 @@ def test_a_strangers_folder_is_not_touched(images: Path, recipe: Make, tmp_path:
 def test_two_processes_do_not_train_in_one_folder(
     images: Path, recipe: Make, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from swath.training.run_directory import RunFolder
+    from swath.training.run_directory import RunDirectory
 
-    with RunFolder(tmp_path / "run").locked():
+    with RunDirectory(tmp_path / "run").locked():
         process = started(pretrain, recipe(), images, tmp_path / "run")
         process.join()
     assert process.exitcode == 2
     assert "another process is training in this folder" in capfd.readouterr().err
 
 
-def pretrain_on_a_disk_that_fills(config: Recipe, images: Path, run: Path) -> None:
+def pretrain_on_a_disk_that_fills(config: PretrainRecipe, images: Path, run: Path) -> None:
     save = checkpoint.save
 
     def limited(*arguments: Any) -> Path:

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from helpers.processes import environment
 from swath.errors import ContractError, ImageryError, RecipeError
 from swath.models import load_model
-from swath.training.build import build_objective, open_data, sensors_of
+from swath.training.build import build_objective, dataset_sensors, open_training_data
 from swath.training.config.recipe import parse_recipe
 from swath.training.engine import pretrain
 from swath.training.monitoring.metrics_log import read_metrics
@@ -139,14 +139,14 @@ def test_options_without_a_meaning_for_pairs_are_refused(pairs: Path) -> None:
     data = recipe_data()
     data["data"]["stride"] = 3
     with pytest.raises(RecipeError, match=r"data\.stride: has no meaning for pairs"):
-        open_data(parse_recipe(data), pairs)
+        open_training_data(parse_recipe(data), pairs)
 
 
 def test_a_sensor_that_the_table_lacks_is_named(pairs: Path) -> None:
     data = recipe_data()
     data["sensor"] = [S1, "naip"]
     with pytest.raises(ImageryError, match="naip"):
-        open_data(parse_recipe(data), pairs)
+        open_training_data(parse_recipe(data), pairs)
 
 
 def test_one_sensor_of_a_list_is_a_list_too(pairs: Path) -> None:
@@ -154,5 +154,5 @@ def test_one_sensor_of_a_list_is_a_list_too(pairs: Path) -> None:
     data["sensor"] = [S1]
     data["objective"]["options"] |= {"crossmodal": False, "mim_weight": 0.0}
     recipe = parse_recipe(data)
-    dataset = open_data(recipe, pairs)
-    assert list(build_objective(recipe, sensors_of(dataset)).encoder.bands) == [S1]
+    dataset = open_training_data(recipe, pairs)
+    assert list(build_objective(recipe, dataset_sensors(dataset)).encoder.bands) == [S1]

@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from swath.augmentations.photometric import blurred, is_rgb_photograph
+from swath.augmentations.photometric import gaussian_blur, is_rgb_photograph
 from swath.datasets.chip import Batch
 from swath.errors import RecipeError
 from swath.keyed_random import normal, uniform
@@ -28,7 +28,7 @@ from swath.sensors.sensor import Sensor
 _LUMA = (0.299, 0.587, 0.114)  # of red, green, blue (ITU-R BT.601)
 
 
-class ColourChange:
+class RgbColorJitter:
     """The changes above, for a sensor of 8-bit red, green and blue in any order.
 
     Raises:
@@ -49,7 +49,7 @@ class ColourChange:
         self._std = torch.tensor(sensor.std).view(-1, 1, 1)
 
     def __call__(self, batch: Batch, stream: str = "photometric") -> Batch:
-        """Change a normalised batch; arguments and result as of `PhotometricChange`."""
+        """Change a normalised batch; arguments and result as of `PhotometricAugmentation`."""
         image, key = batch["image"].float(), batch["key"].to(batch["image"].device)
         mean, std = self._mean.to(image.device), self._std.to(image.device)
         valid = batch.get("valid")
@@ -60,7 +60,7 @@ class ColourChange:
             return uniform(key, f"{stream}/{name}", count)[..., None, None]
 
         x = torch.where(draw("jitter") < 0.8, _jittered(x, shown, draw("order", 4), draw("amounts", 4)), x)
-        x = blurred(x, 0.1 + 1.9 * draw("blur"), shown)
+        x = gaussian_blur(x, 0.1 + 1.9 * draw("blur"), shown)
         deviation = (10 + 40 * draw("noise/variance")).sqrt() / 255
         noise = normal(key, f"{stream}/noise/pixels", x[0].numel()).view(x.shape)
         x = torch.where(draw("noise") < 0.6, (x + deviation * noise).clamp(0, 1), x)
@@ -79,7 +79,7 @@ def _jittered(x: Tensor, shown: Tensor, order: Tensor, amounts: Tensor) -> Tenso
             x * (1 + 0.4 * amount[:, :1]),
             _mean_grey(x, shown).lerp(x, 1 + 0.4 * amount[:, 1:2]),
             _grey(x).lerp(x, 1 + 0.2 * amount[:, 2:3]),
-            turn_hue(x, 0.1 * amount[:, 3:]),
+            shift_hue(x, 0.1 * amount[:, 3:]),
         )
         which = turns[:, turn, None, None, None]
         x = sum((torch.where(which == i, one, 0.0) for i, one in enumerate(done)), torch.zeros(())).clamp(
@@ -99,7 +99,7 @@ def _mean_grey(x: Tensor, shown: Tensor) -> Tensor:
     return total / weight.sum(dim=(2, 3), keepdim=True).clamp_min(1)
 
 
-def turn_hue(x: Tensor, turn: Tensor) -> Tensor:
+def shift_hue(x: Tensor, turn: Tensor) -> Tensor:
     """Turn hues, keeping saturation and value (HSV).
 
     Args:

@@ -82,7 +82,7 @@ def random_resized_crop(
     return _resample(batch, boxes, (size, size) if isinstance(size, int) else size, filter)
 
 
-def resize(batch: Batch, size: int | tuple[int, int], *, filter: Filter = "area") -> Batch:
+def resize_images(batch: Batch, size: int | tuple[int, int], *, filter: Filter = "area") -> Batch:
     """Resize whole images to `size` (side, or height and width); `gsd` follows."""
     height, width = batch["image"].shape[-2:]
     boxes = [(0, 0, height, width)] * len(batch["image"])
@@ -150,7 +150,7 @@ def _interpolate_valid(
     return torch.where(good, mean, 0)[0], good[0, 0]
 
 
-def aligned_crop(
+def paired_random_crop(
     sensors: Mapping[str, Batch],
     *,
     size: int | None = None,
@@ -186,7 +186,7 @@ def aligned_crop(
     return cut
 
 
-def random_orientation(
+def random_flip_rotate(
     batch: Batch, *, rotate: bool = True, diagonal: bool = True, stream: str = "orientation"
 ) -> Batch:
     """Flip every image at random, left to right and, with `rotate`, also up to down and over the diagonal.

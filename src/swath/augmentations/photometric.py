@@ -40,7 +40,7 @@ from swath.sensors.sensor import Band, Sensor
 Change = Callable[[Batch, str], Batch]
 
 
-class Strengths(BaseModel):
+class PhotometricStrengths(BaseModel):
     """How strong each change is at most; 0 leaves it out. Each image draws its own strength up to it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -76,20 +76,24 @@ class Strengths(BaseModel):
 def _named_or_strengths(option: Any) -> Any:
     """Say plainly what is wrong with an option; pydantic tells of each member of the union."""
     if not isinstance(option, Mapping):
-        if isinstance(option, Strengths) or option in ("none", "auto", "paper"):
+        if isinstance(option, PhotometricStrengths) or option in ("none", "auto", "paper"):
             return option
         raise ValueError(f"is none, auto, paper or a mapping of strengths, not {option!r:.60}")
     for key in option:
-        if key not in Strengths.model_fields:
-            raise ValueError(f"no change is called {key!r}.{suggest(str(key), list(Strengths.model_fields))}")
+        if key not in PhotometricStrengths.model_fields:
+            raise ValueError(
+                f"no change is called {key!r}.{suggest(str(key), list(PhotometricStrengths.model_fields))}"
+            )
     try:
-        return Strengths(**option)
+        return PhotometricStrengths(**option)
     except ValidationError as error:
         said = [f"{p['loc'][0]}: {p['msg']}, but is {p['input']!r:.60}" for p in error.errors()]
         raise ValueError("; ".join(said)) from None
 
 
-Photometric = Annotated[Literal["none", "auto", "paper"] | Strengths, BeforeValidator(_named_or_strengths)]
+Photometric = Annotated[
+    Literal["none", "auto", "paper"] | PhotometricStrengths, BeforeValidator(_named_or_strengths)
+]
 
 _KIND = {
     **dict.fromkeys(("reflectance", "radiance", "DN", "uint8"), "optical"),
@@ -116,12 +120,13 @@ _NOMINAL = {"coastal": 443, "blue": 480, "green": 560, "yellow": 600, "red": 655
 _GREY_FROM = 128.0  # solarisation's threshold
 
 
-def photometric_change(option: Photometric, sensor: Sensor) -> Change | None:
+def make_photometric(option: Photometric, sensor: Sensor) -> Change | None:
     """What an option means for a sensor.
 
     Args:
         option: ``none``; ``auto``, all that the sensor's physics allows at moderate strength; ``paper``, what
-            CMID's authors do to RGB photographs (`swath.augmentations.color_jitter`); or `Strengths`.
+            CMID's authors do to RGB photographs (`swath.augmentations.color_jitter`); or
+            `PhotometricStrengths`.
         sensor: What the batches, normalised by its statistics, are from.
 
     Returns:
@@ -133,15 +138,15 @@ def photometric_change(option: Photometric, sensor: Sensor) -> Change | None:
     if option == "none":
         return None
     if option == "paper":
-        from swath.augmentations.color_jitter import ColourChange
+        from swath.augmentations.color_jitter import RgbColorJitter
 
-        return ColourChange(sensor)
+        return RgbColorJitter(sensor)
     if option == "auto":
-        return PhotometricChange(sensor, automatic(sensor))
-    return PhotometricChange(sensor, option)
+        return PhotometricAugmentation(sensor, default_strengths(sensor))
+    return PhotometricAugmentation(sensor, option)
 
 
-def automatic(sensor: Sensor) -> Strengths:
+def default_strengths(sensor: Sensor) -> PhotometricStrengths:
     """The strengths that "auto" stands for with a sensor.
 
     Raises:
@@ -149,21 +154,21 @@ def automatic(sensor: Sensor) -> Strengths:
     """
     kinds = {_KIND[band.unit] for band in sensor.bands}
     usual = _AUTO[min(kinds)] if len(kinds) == 1 else _AUTO["other"]
-    chosen = {name: value for name, value in usual.items() if refusal(sensor, name) is None}
+    chosen = {name: value for name, value in usual.items() if why_not_allowed(sensor, name) is None}
     if not chosen:
         raise RecipeError(
             f"photometric: auto knows no change that all bands of sensor {sensor.name!r} ({_units(sensor)}) "
             "allow; say photometric: none"
         )
-    return Strengths(**chosen)
+    return PhotometricStrengths(**chosen)
 
 
-def allowed(sensor: Sensor) -> list[str]:
+def allowed_photometric(sensor: Sensor) -> list[str]:
     """Names of the changes that a sensor allows."""
-    return [name for name in Strengths.model_fields if refusal(sensor, name) is None]
+    return [name for name in PhotometricStrengths.model_fields if why_not_allowed(sensor, name) is None]
 
 
-def refusal(sensor: Sensor, name: str) -> str | None:
+def why_not_allowed(sensor: Sensor, name: str) -> str | None:
     """Why a sensor does not allow a change, or None if it does."""
     if name == "solarize":
         if is_rgb_photograph(sensor):
@@ -194,7 +199,7 @@ def _units(sensor: Sensor) -> str:
     return " and ".join(sorted({band.unit for band in sensor.bands}))
 
 
-class SensorChanges:
+class PhotometricBySensor:
     """An option and what it means for each sensor: how an objective keeps it.
 
     Args:
@@ -211,7 +216,7 @@ class SensorChanges:
         """Make the changes of these sensors ready; raises as `photometric_change`, naming the key."""
         for sensor in sensors:
             try:
-                change = photometric_change(self.option, sensor)
+                change = make_photometric(self.option, sensor)
             except RecipeError as error:
                 raise RecipeError(f"{self._where.removesuffix('photometric')}{error}") from None
             if change is not None:
@@ -234,7 +239,7 @@ class SensorChanges:
         return self._changes[name](batch, stream)
 
 
-class PhotometricChange:
+class PhotometricAugmentation:
     """Random changes of normalised images that a sensor's physics allows.
 
     Args:
@@ -245,12 +250,12 @@ class PhotometricChange:
         RecipeError: The sensor does not allow one of them; the message names those that it does.
     """
 
-    def __init__(self, sensor: Sensor, strengths: Strengths) -> None:
+    def __init__(self, sensor: Sensor, strengths: PhotometricStrengths) -> None:
         for name in strengths.asked():
-            if reason := refusal(sensor, name):
+            if reason := why_not_allowed(sensor, name):
                 raise RecipeError(
                     f"photometric.{name}: not for sensor {sensor.name!r} ({_units(sensor)}): {reason}. "
-                    f"It allows {', '.join(allowed(sensor)) or 'nothing'}."
+                    f"It allows {', '.join(allowed_photometric(sensor)) or 'nothing'}."
                 )
         self.sensor = sensor
         self.strengths = strengths
@@ -284,14 +289,14 @@ class PhotometricChange:
         elif ask.gain or ask.band_gain or ask.haze or ask.contrast:
             image = self._light(image, draw, shown)
         if ask.blur:
-            image = blurred(image, ask.blur * draw("blur"), shown)
+            image = gaussian_blur(image, ask.blur * draw("blur"), shown)
         if ask.noise:
             sigma = ask.noise * draw("noise")
             image = torch.addcmul(image, draw.field("noise/pixels", image.shape), sigma)
         if ask.panchromatic:
             image = image.lerp(image.mean(dim=1, keepdim=True), ask.panchromatic * draw("panchromatic"))
         if ask.band_drop:
-            image = image * kept_bands(draw("band_drop", image.shape[1])[..., 0, 0], ask.band_drop)
+            image = image * band_dropout_mask(draw("band_drop", image.shape[1])[..., 0, 0], ask.band_drop)
         if self.sensor.unit == "uint8":
             image = self._eight_bits(image, draw)
         if shown is not None:
@@ -367,13 +372,13 @@ def _mean(image: Tensor, shown: Tensor | None) -> Tensor:
     return (image * weight).sum(dim=(2, 3), keepdim=True) / weight.sum(dim=(2, 3), keepdim=True).clamp_min(1)
 
 
-def kept_bands(u: Tensor, chance: float) -> Tensor:
+def band_dropout_mask(u: Tensor, chance: float) -> Tensor:
     """[B, C] uniform numbers -> [B, C, 1, 1] of 1 (kept) and 0 (dropped with `chance`), never all 0."""
     keep = (u >= chance) | (u == u.amax(dim=1, keepdim=True))
     return keep.float()[..., None, None]
 
 
-def blurred(image: Tensor, sigma: Tensor, shown: Tensor | None = None) -> Tensor:
+def gaussian_blur(image: Tensor, sigma: Tensor, shown: Tensor | None = None) -> Tensor:
     """Gaussian blur, each sample with its own width.
 
     Args:

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from swath.datasets.chip import Window
+from swath.datasets.chip import PixelWindow
 from swath.datasets.protocol import Problem
 from swath.errors import ImageryError
 from swath.keyed_random import sample_keys, uniform
 from swath.rasters.read import SceneHeader
-from swath.rasters.sensor_scene import SensorScene, as_sensor
+from swath.rasters.sensor_scene import SensorScene, match_scene_to_sensor
 from swath.sensors.sensor import Sensor, builtin_sensors, write_sensor
 from swath.sensors.sentinel2_offset import SENTINEL2
 
@@ -34,7 +34,7 @@ _SAMPLE_WINDOW = 2**13  # pixels of one window that go into them
 
 
 @dataclass(slots=True)
-class Moments:
+class RunningStatistics:
     """Count, mean and sum of squared deviations of each of C bands; grows by `add` and `merge`."""
 
     count: int
@@ -44,12 +44,12 @@ class Moments:
     high: Array64  # [C]
 
     @classmethod
-    def empty(cls, bands: int) -> Moments:
+    def empty(cls, bands: int) -> RunningStatistics:
         """Of no pixels."""
         return cls(0, np.zeros(bands), np.zeros(bands), np.full(bands, np.inf), np.full(bands, -np.inf))
 
     @classmethod
-    def of(cls, values: NDArray[Any]) -> Moments:
+    def of(cls, values: NDArray[Any]) -> RunningStatistics:
         """Of the pixels [C, N]."""
         if values.shape[1] == 0:
             return cls.empty(values.shape[0])
@@ -59,7 +59,7 @@ class Moments:
         low, high = (edge.astype(np.float64) for edge in (values.min(axis=1), values.max(axis=1)))
         return cls(values.shape[1], mean, squares, low, high)
 
-    def merge(self, other: Moments) -> Moments:
+    def merge(self, other: RunningStatistics) -> RunningStatistics:
         """Of the pixels of both."""
         count = self.count + other.count
         if count == 0:
@@ -68,7 +68,7 @@ class Moments:
         mean = self.mean + delta * (other.count / count)
         squares = self.squares + other.squares + np.square(delta) * (self.count * other.count / count)
         low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
-        return Moments(count, mean, squares, low, high)
+        return RunningStatistics(count, mean, squares, low, high)
 
     @property
     def std(self) -> Array64:
@@ -77,7 +77,7 @@ class Moments:
 
 
 @dataclass(frozen=True, slots=True)
-class Statistics:
+class BandStatistics:
     """What `estimate_statistics` found.
 
     Attributes:
@@ -101,7 +101,7 @@ class Statistics:
     problems: list[Problem] = field(default_factory=list)
 
 
-def estimate_statistics(
+def compute_band_statistics(
     scenes: Sequence[SceneHeader],
     sensor: Sensor,
     *,
@@ -110,13 +110,14 @@ def estimate_statistics(
     workers: int = 1,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> Statistics:
+) -> BandStatistics:
     """Statistics of each band over the valid pixels of all scenes.
 
     Args:
         scenes: Headers, from a catalogue.
         sensor: What they were taken with; its own statistics are not looked at.
-        offset_dn: Added to stored values before scaling, see `swath.rasters.sensor_scene.as_sensor`.
+        offset_dn: Added to stored values before scaling, see
+        `swath.rasters.sensor_scene.match_scene_to_sensor`.
         windows_per_scene: Read so many windows of each scene, drawn evenly; None reads all of it.
         workers: Threads that read.
         seed: Of the draw of windows and pixels.
@@ -125,13 +126,13 @@ def estimate_statistics(
     Raises:
         ImageryError: No valid pixel, a band that is constant, or a scene that is not the sensor's.
     """
-    moments = Moments.empty(len(sensor.bands))
+    moments = RunningStatistics.empty(len(sensor.bands))
     sample = _Sample(len(sensor.bands), seed)
     problems: list[Problem] = []
     read = used = 0
-    looked = [as_sensor(header, sensor, gsd="relative", offset_dn=offset_dn) for header in scenes]
+    looked = [match_scene_to_sensor(header, sensor, gsd="relative", offset_dn=offset_dn) for header in scenes]
 
-    def summarise(number: int) -> tuple[Moments, _Sample, int] | ImageryError:
+    def summarise(number: int) -> tuple[RunningStatistics, _Sample, int] | ImageryError:
         try:
             return _scene_statistics(looked[number], number, windows_per_scene, seed)
         except ImageryError as error:
@@ -159,7 +160,7 @@ def estimate_statistics(
         )
     source = f"{moments.count:,} valid pixels of {used} scenes, by swath inspect --statistics"
     found = sensor.with_statistics(moments.mean.tolist(), moments.std.tolist(), source)
-    return Statistics(
+    return BandStatistics(
         sensor=found,
         pixels=moments.count,
         scenes=used,
@@ -171,7 +172,7 @@ def estimate_statistics(
     )
 
 
-def write_statistics(statistics: Statistics, path: str | Path, name: str) -> Sensor:
+def write_sensor_with_statistics(statistics: BandStatistics, path: str | Path, name: str) -> Sensor:
     """Write the sensor, as `name`, with its statistics as a YAML file that `get_sensor` reads. Returns it."""
     found = statistics.sensor.to_dict() | {"name": name}
     origin = statistics.sensor.name
@@ -195,9 +196,9 @@ def write_statistics(statistics: Statistics, path: str | Path, name: str) -> Sen
 
 def _scene_statistics(
     scene: SensorScene, number: int, windows: int | None, seed: int
-) -> tuple[Moments, _Sample, int]:
+) -> tuple[RunningStatistics, _Sample, int]:
     """Moments and sample of one scene, and how many pixels were read."""
-    moments = Moments.empty(len(scene.sensor.bands))
+    moments = RunningStatistics.empty(len(scene.sensor.bands))
     sample = _Sample(len(scene.sensor.bands), seed)
     key = sample_keys(seed, 0, torch.tensor([number]))
     places = list(_windows(scene.header))
@@ -208,13 +209,13 @@ def _scene_statistics(
     for place, window in enumerate(places):
         image, valid = scene.read(window)
         pixels = image.reshape(len(image), -1) if valid.all() else image[:, valid]
-        moments = moments.merge(Moments.of(pixels))
+        moments = moments.merge(RunningStatistics.of(pixels))
         sample.add(pixels, sample_keys(seed, number + 1, torch.tensor([place])))
         read += valid.size
     return moments, sample, read
 
 
-def _windows(header: SceneHeader) -> Iterator[Window]:
+def _windows(header: SceneHeader) -> Iterator[PixelWindow]:
     """The scene in windows of whole blocks, at least `WINDOW` pixels wide and high where it is so large."""
     height, width = (
         min(size, -(-WINDOW // block) * block)
@@ -223,7 +224,7 @@ def _windows(header: SceneHeader) -> Iterator[Window]:
     for row in range(0, header.height, height):
         for column in range(0, header.width, width):
             wide, tall = min(width, header.width - column), min(height, header.height - row)
-            yield Window(column, row, wide, tall)
+            yield PixelWindow(column, row, wide, tall)
 
 
 class _Sample:

@@ -23,15 +23,15 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from swath.catalog.scene_files import Found, find_scenes
+from swath.catalog.scene_files import SceneFiles, find_scenes
 from swath.catalog.stac import PARQUET_SUFFIXES, STAC_NAMES, is_stac_geoparquet
-from swath.catalog.table import FORMAT_VERSION, Entry, from_row, to_table
+from swath.catalog.table import FORMAT_VERSION, CatalogEntry, from_row, to_table
 from swath.datasets.protocol import Problem
 from swath.errors import ImageryError
 from swath.rasters.pillow_reader import IMAGE_SUFFIXES
 from swath.rasters.read import SceneHeader, read_header
 from swath.rasters.remote import is_remote
-from swath.rasters.sensor_scene import bands_of
+from swath.rasters.sensor_scene import match_scene_bands
 from swath.sensors.sensor import Sensor, get_sensor, list_sensors
 
 Progress = Callable[[int, int], None]
@@ -39,10 +39,10 @@ _MANY = 2000  # from here on headers are read by processes: opening a file is mo
 
 
 @dataclass(slots=True)
-class Catalogue:
+class Catalog:
     """The scenes of an archive, usable ones and others, in the order of their paths."""
 
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[CatalogEntry] = field(default_factory=list)
 
     @property
     def scenes(self) -> list[SceneHeader]:
@@ -67,7 +67,7 @@ class Catalogue:
                 named = re.match(r'\w+\["([^"]*)"', crs)
                 crs = named[1] if named else crs[:30]
             bands = f"{header.bands} x {header.dtype}"
-            key: tuple[str, ...] = (entry.sensor or "?", bands, gsd_text(header.gsd))
+            key: tuple[str, ...] = (entry.sensor or "?", bands, format_gsd(header.gsd))
             sizes[key].append((header.width, header.height))
             systems[key][crs] += 1
         rows: list[tuple[str, ...]] = []
@@ -114,7 +114,7 @@ class Catalogue:
         return cls([from_row(row, base) for row in table.drop_columns(["geometry", "bbox"]).to_pylist()])
 
 
-def build_catalogue(
+def build_catalog(
     root: str | Path,
     *,
     sensor: str | Path | Sensor | None = None,
@@ -122,7 +122,7 @@ def build_catalogue(
     workers: int | None = None,
     remote: bool = False,
     progress: Progress | None = None,
-) -> Catalogue:
+) -> Catalog:
     """Read the header of everything below `root`.
 
     Args:
@@ -151,7 +151,7 @@ def build_catalogue(
             f"STAC: {', '.join(STAC_NAMES)})"
         )
     known = [wanted] if wanted is not None else [get_sensor(name) for name in list_sensors()]
-    entries: list[Entry] = []
+    entries: list[CatalogEntry] = []
     read = partial(_entry, sensors=known, given=wanted is not None)
     with _executor(len(found), workers or os.cpu_count() or 1) as pool:
         options = {"chunksize": 64} if isinstance(pool, ProcessPoolExecutor) else {}
@@ -159,10 +159,10 @@ def build_catalogue(
             entries.append(entry)
             if progress is not None:
                 progress(len(entries), len(found))
-    return Catalogue(_each_file_once(entries))
+    return Catalog(_each_file_once(entries))
 
 
-def scenes_at(
+def open_catalog(
     path: str | Path,
     *,
     sensor: Sensor,
@@ -172,21 +172,21 @@ def scenes_at(
 ) -> tuple[list[SceneHeader], list[Problem]]:
     """Usable scenes and problems of a catalogue, a folder, a STAC file, one image or the URL of one."""
     if is_remote(os.fspath(path)):  # named by the user himself
-        entry = _entry(Found(str(path), (str(path),)), [sensor], given=True)
-        catalogue = Catalogue([entry])
+        entry = _entry(SceneFiles(str(path), (str(path),)), [sensor], given=True)
+        catalogue = Catalog([entry])
     elif Path(path).suffix.lower() not in PARQUET_SUFFIXES or is_stac_geoparquet(Path(path)):
-        catalogue = build_catalogue(path, sensor=sensor, pattern=pattern, workers=workers, remote=remote)
+        catalogue = build_catalog(path, sensor=sensor, pattern=pattern, workers=workers, remote=remote)
     else:
-        read = Catalogue.read(path)
+        read = Catalog.read(path)
         checked = [_checked(entry if remote else _at_hand(entry), sensor) for entry in read.entries]
-        catalogue = Catalogue([e for e in checked if pattern is None or fnmatch(e.path, pattern)])
+        catalogue = Catalog([e for e in checked if pattern is None or fnmatch(e.path, pattern)])
         return catalogue.scenes, catalogue.problems
     if not catalogue.scenes and len(catalogue.problems) == 1:
         raise ImageryError(catalogue.problems[0][1])
     return catalogue.scenes, catalogue.problems
 
 
-def _at_hand(entry: Entry) -> Entry:
+def _at_hand(entry: CatalogEntry) -> CatalogEntry:
     """The entry, or with the problem that it is not on a disk of this machine."""
     if entry.problem is not None or not any(map(is_remote, entry.files)):
         return entry
@@ -198,7 +198,7 @@ def _at_hand(entry: Entry) -> Entry:
 # -------------------------------------------------------------------------------------------- reading headers
 
 
-def header_of(found: Found) -> SceneHeader:
+def header_of(found: SceneFiles) -> SceneHeader:
     """The header of what was found, with what STAC and the files' names say besides.
 
     Raises:
@@ -219,15 +219,15 @@ def header_of(found: Found) -> SceneHeader:
     return header
 
 
-def _entry(found: Found, sensors: Sequence[Sensor], given: bool) -> Entry:
+def _entry(found: SceneFiles, sensors: Sequence[Sensor], given: bool) -> CatalogEntry:
     """Open what was found; never raises for what a file may hold."""
     if found.problem is not None:
-        return Entry(found.path, found.files, problem=found.problem)
+        return CatalogEntry(found.path, found.files, problem=found.problem)
     try:
         header = header_of(found)
     except ImageryError as error:
-        return Entry(found.path, found.files, problem=str(error))
-    entry = Entry(header.path, header.files, header=header)
+        return CatalogEntry(found.path, found.files, problem=str(error))
+    entry = CatalogEntry(header.path, header.files, header=header)
     if given:
         return _checked(entry, sensors[0])
     names = tuple(sorted(text.upper() for text in header.descriptions))
@@ -235,18 +235,18 @@ def _entry(found: Found, sensors: Sequence[Sensor], given: bool) -> Entry:
     return dataclasses.replace(entry, sensor=same[0] if len(same) == 1 else None)
 
 
-def _checked(entry: Entry, sensor: Sensor) -> Entry:
+def _checked(entry: CatalogEntry, sensor: Sensor) -> CatalogEntry:
     """The entry as one of `sensor`, or with the problem that it is not."""
     if entry.header is None or entry.problem is not None:
         return entry
     try:
-        bands_of(entry.header, sensor)
+        match_scene_bands(entry.header, sensor)
     except ImageryError as error:
         return dataclasses.replace(entry, problem=str(error))
     return dataclasses.replace(entry, sensor=sensor.name)
 
 
-def _each_file_once(entries: Iterable[Entry]) -> list[Entry]:
+def _each_file_once(entries: Iterable[CatalogEntry]) -> list[CatalogEntry]:
     """A file that is reached twice (links, STAC items) counts once."""
     first: dict[str, str] = {}
     result = []
@@ -272,6 +272,6 @@ def _executor(count: int, workers: int) -> Executor:
     return ThreadPoolExecutor(workers)
 
 
-def gsd_text(gsd: float | None) -> str:
+def format_gsd(gsd: float | None) -> str:
     """Metres per pixel for people, in two or three digits."""
     return "unknown" if gsd is None else f"{gsd:.0f} m" if gsd >= 10 else f"{gsd:.2g} m"

@@ -17,7 +17,7 @@ from swath.sensors.sensor import Sensor, get_sensor, list_sensors
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SceneFiles:
     """Files that belong together, before any is opened."""
 
     path: str
@@ -30,13 +30,13 @@ class Found:
 
 def find_scenes(
     root: Path, sensor: Sensor | None = None, pattern: str | None = None, *, remote: bool = False
-) -> list[Found]:
+) -> list[SceneFiles]:
     """Group the files at `root` into scenes by their names (and STAC), without opening an image."""
     if root.is_file():
         if root.suffix.lower() in (".json", ".geojson", *PARQUET_SUFFIXES):
             return [_from_stac(scene, sensor) for scene in read_stac(root, remote=remote)]
-        return [Found(str(root), (str(root),))]
-    found: list[Found] = []
+        return [SceneFiles(str(root), (str(root),))]
+    found: list[SceneFiles] = []
     # Of all sensors: the band files of another product are a scene as well, if not one of this sensor.
     tokens = _band_tokens(sensor)
     for folder, folders, names in os.walk(root):
@@ -63,7 +63,7 @@ def _band_tokens(sensor: Sensor | None) -> set[str]:
     return {band.name.upper() for one in sensors for band in one.bands}
 
 
-def _group(folder: Path, names: Sequence[str], tokens: set[str]) -> list[Found]:
+def _group(folder: Path, names: Sequence[str], tokens: set[str]) -> list[SceneFiles]:
     """Put the band files of a product together: names that differ in one band name only."""
     products: dict[str, dict[str, str]] = defaultdict(dict)
     clouds: dict[str, tuple[str, str]] = {}  # layer of a product, or of the one file of that stem
@@ -78,25 +78,25 @@ def _group(folder: Path, names: Sequence[str], tokens: set[str]) -> list[Found]:
             alone.append(name)
         else:
             products[split[0]][split[1]] = name
-    found: list[Found] = []
+    found: list[SceneFiles] = []
     for product, bands in products.items():
         if len(bands) < 2:
             alone += bands.values()
             continue
         files = tuple(str(folder / name) for name in bands.values())
-        found.append(Found(str(folder), files, tuple(bands), cloud_layer=clouds.pop(product, None)))
+        found.append(SceneFiles(str(folder), files, tuple(bands), cloud_layer=clouds.pop(product, None)))
         stem = product.split("\0")[0]
         for name in [name for name in alone if stem and name.startswith(stem)]:
             alone.remove(name)
             reason = f"{folder / name}: beside the band files {stem}* of a product, but none of them"
-            found.append(Found(str(folder / name), (str(folder / name),), problem=f"{reason}; left out"))
+            found.append(SceneFiles(str(folder / name), (str(folder / name),), problem=f"{reason}; left out"))
     by_stem = {product.split("\0")[0].rstrip("_-. "): layer for product, layer in clouds.items()}
     found += [
-        Found(str(folder / name), (str(folder / name),), cloud_layer=by_stem.pop(Path(name).stem, None))
+        SceneFiles(str(folder / name), (str(folder / name),), cloud_layer=by_stem.pop(Path(name).stem, None))
         for name in alone
     ]
     # A layer without a scene is looked at as an image, and what is wrong with it is said.
-    found += [Found(file, (file,)) for _, file in by_stem.values()]
+    found += [SceneFiles(file, (file,)) for _, file in by_stem.values()]
     return sorted(found, key=lambda scene: scene.files)
 
 
@@ -111,7 +111,7 @@ def _split_band(stem: str, tokens: Set[str]) -> tuple[str, str] | None:
     return None
 
 
-def _from_stac(scene: StacScene, sensor: Sensor | None) -> Found:
+def _from_stac(scene: StacScene, sensor: Sensor | None) -> SceneFiles:
     files, bands = scene.files, scene.bands
     if sensor is not None and len(files) > 1:
         # An item often has more than the sensor's bands beside them: scene classification, angles.
@@ -120,6 +120,6 @@ def _from_stac(scene: StacScene, sensor: Sensor | None) -> Found:
         }
         chosen = [(f, b) for f, b in zip(files, bands, strict=True) if b.upper() in known]
         files, bands = tuple(f for f, _ in chosen) or files, tuple(b for _, b in chosen) or bands
-    return Found(
+    return SceneFiles(
         scene.path if len(files) != 1 else files[0], files, bands, scene, scene.cloud_layer, scene.problem
     )

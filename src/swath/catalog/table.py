@@ -20,7 +20,7 @@ FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CatalogEntry:
     """One row of a catalogue.
 
     Attributes:
@@ -75,7 +75,7 @@ def _schema() -> pa.Schema:
     )
 
 
-def to_table(entries: Sequence[Entry], base: Path) -> pa.Table:
+def to_table(entries: Sequence[CatalogEntry], base: Path) -> pa.Table:
     """Entries as a GeoParquet 1.1 table; paths below `base` become relative to it."""
     import pyarrow as pa
 
@@ -97,7 +97,7 @@ def to_table(entries: Sequence[Entry], base: Path) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=_schema()).replace_schema_metadata(metadata)
 
 
-def _to_row(entry: Entry, base: Path) -> dict[str, Any]:
+def _to_row(entry: CatalogEntry, base: Path) -> dict[str, Any]:
     header = entry.header
     row: dict[str, Any] = {
         "path": _stored(entry.path, base),
@@ -132,7 +132,7 @@ _PLAIN = (
 )  # fmt: skip
 
 
-def from_row(row: dict[str, Any], base: Path) -> Entry:
+def from_row(row: dict[str, Any], base: Path) -> CatalogEntry:
     """The entry that a row of `to_table` holds; relative paths are below `base`."""
     files = tuple(_found(file, base) for file in row["files"])
     path = _found(row["path"], base)
@@ -154,7 +154,7 @@ def from_row(row: dict[str, Any], base: Path) -> Entry:
             cloud_layer=(clouds[0], _found(clouds[1], base)) if clouds else None,
             **values,
         )
-    return Entry(path, files, row["sensor"], header, row["problem"])
+    return CatalogEntry(path, files, row["sensor"], header, row["problem"])
 
 
 def _found(path: str, base: Path) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from swath.archive.changes.detect import Changes
+    from swath.archive.changes.detect import ChangeResults
 
 
 def command(
@@ -49,7 +49,7 @@ def command(
     """
     from swath.archive.changes.detect import find_changes
     from swath.archive.table.store import Archive
-    from swath.cli.search.options import filter_of, period_of
+    from swath.cli.search.options import parse_filters, period_of
     from swath.errors import SwathError
 
     if cell is not None and map_ is None:
@@ -59,7 +59,7 @@ def command(
         period_of(before),
         period_of(after),
         k=k,
-        where=filter_of(gsd=only_gsd, bbox=only_bbox, area=only_area),
+        where=parse_filters(gsd=only_gsd, bbox=only_bbox, area=only_area),
         sensor=sensor,
     )
     _table(found)
@@ -69,13 +69,13 @@ def command(
         write_changes(geojson, found)
         typer.echo(f"GeoJSON: {geojson}", err=True)
     if map_ is not None:
-        from swath.archive.changes.heatmap import write_heat_map
+        from swath.archive.changes.heatmap import write_heatmap
 
-        write_heat_map(map_, found, cell=cell)
+        write_heatmap(map_, found, cell=cell)
         typer.echo(f"map: {map_}", err=True)
 
 
-def _table(found: Changes) -> None:
+def _table(found: ChangeResults) -> None:
     """The places on the terminal."""
     from rich.console import Console
     from rich.table import Table

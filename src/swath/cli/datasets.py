@@ -23,7 +23,7 @@ def list_sets(root: RootOption = None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from swath.datasets.benchmarks.catalog import get_known_set, list_known_sets
+    from swath.datasets.benchmarks.catalog import get_benchmark, list_benchmarks
 
     table = Table(box=box.SIMPLE, pad_edge=False)
     for column in ("name", "title", "images", "classes", "px", "GSD m"):
@@ -32,8 +32,8 @@ def list_sets(root: RootOption = None) -> None:
         )
     if root is not None:
         table.add_column(f"in {root}", overflow="fold")
-    for name in list_known_sets():
-        known = get_known_set(name)
+    for name in list_benchmarks():
+        known = get_benchmark(name)
         row = [
             name,
             known.title,
@@ -54,11 +54,11 @@ def show(name: NameArgument, root: RootOption = None) -> None:
     """
     from rich.console import Console
 
-    from swath.cli.evaluate.frozen import _plain
-    from swath.datasets.benchmarks.catalog import get_known_set
+    from swath.cli.evaluate.run import escape_markup
+    from swath.datasets.benchmarks.catalog import get_benchmark
 
     console = Console()
-    known = get_known_set(name)
+    known = get_benchmark(name)
     facts = [
         ("also called", ", ".join(known.aliases) or "-"),
         ("images", f"{known.images:,} of {known.image_size} px, {len(known.classes)} classes"),
@@ -72,17 +72,17 @@ def show(name: NameArgument, root: RootOption = None) -> None:
         *(("page", f"{source.url} ({source.title})") for source in known.sources),
         *(("archive", _archive(archive)) for archive in known.archives),
     ]
-    console.print(f"[bold]{_plain(known.title)}[/bold] ({known.name})")
-    console.print(_plain(known.description.strip()), highlight=False)
+    console.print(f"[bold]{escape_markup(known.title)}[/bold] ({known.name})")
+    console.print(escape_markup(known.description.strip()), highlight=False)
     for label, text in facts:
-        console.print(f"[dim]{label}:[/dim] {_plain(text)}", highlight=False, soft_wrap=True)
+        console.print(f"[dim]{label}:[/dim] {escape_markup(text)}", highlight=False, soft_wrap=True)
     if root is not None:
         found = known.find(root)
-        console.print(f"[dim]here:[/dim] {_plain(str(found.folder))}", highlight=False)
+        console.print(f"[dim]here:[/dim] {escape_markup(str(found.folder))}", highlight=False)
         for note in found.notes:
-            console.print(f"[yellow]note:[/yellow] {_plain(note)}", highlight=False)
+            console.print(f"[yellow]note:[/yellow] {escape_markup(note)}", highlight=False)
     else:
-        console.print(_plain(known.how_to_get("DIR")), highlight=False)
+        console.print(escape_markup(known.how_to_get("DIR")), highlight=False)
 
 
 @app.command("fetch")
@@ -106,26 +106,30 @@ def fetch(
     """
     from rich.console import Console
 
-    from swath.cli.evaluate.frozen import _plain
-    from swath.datasets.benchmarks.catalog import get_known_set
-    from swath.datasets.benchmarks.fetch import fetch_known_set
+    from swath.cli.evaluate.run import escape_markup
+    from swath.datasets.benchmarks.catalog import get_benchmark
+    from swath.datasets.benchmarks.fetch import fetch_benchmark
 
     console = Console()
-    known = get_known_set(name)
+    known = get_benchmark(name)
     with _bytes_bar(Console(stderr=True)) as watch:
-        arrived = fetch_known_set(known, out, url=url, keep_archive=keep_archive, watch=watch)
+        arrived = fetch_benchmark(known, out, url=url, keep_archive=keep_archive, watch=watch)
     if arrived.fetched is None:
         console.print(f"{known.title} was there already", highlight=False)
     else:
         resumed = (
             f", {arrived.fetched.resumed:,} bytes of an earlier attempt" if arrived.fetched.resumed else ""
         )
-        console.print(f"verified: {_plain(arrived.fetched.checked)}{resumed}", highlight=False)
+        console.print(f"verified: {escape_markup(arrived.fetched.checked)}{resumed}", highlight=False)
     for note in arrived.found.notes:
-        console.print(f"[yellow]note:[/yellow] {_plain(note)}", highlight=False)
-    console.print(f"{known.title} lies in {_plain(str(arrived.found.folder))}", highlight=False)
-    console.print(f"licence: {_plain(known.licence)}; cite: {_plain(known.paper)}", highlight=False)
-    console.print(f"use it: swath evaluate knn MODEL {known.name} --root {_plain(str(out))}", highlight=False)
+        console.print(f"[yellow]note:[/yellow] {escape_markup(note)}", highlight=False)
+    console.print(f"{known.title} lies in {escape_markup(str(arrived.found.folder))}", highlight=False)
+    console.print(
+        f"licence: {escape_markup(known.licence)}; cite: {escape_markup(known.paper)}", highlight=False
+    )
+    console.print(
+        f"use it: swath evaluate knn MODEL {known.name} --root {escape_markup(str(out))}", highlight=False
+    )
 
 
 def _gsd(known: Any) -> str:

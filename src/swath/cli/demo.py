@@ -40,6 +40,6 @@ def command(
 
     run_demo(out, minutes=minutes, settings=tuple(settings or ()), fresh=fresh, say=typer.echo, show=True)
     if serve:
-        from swath.demo.serve import serve_walk
+        from swath.demo.serve import serve_demo
 
-        serve_walk(out, port=port)
+        serve_demo(out, port=port)

@@ -26,9 +26,9 @@ def command(
     """
     import json
 
-    from swath.doctor import as_text, examine
+    from swath.doctor import format_diagnostics, run_diagnostics
 
-    report = examine(folder, step=step)
-    typer.echo(json.dumps(report.to_dict(), indent=2) if as_json else as_text(report))
+    report = run_diagnostics(folder, step=step)
+    typer.echo(json.dumps(report.to_dict(), indent=2) if as_json else format_diagnostics(report))
     if report.problems:
         raise typer.Exit(1)

@@ -127,16 +127,16 @@ def command(
     from rich.console import Console
 
     from swath.archive.ingest.run import embed_archive
-    from swath.archive.query.image_query import sensor_of
+    from swath.archive.query.image_query import resolve_query_sensor
     from swath.archive.table.store import Archive, archive_exists
     from swath.datasets.opening import open_dataset
     from swath.errors import ArchiveError
     from swath.models import load_model
-    from swath.training.parallel import join
+    from swath.training.parallel import init_distributed
 
     if prune and not Path(data).is_dir():
         raise ArchiveError(f"--prune looks for files that are gone below a folder; {data} is none")
-    with join("auto" if device is None or device.startswith("cuda") else "cpu") as world:
+    with init_distributed("auto" if device is None or device.startswith("cuda") else "cpu") as world:
         console = Console(stderr=True, quiet=not world.first)
         # Under torchrun `cuda` is this process's own GPU.
         own = world.size > 1 and (device is None or device == world.device.type)
@@ -151,7 +151,7 @@ def command(
             datasets = [
                 open_dataset(
                     data,
-                    sensor=sensor_of(contract, sensor),
+                    sensor=resolve_query_sensor(contract, sensor),
                     gsd=stated,
                     layout=layout,  # type: ignore[arg-type]  # open_dataset refuses others, with a suggestion
                     chip_size=pixels,

@@ -116,7 +116,7 @@ def _finetune(
     from swath.errors import RecipeError
     from swath.tasks.finetune import finetune
     from swath.tasks.recipe import load_finetune_recipe
-    from swath.training.signals import Interrupted
+    from swath.training.signals import TrainingInterrupted
 
     if resume and fresh:
         raise RecipeError("--resume and --fresh contradict each other: give one of them")
@@ -128,7 +128,7 @@ def _finetune(
     start = "resume" if resume else "fresh" if fresh else "auto"
     try:
         written = finetune(resolved, data, out, start=start, show=True)  # type: ignore[arg-type]
-    except Interrupted as stop:
+    except TrainingInterrupted as stop:
         if first:
             typer.echo(str(stop), err=True)
         raise typer.Exit(stop.exit_status) from None

@@ -169,7 +169,7 @@ def _inspect(
     """The catalogue of one archive, and its statistics."""
     import re
 
-    from swath.catalog.catalog import build_catalogue
+    from swath.catalog.catalog import build_catalog
     from swath.errors import ImageryError
     from swath.sensors.sensor import get_sensor
 
@@ -186,7 +186,7 @@ def _inspect(
 
     with _progress(console) as bar:
         task = bar.add_task("headers", total=None)
-        catalogue = build_catalogue(
+        catalogue = build_catalog(
             path,
             sensor=wanted,
             pattern=pattern,
@@ -215,7 +215,7 @@ def _pair(
     """Join two archives, write the table and the report, print both in short."""
     from rich.markup import escape
 
-    from swath.datasets.pairs.join import pair_archives
+    from swath.datasets.pairs.join import join_catalogs
     from swath.errors import ImageryError
     from swath.sensors.sensor import get_sensor
 
@@ -232,7 +232,7 @@ def _pair(
     first, second = (get_sensor(name) for name in sensors)
     with _progress(console) as bar:
         task = bar.add_task("joining", total=None)
-        found = pair_archives(
+        found = join_catalogs(
             paths[0],
             paths[1],
             sensors=(first, second),
@@ -376,11 +376,15 @@ def _statistics(
     from rich.markup import escape
     from rich.table import Table
 
-    from swath.catalog.band_statistics import PERCENTILES, estimate_statistics, write_statistics
+    from swath.catalog.band_statistics import (
+        PERCENTILES,
+        compute_band_statistics,
+        write_sensor_with_statistics,
+    )
 
     with _progress(console) as bar:
         task = bar.add_task("pixels", total=len(catalogue.scenes))
-        found = estimate_statistics(
+        found = compute_band_statistics(
             catalogue.scenes,
             sensor,
             offset_dn=offset_dn,
@@ -388,7 +392,7 @@ def _statistics(
             workers=workers or os.cpu_count() or 1,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    written = write_statistics(found, target, name or sensor.name)
+    written = write_sensor_with_statistics(found, target, name or sensor.name)
     table = Table(box=None, header_style="bold")
     table.add_column("band")
     for column in ("mean", "std", "min", *(f"p{share:g}" for share in PERCENTILES), "max"):

@@ -15,17 +15,17 @@ from swath.errors import SwathError
 # One file a verb, in the order in which a newcomer meets them. Each file holds either a function `command`
 # or, for a verb with sub-verbs, a `typer.Typer` called `app`; at its top it imports nothing but typer and
 # the standard library, so that all of them together cost milliseconds.
-VERBS = (
+COMMANDS = (
     "demo", "simulate", "inspect", "pretrain", "finetune", "predict", "evaluate", "datasets", "embed",
     "archive", "search", "changes", "serve", "import-weights", "export", "doctor",
 )  # fmt: skip
 
 
 class _InOrder(TyperGroup):
-    """Lists verbs as `VERBS` has them; Typer itself lists those with sub-verbs after all others."""
+    """Lists verbs as `COMMANDS` has them; Typer itself lists those with sub-verbs after all others."""
 
     def list_commands(self, ctx: object) -> list[str]:
-        return list(VERBS)
+        return list(COMMANDS)
 
 
 def build_app() -> typer.Typer:
@@ -40,7 +40,7 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    for verb in VERBS:
+    for verb in COMMANDS:
         module = import_module(f"swath.cli.{verb.replace('-', '_')}")
         if hasattr(module, "app"):
             app.add_typer(module.app, name=verb)

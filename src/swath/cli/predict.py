@@ -105,13 +105,13 @@ def command(
     """
     import torch
 
-    from swath.prediction import Options, predict_scenes
-    from swath.prediction.tile_loop import Pace
+    from swath.prediction import PredictionOptions, predict_scenes
+    from swath.prediction.tile_loop import RuntimeOptions
     from swath.tasks.model import load_task_model
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     loaded = load_task_model(model, device=device)
-    options = Options(
+    options = PredictionOptions(
         tile=tile,
         overlap=overlap,
         gsd=_number(gsd),
@@ -124,7 +124,7 @@ def command(
         min_valid=min_valid,
         min_score=min_score,
     )
-    pace = Pace(batch_size=batch_size, window=window, workers=workers)
+    pace = RuntimeOptions(batch_size=batch_size, window=window, workers=workers)
     given = _scenes(scenes or [], before, after, loaded.dates)
     from rich.console import Console
 
@@ -143,7 +143,7 @@ def command(
 def _scenes(scenes: list[Path], before: Path | None, after: Path | None, dates: int) -> list[Any]:
     """Paths, or the one pair."""
     from swath.errors import ContractError
-    from swath.prediction.inputs import pair_of
+    from swath.prediction.inputs import scene_pair
 
     if before is None and after is None:
         if not scenes:
@@ -155,7 +155,7 @@ def _scenes(scenes: list[Path], before: Path | None, after: Path | None, dates: 
         raise ContractError("SCENES and --before/--after contradict each other: give one of them")
     if dates != 2:
         raise ContractError("--before and --after: this model looks at one date; give SCENES")
-    return [pair_of(before, after)]
+    return [scene_pair(before, after)]
 
 
 def _number(text: str | None) -> float | str | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from swath.training.config.recipe import Recipe
+    from swath.training.config.recipe import PretrainRecipe
 
 
 def command(
@@ -50,7 +50,7 @@ def command(
     from swath.errors import RecipeError
     from swath.training.config.recipe import load_recipe
     from swath.training.engine import pretrain
-    from swath.training.signals import Interrupted
+    from swath.training.signals import TrainingInterrupted
 
     if resume and fresh:
         raise RecipeError("--resume and --fresh contradict each other: give one of them")
@@ -65,7 +65,7 @@ def command(
         model = pretrain(
             resolved, data, out, start="resume" if resume else "fresh" if fresh else "auto", show=True
         )
-    except Interrupted as stop:
+    except TrainingInterrupted as stop:
         if first:
             typer.echo(str(stop), err=True)
         raise typer.Exit(stop.exit_status) from None
@@ -79,7 +79,7 @@ def _is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _print_recipe(recipe: Recipe) -> None:
+def _print_recipe(recipe: PretrainRecipe) -> None:
     """The resolved recipe, defaults and all, as it is stored in the run."""
     from rich.console import Console
     from rich.syntax import Syntax
@@ -94,28 +94,28 @@ def _print_recipe(recipe: Recipe) -> None:
         typer.echo(text, err=True)  # as it is, for a log
 
 
-def _describe(recipe: Recipe, data: Path) -> None:
+def _describe(recipe: PretrainRecipe, data: Path) -> None:
     """What a run would do, found out without a step."""
-    from swath.datasets.protocol import by_sensor
+    from swath.datasets.protocol import split_by_sensor
     from swath.training.budget import Budget
-    from swath.training.build import build_contract, build_objective, open_data, sensors_of
-    from swath.training.loading import Batches
+    from swath.training.build import build_contract, build_objective, dataset_sensors, open_training_data
+    from swath.training.loading import BatchLoader
 
-    dataset = open_data(recipe, data)
-    contract = build_contract(recipe, sensors_of(dataset))
-    batches = Batches(dataset, seed=recipe.seed, batch_size=recipe.training.batch_size)
+    dataset = open_training_data(recipe, data)
+    contract = build_contract(recipe, dataset_sensors(dataset))
+    batches = BatchLoader(dataset, seed=recipe.seed, batch_size=recipe.training.batch_size)
     budget = Budget(recipe.training, batches.steps_per_epoch)
-    objective = build_objective(recipe, sensors_of(dataset))
+    objective = build_objective(recipe, dataset_sensors(dataset))
     sizes = {name: p.numel() for name, p in objective.named_parameters()}
     encoder = sum(size for name, size in sizes.items() if name.startswith("encoder."))
     few = batches.fetch(0, list(range(min(2, len(dataset)))))
-    for one in by_sensor(few).values():
+    for one in split_by_sensor(few).values():
         contract.check(one["image"], one["sensor"], valid=one.get("valid"))
     views = objective.views(contract.normalise(few))  # type: ignore[operator]
 
     typer.echo(f"samples      {len(dataset)} ({len(dataset.problems)} files left out)")
     unit = "m" if recipe.gsd_mode == "metres" else "(relative)"
-    for name, one in by_sensor(few).items():
+    for name, one in split_by_sensor(few).items():
         shape = "x".join(map(str, one["image"].shape[1:]))
         gsd = sorted(one["gsd"].tolist())
         typer.echo(f"a sample     {name}, {shape}, GSD {gsd[0]:.4g} to {gsd[-1]:.4g} {unit}")

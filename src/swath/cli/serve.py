@@ -49,7 +49,7 @@ def command(
     swath serve my_archive --host 0.0.0.0 --token-file token.txt --allow-host maps.example.org
     """
     from swath.serving.server import serve
-    from swath.serving.settings import Settings, check_access, host_names
+    from swath.serving.settings import ServerSettings, check_access, host_names
 
     secret = _token(token, token_file)
     check_access(host, secret)
@@ -58,7 +58,7 @@ def command(
         _model(archive, model, device),
         host=host,
         port=port,
-        settings=Settings(token=secret, hosts=host_names(host, allow_host or ())),
+        settings=ServerSettings(token=secret, hosts=host_names(host, allow_host or ())),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 
-class Kind(StrEnum):
+class SimulationKind(StrEnum):
     """What is simulated."""
 
     PAIRS = "pairs"
@@ -20,12 +20,12 @@ class Kind(StrEnum):
 def command(
     out: Annotated[Path, typer.Argument(help="Folder to write; it appears when all of it is there.")],
     kind: Annotated[
-        Kind,
+        SimulationKind,
         typer.Option(
             help="pairs: places seen by several sensors, with labels, masks, boxes. change: the same at two "
             "dates, with change masks. aerial: RGB scenes of one class each, at mixed GSDs."
         ),
-    ] = Kind.PAIRS,
+    ] = SimulationKind.PAIRS,
     count: Annotated[
         int | None,
         typer.Option("--count", "-n", "--pairs", min=1, help="How many places.  \\[default: 100]"),
@@ -87,31 +87,31 @@ def command(
     console = Console()
     wanted = _folds(folds, count)
     total = sum(wanted.values())
-    if kind is Kind.AERIAL:
+    if kind is SimulationKind.AERIAL:
         for option, given in (("--sensor", sensors), ("--cloud", cloud), ("--first", first)):
             if given:
                 raise ImageryError(f"{option} means nothing with --kind aerial")
-    elif kind is Kind.CHANGE and cloud:
+    elif kind is SimulationKind.CHANGE and cloud:
         raise ImageryError("--cloud means nothing with --kind change")
     with _progress(console) as bar:
         task = bar.add_task("places", total=total)
         shown: dict[str, Any] = {"progress": lambda done, _: bar.update(task, completed=done)}
-        if kind is Kind.AERIAL:
+        if kind is SimulationKind.AERIAL:
             from swath.simulated.aerial import write_simulated
 
             write_simulated(out, seed=seed, folds=wanted, size=size, gsd=_range(gsd), **shown)
             table = "index.csv"
         else:
             from swath.simulated.sensing import SENSORS
-            from swath.simulated.writing import write_change, write_pairs
+            from swath.simulated.writing import write_simulated_change, write_simulated_pairs
 
             shown |= {"seed": seed, "folds": wanted, "size": size, "gsd": _gsd(gsd), "first": first,
                       "sensors": sensors or SENSORS}  # fmt: skip
-            if kind is Kind.CHANGE:
-                write_change(out, **shown)
+            if kind is SimulationKind.CHANGE:
+                write_simulated_change(out, **shown)
                 table = "change.csv"
             else:
-                write_pairs(out, **shown, cloud=cloud)
+                write_simulated_pairs(out, **shown, cloud=cloud)
                 table = "pairs.csv"
     parts = ", ".join(f"{number:,} {name}" for name, number in wanted.items())
     console.print(f"[bold]{total:,}[/bold] simulated places ({parts}): [bold]{out / table}[/bold]",

@@ -16,7 +16,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST = 2**31 - 1  # mallopt takes a C int
 
 
-def keep_freed_memory() -> bool:
+def retain_freed_memory() -> bool:
     """Tell the C library to keep freed memory in the process rather than return it to the system.
 
     Holds for the whole process from the call on, and costs that the process keeps the memory of its largest
@@ -37,4 +37,4 @@ def keep_freed_memory() -> bool:
     )
 
 
-__all__ = ["keep_freed_memory"]
+__all__ = ["retain_freed_memory"]

@@ -67,7 +67,7 @@ class _Normalise(torch.autograd.Function):
         return to_x.view(batch, height, width, channels).permute(0, 3, 1, 2), to_weight, to_bias, None
 
 
-class BatchNorm(nn.BatchNorm2d):
+class ChannelsLastBatchNorm2d(nn.BatchNorm2d):
     """`torch.nn.BatchNorm2d`; trains on float32 maps with channels innermost, on a CPU, as said above."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: D102

@@ -79,7 +79,7 @@ class _OneDnnLinear(torch.autograd.Function):
         )
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`torch.nn.functional.linear`, by the library that `cpu_matmul` names where the operands are float32.
 
     Args:
@@ -103,8 +103,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
-class Linear(nn.Linear):
+class OneDnnLinear(nn.Linear):
     """`torch.nn.Linear` that goes through `linear`."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: D102
-        return linear(input, self.weight, self.bias)
+        return onednn_linear(input, self.weight, self.bias)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class PixelWindow:
     """A rectangle of pixels on a scene's native grid: column and row of its upper left pixel, and size."""
 
     column: int
@@ -50,7 +50,7 @@ class Chip:
     sensor: str
     valid: np.ndarray[Any, Any]
     source: str
-    window: Window
+    window: PixelWindow
     footprint: tuple[tuple[float, float], ...] | None = None
     time: datetime | None = None
     label: int | None = None

@@ -26,13 +26,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swath.datasets.chip import Batch, Window
+from swath.datasets.chip import Batch, PixelWindow
 from swath.datasets.image_files import Gsd
 from swath.datasets.protocol import Epoch, Problem, Sample, collate
 from swath.errors import ImageryError, suggest
 from swath.keyed_random import sample_keys
 from swath.rasters.read import read_header
-from swath.rasters.sensor_scene import SensorScene, as_sensor
+from swath.rasters.sensor_scene import SensorScene, match_scene_to_sensor
 from swath.sensors.sensor import Sensor, get_sensor
 
 _SOURCES, _LABELS = ("source", "file"), ("label", "class")
@@ -101,7 +101,7 @@ class ChipTable:
         with ThreadPoolExecutor(workers) as pool:
             opened = dict(zip(files, pool.map(lambda f: self._scene(f, gsd, offset_dn), files), strict=True))
         kept: list[dict[str, Any]] = []
-        self._chips: list[tuple[SensorScene, Window]] = []
+        self._chips: list[tuple[SensorScene, PixelWindow]] = []
         for number, row in enumerate(rows):
             scene = opened[_files(path, row, source)]
             if isinstance(scene, str):
@@ -169,7 +169,7 @@ class ChipTable:
             header = read_header(files[0] if len(files) == 1 else list(files))
         except ImageryError as error:
             return str(error)
-        return as_sensor(header, self.sensor, gsd=gsd, offset_dn=offset_dn)
+        return match_scene_to_sensor(header, self.sensor, gsd=gsd, offset_dn=offset_dn)
 
     def _agree(self, path: Path) -> None:
         if self.size is not None:
@@ -217,14 +217,14 @@ def _files(path: Path, row: Mapping[str, Any], source: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _window(path: Path, number: int, value: Any, scene: SensorScene) -> Window:
+def _window(path: Path, number: int, value: Any, scene: SensorScene) -> PixelWindow:
     header = scene.header
     if value is None:
-        return Window(0, 0, header.width, header.height)
+        return PixelWindow(0, 0, header.width, header.height)
     numbers: list[Any] = [value.get(name) for name in _WINDOW] if isinstance(value, Mapping) else list(value)
     if len(numbers) != 4 or any(not isinstance(n, int) for n in numbers):
         raise ImageryError(f"{path}, row {number}: window {value!r:.80} is not {', '.join(_WINDOW)}")
-    window = Window(*numbers)
+    window = PixelWindow(*numbers)
     if not (
         window.column >= 0
         and window.row >= 0

@@ -22,13 +22,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swath.datasets.chip import Batch, Chip, Window
+from swath.datasets.chip import Batch, Chip, PixelWindow
 from swath.datasets.protocol import Epoch, ImageDataset, Problem, Sample, collate
 from swath.errors import ImageryError
-from swath.geo.gsd import footprint, moved
+from swath.geo.gsd import image_footprint, window_transform
 from swath.keyed_random import sample_keys, uniform
 from swath.rasters.read import SceneHeader
-from swath.rasters.sensor_scene import SensorScene, as_sensor
+from swath.rasters.sensor_scene import SensorScene, match_scene_to_sensor
 from swath.sensors.sensor import Sensor, get_sensor
 
 MAX_DRAWS = 32
@@ -95,7 +95,7 @@ class _Chips:
         """Choose the epoch that random decisions belong to; seen by running loader workers too."""
         self._epoch.set(epoch)
 
-    def _candidates(self, index: int, key: Tensor) -> Iterator[tuple[int, Window]]:
+    def _candidates(self, index: int, key: Tensor) -> Iterator[tuple[int, PixelWindow]]:
         """Places for chip `index` in the order in which they are tried: (scene, window)."""
         raise NotImplementedError
 
@@ -134,13 +134,13 @@ class _Chips:
             time=header.time,
         )
 
-    def _take(self, index: int) -> tuple[Sample, Window]:
+    def _take(self, index: int) -> tuple[Sample, PixelWindow]:
         """Read the first place with enough valid pixels."""
         key = sample_keys(self.seed, self._epoch.get(), torch.tensor([index]))
         problem: Problem | None = None
         broken: set[int] = set()
         size = self.chip_size
-        window = Window(0, 0, size, size)
+        window = PixelWindow(0, 0, size, size)
         for place, window in self._candidates(index, key):
             if place in broken:
                 continue
@@ -196,7 +196,8 @@ class ChipGrid(_Chips):
         stride: Step between chips in chip pixels; default `chip_size` (no overlap).
         min_valid: Smallest share of valid pixels.
         seed: Seed of the samples' keys.
-        offset_dn: Added to stored values before scaling, see `swath.rasters.sensor_scene.as_sensor`.
+        offset_dn: Added to stored values before scaling, see
+        `swath.rasters.sensor_scene.match_scene_to_sensor`.
         problems: (path, reason) of scenes that were left out before.
 
     Attributes:
@@ -244,16 +245,16 @@ class ChipGrid(_Chips):
     def __len__(self) -> int:
         return self._ends[-1]
 
-    def place(self, index: int) -> tuple[int, Window]:
+    def place(self, index: int) -> tuple[int, PixelWindow]:
         """Where chip `index` lies: position in `scenes`, and window on its native grid. Nothing is read."""
         index = range(len(self))[index]
         scene = bisect_right(self._ends, index)
         rows, columns = self._axes[scene]
         row, column = divmod(index - (self._ends[scene - 1] if scene else 0), len(columns))
         side = self.chip_pixels[scene]
-        return scene, Window(columns[column], rows[row], side, side)
+        return scene, PixelWindow(columns[column], rows[row], side, side)
 
-    def _candidates(self, index: int, key: Tensor) -> Iterator[tuple[int, Window]]:
+    def _candidates(self, index: int, key: Tensor) -> Iterator[tuple[int, PixelWindow]]:
         yield self.place(index)
 
 
@@ -319,7 +320,7 @@ class RandomChips(_Chips):
     def __len__(self) -> int:
         return self._length
 
-    def _candidates(self, index: int, key: Tensor) -> Iterator[tuple[int, Window]]:
+    def _candidates(self, index: int, key: Tensor) -> Iterator[tuple[int, PixelWindow]]:
         numbers = uniform(key, "chips", 3 * MAX_DRAWS).reshape(MAX_DRAWS, 3).tolist()
         place = 0
         for draw, (where, down, across) in enumerate(numbers):
@@ -331,7 +332,7 @@ class RandomChips(_Chips):
             rows, columns = header.block if self.align else (1, 1)
             yield (
                 place,
-                Window(
+                PixelWindow(
                     column=draw_position(header.width, side, columns, across),
                     row=draw_position(header.height, side, rows, down),
                     width=side,
@@ -369,12 +370,12 @@ def draw_position(length: int, chip: int, block: int, number: float) -> int:
     return last if picked == count else picked // offsets * block + picked % offsets
 
 
-def window_footprint(header: SceneHeader, window: Window) -> tuple[tuple[float, float], ...] | None:
+def window_footprint(header: SceneHeader, window: PixelWindow) -> tuple[tuple[float, float], ...] | None:
     """Closed ring of (longitude, latitude) corners of a window; None without georeference."""
     if header.transform is None or header.crs is None or header.footprint is None:
         return None
-    transform = moved(header.transform, window.column, window.row)
-    return footprint(transform, header.crs, window.width, window.height)
+    transform = window_transform(header.transform, window.column, window.row)
+    return image_footprint(transform, header.crs, window.width, window.height)
 
 
 def open_chips(
@@ -427,9 +428,9 @@ def open_chips(
     for name, value in foreign.items():
         if value is not None:
             raise ImageryError(f"{name}={value!r} means nothing with sampling={sampling!r}; leave it out")
-    from swath.catalog.catalog import scenes_at
+    from swath.catalog.catalog import open_catalog
 
-    scenes, problems = scenes_at(
+    scenes, problems = open_catalog(
         path, sensor=get_sensor(sensor), pattern=pattern, workers=workers, remote=remote
     )
     if sampling == "grid":
@@ -473,7 +474,7 @@ def _of_sensor(
     for header in headers:
         total += 1
         try:
-            scenes.append(as_sensor(header, sensor, gsd=gsd, offset_dn=offset_dn))
+            scenes.append(match_scene_to_sensor(header, sensor, gsd=gsd, offset_dn=offset_dn))
         except ImageryError as error:
             unfit.append(str(error))
     if unfit:
@@ -482,7 +483,7 @@ def _of_sensor(
     return scenes
 
 
-def _too_empty(path: str, window: Window, share: float, wanted: float) -> str:
+def _too_empty(path: str, window: PixelWindow, share: float, wanted: float) -> str:
     return f"{path}: the chip at column {window.column}, row {window.row} has {share:.0%} valid pixels" + (
         f", fewer than min_valid={wanted:g}" if share > 0 else ""
     )

@@ -26,12 +26,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.datasets.image_files import Array, Gsd, ImageFiles, Valid
+from swath.datasets.image_files import Array, Gsd, ImageFileDataset, Valid
 from swath.datasets.protocol import Problem
 from swath.errors import ImageryError
 from swath.rasters.read import SceneHeader
 from swath.rasters.safe_open import REAL_TYPES
-from swath.rasters.sensor_scene import as_sensor
+from swath.rasters.sensor_scene import match_scene_to_sensor
 from swath.sensors.sensor import Sensor, get_sensor, to_unit
 
 SUFFIXES = frozenset({".h5", ".hdf5", ".he5"})
@@ -48,7 +48,7 @@ class _Form(NamedTuple):
     dtype: str
 
 
-class Hdf5Images(ImageFiles):
+class Hdf5Images(ImageFileDataset):
     """Images in HDF5 files.
 
     `paths` name them as ``file.h5::images[17]`` or ``file.h5::class/name``.
@@ -56,11 +56,11 @@ class Hdf5Images(ImageFiles):
     Args:
         path: A file, or a folder of files.
         sensor: What the images were taken with; tells which axis holds the bands.
-        gsd: As in `ImageFiles`; files state none.
+        gsd: As in `ImageFileDataset`; files state none.
         group: The data set or the group that holds the images, such as ``train/images``; default: all.
         label: Of stacked images, the data set of class indices; default: one called labels, label, targets or
             y beside the images, if there is one.
-        options: As in `ImageFiles`.
+        options: As in `ImageFileDataset`.
 
     Raises:
         ImageryError: h5py is not installed; a file is damaged; nothing in it is an image.
@@ -101,7 +101,9 @@ class Hdf5Images(ImageFiles):
 
     def _read(self, index: int) -> tuple[Array, Valid]:
         path = self.paths[index]
-        scene = as_sensor(self._header(path), self.sensor, gsd="relative", offset_dn=self.offset_dn)
+        scene = match_scene_to_sensor(
+            self._header(path), self.sensor, gsd="relative", offset_dn=self.offset_dn
+        )
         form = self._header(path)
         stored = np.asarray(read_pixels(path))
         if stored.ndim == 2:
@@ -157,7 +159,7 @@ class _Contents:
 
     def look_into(self, file: str) -> None:
         """Add a file's images."""
-        with opened(file) as handle:
+        with open_hdf5(file) as handle:
             root = handle if self.group is None else handle.get(self.group)
             if root is None:
                 raise ImageryError(
@@ -284,7 +286,7 @@ def read_pixels(path: str) -> NDArray[Any]:
     return pixels
 
 
-class opened:  # noqa: N801 - reads as `with opened(file) as handle`
+class open_hdf5:  # noqa: N801 - reads as `with opened(file) as handle`
     """An open file for a short look, in this process; raises `ImageryError` where it is none."""
 
     def __init__(self, file: str) -> None:

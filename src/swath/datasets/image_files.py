@@ -22,14 +22,14 @@ from swath.errors import ImageryError, suggest
 from swath.keyed_random import sample_keys, uniform
 from swath.rasters.pillow_reader import (
     MAX_PICTURE_PIXELS,
-    is_deep_png,
-    picture_header,
-    read_picture,
+    decode_image,
+    is_16bit_png,
+    read_image_header,
 )
 from swath.rasters.read import SceneHeader, read_header
-from swath.rasters.resampling import Kernel, resize
+from swath.rasters.resampling import Kernel, resample
 from swath.rasters.safe_open import sniff_driver
-from swath.rasters.sensor_scene import GSD_FIX, as_sensor
+from swath.rasters.sensor_scene import GSD_FIX, match_scene_to_sensor
 from swath.sensors.sensor import Sensor, get_sensor, to_unit
 
 Fit = Literal["centre_crop", "random_crop", "resize"]
@@ -49,7 +49,7 @@ class _Probe(NamedTuple):
     unfit: str | None = None
 
 
-class ImageFiles:
+class ImageFileDataset:
     """A data set of image files, each one a sample; the base of the layouts below.
 
     Args:
@@ -65,7 +65,8 @@ class ImageFiles:
             ``resize`` (area average when shrinking, bilinear when enlarging; the GSD follows).
         cache: ``memory`` decodes everything once, when the data set is made.
         seed: Seed of the samples' keys.
-        offset_dn: Added to stored values before scaling, see `swath.rasters.sensor_scene.as_sensor`.
+        offset_dn: Added to stored values before scaling, see
+        `swath.rasters.sensor_scene.match_scene_to_sensor`.
         max_pixels: Largest image accepted.
         workers: Threads that check headers and fill the cache; None for as many as there are CPUs.
 
@@ -196,13 +197,13 @@ class ImageFiles:
             return str(error)
         probe = _Probe(header.height, header.width, header.gsd)
         try:
-            as_sensor(header, self.sensor, gsd="relative", offset_dn=self.offset_dn)
+            match_scene_to_sensor(header, self.sensor, gsd="relative", offset_dn=self.offset_dn)
         except ImageryError as error:
             return probe._replace(unfit=str(error))
         return probe
 
     def _header(self, path: str) -> SceneHeader:
-        return image_header(path, max_pixels=self._max_pixels)
+        return read_header_any(path, max_pixels=self._max_pixels)
 
     def _agree(self, names: list[str], probes: list[_Probe | str]) -> list[int]:
         """Indices of the usable files; the others become problems. Raises where files contradict."""
@@ -271,7 +272,9 @@ class ImageFiles:
     def _read(self, index: int) -> tuple[Array, Valid]:
         """Decoded image [C, H, W] in the sensor's unit, and valid [H, W]."""
         path = self.paths[index]
-        image, valid = read_image(path, self.sensor, offset_dn=self.offset_dn, max_pixels=self._max_pixels)
+        image, valid = read_image_file(
+            path, self.sensor, offset_dn=self.offset_dn, max_pixels=self._max_pixels
+        )
         if valid.shape != tuple(self.shapes[index]):
             raise ImageryError(f"{path}: the file has changed since the data set was made")
         return image, valid
@@ -285,7 +288,7 @@ class ImageFiles:
             if valid.shape != self.size:
                 shrinks = self.size[0] <= height and self.size[1] <= width
                 kernel: Kernel = "area" if shrinks else "bilinear"
-                image, valid = resize(image, valid, (0, height), (0, width), self.size, kernel)
+                image, valid = resample(image, valid, (0, height), (0, width), self.size, kernel)
         elif self.size is not None and self.fit == "centre_crop":
             top, left = (height - self.size[0]) // 2, (width - self.size[1]) // 2
             window = (slice(top, top + self.size[0]), slice(left, left + self.size[1]))
@@ -344,7 +347,7 @@ class ImageFiles:
                 self._valid = torch.ones((), dtype=torch.bool).expand(self._valid.shape)
 
 
-def image_header(
+def read_header_any(
     path: str,
     *,
     max_pixels: int = MAX_PICTURE_PIXELS,
@@ -358,7 +361,7 @@ def image_header(
         palette: Of rasters with a colour table, as in `swath.rasters.read.read_header`.
     """
     if not is_raster(path):
-        found = picture_header(path, max_pixels=max_pixels)
+        found = read_image_header(path, max_pixels=max_pixels)
         return SceneHeader(
             path,
             (path,),
@@ -378,7 +381,7 @@ def image_header(
     return header
 
 
-def read_image(
+def read_image_file(
     path: str,
     sensor: Sensor,
     *,
@@ -390,18 +393,18 @@ def read_image(
     Raises:
         ImageryError: It is damaged, too large, or not of this sensor.
     """
-    header = image_header(path, max_pixels=max_pixels)
-    scene = as_sensor(header, sensor, gsd="relative", offset_dn=offset_dn)
+    header = read_header_any(path, max_pixels=max_pixels)
+    scene = match_scene_to_sensor(header, sensor, gsd="relative", offset_dn=offset_dn)
     if scene.header.driver != "picture":
         return scene.read()
-    stored, valid = read_picture(path, max_pixels=max_pixels)
+    stored, valid = decode_image(path, max_pixels=max_pixels)
     return to_unit(stored, sensor, scene.offset_dn), valid
 
 
 def is_raster(path: str) -> bool:
     """Whether a file is for GDAL (TIFF, and colour PNG of 16 bits) and not for Pillow; told by its bytes."""
     kind = sniff_driver(path)
-    return kind == "GTiff" or (kind == "PNG" and is_deep_png(path))
+    return kind == "GTiff" or (kind == "PNG" and is_16bit_png(path))
 
 
 def is_plain_uint8(sensor: Sensor) -> bool:

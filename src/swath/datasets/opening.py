@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from swath.datasets.hdf5 import Hdf5Images, is_hdf5
-from swath.datasets.image_files import Gsd, ImageFiles
+from swath.datasets.image_files import Gsd, ImageFileDataset
 from swath.datasets.protocol import ImageDataset, Problem, Sample, collate
 from swath.errors import ImageryError, suggest
 from swath.rasters.pillow_reader import IMAGE_SUFFIXES
@@ -28,24 +28,24 @@ __all__ = [
     "ClassFolder",
     "CsvManifest",
     "ImageDataset",
-    "ImageFiles",
-    "ImageFolder",
+    "ImageFileDataset",
     "Sample",
+    "UnlabeledFolderDataset",
     "collate",
     "find_images",
     "open_dataset",
 ]
 
 
-class ClassFolder(ImageFiles):
+class ClassFolder(ImageFileDataset):
     """One sub-folder a class, images in it (also deeper); the layout of ImageNet, RSSCN7, EuroSAT, ...
 
     Args:
         root: Folder of the class folders.
         sensor: What the images were taken with.
-        gsd: As in `ImageFiles`.
+        gsd: As in `ImageFileDataset`.
         classes: Class names in the order of their indices; default: the sub-folders, sorted.
-        options: As in `ImageFiles`.
+        options: As in `ImageFileDataset`.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class ClassFolder(ImageFiles):
         super().__init__(paths, sensor=sensor, gsd=gsd, labels=labels, classes=names, **options)
 
 
-class ImageFolder(ImageFiles):
+class UnlabeledFolderDataset(ImageFileDataset):
     """All images below a folder (or one image), without labels."""
 
     def __init__(
@@ -93,13 +93,14 @@ class ImageFolder(ImageFiles):
         super().__init__(paths, sensor=sensor, gsd=gsd, **options)
 
 
-class CsvManifest(ImageFiles):
+class CsvManifest(ImageFileDataset):
     """Images listed in a CSV table with a header row.
 
     Args:
         path: The table.
         sensor: What the images were taken with.
-        gsd: A column's name, or as in `ImageFiles`; default: the column ``gsd_m`` or ``gsd`` if there is one.
+        gsd: A column's name, or as in `ImageFileDataset`; default: the column ``gsd_m`` or ``gsd`` if there
+        is one.
         root: Folder that the file column is relative to; default: the table's own.
         file: Column of file names.
         label: Column of class names; None for no labels. The default is used only if there is such a column.
@@ -108,7 +109,7 @@ class CsvManifest(ImageFiles):
             have any number of them, none included.
         fold: Keep the rows whose column ``fold`` (or ``split``) has this value.
         where: Keep the rows whose columns have these values: ``{"scale": "0"}`` or ``{"scale": ["0", "1"]}``.
-        options: As in `ImageFiles`.
+        options: As in `ImageFileDataset`.
 
     Attributes:
         columns: Every column of the table for the images kept: name -> list of strings, as `paths`.
@@ -333,8 +334,8 @@ def open_dataset(
         **options: Of the layout; None counts as not given.
 
             - whole images (``class_folder``, ``csv``, ``images``): size, fit, cache, max_pixels, offset_dn,
-              workers (see `ImageFiles`); ``class_folder``: classes; ``csv``: root, file, label, separator,
-              fold, where (see `CsvManifest`)
+              workers (see `ImageFileDataset`); ``class_folder``: classes; ``csv``: root, file, label,
+              separator, fold, where (see `CsvManifest`)
             - ``hdf5``: those of whole images, and group, label (see `swath.datasets.hdf5`)
             - ``chips``: sampling (``"grid"``, the default, or ``"random"``), chip_size, chip_metres,
               stride, chips_per_epoch, min_valid, align, offset_dn, pattern, workers, remote (see
@@ -378,7 +379,7 @@ def open_dataset(
     if kind == "class_folder":
         return ClassFolder(path, sensor, gsd, seed=seed, **given)  # type: ignore[arg-type]
     if kind == "images":
-        return ImageFolder(path, sensor, gsd, seed=seed, **given)  # type: ignore[arg-type]
+        return UnlabeledFolderDataset(path, sensor, gsd, seed=seed, **given)  # type: ignore[arg-type]
     from swath.datasets.chips import open_chips
 
     return open_chips(url or path, sensor=sensor, gsd=gsd, seed=seed, **given)  # type: ignore[arg-type]

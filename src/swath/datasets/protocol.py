@@ -214,7 +214,7 @@ def map_tensors(batch: Batch, function: Callable[[Tensor], Tensor]) -> Batch:
     return cast(Batch, walk(batch))
 
 
-def by_sensor(batch: Batch) -> dict[str, Batch]:
+def split_by_sensor(batch: Batch) -> dict[str, Batch]:
     """The batches of each sensor: of a paired batch those in it, of another the batch itself."""
     return batch["sensors"] if "sensors" in batch else {batch.get("sensor", ""): batch}
 

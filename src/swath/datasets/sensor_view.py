@@ -16,7 +16,7 @@ from swath.errors import ImageryError
 from swath.sensors.sensor import Sensor
 
 
-class View:
+class SensorView:
     """The same images under another sensor's name, with its bands; a `swath.datasets.protocol.ImageDataset`.
 
     Args:

@@ -12,10 +12,10 @@ from swath.reporting.html import figure, jpeg, plot_bytes, table, write_html
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from swath.demo.run import Walk
+    from swath.demo.run import DemoResults
 
 
-def write_page(walk: Walk) -> Path:
+def write_demo_report(walk: DemoResults) -> Path:
     """Write `report.html` into the walk's folder, atomically."""
     parts = [
         _head(walk),
@@ -29,9 +29,9 @@ def write_page(walk: Walk) -> Path:
     return write_html(walk.out / "report.html", "Swath demo", [*parts, _foot(walk)])
 
 
-def findings(walk: Walk) -> list[str]:
+def demo_summary(walk: DemoResults) -> list[str]:
     """What the figures say, in sentences; whether training helped, and whether it beat every baseline."""
-    from swath.evaluation.report.tables import verdict
+    from swath.evaluation.report.tables import summary_sentence
 
     evaluation = walk.evaluation
     if evaluation is None:
@@ -52,13 +52,13 @@ def findings(walk: Walk) -> list[str]:
     else:
         learned = f"Training made no clear difference: {100 * gap.difference:+.1f} points to a fresh encoder"
     learned += f" (95%: {100 * gap.low:+.1f} to {100 * gap.high:+.1f})."
-    return [learned, verdict(evaluation)]
+    return [learned, summary_sentence(evaluation)]
 
 
 # ------------------------------------------------------------------------------------------------ sections
 
 
-def _head(walk: Walk) -> str:
+def _head(walk: DemoResults) -> str:
     last = [line for line in walk.metrics if "images" in line][-1]
     numbers = (
         (f"{walk.seconds['all'] / 60:.1f} min", "from imagery to answers"),
@@ -68,7 +68,7 @@ def _head(walk: Walk) -> str:
         (f"{walk.embedded:,}", "chips in the archive"),
     )
     items = "".join(f"<li><b>{escape(value)}</b><span>{escape(name)}</span></li>" for value, name in numbers)
-    said = "".join(f"<p>{escape(sentence)}</p>" for sentence in findings(walk) if sentence)
+    said = "".join(f"<p>{escape(sentence)}</p>" for sentence in demo_summary(walk) if sentence)
     return (
         "<h1>Swath, from imagery to answers</h1>"
         "<p>A small Scale-MAE was pretrained without labels on real aerial scenes and on simulated "
@@ -83,7 +83,7 @@ def _head(walk: Walk) -> str:
     )
 
 
-def _imagery(walk: Walk) -> str:
+def _imagery(walk: DemoResults) -> str:
     return (
         "<h2>Imagery</h2><p>Each file is opened by the one driver that its first bytes call for. The "
         "GSD is measured "
@@ -102,7 +102,7 @@ def _imagery(walk: Walk) -> str:
     )
 
 
-def _training(walk: Walk) -> str:
+def _training(walk: DemoResults) -> str:
     text = (
         "<h2>Pretraining</h2><p>Three quarters of a source image's patches are hidden. From the others, "
         "and from the "
@@ -117,7 +117,7 @@ def _training(walk: Walk) -> str:
     return text + figure(plot_bytes(_loss_figure(walk.metrics)), "Losses over the hidden patches, by part.")
 
 
-def _scores(walk: Walk) -> str:
+def _scores(walk: DemoResults) -> str:
     evaluation = walk.evaluation
     assert evaluation is not None
     ours = evaluation.scores[0].features
@@ -147,7 +147,7 @@ def _scores(walk: Walk) -> str:
     )
 
 
-def _searches(walk: Walk) -> str:
+def _searches(walk: DemoResults) -> str:
     precision, chance = walk.precision
     text = (
         f"<h2>Search</h2><p>{walk.embedded:,} chips, real and simulated, are in one archive. Among the "
@@ -158,7 +158,7 @@ def _searches(walk: Walk) -> str:
     return text + "".join(figure(picture.read_bytes(), asked, "png") for asked, picture in walk.searches)
 
 
-def _contract(walk: Walk) -> str:
+def _contract(walk: DemoResults) -> str:
     return (
         "<h2>What does not fit is refused</h2><p>The model was trained on 8-bit red, green and blue. "
         "Asked with the "
@@ -179,7 +179,7 @@ def _next() -> str:
     )
 
 
-def _foot(walk: Walk) -> str:
+def _foot(walk: DemoResults) -> str:
     times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in walk.seconds.items() if name != "all")
     about = ", ".join(f"{name} {value}" for name, value in walk.about.items())
     return f"<footer><h2></h2><p>{escape(times)}.</p><p>{escape(about)}.</p></footer>"

@@ -21,7 +21,7 @@ from swath.samples import samples_dir
 if TYPE_CHECKING:
     from swath.archive.query.query import Query
     from swath.archive.table.store import Archive
-    from swath.evaluation.protocols.frozen import Evaluation
+    from swath.evaluation.protocols.frozen import EvaluationResult
     from swath.models.model import Model
 
 SEED = 11
@@ -36,7 +36,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(slots=True)
-class Walk:
+class DemoResults:
     """What the demo did and saw; `page.py` tells it.
 
     Attributes:
@@ -56,7 +56,7 @@ class Walk:
     seconds: dict[str, float] = field(default_factory=dict)
     catalogue: list[dict[str, Any]] = field(default_factory=list)
     metrics: list[dict[str, Any]] = field(default_factory=list)
-    evaluation: Evaluation | None = None
+    evaluation: EvaluationResult | None = None
     searches: list[tuple[str, Path]] = field(default_factory=list)
     precision: tuple[float, float] = (0.0, 0.0)
     refusal: str = ""
@@ -93,11 +93,11 @@ def run_demo(
     Raises:
         SwathError: `out` holds something that is not an earlier demo.
     """
-    from swath.demo.page import write_page
-    from swath.demo.serve import offer
+    from swath.demo.page import write_demo_report
+    from swath.demo.serve import serve_hint
     from swath.models import load_model
 
-    walk = Walk(Path(out))
+    walk = DemoResults(Path(out))
     _prepare(walk.out, fresh)
     began = time.monotonic()
     with _stage(walk, "look at imagery", say):
@@ -114,9 +114,9 @@ def run_demo(
         _search(walk, model, archive)
     walk.seconds["all"] = time.monotonic() - began
     walk.about = _about(model)
-    report = write_page(walk)
+    report = write_demo_report(walk)
     say(f"report: {report.resolve()}")
-    say(offer(walk.out))
+    say(serve_hint(walk.out))
     return report
 
 
@@ -133,9 +133,9 @@ def _prepare(out: Path, fresh: bool) -> None:
     marker.touch()
 
 
-def _imagery(walk: Walk, unlabelled: dict[str, int], labelled: dict[str, int]) -> tuple[Path, Path]:
+def _imagery(walk: DemoResults, unlabelled: dict[str, int], labelled: dict[str, int]) -> tuple[Path, Path]:
     """A folder of GeoTIFFs to pretrain on (real and simulated), and a labelled one (simulated)."""
-    from swath.catalog.catalog import build_catalogue
+    from swath.catalog.catalog import build_catalog
     from swath.simulated import write_simulated
 
     imagery, labelled_set = walk.out / "imagery", walk.out / "labelled"
@@ -147,7 +147,7 @@ def _imagery(walk: Walk, unlabelled: dict[str, int], labelled: dict[str, int]) -
         if not table.is_file() or len(table.read_text().splitlines()) != 1 + sum(folds.values()):
             write_simulated(folder, seed=seed, folds=folds, size=size)
     for part in ("aerial", "sentinel2"):
-        catalogue = build_catalogue(samples_dir(part))
+        catalogue = build_catalog(samples_dir(part))
         for entry in catalogue.entries:
             header = entry.header
             if header is None:
@@ -166,7 +166,7 @@ def _imagery(walk: Walk, unlabelled: dict[str, int], labelled: dict[str, int]) -
     return imagery, labelled_set
 
 
-def _pretrain(walk: Walk, imagery: Path, overrides: tuple[str, ...], show: bool) -> Path:
+def _pretrain(walk: DemoResults, imagery: Path, overrides: tuple[str, ...], show: bool) -> Path:
     from swath.training.config.recipe import load_recipe
     from swath.training.engine import pretrain
 
@@ -177,25 +177,25 @@ def _pretrain(walk: Walk, imagery: Path, overrides: tuple[str, ...], show: bool)
     return model
 
 
-def _measure(walk: Walk, model: Model, labelled_set: Path) -> Evaluation:
+def _measure(walk: DemoResults, model: Model, labelled_set: Path) -> EvaluationResult:
     """The scale curve of the model, its random initialisation and the baselines, on simulated scenes."""
     from swath.evaluation.data.splits import open_split
     from swath.evaluation.features.baselines import BASELINES, random_init
-    from swath.evaluation.features.extract import Featurizer, ModelFeaturizer
+    from swath.evaluation.features.extract import FeatureExtractor, ModelFeatureExtractor
     from swath.evaluation.protocols.frozen import evaluate_knn
     from swath.evaluation.report.plots import plot_scale_curve
-    from swath.evaluation.report.tables import write_report
+    from swath.evaluation.report.tables import write_scores
 
     split = open_split(labelled_set / "index.csv", sensor=model.contract.sensor())
-    featurizers: list[Featurizer] = [ModelFeaturizer(model, "Scale-MAE"), random_init(model)]
+    featurizers: list[FeatureExtractor] = [ModelFeatureExtractor(model, "Scale-MAE"), random_init(model)]
     featurizers += [make() for make in BASELINES.values()]
     evaluation = evaluate_knn(featurizers, split, sides=SIDES, asymmetric=False)
-    write_report(evaluation, walk.out / "scores")
+    write_scores(evaluation, walk.out / "scores")
     plot_scale_curve(evaluation, walk.out / "scores" / "scale_curve.png")
     return evaluation
 
 
-def _embed(walk: Walk, model: Model, model_dir: Path, aerial: Path, labelled_set: Path) -> Archive:
+def _embed(walk: DemoResults, model: Model, model_dir: Path, aerial: Path, labelled_set: Path) -> Archive:
     """One archive of the real scenes, cut into chips, and of the simulated queries."""
     from swath.archive.ingest.run import embed_archive
     from swath.datasets.opening import open_dataset
@@ -214,7 +214,7 @@ def _embed(walk: Walk, model: Model, model_dir: Path, aerial: Path, labelled_set
     return opened
 
 
-def _search(walk: Walk, model: Model, archive: Archive) -> None:
+def _search(walk: DemoResults, model: Model, archive: Archive) -> None:
     """Three searches with pictures, the precision over all simulated scenes, and one refusal."""
     from swath.archive.query.image_query import query_by_image
     from swath.archive.query.query import query_by_id
@@ -278,7 +278,7 @@ def _precision(archive: Archive, k: int = 10) -> tuple[float, float]:
 
 
 @contextmanager
-def _stage(walk: Walk, name: str, say: Say) -> Iterator[None]:
+def _stage(walk: DemoResults, name: str, say: Say) -> Iterator[None]:
     say(f"{name} ...")
     began = time.monotonic()
     yield
@@ -287,7 +287,7 @@ def _stage(walk: Walk, name: str, say: Say) -> Iterator[None]:
 
 
 def _about(model: Model) -> dict[str, Any]:
-    from swath.evaluation.report.tables import software
+    from swath.evaluation.report.tables import software_versions
 
     low, high = model.contract.gsd_range or (0.0, 0.0)
     parameters = sum(p.numel() for p in model.parameters())
@@ -296,5 +296,5 @@ def _about(model: Model) -> dict[str, Any]:
         "parameters": f"{parameters / 1e6:.1f} million",
         "GSD seen": f"{low:.2g} to {high:.2g} m",
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
-        **software(),
+        **software_versions(),
     }

@@ -11,7 +11,7 @@ from swath.errors import SwathError
 PORT = 8000
 
 
-def offer(out: str | Path) -> str:
+def serve_hint(out: str | Path) -> str:
     """The line that tells how to look at the demo's archive, or what is missing for it."""
     command = f"swath serve {shlex.quote(str(Path(out) / 'archive'))}"
     if find_spec("fastapi") is None or find_spec("uvicorn") is None:
@@ -19,7 +19,7 @@ def offer(out: str | Path) -> str:
     return f"to search it on a map in the browser: {command}"
 
 
-def serve_walk(out: str | Path, *, port: int = PORT) -> None:
+def serve_demo(out: str | Path, *, port: int = PORT) -> None:
     """Serve the demo's archive with its model on this machine until Ctrl-C.
 
     Raises:

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from swath.encoders.protocol import Encoder, Features, MaskableEncoder
-from swath.encoders.pyramid import pyramid
+from swath.encoders.protocol import Encoder, EncoderFeatures, MaskableEncoder
+from swath.encoders.pyramid import build_pyramid
 
 Factory = Callable[[int | Mapping[str, int]], nn.Module]
 
@@ -57,7 +57,7 @@ def check_encoder(factory: Factory, *, size: int | None = None, tolerance: float
 def check_pyramid(
     encoder: nn.Module, bands: int, sensor: str | None = None, *, tolerance: float = 1e-5
 ) -> None:
-    """Run the promise of `swath.encoders.pyramid.pyramid` on an encoder.
+    """Run the promise of `swath.encoders.pyramid.build_pyramid` on an encoder.
 
     Args:
         encoder: The encoder.
@@ -68,7 +68,7 @@ def check_pyramid(
     Raises:
         AssertionError: A promise is broken; the message says which.
     """
-    maps_of = pyramid(encoder, sensor).eval()
+    maps_of = build_pyramid(encoder, sensor).eval()
     assert maps_of.strides == (4, 8, 16, 32), f"strides are {maps_of.strides}"
     for height, width in ((64, 64), (96, 64), (33, 70), (5, 41)):
         images, gsd = _images(bands, height, width)
@@ -107,7 +107,7 @@ def _check_attributes(encoder: nn.Module) -> None:
 def _check_features(encoder: nn.Module, bands: int, height: int, width: int) -> None:
     images, gsd = _images(bands, height, width)
     with torch.no_grad():
-        features: Features = encoder(images, gsd)
+        features: EncoderFeatures = encoder(images, gsd)
     dim = encoder.embed_dim
     what = f"for {bands} bands, {height} x {width} pixels"
     assert features.pooled.shape == (3, dim), f"pooled is {tuple(features.pooled.shape)} {what}"

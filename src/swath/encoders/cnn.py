@@ -19,17 +19,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swath.cpu.batch_norm import BatchNorm
+from swath.cpu.batch_norm import ChannelsLastBatchNorm2d
 from swath.cpu.linear import cpu_matmul
-from swath.encoders.inputs import check_bands, check_size, pick_sensor
-from swath.encoders.mask_token import Marking, put_token
-from swath.encoders.protocol import Features, register_encoder
+from swath.encoders.inputs import check_band_count, check_size, resolve_sensor
+from swath.encoders.mask_token import MaskTokenEncoder, insert_mask_token
+from swath.encoders.protocol import EncoderFeatures, register_encoder
 from swath.errors import SwathError, suggest
 
 STRIDES = (4, 8, 16, 32)
 
 
-class CNN(Marking):
+class CNN(MaskTokenEncoder):
     """A convolutional network of timm's, without its classifier.
 
     `Features.maps` are timm's feature maps at strides 4, 8, 16, 32; `pooled` is the mean over the last.
@@ -86,11 +86,13 @@ class CNN(Marking):
                 self.add_module(name, part)
         for layer in self.modules():
             if type(layer) is nn.BatchNorm2d:
-                layer.__class__ = BatchNorm
+                layer.__class__ = ChannelsLastBatchNorm2d
             elif type(layer) is nn.Conv2d and layer.kernel_size == (1, 1) and layer.padding == (0, 0):
-                layer.__class__ = Pointwise
+                layer.__class__ = PointwiseConv2d
         # timm's norms with an activation inside are left as they are
-        self._exact = all(type(m) is BatchNorm for m in self.modules() if isinstance(m, nn.BatchNorm2d))
+        self._exact = all(
+            type(m) is ChannelsLastBatchNorm2d for m in self.modules() if isinstance(m, nn.BatchNorm2d)
+        )
 
     def encode(
         self,
@@ -113,7 +115,7 @@ class CNN(Marking):
             replace: The token takes the place of what the stem gives; by default it is added.
         """
         sensor, count = self._sensor(sensor)
-        check_bands(image, count, sensor)
+        check_band_count(image, count, sensor)
         check_size(image, STRIDES[-1], "cells of the coarsest map")
         # Channels innermost saves a tenth to a third of the CPU time. In training only where every BatchNorm
         # keeps its precision in that layout.
@@ -126,7 +128,7 @@ class CNN(Marking):
             if mask is not None and name == self._stem[-1]:
                 if token is None:
                     raise ValueError("a mask needs its token")
-                x = put_token(x, token, mask, replace=replace)
+                x = insert_mask_token(x, token, mask, replace=replace)
             if name in self._maps:
                 maps.append(x)
         return maps
@@ -148,15 +150,15 @@ class CNN(Marking):
         """The sensor whose stem serves (None where one serves all), and its number of bands."""
         if isinstance(self.bands, int):
             return None, self.bands
-        sensor = pick_sensor(list(self.bands), sensor)
+        sensor = resolve_sensor(list(self.bands), sensor)
         return sensor, self.bands[sensor]
 
-    def features_of(self, maps: list[Tensor], image: Tensor) -> Features:
+    def features_of(self, maps: list[Tensor], image: Tensor) -> EncoderFeatures:
         """`Features` of `encode`'s maps."""
-        return Features(pooled=maps[-1].mean(dim=(2, 3)), maps=maps)
+        return EncoderFeatures(pooled=maps[-1].mean(dim=(2, 3)), maps=maps)
 
 
-class Pointwise(nn.Conv2d):
+class PointwiseConv2d(nn.Conv2d):
     """A 1 x 1 convolution by the faster of torch's matrix libraries (`swath.cpu.linear`).
 
     torch leaves it to the slower one if it has one thread and fewer than 16 images, but not if the kernel is

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from swath.errors import ContractError, suggest
 
 
-def pick_sensor(names: Sequence[str], sensor: str | None) -> str:
+def resolve_sensor(names: Sequence[str], sensor: str | None) -> str:
     """The sensor meant, of those that an encoder knows; None is enough where there is only one.
 
     Raises:
@@ -24,14 +24,14 @@ def pick_sensor(names: Sequence[str], sensor: str | None) -> str:
     return sensor
 
 
-def of_sensor(module: nn.Module, sensor: str | None) -> nn.Module:
+def sensor_module(module: nn.Module, sensor: str | None) -> nn.Module:
     """A sensor's member of a `ModuleDict` by sensor name; or the module itself, which then is for all."""
     if isinstance(module, nn.ModuleDict):
-        return module[pick_sensor(list(module), sensor)]
+        return module[resolve_sensor(list(module), sensor)]
     return module
 
 
-def check_bands(image: Tensor, bands: int, sensor: str | None) -> None:
+def check_band_count(image: Tensor, bands: int, sensor: str | None) -> None:
     """Raise `ContractError` unless images [B, C, H, W] have as many bands as the encoder takes."""
     if image.shape[1] != bands:
         named = f" for sensor {sensor!r}" if sensor else ""

@@ -6,17 +6,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from swath.encoders.protocol import Features
+from swath.encoders.protocol import EncoderFeatures
 
 
-class Marking(nn.Module):
+class MaskTokenEncoder(nn.Module):
     """Base of encoders that fulfil `MaskableEncoder`: a call and a call with hidden cells are one encoding.
 
     A subclass has `encode(image, gsd, sensor, *, token, mask, replace)`, which makes whatever its family
     makes of images, and `features_of`, which makes `Features` of that.
     """
 
-    def forward(self, image: Tensor, gsd: Tensor, sensor: str | None = None) -> Features:
+    def forward(self, image: Tensor, gsd: Tensor, sensor: str | None = None) -> EncoderFeatures:
         """Encode images [B, C, H, W] with GSD [B] (relative to the reference); see `Features`."""
         return self.features_of(self.encode(image, gsd, sensor), image)
 
@@ -29,7 +29,7 @@ class Marking(nn.Module):
         token: Tensor,
         mask: Tensor,
         replace: bool = False,
-    ) -> Features:
+    ) -> EncoderFeatures:
         """Encode with hidden cells marked by `token`; see `MaskableEncoder`."""
         encoded = self.encode(image, gsd, sensor, token=token, mask=mask, replace=replace)
         return self.features_of(encoded, image)
@@ -47,12 +47,12 @@ class Marking(nn.Module):
         """What the family makes of images, with hidden cells marked where there is a `mask`."""
         raise NotImplementedError
 
-    def features_of(self, encoded: Any, image: Tensor) -> Features:
+    def features_of(self, encoded: Any, image: Tensor) -> EncoderFeatures:
         """`Features` of what `encode` gave for these images."""
         raise NotImplementedError
 
 
-def put_token(x: Tensor, token: Tensor, mask: Tensor, *, replace: bool = False) -> Tensor:
+def insert_mask_token(x: Tensor, token: Tensor, mask: Tensor, *, replace: bool = False) -> Tensor:
     """Mark hidden cells of a feature map with a learned token.
 
     Args:

@@ -21,10 +21,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from swath.encoders.inputs import check_bands, check_size, pick_sensor
+from swath.encoders.inputs import check_band_count, check_size, resolve_sensor
 from swath.encoders.positions import gsd_positions
-from swath.encoders.protocol import Features, register_encoder
-from swath.encoders.vit import EPS, Block, PatchEmbed, init_weights, maps_after
+from swath.encoders.protocol import EncoderFeatures, register_encoder
+from swath.encoders.vit import EPS, Block, PatchEmbed, collect_layer_maps, init_weights
 
 ONLY = "images"  # what a single sensor is called whose name was not given
 
@@ -102,13 +102,13 @@ class MultiSensorViT(nn.Module):
         for token in self.cls_token.values():
             nn.init.normal_(token, std=0.02)
 
-    def forward(self, image: Tensor, gsd: Tensor, sensor: str | None = None) -> Features:
+    def forward(self, image: Tensor, gsd: Tensor, sensor: str | None = None) -> EncoderFeatures:
         """Encode images [B, C, H, W] of one sensor with GSD [B] (relative to the reference)."""
         sensor = self.sensor(sensor)
         tokens = self.encode({sensor: image}, {sensor: gsd})[sensor]
         patches = tokens[:, 1:]
         grid_h, grid_w = self.grid(image, sensor)
-        return Features(
+        return EncoderFeatures(
             pooled=self.head(tokens),
             maps=[patches.transpose(1, 2).reshape(image.shape[0], self.embed_dim, grid_h, grid_w)],
             tokens=patches,
@@ -145,7 +145,7 @@ class MultiSensorViT(nn.Module):
     def intermediate(
         self, image: Tensor, gsd: Tensor, sensor: str | None = None, *, layers: Sequence[int]
     ) -> list[Tensor]:
-        """Maps [B, D, H / p, W / p] of one sensor after the blocks `layers`; see `LayeredEncoder`."""
+        """Maps [B, D, H / p, W / p] of one sensor after the blocks `layers`; see `IntermediateFeatures`."""
         sensor = self.sensor(sensor)
         blocks: list[nn.Module] = list(self.blocks)
         if self.specific:
@@ -153,7 +153,7 @@ class MultiSensorViT(nn.Module):
             assert isinstance(own, nn.Sequential)
             blocks = [*own[:-2], own[-2:], *blocks]  # the last of its own together with their norm
         x = self._begin(sensor, image, gsd, None)
-        return maps_after(x, blocks, self.norm, layers, self.grid(image, sensor))
+        return collect_layer_maps(x, blocks, self.norm, layers, self.grid(image, sensor))
 
     def head(self, tokens: Tensor) -> Tensor:
         """From `encode`'s tokens [B, 1 + K, D] to one embedding an image [B, D]."""
@@ -184,7 +184,7 @@ class MultiSensorViT(nn.Module):
     def sensor(self, sensor: str | None) -> str:
         """The sensor meant; None is enough where there is only one."""
         names = list(self.bands)
-        return ONLY if names == [ONLY] else pick_sensor(names, sensor)
+        return ONLY if names == [ONLY] else resolve_sensor(names, sensor)
 
     def min_size(self, sensor: str | None) -> int:
         """Side in pixels of which the height and width of a sensor's images are multiples."""
@@ -194,7 +194,7 @@ class MultiSensorViT(nn.Module):
         """Patch embedding, position and class token: what goes into the first block."""
         embed = self.patch_embed[self.sensor(sensor)]
         assert isinstance(embed, PatchEmbed)
-        check_bands(image, embed.proj.in_channels, sensor)
+        check_band_count(image, embed.proj.in_channels, sensor)
         step = self.step(gsd, sensor)
         position = gsd_positions(
             *self.grid(image, sensor), self.embed_dim, step, cls=False, at=keep, centred=True

@@ -12,13 +12,13 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from swath.encoders.protocol import Features
+from swath.encoders.protocol import EncoderFeatures
 from swath.errors import ContractError, suggest
 
 Pooling = Literal["mean", "cls", "moments"]
 
 
-def pool(features: Features, pooling: str | None = None) -> Tensor:
+def pool(features: EncoderFeatures, pooling: str | None = None) -> Tensor:
     """One embedding an image.
 
     Args:
@@ -42,10 +42,10 @@ def pool(features: Features, pooling: str | None = None) -> Tensor:
             raise ContractError("this encoder has no class token: use pooling 'mean' or 'moments'")
         return features.cls
     places = features.tokens if features.tokens is not None else features.maps[-1].flatten(2).transpose(1, 2)
-    return places.mean(dim=1) if pooling == "mean" else moments(places)
+    return places.mean(dim=1) if pooling == "mean" else mean_std_pool(places)
 
 
-def moments(places: Tensor, *, floor: float = 0.0) -> Tensor:
+def mean_std_pool(places: Tensor, *, floor: float = 0.0) -> Tensor:
     """Mean and standard deviation over places: [B, N, D] -> [B, 2 D].
 
     Args:

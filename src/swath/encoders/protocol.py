@@ -20,7 +20,7 @@ from swath.registry import Registry
 
 
 @dataclass(slots=True)
-class Features:
+class EncoderFeatures:
     """What an encoder makes of a batch of B images of H x W pixels.
 
     Attributes:
@@ -44,7 +44,7 @@ class Encoder(Protocol):
     strides: tuple[int, ...]
     channels: tuple[int, ...]
 
-    def __call__(self, image: Tensor, gsd: Tensor, sensor: str | None = None) -> Features:
+    def __call__(self, image: Tensor, gsd: Tensor, sensor: str | None = None) -> EncoderFeatures:
         """Encode.
 
         Args:
@@ -80,7 +80,7 @@ class MaskableEncoder(Encoder, Protocol):
         token: Tensor,
         mask: Tensor,
         replace: bool = False,
-    ) -> Features:
+    ) -> EncoderFeatures:
         """Encode with hidden cells marked.
 
         The token acts on the embedding of the pixels: after the patch embedding of a ViT (before positions)
@@ -106,7 +106,7 @@ class MaskableEncoder(Encoder, Protocol):
 
 
 @runtime_checkable
-class LayeredEncoder(Encoder, Protocol):
+class IntermediateFeatures(Encoder, Protocol):
     """Optional: an encoder of equal layers and a single map, whose inner layers can be looked at (ViTs).
 
     Attributes:
@@ -136,7 +136,7 @@ class LayeredEncoder(Encoder, Protocol):
         ...
 
 
-def size_step(encoder: nn.Module, sensor: str | None) -> int:
+def size_divisor(encoder: nn.Module, sensor: str | None) -> int:
     """The side in pixels of which a sensor's images must be multiples.
 
     It is the coarsest stride, or what an encoder's own `min_size` says where its patches differ by sensor.

@@ -27,18 +27,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swath.encoders.protocol import Encoder, LayeredEncoder, size_step
+from swath.encoders.protocol import Encoder, IntermediateFeatures, size_divisor
 
 STRIDES = (4, 8, 16, 32)
 
 
-def pyramid(
+def build_pyramid(
     encoder: nn.Module,
     sensor: str | None = None,
     *,
     layers: Sequence[int] | None = None,
     transpose: bool = False,
-) -> Pyramid:
+) -> FeaturePyramid:
     """The feature pyramid on an encoder.
 
     Args:
@@ -62,24 +62,24 @@ def pyramid(
     if not isinstance(encoder, Encoder):
         raise TypeError(f"{type(encoder).__name__} is no encoder: it lacks embed_dim, strides or channels")
     own = encoder.strides
-    if isinstance(encoder, LayeredEncoder):
+    if isinstance(encoder, IntermediateFeatures):
         depth = encoder.depth
         if layers is None:
             layers = [ceil(depth * (level + 1) / len(STRIDES)) for level in range(len(STRIDES))]
         if len(layers) != len(STRIDES) or not set(layers) <= set(range(1, depth + 1)):
             raise ValueError(f"layers are four numbers from 1 to {depth}, not {list(layers)}")
         patches = set(getattr(encoder, "patch_sizes", {None: own[0]}).values())
-        patch = size_step(encoder, sensor) if len(patches) > 1 else own[0]
-        return Pyramid(encoder, [(encoder.embed_dim, patch)] * len(STRIDES), layers, None, transpose)
+        patch = size_divisor(encoder, sensor) if len(patches) > 1 else own[0]
+        return FeaturePyramid(encoder, [(encoder.embed_dim, patch)] * len(STRIDES), layers, None, transpose)
     if layers is not None:
         raise ValueError(f"{type(encoder).__name__} has a hierarchy of maps: there are no layers to choose")
     # Each level from the coarsest map that is not coarser than it; where there is none, from the finest.
     sources = [max((i for i, s in enumerate(own) if s <= stride), default=0) for stride in STRIDES]
     plan = [(encoder.channels[i], own[i]) for i in sources]
-    return Pyramid(encoder, plan, None, sources, transpose)
+    return FeaturePyramid(encoder, plan, None, sources, transpose)
 
 
-class Pyramid(nn.Module):
+class FeaturePyramid(nn.Module):
     """An encoder with maps at strides 4, 8, 16, 32; made by `pyramid`.
 
     Attributes:
@@ -123,7 +123,7 @@ class Pyramid(nn.Module):
             Names of the parameters that were frozen.
         """
         named = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
-        side = max(size_step(self.encoder, sensor), STRIDES[-1])
+        side = max(size_divisor(self.encoder, sensor), STRIDES[-1])
         was = self.training
         self.eval()  # no statistics change, and no block is skipped at random
         with torch.enable_grad():
@@ -149,10 +149,10 @@ class Pyramid(nn.Module):
         if self.transpose:
             image = image.transpose(2, 3)
         height, width = image.shape[2:]
-        step = size_step(self.encoder, sensor)
+        step = size_divisor(self.encoder, sensor)
         image = F.pad(image, (0, -width % step, 0, -height % step))
         if self._sources is None:
-            assert isinstance(self.encoder, LayeredEncoder)
+            assert isinstance(self.encoder, IntermediateFeatures)
             assert self._layers is not None
             maps = self.encoder.intermediate(image, gsd, sensor, layers=self._layers)
         else:
@@ -178,7 +178,7 @@ class _Level(nn.Module):
         self.up = nn.Sequential()
         for halving in range(power):
             if halving:
-                self.up.append(ChannelNorm(channels))
+                self.up.append(LayerNorm2d(channels))
                 self.up.append(nn.GELU())
             self.up.append(nn.ConvTranspose2d(channels, channels // 2, 2, stride=2))
             channels //= 2
@@ -198,7 +198,7 @@ class _Level(nn.Module):
         return x[:, :, : cells[0], : cells[1]]
 
 
-class ChannelNorm(nn.LayerNorm):
+class LayerNorm2d(nn.LayerNorm):
     """LayerNorm over the channels of a map [B, C, h, w]."""
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102

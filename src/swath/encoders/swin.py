@@ -24,18 +24,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swath.cpu.linear import Linear
-from swath.encoders.inputs import check_bands, check_size, of_sensor
-from swath.encoders.mask_token import Marking, put_token
+from swath.cpu.linear import OneDnnLinear
+from swath.encoders.inputs import check_band_count, check_size, sensor_module
+from swath.encoders.mask_token import MaskTokenEncoder, insert_mask_token
 from swath.encoders.positions import gsd_positions
-from swath.encoders.protocol import Features, register_encoder
+from swath.encoders.protocol import EncoderFeatures, register_encoder
 from swath.encoders.vit import Mlp, PatchEmbed
 
 EPS = 1e-5  # of every LayerNorm
 FAR = -100.0  # added to scores between cells that only the shift made neighbours; exp(-100) is nothing
 
 
-class Windows(NamedTuple):
+class WindowPartition(NamedTuple):
     """How a map of H x W cells falls into windows: constants, shared by all blocks of one shape.
 
     Attributes:
@@ -57,7 +57,9 @@ class Windows(NamedTuple):
 
 @lru_cache(maxsize=128)
 @torch.inference_mode(False)  # tensors born under inference mode cannot serve a later backward pass
-def windows_of(height: int, width: int, window: int, shifted: bool, device: torch.device) -> Windows:
+def partition_windows(
+    height: int, width: int, window: int, shifted: bool, device: torch.device
+) -> WindowPartition:
     """The windows of a map of `height` x `width` cells; `shifted` by half a window or not."""
     sides = [min(window, side) for side in (height, width)]
     padded = [-(-side // w) * w for side, w in zip((height, width), sides, strict=True)]
@@ -90,7 +92,7 @@ def windows_of(height: int, width: int, window: int, shifted: bool, device: torc
         region = (2 * beyond[0][:, None, :, None].int() + beyond[1][None, :, None, :].int()).flatten(0, 1)
         region = region.flatten(1)
         mask = torch.where(region[:, :, None] == region[:, None, :], 0.0, FAR).unsqueeze(1).to(device)
-    return Windows(
+    return WindowPartition(
         (padded[0], padded[1]),
         sides[0] * sides[1],
         order.to(device),
@@ -109,10 +111,10 @@ class WindowAttention(nn.Module):
             raise ValueError(f"width {dim} cannot be divided among {heads} heads")
         self.heads = heads
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
-        self.qkv = Linear(dim, 3 * dim)
-        self.proj = Linear(dim, dim)
+        self.qkv = OneDnnLinear(dim, 3 * dim)
+        self.proj = OneDnnLinear(dim, dim)
 
-    def forward(self, x: Tensor, windows: Windows) -> Tensor:
+    def forward(self, x: Tensor, windows: WindowPartition) -> Tensor:
         """Tokens [B, W' * N, C], window by window, to as many."""
         batch, length, dim = x.shape
         count, area, heads = length // windows.area, windows.area, self.heads
@@ -129,13 +131,13 @@ class WindowAttention(nn.Module):
             .reshape(3, batch, count * heads, area, dim // heads)
             .unbind(0)
         )
-        x = attend(q, k, v, bias.reshape(1, count * heads, area, area))
+        x = biased_attention(q, k, v, bias.reshape(1, count * heads, area, area))
         x = x.view(batch, count, heads, area, -1).transpose(2, 3).reshape(batch, length, dim)
         out: Tensor = self.proj(x)
         return out
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+def biased_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d) + bias) v, fused where that is the faster way.
 
     Args:
@@ -166,7 +168,7 @@ class SwinBlock(nn.Module):
 
     def forward(self, x: Tensor, height: int, width: int) -> Tensor:
         """Map as tokens [B, H * W, C], to the same."""
-        windows = windows_of(height, width, self.window, self.shifted, x.device)
+        windows = partition_windows(height, width, self.window, self.shifted, x.device)
         y = self.norm1(x)
         if windows.padded != (height, width):
             down, right = windows.padded[0] - height, windows.padded[1] - width
@@ -187,7 +189,7 @@ class PatchMerging(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(4 * dim, eps=EPS)
-        self.reduction = Linear(4 * dim, 2 * dim, bias=False)
+        self.reduction = OneDnnLinear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, x: Tensor, height: int, width: int) -> Tensor:
         """Map as tokens [B, H * W, C] -> [B, H / 2 * W / 2, 2 C]."""
@@ -229,7 +231,7 @@ class SwinPatchEmbed(PatchEmbed):
         return out
 
 
-class Swin(Marking):
+class Swin(MaskTokenEncoder):
     """Swin Transformer (v1).
 
     `Features.maps` are the outputs of the stages at strides p, 2p, 4p, ... of a patch of side p; only the
@@ -315,14 +317,14 @@ class Swin(Marking):
             replace: The token takes the embedding's place; by default it is added.
         """
         embed = self._patch_embed(sensor)
-        check_bands(image, embed.proj.in_channels, sensor)
+        check_band_count(image, embed.proj.in_channels, sensor)
         check_size(image, self.strides[-1], "cells of the coarsest map")
         height, width = image.shape[2] // self.patch_size, image.shape[3] // self.patch_size
         x: Tensor = embed(image)
         if mask is not None:
             if token is None:
                 raise ValueError("a mask needs its token")
-            x = put_token(x, token, mask, replace=replace)
+            x = insert_mask_token(x, token, mask, replace=replace)
         if self.scale_aware:
             x = x + gsd_positions(height, width, x.shape[-1], gsd, cls=False, centred=True)
         x = x.to(embed.proj.weight.dtype)
@@ -338,14 +340,14 @@ class Swin(Marking):
         return self._patch_embed(sensor).proj
 
     def _patch_embed(self, sensor: str | None) -> SwinPatchEmbed:
-        embed = of_sensor(self.patch_embed, sensor)
+        embed = sensor_module(self.patch_embed, sensor)
         assert isinstance(embed, SwinPatchEmbed)
         return embed
 
-    def features_of(self, maps: list[Tensor], image: Tensor) -> Features:
+    def features_of(self, maps: list[Tensor], image: Tensor) -> EncoderFeatures:
         """`Features` of `encode`'s maps."""
         tokens = maps[-1].flatten(2).transpose(1, 2)
-        return Features(pooled=tokens.mean(dim=1), maps=maps, tokens=tokens)
+        return EncoderFeatures(pooled=tokens.mean(dim=1), maps=maps, tokens=tokens)
 
     def _init_weights(self) -> None:
         """As the field does: linear maps and biases of relative position normal with 0.02, cut at 2."""

@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swath.cpu.linear import Linear, linear
-from swath.encoders.inputs import check_bands, check_size, of_sensor
-from swath.encoders.mask_token import Marking, put_token
+from swath.cpu.linear import OneDnnLinear, onednn_linear
+from swath.encoders.inputs import check_band_count, check_size, sensor_module
+from swath.encoders.mask_token import MaskTokenEncoder, insert_mask_token
 from swath.encoders.positions import gsd_positions
-from swath.encoders.protocol import Features, register_encoder
+from swath.encoders.protocol import EncoderFeatures, register_encoder
 
 EPS = 1e-6  # of every LayerNorm; MAE's and its descendants' value (torch's default is 1e-5)
 
@@ -34,8 +34,8 @@ class Attention(nn.Module):
         if dim % heads:
             raise ValueError(f"width {dim} cannot be divided among {heads} heads")
         self.heads = heads
-        self.qkv = Linear(dim, 3 * dim)
-        self.proj = Linear(dim, dim)
+        self.qkv = OneDnnLinear(dim, 3 * dim)
+        self.proj = OneDnnLinear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         batch, length, dim = x.shape
@@ -50,8 +50,8 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = Linear(dim, hidden)
-        self.fc2 = Linear(hidden, dim)
+        self.fc1 = OneDnnLinear(dim, hidden)
+        self.fc2 = OneDnnLinear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         out: Tensor = self.fc2(F.gelu(self.fc1(x)))
@@ -86,7 +86,7 @@ class PatchEmbed(nn.Module):
         if keep is not None:
             # A masked objective throws three patches in four away: before the multiplication, not after.
             patches = patches.gather(1, keep.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
-        return linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+        return onednn_linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
 
 def patchify(image: Tensor, patch_size: int) -> Tensor:
@@ -97,7 +97,7 @@ def patchify(image: Tensor, patch_size: int) -> Tensor:
     return image.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, bands * p * p)
 
 
-class ViT(Marking):
+class ViT(MaskTokenEncoder):
     """Vision Transformer (Dosovitskiy et al. 2021) with the GSD position encoding of Scale-MAE.
 
     Args:
@@ -157,11 +157,11 @@ class ViT(Marking):
         init_weights(self)
         nn.init.normal_(self.cls_token, std=0.02)
 
-    def features_of(self, tokens: Tensor, image: Tensor) -> Features:
+    def features_of(self, tokens: Tensor, image: Tensor) -> EncoderFeatures:
         """`Features` of `encode`'s tokens [B, 1 + N, D]."""
         cls, patches = tokens[:, 0], tokens[:, 1:]
         grid_h, grid_w = image.shape[2] // self.patch_size, image.shape[3] // self.patch_size
-        return Features(
+        return EncoderFeatures(
             pooled=patches.mean(dim=1) if self.pooling == "mean" else cls,
             maps=[patches.transpose(1, 2).reshape(image.shape[0], self.embed_dim, grid_h, grid_w)],
             tokens=patches,
@@ -201,11 +201,11 @@ class ViT(Marking):
     def intermediate(
         self, image: Tensor, gsd: Tensor, sensor: str | None = None, *, layers: Sequence[int]
     ) -> list[Tensor]:
-        """Maps [B, D, H / p, W / p] after the blocks `layers`; see `LayeredEncoder`."""
+        """Maps [B, D, H / p, W / p] after the blocks `layers`; see `IntermediateFeatures`."""
         x = self.embed_patches(image, gsd, sensor)
         x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         grid = (image.shape[2] // self.patch_size, image.shape[3] // self.patch_size)
-        return maps_after(x, list(self.blocks), self.norm, layers, grid)
+        return collect_layer_maps(x, list(self.blocks), self.norm, layers, grid)
 
     def embed_patches(
         self,
@@ -220,7 +220,7 @@ class ViT(Marking):
     ) -> Tensor:
         """Patch embedding plus position, before the first block: [B, N or K, D]; see `encode`."""
         embed = self._patch_embed(sensor)
-        check_bands(image, embed.proj.in_channels, sensor)
+        check_band_count(image, embed.proj.in_channels, sensor)
         check_size(image, self.patch_size)
         x: Tensor = embed(image, keep)
         if mask is not None:
@@ -228,7 +228,7 @@ class ViT(Marking):
                 raise ValueError(
                     "a mask needs its token, and no `keep`: hidden patches are either marked or left out"
                 )
-            x = put_token(x, token, mask, replace=replace)
+            x = insert_mask_token(x, token, mask, replace=replace)
         grid_h, grid_w = image.shape[2] // self.patch_size, image.shape[3] // self.patch_size
         # The sum is taken in float32 even under autocast; then the residual stream has the weights' type.
         x = x + gsd_positions(grid_h, grid_w, self.embed_dim, self.step(gsd), cls=False, at=keep)
@@ -243,12 +243,12 @@ class ViT(Marking):
         return self._patch_embed(sensor).proj
 
     def _patch_embed(self, sensor: str | None) -> PatchEmbed:
-        embed = of_sensor(self.patch_embed, sensor)
+        embed = sensor_module(self.patch_embed, sensor)
         assert isinstance(embed, PatchEmbed)
         return embed
 
 
-def maps_after(
+def collect_layer_maps(
     x: Tensor, blocks: Sequence[nn.Module], norm: nn.Module, layers: Sequence[int], grid: tuple[int, int]
 ) -> list[Tensor]:
     """Tokens [B, 1 + N, D] through `blocks`; of each of `layers` the patch tokens, normed, as [B, D, h, w].

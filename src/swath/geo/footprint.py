@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swath.errors import ArchiveError
-from swath.geo.polygon_grid import BORDER, OUTSIDE, judged
+from swath.geo.polygon_grid import BORDER, OUTSIDE, classify_boxes
 
 Ring = Sequence[tuple[float, float]]
 Box = tuple[float, float, float, float]  # west, south, east, north in degrees; west > east crosses 180
@@ -86,7 +86,7 @@ def _within_a_turn(longitude: float) -> float:
     return (longitude + 180) % 360 - 180
 
 
-def area_of(area: Any) -> Any:
+def parse_area(area: Any) -> Any:
     """An area as one shapely geometry within +-180 degrees.
 
     Args:
@@ -109,7 +109,7 @@ def area_of(area: Any) -> Any:
     if isinstance(area, Mapping):
         polygons = _polygons(area)
     else:
-        west, south, east, north = checked_box(area)
+        west, south, east, north = parse_bbox(area)
         east = east + 360 if west > east else east
         # A box may be wider than half the globe: corners in between keep its edges short.
         across = np.linspace(west, east, 5)
@@ -126,7 +126,7 @@ def area_of(area: Any) -> Any:
     return merged
 
 
-def checked_box(box: Any) -> Box:
+def parse_bbox(box: Any) -> Box:
     """A box (west, south, east, north) in degrees, or an ArchiveError that says what is wrong with it."""
     try:
         west, south, east, north = (float(part) for part in box)
@@ -229,7 +229,7 @@ def boxes_overlap(boxes: NDArray[np.float64], place: Box) -> NDArray[np.bool_]:
     return meets
 
 
-def boxes_near(boxes: NDArray[np.float64], geometry: Any) -> NDArray[np.bool_]:
+def boxes_intersecting(boxes: NDArray[np.float64], geometry: Any) -> NDArray[np.bool_]:
     """Which of `boxes` [N, 4] touch the bounds of a shapely geometry, or of one of its parts."""
     near = np.zeros(len(boxes), dtype=np.bool_)
     for part in getattr(geometry, "geoms", [geometry]):  # one, or one on either side of the antimeridian
@@ -237,7 +237,7 @@ def boxes_near(boxes: NDArray[np.float64], geometry: Any) -> NDArray[np.bool_]:
     return near
 
 
-def footprints_touch(
+def footprints_intersecting(
     geometries: Any, boxes: NDArray[np.float64], area: Any, *, share: float = 0.0
 ) -> NDArray[np.bool_]:
     """Which footprints touch `area`, or lie in it with at least `share` of themselves.
@@ -251,14 +251,14 @@ def footprints_touch(
     """
     import shapely
 
-    near = boxes_near(boxes, area)
+    near = boxes_intersecting(boxes, area)
     rows = np.flatnonzero(near)
     if not len(rows):
         return near
     shapely.prepare(area)
     if len(rows) >= _MANY and area.area > 0:
         # Most rows of a large area are settled by their boxes, without decoding their geometry.
-        kinds = judged(area, boxes[rows])
+        kinds = classify_boxes(area, boxes[rows])
         near[rows[kinds == OUTSIDE]] = False
         rows = rows[kinds == BORDER]
         if not len(rows):
@@ -276,7 +276,7 @@ def footprints_touch(
     return near
 
 
-def overlap_shares(
+def overlap_fractions(
     geometries: Sequence[bytes | None], boxes: NDArray[np.float64], footprint: bytes
 ) -> NDArray[np.float64]:
     """How much of the smaller footprint each of `geometries` shares with `footprint`, 0 to 1.
@@ -290,7 +290,9 @@ def overlap_shares(
 
     own = shapely.from_wkb(footprint)
     shares = np.zeros(len(geometries), dtype=np.float64)
-    rows = [row for row in np.flatnonzero(boxes_near(boxes, own)).tolist() if geometries[row] is not None]
+    rows = [
+        row for row in np.flatnonzero(boxes_intersecting(boxes, own)).tolist() if geometries[row] is not None
+    ]
     if rows:
         others = shapely.from_wkb(np.array([geometries[row] for row in rows], dtype=object))
         common = shapely.area(shapely.intersection(others, own))

@@ -37,11 +37,11 @@ def effective_gsd(transform: Transform, crs: str, width: float, height: float) -
     Raises:
         ImageryError: Unknown CRS, or the centre of the image does not lie on the Earth.
     """
-    along_x, along_y = ground_steps(transform, crs, width / 2, height / 2)
+    along_x, along_y = pixel_size_on_ground(transform, crs, width / 2, height / 2)
     return math.sqrt(along_x * along_y)
 
 
-def ground_steps(transform: Transform, crs: str, column: float, row: float) -> tuple[float, float]:
+def pixel_size_on_ground(transform: Transform, crs: str, column: float, row: float) -> tuple[float, float]:
     """Metres on the ground of one step in column and one step in row direction, around a point of the grid.
 
     Args:
@@ -73,7 +73,7 @@ def ground_steps(transform: Transform, crs: str, column: float, row: float) -> t
     )
 
 
-def footprint(
+def image_footprint(
     transform: Transform, crs: str, width: float, height: float
 ) -> tuple[tuple[float, float], ...] | None:
     """Closed ring of the image's corners as (longitude, latitude) in OGC:CRS84, counter-clockwise.
@@ -109,13 +109,17 @@ def footprint(
     return (*ring, ring[0])
 
 
-def moved(transform: Transform, column: float, row: float) -> tuple[float, float, float, float, float, float]:
+def window_transform(
+    transform: Transform, column: float, row: float
+) -> tuple[float, float, float, float, float, float]:
     """The transform of a window whose upper left corner is at (column, row) of the grid."""
     a, b, c, d, e, f = (float(number) for number in transform[:6])
     return a, b, a * column + b * row + c, d, e, d * column + e * row + f
 
 
-def scaled(transform: Transform, x: float, y: float) -> tuple[float, float, float, float, float, float]:
+def resampled_transform(
+    transform: Transform, x: float, y: float
+) -> tuple[float, float, float, float, float, float]:
     """The transform after resampling: one new pixel is x old columns wide and y old rows high."""
     a, b, c, d, e, f = (float(number) for number in transform[:6])
     return a * x, b * y, c, d * x, e * y, f

@@ -23,7 +23,7 @@ _MOST_PARTS = 16  # polygons of an area that get a grid each; more share one
 _HAIR = 1e-9  # of a tile: an edge that lies on a tile's border touches both tiles
 
 
-class AreaGrid:
+class PolygonTileIndex:
     """The tiles of one polygon, or of several together.
 
     Args:
@@ -60,7 +60,7 @@ class AreaGrid:
         return found
 
 
-def judged(area: Any, boxes: NDArray[np.float64]) -> NDArray[np.int8]:
+def classify_boxes(area: Any, boxes: NDArray[np.float64]) -> NDArray[np.int8]:
     """[N] what boxes [N, 4] are to an area: `INSIDE`, `OUTSIDE`, or `BORDER` where only a closer look tells.
 
     Args:
@@ -76,7 +76,7 @@ def judged(area: Any, boxes: NDArray[np.float64]) -> NDArray[np.int8]:
     for part in parts:
         if part is not area:
             shapely.prepare(part)
-        own = AreaGrid(part).look_up(boxes)
+        own = PolygonTileIndex(part).look_up(boxes)
         found[own == INSIDE] = INSIDE
         found[(own == BORDER) & (found != INSIDE)] = BORDER
     found[boxes[:, 0] > boxes[:, 2]] = BORDER

@@ -226,7 +226,7 @@ def _cell(value: Any) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def stac_item(
+def mlm_item(
     config: Mapping[str, Any], contract: Contract, *, parameters: int, embed_dim: int, step: int
 ) -> dict[str, Any]:
     """mlm.json: a STAC 1.1 item with the Machine Learning Model extension 1.4. Arguments as `model_card`.

@@ -23,10 +23,10 @@ from torch import Tensor
 from swath.datasets.chip import Batch
 from swath.errors import ContractError, ImageryError, suggest
 from swath.sensors.sensor import Sensor, get_sensor
-from swath.sensors.value_range import check_values
+from swath.sensors.value_range import check_unit_range
 
 
-class ScaleWarning(UserWarning):
+class GsdRangeWarning(UserWarning):
     """Imagery has a ground sample distance that the model never saw."""
 
 
@@ -137,7 +137,7 @@ class Contract(BaseModel):
             )
         own = self.sensors[name]
         if isinstance(sensor, Sensor):
-            check_bands(own, sensor.band_names)
+            check_band_names(own, sensor.band_names)
             for ours, theirs in zip(own.bands, sensor.bands, strict=True):
                 if ours.unit != theirs.unit:
                     raise ContractError(
@@ -176,10 +176,10 @@ class Contract(BaseModel):
         own = self.sensor(sensor)
         if image.ndim != 4:
             raise ContractError(f"{where}: [N, bands, height, width] is wanted, not {list(image.shape)}")
-        check_bands(own, bands if bands is not None else image.shape[1], where)
+        check_band_names(own, bands if bands is not None else image.shape[1], where)
         if bands is not None:
-            check_bands(own, image.shape[1], where)
-        check_values(own, image, valid, where)
+            check_band_names(own, image.shape[1], where)
+        check_unit_range(own, image, valid, where)
         return own
 
     def gsd(self, gsd: Any, count: int, width: int) -> Tensor:
@@ -234,7 +234,7 @@ class Contract(BaseModel):
             warnings.warn(
                 f"images of GSD {low if below else high:.4g}{unit} lie outside the {self._span()} that this "
                 "model was trained on; expect weaker embeddings, or resample the images. (Said once.)",
-                ScaleWarning,
+                GsdRangeWarning,
                 stacklevel=6,  # the caller of Model.embed
             )
 
@@ -265,7 +265,7 @@ class Contract(BaseModel):
             return cast(Batch, {**batch, "sensors": pair})
         own = self.sensor(batch.get("sensor"))
         image = batch["image"]
-        check_bands(own, image.shape[1])
+        check_band_names(own, image.shape[1])
         scale, shift = _affine(tuple(own.mean), tuple(own.std), image.device)
         normal = torch.addcmul(shift, image.to(torch.float32), scale)
         valid = batch.get("valid")
@@ -289,7 +289,7 @@ class Contract(BaseModel):
         return (image - shift) / scale
 
 
-def check_bands(own: Sensor, bands: int | Sequence[str], where: str = "the images") -> None:
+def check_band_names(own: Sensor, bands: int | Sequence[str], where: str = "the images") -> None:
     """Refuse a wrong number of bands or, where their names are known, wrong bands or a wrong order.
 
     Raises:

@@ -31,7 +31,7 @@ from swath.encoders import create_model
 from swath.encoders.pooling import Pooling
 from swath.errors import CheckpointError, SwathError, suggest
 from swath.files import atomic_folder, sha256
-from swath.models.card import model_card, stac_item
+from swath.models.card import mlm_item, model_card
 from swath.models.contract import Contract
 from swath.models.model import Model
 
@@ -135,7 +135,7 @@ def save_model(
             facts = {"parameters": parameters, "embed_dim": described.embed_dim, "step": described.min_size}
             _write(folder / _CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
             _write(folder / "README.md", model_card(config, contract, **facts))
-            item = stac_item(config, contract, **facts)
+            item = mlm_item(config, contract, **facts)
             _write(folder / "mlm.json", json.dumps(item, indent=2, ensure_ascii=False) + "\n")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(

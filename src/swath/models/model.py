@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from swath.datasets.chip import Batch
 from swath.datasets.protocol import map_tensors
 from swath.encoders.pooling import pool
-from swath.encoders.protocol import Features, size_step
+from swath.encoders.protocol import EncoderFeatures, size_divisor
 from swath.errors import ContractError
 from swath.models.contract import Contract
 from swath.sensors.sensor import Sensor
@@ -122,7 +122,7 @@ class Model(nn.Module):
         valid: Any = None,
         *,
         bands: Sequence[str] | None = None,
-    ) -> Features:
+    ) -> EncoderFeatures:
         """Tokens, maps and pooled embedding of images in one go, on the model's device.
 
         With gradients if they are enabled. Arguments and errors as for `embed`.
@@ -141,7 +141,7 @@ class Model(nn.Module):
         """
         return pool(self.encode_batch(batch), pooling or self.pooling)
 
-    def encode_batch(self, batch: Batch) -> Features:
+    def encode_batch(self, batch: Batch) -> EncoderFeatures:
         """All that the encoder says of such a batch, on the model's device; several poolings may share it."""
         return self._encode(self.contract.normalise(_to(batch, self.device)))
 
@@ -157,16 +157,16 @@ class Model(nn.Module):
             image = image.transpose(2, 3)
         return pool(self.encoder(image, gsd, sensor), self.pooling)
 
-    def _encode(self, ready: Batch) -> Features:
+    def _encode(self, ready: Batch) -> EncoderFeatures:
         height, width = ready["image"].shape[2:]
-        step = size_step(self.encoder, ready["sensor"])
+        step = size_divisor(self.encoder, ready["sensor"])
         if height % step or width % step:
             fit = [max(step, side // step * step) for side in (height, width)]
             raise ContractError(
                 f"images of {height} x {width} pixels: this model takes multiples of {step}. Crop them, or "
                 f"resize them and state the new GSD, to {fit[0]} x {fit[1]} for example."
             )
-        features: Features = self.encoder(ready["image"], ready["gsd"], ready["sensor"])
+        features: EncoderFeatures = self.encoder(ready["image"], ready["gsd"], ready["sensor"])
         return _transposed(features) if self.contract.transpose else features
 
     def _batch(
@@ -208,7 +208,7 @@ def _to(batch: Batch, device: torch.device) -> Batch:
     return map_tensors(batch, lambda x: x.to(device, non_blocking=True))
 
 
-def _transposed(features: Features) -> Features:
+def _transposed(features: EncoderFeatures) -> EncoderFeatures:
     """Undo `Contract.transpose`: maps and tokens of the image as the caller has it."""
     maps = [grid.transpose(2, 3) for grid in features.maps]
     tokens = features.tokens
@@ -216,4 +216,4 @@ def _transposed(features: Features) -> Features:
         # Tokens are the finest or the coarsest map, whichever has as many places.
         height, width = next(m.shape[2:] for m in maps if m.shape[2] * m.shape[3] == tokens.shape[1])
         tokens = tokens.reshape(len(tokens), width, height, -1).transpose(1, 2).flatten(1, 2)
-    return Features(pooled=features.pooled, maps=maps, tokens=tokens, cls=features.cls)
+    return EncoderFeatures(pooled=features.pooled, maps=maps, tokens=tokens, cls=features.cls)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from swath.datasets.chip import Batch
-from swath.datasets.protocol import by_sensor, map_tensors
+from swath.datasets.protocol import map_tensors, split_by_sensor
 from swath.keyed_random import sample_keys
 from swath.objectives.protocol import Objective
 
@@ -74,7 +74,9 @@ def check_objective(
     _check_pictures(objective, batch)
 
 
-def example_pairs(bands: Mapping[str, int], size: int | Mapping[str, int] = 64, count: int = 4) -> Batch:
+def example_paired_batch(
+    bands: Mapping[str, int], size: int | Mapping[str, int] = 64, count: int = 4
+) -> Batch:
     """A normalised paired batch: one smooth random field a place, which every sensor sees with other weights.
 
     Args:
@@ -140,10 +142,10 @@ def _tensors(views: Any) -> dict[str, Tensor]:
 
 def _check_views(objective: Any, batch: Batch) -> None:
     state = torch.get_rng_state()
-    before = {name: one["image"].clone() for name, one in by_sensor(batch).items()}
+    before = {name: one["image"].clone() for name, one in split_by_sensor(batch).items()}
     first, again = _tensors(objective.views(batch)), _tensors(objective.views(batch))
     assert torch.equal(torch.get_rng_state(), state), "views draws from the global random generator"
-    for name, one in by_sensor(batch).items():
+    for name, one in split_by_sensor(batch).items():
         assert torch.equal(one["image"], before[name]), "views changes the batch in place"
     for name, value in first.items():
         assert torch.equal(value, again[name]), f"view {name!r} differs when made again from the same keys"

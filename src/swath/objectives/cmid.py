@@ -25,12 +25,12 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from swath.augmentations.geometric import crop_boxes, random_orientation, random_resized_crop
-from swath.augmentations.photometric import Photometric, SensorChanges
+from swath.augmentations.geometric import crop_boxes, random_flip_rotate, random_resized_crop
+from swath.augmentations.photometric import Photometric, PhotometricBySensor
 from swath.datasets.chip import Batch
-from swath.datasets.protocol import by_sensor
-from swath.encoders.pooling import moments
-from swath.encoders.protocol import Features, MaskableEncoder
+from swath.datasets.protocol import split_by_sensor
+from swath.encoders.pooling import mean_std_pool
+from swath.encoders.protocol import EncoderFeatures, MaskableEncoder
 from swath.errors import ContractError, RecipeError
 from swath.keyed_random import uniform
 from swath.objectives.losses.contrastive import KeyQueue, Projector, info_nce
@@ -38,9 +38,9 @@ from swath.objectives.losses.focal_frequency import focal_reconstruction
 from swath.objectives.losses.prototypes import PrototypeHead, PrototypeLoss
 from swath.objectives.losses.texture import whiten_first_layer
 from swath.objectives.modules.cell_matching import cell_locations, match_cells, take_cells
-from swath.objectives.modules.ema import follow, momentum_at, teacher_of
+from swath.objectives.modules.ema import cosine_momentum, ema_copy, ema_update
 from swath.objectives.modules.masking import fill_with_mean, mask_pixels, random_blocks
-from swath.objectives.modules.pixel_decoder import PixelLayer
+from swath.objectives.modules.pixel_decoder import PixelShuffleHead
 from swath.objectives.protocol import Losses, ObjectiveConfig, register_objective
 from swath.sensors.sensor import Sensor
 
@@ -60,8 +60,8 @@ class CMIDConfig(ObjectiveConfig):
     photometric: Photometric = Field(
         "auto",
         description="Changes of the second view: auto, what its sensor's physics allows; a mapping of "
-        "strengths (`swath.augmentations.photometric.Strengths`); paper, as the authors on RGB photographs; "
-        "none.",
+        "strengths (`swath.augmentations.photometric.PhotometricStrengths`); paper, as the authors on RGB "
+        "photographs; none.",
     )
     mask_block: int = Field(32, gt=0, description="Side of a block that is hidden or not, in pixels.")
     mask_ratio: float = Field(0.6, gt=0, lt=1, description="Share of blocks hidden, rounded up.")
@@ -179,26 +179,26 @@ class CMID(nn.Module):
         self._local_batch_norm = local and bool(config.local_weight)
 
         self.mask_token = nn.Parameter(torch.zeros(encoder.mask_token_shape))
-        self.teacher = nn.ModuleDict({"encoder": teacher_of(encoder)})
+        self.teacher = nn.ModuleDict({"encoder": ema_copy(encoder)})
         if config.reconstruction_weight:
             self.pixels = nn.ModuleDict(
-                {name: PixelLayer(width, count, stride) for name, count in bands.items()}
+                {name: PixelShuffleHead(width, count, stride) for name, count in bands.items()}
             )
         if config.global_weight:
             times = 2 if config.embedding == "moments" else 1
             self.projector = Projector(times * width, config.hidden_dim, config.out_dim)
-            self.teacher["projector"] = teacher_of(self.projector)
+            self.teacher["projector"] = ema_copy(self.projector)
             self.queue = KeyQueue(config.queue_size, config.out_dim)
         if config.local_weight:
             self.prototypes = PrototypeHead(
                 width, config.hidden_dim, config.bottleneck_dim, config.prototypes, batch_norm=local
             )
-            self.teacher["prototypes"] = teacher_of(self.prototypes)
+            self.teacher["prototypes"] = ema_copy(self.prototypes)
             self.agreement = PrototypeLoss(
                 config.prototypes, config.student_temperature, config.centre_momentum
             )
         self.register_buffer("progress", torch.zeros((), dtype=torch.float64))  # share of the budget spent
-        self.changes = SensorChanges(config.photometric, "objective.options.photometric")
+        self.changes = PhotometricBySensor(config.photometric, "objective.options.photometric")
 
     def know_sensors(self, sensors: Sequence[Sensor]) -> None:
         """What the images were taken with: it says which photometric changes the second view may have."""
@@ -215,7 +215,7 @@ class CMID(nn.Module):
             and column of each cell's centre on the ground) and `sensor`, names; besides `apart` [B] bool (the
             two crops share no ground) and `index` [B], whose the views are.
         """
-        sensors = list(by_sensor(batch).values())
+        sensors = list(split_by_sensor(batch).values())
         if len(sensors) > 2:
             raise ContractError(f"cmid compares two views; with pairs of {len(sensors)} sensors name two")
         config = self.config
@@ -233,7 +233,7 @@ class CMID(nn.Module):
             )
             if config.flips != "none":
                 both = config.flips == "both"
-                crop = random_orientation(crop, rotate=both, diagonal=False, stream=f"cmid/flip/{name}")
+                crop = random_flip_rotate(crop, rotate=both, diagonal=False, stream=f"cmid/flip/{name}")
             if turn:
                 crop = self.changes(crop, "cmid/photometric")
             image, valid = crop["image"], crop.get("valid")
@@ -351,7 +351,7 @@ class CMID(nn.Module):
 
         def features(image: Tensor, gsd: Tensor, name: str, hidden: Tensor) -> Tensor:
             if not masked:
-                found: Features = encoder(image, gsd, sensor[name])
+                found: EncoderFeatures = encoder(image, gsd, sensor[name])
             else:
                 times = self.config.mask_block // encoder.mask_stride
                 mask = hidden.repeat_interleave(times, 1).repeat_interleave(times, 2)
@@ -413,7 +413,7 @@ class CMID(nn.Module):
         """Last map [B, D, h, w] -> [B, D], or [B, 2 D] with the spread over cells."""
         if self.config.embedding == "mean":
             return x.mean(dim=(2, 3))
-        return moments(x.flatten(2).transpose(1, 2), floor=1e-6)
+        return mean_std_pool(x.flatten(2).transpose(1, 2), floor=1e-6)
 
     def _local(
         self, views: Mapping[str, Any], student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]
@@ -445,11 +445,11 @@ class CMID(nn.Module):
     @torch.no_grad()
     def after_step(self, step: int, total_steps: int) -> None:
         """The teacher follows the student, and its keys join the queue."""
-        momentum = momentum_at(step - 1, total_steps, self.config.momentum)
-        follow(self.teacher["encoder"], self.encoder, momentum)
+        momentum = cosine_momentum(step - 1, total_steps, self.config.momentum)
+        ema_update(self.teacher["encoder"], self.encoder, momentum)
         for name in ("projector", "prototypes"):
             if name in self.teacher:
-                follow(self.teacher[name], getattr(self, name), momentum)
+                ema_update(self.teacher[name], getattr(self, name), momentum)
         if self.config.global_weight:
             self.queue.push_held()
         self.progress.fill_(step / total_steps)

@@ -30,24 +30,24 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from swath.augmentations.geometric import aligned_crop, random_orientation
+from swath.augmentations.geometric import paired_random_crop, random_flip_rotate
 from swath.datasets.chip import Batch
-from swath.datasets.protocol import by_sensor
+from swath.datasets.protocol import split_by_sensor
 from swath.encoders.multi_sensor import ONLY, MultiSensorViT
 from swath.encoders.positions import gsd_positions
 from swath.errors import ContractError, RecipeError, suggest
 from swath.keyed_random import uniform
 from swath.objectives.losses.contrastive import nt_xent, paired_softplus
 from swath.objectives.modules.cross_sensor_decoder import (
-    CrossDecoder,
-    Place,
-    Wanted,
-    patch_rows,
+    CrossSensorDecoder,
+    ReconstructionTarget,
+    TokenLayout,
+    normalize_patches,
+    patchify_rows,
     reconstruction_losses,
-    standardised,
     take_rows,
 )
-from swath.objectives.modules.masking import Masking, mask_pixels, random_masking
+from swath.objectives.modules.masking import PatchMasking, mask_pixels, random_masking
 from swath.objectives.protocol import Losses, ObjectiveConfig, register_objective
 
 
@@ -125,7 +125,7 @@ class CSMAEConfig(ObjectiveConfig):
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class DecodingPath:
     """One reconstruction: from a source sensor's tokens to patches of a target sensor.
 
     Attributes:
@@ -139,7 +139,7 @@ class Route:
 
     source: str
     target: str
-    place: Masking | None
+    place: PatchMasking | None
     scored: Tensor
     key: tuple[str, ...]
 
@@ -187,10 +187,10 @@ class CSMAE(nn.Module):
             raise RecipeError("objective.target_weights are all 0: nothing is reconstructed")
         sizes = (encoder.embed_dim, config.decoder_dim, config.decoder_depth, config.decoder_heads)
         if config.decoder == "common":
-            self.decoder = CrossDecoder(*sizes, pixels)
+            self.decoder = CrossSensorDecoder(*sizes, pixels)
         else:
             self.decoders = nn.ModuleDict(
-                {name: CrossDecoder(*sizes, {name: count}) for name, count in pixels.items()}
+                {name: CrossSensorDecoder(*sizes, {name: count}) for name, count in pixels.items()}
             )
 
     # ---- what is shown
@@ -204,7 +204,7 @@ class CSMAE(nn.Module):
         Raises:
             ContractError: A sensor of the encoder is not in the batch.
         """
-        sensors = by_sensor(batch)
+        sensors = split_by_sensor(batch)
         if list(self.encoder.bands) == [ONLY]:
             sensors = {ONLY: next(iter(sensors.values()))}
         missing = [name for name in self.encoder.bands if name not in sensors]
@@ -215,12 +215,12 @@ class CSMAE(nn.Module):
             )
         sensors = {name: sensors[name] for name in self.encoder.bands}
         if self.config.crop_scale is not None:
-            sensors = aligned_crop(sensors, scale=self.config.crop_scale, stream="csmae/crop")
+            sensors = paired_random_crop(sensors, scale=self.config.crop_scale, stream="csmae/crop")
         views: dict[str, Any] = {"image": {}, "gsd": {}, "valid": {}, "noise": {}}
         for name, one in sensors.items():
             if self.config.orientation != "none":
                 diagonal = self.config.orientation == "dihedral"
-                one = random_orientation(one, diagonal=diagonal, stream="csmae/orientation")
+                one = random_flip_rotate(one, diagonal=diagonal, stream="csmae/orientation")
             rows, columns = self.encoder.grid(one["image"], name)
             views["image"][name] = one["image"]
             views["gsd"][name] = one["gsd"]
@@ -229,7 +229,7 @@ class CSMAE(nn.Module):
             views["noise"][name] = noise.to(one["image"].device)
         return views
 
-    def split(self, noise: Mapping[str, Tensor]) -> dict[str, Masking]:
+    def split(self, noise: Mapping[str, Tensor]) -> dict[str, PatchMasking]:
         """Which patches of each sensor are visible, from `noise` sensor -> [B, N]."""
         ratio, names = self.config.mask_ratio, list(noise)
         if self.config.masking == "random":
@@ -238,7 +238,7 @@ class CSMAE(nn.Module):
         if self.config.masking == "identical":
             return dict.fromkeys(names, first)
         count = first.restore.shape[1]
-        second = Masking(
+        second = PatchMasking(
             shuffle=first.shuffle.flip(1),
             restore=count - 1 - first.restore,
             kept=int(count * (1 - (1 - ratio))),  # rounded down like the first's: one may be seen by neither
@@ -247,14 +247,16 @@ class CSMAE(nn.Module):
 
     # ---- what is asked
 
-    def routes(self, splits: Mapping[str, Masking], grids: Mapping[str, tuple[int, int]]) -> Iterator[Route]:
+    def routes(
+        self, splits: Mapping[str, PatchMasking], grids: Mapping[str, tuple[int, int]]
+    ) -> Iterator[DecodingPath]:
         """All reconstructions, uni-modal and cross-modal, of a batch with these splits."""
         for target in splits:
             if not self._weights[target]:
                 continue
             for source in splits:
                 if source == target and self.config.unimodal:
-                    yield Route(source, target, splits[source], splits[source].hidden, (source,))
+                    yield DecodingPath(source, target, splits[source], splits[source].hidden, (source,))
                 elif source != target and self.config.crossmodal:
                     yield self._across(source, target, splits, grids)
 
@@ -262,20 +264,20 @@ class CSMAE(nn.Module):
         self,
         source: str,
         target: str,
-        splits: Mapping[str, Masking],
+        splits: Mapping[str, PatchMasking],
         grids: Mapping[str, tuple[int, int]],
-    ) -> Route:
+    ) -> DecodingPath:
         own, other = splits[source], splits[target]
         if grids[source] != grids[target]:
-            return Route(source, target, None, other.hidden, (source, target))
+            return DecodingPath(source, target, None, other.hidden, (source, target))
         if self.config.reconstruction == "source":
-            return Route(source, target, own, own.hidden, (source,))
+            return DecodingPath(source, target, own, own.hidden, (source,))
         if self.config.reconstruction == "target":
-            return Route(source, target, own, other.hidden, (source,))
+            return DecodingPath(source, target, own, other.hidden, (source,))
         if self.config.masking != "identical":
-            return Route(source, target, other, other.hidden, (source, "at", target))
-        mirrored = Masking(own.shuffle.flip(1), own.restore.shape[1] - 1 - own.restore, own.kept)
-        return Route(source, target, mirrored, own.keep, (source, "mirrored"))
+            return DecodingPath(source, target, other, other.hidden, (source, "at", target))
+        mirrored = PatchMasking(own.shuffle.flip(1), own.restore.shape[1] - 1 - own.restore, own.kept)
+        return DecodingPath(source, target, mirrored, own.keep, (source, "mirrored"))
 
     def forward(self, views: Mapping[str, Any]) -> Losses:
         """Losses by name; `total` is their weighted sum. Reconstruction losses are means over samples."""
@@ -328,9 +330,9 @@ class CSMAE(nn.Module):
                 )
         return grids
 
-    def _grouped(self, routes: Iterable[Route]) -> list[list[Route]]:
+    def _grouped(self, routes: Iterable[DecodingPath]) -> list[list[DecodingPath]]:
         """Routes that one run of a decoder serves: those that see the same, where the decoder is common."""
-        groups: dict[tuple[str, ...], list[Route]] = {}
+        groups: dict[tuple[str, ...], list[DecodingPath]] = {}
         for route in routes:
             key = route.key if self.config.decoder == "common" else (*route.key, "for", route.target)
             groups.setdefault(key, []).append(route)
@@ -338,15 +340,15 @@ class CSMAE(nn.Module):
 
     def _place(
         self,
-        route: Route,
+        route: DecodingPath,
         keep: Mapping[str, Tensor],
         gsd: Mapping[str, Tensor],
         grids: Mapping[str, tuple[int, int]],
-    ) -> Place:
+    ) -> TokenLayout:
         """Where the source's tokens stand for the decoder."""
         grid, step = grids[route.target], self.encoder.step(gsd[route.source], route.source)
         if route.place is not None:
-            return Place(grid, route.place.kept, (step, route.place.shuffle, route.place.restore))
+            return TokenLayout(grid, route.place.kept, (step, route.place.shuffle, route.place.restore))
 
         def positions(sensor: str, step: Tensor, at: Tensor) -> Tensor:
             return gsd_positions(
@@ -355,11 +357,11 @@ class CSMAE(nn.Module):
 
         seen = positions(route.source, step, keep[route.source])
         there = self.encoder.step(gsd[route.target], route.target)
-        return Place(grid, None, (seen, positions(route.target, there, route.scored)))
+        return TokenLayout(grid, None, (seen, positions(route.target, there, route.scored)))
 
-    def _decoder(self, target: str) -> CrossDecoder:
+    def _decoder(self, target: str) -> CrossSensorDecoder:
         decoder = self.decoder if self.config.decoder == "common" else self.decoders[target]
-        assert isinstance(decoder, CrossDecoder)
+        assert isinstance(decoder, CrossSensorDecoder)
         return decoder
 
     @torch.no_grad()
@@ -370,18 +372,18 @@ class CSMAE(nn.Module):
         image, valid = views["image"][sensor], views["valid"].get(sensor)
         weight = None
         if valid is not None and not (valid.device.type == "cpu" and bool(valid.all())):
-            weight = patch_rows(valid.unsqueeze(1).float(), grid)
+            weight = patchify_rows(valid.unsqueeze(1).float(), grid)
             weight = weight.repeat_interleave(image.shape[1], dim=2)  # the band is fastest
-        return patch_rows(image, grid).float(), weight
+        return patchify_rows(image, grid).float(), weight
 
     @torch.no_grad()
-    def _wanted(self, route: Route, patches: Tensor, valid: Tensor | None) -> Wanted:
+    def _wanted(self, route: DecodingPath, patches: Tensor, valid: Tensor | None) -> ReconstructionTarget:
         """What a route is compared with, of all patches [B, N, P] of its target."""
         pixels = take_rows(patches, route.scored)
         some = None if valid is None else take_rows(valid, route.scored)
         if self.config.norm_pix:
-            pixels = standardised(pixels, some)
-        return Wanted(route.target, self._weights[route.target], route.scored, pixels, some)
+            pixels = normalize_patches(pixels, some)
+        return ReconstructionTarget(route.target, self._weights[route.target], route.scored, pixels, some)
 
     # ---- for the engine and for people
 

@@ -22,18 +22,24 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from swath.augmentations.geometric import random_orientation, random_resized_crop
-from swath.cpu.linear import Linear
+from swath.augmentations.geometric import random_flip_rotate, random_resized_crop
+from swath.cpu.linear import OneDnnLinear
 from swath.datasets.chip import Batch
 from swath.encoders.positions import gsd_positions
 from swath.encoders.vit import EPS, Block, ViT, init_weights
 from swath.errors import RecipeError
 from swath.keyed_random import uniform
 from swath.objectives.losses.chunked import chunked_loss
-from swath.objectives.losses.reconstruction import area, patch_loss, smooth, take_patches, valid_area
+from swath.objectives.losses.reconstruction import (
+    area_resize,
+    low_pass,
+    masked_area_resize,
+    patch_loss,
+    take_patches,
+)
 from swath.objectives.losses.texture import TextureTarget, whiten_first_layer
-from swath.objectives.modules.masking import Masking, fill_masked, mask_pixels, random_masking
-from swath.objectives.modules.pixel_decoder import LinearHeads, Pyramid
+from swath.objectives.modules.masking import PatchMasking, fill_masked, mask_pixels, random_masking
+from swath.objectives.modules.pixel_decoder import FrequencyBandDecoder, LinearHeads
 from swath.objectives.protocol import Losses, ObjectiveConfig, register_objective
 
 _ONE_SENSOR = "pixels"  # key of the output layer when the encoder does not tell sensors apart
@@ -156,15 +162,15 @@ class ScaleMAEDecoder(nn.Module):
     ) -> None:
         super().__init__()
         dim = config.decoder_dim
-        self.embed = Linear(encoder_dim, dim)
+        self.embed = OneDnnLinear(encoder_dim, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.blocks = nn.Sequential(*(Block(dim, config.decoder_heads) for _ in range(config.decoder_depth)))
         self.norm = nn.LayerNorm(dim, eps=EPS)
         init_weights(self)
         nn.init.normal_(self.mask_token, std=0.02)
-        self.pixels: Pyramid | LinearHeads
+        self.pixels: FrequencyBandDecoder | LinearHeads
         if config.head == "pyramid":
-            self.pixels = Pyramid(
+            self.pixels = FrequencyBandDecoder(
                 dim,
                 config.fcn_dim,
                 config.fcn_layers,
@@ -176,7 +182,7 @@ class ScaleMAEDecoder(nn.Module):
         else:
             self.pixels = LinearHeads(dim, patch_size, bands)
 
-    def forward(self, latent: Tensor, masking: Masking, gsd: Tensor, grid: tuple[int, int]) -> Tensor:
+    def forward(self, latent: Tensor, masking: PatchMasking, gsd: Tensor, grid: tuple[int, int]) -> Tensor:
         """Encoder tokens [B, 1 + K, D], class token first, -> token map [B, g_h, g_w, d]."""
         x = fill_masked(self.embed(latent)[:, 1:], self.mask_token, masking)
         position = gsd_positions(*grid, x.shape[-1], gsd, cls=False)
@@ -229,7 +235,7 @@ class ScaleMAE(nn.Module):
                     "objective.texture_weight needs patches of at least "
                     f"{self.texture.kernel.shape[-1]} target pixels, and a patch of {p} has {2 * p}"
                 )
-            self.texture_head = Linear(config.decoder_dim, self.texture.dim)
+            self.texture_head = OneDnnLinear(config.decoder_dim, self.texture.dim)
             init_weights(self.texture_head)
 
     def views(self, batch: Batch) -> dict[str, Any]:
@@ -248,7 +254,7 @@ class ScaleMAE(nn.Module):
         size, valid = self.config.source_size, crop.get("valid")
         weight = None if valid is None else valid[:, None].float()
         if self.config.source_filter == "area":
-            image, _ = valid_area(crop["image"], weight, (size, size))
+            image, _ = masked_area_resize(crop["image"], weight, (size, size))
         else:
             image = F.interpolate(crop["image"], size=(size, size), mode="bilinear", align_corners=True)
         patches = (size // self._patch) ** 2
@@ -267,7 +273,7 @@ class ScaleMAE(nn.Module):
         if self.config.orientation == "none":
             return batch
         rotate = self.config.orientation == "dihedral"
-        return random_orientation(batch, rotate=rotate, stream=stream)
+        return random_flip_rotate(batch, rotate=rotate, stream=stream)
 
     @torch.no_grad()
     def prepare(self, batch: Batch) -> None:
@@ -289,7 +295,7 @@ class ScaleMAE(nn.Module):
         masking = random_masking(views["noise"], self.config.mask_ratio)
         return self.compare(self.decode(views, masking), masking, views)
 
-    def compare(self, tokens: Tensor, masking: Masking, views: Mapping[str, Any]) -> Losses:
+    def compare(self, tokens: Tensor, masking: PatchMasking, views: Mapping[str, Any]) -> Losses:
         """Losses, as `forward`, of decoded tokens [B, g_h, g_w, d] against the target of `views`."""
         grid = (tokens.shape[1], tokens.shape[2])
         low, high, low_weight, high_weight = self.targets(views["target"], views.get("valid"))
@@ -324,7 +330,7 @@ class ScaleMAE(nn.Module):
         return losses
 
     def _texture_loss(
-        self, tokens: Tensor, masking: Masking, grid: tuple[int, int], views: Mapping[str, Any]
+        self, tokens: Tensor, masking: PatchMasking, grid: tuple[int, int], views: Mapping[str, Any]
     ) -> Tensor:
         """Squared error of the hidden patches' texture energies; a patch with any nodata is left out."""
         assert self.texture is not None
@@ -340,7 +346,7 @@ class ScaleMAE(nn.Module):
         mean = ((error * whole).sum(dim=1) / whole.sum(dim=1).clamp_min(1.0)).mean()
         return mean
 
-    def decode(self, views: Mapping[str, Any], masking: Masking, latent: Tensor | None = None) -> Tensor:
+    def decode(self, views: Mapping[str, Any], masking: PatchMasking, latent: Tensor | None = None) -> Tensor:
         """Views -> decoded token map [B, g_h, g_w, d], before it becomes pixels.
 
         Args:
@@ -379,15 +385,15 @@ class ScaleMAE(nn.Module):
         assert config.high_pass is not None
         target = target.float()
         weight = None if valid is None else valid[:, None].float()
-        low_weight = None if weight is None else area(weight, half)
+        low_weight = None if weight is None else area_resize(weight, half)
         if config.low_pass is None:
-            low, _ = valid_area(target, weight, half)
+            low, _ = masked_area_resize(target, weight, half)
         elif config.frequency == "released":
-            small, share = valid_area(target, weight, side(config.low_pass))
-            low, _ = valid_area(small, share, half)
+            small, share = masked_area_resize(target, weight, side(config.low_pass))
+            low, _ = masked_area_resize(small, share, half)
         else:
-            low = smooth(target, weight, side(config.low_pass), half)
-        high = target - smooth(target, weight, side(config.high_pass), full)
+            low = low_pass(target, weight, side(config.low_pass), half)
+        high = target - low_pass(target, weight, side(config.high_pass), full)
         return low, high, low_weight, weight
 
     @torch.no_grad()
@@ -408,7 +414,7 @@ class ScaleMAE(nn.Module):
         scale = self.config.high_pass / (2 * self.config.source_size)
         beneath = (max(1, round(full[0] * scale)), max(1, round(full[1] * scale)))
         hidden = mask_pixels(masking.mask, (tokens.shape[1], tokens.shape[2]), self._patch)
-        combined = high + smooth(low, None, beneath, full)
+        combined = high + low_pass(low, None, beneath, full)
         hidden_there = F.interpolate(hidden.float(), size=full, mode="nearest-exact") > 0.5
         visible = F.interpolate(views["image"].float(), size=full, mode="nearest-exact")
         return {
@@ -456,7 +462,7 @@ def reduce_views(
             enlarging the already reduced *source* instead of reducing the target (a bug: high frequencies
             are gone before they can be asked for).
     """
-    image = area(views["image"], (source_size, source_size))
+    image = area_resize(views["image"], (source_size, source_size))
     factor = views["image"].shape[-1] / source_size
     side = int(views["target"].shape[-1] / factor)
     origin = image if targets_from_source else views["target"]
@@ -464,7 +470,7 @@ def reduce_views(
         **views,
         "image": image,
         "gsd": views["gsd"] * factor,
-        "target": area(origin, (side, side)),
+        "target": area_resize(origin, (side, side)),
         "target_gsd": views["target_gsd"] * views["target"].shape[-1] / side,
         "valid": None,
     }

@@ -28,18 +28,18 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from swath.augmentations.geometric import aligned_crop, crop_boxes, random_resized_crop
-from swath.augmentations.photometric import Photometric, SensorChanges
+from swath.augmentations.geometric import crop_boxes, paired_random_crop, random_resized_crop
+from swath.augmentations.photometric import Photometric, PhotometricBySensor
 from swath.datasets.chip import Batch
-from swath.datasets.protocol import by_sensor
-from swath.encoders.pooling import moments
+from swath.datasets.protocol import split_by_sensor
+from swath.encoders.pooling import mean_std_pool
 from swath.errors import ContractError, RecipeError
 from swath.keyed_random import uniform
 from swath.objectives.losses.contrastive import KeyQueue, Projector, info_nce, nt_xent
 from swath.objectives.losses.prototypes import PrototypeHead, PrototypeLoss
 from swath.objectives.modules.cell_matching import cell_locations, match_cells, take_cells
-from swath.objectives.modules.ema import follow, momentum_at, teacher_of
-from swath.objectives.modules.masking import Masking, random_masking
+from swath.objectives.modules.ema import cosine_momentum, ema_copy, ema_update
+from swath.objectives.modules.masking import PatchMasking, random_masking
 from swath.objectives.protocol import Losses, register_objective
 from swath.objectives.scale_mae import ScaleMAE, ScaleMAEConfig
 from swath.sensors.sensor import Sensor
@@ -60,7 +60,7 @@ class UnifiedConfig(ScaleMAEConfig):
     photometric: Photometric = Field(
         "auto",
         description="Changes of each look: auto, what its sensor's physics allows; a mapping of strengths "
-        "(`swath.augmentations.photometric.Strengths`); none.",
+        "(`swath.augmentations.photometric.PhotometricStrengths`); none.",
     )
     embedding: Literal["mean", "moments"] = Field(
         "moments", description="What agrees: the mean of the visible patches, or it and their spread."
@@ -120,7 +120,7 @@ class Unified(ScaleMAE):
             if self.texture is not None:
                 del self.texture, self.texture_head
                 self.texture = None
-        self.changes = SensorChanges(config.photometric, "objective.options.photometric")
+        self.changes = PhotometricBySensor(config.photometric, "objective.options.photometric")
         if not self._agrees:
             return
         width = self.encoder.embed_dim
@@ -130,18 +130,18 @@ class Unified(ScaleMAE):
                 f"objective.matches {config.matches} is more than the {visible} visible patches of a look"
             )
         if config.teacher:
-            self.teacher = nn.ModuleDict({"encoder": teacher_of(self.encoder)})
+            self.teacher = nn.ModuleDict({"encoder": ema_copy(self.encoder)})
         if config.global_weight:
             times = 2 if config.embedding == "moments" else 1
             self.projector = Projector(times * width, config.hidden_dim, config.out_dim)
             if config.teacher:
-                self.teacher["projector"] = teacher_of(self.projector)
+                self.teacher["projector"] = ema_copy(self.projector)
                 self.queue = KeyQueue(config.queue_size, config.out_dim)
         if config.local_weight:
             self.prototypes = PrototypeHead(
                 width, config.hidden_dim, config.bottleneck_dim, config.prototypes
             )
-            self.teacher["prototypes"] = teacher_of(self.prototypes)
+            self.teacher["prototypes"] = ema_copy(self.prototypes)
             self.agreement = PrototypeLoss(config.prototypes, config.student_temperature)
 
     def know_sensors(self, sensors: Sequence[Sensor]) -> None:
@@ -157,7 +157,7 @@ class Unified(ScaleMAE):
             `looks`: name -> a view as of Scale-MAE, with `cells` [B, N, 2], where its patches lie in metres,
             and `teacher_noise` [B, N]; `gsd`: name -> [B]; `index` [B], whose the looks are.
         """
-        sensors = by_sensor(batch)
+        sensors = split_by_sensor(batch)
         if isinstance(self.encoder.bands, dict) and set(self.encoder.bands) != set(sensors):
             raise ContractError(
                 f"the encoder is for {', '.join(self.encoder.bands)}, but the data are of "
@@ -185,7 +185,7 @@ class Unified(ScaleMAE):
 
     def _of_sensors(self, sensors: Mapping[str, Batch]) -> Looks:
         """The same crop of what each sensor sees, in the same orientation."""
-        cuts = aligned_crop(
+        cuts = paired_random_crop(
             sensors, size=2 * self.config.source_size, scale=self.config.crop_scale, stream="unified/crop"
         )
         looks: Looks = {}
@@ -236,7 +236,7 @@ class Unified(ScaleMAE):
         return {"total": total, **losses}
 
     def _reconstruction(
-        self, groups: Looks, maskings: Mapping[str, Masking], latents: Mapping[str, Tensor]
+        self, groups: Looks, maskings: Mapping[str, PatchMasking], latents: Mapping[str, Tensor]
     ) -> tuple[Tensor, Losses]:
         """Each sensor's looks rebuilt from themselves and, where there are several, from the others."""
         total: Any = 0.0
@@ -255,14 +255,14 @@ class Unified(ScaleMAE):
         return total, losses
 
     @torch.no_grad()
-    def _taught(self, groups: Looks) -> dict[str, Seen]:
+    def _taught(self, groups: Looks) -> dict[str, EncodedView]:
         """What the teacher sees of each look: other patches than the student, and more of them."""
         ratio = self.config.teacher_mask_ratio
         maskings = {k: random_masking(group["teacher_noise"], ratio) for k, group in groups.items()}
         return _by_look(groups, maskings, _encode(self.teacher["encoder"], groups, maskings))
 
     def _global(
-        self, student: Mapping[str, Seen], teacher: Mapping[str, Seen], owners: Tensor | None
+        self, student: Mapping[str, EncodedView], teacher: Mapping[str, EncodedView], owners: Tensor | None
     ) -> Tensor:
         """Contrast of the embeddings of every two looks: against a queue of keys, or in the batch."""
         temperature = self.config.temperature
@@ -280,9 +280,11 @@ class Unified(ScaleMAE):
 
     def _embedding(self, patches: Tensor) -> Tensor:
         """Visible patches [B, K, D] -> [B, D], or [B, 2 D] with their spread."""
-        return patches.mean(dim=1) if self.config.embedding == "mean" else moments(patches, floor=1e-6)
+        return patches.mean(dim=1) if self.config.embedding == "mean" else mean_std_pool(patches, floor=1e-6)
 
-    def _local(self, student: Mapping[str, Seen], teacher: Mapping[str, Seen]) -> tuple[Tensor, Tensor]:
+    def _local(
+        self, student: Mapping[str, EncodedView], teacher: Mapping[str, EncodedView]
+    ) -> tuple[Tensor, Tensor]:
         """Prototypes of visible patches against those of the teacher's that lie nearest on the ground.
 
         Returns:
@@ -319,17 +321,17 @@ class Unified(ScaleMAE):
         """The teacher follows, and its keys join the queue."""
         if not (self._agrees and self.config.teacher):
             return
-        momentum = momentum_at(step - 1, total_steps, self.config.momentum)
-        follow(self.teacher["encoder"], self.encoder, momentum)
+        momentum = cosine_momentum(step - 1, total_steps, self.config.momentum)
+        ema_update(self.teacher["encoder"], self.encoder, momentum)
         for name in ("projector", "prototypes"):
             if name in self.teacher:
-                follow(self.teacher[name], getattr(self, name), momentum)
+                ema_update(self.teacher[name], getattr(self, name), momentum)
         if self.config.global_weight:
             self.queue.push_held()
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class EncodedView:
     """What a network saw of a look.
 
     Attributes:
@@ -358,7 +360,7 @@ def _stacked(looks: list[dict[str, Any]]) -> dict[str, Any]:
     return {key: stack([look[key] for look in looks]) for key in looks[0]}
 
 
-def _encode(encoder: Any, groups: Looks, maskings: Mapping[str, Masking]) -> dict[str, Tensor]:
+def _encode(encoder: Any, groups: Looks, maskings: Mapping[str, PatchMasking]) -> dict[str, Tensor]:
     """Tokens [B, 1 + K, D] of each group's visible patches, class token first."""
     return {
         k: encoder.encode(group["image"], group["gsd"], group["sensor"], keep=maskings[k].keep)
@@ -367,15 +369,15 @@ def _encode(encoder: Any, groups: Looks, maskings: Mapping[str, Masking]) -> dic
 
 
 def _by_look(
-    groups: Looks, maskings: Mapping[str, Masking], latents: Mapping[str, Tensor]
-) -> dict[str, Seen]:
+    groups: Looks, maskings: Mapping[str, PatchMasking], latents: Mapping[str, Tensor]
+) -> dict[str, EncodedView]:
     """The inverse of `_by_sensor`: what was seen of each look."""
-    seen: dict[str, Seen] = {}
+    seen: dict[str, EncodedView] = {}
     for k, group in groups.items():
         cells, keep = group["cells"], maskings[k].keep
         places = cells.gather(1, keep[..., None].expand(-1, -1, 2))
         side = round(cells.shape[1] ** 0.5)
         step = (cells[:, -1] - cells[:, 0]).abs().amax(dim=1) / max(1, side - 1)
         parts = (x.chunk(len(group["names"])) for x in (latents[k][:, 1:], places, step))
-        seen |= {name: Seen(*part) for name, *part in zip(group["names"], *parts, strict=True)}
+        seen |= {name: EncodedView(*part) for name, *part in zip(group["names"], *parts, strict=True)}
     return seen

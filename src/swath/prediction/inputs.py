@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from swath.catalog.catalog import Catalogue, header_of
-from swath.catalog.scene_files import Found, find_scenes
-from swath.datasets.image_files import image_header, is_raster
+from swath.catalog.catalog import Catalog, header_of
+from swath.catalog.scene_files import SceneFiles, find_scenes
+from swath.datasets.image_files import is_raster, read_header_any
 from swath.datasets.opening import find_images, read_csv
 from swath.errors import ImageryError, suggest
 from swath.rasters.header import SceneHeader
@@ -18,7 +18,7 @@ from swath.tasks.dense.data import AFTER, BEFORE
 
 
 @dataclass(frozen=True)
-class Source:
+class SceneInput:
     """A scene, or a pair of them.
 
     Attributes:
@@ -28,7 +28,7 @@ class Source:
     """
 
     name: str
-    scenes: tuple[Found, ...]
+    scenes: tuple[SceneFiles, ...]
     gsd: float | None = None
 
     @property
@@ -48,7 +48,7 @@ class Source:
                 raise ImageryError(found.problem)
             # A picture is decoded whole, as in training; anything else is read by windows.
             picture = len(found.files) == 1 and found.stac is None and not is_raster(found.files[0])
-            headers.append(image_header(found.files[0]) if picture else header_of(found))
+            headers.append(read_header_any(found.files[0]) if picture else header_of(found))
         return headers
 
     def stamps(self) -> list[tuple[str, int, int]]:
@@ -60,7 +60,7 @@ class Source:
         ]
 
 
-def find_sources(scenes: Sequence[str | Path], sensor: Sensor, dates: int) -> list[Source]:
+def find_scene_inputs(scenes: Sequence[str | Path], sensor: Sensor, dates: int) -> list[SceneInput]:
     """The scenes (or, of two dates, pairs) at some places, in a fixed order.
 
     Args:
@@ -75,7 +75,7 @@ def find_sources(scenes: Sequence[str | Path], sensor: Sensor, dates: int) -> li
     Raises:
         ImageryError: Nothing is there, or a table lacks what it needs.
     """
-    found: list[Source] = []
+    found: list[SceneInput] = []
     for place in map(Path, scenes):
         if not place.exists():
             raise ImageryError(f"{place}: there is no such file or folder")
@@ -94,33 +94,35 @@ def find_sources(scenes: Sequence[str | Path], sensor: Sensor, dates: int) -> li
     return _named(found)
 
 
-def pair_of(before: str | Path, after: str | Path) -> Source:
+def scene_pair(before: str | Path, after: str | Path) -> SceneInput:
     """Two files of one place."""
     for path in (before, after):
         if not Path(path).is_file():
             raise ImageryError(f"{path}: there is no such file")
     name = f"{Path(before).stem}_{Path(after).stem}"
-    return Source(name, (_file(before), _file(after)))
+    return SceneInput(name, (_file(before), _file(after)))
 
 
-def _file(path: str | Path) -> Found:
-    return Found(str(path), (str(path),))
+def _file(path: str | Path) -> SceneFiles:
+    return SceneFiles(str(path), (str(path),))
 
 
-def _single(place: Path, sensor: Sensor) -> Iterator[Source]:
+def _single(place: Path, sensor: Sensor) -> Iterator[SceneInput]:
     if place.suffix.lower() in (".parquet", ".geoparquet"):
-        for entry in Catalogue.read(place).entries:
-            yield Source(Path(entry.path).stem, (Found(entry.path, entry.files, problem=entry.problem),))
+        for entry in Catalog.read(place).entries:
+            yield SceneInput(
+                Path(entry.path).stem, (SceneFiles(entry.path, entry.files, problem=entry.problem),)
+            )
         return
     for scene in find_scenes(place, sensor):
         at = Path(scene.path)
         below = at.relative_to(place) if place.is_dir() and at.is_relative_to(place) else Path(at.name)
         is_file = len(scene.files) == 1 and scene.path == scene.files[0]
         name = below.with_suffix("") if is_file else below
-        yield Source(name.as_posix() if str(name) != "." else place.name, (scene,))
+        yield SceneInput(name.as_posix() if str(name) != "." else place.name, (scene,))
 
 
-def _pairs(place: Path) -> Iterator[Source]:
+def _pairs(place: Path) -> Iterator[SceneInput]:
     if not place.is_dir():
         raise ImageryError(
             f"{place}: is one file, and this model compares two dates: give --before and --after, a table "
@@ -137,15 +139,15 @@ def _pairs(place: Path) -> Iterator[Source]:
                 there = (first if stem in first else second)[stem]
                 lacking = f"{there}: has no file of the same name in {folders[stem in first]}"
             pair = tuple(replace(_file(files.get(stem, stem)), problem=lacking) for files in (first, second))
-            yield Source(stem, pair)
+            yield SceneInput(stem, pair)
         return
     for folder in sorted(p for p in place.iterdir() if p.is_dir() and not p.name.startswith(".")):
         by_stem = {path.stem: path for path in find_images(folder)}
         if "date1" in by_stem and "date2" in by_stem:
-            yield Source(folder.name, (_file(by_stem["date1"]), _file(by_stem["date2"])))
+            yield SceneInput(folder.name, (_file(by_stem["date1"]), _file(by_stem["date2"])))
 
 
-def _table(path: Path, dates: int) -> Iterator[Source]:
+def _table(path: Path, dates: int) -> Iterator[SceneInput]:
     header, rows = read_csv(path)
     columns: tuple[str, ...] = ("before", "after")
     if dates == 1:
@@ -163,10 +165,10 @@ def _table(path: Path, dates: int) -> Iterator[Source]:
         name = row.get("name") or "_".join(
             Path(row[column]).with_suffix("").as_posix() for column in columns[:1]
         )
-        yield Source(name, tuple(_file(file) for file in files), gsd)
+        yield SceneInput(name, tuple(_file(file) for file in files), gsd)
 
 
-def _named(sources: Sequence[Source]) -> list[Source]:
+def _named(sources: Sequence[SceneInput]) -> list[SceneInput]:
     """Names that stay below the out folder, and are one of a kind."""
     taken: set[str] = set()
     result = []

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swath.files import atomic_path
-from swath.prediction.scene_view import Look
-from swath.prediction.vectors import Features, write_features
-from swath.prediction.writers import Array, Growing, Result, State
+from swath.prediction.scene_view import ModelView
+from swath.prediction.vectors import VectorLayer, write_vector_layer
+from swath.prediction.writers import AppendableRaster, Array, SceneOutput, State
 from swath.rasters.safe_open import rasterio_module
-from swath.tasks.dense.task import colour
-from swath.tiling.blending import Blend
-from swath.tiling.grid import TileGrid, Window
+from swath.tasks.dense.task import class_color
+from swath.tiling.blending import TileBlender
+from swath.tiling.grid import TileGrid, TileRun
 
 NODATA = 255
 STEPS = 250  # probabilities are stored as whole numbers of 1/250
@@ -32,7 +32,7 @@ _BLOCK = 512
 
 
 @dataclass(frozen=True)
-class Target:
+class OutputTarget:
     """Where the files of a scene go and what they tell of themselves.
 
     Attributes:
@@ -50,8 +50,8 @@ class Target:
         return self.out / f"{self.name}_{ending}"
 
 
-class MapProduct:
-    """A `Product`: classes of pixels.
+class ClassMapWriter:
+    """A `OutputWriter`: classes of pixels.
 
     Args:
         look: How the scene is looked at.
@@ -67,12 +67,12 @@ class MapProduct:
 
     def __init__(
         self,
-        look: Look,
+        look: ModelView,
         grid: TileGrid,
         classes: Sequence[str],
         device: torch.device,
         folder: Path,
-        target: Target,
+        target: OutputTarget,
         *,
         probabilities: bool,
         polygons: Sequence[str],
@@ -80,31 +80,31 @@ class MapProduct:
     ) -> None:
         self.look, self.grid, self.classes, self.target = look, grid, list(classes), target
         self.polygons, self.min_area, self.folder = polygons, min_area, folder
-        self.blend = Blend(grid, len(classes), device)
+        self.blend = TileBlender(grid, len(classes), device)
         self.with_probabilities = probabilities
-        self.map: Growing | None = None
-        self.shares: Growing | None = None
+        self.map: AppendableRaster | None = None
+        self.shares: AppendableRaster | None = None
 
     def start(self, state: State) -> None:
-        """See `Product`."""
+        """See `OutputWriter`."""
         self.written = int(state["written"]) if state else 0
         width = self.look.width
-        self.map = Growing(self.folder / "classes.raw", (width,), self.written)
+        self.map = AppendableRaster(self.folder / "classes.raw", (width,), self.written)
         if self.with_probabilities:
             shape = (len(self.classes), width)
-            self.shares = Growing(self.folder / "probabilities.raw", shape, self.written)
+            self.shares = AppendableRaster(self.folder / "probabilities.raw", shape, self.written)
         if state:
             self.blend.carry = torch.from_numpy(state["carry"]).to(self.blend.device)
 
     def begin(self, row: int) -> None:
-        """See `Product`."""
+        """See `OutputWriter`."""
         down, width = self.grid.rows.finals[row], self.look.width
         self._row = np.full((down, width), NODATA, np.uint8)
         self._shares = np.full((down, len(self.classes), width), NODATA, np.uint8) if self.shares else None
         self.blend.begin(row)
 
-    def add(self, window: Window, valid: Array, said: Tensor, which: Array) -> None:
-        """See `Product`."""
+    def add(self, window: TileRun, valid: Array, said: Tensor, which: Array) -> None:
+        """See `OutputWriter`."""
         final = self.blend.add(window, said, torch.from_numpy(which))
         columns = self.grid.columns
         left = columns.starts[window.first]
@@ -116,14 +116,14 @@ class MapProduct:
             steps = (final * STEPS).round().to(torch.uint8).masked_fill(~known, NODATA)
             self._shares[:, :, left:right] = steps.transpose(0, 1).cpu().numpy()
 
-    def _known(self, window: Window, valid: Array) -> NDArray[np.bool_]:
+    def _known(self, window: TileRun, valid: Array) -> NDArray[np.bool_]:
         """Which final pixels are valid: each is in the tile whose final pixels it is among."""
         down, across = self.grid.rows.finals[window.row], self.grid.columns.finals
         parts = [ok[:down, : across[window.first + i]] for i, ok in enumerate(valid)]
         return np.concatenate(parts, axis=1)
 
     def end(self) -> None:
-        """See `Product`."""
+        """See `OutputWriter`."""
         assert self.map is not None
         self.blend.end()
         self.map.append(self._row)
@@ -132,16 +132,16 @@ class MapProduct:
         self.written += len(self._row)
 
     def state(self) -> dict[str, Array]:
-        """See `Product`."""
+        """See `OutputWriter`."""
         for file in (self.map, self.shares):
             if file is not None:
                 file.flush()
         return {"carry": self.blend.carry.cpu().numpy(), "written": np.array(self.written)}
 
-    def finish(self) -> Result:
-        """See `Product`."""
+    def finish(self) -> SceneOutput:
+        """See `OutputWriter`."""
         assert self.map is not None
-        result = Result(summary={"pixels": self._counts(self.map)})
+        result = SceneOutput(summary={"pixels": self._counts(self.map)})
         path = self.target.path("classes.tif")
         tags = {**self.target.tags, "CLASSES": json.dumps(self.classes, ensure_ascii=False)}
         profile = self._profile(1)
@@ -155,21 +155,21 @@ class MapProduct:
             _write_cog(shares, strips, profile, self.target.tags, self.classes, "average")
             result.files["probabilities"] = shares.name
         if self.polygons:
-            features = Features.of(self.look, self._polygons(path))
-            written = write_features(self.target.path("polygons"), features, "classes")
+            features = VectorLayer.of(self.look, self._polygons(path))
+            written = write_vector_layer(self.target.path("polygons"), features, "classes")
             result.files |= {f"polygons {path.suffix[1:]}": path.name for path in written}
             result.summary["polygons"] = len(features)
         return result
 
     def close(self) -> None:
-        """See `Product`."""
+        """See `OutputWriter`."""
         for file in (self.map, self.shares):
             if file is not None:
                 file.close()
 
     # ---- pieces
 
-    def _counts(self, raster: Growing) -> dict[str, int]:
+    def _counts(self, raster: AppendableRaster) -> dict[str, int]:
         """Pixels of each class, and of none."""
         counts = np.zeros(256, np.int64)
         for strip in raster.strips(_BLOCK):
@@ -259,7 +259,7 @@ def _write_cog(
                     top += strip.shape[1]
                 dataset.update_tags(**tags)
                 if map_of_classes:
-                    dataset.write_colormap(1, {i: (*colour(i), 255) for i in range(len(names))} | _EMPTY)
+                    dataset.write_colormap(1, {i: (*class_color(i), 255) for i in range(len(names))} | _EMPTY)
                     dataset.set_band_description(1, "class")
                 else:
                     dataset.scales = (1 / STEPS,) * len(names)

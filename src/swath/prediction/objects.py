@@ -13,26 +13,26 @@ from typing import Any
 import numpy as np
 import torch
 
-from swath.datasets.chip import Window as Pixels
-from swath.prediction.maps import Target
-from swath.prediction.scene_view import Look
-from swath.prediction.vectors import Features, Kind, write_features
-from swath.prediction.writers import Array, Result, State
+from swath.datasets.chip import PixelWindow as Pixels
+from swath.prediction.maps import OutputTarget
+from swath.prediction.scene_view import ModelView
+from swath.prediction.vectors import Kind, VectorLayer, write_vector_layer
+from swath.prediction.writers import Array, SceneOutput, State
 from swath.tasks.detection.detectors.common import Detections
 from swath.tasks.detection.tiled_inference import (
-    Tile,
-    centres,
+    DetectionTile,
+    box_centers,
     chosen,
+    keep_core_objects,
     merge_tiles,
     on_cpu,
     outlines,
-    own_objects,
 )
-from swath.tiling.grid import TileGrid, Window
+from swath.tiling.grid import TileGrid, TileRun
 
 
-class ObjectProduct:
-    """A `Product`: objects.
+class DetectionWriter:
+    """A `OutputWriter`: objects.
 
     Args:
         look: How the scene is looked at.
@@ -45,10 +45,10 @@ class ObjectProduct:
 
     def __init__(
         self,
-        look: Look,
+        look: ModelView,
         grid: TileGrid,
         classes: Sequence[str],
-        target: Target,
+        target: OutputTarget,
         *,
         overlap: float,
         min_score: float,
@@ -58,63 +58,63 @@ class ObjectProduct:
         self.parts: list[Detections] = []
 
     def start(self, state: State) -> None:
-        """See `Product`."""
+        """See `OutputWriter`."""
         held: Any = {name: torch.from_numpy(values) for name, values in state.items()}
         self.parts = [held] if held else []
 
     def begin(self, row: int) -> None:
-        """See `Product`."""
+        """See `OutputWriter`."""
 
-    def add(self, window: Window, valid: Array, said: Sequence[Detections], which: Array) -> None:
-        """See `Product`; objects whose centre has no data are none."""
+    def add(self, window: TileRun, valid: Array, said: Sequence[Detections], which: Array) -> None:
+        """See `OutputWriter`; objects whose centre has no data are none."""
         rows, columns = self.grid.rows, self.grid.columns
         top = rows.starts[window.row]
         for position, found in zip(which.tolist(), said, strict=True):
             index = window.first + position
             (above, below), (left, right) = rows.cores[window.row], columns.cores[index]
             found = on_cpu(found)
-            x, y = centres(found).floor().long().unbind(1)
+            x, y = box_centers(found).floor().long().unbind(1)
             known = torch.from_numpy(valid[position])
             seen = known[y.clamp(0, rows.size - 1), x.clamp(0, columns.size - 1)]
             found = chosen(found, seen & (found["scores"] >= self.min_score))
             pixels = Pixels(columns.starts[index], top, columns.size, rows.size)
-            self.parts.append(own_objects(found, Tile(pixels, (left, above, right, below))))
+            self.parts.append(keep_core_objects(found, DetectionTile(pixels, (left, above, right, below))))
 
     def end(self) -> None:
-        """See `Product`."""
+        """See `OutputWriter`."""
 
     def state(self) -> dict[str, Array]:
-        """See `Product`."""
+        """See `OutputWriter`."""
         if not self.parts:
             return {}
         every: Any = {key: torch.cat([part[key] for part in self.parts]) for key in self.parts[0]}  # type: ignore[literal-required]
         self.parts = [every]
         return {key: values.numpy() for key, values in every.items()}
 
-    def finish(self) -> Result:
-        """See `Product`."""
+    def finish(self) -> SceneOutput:
+        """See `OutputWriter`."""
         kinds: dict[str, Kind] = {
             "class": "text", "class_id": "integer", "score": "real", "column": "real", "row": "real",
             "width": "real", "height": "real", "angle": "real",
         }  # fmt: skip
         found = merge_tiles(self.parts, self.overlap) if self.parts else None
-        features = Features.of(self.look, self._objects(found), kinds)
-        written = write_features(self.target.path("objects"), features, "objects")
+        features = VectorLayer.of(self.look, self._objects(found), kinds)
+        written = write_vector_layer(self.target.path("objects"), features, "objects")
         counts = Counter(features.columns["class"])
-        return Result(
+        return SceneOutput(
             files={f"objects {path.suffix[1:]}": path.name for path in written},
             summary={"objects": {name: counts[name] for name in self.classes}},
         )
 
     def close(self) -> None:
-        """See `Product`."""
+        """See `OutputWriter`."""
 
     def _objects(self, found: Detections | None) -> Iterator[tuple[list[Array], dict[str, Any]]]:
         """Outlines in pixels of what was looked at, and columns, which are in pixels of the file."""
         if found is None:
             return
         down, across = self.look.steps
-        middle, corners = centres(found).double().numpy(), outlines(found).double().numpy()
+        middle, corners = box_centers(found).double().numpy(), outlines(found).double().numpy()
         for i, ring in enumerate(corners):
             label = int(found["labels"][i])
             if "obb" in found:

@@ -13,7 +13,7 @@ DEFAULT_TILE = 256  # for models that do not tell what they were trained on
 
 
 @dataclass(frozen=True)
-class Options:
+class PredictionOptions:
     """Everything but the model and the scenes that a pixel of the result depends on.
 
     Attributes:
@@ -44,7 +44,7 @@ class Options:
     min_valid: float = 0.5
     min_score: float = 0.3
 
-    def resolved(self, model: TaskModel) -> Options:
+    def resolved(self, model: TaskModel) -> PredictionOptions:
         """With what depends on the model filled in.
 
         Raises:
@@ -84,7 +84,7 @@ class Options:
             "overlap": overlap if self.overlap is None else self.overlap,
             "gsd": "relative" if relative else self.gsd,
         }
-        return Options(**values)
+        return PredictionOptions(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""

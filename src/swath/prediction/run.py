@@ -20,14 +20,14 @@ from typing import Any, Literal, Self
 from swath import __version__
 from swath.errors import SwathError
 from swath.files import write_json
-from swath.prediction.inputs import Source, find_sources
-from swath.prediction.maps import MapProduct, Target
-from swath.prediction.objects import ObjectProduct
-from swath.prediction.options import Options
-from swath.prediction.scene_view import Look, look_at, matched_look, registration
-from swath.prediction.tables import TableProduct
-from swath.prediction.tile_loop import Pace, predict_tiles
-from swath.prediction.writers import Checkpoint, Product, Result
+from swath.prediction.inputs import SceneInput, find_scene_inputs
+from swath.prediction.maps import ClassMapWriter, OutputTarget
+from swath.prediction.objects import DetectionWriter
+from swath.prediction.options import PredictionOptions
+from swath.prediction.scene_view import ModelView, check_registration, match_view_radiometry, open_model_view
+from swath.prediction.tables import TileClassWriter
+from swath.prediction.tile_loop import RuntimeOptions, predict_tiles
+from swath.prediction.writers import OutputWriter, SceneOutput, SceneProgress
 from swath.tasks.model import TaskModel
 from swath.tiling.grid import TileGrid
 
@@ -36,7 +36,7 @@ Status = Literal["done", "present", "failed"]
 
 
 @dataclass
-class SceneRecord:
+class SceneResult:
     """What came out of a scene.
 
     Attributes:
@@ -77,7 +77,7 @@ class PredictReport:
         path: ``predictions.json``.
     """
 
-    scenes: list[SceneRecord]
+    scenes: list[SceneResult]
     path: Path
 
     @property
@@ -91,7 +91,7 @@ class PredictReport:
 
 
 @dataclass(frozen=True)
-class Progress:
+class PredictionProgress:
     """How far a run has come.
 
     Attributes:
@@ -107,12 +107,12 @@ class Progress:
 
 def predict_scenes(
     model: TaskModel,
-    scenes: Sequence[str | Path | Source] | str | Path,
+    scenes: Sequence[str | Path | SceneInput] | str | Path,
     out: str | Path,
-    options: Options | None = None,
+    options: PredictionOptions | None = None,
     *,
-    pace: Pace | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    pace: RuntimeOptions | None = None,
+    progress: Callable[[PredictionProgress], None] | None = None,
 ) -> PredictReport:
     """Apply a task model to whole scenes.
 
@@ -138,16 +138,16 @@ def predict_scenes(
         SwathError: Nothing to predict, options that make no sense, a full disk. What is wrong with a single
             scene is in the report.
     """
-    chosen, pace = (options or Options()).resolved(model), pace or Pace()
+    chosen, pace = (options or PredictionOptions()).resolved(model), pace or RuntimeOptions()
     out = Path(out)
     given = [scenes] if isinstance(scenes, str | Path) else list(scenes)
-    sources = [one for one in given if isinstance(one, Source)]
-    places = [one for one in given if not isinstance(one, Source)]
+    sources = [one for one in given if isinstance(one, SceneInput)]
+    places = [one for one in given if not isinstance(one, SceneInput)]
     if places:
-        sources += find_sources(places, model.contract.sensor(), model.dates)
-    run = _Run(model, chosen, pace, out, _identity(model))
+        sources += find_scene_inputs(places, model.contract.sensor(), model.dates)
+    run = _PredictionRun(model, chosen, pace, out, _identity(model))
     jobs = [_Job.plan(run, source) for source in sources]
-    records: list[SceneRecord] = []
+    records: list[SceneResult] = []
     done, total = 0, sum(job.tiles for job in jobs)
     try:
         for job in jobs:
@@ -156,7 +156,7 @@ def predict_scenes(
                 nonlocal done
                 done += tiles
                 if progress is not None:
-                    progress(Progress(done, total, name))
+                    progress(PredictionProgress(done, total, name))
 
             before = done
             records.append(job.carry_out(run, advance))
@@ -168,16 +168,16 @@ def predict_scenes(
 
 
 @dataclass(frozen=True)
-class _Run:
+class _PredictionRun:
     """What all scenes of a run share."""
 
     model: TaskModel
-    options: Options
-    pace: Pace
+    options: PredictionOptions
+    pace: RuntimeOptions
     out: Path
     identity: str
 
-    def hidden(self, source: Source, ending: str) -> Path:
+    def hidden(self, source: SceneInput, ending: str) -> Path:
         """A file or folder of ours that belongs to a scene."""
         return self.out / ".predict" / f"{source.name}{ending}"
 
@@ -186,9 +186,9 @@ class _Run:
 class _Job:
     """One scene of a run: planned from its header, then carried out."""
 
-    source: Source
-    record: SceneRecord
-    look: Look | None = None
+    source: SceneInput
+    record: SceneResult
+    look: ModelView | None = None
     grid: TileGrid | None = None
     fingerprint: str = ""
 
@@ -198,14 +198,14 @@ class _Job:
         return len(self.grid) if self.grid is not None and self.record.status == "done" else 0
 
     @classmethod
-    def plan(cls, run: _Run, source: Source) -> Self:
+    def plan(cls, run: _PredictionRun, source: SceneInput) -> Self:
         """Look at headers: a scene that is of no use, or done, is known before anything is decoded."""
-        record = SceneRecord(source.label, source.name, "done")
+        record = SceneResult(source.label, source.name, "done")
         job = cls(source, record)
         try:
             headers = source.headers()
             model, options = run.model, run.options
-            look = look_at(headers, model.contract.sensor(), model.contract, options, source.gsd)
+            look = open_model_view(headers, model.contract.sensor(), model.contract, options, source.gsd)
             job.fingerprint = _digest([VERSION, run.identity, options.to_dict(), source.stamps(), source.gsd])
         except (SwathError, OSError) as error:
             record.status, record.problem = "failed", str(error)
@@ -216,7 +216,7 @@ class _Job:
         )
         held = _read_record(run.hidden(source, ".json"))
         if held.get("fingerprint") == job.fingerprint:
-            known = SceneRecord(**held["record"])
+            known = SceneResult(**held["record"])
             if all((run.out / file).is_file() for file in known.files.values()):
                 known.status = "present"
                 job.record = known
@@ -226,7 +226,7 @@ class _Job:
         record.notes = list(look.notes)
         return job
 
-    def carry_out(self, run: _Run, advance: Callable[[int], None]) -> SceneRecord:
+    def carry_out(self, run: _PredictionRun, advance: Callable[[int], None]) -> SceneResult:
         """Predict, unless there is nothing to do; what is wrong with the scene goes into the record."""
         record = self.record
         if record.status != "done":
@@ -256,16 +256,16 @@ class _Job:
         )
         return record
 
-    def _predict(self, run: _Run, advance: Callable[[int], None]) -> Result:
+    def _predict(self, run: _PredictionRun, advance: Callable[[int], None]) -> SceneOutput:
         look, grid = self.look, self.grid
         assert look is not None
         assert grid is not None
-        checkpoint = Checkpoint(run.hidden(self.source, ".partial"), self.fingerprint)
+        checkpoint = SceneProgress(run.hidden(self.source, ".partial"), self.fingerprint)
         product = _product(run, self.record.name, look, grid, checkpoint.folder)
         try:
-            notes = registration(look) if len(look.views) > 1 else []
+            notes = check_registration(look) if len(look.views) > 1 else []
             if getattr(run.model.task.config, "match", "none") == "moments":
-                look = matched_look(look)
+                look = match_view_radiometry(look)
             predict_tiles(run.model, look, grid, product, checkpoint, run.pace, advance)
             result = product.finish()
         finally:
@@ -275,7 +275,7 @@ class _Job:
         return result
 
 
-def _product(run: _Run, name: str, look: Look, grid: TileGrid, folder: Path) -> Product:
+def _product(run: _PredictionRun, name: str, look: ModelView, grid: TileGrid, folder: Path) -> OutputWriter:
     """What the model's task makes of a scene."""
     model, options = run.model, run.options
     tags = {
@@ -285,18 +285,18 @@ def _product(run: _Run, name: str, look: Look, grid: TileGrid, folder: Path) -> 
         "TILE": f"{options.tile} pixels, {options.overlap:g} overlapping",
         "LOOKED_AT": f"{look.gsd:.6g}" + ("" if model.contract.gsd_mode == "relative" else " m per pixel"),
     }
-    target = Target(run.out, name, tags)
+    target = OutputTarget(run.out, name, tags)
     if model.dense:
-        return MapProduct(
+        return ClassMapWriter(
             look, grid, model.classes, model.device, folder, target, probabilities=options.probabilities,
             polygons=options.polygons, min_area=options.min_area,
         )  # fmt: skip
     if model.boxes:
         task: Any = model.task
-        return ObjectProduct(
+        return DetectionWriter(
             look, grid, model.classes, target, overlap=task.overlap, min_score=options.min_score
         )
-    return TableProduct(
+    return TileClassWriter(
         look, grid, model.classes, target, multilabel=model.multilabel, min_valid=options.min_valid
     )
 
@@ -326,7 +326,7 @@ def _read_record(path: Path) -> dict[str, Any]:
     return held if isinstance(held, dict) else {}
 
 
-def _write_report(run: _Run, report: PredictReport) -> None:
+def _write_report(run: _PredictionRun, report: PredictReport) -> None:
     model = run.model
     write_json(
         report.path,

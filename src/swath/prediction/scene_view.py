@@ -17,19 +17,19 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.datasets.chip import Window
-from swath.datasets.image_files import read_image
+from swath.datasets.chip import PixelWindow
+from swath.datasets.image_files import read_image_file
 from swath.errors import ImageryError
-from swath.geo.gsd import moved, scaled
+from swath.geo.gsd import resampled_transform, window_transform
 from swath.models.contract import Contract
-from swath.prediction.options import Options
+from swath.prediction.options import PredictionOptions
 from swath.rasters.header import SceneHeader, Six
-from swath.rasters.resampling import reach, resize
-from swath.rasters.sensor_scene import SensorScene, as_sensor
-from swath.rasters.warp import Grid, read_on_grid, to_pixels
+from swath.rasters.resampling import kernel_support, resample
+from swath.rasters.sensor_scene import SensorScene, match_scene_to_sensor
+from swath.rasters.warp import PixelGrid, read_on_grid, to_pixels
 from swath.sensors.sensor import Sensor, to_unit
-from swath.tasks.change.phase_correlation import shift_between
-from swath.tasks.change.radiometric_match import Match, Moments
+from swath.tasks.change.phase_correlation import phase_correlation_shift
+from swath.tasks.change.radiometric_match import RadiometricMatch, RadiometryStatistics
 from swath.tasks.dense.data import same_grid
 
 Array = NDArray[Any]
@@ -41,7 +41,7 @@ _BLOCK = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Box:
+class TileBounds:
     """A tile on the grid that is looked at: its first row and column, and its size."""
 
     top: int
@@ -50,15 +50,15 @@ class Box:
     width: int
 
 
-class View(Protocol):
+class SceneDateReader(Protocol):
     """One date of a scene on a grid."""
 
-    def read(self, boxes: Sequence[Box]) -> list[tuple[Array, Valid]]:
+    def read(self, boxes: Sequence[TileBounds]) -> list[tuple[Array, Valid]]:
         """([C, h, w] in the sensor's unit, [h, w] valid) of tiles that lie near one another."""
         ...
 
 
-class SceneView:
+class NativeSceneReader:
     """A scene on its own grid, or on one that is coarser or finer by a factor.
 
     Args:
@@ -76,7 +76,7 @@ class SceneView:
         self._picture: tuple[Array, Valid] | None = None
         self._decoding = threading.Lock()
 
-    def read(self, boxes: Sequence[Box]) -> list[tuple[Array, Valid]]:
+    def read(self, boxes: Sequence[TileBounds]) -> list[tuple[Array, Valid]]:
         """See `View`."""
         spans = [(self._span(0, b.top, b.height), self._span(1, b.left, b.width)) for b in boxes]
         top, bottom = min(rows[0] for rows, _ in spans), max(rows[1] for rows, _ in spans)
@@ -94,7 +94,7 @@ class SceneView:
         if self.native:
             return start, start + size
         step = self.steps[axis]
-        margin = reach(self.kernel, step)
+        margin = kernel_support(self.kernel, step)
         first = max(0, math.floor(start * step - margin + 1e-6))
         last = min(self.full[axis], math.ceil((start + size) * step + margin - 1e-6))
         return first, last
@@ -102,22 +102,22 @@ class SceneView:
     def _pixels(self, top: int, bottom: int, left: int, right: int) -> tuple[Array, Valid]:
         scene = self.scene
         if scene.header.driver != "picture":
-            return scene.read(Window(left, top, right - left, bottom - top))
+            return scene.read(PixelWindow(left, top, right - left, bottom - top))
         with self._decoding:  # such a file has no random access: it is decoded once
             if self._picture is None:
-                self._picture = read_image(scene.header.path, scene.sensor, offset_dn=scene.offset_dn)
+                self._picture = read_image_file(scene.header.path, scene.sensor, offset_dn=scene.offset_dn)
         image, valid = self._picture
         return image[:, top:bottom, left:right], valid[top:bottom, left:right]
 
     def _resampled(
-        self, values: Array, valid: Valid, box: Box, rows: tuple[int, int], columns: tuple[int, int]
+        self, values: Array, valid: Valid, box: TileBounds, rows: tuple[int, int], columns: tuple[int, int]
     ) -> tuple[Array, Valid]:
         down, right = self.steps
         decibels = self.scene.sensor.unit == "dB"
         if decibels:  # the mean of logarithms is not the backscatter of the area
             with np.errstate(over="ignore"):
                 values = np.where(valid, np.power(10, values / 10), 0)
-        out, ok = resize(
+        out, ok = resample(
             values,
             valid,
             (box.top * down - rows[0], (box.top + box.height) * down - rows[0]),
@@ -131,7 +131,7 @@ class SceneView:
         return out, ok
 
 
-class AlignedView:
+class CoregisteredReader:
     """A scene on the grid of another one, by their georeferences.
 
     Args:
@@ -143,12 +143,12 @@ class AlignedView:
     def __init__(self, scene: SensorScene, crs: str, transform: Six) -> None:
         self.scene, self.crs, self.transform = scene, crs, transform
 
-    def read(self, boxes: Sequence[Box]) -> list[tuple[Array, Valid]]:
+    def read(self, boxes: Sequence[TileBounds]) -> list[tuple[Array, Valid]]:
         """See `View`; where the scene does not reach, nothing is valid."""
         return [self._tile(box) for box in boxes]
 
-    def _tile(self, box: Box) -> tuple[Array, Valid]:
-        grid = Grid(self.crs, moved(self.transform, box.left, box.top), box.width, box.height)
+    def _tile(self, box: TileBounds) -> tuple[Array, Valid]:
+        grid = PixelGrid(self.crs, window_transform(self.transform, box.left, box.top), box.width, box.height)
         scene = self.scene
         decibels = scene.sensor.unit == "dB"
         if self._meet(grid):
@@ -159,7 +159,7 @@ class AlignedView:
             valid = np.zeros((box.height, box.width), bool)
         return (stored if decibels else to_unit(stored, scene.sensor, scene.offset_dn)), valid
 
-    def _meet(self, grid: Grid) -> bool:
+    def _meet(self, grid: PixelGrid) -> bool:
         """Whether the grid and the scene have a pixel in common."""
         a, b, c, d, e, f = grid.transform
         along = np.linspace(0, 1, 9)
@@ -170,7 +170,7 @@ class AlignedView:
 
 
 @dataclass(frozen=True)
-class Look:
+class ModelView:
     """How a scene, or a pair of scenes, is looked at.
 
     Attributes:
@@ -187,12 +187,12 @@ class Look:
 
     height: int
     width: int
-    views: tuple[View, ...]
+    views: tuple[SceneDateReader, ...]
     scene: SensorScene
     gsd: float
     native_gsd: float
     notes: tuple[str, ...] = ()
-    match: Match | None = None
+    match: RadiometricMatch | None = None
 
     @property
     def header(self) -> SceneHeader:
@@ -209,14 +209,14 @@ class Look:
         """Of the grid that is looked at; None without georeference."""
         if self.header.transform is None:
             return None
-        return scaled(self.header.transform, self.steps[1], self.steps[0])
+        return resampled_transform(self.header.transform, self.steps[1], self.steps[0])
 
     @property
     def pixel_bytes(self) -> float:
         """Memory that reading one pixel takes, roughly."""
         return 6.0 * len(self.scene.bands) * len(self.views) * self.steps[0] * self.steps[1]
 
-    def read(self, boxes: Sequence[Box]) -> tuple[Array, Valid, NDArray[np.float32]]:
+    def read(self, boxes: Sequence[TileBounds]) -> tuple[Array, Valid, NDArray[np.float32]]:
         """Tiles of one size.
 
         Returns:
@@ -230,22 +230,22 @@ class Look:
         gsd = np.array([self.gsd_of(box) for box in boxes], np.float32)
         return (images[0] if len(images) == 1 else np.stack(images, axis=1)), valid, gsd
 
-    def gsd_of(self, box: Box) -> float:
+    def gsd_of(self, box: TileBounds) -> float:
         """GSD at a tile's own place, which in a geographic CRS is not that of the scene's centre."""
         down, right = self.steps
         top, left = int(box.top * down), int(box.left * right)
         height = min(max(1, round(box.height * down)), self.header.height - top)
         width = min(max(1, round(box.width * right)), self.header.width - left)
-        return self.scene.gsd(Window(left, top, width, height)) * math.sqrt(down * right)
+        return self.scene.gsd(PixelWindow(left, top, width, height)) * math.sqrt(down * right)
 
 
-def look_at(
+def open_model_view(
     headers: Sequence[SceneHeader],
     sensor: Sensor,
     contract: Contract,
-    options: Options,
+    options: PredictionOptions,
     gsd: float | None = None,
-) -> Look:
+) -> ModelView:
     """How a model looks at a scene, or at a pair.
 
     Args:
@@ -259,9 +259,13 @@ def look_at(
         ImageryError: Another sensor, an unknown GSD, or grids that differ; with the fix.
     """
     stated, kept = _stated_gsd(headers[0], options, gsd)
-    scenes = [as_sensor(header, sensor, gsd=stated, offset_dn=options.offset_dn) for header in headers[:1]]
+    scenes = [
+        match_scene_to_sensor(header, sensor, gsd=stated, offset_dn=options.offset_dn)
+        for header in headers[:1]
+    ]
     scenes += [
-        as_sensor(header, sensor, gsd="relative", offset_dn=options.offset_dn) for header in headers[1:]
+        match_scene_to_sensor(header, sensor, gsd="relative", offset_dn=options.offset_dn)
+        for header in headers[1:]
     ]
     first = scenes[0]
     native = first.gsd()
@@ -275,12 +279,14 @@ def look_at(
         notes.append("no georeference: results are in pixel coordinates, x to the right and y down")
     elif header.crs is None:
         notes.append("no coordinate reference system in the file, so none in the results")
-    look = Look(height, width, (SceneView(first, height, width),), first, wanted, native, tuple(notes))
+    look = ModelView(
+        height, width, (NativeSceneReader(first, height, width),), first, wanted, native, tuple(notes)
+    )
     if len(scenes) == 1:
         return look
-    second: View
+    second: SceneDateReader
     if same_grid(header, scenes[1].header):
-        second = SceneView(scenes[1], height, width)
+        second = NativeSceneReader(scenes[1], height, width)
     elif not options.align:
         other = scenes[1].header
         raise ImageryError(
@@ -294,18 +300,18 @@ def look_at(
     return replace(look, views=(look.views[0], second), notes=tuple(notes))
 
 
-def _aligned(look: Look, scene: SensorScene) -> AlignedView:
+def _aligned(look: ModelView, scene: SensorScene) -> CoregisteredReader:
     crs, transform = look.header.crs, look.transform
     for header in (look.header, scene.header):
         if header.crs is None or header.transform is None:
             raise ImageryError(f"{header.path}: has no georeference, so the dates cannot be aligned by it")
     assert crs is not None
     assert transform is not None
-    return AlignedView(scene, crs, transform)
+    return CoregisteredReader(scene, crs, transform)
 
 
 def _stated_gsd(
-    header: SceneHeader, options: Options, gsd: float | None
+    header: SceneHeader, options: PredictionOptions, gsd: float | None
 ) -> tuple[float | str | None, list[str]]:
     """What is stated of a scene's GSD: by a table for it alone; for all scenes where one does not tell."""
     if options.gsd == "relative" or options.gsd is None:
@@ -323,7 +329,9 @@ def _stated_gsd(
     ]
 
 
-def _wanted_gsd(native: float, contract: Contract, options: Options, where: str) -> tuple[float, list[str]]:
+def _wanted_gsd(
+    native: float, contract: Contract, options: PredictionOptions, where: str
+) -> tuple[float, list[str]]:
     """GSD to look at, and what there is to say about it."""
     unit = "m per pixel" if contract.gsd_mode == "metres" else "times its native resolution"
     if options.read_gsd == "native":
@@ -353,29 +361,29 @@ def _said(native: float, wanted: float, unit: str, why: str) -> list[str]:
     return [f"is looked at with {wanted:.4g} {unit} instead of {native:.4g} ({why}; {kind})"]
 
 
-def matched_look(look: Look) -> Look:
+def match_view_radiometry(look: ModelView) -> ModelView:
     """The look at a pair whose later date is brought to the radiometry of the earlier one.
 
     Both dates are read once for it, in blocks, whatever their size.
     """
-    moments = Moments(look.scene.sensor)
+    moments = RadiometryStatistics(look.scene.sensor)
     for top in range(0, look.height, _BLOCK):
         for left in range(0, look.width, _BLOCK):
-            box = Box(top, left, min(_BLOCK, look.height - top), min(_BLOCK, look.width - left))
+            box = TileBounds(top, left, min(_BLOCK, look.height - top), min(_BLOCK, look.width - left))
             images, valid, _ = look.read([box])
             moments.add(images[0, 0], images[0, 1], valid[0])
     return replace(look, match=moments.match())
 
 
-def registration(look: Look) -> list[str]:
+def check_registration(look: ModelView) -> list[str]:
     """A note where the dates of a pair do not lie on each other, judged by the middle of the scene."""
     side = min(512, look.height, look.width)
-    box = Box((look.height - side) // 2, (look.width - side) // 2, side, side)
+    box = TileBounds((look.height - side) // 2, (look.width - side) // 2, side, side)
     images, valid, _ = look.read([box])
     if side < 32 or valid.mean() < 0.5:
         return []
     before, after = (np.where(valid[0], image.astype(np.float32), 0) for image in images[0])
-    down, right, trust = shift_between(before, after)
+    down, right, trust = phase_correlation_shift(before, after)
     if trust < _TRUSTED or max(abs(down), abs(right)) < 1:
         return []
     return [

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from swath.prediction.maps import Target
-from swath.prediction.scene_view import Look
-from swath.prediction.vectors import Features, Kind, write_features
-from swath.prediction.writers import Array, Result, State
-from swath.tiling.grid import TileGrid, Window
+from swath.prediction.maps import OutputTarget
+from swath.prediction.scene_view import ModelView
+from swath.prediction.vectors import Kind, VectorLayer, write_vector_layer
+from swath.prediction.writers import Array, SceneOutput, State
+from swath.tiling.grid import TileGrid, TileRun
 
 
-class TableProduct:
-    """A `Product`: what each tile shows.
+class TileClassWriter:
+    """A `OutputWriter`: what each tile shows.
 
     Args:
         look: How the scene is looked at.
@@ -33,10 +33,10 @@ class TableProduct:
 
     def __init__(
         self,
-        look: Look,
+        look: ModelView,
         grid: TileGrid,
         classes: Sequence[str],
-        target: Target,
+        target: OutputTarget,
         *,
         multilabel: bool,
         min_valid: float,
@@ -48,43 +48,43 @@ class TableProduct:
         self.said = np.full((*shape, len(classes)), np.nan, np.float32)
 
     def start(self, state: State) -> None:
-        """See `Product`."""
+        """See `OutputWriter`."""
         if state:
             self.shares, self.said = state["shares"].copy(), state["said"].copy()
 
     def begin(self, row: int) -> None:
-        """See `Product`."""
+        """See `OutputWriter`."""
 
-    def add(self, window: Window, valid: Array, said: Tensor, which: Array) -> None:
-        """See `Product`."""
+    def add(self, window: TileRun, valid: Array, said: Tensor, which: Array) -> None:
+        """See `OutputWriter`."""
         self.shares[window.row, window.first : window.last] = valid.mean(axis=(1, 2))
         self.said[window.row, window.first + which] = said.cpu().numpy()
 
     def end(self) -> None:
-        """See `Product`."""
+        """See `OutputWriter`."""
 
     def state(self) -> dict[str, Array]:
-        """See `Product`."""
+        """See `OutputWriter`."""
         return {"shares": self.shares, "said": self.said}
 
-    def finish(self) -> Result:
-        """See `Product`."""
+    def finish(self) -> SceneOutput:
+        """See `OutputWriter`."""
         kinds: dict[str, Kind] = {
             "column": "integer", "row": "integer", "width": "integer", "height": "integer",
             "valid": "real", "class": "text", "probability": "real",
         }  # fmt: skip
         kinds |= {f"p_{name}": "real" for name in self.classes}
-        features = Features.of(self.look, self._rows(), kinds)
-        written = write_features(self.target.path("windows"), features, "windows")
+        features = VectorLayer.of(self.look, self._rows(), kinds)
+        written = write_vector_layer(self.target.path("windows"), features, "windows")
         counts = Counter(features.columns["class"])
-        return Result(
+        return SceneOutput(
             files={f"windows {path.suffix[1:]}": path.name for path in written},
             summary={"windows": {str(name or "nothing"): count for name, count in sorted(
                 counts.items(), key=lambda item: (-item[1], str(item[0])))}},
         )  # fmt: skip
 
     def close(self) -> None:
-        """See `Product`."""
+        """See `OutputWriter`."""
 
     def _rows(self) -> Iterator[tuple[list[Array], dict[str, Any]]]:
         rows, columns = self.grid.rows, self.grid.columns

@@ -17,17 +17,17 @@ import torch
 from numpy.typing import NDArray
 
 from swath.datasets.chip import Batch
-from swath.prediction.scene_view import Array, Box, Look
-from swath.prediction.writers import Checkpoint, Product
+from swath.prediction.scene_view import Array, ModelView, TileBounds
+from swath.prediction.writers import OutputWriter, SceneProgress
 from swath.tasks.model import TaskModel
-from swath.tiling.grid import TileGrid, Window
+from swath.tiling.grid import TileGrid, TileRun
 
 CHECKPOINT_SECONDS = 20.0  # what a kill may cost
 _WINDOW_BYTES = 128 * 2**20  # of pixels that one window may take while it is read
 
 
 @dataclass(frozen=True)
-class Pace:
+class RuntimeOptions:
     """How the work is done, which decides nothing of the result.
 
     Attributes:
@@ -40,7 +40,7 @@ class Pace:
     window: int | None = None
     workers: int = 2
 
-    def tiles(self, look: Look, grid: TileGrid) -> int:
+    def tiles(self, look: ModelView, grid: TileGrid) -> int:
         """Tiles of a window: at least one, and no more than memory is meant for."""
         size = grid.columns.size
         wanted = self.batch_size
@@ -51,10 +51,10 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Read:
+class TileBatch:
     """A window that has been read: [N, ...] images, [N, h, w] valid, [N] GSD."""
 
-    window: Window
+    window: TileRun
     images: Array
     valid: NDArray[np.bool_]
     gsd: NDArray[np.float32]
@@ -62,11 +62,11 @@ class Read:
 
 def predict_tiles(
     model: TaskModel,
-    look: Look,
+    look: ModelView,
     grid: TileGrid,
-    product: Product,
-    checkpoint: Checkpoint,
-    pace: Pace,
+    product: OutputWriter,
+    checkpoint: SceneProgress,
+    pace: RuntimeOptions,
     advance: Callable[[int], None],
 ) -> None:
     """Hand what a model says of every tile of a scene to a product, from where the checkpoint stands.
@@ -113,12 +113,14 @@ def predict_tiles(
                     saved = time.monotonic()
 
 
-def read_ahead(look: Look, grid: TileGrid, windows: Sequence[Window], workers: int) -> Iterator[Read]:
+def read_ahead(
+    look: ModelView, grid: TileGrid, windows: Sequence[TileRun], workers: int
+) -> Iterator[TileBatch]:
     """The windows in order; as many as there are threads, and one more, are read ahead."""
     if workers == 0:
         yield from (_read(look, grid, window) for window in windows)
         return
-    waiting: deque[Future[Read]] = deque()
+    waiting: deque[Future[TileBatch]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="swath-predict")
     try:
         for window in windows:
@@ -131,20 +133,20 @@ def read_ahead(look: Look, grid: TileGrid, windows: Sequence[Window], workers: i
         pool.shutdown(cancel_futures=True)
 
 
-def boxes_of(grid: TileGrid, window: Window) -> list[Box]:
+def boxes_of(grid: TileGrid, window: TileRun) -> list[TileBounds]:
     """Where the tiles of a window lie."""
     rows, columns = grid.rows, grid.columns
     return [
-        Box(rows.starts[window.row], columns.starts[j], rows.size, columns.size)
+        TileBounds(rows.starts[window.row], columns.starts[j], rows.size, columns.size)
         for j in range(window.first, window.last)
     ]
 
 
-def _read(look: Look, grid: TileGrid, window: Window) -> Read:
-    return Read(window, *look.read(boxes_of(grid, window)))
+def _read(look: ModelView, grid: TileGrid, window: TileRun) -> TileBatch:
+    return TileBatch(window, *look.read(boxes_of(grid, window)))
 
 
-def _said(model: TaskModel, read: Read, which: NDArray[np.int64], batch_size: int) -> Any:
+def _said(model: TaskModel, read: TileBatch, which: NDArray[np.int64], batch_size: int) -> Any:
     """What the model says of some tiles of a window: [m, ...] on its device, or a list of detections."""
     parts: list[Any] = []
     for start in range(0, len(which), batch_size):
@@ -165,7 +167,7 @@ def _said(model: TaskModel, read: Read, which: NDArray[np.int64], batch_size: in
     return torch.cat(parts).float()
 
 
-def _check(model: TaskModel, read: Read, tile: int, look: Look) -> None:
+def _check(model: TaskModel, read: TileBatch, tile: int, look: ModelView) -> None:
     """Refuse a scene whose first pixels with data are in another unit than the model's."""
     image = torch.from_numpy(read.images[tile : tile + 1])
     images = image.flatten(0, 1) if model.dates > 1 else image

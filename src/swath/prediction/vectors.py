@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swath.files import atomic_path
-from swath.prediction.scene_view import Look
+from swath.prediction.scene_view import ModelView
 
 Array = NDArray[Any]
 Kind = Literal["text", "integer", "real"]
@@ -34,7 +34,7 @@ _NUMBERED = 100000  # id of a CRS in a GeoPackage that has no EPSG code
 
 
 @dataclass
-class Features:
+class VectorLayer:
     """Polygons and their columns.
 
     Attributes:
@@ -52,7 +52,7 @@ class Features:
     columns: dict[str, list[Any]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, look: Look, shapes: Iterable[Shape], kinds: Mapping[str, Kind] | None = None) -> Self:
+    def of(cls, look: ModelView, shapes: Iterable[Shape], kinds: Mapping[str, Kind] | None = None) -> Self:
         """Shapes found on a look's grid.
 
         Args:
@@ -84,7 +84,7 @@ class Features:
         return len(self.polygons)
 
 
-def write_features(stem: Path, features: Features, table: str) -> list[Path]:
+def write_vector_layer(stem: Path, features: VectorLayer, table: str) -> list[Path]:
     """Write `stem`.gpkg and `stem`.parquet, each whole or not at all; returns their paths.
 
     Args:
@@ -104,7 +104,7 @@ def write_features(stem: Path, features: Features, table: str) -> list[Path]:
 # ------------------------------------------------------------------------------------------------- GeoParquet
 
 
-def _write_geoparquet(path: Path, features: Features) -> None:
+def _write_geoparquet(path: Path, features: VectorLayer) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -161,7 +161,7 @@ _WGS84 = (
 _TYPES = {"text": "TEXT", "integer": "INTEGER", "real": "REAL"}
 
 
-def _write_geopackage(path: Path, features: Features, table: str) -> None:
+def _write_geopackage(path: Path, features: VectorLayer, table: str) -> None:
     path.unlink()  # an empty file is no database
     srs, definition = _reference_system(features.crs)
     with closing(sqlite3.connect(path)) as database, database:

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swath.files import atomic_path
-from swath.tiling.grid import Window
+from swath.tiling.grid import TileRun
 
 Array = NDArray[Any]
 State = Mapping[str, Array]
 
 
 @dataclass
-class Result:
+class SceneOutput:
     """What has come out of a scene.
 
     Attributes:
@@ -38,7 +38,7 @@ class Result:
     notes: list[str] = field(default_factory=list)
 
 
-class Product(Protocol):
+class OutputWriter(Protocol):
     """See the module; rows of tiles come in order, and the windows of each from left to right."""
 
     def start(self, state: State) -> None:
@@ -49,7 +49,7 @@ class Product(Protocol):
         """A row of tiles starts."""
         ...
 
-    def add(self, window: Window, valid: Array, said: Any, which: Array) -> None:
+    def add(self, window: TileRun, valid: Array, said: Any, which: Array) -> None:
         """A window's tiles.
 
         Args:
@@ -68,7 +68,7 @@ class Product(Protocol):
         """Arrays that `start` understands; what is written besides is on the disk when it returns."""
         ...
 
-    def finish(self) -> Result:
+    def finish(self) -> SceneOutput:
         """Write the files, each of them whole or not at all."""
         ...
 
@@ -77,7 +77,7 @@ class Product(Protocol):
         ...
 
 
-class Checkpoint:
+class SceneProgress:
     """How far a scene has come, in a folder of its own: rows of tiles that are done, and a product's state.
 
     Args:
@@ -109,7 +109,7 @@ class Checkpoint:
             temporary.write_bytes(buffer.getbuffer())
 
 
-class Growing:
+class AppendableRaster:
     """Rows of a raster that are appended to a plain file, and can be taken back to an earlier length.
 
     Args:

@@ -27,7 +27,7 @@ from swath.rasters.remote import is_remote
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from swath.datasets.chip import Window
+    from swath.datasets.chip import PixelWindow
     from swath.rasters.header import SceneHeader
 
 
@@ -50,7 +50,7 @@ CLOUD_LAYERS: Mapping[str, CloudLayer] = {
 }
 
 
-def cloud_share(header: SceneHeader, window: Window) -> float | None:
+def cloud_fraction(header: SceneHeader, window: PixelWindow) -> float | None:
     """Share of a scene's window that is under cloud, 0 to 1, or None where nothing says it.
 
     Raises:
@@ -65,9 +65,9 @@ def cloud_share(header: SceneHeader, window: Window) -> float | None:
     return share if 0 <= share <= 1 else None
 
 
-def _of_layer(header: SceneHeader, window: Window) -> float | None:
-    from swath.datasets.chip import Window as Box
-    from swath.rasters.header import box_on
+def _of_layer(header: SceneHeader, window: PixelWindow) -> float | None:
+    from swath.datasets.chip import PixelWindow as Box
+    from swath.rasters.header import window_bounds_on
     from swath.rasters.read import read_window
 
     assert header.cloud_layer is not None
@@ -75,7 +75,7 @@ def _of_layer(header: SceneHeader, window: Window) -> float | None:
     layer = _layer_header(path, _stamp(path))
     if layer.crs != header.crs:
         raise ImageryError(f"{path}: is in {layer.crs}, its scene {header.path} in {header.crs}")
-    left, top, right, bottom = box_on(header, window, layer.width, layer.height, layer.transform)
+    left, top, right, bottom = window_bounds_on(header, window, layer.width, layer.height, layer.transform)
     column, row = math.floor(left + 1e-6), math.floor(top + 1e-6)
     width, height = math.ceil(right - 1e-6) - column, math.ceil(bottom - 1e-6) - row
     if column < 0 or row < 0 or column + width > layer.width or row + height > layer.height:

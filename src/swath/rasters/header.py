@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from swath.datasets.chip import Window
+from swath.datasets.chip import PixelWindow
 from swath.errors import ImageryError
-from swath.geo.gsd import effective_gsd, footprint
+from swath.geo.gsd import effective_gsd, image_footprint
 from swath.rasters.remote import is_remote
 from swath.rasters.safe_open import DEFAULT_LIMITS, SIDECARS, ReadLimits, gdal_options, open_checked
 
@@ -181,7 +181,7 @@ def _georeference(
     size = (dataset.width, dataset.height)
     try:
         gsd = effective_gsd(transform, crs, *size)
-        ring = footprint(transform, crs, *size)
+        ring = image_footprint(transform, crs, *size)
     except (
         ImageryError
     ):  # the centre is off the Earth, or pyproj does not know this CRS: the user has to state GSD
@@ -264,9 +264,9 @@ def _check_alignment(finest: SceneHeader, part: SceneHeader) -> None:
     both = f"{part.path} and {finest.path}"
     if part.crs != finest.crs or (part.transform is None) != (finest.transform is None):
         raise ImageryError(f"{both}: not in the same CRS. Warp them to one grid: gdalwarp -t_srs")
-    whole = Window(0, 0, finest.width, finest.height)
+    whole = PixelWindow(0, 0, finest.width, finest.height)
     try:
-        x0, y0, x1, y1 = box_on(finest, whole, part.width, part.height, part.transform)
+        x0, y0, x1, y1 = window_bounds_on(finest, whole, part.width, part.height, part.transform)
     except ImageryError as error:
         raise ImageryError(f"{both}: {error}") from None
     if min(x0, y0) < -1 or x1 > part.width + 1 or y1 > part.height + 1:
@@ -276,8 +276,8 @@ def _check_alignment(finest: SceneHeader, part: SceneHeader) -> None:
         )
 
 
-def box_on(
-    header: SceneHeader, window: Window, width: int, height: int, transform: Sequence[float] | None
+def window_bounds_on(
+    header: SceneHeader, window: PixelWindow, width: int, height: int, transform: Sequence[float] | None
 ) -> Box:
     """The window of the scene's grid as (x0, y0, x1, y1) on another grid of the same scene."""
     left, top = window.column, window.row

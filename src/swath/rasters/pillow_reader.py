@@ -30,7 +30,7 @@ _BANDS = {"L": 1, "LA": 1, "1": 1, "P": 3, "PA": 3, "RGB": 3, "RGBA": 3, "I;16":
 
 
 @dataclass(frozen=True, slots=True)
-class PictureHeader:
+class ImageHeader:
     """What the header of a picture says: number of bands without alpha, size in pixels, stored type."""
 
     bands: int
@@ -39,7 +39,7 @@ class PictureHeader:
     dtype: str
 
 
-def is_deep_png(path: str | os.PathLike[str]) -> bool:
+def is_16bit_png(path: str | os.PathLike[str]) -> bool:
     """Whether this is a colour PNG of 16 bits a band, which Pillow would reduce to 8 bits in silence."""
     with Path(path).open("rb") as file:
         head = file.read(26)
@@ -47,7 +47,7 @@ def is_deep_png(path: str | os.PathLike[str]) -> bool:
     return head.startswith(b"\x89PNG") and len(head) == 26 and head[24] == 16 and head[25] != 0
 
 
-def picture_header(path: str | os.PathLike[str], *, max_pixels: int = MAX_PICTURE_PIXELS) -> PictureHeader:
+def read_image_header(path: str | os.PathLike[str], *, max_pixels: int = MAX_PICTURE_PIXELS) -> ImageHeader:
     """Read the header of a JPEG, PNG or WebP file; no pixel is decoded.
 
     Raises:
@@ -55,10 +55,10 @@ def picture_header(path: str | os.PathLike[str], *, max_pixels: int = MAX_PICTUR
     """
     with _open(path, max_pixels) as image:
         dtype = "uint16" if image.mode.startswith("I;16") else "uint8"
-        return PictureHeader(_BANDS[image.mode], image.height, image.width, dtype)
+        return ImageHeader(_BANDS[image.mode], image.height, image.width, dtype)
 
 
-def read_picture(
+def decode_image(
     path: str | os.PathLike[str], *, max_pixels: int = MAX_PICTURE_PIXELS
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Decode a JPEG, PNG or WebP file.

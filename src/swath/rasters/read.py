@@ -19,27 +19,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.datasets.chip import Window
+from swath.datasets.chip import PixelWindow
 from swath.errors import ImageryError
-from swath.geo.gsd import effective_gsd, moved, scaled
-from swath.rasters.header import Box, SceneHeader, box_on, read_header
-from swath.rasters.resampling import Kernel, check_kernel, reach, resize
+from swath.geo.gsd import effective_gsd, resampled_transform, window_transform
+from swath.rasters.header import Box, SceneHeader, read_header, window_bounds_on
+from swath.rasters.resampling import Kernel, check_kernel, kernel_support, resample
 from swath.rasters.safe_open import (
     DEFAULT_LIMITS,
     REAL_TYPES,
-    Opened,
+    OpenRaster,
     ReadLimits,
     close_all,
-    damaged,
-    opened,
+    damaged_file_error,
+    open_cached,
     sniff_driver,
 )
 
 __all__ = [
     "DEFAULT_LIMITS",
+    "PixelWindow",
     "ReadLimits",
     "SceneHeader",
-    "Window",
     "close_all",
     "read_header",
     "read_window",
@@ -53,25 +53,27 @@ _STRIP_PIXELS = 2**24  # decoded at once when much is reduced
 
 
 def window_gsd(
-    header: SceneHeader, window: Window | None = None, out_shape: tuple[int, int] | None = None
+    header: SceneHeader, window: PixelWindow | None = None, out_shape: tuple[int, int] | None = None
 ) -> float | None:
     """Effective GSD of a window after resampling to `out_shape` (h, w), measured at the window's own centre.
 
     None where the scene has no georeference to measure by.
     """
-    window = window or Window(0, 0, header.width, header.height)
+    window = window or PixelWindow(0, 0, header.width, header.height)
     if header.transform is None or header.crs is None or header.gsd is None:
         return None
     height, width = out_shape or (window.height, window.width)
-    transform = scaled(
-        moved(header.transform, window.column, window.row), window.width / width, window.height / height
+    transform = resampled_transform(
+        window_transform(header.transform, window.column, window.row),
+        window.width / width,
+        window.height / height,
     )
     return effective_gsd(transform, header.crs, width, height)
 
 
 def read_window(
     header: SceneHeader,
-    window: Window | None = None,
+    window: PixelWindow | None = None,
     *,
     bands: Sequence[int] | None = None,
     out_shape: tuple[int, int] | None = None,
@@ -101,7 +103,7 @@ def read_window(
     """
     if resampling != "area":
         check_kernel(resampling)
-    window = window or Window(0, 0, header.width, header.height)
+    window = window or PixelWindow(0, 0, header.width, header.height)
     if not (
         0 <= window.column < window.column + window.width <= header.width
         and 0 <= window.row < window.row + window.height <= header.height
@@ -121,7 +123,7 @@ def read_window(
             "`out_shape`"
         )
     if len(header.files) == 1:
-        source = opened(header.files[0], limits)
+        source = open_cached(header.files[0], limits)
         if (source.width, source.height, len(source.bands)) != (header.width, header.height, header.bands):
             raise ImageryError(f"{header.path}: has changed since its header was read. Read the header again")
         left, top = window.column, window.row
@@ -132,10 +134,10 @@ def read_window(
     stored = np.empty((len(picked), *shape), header.dtype)
     valid = np.ones(shape, bool)
     for i, band in enumerate(picked):
-        source = opened(header.files[band], limits)
+        source = open_cached(header.files[band], limits)
         affine = source.dataset.transform
         transform = None if affine.is_identity else affine
-        placed = box_on(header, window, source.width, source.height, transform)
+        placed = window_bounds_on(header, window, source.width, source.height, transform)
         one = replace(header, files=(source.path,), nodata=_nodata(header, band), band_nodata=None)
         part, ok = _read_file(one, source, (0,), placed, shape, resampling)
         stored[i] = part[0]
@@ -149,7 +151,7 @@ def _nodata(header: SceneHeader, band: int) -> float | None:
 
 def _read_file(
     header: SceneHeader,
-    source: Opened,
+    source: OpenRaster,
     picked: Sequence[int],
     box: Box,
     shape: tuple[int, int],
@@ -165,7 +167,7 @@ def _read_file(
     # An overview, where one is fine enough. Its pixels are taken as they are.
     fine_enough = [(factor, i) for i, factor in enumerate(source.overviews) if factor <= min(step)]
     if fine_enough:
-        full, source = source, opened(source.path, source.limits, max(fine_enough)[1])
+        full, source = source, open_cached(source.path, source.limits, max(fine_enough)[1])
         x, y = source.width / full.width, source.height / full.height
         x0, x1, y0, y1 = x0 * x, x1 * x, y0 * y, y1 * y
         step = (step[0] * y, step[1] * x)
@@ -178,7 +180,7 @@ def _read_file(
     # In strips of output rows, so that memory stays small however much is reduced.
     rows_at_once = max(1, int(_STRIP_PIXELS / max(1.0, step[0] * (x1 - x0) * len(picked))))
     stored, valid = np.empty((len(picked), *shape), header.dtype), np.empty(shape, bool)
-    beyond_rows, beyond_columns = reach(kernel, step[0]), reach(kernel, step[1])
+    beyond_rows, beyond_columns = kernel_support(kernel, step[0]), kernel_support(kernel, step[1])
     left, right = _clip(x0 - beyond_columns, x1 + beyond_columns, source.width)
     for first in range(0, shape[0], rows_at_once):
         last = min(first + rows_at_once, shape[0])
@@ -186,7 +188,7 @@ def _read_file(
         top, bottom = _clip(y_first - beyond_rows, y_last + beyond_rows, source.height)
         part, ok = _pixels(header, source, picked, (left, top, right, bottom))
         rows, columns = (y_first - top, y_last - top), (x0 - left, x1 - left)
-        out = resize(part, ok, rows, columns, (last - first, shape[1]), kernel)
+        out = resample(part, ok, rows, columns, (last - first, shape[1]), kernel)
         stored[:, first:last], valid[first:last] = out
     return stored, valid
 
@@ -198,7 +200,7 @@ def _clip(low: float, high: float, size: int) -> tuple[int, int]:
 
 
 def _pixels(
-    header: SceneHeader, source: Opened, picked: Sequence[int], box: tuple[int, int, int, int]
+    header: SceneHeader, source: OpenRaster, picked: Sequence[int], box: tuple[int, int, int, int]
 ) -> tuple[Array, Array]:
     """Native pixels of a file as they are stored, and which of them are valid."""
     dataset = source.dataset
@@ -214,7 +216,7 @@ def _pixels(
             mask = dataset.read_masks(wanted[0], window=span)
     except Exception as error:
         if type(error).__module__.startswith("rasterio"):
-            raise damaged(source.path, "read", error) from None
+            raise damaged_file_error(source.path, "read", error) from None
         raise
     valid = np.ones(values.shape[1:], bool)
     if source.alpha is not None:

@@ -31,7 +31,7 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", os.fspath(path)) is not None
 
 
-def gdal_name(url: str) -> str:
+def to_vsi_path(url: str) -> str:
     """What GDAL calls a URL.
 
     Raises:
@@ -47,7 +47,7 @@ def gdal_name(url: str) -> str:
 
 
 @cache
-def be_patient() -> None:
+def configure_http_retries() -> None:
     """Let GDAL ask by GET, try again what fails in passing, and give up what hangs; for the whole process."""
     from rasterio.env import get_gdal_config, set_gdal_config
 

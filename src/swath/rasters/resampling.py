@@ -33,14 +33,14 @@ def check_kernel(kernel: str) -> None:
         raise ImageryError(f"unknown resampling {kernel!r}.{suggest(kernel, list(get_args(Kernel)))}")
 
 
-def reach(kernel: Kernel, step: float) -> float:
+def kernel_support(kernel: Kernel, step: float) -> float:
     """How many input pixels beyond its own area an output pixel may look at, in one direction."""
     if kernel in ("nearest", "area"):
         return 0.0
     return (1.0 if kernel == "bilinear" else 2.0) * max(1.0, step)
 
 
-def weights(size: int, span: Span, count: int, kernel: Kernel) -> tuple[Array, Array]:
+def kernel_weights(size: int, span: Span, count: int, kernel: Kernel) -> tuple[Array, Array]:
     """The 1-D resampling from `size` input pixels to `count` output pixels over `span`.
 
     Args:
@@ -68,7 +68,7 @@ def weights(size: int, span: Span, count: int, kernel: Kernel) -> tuple[Array, A
         weight = np.clip(overlap, 0, None) / step
     else:
         widen = max(1.0, step)
-        half = reach(kernel, step)
+        half = kernel_support(kernel, step)
         first = np.floor(centre - half).astype(np.int64)
         index = first[:, None] + np.arange(int(np.ceil(2 * half)) + 1)
         x = np.abs(index + 0.5 - centre[:, None]) / widen
@@ -90,7 +90,7 @@ def _keys(x: Array) -> Array:
     return np.where(x < 1, near, np.where(x < 2, far, 0.0))
 
 
-def resize(
+def resample(
     values: Array, valid: Array, rows: Span, columns: Span, shape: tuple[int, int], kernel: Kernel
 ) -> tuple[Array, Array]:
     """Resample [C, H, W] values with their [H, W] mask.
@@ -109,8 +109,8 @@ def resize(
     """
     height, width = valid.shape
     if kernel == "nearest":
-        row, row_inside = (part[:, 0] for part in weights(height, rows, shape[0], kernel))
-        column, column_inside = (part[:, 0] for part in weights(width, columns, shape[1], kernel))
+        row, row_inside = (part[:, 0] for part in kernel_weights(height, rows, shape[0], kernel))
+        column, column_inside = (part[:, 0] for part in kernel_weights(width, columns, shape[1], kernel))
         inside = (row_inside[:, None] * column_inside[None, :]) > 0
         ok = valid[row[:, None], column[None, :]] & inside
         picked = values[:, row[:, None], column[None, :]]
@@ -118,8 +118,10 @@ def resize(
 
     # float32 holds every integer up to 2^24; wider types are computed in double.
     exact = np.float32 if values.dtype.itemsize <= 2 or values.dtype == np.float32 else np.float64
-    by_row, by_column = (weights(n, s, m, kernel) for n, s, m in _axes(valid, rows, columns, shape))
-    area_row, area_column = (weights(n, s, m, "area") for n, s, m in _axes(valid, rows, columns, shape))
+    by_row, by_column = (kernel_weights(n, s, m, kernel) for n, s, m in _axes(valid, rows, columns, shape))
+    area_row, area_column = (
+        kernel_weights(n, s, m, "area") for n, s, m in _axes(valid, rows, columns, shape)
+    )
     complete = bool(valid.all())
     seen = np.ones((height, width), exact) if complete else valid.astype(exact)
     coverage = _apply(_apply(seen[None], area_row, 1), area_column, 2)[0]

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from swath.errors import ImageryError
-from swath.rasters.remote import be_patient, gdal_name, is_remote
+from swath.rasters.remote import configure_http_retries, is_remote, to_vsi_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ def gdal_options() -> Iterator[None]:
 
 
 @dataclass(slots=True)
-class Opened:
+class OpenRaster:
     """An open, checked file.
 
     Attributes:
@@ -198,7 +198,7 @@ def _renew_lock() -> None:
 os.register_at_fork(after_in_child=_renew_lock)  # another thread of the parent may have held it
 
 
-def open_checked(path: str, limits: ReadLimits = DEFAULT_LIMITS, overview: int | None = None) -> Opened:
+def open_checked(path: str, limits: ReadLimits = DEFAULT_LIMITS, overview: int | None = None) -> OpenRaster:
     """Open `path` with the one driver its bytes call for, and check its header against the limits.
 
     Args:
@@ -212,8 +212,8 @@ def open_checked(path: str, limits: ReadLimits = DEFAULT_LIMITS, overview: int |
     rasterio = rasterio_module()
     options = {} if overview is None else {"overview_level": overview}
     if is_remote(path):
-        be_patient()
-        driver, absolute = "GTiff", gdal_name(path)  # the driver itself looks at the first bytes
+        configure_http_retries()
+        driver, absolute = "GTiff", to_vsi_path(path)  # the driver itself looks at the first bytes
     else:
         driver, absolute = sniff_driver(path), _local_name(path)
     try:
@@ -227,7 +227,7 @@ def open_checked(path: str, limits: ReadLimits = DEFAULT_LIMITS, overview: int |
             dataset.close()
             raise
     except rasterio.errors.RasterioError as error:
-        raise damaged(path, "opened", error) from None
+        raise damaged_file_error(path, "opened", error) from None
 
 
 def _local_name(path: str) -> str:
@@ -240,7 +240,7 @@ def _local_name(path: str) -> str:
     return absolute
 
 
-def damaged(path: str, doing: str, error: BaseException) -> ImageryError:
+def damaged_file_error(path: str, doing: str, error: BaseException) -> ImageryError:
     """The message for a file that GDAL gives up on."""
     cause = str(error.__cause__ or error).strip().replace("\n", " ")
     if is_remote(path):
@@ -255,7 +255,7 @@ def damaged(path: str, doing: str, error: BaseException) -> ImageryError:
     )
 
 
-def _check(path: str, dataset: Any, driver: str, limits: ReadLimits) -> Opened:
+def _check(path: str, dataset: Any, driver: str, limits: ReadLimits) -> OpenRaster:
     outside = dataset.tags(ns="OVERVIEWS").get("OVERVIEW_FILE")
     if outside is not None:
         raise ImageryError(
@@ -296,7 +296,7 @@ def _check(path: str, dataset: Any, driver: str, limits: ReadLimits) -> Opened:
         _check_length(path, dataset)
     elif driver == "PNG":
         _check_png(path)
-    return Opened(
+    return OpenRaster(
         path=path,
         dataset=dataset,
         driver=driver,
@@ -358,7 +358,7 @@ class _Handles(threading.local):
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self.files: OrderedDict[tuple[str, int | None], tuple[tuple[int, ...], Opened]] = OrderedDict()
+        self.files: OrderedDict[tuple[str, int | None], tuple[tuple[int, ...], OpenRaster]] = OrderedDict()
 
 
 _handles = _Handles()
@@ -366,7 +366,7 @@ _handles = _Handles()
 _inherited: list[Any] = []
 
 
-def opened(path: str, limits: ReadLimits = DEFAULT_LIMITS, overview: int | None = None) -> Opened:
+def open_cached(path: str, limits: ReadLimits = DEFAULT_LIMITS, overview: int | None = None) -> OpenRaster:
     """`path`, opened now or kept open from before; opened again when the file has been replaced."""
     if _handles.pid != os.getpid():
         _inherited.append(_handles.files)

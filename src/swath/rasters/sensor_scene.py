@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.datasets.chip import Window
+from swath.datasets.chip import PixelWindow
 from swath.errors import ImageryError
 from swath.rasters.read import SceneHeader, read_window, window_gsd
 from swath.sensors.sensor import Sensor, match_bands, to_unit
-from swath.sensors.sentinel2_offset import offset_dn_of
+from swath.sensors.sentinel2_offset import resolve_offset_dn
 
 GSD_FIX = "say it with `--gsd 0.3` (metres per pixel; `gsd=` in Python), or `--gsd relative` if it is unknown"
 
@@ -37,7 +37,7 @@ class SensorScene:
     native_gsd: float | None = None
     offset_dn: float = 0.0
 
-    def gsd(self, window: Window | None = None, out_shape: tuple[int, int] | None = None) -> float:
+    def gsd(self, window: PixelWindow | None = None, out_shape: tuple[int, int] | None = None) -> float:
         """Effective GSD of a window resampled to `out_shape` (h, w)."""
         if self.native_gsd is None:
             measured = window_gsd(self.header, window, out_shape)
@@ -49,7 +49,7 @@ class SensorScene:
         return self.native_gsd * float(np.sqrt(window.width / out_shape[1] * window.height / out_shape[0]))
 
     def read(
-        self, window: Window | None = None, out_shape: tuple[int, int] | None = None
+        self, window: PixelWindow | None = None, out_shape: tuple[int, int] | None = None
     ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Pixels [C, h, w] in the sensor's unit, and valid [h, w]; resampled to `out_shape` by area, or
         bilinearly where that enlarges.
@@ -68,7 +68,7 @@ class SensorScene:
         return to_unit(stored, self.sensor, self.offset_dn), valid
 
 
-def as_sensor(
+def match_scene_to_sensor(
     header: SceneHeader,
     sensor: Sensor,
     *,
@@ -89,9 +89,9 @@ def as_sensor(
             offset, is unknown.
     """
     where = header.path
-    bands = bands_of(header, sensor)
+    bands = match_scene_bands(header, sensor)
     applied = header.tags.get("earthsearch:boa_offset_applied", "").lower() == "true"
-    offset, _ = offset_dn_of(
+    offset, _ = resolve_offset_dn(
         sensor,
         stated=offset_dn,
         tags=header.tags,
@@ -110,10 +110,10 @@ def as_sensor(
         raise ImageryError(f"{where}: has no georeference, so its GSD is unknown; {GSD_FIX}")
     elif gsd is not None and not (np.isfinite(gsd) and gsd > 0):
         raise ImageryError(f"{where}: a GSD of {gsd:g} is not a positive number of metres; {GSD_FIX}")
-    return SensorScene(with_nodata(header, sensor, bands), sensor, tuple(bands), gsd, offset)
+    return SensorScene(with_sensor_nodata(header, sensor, bands), sensor, tuple(bands), gsd, offset)
 
 
-def bands_of(header: SceneHeader, sensor: Sensor) -> list[int]:
+def match_scene_bands(header: SceneHeader, sensor: Sensor) -> list[int]:
     """For each band of the sensor the 0-based index of the scene's.
 
     Raises:
@@ -131,7 +131,7 @@ def bands_of(header: SceneHeader, sensor: Sensor) -> list[int]:
         raise
 
 
-def with_nodata(header: SceneHeader, sensor: Sensor, bands: Sequence[int]) -> SceneHeader:
+def with_sensor_nodata(header: SceneHeader, sensor: Sensor, bands: Sequence[int]) -> SceneHeader:
     """The header with the sensor's nodata values where the file does not state any itself."""
     values = {band.nodata for band in sensor.bands}
     if header.nodata is not None or header.band_nodata is not None or values == {None}:

@@ -22,13 +22,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swath.datasets.chip import Window
+from swath.datasets.chip import PixelWindow
 from swath.datasets.pairs.readers import Array, Array64, Valid, stored_to_unit
 from swath.errors import ImageryError
 from swath.geo.gsd import effective_gsd
 from swath.rasters.header import SceneHeader, Six
 from swath.rasters.read import read_window
-from swath.rasters.resampling import resize
+from swath.rasters.resampling import resample
 from swath.rasters.sensor_scene import SensorScene
 from swath.sensors.sensor import to_unit
 
@@ -36,7 +36,7 @@ _STEP = 8  # target pixels between the points that are projected exactly; linear
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class PixelGrid:
     """A window of a pixel grid on the Earth.
 
     Attributes:
@@ -66,7 +66,7 @@ def to_pixels(header: SceneHeader, crs: str, x: Array64, y: Array64) -> tuple[Ar
     if header.crs is None or header.transform is None:
         raise ImageryError(f"{header.path}: has no georeference, so it cannot be put on another grid")
     if crs != header.crs:
-        x, y = transformer(crs, header.crs).transform(x, y)
+        x, y = crs_transformer(crs, header.crs).transform(x, y)
     a, b, c, d, e, f = header.transform
     area = a * e - b * d
     column = (e * (x - c) - b * (y - f)) / area
@@ -79,14 +79,14 @@ def to_pixels(header: SceneHeader, crs: str, x: Array64, y: Array64) -> tuple[Ar
 
 
 @lru_cache(maxsize=256)
-def transformer(source: str, target: str) -> Any:
+def crs_transformer(source: str, target: str) -> Any:
     """pyproj's transformer, x before y in both."""
     from pyproj import Transformer
 
     return Transformer.from_crs(source, target, always_xy=True)
 
 
-def _sources(header: SceneHeader, grid: Grid) -> tuple[Array64, Array64, float]:
+def _sources(header: SceneHeader, grid: PixelGrid) -> tuple[Array64, Array64, float]:
     """The scene's column and row [h, w] at each target pixel's centre, and its pixels a target pixel."""
     columns = np.linspace(0, grid.width, -(-grid.width // _STEP) + 1)
     rows = np.linspace(0, grid.height, -(-grid.height // _STEP) + 1)
@@ -106,7 +106,7 @@ def _sources(header: SceneHeader, grid: Grid) -> tuple[Array64, Array64, float]:
     return between(column), between(row), math.sqrt(float(np.median(cross)) / cell)
 
 
-def read_on_grid(scene: SensorScene, grid: Grid) -> tuple[Array, Valid]:
+def read_on_grid(scene: SensorScene, grid: PixelGrid) -> tuple[Array, Valid]:
     """A scene's bands on a grid.
 
     Args:
@@ -129,7 +129,9 @@ def read_on_grid(scene: SensorScene, grid: Grid) -> tuple[Array, Valid]:
         raise ImageryError(f"{header.path}: does not reach the place where its pair is")
     width = min(columns * factor, header.width - first_column)
     height = min(rows * factor, header.height - first_row)
-    stored, valid = read_window(header, Window(first_column, first_row, width, height), bands=scene.bands)
+    stored, valid = read_window(
+        header, PixelWindow(first_column, first_row, width, height), bands=scene.bands
+    )
     decibels = scene.sensor.unit == "dB"
     if decibels:
         stored = to_unit(stored, scene.sensor, scene.offset_dn)
@@ -143,7 +145,7 @@ def read_on_grid(scene: SensorScene, grid: Grid) -> tuple[Array, Valid]:
         with np.errstate(over="ignore"):
             values = np.where(valid, np.power(10, values / 10), 0)
     if factor > 1:
-        values, valid = resize(
+        values, valid = resample(
             values, valid, (0, rows * factor), (0, columns * factor), (rows, columns), "area"
         )
     out, ok = _bilinear(values, valid, x, y)
@@ -156,7 +158,9 @@ def read_on_grid(scene: SensorScene, grid: Grid) -> tuple[Array, Valid]:
     return out.astype(kind, copy=False), ok
 
 
-def glance(header: SceneHeader, grid: Grid, bands: Sequence[int]) -> tuple[NDArray[np.float32], Valid]:
+def read_preview(
+    header: SceneHeader, grid: PixelGrid, bands: Sequence[int]
+) -> tuple[NDArray[np.float32], Valid]:
     """A scene on a grid as it is drawn on a map: quick, from overviews, and as far as the scene reaches.
 
     Reduced by the power of two that leaves at least the grid's resolution, in blocks that are counted from
@@ -178,7 +182,7 @@ def glance(header: SceneHeader, grid: Grid, bands: Sequence[int]) -> tuple[NDArr
     if (
         header.crs is not None
         and header.transform is not None
-        and transformer(header.crs, "OGC:CRS84").source_crs.is_geographic
+        and crs_transformer(header.crs, "OGC:CRS84").source_crs.is_geographic
     ):
         turn = 360 / abs(header.transform[0]) if header.transform[0] else math.inf
         column = column + turn * np.rint((header.width / 2 - column) / turn)  # longitude counts on beyond 180
@@ -188,7 +192,7 @@ def glance(header: SceneHeader, grid: Grid, bands: Sequence[int]) -> tuple[NDArr
     if x0 >= x1 or y0 >= y1:
         return np.zeros((len(bands), grid.height, grid.width), np.float32), np.zeros(column.shape, np.bool_)
     shape = (-(-(y1 - y0) // block), -(-(x1 - x0) // block))
-    stored, valid = read_window(header, Window(x0, y0, x1 - x0, y1 - y0), bands=bands, out_shape=shape)
+    stored, valid = read_window(header, PixelWindow(x0, y0, x1 - x0, y1 - y0), bands=bands, out_shape=shape)
     x, y = (column - x0) * shape[1] / (x1 - x0) - 0.5, (row - y0) * shape[0] / (y1 - y0) - 0.5
     values = stored.astype(np.float32)
     if coarser < 0.5:
@@ -246,7 +250,7 @@ def _bilinear(values: Array, valid: Valid, x: Array64, y: Array64) -> tuple[Arra
     return out * ok, ok
 
 
-class GridReader:
+class WarpedPairReader:
     """One sensor's scenes on the grids of N places; a `swath.datasets.pairs.readers.PairReader`.
 
     Args:
@@ -255,7 +259,7 @@ class GridReader:
         times: [N] seconds since 1970 UTC.
     """
 
-    def __init__(self, scenes: Sequence[SensorScene], grids: Sequence[Grid], times: Array64) -> None:
+    def __init__(self, scenes: Sequence[SensorScene], grids: Sequence[PixelGrid], times: Array64) -> None:
         self.sensor = scenes[0].sensor
         self.names = [scene.header.path for scene in scenes]
         self.shape = (grids[0].height, grids[0].width)

@@ -17,7 +17,7 @@ from swath.evaluation.report.plots import COLOURS
 _DASHES = ("", "7 3", "2 2", "9 3 2 3", "5 5", "1 3", "12 4", "4 2 1 2")
 
 
-def colour(index: int) -> str:
+def series_color(index: int) -> str:
     """Colour of the line or class number `index`; black follows the page."""
     chosen = COLOURS[index % len(COLOURS)]
     return "var(--ink)" if chosen == "#000000" else chosen
@@ -112,7 +112,7 @@ def line_chart(
         )
     for line in sorted(lines, key=lambda one: one.strong):
         points = [(x(p), v) for p, v in zip(places, line.values, strict=True) if np.isfinite(v)]
-        shown = colour(line.index)
+        shown = series_color(line.index)
         if line.strong and len(line.low):
             there = [
                 (x(p), a, b) for p, a, b in zip(places, line.low, line.high, strict=True) if np.isfinite(a)
@@ -157,7 +157,7 @@ def scatter(
     for (px, py), label in zip(placed, classes, strict=True):
         name = names[label] if label < len(names) else str(label)
         parts.append(
-            f'<circle cx="{px:.1f}" cy="{side - py:.1f}" r="3.2" fill="{colour(int(label))}" '
+            f'<circle cx="{px:.1f}" cy="{side - py:.1f}" r="3.2" fill="{series_color(int(label))}" '
             'fill-opacity="0.75">'
             f"<title>{escape(name)}</title></circle>"
         )
@@ -172,24 +172,25 @@ def scatter(
     return "".join(parts) + "</svg>"
 
 
-def key(names: Sequence[str], *, lines: bool = False) -> str:
+def legend(names: Sequence[str], *, lines: bool = False) -> str:
     """Which colour (and, of `lines`, which dash) is whose, as an HTML list."""
     items = []
     for i, name in enumerate(names):
         if not lines:
-            items.append(f'<li><i style="background:{colour(i)}"></i>{escape(name)}</li>')
+            items.append(f'<li><i style="background:{series_color(i)}"></i>{escape(name)}</li>')
             continue
         dashes = f' stroke-dasharray="{dash(i)}"' if dash(i) else ""
         items.append(
             f'<li><svg viewBox="0 0 34 8" width="34" height="8" role="img" aria-label="line of">'
-            f'<line x1="1" x2="33" y1="4" y2="4" stroke="{colour(i)}" stroke-width="2.5"{dashes}/></svg> '
+            f'<line x1="1" x2="33" y1="4" y2="4" stroke="{series_color(i)}" '
+            f'stroke-width="2.5"{dashes}/></svg> '
             f"{escape(name)}</li>"
         )
     return f'<ul class="key">{"".join(items)}</ul>'
 
 
 @dataclass(frozen=True, slots=True)
-class Gap:
+class DifferenceRow:
     """A difference with its interval, in a row of its own."""
 
     name: str
@@ -199,7 +200,7 @@ class Gap:
     index: int = 0
 
 
-def gap_chart(gaps: Sequence[Gap], *, title: str, x_label: str, width: int = 640) -> str:
+def forest_plot(gaps: Sequence[DifferenceRow], *, title: str, x_label: str, width: int = 640) -> str:
     """Differences as points with their intervals about zero, one beneath the other.
 
     Filled where the interval does not hold zero, hollow where it does.
@@ -228,7 +229,7 @@ def gap_chart(gaps: Sequence[Gap], *, title: str, x_label: str, width: int = 640
     )
     for i, gap in enumerate(gaps):
         y = top + row * (i + 0.5)
-        shown, clear = colour(gap.index), gap.low > 0 or gap.high < 0
+        shown, clear = series_color(gap.index), gap.low > 0 or gap.high < 0
         said = f"{gap.name}: {gap.value:+.1f} ({gap.low:+.1f} to {gap.high:+.1f})"
         parts.append(
             f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{escape(gap.name)}</text>'

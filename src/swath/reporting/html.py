@@ -46,7 +46,7 @@ def table(
 
     Args:
         header: Names of the columns.
-        rows: Cells; those that are `Html` go in as they are, others as text. The first names its row.
+        rows: Cells; those that are `SafeHtml` go in as they are, others as text. The first names its row.
         marks: Rows to be set off.
         numbers_from: First column of numbers, which stand to the right.
         caption: What the table shows, above it.
@@ -54,7 +54,7 @@ def table(
 
     def cell(tag: str, value: Any, position: int, scope: str = "") -> str:
         number = ' class="number"' if numbers_from is not None and position >= numbers_from else ""
-        text = value if isinstance(value, Html) else escape(str(value))
+        text = value if isinstance(value, SafeHtml) else escape(str(value))
         return f"<{tag}{scope}{number}>{text}</{tag}>"
 
     head = "".join(cell("th", name, i, ' scope="col"') for i, name in enumerate(header))
@@ -72,7 +72,7 @@ def table(
     )
 
 
-class Html(str):
+class SafeHtml(str):
     """Text that is HTML already."""
 
     __slots__ = ()

@@ -12,7 +12,7 @@ from swath.evaluation.retrieval.figures import composite
 from swath.sensors.sensor import Sensor
 
 
-def shown_picture(batch: Any, sensor: Sensor) -> NDArray[np.uint8]:
+def to_rgb(batch: Any, sensor: Sensor) -> NDArray[np.uint8]:
     """The first image of a batch (in the sensor's unit) as uint8 [H, W, 3]: 8-bit colour as it is, all else
     stretched.
     """

@@ -26,7 +26,7 @@ _PERCENTILES, _PERCENTILES_8_BIT = (2.0, 98.0), (0.5, 99.5)
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class DisplayBands:
     """What of a file is shown.
 
     Attributes:
@@ -47,7 +47,9 @@ class Shown:
         return np.concatenate([pixels, pixels[:1] - pixels[1:]])
 
 
-def shown_bands(header: SceneHeader, name: str, sensors: Mapping[str, Sensor] | None = None) -> Shown:
+def choose_display_bands(
+    header: SceneHeader, name: str, sensors: Mapping[str, Sensor] | None = None
+) -> DisplayBands:
     """Which bands of a file of the sensor `name` are shown.
 
     Args:
@@ -63,15 +65,15 @@ def shown_bands(header: SceneHeader, name: str, sensors: Mapping[str, Sensor] | 
         try:
             known = get_sensor(name)
         except SwathError:
-            return Shown((0, 1, 2) if header.bands >= 3 else (0,))
+            return DisplayBands((0, 1, 2) if header.bands >= 3 else (0,))
     placed = match_bands(known, header.descriptions, header.path)
     common = [band.common_name for band in known.bands]
     if all(colour in common for colour in ("red", "green", "blue")):
-        return Shown(tuple(placed[common.index(colour)] for colour in ("red", "green", "blue")))
+        return DisplayBands(tuple(placed[common.index(colour)] for colour in ("red", "green", "blue")))
     names = [band.name.upper() for band in known.bands]
     if "VV" in names and "VH" in names:
-        return Shown(tuple(placed[names.index(band)] for band in ("VV", "VH")), known.unit)
-    return Shown(tuple(placed[:3]) if len(placed) >= 3 else (placed[0],))
+        return DisplayBands(tuple(placed[names.index(band)] for band in ("VV", "VH")), known.unit)
+    return DisplayBands(tuple(placed[:3]) if len(placed) >= 3 else (placed[0],))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class Stretch:
         return cls(tuple(low.tolist()), tuple(np.maximum(high, low + 1e-6).tolist()))
 
 
-def coloured(
+def to_rgba(
     pixels: NDArray[np.float32], valid: NDArray[np.bool_], stretch: Stretch | None
 ) -> NDArray[np.uint8]:
     """RGBA [H, W, 4] of [C, H, W]; without a stretch values are taken for 0 to 255."""

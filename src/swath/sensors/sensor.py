@@ -403,7 +403,7 @@ def match_bands(sensor: Sensor, descriptions: Sequence[str | None], where: str =
     )
 
 
-def band_of_file(sensor: Sensor, name: str) -> int | None:
+def match_band_by_filename(sensor: Sensor, name: str) -> int | None:
     """Which band a one-band file holds by its name, such as ``..._B02.tif`` or ``B8A_20m.tif``; None if none.
 
     The last part of the name that is a band's name decides.

@@ -82,7 +82,7 @@ def is_sentinel2(sensor: Sensor) -> bool:
     )
 
 
-def offset_dn_of(
+def resolve_offset_dn(
     sensor: Sensor,
     *,
     stated: float | None = None,

@@ -29,7 +29,7 @@ class _Values:
     whole: bool  # all are integers
 
 
-def check_values(
+def check_unit_range(
     sensor: Sensor, image: Tensor, valid: Tensor | None = None, where: str = "the images"
 ) -> None:
     """Refuse images whose values cannot be in the unit that the sensor states.

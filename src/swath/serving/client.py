@@ -24,11 +24,11 @@ from swath.errors import SwathError
 from swath.serving.http.schemas import (
     ArchiveInfo,
     ChangeCollection,
-    Chip,
     ChipPage,
+    ChipRecord,
     FeatureCollection,
     Health,
-    SearchAnswer,
+    SearchResponse,
 )
 from swath.serving.settings import is_loopback
 
@@ -97,9 +97,9 @@ class Client:
         """What the archive holds, and how it can be searched."""
         return self._get("/api/archive", ArchiveInfo)
 
-    def chip(self, id: str) -> Chip:
+    def chip(self, id: str) -> ChipRecord:
         """One chip."""
-        return self._get(f"/api/chips/{quote(id)}", Chip)
+        return self._get(f"/api/chips/{quote(id)}", ChipRecord)
 
     def picture(self, id: str, size: int = 256) -> bytes:
         """A chip as PNG, its longer side at most `size` pixels."""
@@ -135,7 +135,7 @@ class Client:
         filters: Filters | None = None,
         diverse: bool = False,
         group_places: bool = False,
-    ) -> SearchAnswer:
+    ) -> SearchResponse:
         """Search by chips, a place (longitude, latitude) or an area (GeoJSON).
 
         Args:
@@ -155,7 +155,7 @@ class Client:
             "like": list(like), "unlike": list(unlike), "place": place, "area": area, "k": k,
             "filters": dict(filters or {}), "diverse": diverse, "group_places": group_places,
         }  # fmt: skip
-        return self._read(self._send("POST", "/api/search", json=_plain(asked)), SearchAnswer)
+        return self._read(self._send("POST", "/api/search", json=_plain(asked)), SearchResponse)
 
     def search_image(
         self,
@@ -169,7 +169,7 @@ class Client:
         filters: Filters | None = None,
         diverse: bool = False,
         group_places: bool = False,
-    ) -> SearchAnswer:
+    ) -> SearchResponse:
         """Search by an image: a file or its bytes; see `search`.
 
         Args:
@@ -190,7 +190,7 @@ class Client:
         }  # fmt: skip
         files = {"file": ("image", content, "application/octet-stream")}
         options = {"options": json.dumps(_plain(asked))}
-        return self._read(self._send("POST", "/api/search/image", files=files, data=options), SearchAnswer)
+        return self._read(self._send("POST", "/api/search/image", files=files, data=options), SearchResponse)
 
     def changes(
         self, before: str, after: str, *, sensor: str | None = None, limit: int = 100

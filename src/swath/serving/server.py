@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from swath.errors import SwathError
-from swath.serving.settings import Settings, check_access
+from swath.serving.settings import ServerSettings, check_access
 
 if TYPE_CHECKING:
     from swath.models import Model
@@ -28,7 +28,7 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
-    settings: Settings | None = None,
+    settings: ServerSettings | None = None,
     log_level: str = "info",
 ) -> None:
     """Serve an archive until SIGTERM or SIGINT; requests under way are finished.
@@ -44,7 +44,7 @@ def serve(
     Raises:
         SwathError: An address that is open to others without a token, or that is not to be had; no archive.
     """
-    settings = settings or Settings()
+    settings = settings or ServerSettings()
     check_access(host, settings.token)
     _check_free(host, port)
     os.environ.setdefault("GDAL_CACHEMAX", str(_BLOCK_CACHE // 2**20))

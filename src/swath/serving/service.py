@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swath.serving.http.metrics import Metrics
-from swath.serving.settings import Settings
-from swath.serving.workers.archive_handle import Holdings
-from swath.serving.workers.image_cache import Cache
-from swath.serving.workers.tiles import Drawing
-from swath.serving.workers.uploads import Embedding
-from swath.serving.workers.worker_pool import Lane
+from swath.serving.http.metrics import PrometheusMetrics
+from swath.serving.settings import ServerSettings
+from swath.serving.workers.archive_handle import ArchiveHandle
+from swath.serving.workers.image_cache import ImageCache
+from swath.serving.workers.tiles import TileRenderer
+from swath.serving.workers.uploads import UploadEmbedder
+from swath.serving.workers.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
     from swath.models import Model
 
 
-class Service:
+class ServerState:
     """One archive, its model, and the threads that work for them.
 
     Args:
@@ -28,20 +28,20 @@ class Service:
         searching, drawing, embedding: Lanes of work, see `swath.serving.workers.worker_pool`.
     """
 
-    def __init__(self, path: str, model: Model | None, settings: Settings) -> None:
+    def __init__(self, path: str, model: Model | None, settings: ServerSettings) -> None:
         self.settings = settings
-        self.holdings = Holdings(path, model, settings)
-        self.cache = Cache(settings.cache_bytes)
-        self.pictures = Drawing(self.holdings, self.cache, settings.tile_sources)
-        self.images = Embedding(self.holdings, settings)
-        self.metrics = Metrics()
+        self.holdings = ArchiveHandle(path, model, settings)
+        self.cache = ImageCache(settings.cache_bytes)
+        self.pictures = TileRenderer(self.holdings, self.cache, settings.tile_sources)
+        self.images = UploadEmbedder(self.holdings, settings)
+        self.metrics = PrometheusMetrics()
         waiting, seconds = settings.waiting, settings.search_seconds
-        self.searching = Lane("search", settings.searching, waiting, seconds)
-        self.drawing = Lane("pictures", settings.drawing, waiting, seconds)
-        self.embedding = Lane("images", 1, max(1, waiting // 8), 2 * settings.upload_seconds + seconds)
+        self.searching = WorkerPool("search", settings.searching, waiting, seconds)
+        self.drawing = WorkerPool("pictures", settings.drawing, waiting, seconds)
+        self.embedding = WorkerPool("images", 1, max(1, waiting // 8), 2 * settings.upload_seconds + seconds)
 
     @property
-    def lanes(self) -> tuple[Lane, ...]:
+    def lanes(self) -> tuple[WorkerPool, ...]:
         """All lanes."""
         return self.searching, self.drawing, self.embedding
 

@@ -11,7 +11,7 @@ from swath.simulated.change import CHANGES, SimulatedChange, simulate_change
 from swath.simulated.landscape.rasterize import Landscape, simulate_landscape
 from swath.simulated.landscape.surfaces import CLASSES
 from swath.simulated.pairs import SimulatedPairs
-from swath.simulated.sensing import SENSORS, observe, simulate_pair
+from swath.simulated.sensing import SENSORS, render, simulate_pair
 
 __all__ = [
     "CHANGES",
@@ -22,7 +22,7 @@ __all__ = [
     "SimulatedChange",
     "SimulatedPairs",
     "SimulatedScene",
-    "observe",
+    "render",
     "simulate_change",
     "simulate_landscape",
     "simulate_pair",

@@ -47,7 +47,7 @@ class SimulatedScene:
     gsd: float
 
 
-class _Ground:
+class _AerialCanvas:
     """A square of ground to draw on, in metres, with a little margin so that nothing stops at the border."""
 
     def __init__(self, random: np.random.Generator, size: int, gsd: float) -> None:
@@ -122,7 +122,7 @@ class _Ground:
         self.polygon([corners[0], corners[1], ridge[1], ridge[0]], shaded)
 
 
-def _forest(ground: _Ground) -> None:
+def _forest(ground: _AerialCanvas) -> None:
     """Crowns of 4 to 9 m at random places, nearly closed."""
     colour, mean = ground.pick(_CROWN), ground.between(4.5, 8)
     for _ in range(int(2.6 * ground.extent**2 / mean**2)):
@@ -130,7 +130,7 @@ def _forest(ground: _Ground) -> None:
         ground.crown(x, y, mean * ground.between(0.7, 1.3), colour)
 
 
-def _savanna(ground: _Ground) -> None:
+def _savanna(ground: _AerialCanvas) -> None:
     """The same crowns, few and far between."""
     colour, mean = ground.pick(_CROWN), ground.between(4.5, 8)
     for _ in range(max(3, int(0.25 * ground.extent**2 / mean**2))):
@@ -138,7 +138,7 @@ def _savanna(ground: _Ground) -> None:
         ground.crown(x, y, mean * ground.between(0.7, 1.3), colour)
 
 
-def _orchard(ground: _Ground) -> None:
+def _orchard(ground: _AerialCanvas) -> None:
     """The same crowns on a lattice."""
     colour, mean = ground.pick(_CROWN), ground.between(3.5, 6)
     step = mean * ground.between(1.25, 1.6)
@@ -146,7 +146,7 @@ def _orchard(ground: _Ground) -> None:
         ground.crown(x, y, mean * ground.between(0.85, 1.1), colour)
 
 
-def _fields(ground: _Ground) -> None:
+def _fields(ground: _AerialCanvas) -> None:
     """Parcels 40 to 90 m wide, each of its own colour, ploughed in its own direction."""
     width, length = ground.between(40, 70), ground.between(60, 140)
     for x, y in ground.lattice(width, length):
@@ -157,7 +157,7 @@ def _fields(ground: _Ground) -> None:
             ground.band([(x + offset, y), (x + offset, y + length)], 1.5, furrow)  # type: ignore[arg-type]
 
 
-def _homes(ground: _Ground) -> None:
+def _homes(ground: _AerialCanvas) -> None:
     """Houses of 8 to 14 m along streets 45 to 60 m apart, with garden trees."""
     block, paved, crown = ground.between(45, 60), ground.pick(_PAVED), ground.pick(_CROWN)
     reach = 0.75 * ground.extent
@@ -175,7 +175,7 @@ def _homes(ground: _Ground) -> None:
                     )
 
 
-def _industry(ground: _Ground) -> None:
+def _industry(ground: _AerialCanvas) -> None:
     """Halls of 25 to 70 m on paved ground."""
     ground.polygon(np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * ground.extent, ground.pick(_PAVED))
     step = ground.between(60, 85)
@@ -184,7 +184,7 @@ def _industry(ground: _Ground) -> None:
             ground.house(x, y, ground.between(0.5, 0.8) * step, ground.between(0.35, 0.55) * step)
 
 
-def _river(ground: _Ground) -> None:
+def _river(ground: _AerialCanvas) -> None:
     """A meandering river 12 to 30 m wide with trees on its banks."""
     along = np.linspace(-0.8, 0.8, 60) * ground.extent
     period, swing = ground.between(90, 180), ground.between(15, 40)
@@ -200,7 +200,7 @@ def _river(ground: _Ground) -> None:
     ground.band(np.stack([along, across], axis=1), width, ground.pick(_WATER))
 
 
-def _road(ground: _Ground) -> None:
+def _road(ground: _AerialCanvas) -> None:
     """A straight road of 8 to 24 m with a marked middle, through open land."""
     reach, offset, width = (
         0.8 * ground.extent,
@@ -213,7 +213,7 @@ def _road(ground: _Ground) -> None:
         ground.house(x, offset + ground.random.choice([-1, 1]) * width / 4, 4.5, 2.0)  # vehicles
 
 
-KINDS: dict[str, Callable[[_Ground], None]] = {
+KINDS: dict[str, Callable[[_AerialCanvas], None]] = {
     "fields": _fields,
     "forest": _forest,
     "homes": _homes,
@@ -239,12 +239,12 @@ def simulate_scene(
     random = np.random.default_rng([seed, index])
     kind = list(KINDS)[index % len(KINDS)]
     metres = float(np.exp(random.uniform(*np.log(gsd))))
-    ground = _Ground(random, size, metres)
+    ground = _AerialCanvas(random, size, metres)
     KINDS[kind](ground)
     return SimulatedScene(_photograph(ground, size), kind, metres)
 
 
-def _photograph(ground: _Ground, size: int) -> np.ndarray[Any, Any]:
+def _photograph(ground: _AerialCanvas, size: int) -> np.ndarray[Any, Any]:
     """What a camera makes of the ground: light, haze, optics and noise, independent of the class."""
     random = ground.random
     light = ground.picture.filter(ImageFilter.GaussianBlur(0.6)).resize((size, size), Image.Resampling.BOX)

@@ -17,12 +17,19 @@ from numpy.typing import NDArray
 
 from swath.datasets.chip import Chip
 from swath.sensors.sensor import Sensor, get_sensor
-from swath.simulated.landscape.plan import Planner, draw_plan, world_side
-from swath.simulated.landscape.primitives import Area, Band, Plan, Stroke, over_classes, over_surfaces
-from swath.simulated.landscape.rasterize import Landscape, check_request, rasterise
+from swath.simulated.landscape.plan import Planner, draw_plan, world_size
+from swath.simulated.landscape.primitives import (
+    LandscapePlan,
+    LineFeature,
+    PolygonFeature,
+    Stroke,
+    over_classes,
+    over_surfaces,
+)
+from swath.simulated.landscape.rasterize import Landscape, check_request, rasterize
 from swath.simulated.landscape.shapes import F64, blob
 from swath.simulated.landscape.surfaces import CLASSES, FIRST, SURFACE, SURFACES
-from swath.simulated.sensing import SENSORS, Gsd, grids, observe
+from swath.simulated.sensing import SENSORS, Gsd, render, sensor_grids
 
 CHANGES = ("no change", "built", "felled", "flooded")
 _UNCHANGED_SHARE = 0.2  # of the places where nothing happens
@@ -74,18 +81,18 @@ def simulate_change(
         ImageryError: As in `simulate_pair`.
     """
     wanted = [get_sensor(sensor) for sensor in sensors]
-    grid = grids(wanted, size, gsd)
+    grid = sensor_grids(wanted, size, gsd)
     pixels, metres = grid[wanted[0].name]
     check_request(seed, index, pixels, metres)
-    plan = draw_plan(seed, index, world_side(pixels * metres))
+    plan = draw_plan(seed, index, world_size(pixels * metres))
     later = _later(plan, seed, index, pixels * metres / 2)
     dates: list[tuple[dict[str, Chip], Landscape]] = []
     for date, state in enumerate((plan, later)):
         grounds = {
-            cell: rasterise(state, seed, index, size=cell[0], gsd=cell[1], date=date)
+            cell: rasterize(state, seed, index, size=cell[0], gsd=cell[1], date=date)
             for cell in set(grid.values())
         }
-        chips = {sensor.name: observe(grounds[grid[sensor.name]], sensor) for sensor in wanted}
+        chips = {sensor.name: render(grounds[grid[sensor.name]], sensor) for sensor in wanted}
         dates.append((chips, grounds[grid[wanted[0].name]]))
     (before, first), (after, second) = dates
     return SimulatedChange(before, after, _mask(first, second), first, second)
@@ -100,7 +107,7 @@ def _mask(before: Landscape, after: Landscape) -> NDArray[np.uint8]:
     return found
 
 
-def _later(plan: Plan, seed: int, index: int, reach: float) -> Plan:
+def _later(plan: LandscapePlan, seed: int, index: int, reach: float) -> LandscapePlan:
     """The plan with what has happened since; `reach` is half of the side that is looked at."""
     planner = Planner(seed, index, plan.side, stream=_STREAM)
     random = planner.random
@@ -120,7 +127,7 @@ def _later(plan: Plan, seed: int, index: int, reach: float) -> Plan:
     return replace(plan, strokes=[*plan.strokes, *more], towns=towns)
 
 
-def _build(plan: Plan, planner: Planner, reach: float) -> list[Stroke]:
+def _build(plan: LandscapePlan, planner: Planner, reach: float) -> list[Stroke]:
     """A new quarter on open land."""
     where = _middle_of(plan, planner, reach, _OPEN)
     if where is None:
@@ -134,10 +141,10 @@ def _build(plan: Plan, planner: Planner, reach: float) -> list[Stroke]:
         [tuple(point) for point in outline.tolist()], angle
     )
     ground, painted = planner.plan.polygons.pop()
-    return [Area(ground, painted, _OPEN), *planner.plan.strokes]
+    return [PolygonFeature(ground, painted, _OPEN), *planner.plan.strokes]
 
 
-def _fell(plan: Plan, planner: Planner, reach: float) -> list[Stroke]:
+def _fell(plan: LandscapePlan, planner: Planner, reach: float) -> list[Stroke]:
     """A clear-cut, in one piece or two."""
     where = _middle_of(plan, planner, reach, _FOREST)
     if where is None:
@@ -147,30 +154,35 @@ def _fell(plan: Plan, planner: Planner, reach: float) -> list[Stroke]:
     shift = (random.uniform(-150, 150), random.uniform(-150, 150))
     places = [where, (where[0] + shift[0], where[1] + shift[1])][: random.randint(1, 2)]
     return [
-        Area(patch, blob(*place, random.uniform(45, 130), planner.numbers, 0.35), _FOREST) for place in places
+        PolygonFeature(patch, blob(*place, random.uniform(45, 130), planner.numbers, 0.35), _FOREST)
+        for place in places
     ]
 
 
-def _flood(plan: Plan, planner: Planner, reach: float) -> list[Stroke]:
+def _flood(plan: LandscapePlan, planner: Planner, reach: float) -> list[Stroke]:
     """Open land under water beside a lake or a river."""
     random = planner.random
     patch = random.choice(_patches("river"))
-    rivers = [s for s in plan.strokes if isinstance(s, Band) and _is_river(s.patch) and np.max(s.width) > 8]
+    rivers = [
+        s for s in plan.strokes if isinstance(s, LineFeature) and _is_river(s.patch) and np.max(s.width) > 8
+    ]
     lakes = [outline for p, outline in plan.polygons if p in _patches("lake") and _near(outline, reach)]
     if rivers:
         river = rivers[-1]
         width = np.asarray(river.width) + random.uniform(60, 200)
         swing = 1 + 0.35 * np.sin(np.arange(len(river.line)) * 0.21 + random.uniform(0, 6))
-        return [Band(patch, river.line, width * swing, _LOW)]
+        return [LineFeature(patch, river.line, width * swing, _LOW)]
     if lakes:
         shore = random.choice(lakes)
         middle = shore.mean(axis=0)
-        return [Area(patch, planner.ragged(middle + random.uniform(1.35, 1.9) * (shore - middle)), _LOW)]
+        return [
+            PolygonFeature(patch, planner.ragged(middle + random.uniform(1.35, 1.9) * (shore - middle)), _LOW)
+        ]
     return []
 
 
 def _middle_of(
-    plan: Plan, planner: Planner, reach: float, of: NDArray[np.bool_]
+    plan: LandscapePlan, planner: Planner, reach: float, of: NDArray[np.bool_]
 ) -> tuple[float, float] | None:
     """The middle of some polygon in sight that is still what it was painted as, roughly."""
     found = [outline.mean(axis=0) for patch, outline in plan.polygons[1:]

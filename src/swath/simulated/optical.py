@@ -24,7 +24,7 @@ from swath.simulated.landscape.surfaces import (
     CROP_VARIETIES,
     CROPS,
     MATERIALS,
-    mixes,
+    material_fractions,
     of_patches,
     patches_of,
     spectra,
@@ -35,7 +35,7 @@ _MATERIAL = {name: index for index, name in enumerate(MATERIALS)}
 # Where a sensor gives no wavelengths (aerial photographs), its bands' common names do. Nanometres.
 _COMMON = {"coastal": 443, "blue": 480, "green": 560, "red": 660, "nir": 842, "nir08": 865, "swir16": 1610,
            "swir22": 2200}  # fmt: skip
-_MIX, _SPREAD, _GRAIN = mixes(), of_patches("spread"), of_patches("grain")
+_MIX, _SPREAD, _GRAIN = material_fractions(), of_patches("spread"), of_patches("grain")
 # Light and shade of crowns and furrows, metres apart: relative standard deviation where it is resolved.
 _CROWN = 3.5  # metres
 _LEFT = 1.15  # of the noise, in a pixel as large as the spacing; measured
@@ -60,7 +60,9 @@ def wavelengths(sensor: Sensor) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     return np.array(found, dtype=np.float64)
 
 
-def see(landscape: Landscape, sensor: Sensor, *, cloud: float = 0.0, common_grid: bool = True) -> F32:
+def render_optical(
+    landscape: Landscape, sensor: Sensor, *, cloud: float = 0.0, common_grid: bool = True
+) -> F32:
     """Reflectance [C, H, W] of a landscape.
 
     Args:
@@ -113,13 +115,13 @@ def see(landscape: Landscape, sensor: Sensor, *, cloud: float = 0.0, common_grid
     return np.maximum(image, np.float32(0.0005))
 
 
-def photograph(landscape: Landscape, sensor: Sensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def render_rgb(landscape: Landscape, sensor: Sensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """Bytes [C, H, W] of a camera: reflectance under an exposure and a white balance of its own.
 
     Raises:
         ImageryError: A band's wavelength is not known.
     """
-    light = see(landscape, sensor, common_grid=False)
+    light = render_optical(landscape, sensor, common_grid=False)
     random = np.random.default_rng([landscape.seed, landscape.index, _STREAM + 1, landscape.date])
     balance = random.uniform(0.9, 1.1, (len(light), 1, 1)).astype(np.float32)
     brightest = np.float32(random.uniform(0.26, 0.42))

@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swath.datasets.image_files import check_memory
-from swath.datasets.pairs.dataset import Pairs
+from swath.datasets.pairs.dataset import PairedImageDataset
 from swath.errors import ImageryError, suggest
 from swath.sensors.sensor import Sensor, get_sensor
 from swath.simulated.landscape.rasterize import Landscape, check_request, simulate_landscape
 from swath.simulated.landscape.surfaces import CLASSES
-from swath.simulated.sensing import SENSORS, Gsd, grids, measure, to_unit
+from swath.simulated.sensing import SENSORS, Gsd, sensor_grids, simulated_to_unit, to_stored_values
 
 
-class SimulatedPairs(Pairs):
+class SimulatedPairs(PairedImageDataset):
     """Simulated places seen by several sensors; see `swath.simulated`.
 
     Has everything that pairs read from files have: ``pairs[i]``, `get_batch`, `subset`, `select`, `only`,
@@ -66,11 +66,11 @@ class SimulatedPairs(Pairs):
             raise ImageryError(f"count={count}: say how many places, or give folds={{'train': 1000, ...}}")
         check_request(seed, first, size, 1.0)
         wanted = [get_sensor(sensor) for sensor in sensors]
-        grid = grids(wanted, size, gsd)
-        self._ground = _Ground(seed, first)
+        grid = sensor_grids(wanted, size, gsd)
+        self._ground = _LandscapeCache(seed, first)
         coarsest = max(grid.values(), key=lambda cell: cell[1])
         labels = np.zeros((count, len(CLASSES)), dtype=np.float32)
-        readers = [_Reader(self._ground, sensor, grid[sensor.name], count) for sensor in wanted]
+        readers = [_SimulatedPairReader(self._ground, sensor, grid[sensor.name], count) for sensor in wanted]
         super().__init__(
             readers,
             [f"simulated_{first + place:06d}" for place in range(count)],
@@ -92,17 +92,17 @@ class SimulatedPairs(Pairs):
                     held[reader.sensor.name][place] = stored
             if progress is not None:
                 progress(place + 1, count)
-        # As `Pairs` holds what it has read; all pixels are valid, and of the right unit.
+        # As `PairedImageDataset` holds what it has read; all pixels are valid, and of the right unit.
         self._pixels._held = {name: ([stored], None) for name, stored in held.items()}
 
     def landscape(self, index: int) -> Landscape:
         """The ground of place `index` on the first sensor's grid, with mask and boxes."""
         reader = self._pixels.readers[self.sensors[0].name]
-        assert isinstance(reader, _Reader)
+        assert isinstance(reader, _SimulatedPairReader)
         return self._ground(int(self._rows[index]), reader.grid)
 
 
-class _Ground:
+class _LandscapeCache:
     """Landscapes of a series; the last few are kept, since several sensors ask for the same one."""
 
     def __init__(self, seed: int, first: int) -> None:
@@ -117,10 +117,10 @@ def _landscape(seed: int, index: int, size: int, gsd: float) -> Landscape:
     return simulate_landscape(seed, index, size=size, gsd=gsd)
 
 
-class _Reader:
+class _SimulatedPairReader:
     """One simulated sensor as a `swath.datasets.pairs.readers.PairReader`."""
 
-    def __init__(self, ground: _Ground, sensor: Sensor, grid: tuple[int, float], count: int) -> None:
+    def __init__(self, ground: _LandscapeCache, sensor: Sensor, grid: tuple[int, float], count: int) -> None:
         self.sensor, self.grid = sensor, grid
         self.names = [f"simulated:{ground.seed}/{ground.first + place}" for place in range(count)]
         self.shape = (grid[0], grid[0])
@@ -130,8 +130,10 @@ class _Reader:
 
     def read(self, place: int) -> tuple[list[NDArray[Any]], NDArray[np.bool_]]:
         """See `PairReader`."""
-        return [measure(self._ground(place, self.grid), self.sensor)], np.ones(self.shape, dtype=bool)
+        return [to_stored_values(self._ground(place, self.grid), self.sensor)], np.ones(
+            self.shape, dtype=bool
+        )
 
     def finish(self, groups: Sequence[NDArray[Any]], places: NDArray[np.int64]) -> Tensor:
         """See `PairReader`."""
-        return to_unit(groups[0], self.sensor)
+        return simulated_to_unit(groups[0], self.sensor)

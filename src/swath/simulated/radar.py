@@ -14,7 +14,7 @@ import numpy as np
 
 from swath.errors import ImageryError
 from swath.sensors.sensor import Sensor
-from swath.simulated.landscape.primitives import Blocks
+from swath.simulated.landscape.primitives import RectangleFeatures
 from swath.simulated.landscape.rasterize import F32, Landscape
 from swath.simulated.landscape.surfaces import CROP_VARIETIES, CROPS, of_patches, patches_of
 
@@ -26,7 +26,9 @@ _MEAN = np.stack([of_patches("vv"), of_patches("vh")], axis=1)
 _WANDER, _CLUTTER, _SLANT = of_patches("wander"), of_patches("clutter"), of_patches("slant")
 
 
-def see(landscape: Landscape, sensor: Sensor, *, looks: float | None = None, speckle: bool = True) -> F32:
+def render_radar(
+    landscape: Landscape, sensor: Sensor, *, looks: float | None = None, speckle: bool = True
+) -> F32:
     """Backscatter [C, H, W] of a landscape in the sensor's unit (dB or linear power).
 
     Args:
@@ -124,7 +126,7 @@ def _power_of_patches(landscape: Landscape, random: np.random.Generator, look: f
 
 def _corner_reflectors(landscape: Landscape, random: np.random.Generator, image: F32) -> None:
     """Add single strong echoes at some of the buildings: the same energy whatever the size of a pixel."""
-    blocks = [s for s in landscape.plan.strokes if isinstance(s, Blocks) and len(s.patch) > 2]
+    blocks = [s for s in landscape.plan.strokes if isinstance(s, RectangleFeatures) and len(s.patch) > 2]
     if not blocks:
         return
     houses = patches_of("house")

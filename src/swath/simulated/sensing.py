@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swath.datasets.chip import Chip, Window
+from swath.datasets.chip import Chip, PixelWindow
 from swath.datasets.image_files import is_plain_uint8
 from swath.errors import ImageryError
 from swath.sensors.sensor import Sensor, get_sensor
@@ -28,7 +28,7 @@ _DB_STEP = np.float32(0.01)
 Gsd = float | Mapping[str, float]
 
 
-def measure(landscape: Landscape, sensor: Sensor, *, cloud: float = 0.0) -> NDArray[Any]:
+def to_stored_values(landscape: Landscape, sensor: Sensor, *, cloud: float = 0.0) -> NDArray[Any]:
     """Numbers [C, H, W] as a product would store them.
 
     uint16 for reflectance (``round((value - offset) / scale)``, scale 0.0001 where the sensor states none),
@@ -38,13 +38,13 @@ def measure(landscape: Landscape, sensor: Sensor, *, cloud: float = 0.0) -> NDAr
         ImageryError: The sensor is of a kind that cannot be simulated.
     """
     if is_plain_uint8(sensor):
-        return optical.photograph(landscape, sensor)
+        return optical.render_rgb(landscape, sensor)
     if sensor.unit in ("dB", "linear"):
-        power: NDArray[Any] = radar.see(landscape, sensor)
+        power: NDArray[Any] = radar.render_radar(landscape, sensor)
         return np.rint(power / _DB_STEP).astype(np.int16) if sensor.unit == "dB" else power
     if sensor.unit == "reflectance":
         scale, offset = _scale(sensor)
-        stored: NDArray[Any] = (optical.see(landscape, sensor, cloud=cloud) - offset) / scale
+        stored: NDArray[Any] = (optical.render_optical(landscape, sensor, cloud=cloud) - offset) / scale
         numbers: NDArray[Any] = np.rint(np.clip(stored, 1, 65535)).astype(np.uint16)
         return numbers
     raise ImageryError(
@@ -53,7 +53,7 @@ def measure(landscape: Landscape, sensor: Sensor, *, cloud: float = 0.0) -> NDAr
     )
 
 
-def to_unit(stored: NDArray[Any], sensor: Sensor) -> Tensor:
+def simulated_to_unit(stored: NDArray[Any], sensor: Sensor) -> Tensor:
     """What `measure` stored, [..., C, H, W], in the sensor's unit: float32, or uint8 as it is."""
     numbers = torch.from_numpy(stored)
     if stored.dtype == np.uint8 or stored.dtype == np.float32:
@@ -72,7 +72,7 @@ def _scale(sensor: Sensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
             np.array(offset, dtype=np.float32)[:, None, None])  # fmt: skip
 
 
-def observe(landscape: Landscape, sensor: str | Path | Sensor, *, cloud: float = 0.0) -> Chip:
+def render(landscape: Landscape, sensor: str | Path | Sensor, *, cloud: float = 0.0) -> Chip:
     """One sensor's image of a landscape.
 
     Args:
@@ -86,17 +86,17 @@ def observe(landscape: Landscape, sensor: str | Path | Sensor, *, cloud: float =
     found = get_sensor(sensor)
     size = landscape.size
     return Chip(
-        image=to_unit(measure(landscape, found, cloud=cloud), found).numpy(),
+        image=simulated_to_unit(to_stored_values(landscape, found, cloud=cloud), found).numpy(),
         gsd=landscape.gsd,
         sensor=found.name,
         valid=np.ones((size, size), dtype=bool),
         source=f"simulated:{landscape.seed}/{landscape.index}"
         + (f"/{landscape.date}" if landscape.date else ""),
-        window=Window(0, 0, size, size),
+        window=PixelWindow(0, 0, size, size),
     )
 
 
-def grids(sensors: Sequence[Sensor], size: int, gsd: Gsd) -> dict[str, tuple[int, float]]:
+def sensor_grids(sensors: Sequence[Sensor], size: int, gsd: Gsd) -> dict[str, tuple[int, float]]:
     """Pixels a side and GSD of each sensor, all of one footprint.
 
     Args:
@@ -150,7 +150,7 @@ def simulate_pair(
         ImageryError: Numbers out of range, sensors that cannot be simulated, footprints that do not divide.
     """
     wanted = [get_sensor(sensor) for sensor in sensors]
-    grid = grids(wanted, size, gsd)
+    grid = sensor_grids(wanted, size, gsd)
     cells = set(grid.values())
     landscapes = {cell: simulate_landscape(seed, index, size=cell[0], gsd=cell[1]) for cell in cells}
-    return {s.name: observe(landscapes[grid[s.name]], s, cloud=cloud) for s in wanted}
+    return {s.name: render(landscapes[grid[s.name]], s, cloud=cloud) for s in wanted}

@@ -22,7 +22,7 @@ from swath.sensors.sensor import Sensor, get_sensor
 from swath.simulated.change import CHANGES, simulate_change
 from swath.simulated.landscape.rasterize import BOX_KINDS, Landscape, simulate_landscape
 from swath.simulated.landscape.surfaces import CLASSES
-from swath.simulated.sensing import SENSORS, Gsd, grids, measure
+from swath.simulated.sensing import SENSORS, Gsd, sensor_grids, to_stored_values
 
 _COLUMNS = 40  # scenes in a row
 # Of masks; in the order of CLASSES.
@@ -38,7 +38,7 @@ purpose. Good for tests, demonstrations and experiments that say so; never for a
 Progress = Callable[[int, int], None]
 
 
-def write_pairs(
+def write_simulated_pairs(
     folder: Path,
     *,
     folds: Mapping[str, int],
@@ -74,7 +74,7 @@ def write_pairs(
         ImageryError: Numbers out of range, sensors that cannot be simulated.
     """
     wanted = [get_sensor(sensor) for sensor in sensors]
-    grid = grids(wanted, size, gsd)
+    grid = sensor_grids(wanted, size, gsd)
     names = [fold for fold, count in folds.items() for _ in range(count)]
     step = 1.1 * grid[wanted[0].name][0] * grid[wanted[0].name][1]
     with atomic_folder(folder) as temporary:
@@ -90,7 +90,7 @@ def write_pairs(
             for sensor in wanted:
                 ground = grounds[grid[sensor.name]]
                 file = temporary / sensor.name / f"{name}.tif"
-                _write_image(file, measure(ground, sensor, cloud=cloud), sensor, ground, corner)
+                _write_image(file, to_stored_values(ground, sensor, cloud=cloud), sensor, ground, corner)
             ground = grounds[grid[wanted[0].name]]
             _write_mask(temporary / "masks" / f"{name}.tif", ground.mask, ground, corner, COLOURS)
             coco.add(f"{wanted[0].name}/{name}.tif", ground)
@@ -106,7 +106,7 @@ def write_pairs(
     return folder
 
 
-def write_change(
+def write_simulated_change(
     folder: Path,
     *,
     folds: Mapping[str, int],
@@ -139,7 +139,7 @@ def write_change(
         ImageryError: As in `write_pairs`.
     """
     wanted = [get_sensor(sensor) for sensor in sensors]
-    grid = grids(wanted, size, gsd)
+    grid = sensor_grids(wanted, size, gsd)
     names = [fold for fold, count in folds.items() for _ in range(count)]
     step = 1.1 * grid[wanted[0].name][0] * grid[wanted[0].name][1]
     columns = [f"{date}_{sensor.name}" for date in ("before", "after") for sensor in wanted]

@@ -11,8 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from swath.augmentations.geometric import random_orientation
-from swath.augmentations.photometric import Photometric, photometric_change
+from swath.augmentations.geometric import random_flip_rotate
+from swath.augmentations.photometric import Photometric, make_photometric
 from swath.datasets.chip import Batch
 from swath.keyed_random import uniform
 from swath.objectives.protocol import ObjectiveConfig
@@ -33,7 +33,7 @@ class AugmentConfig(ObjectiveConfig):
     photometric: Photometric = "none"
 
 
-class Augment:
+class TaskAugmentation:
     """A config and what it means for a sensor.
 
     Raises:
@@ -42,7 +42,7 @@ class Augment:
 
     def __init__(self, config: AugmentConfig, sensor: Sensor) -> None:
         self._orientation = config.orientation
-        self._change = photometric_change(config.photometric, sensor)
+        self._change = make_photometric(config.photometric, sensor)
 
     def __call__(self, batch: Batch) -> Batch:
         """A normalised batch, its `mask` along with it, oriented and coloured at random.
@@ -70,7 +70,7 @@ def _oriented(batch: Batch, rotate: bool) -> Batch:
     rest = [name for name in ("valid", "mask") if name in every]
     flat = [image.flatten(1, -3), *(every[name].unsqueeze(1).to(image.dtype) for name in rest)]
     whole = cast(Batch, {"image": torch.cat(flat, dim=1), "key": every["key"]})
-    turned = random_orientation(whole, rotate=rotate)["image"]
+    turned = random_flip_rotate(whole, rotate=rotate)["image"]
     bands = flat[0].shape[1]
     every["image"] = turned[:, :bands].reshape(*image.shape[:-2], *turned.shape[2:])
     for i, name in enumerate(rest):
@@ -95,7 +95,7 @@ class MixConfig(ObjectiveConfig):
     probability: float = Field(default=1.0, ge=0, le=1)
 
 
-def mix(image: Tensor, target: Tensor, key: Tensor, config: MixConfig) -> tuple[Tensor, Tensor]:
+def mixup_cutmix(image: Tensor, target: Tensor, key: Tensor, config: MixConfig) -> tuple[Tensor, Tensor]:
     """Every image mixed with its partner, counted from the batch's other end.
 
     Args:

@@ -26,25 +26,31 @@ from swath.models.contract import Contract
 from swath.models.directory import load_model
 from swath.models.model import Model
 from swath.sensors.sensor import Sensor, get_sensor
-from swath.tasks.classification.data import open_classes
-from swath.tasks.dense.data import open_masks
+from swath.tasks.classification.data import open_classification
+from swath.tasks.dense.data import open_segmentation
 from swath.tasks.dense.losses import IGNORE, class_weights
-from swath.tasks.dense.tiled_inference import predict_whole, rescaled
-from swath.tasks.detection.data.splits import open_boxes
+from swath.tasks.dense.tiled_inference import predict_tiled, rescale_batch
+from swath.tasks.detection.data.splits import open_detection
 from swath.tasks.detection.scoring import score_boxes
-from swath.tasks.detection.task import Detect
+from swath.tasks.detection.task import DetectionTask
 from swath.tasks.lora import add_lora, merge_lora
 from swath.tasks.model import TaskModel, build_task, load_task_model, save_task_model
-from swath.tasks.protocol import Task, normalise, tasks
+from swath.tasks.protocol import Task, normalize_task_batch, tasks
 from swath.tasks.recipe import FinetuneRecipe
-from swath.tasks.scores import TaskScores, class_scores, confusion_of, dense_scores, label_scores
-from swath.tasks.splits import Folds, told
+from swath.tasks.scores import (
+    TaskScores,
+    confusion_matrix,
+    score_classification,
+    score_multilabel_classification,
+    score_segmentation,
+)
+from swath.tasks.splits import DataSplits, describe_splits
 from swath.training.checkpoint import model_state
 from swath.training.engine import Trainer, run_training
-from swath.training.optim.layer_decay import decayed_groups
-from swath.training.optim.param_groups import optimiser_over
-from swath.training.parallel import World, whole_weights
-from swath.training.run_directory import RunFolder, Start
+from swath.training.optim.layer_decay import layer_decay_groups
+from swath.training.optim.param_groups import optimizer_for_groups
+from swath.training.parallel import World, unsharded_params
+from swath.training.run_directory import RunDirectory, Start
 
 _AT_A_TIME = 32  # images that are classified together
 
@@ -62,16 +68,16 @@ def finetune(
     Returns:
         The model directory, ``out/model``, for `load_task_model`.
     """
-    return run_training(FineTuner, recipe, data, out, start=start, show=show)
+    return run_training(FinetuneTrainer, recipe, data, out, start=start, show=show)
 
 
-class FineTuner(Trainer[FinetuneRecipe]):
+class FinetuneTrainer(Trainer[FinetuneRecipe]):
     """The engine, with a task."""
 
     looks_first = False  # a head that nobody has trained says nothing
 
     def __init__(
-        self, recipe: FinetuneRecipe, data: str | Path, run: RunFolder, world: World, *, show: bool = False
+        self, recipe: FinetuneRecipe, data: str | Path, run: RunDirectory, world: World, *, show: bool = False
     ) -> None:
         self.source = None if recipe.model is None else self._source(recipe)
         self.sensor = _sensor(recipe, self.source)
@@ -82,7 +88,7 @@ class FineTuner(Trainer[FinetuneRecipe]):
             self.display.say("scratch: the model's architecture, with random weights")
         folds = {"training": self.folds.train, "validation": self.folds.val, "test": self.folds.test}
         self.display.say(
-            f"{recipe.task.name}, {recipe.mode}: {told(folds)} samples; classes: "
+            f"{recipe.task.name}, {recipe.mode}: {describe_splits(folds)} samples; classes: "
             f"{', '.join(self.folds.classes)}"
         )
         for note in [*self.folds.notes, *self._scale_notes()]:
@@ -129,8 +135,8 @@ class FineTuner(Trainer[FinetuneRecipe]):
         """With a rate for each layer."""
         task = self.objective
         assert isinstance(task, Task)
-        groups = decayed_groups(task, task.encoder, self.recipe.optimiser, self.recipe.layer_decay)
-        return optimiser_over(groups, self.recipe.optimiser, self.recipe.learning_rate)
+        groups = layer_decay_groups(task, task.encoder, self.recipe.optimiser, self.recipe.layer_decay)
+        return optimizer_for_groups(groups, self.recipe.optimiser, self.recipe.learning_rate)
 
     def check_imagery(self, batch: Batch) -> None:
         """Refuse pixels that do not fit the contract, at any date."""
@@ -140,14 +146,14 @@ class FineTuner(Trainer[FinetuneRecipe]):
 
     def ready(self, batch: Batch) -> Batch:
         """On the device, normalised, upright."""
-        return normalise(self.contract, self._to_device(batch))
+        return normalize_task_batch(self.contract, self._to_device(batch))
 
     def look(self) -> dict[str, float]:
         """The scores on the validation fold, where there is one; the best weights are kept."""
         if self.folds.val is None:
             return {}
         self.objective.eval()
-        with whole_weights(self.objective), torch.no_grad(), self._autocast():
+        with unsharded_params(self.objective), torch.no_grad(), self._autocast():
             scores = score(self.objective, self.contract, self.folds.val, self.device, intervals=False)
         self.objective.train()
         value = scores.figures[scores.main].value
@@ -188,10 +194,10 @@ class FineTuner(Trainer[FinetuneRecipe]):
             pooling=None if self.source is None else self.source.pooling,
             provenance=provenance,
         )
-        from swath.tasks.report import write_report
+        from swath.tasks.report import write_finetune_report
 
         model = load_task_model(self.run.model, self.device)
-        write_report(self.run, model, self.folds, self.metrics.rows if self.metrics else [], recipe)
+        write_finetune_report(self.run, model, self.folds, self.metrics.rows if self.metrics else [], recipe)
 
     # ---- pieces
 
@@ -240,7 +246,7 @@ class FineTuner(Trainer[FinetuneRecipe]):
         return model
 
 
-def open_folds(recipe: FinetuneRecipe, path: str | Path, sensor: Sensor, source: Model | None) -> Folds:
+def open_folds(recipe: FinetuneRecipe, path: str | Path, sensor: Sensor, source: Model | None) -> DataSplits:
     """The recipe's view of the labelled data at `path`; raises as `open_classes`, `open_masks`, ..."""
     read, options = recipe.how_read, recipe.options
     if source is not None:
@@ -251,11 +257,11 @@ def open_folds(recipe: FinetuneRecipe, path: str | Path, sensor: Sensor, source:
             said = "relative to the native resolution" if relative else "metres"
             raise RecipeError(f"data.gsd: is {read.gsd!r}, but the model counts scale in {said}")
     if recipe.task.name == "classify":
-        return open_classes(read, path, sensor, recipe.seed, options.classes)
+        return open_classification(read, path, sensor, recipe.seed, options.classes)
     if recipe.task.name == "detect":
-        return open_boxes(read, path, sensor, recipe.seed, options.classes)
+        return open_detection(read, path, sensor, recipe.seed, options.classes)
     change = recipe.task.name == "change"
-    return open_masks(
+    return open_segmentation(
         read, path, sensor, recipe.seed, 2 if change else 1, options.classes,
         match=change and options.match == "moments",
     )  # fmt: skip
@@ -285,7 +291,7 @@ def score(
         ImageryError: No image of the fold can be read. Single ones are left out, and listed in the protocol.
     """
     assert isinstance(task, Task)
-    if isinstance(task, Detect):
+    if isinstance(task, DetectionTask):
         return score_boxes(task, contract, dataset, device, share=share, resamples=500 if intervals else 0)
     classes = task.config.classes
     if task.dense:
@@ -297,13 +303,15 @@ def score(
             unreadable += [reason for _, reason in batch.get("problems", ())]
         if not len(batch["index"]):
             continue
-        ready = normalise(contract, map_tensors(batch, lambda x: x.to(device)))
+        ready = normalize_task_batch(contract, map_tensors(batch, lambda x: x.to(device)))
         said_all.append(task.predict(ready).float().cpu())
         labels.append(batch["label"])
         numbers += batch["index"].tolist()
     _some(numbers, unreadable)
     probabilities, truth = torch.cat(said_all).double().numpy(), torch.cat(labels).numpy()
-    scores = (class_scores if truth.ndim == 1 else label_scores)(probabilities, truth, classes)
+    scores = (score_classification if truth.ndim == 1 else score_multilabel_classification)(
+        probabilities, truth, classes
+    )
     return _without(scores, numbers, unreadable)
 
 
@@ -315,16 +323,16 @@ def _score_maps(
     tables, numbers, unreadable = [], [], []
     for number in range(len(dataset)):
         try:
-            batch, said = predict_one(task, contract, dataset, number, device, share=share)
+            batch, said = predict_image(task, contract, dataset, number, device, share=share)
         except ImageryError as error:
             unreadable.append(str(error))
             continue
         mask = batch["mask"].masked_fill(~batch["valid"], IGNORE)
-        tables.append(confusion_of(mask.numpy(), said.argmax(1).numpy(), len(classes)))
+        tables.append(confusion_matrix(mask.numpy(), said.argmax(1).numpy(), len(classes)))
         numbers.append(number)
     _some(numbers, unreadable)
     main = "f1" if task.dates == 2 and len(classes) == 2 else "miou"
-    return _without(dense_scores(np.stack(tables), classes, main=main), numbers, unreadable)
+    return _without(score_segmentation(np.stack(tables), classes, main=main), numbers, unreadable)
 
 
 def _some(numbers: Sequence[int], unreadable: Sequence[str]) -> None:
@@ -339,7 +347,7 @@ def _without(scores: TaskScores, numbers: Sequence[int], unreadable: Sequence[st
     return scores
 
 
-def predict_one(
+def predict_image(
     task: Task, contract: Contract, dataset: Any, number: int, device: torch.device, *, share: float = 1.0
 ) -> tuple[Batch, Any]:
     """Image `number` of a fold as a batch of one, and the probabilities [1, K, H, W] of its pixels.
@@ -353,8 +361,8 @@ def predict_one(
     batch = dataset.get_batch([number])
     if "problems" in batch:
         raise ImageryError(batch["problems"][0][1])
-    ready = normalise(contract, map_tensors(batch, lambda x: x.to(device)))
-    said = predict_whole(task, rescaled(ready, share * dataset.zoom), dataset.tile)
+    ready = normalize_task_batch(contract, map_tensors(batch, lambda x: x.to(device)))
+    said = predict_tiled(task, rescale_batch(ready, share * dataset.zoom), dataset.tile)
     size = batch["image"].shape[-2:]
     if said.shape[-2:] != size:
         said = nn.functional.interpolate(said, size=size, mode="bilinear", align_corners=False)
@@ -377,7 +385,7 @@ def _sensor(recipe: FinetuneRecipe, source: Model | None) -> Sensor:
     return get_sensor(recipe.sensor)
 
 
-def _read_best(run: RunFolder) -> dict[str, Any]:
+def _read_best(run: RunDirectory) -> dict[str, Any]:
     """What is known of the best weights so far: those on the disk, which a continued run starts from.
 
     They may be of a later step than the checkpoint: the run then comes to them again, and finds them equal.

@@ -35,7 +35,7 @@ class LoRAConfig(ObjectiveConfig):
     layers: tuple[str, ...] = ("*attn.qkv", "*attn.proj", "*mlp.fc1", "*mlp.fc2", "*.conv?", "*.conv?.*")
 
 
-class LowRank(nn.Module):
+class LoRALayer(nn.Module):
     """W -> W + (alpha / r) B A, for weights of any shape [out, ...]."""
 
     def __init__(self, weight: Tensor, config: LoRAConfig) -> None:
@@ -80,7 +80,7 @@ def add_lora(encoder: nn.Module, config: LoRAConfig) -> list[str]:
         layer = encoder.get_submodule(name)
         weight = layer.get_parameter("weight")
         # Unsafe skips a trial call; the shape is right by construction.
-        parametrize.register_parametrization(layer, "weight", LowRank(weight, config), unsafe=True)
+        parametrize.register_parametrization(layer, "weight", LoRALayer(weight, config), unsafe=True)
     return chosen
 
 
@@ -88,7 +88,7 @@ def merge_lora(module: nn.Module) -> None:
     """Make the changes part of the weights, in place: the same function, and no trace of LoRA."""
     for layer in list(module.modules()):
         found = getattr(layer, "parametrizations", None)
-        if found is not None and "weight" in found and isinstance(found["weight"][0], LowRank):
+        if found is not None and "weight" in found and isinstance(found["weight"][0], LoRALayer):
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
 
 

@@ -27,7 +27,7 @@ from swath.models.contract import Contract
 from swath.models.directory import SavedObjective, load_model, load_objective, save_model
 from swath.models.model import Model
 from swath.sensors.sensor import Sensor
-from swath.tasks.protocol import Task, load_own_state, normalise, tasks
+from swath.tasks.protocol import Task, load_own_state, normalize_task_batch, tasks
 
 
 class TaskModel(Model):
@@ -98,7 +98,7 @@ class TaskModel(Model):
         Does not look at values: for loops that have checked their imagery (`batch` does) once.
         """
         on_device = map_tensors(batch, lambda x: x.to(self.device, non_blocking=True))
-        return self.task.predict(normalise(self.contract, on_device))
+        return self.task.predict(normalize_task_batch(self.contract, on_device))
 
     def answer(self, image: Tensor, gsd: Tensor, sensor: str) -> Tensor:
         """Probabilities, as `predict`, of normalised images: what an exported model computes."""

@@ -133,7 +133,7 @@ def register_task(name: str, config: type[TaskConfig]) -> Callable[[type[Task]],
     return decorate
 
 
-def normalise(contract: Contract, batch: Batch) -> Batch:
+def normalize_task_batch(contract: Contract, batch: Batch) -> Batch:
     """`Contract.normalise` for tasks: images stand upright, and may be of several dates.
 
     Args:

@@ -14,24 +14,30 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from swath.errors import RecipeError, SwathError
 from swath.models.directory import read_config
-from swath.tasks.classification.data import ClassifyData
-from swath.tasks.dense.data import DenseData
-from swath.tasks.detection.data.splits import DetectData
+from swath.tasks.classification.data import ClassificationDataConfig
+from swath.tasks.dense.data import SegmentationDataConfig
+from swath.tasks.detection.data.splits import DetectionDataConfig
 from swath.tasks.lora import LoRAConfig
 from swath.tasks.protocol import tasks
-from swath.tasks.splits import TaskData
-from swath.training.config.recipe import Choice, RunRecipe, Section, explain, read_recipe
+from swath.tasks.splits import TaskDataConfig
+from swath.training.config.recipe import (
+    BaseRecipe,
+    ComponentConfig,
+    RecipeSection,
+    format_validation_error,
+    read_recipe,
+)
 
 Mode = Literal["frozen", "lora", "full", "scratch"]
-DATA: dict[str, type[TaskData]] = {
-    "classify": ClassifyData,
-    "segment": DenseData,
-    "change": DenseData,
-    "detect": DetectData,
+DATA: dict[str, type[TaskDataConfig]] = {
+    "classify": ClassificationDataConfig,
+    "segment": SegmentationDataConfig,
+    "change": SegmentationDataConfig,
+    "detect": DetectionDataConfig,
 }
 
 
-class ModelSource(Section):
+class ModelSource(RecipeSection):
     """The model that is fine-tuned, as a stored recipe remembers it.
 
     Attributes:
@@ -43,7 +49,7 @@ class ModelSource(Section):
     id: str
 
 
-class FinetuneRecipe(RunRecipe):
+class FinetuneRecipe(BaseRecipe):
     """A whole fine-tuning but for its data folder.
 
     Attributes:
@@ -51,7 +57,8 @@ class FinetuneRecipe(RunRecipe):
         mode: What is trained. ``frozen``: the head alone. ``lora``: the head, and low-rank changes of the
             encoder, which are merged when the model is saved. ``full``: everything, with `layer_decay`.
             ``scratch``: everything, from random weights.
-        data: How the data are read; see `ClassifyData`, `DenseData` and `DetectData`.
+        data: How the data are read; see `ClassificationDataConfig`, `SegmentationDataConfig` and
+        `DetectionDataConfig`.
         model: Filled in from ``--model``.
         encoder: Filled in from the model; without one (``scratch``) named here.
         sensor: Which of the model's sensors the images are of, where it knows several; without a model any.
@@ -64,11 +71,11 @@ class FinetuneRecipe(RunRecipe):
         patience: Looks without a better score after which training ends; left out: never.
     """
 
-    task: Choice
+    task: ComponentConfig
     mode: Mode = "full"
     data: dict[str, Any] = Field(default_factory=dict)
     model: ModelSource | None = None
-    encoder: Choice
+    encoder: ComponentConfig
     sensor: str | None = None
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     lora: LoRAConfig = LoRAConfig()
@@ -105,7 +112,7 @@ class FinetuneRecipe(RunRecipe):
 
     @classmethod
     def parse(cls, data: Any, where: str = "recipe") -> Self:
-        """As of `RunRecipe`; options of the task and its data are checked too, and defaults filled in.
+        """As of `BaseRecipe`; options of the task and its data are checked too, and defaults filled in.
 
         Raises:
             RecipeError: Every problem, with file, dotted path and suggestion.
@@ -176,4 +183,4 @@ def _checked(model: type[BaseModel], options: dict[str, Any], where: str) -> dic
     try:
         return model.model_validate(options).model_dump(mode="json")
     except ValidationError as error:
-        raise RecipeError(explain(error, model, where)) from None
+        raise RecipeError(format_validation_error(error, model, where)) from None

@@ -22,24 +22,28 @@ from numpy.typing import NDArray
 
 from swath.files import atomic_path, write_json
 from swath.reporting.charts import Line, line_chart
-from swath.reporting.html import Html, figure, jpeg, table, write_html
-from swath.reporting.rgb import shown_picture
-from swath.tasks.dense.task import colour, paint
-from swath.tasks.detection.report import boxes_gallery, precision_curves
-from swath.tasks.finetune import predict_one, score_model
+from swath.reporting.html import SafeHtml, figure, jpeg, table, write_html
+from swath.reporting.rgb import to_rgb
+from swath.tasks.dense.task import class_color, colorize_mask
+from swath.tasks.detection.report import detection_gallery, precision_curves
+from swath.tasks.finetune import predict_image, score_model
 from swath.tasks.model import TaskModel
 from swath.tasks.recipe import FinetuneRecipe
 from swath.tasks.scores import Figure, TaskScores
-from swath.tasks.splits import Folds, told
-from swath.training.run_directory import RunFolder
+from swath.tasks.splits import DataSplits, describe_splits
+from swath.training.run_directory import RunDirectory
 
 _SHOWN, _LARGEST = 4, 384  # examples of each kind, and their largest side in pixels
 _CURVES = 60  # points of a curve
 Array = NDArray[Any]
 
 
-def write_report(
-    run: RunFolder, model: TaskModel, folds: Folds, rows: Sequence[Mapping[str, Any]], recipe: FinetuneRecipe
+def write_finetune_report(
+    run: RunDirectory,
+    model: TaskModel,
+    folds: DataSplits,
+    rows: Sequence[Mapping[str, Any]],
+    recipe: FinetuneRecipe,
 ) -> TaskScores | None:
     """Score a model on the test fold (or on the validation fold where there is none) and write the report.
 
@@ -83,7 +87,8 @@ def write_report(
     parts = [
         f"<h1>{escape(recipe.name)}</h1>",
         f"<p>{escape(recipe.task.name)}, {recipe.mode}; {len(fold)} {name} images. "
-        f"{escape(told({'train': folds.train, 'validation': folds.val, 'test': folds.test}))} samples.</p>",
+        f"{escape(describe_splits({'train': folds.train, 'validation': folds.val, 'test': folds.test}))} "
+        "samples.</p>",
         f'<div class="warning"><p>{escape(warning)}</p></div>' if warning else "",
         "".join(f'<p class="quiet">{escape(note)}</p>' for note in [*folds.notes, *_said(scores, fold)]),
         _figures(every),
@@ -91,7 +96,7 @@ def write_report(
         _confusion(scores, model.classes),
         precision_curves(scores) if model.boxes else "",
         "<h2>Training</h2>" + _curves(rows, scores.main),
-        boxes_gallery(model, fold, scores)
+        detection_gallery(model, fold, scores)
         if model.boxes
         else "<h2>Where it does best, and worst</h2>" + _gallery(model, fold, scores),
     ]
@@ -102,7 +107,7 @@ def write_report(
 # ---------------------------------------------------------------------------------------------------- tables
 
 
-def _write_classes(run: RunFolder, scores: TaskScores) -> None:
+def _write_classes(run: RunDirectory, scores: TaskScores) -> None:
     header: list[str] = []
     rows = []
     for row in scores.per_class:
@@ -180,7 +185,7 @@ def _confusion(scores: TaskScores, classes: Sequence[str]) -> str:
         for other, part in enumerate(share):
             hue = "0,114,178" if other == k else "213,94,0"
             cells.append(
-                Html(f'<span style="background:rgba({hue},{0.65 * part:.2f})">{100 * part:.1f}</span>')
+                SafeHtml(f'<span style="background:rgba({hue},{0.65 * part:.2f})">{100 * part:.1f}</span>')
             )
         rows.append([name, *cells])
     return table(
@@ -211,7 +216,9 @@ def _curves(rows: Sequence[Mapping[str, Any]], main: str) -> str:
         drawn.append(
             line_chart([line], ticks, title=title, x_label="step", positions=[s / steps[-1] for s in steps])
         )
-    return figure(Html(f'<div class="panels">{"".join(drawn)}</div>'), "How training went") if drawn else ""
+    return (
+        figure(SafeHtml(f'<div class="panels">{"".join(drawn)}</div>'), "How training went") if drawn else ""
+    )
 
 
 # -------------------------------------------------------------------------------------------------- examples
@@ -231,7 +238,7 @@ def _gallery(model: TaskModel, fold: Any, scores: TaskScores) -> str:
     legend = ""
     if model.dense:
         legend = "".join(
-            f'<li><i style="background:rgb{colour(k)}"></i>{escape(name)}</li>'
+            f'<li><i style="background:rgb{class_color(k)}"></i>{escape(name)}</li>'
             for k, name in enumerate(model.classes)
         )
         legend = f'<ul class="key">{legend}</ul>'
@@ -241,15 +248,15 @@ def _gallery(model: TaskModel, fold: Any, scores: TaskScores) -> str:
 def _dense_example(model: TaskModel, fold: Any, number: int) -> str:
     """Image (or both dates), truth, answer, and where they differ, side by side."""
     with torch.inference_mode():
-        batch, said = predict_one(model.task, model.contract, fold, number, model.device)
+        batch, said = predict_image(model.task, model.contract, fold, number, model.device)
     answer, mask = said.argmax(1), batch["mask"]
     image = batch["image"]
     dates = image.unbind(1) if image.ndim == 5 else [image]
-    pictures = [shown_picture({**batch, "image": one}, fold.sensor) for one in dates]
+    pictures = [to_rgb({**batch, "image": one}, fold.sensor) for one in dates]
     wrong = (answer != mask) & (mask != 255) & batch["valid"]
     shown = pictures[-1].copy()
     shown[wrong[0].numpy()] = (213, 94, 0)
-    maps = [paint(x)[0].permute(1, 2, 0).numpy() for x in (mask, answer)]
+    maps = [colorize_mask(x)[0].permute(1, 2, 0).numpy() for x in (mask, answer)]
     joined = _beside([*pictures, *maps, shown])
     share = 100 * float(wrong.sum()) / max(1, int(((mask != 255) & batch["valid"]).sum()))
     names = ["before", "after"] if len(dates) == 2 else ["image"]
@@ -271,7 +278,7 @@ def _class_example(model: TaskModel, fold: Any, number: int) -> str:
         f"{names[int(k)]} {100 * float(said[k]):.0f}%" for k in said.argsort(descending=True)[:3]
     )
     caption = f"{_short(fold.paths[number])}: {' and '.join(true) or 'no label'}; said: {first}"
-    return figure(_beside([shown_picture(batch, fold.sensor)]), caption)
+    return figure(_beside([to_rgb(batch, fold.sensor)]), caption)
 
 
 def _beside(pictures: Sequence[Array]) -> bytes:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.evaluation.measures.classification import label_precisions, map_macro
-from swath.evaluation.measures.intervals import quantile_interval, resample_counts
+from swath.evaluation.measures.classification import macro_average_precision, per_label_average_precision
+from swath.evaluation.measures.intervals import bootstrap_counts, percentile_interval
 from swath.tasks.dense.losses import IGNORE
 
 Array = NDArray[Any]
@@ -75,14 +75,14 @@ class TaskScores:
         }
 
 
-def confusion_of(truth: Array, said: Array, classes: int) -> Array:
+def confusion_matrix(truth: Array, said: Array, classes: int) -> Array:
     """[K, K] counts of places, a row a true class; `IGNORE`d places stay out."""
     counts = truth != IGNORE
     flat = truth[counts].astype(np.int64) * classes + said[counts].astype(np.int64)
     return np.bincount(flat, minlength=classes**2).reshape(classes, classes)
 
 
-def dense_scores(confusions: Array, classes: Sequence[str], *, main: str = "miou") -> TaskScores:
+def score_segmentation(confusions: Array, classes: Sequence[str], *, main: str = "miou") -> TaskScores:
     """Scores of pixels from the confusion of every image.
 
     Args:
@@ -94,7 +94,7 @@ def dense_scores(confusions: Array, classes: Sequence[str], *, main: str = "miou
         ``miou``, ``mf1``, ``accuracy``; of two classes also ``iou`` and ``f1`` of the second one. Classes
         that occur in neither truth nor prediction stay out of means.
     """
-    counts = resample_counts(len(confusions))
+    counts = bootstrap_counts(len(confusions))
     drawn = np.tensordot(counts, confusions.astype(np.float64), axes=(1, 0))  # [R, K, K]
     whole = confusions.sum(axis=0)[None]
     exact, replicates = _from_confusion(whole), _from_confusion(drawn)
@@ -117,7 +117,7 @@ def dense_scores(confusions: Array, classes: Sequence[str], *, main: str = "miou
     return TaskScores(main, figures, rows, whole[0], per_image)
 
 
-def class_scores(probabilities: Array, labels: Array, classes: Sequence[str]) -> TaskScores:
+def score_classification(probabilities: Array, labels: Array, classes: Sequence[str]) -> TaskScores:
     """Scores of images with one class each: accuracy, balanced accuracy, mean F1.
 
     Args:
@@ -129,9 +129,9 @@ def class_scores(probabilities: Array, labels: Array, classes: Sequence[str]) ->
     said = probabilities.argmax(axis=1)
     confusions = np.zeros((len(labels), number, number))
     confusions[np.arange(len(labels)), labels, said] = 1
-    scores = dense_scores(confusions, classes, main="accuracy")
+    scores = score_segmentation(confusions, classes, main="accuracy")
     recall = _from_confusion(scores.confusion[None])["recall_mean"] if scores.confusion is not None else [0]
-    counts = resample_counts(len(labels))
+    counts = bootstrap_counts(len(labels))
     drawn = np.tensordot(counts, confusions, axes=(1, 0))
     figures = {
         "accuracy": scores.figures["accuracy"],
@@ -146,7 +146,9 @@ def class_scores(probabilities: Array, labels: Array, classes: Sequence[str]) ->
     return TaskScores("accuracy", figures, rows, scores.confusion, of_truth)
 
 
-def label_scores(probabilities: Array, labels: Array, classes: Sequence[str]) -> TaskScores:
+def score_multilabel_classification(
+    probabilities: Array, labels: Array, classes: Sequence[str]
+) -> TaskScores:
     """Scores of images with any number of labels: mean average precision and F1 at 0.5.
 
     Args:
@@ -155,7 +157,7 @@ def label_scores(probabilities: Array, labels: Array, classes: Sequence[str]) ->
         classes: Names.
     """
     truth = labels > 0.5
-    counts = resample_counts(len(labels))
+    counts = bootstrap_counts(len(labels))
     said = probabilities > 0.5
     right = (said & truth).astype(np.float32)
     either = said.astype(np.float32) + truth
@@ -163,9 +165,9 @@ def label_scores(probabilities: Array, labels: Array, classes: Sequence[str]) ->
         micro = 2 * (counts @ right.sum(1)) / (counts @ either.sum(1))
         each = 2 * (counts @ right) / (counts @ either)
         f1, f1_each = 2 * right.sum() / either.sum(), 2 * right.sum(0) / either.sum(0)
-    precision = map_macro(probabilities, truth)[0]
+    precision = macro_average_precision(probabilities, truth)[0]
     figures = {
-        "map": _figure(precision, map_macro(probabilities, truth, counts)),
+        "map": _figure(precision, macro_average_precision(probabilities, truth, counts)),
         "f1_micro": _figure(f1, micro),
     }
     rows = [
@@ -175,7 +177,9 @@ def label_scores(probabilities: Array, labels: Array, classes: Sequence[str]) ->
             "average precision": float(ap),
             "f1": _figure(f1_each[k], each[:, k]),
         }
-        for k, (name, ap) in enumerate(zip(classes, label_precisions(probabilities, truth), strict=True))
+        for k, (name, ap) in enumerate(
+            zip(classes, per_label_average_precision(probabilities, truth), strict=True)
+        )
     ]
     return TaskScores("map", figures, rows, None, 1 - np.abs(probabilities - labels).mean(axis=1))
 
@@ -200,5 +204,5 @@ def _from_confusion(tables: Array) -> dict[str, Array]:
 
 
 def _figure(value: Any, replicates: Array) -> Figure:
-    low, high = quantile_interval(replicates)
+    low, high = percentile_interval(replicates)
     return Figure(float(value), low, high)

@@ -25,7 +25,7 @@ Names = str | list[str]
 
 
 @dataclass
-class Folds:
+class DataSplits:
     """Data sets of a run.
 
     Attributes:
@@ -45,7 +45,7 @@ class Folds:
     notes: list[str] = field(default_factory=list)
 
 
-class TaskData(ObjectiveConfig):
+class TaskDataConfig(ObjectiveConfig):
     """Options that the data of all tasks have in common.
 
     Attributes:
@@ -134,7 +134,7 @@ class TaskData(ObjectiveConfig):
         train, val, test = found["train"], found["val"], found["test"]
 
         def share(of: list[int], wanted: float, draw: int) -> tuple[list[int], list[int]]:
-            return share_of(of, [strata[i] for i in of], wanted, seed, epoch=draw)
+            return stratified_fraction(of, [strata[i] for i in of], wanted, seed, epoch=draw)
 
         if not test and self.test_share:
             test, train = share(train, self.test_share, -4)
@@ -156,10 +156,10 @@ class TaskData(ObjectiveConfig):
         """
         if self.labels_share == 1:
             return train
-        return share_of(train, strata, self.labels_share, seed, epoch=-3)[0]
+        return stratified_fraction(train, strata, self.labels_share, seed, epoch=-3)[0]
 
 
-def share_of(
+def stratified_fraction(
     positions: Sequence[int], strata: Sequence[Any], share: float, seed: int, *, epoch: int
 ) -> tuple[list[int], list[int]]:
     """A keyed share of samples, drawn evenly over strata, and the rest.
@@ -182,7 +182,7 @@ def share_of(
     return [i for i in positions if i in drawn], [i for i in positions if i not in drawn]
 
 
-class Subset:
+class DatasetSubset:
     """Some samples of a data set, as a data set; `index` counts within it, keys are the whole one's."""
 
     def __init__(self, dataset: Any, positions: Sequence[int]) -> None:
@@ -222,6 +222,6 @@ def strata_of(labels: NDArray[Any]) -> list[Any]:
     return [int(row.argmax()) if row.any() else -1 for row in labels]
 
 
-def told(folds: Mapping[str, Any]) -> str:
+def describe_splits(folds: Mapping[str, Any]) -> str:
     """How many samples each fold has."""
     return ", ".join(f"{len(fold)} {name}" for name, fold in folds.items() if fold is not None)

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from swath.tiling.grid import TileGrid, Window
+from swath.tiling.grid import TileGrid, TileRun
 
 
-class Blend:
+class TileBlender:
     """Blends the tiles of one scene.
 
     Args:
@@ -47,7 +47,7 @@ class Blend:
         self._next = torch.empty(shape, device=self.device)
         self._tail = torch.zeros(self.classes, size, 0, device=self.device)
 
-    def add(self, window: Window, said: Tensor, which: Tensor) -> Tensor:
+    def add(self, window: TileRun, said: Tensor, which: Tensor) -> Tensor:
         """Tiles of a window -> probabilities [K, rows, columns] of the pixels that are final now.
 
         Args:
@@ -81,7 +81,7 @@ class Blend:
         """A row of tiles is complete."""
         self.carry = self._next
 
-    def _columns(self, window: Window) -> int:
+    def _columns(self, window: TileRun) -> int:
         return sum(self.grid.columns.finals[window.first : window.last])
 
     def _on(self, values: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Tensor:

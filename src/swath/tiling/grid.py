@@ -25,7 +25,7 @@ OVERLAP = 0.25  # of maps' tiles, where nothing else is asked for
 
 
 @dataclass(frozen=True)
-class Axis:
+class TileAxis:
     """One side of a scene, cut into overlapping tiles.
 
     Attributes:
@@ -88,7 +88,7 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Window:
+class TileRun:
     """Neighbouring tiles of one row that are read and looked at together.
 
     Attributes:
@@ -111,22 +111,22 @@ class TileGrid:
         columns: Across.
     """
 
-    rows: Axis
-    columns: Axis
+    rows: TileAxis
+    columns: TileAxis
 
     @classmethod
     def of(cls, height: int, width: int, tile: int, overlap: float) -> TileGrid:
         """Tiles of side `tile` over a scene of height x width pixels."""
-        return cls(Axis(height, tile, overlap), Axis(width, tile, overlap))
+        return cls(TileAxis(height, tile, overlap), TileAxis(width, tile, overlap))
 
     def __len__(self) -> int:
         return len(self.rows.starts) * len(self.columns.starts)
 
-    def windows(self, most: int, first_row: int = 0) -> list[Window]:
+    def windows(self, most: int, first_row: int = 0) -> list[TileRun]:
         """All tiles from a row on, in groups of at most `most`, evenly sized, in reading order."""
         across = len(self.columns.starts)
         groups = -(-across // max(1, most))
         edges = [round(k * across / groups) for k in range(groups + 1)]
         return [
-            Window(row, a, b) for row in range(first_row, len(self.rows.starts)) for a, b in pairwise(edges)
+            TileRun(row, a, b) for row in range(first_row, len(self.rows.starts)) for a, b in pairwise(edges)
         ]

@@ -5,7 +5,11 @@ from __future__ import annotations
 import time
 
 from swath.training.config.recipe import TrainingConfig
-from swath.training.optim.param_groups import bolts_schedule, cosine_with_scaled_warmup, schedule
+from swath.training.optim.param_groups import (
+    bolts_cosine_schedule,
+    cosine_schedule,
+    cosine_with_scaled_warmup,
+)
 
 
 class Budget:
@@ -62,6 +66,6 @@ class Budget:
         """Share of the peak learning rate for step `step` (from 1), by the schedules of `optim`."""
         if self._schedule != "cosine":
             assert self.steps is not None
-            by_step = bolts_schedule if self._schedule == "cosine_bolts" else cosine_with_scaled_warmup
+            by_step = bolts_cosine_schedule if self._schedule == "cosine_bolts" else cosine_with_scaled_warmup
             return by_step(step - 1, self.steps, round(self.warmup * self.steps), final=final)
-        return schedule(self.progress(step), self.warmup, final)
+        return cosine_schedule(self.progress(step), self.warmup, final)

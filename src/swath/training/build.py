@@ -15,7 +15,7 @@ from swath.errors import RecipeError
 from swath.models.contract import Contract
 from swath.objectives.protocol import objectives
 from swath.sensors.sensor import Sensor
-from swath.training.config.recipe import Recipe
+from swath.training.config.recipe import PretrainRecipe
 
 # Of a recipe's `data`, what opening pairs understands; the layouts of one sensor's imagery have the others.
 _OF_PAIRS = {"layout", "gsd", "size", "fit", "cache", "fold", "offset_dn", "classes", "subset"}
@@ -24,7 +24,7 @@ Data = ImageDataset | PairedDataset
 Sensors = Sensor | tuple[Sensor, ...]  # a data set's one sensor, or the sensors of its pairs
 
 
-def open_data(recipe: Recipe, path: str | Path) -> Data:
+def open_training_data(recipe: PretrainRecipe, path: str | Path) -> Data:
     """The recipe's view of the imagery at `path`: pairs where it names a list of sensors.
 
     Raises:
@@ -43,12 +43,12 @@ def open_data(recipe: Recipe, path: str | Path) -> Data:
     return open_pairs(path, sensors=recipe.sensor, seed=recipe.seed, **options)
 
 
-def sensors_of(data: Data) -> Sensors:
+def dataset_sensors(data: Data) -> Sensors:
     """The sensor of a data set, or those of its pairs."""
     return data.sensors if isinstance(data, PairedDataset) else data.sensor
 
 
-def bands_of(sensors: Sensors) -> int | dict[str, int]:
+def bands_per_sensor(sensors: Sensors) -> int | dict[str, int]:
     """What an encoder for these sensors is built with."""
     if isinstance(sensors, Sensor):
         return len(sensors.bands)
@@ -56,7 +56,7 @@ def bands_of(sensors: Sensors) -> int | dict[str, int]:
 
 
 def build_contract(
-    recipe: Recipe, sensors: Sensors, gsd_range: tuple[float, float] | None = None
+    recipe: PretrainRecipe, sensors: Sensors, gsd_range: tuple[float, float] | None = None
 ) -> Contract:
     """The contract of the recipe's model; a sensor without statistics is refused."""
     named = (sensors,) if isinstance(sensors, Sensor) else sensors
@@ -69,13 +69,15 @@ def build_contract(
     )
 
 
-def build_objective(recipe: Recipe, sensors: Sensors) -> nn.Module:
+def build_objective(recipe: PretrainRecipe, sensors: Sensors) -> nn.Module:
     """The objective around its encoder, freshly initialised: the same weights for the same recipe."""
     entry = objectives.get(recipe.objective.name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         try:
-            encoder = create_model(recipe.encoder.name, bands=bands_of(sensors), **recipe.encoder.options)
+            encoder = create_model(
+                recipe.encoder.name, bands=bands_per_sensor(sensors), **recipe.encoder.options
+            )
         except ValueError as error:
             raise RecipeError(f"encoder.options: {error}") from None
         objective = entry.build(encoder, entry.config.model_validate(recipe.objective.options))

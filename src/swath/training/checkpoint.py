@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from swath.errors import CheckpointError, TrainingError
 from swath.files import atomic_folder, sha256
-from swath.training.parallel import copy_into, like, whole
+from swath.training.parallel import copy_into, gather_full_tensor, shard_like
 
 FORMAT = "swath-checkpoint"
 VERSION = 1
@@ -39,7 +39,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass
-class Checkpoint:
+class TrainingCheckpoint:
     """A checkpoint in memory.
 
     Attributes:
@@ -60,7 +60,7 @@ class Checkpoint:
 
 def model_state(module: nn.Module) -> dict[str, Tensor]:
     """The state of `module`, whole and in main memory; collective where it is sharded."""
-    return {name: whole(value) for name, value in module.state_dict().items()}
+    return {name: gather_full_tensor(value) for name, value in module.state_dict().items()}
 
 
 def load_model_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -84,17 +84,17 @@ def load_model_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
         copy_into(target, state[name])
 
 
-def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_state(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """State tensors by ``<moment>/<parameter name>``; groups carry their names (see `parameter_groups`)."""
     found = {}
     for group in optimiser.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
             for key, value in optimiser.state.get(parameter, {}).items():
-                found[f"{key}/{name}"] = whole(value)
+                found[f"{key}/{name}"] = gather_full_tensor(value)
     return found
 
 
-def load_optimiser_state(optimiser: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
+def load_optimizer_state(optimiser: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
     """Fill the optimiser's state from whole tensors."""
     by_name: dict[str, dict[str, Tensor]] = {}
     for key, value in state.items():
@@ -104,7 +104,7 @@ def load_optimiser_state(optimiser: torch.optim.Optimizer, state: Mapping[str, T
         for name, parameter in zip(group["names"], group["params"], strict=True):
             optimiser.state[parameter] = {
                 # `step` is a scalar of its own; moments have the parameter's form
-                moment: like(parameter, value)
+                moment: shard_like(parameter, value)
                 if value.shape == parameter.shape
                 else value.to(parameter.device)
                 for moment, value in by_name.get(name, {}).items()
@@ -114,7 +114,7 @@ def load_optimiser_state(optimiser: torch.optim.Optimizer, state: Mapping[str, T
 # ------------------------------------------------------------------------------------------- on the disk
 
 
-def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
+def save(folder: Path, checkpoint: TrainingCheckpoint, keep: int) -> Path:
     """Write `checkpoint` below `folder` and remove all but the newest `keep`.
 
     Raises:
@@ -152,7 +152,7 @@ def step_of(path: Path) -> int:
     return int(found[1])
 
 
-def load(path: Path) -> Checkpoint:
+def load(path: Path) -> TrainingCheckpoint:
     """Read one checkpoint and verify it.
 
     Raises:
@@ -160,7 +160,7 @@ def load(path: Path) -> Checkpoint:
     """
     state = verify(path)
     try:
-        return Checkpoint(
+        return TrainingCheckpoint(
             step=state["step"],
             model=load_file(path / "model.safetensors"),
             optimiser=load_file(path / "optimiser.safetensors"),
@@ -193,7 +193,7 @@ def verify(path: Path) -> dict[str, Any]:
     return state
 
 
-def load_newest(folder: Path) -> Checkpoint | None:
+def load_newest(folder: Path) -> TrainingCheckpoint | None:
     """The newest valid checkpoint below `folder`, with a warning for each damaged one; None if there is none.
 
     Raises:
@@ -225,7 +225,7 @@ def _json(path: Path) -> dict[str, Any]:
     return data
 
 
-def _check_room(folder: Path, checkpoint: Checkpoint) -> None:
+def _check_room(folder: Path, checkpoint: TrainingCheckpoint) -> None:
     """Raise now what the disk would say halfway through some gigabytes."""
     tensors = [*checkpoint.model.values(), *checkpoint.optimiser.values()]
     wanted = sum(t.numel() * t.element_size() for t in tensors)

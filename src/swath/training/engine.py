@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from swath import __version__
-from swath.cpu.allocator import keep_freed_memory
+from swath.cpu.allocator import retain_freed_memory
 from swath.datasets.chip import Batch
-from swath.datasets.protocol import by_sensor, map_tensors
+from swath.datasets.protocol import map_tensors, split_by_sensor
 from swath.errors import RecipeError, TrainingError
 from swath.files import write_json
 from swath.keyed_random import permutation
@@ -34,37 +34,44 @@ from swath.models.contract import Contract
 from swath.models.directory import SavedObjective, save_model
 from swath.training import checkpoint as checkpoints
 from swath.training.budget import Budget
-from swath.training.build import Data, bands_of, build_contract, build_objective, open_data, sensors_of
-from swath.training.config.recipe import Recipe, RunRecipe
-from swath.training.loading import Batches, default_workers
-from swath.training.monitoring.collapse import collapse_warning, embed_probe, feature_std, rankme
-from swath.training.monitoring.divergence import diagnose
-from swath.training.monitoring.image_grid import write_grid
-from swath.training.monitoring.metrics_log import Metrics
-from swath.training.monitoring.progress import Display, duration
-from swath.training.optim.param_groups import build_optimiser, gradient_norm, set_learning_rate
-from swath.training.parallel import (
-    Agreement,
-    World,
-    gradients_wait,
-    is_sharded,
-    join,
-    mean_over_ranks,
-    share,
-    sync_batch_norm,
-    whole_weights,
-    wrap,
+from swath.training.build import (
+    Data,
+    bands_per_sensor,
+    build_contract,
+    build_objective,
+    dataset_sensors,
+    open_training_data,
 )
-from swath.training.run_directory import RunFolder, Start, fingerprint
-from swath.training.signals import Interrupted, StopRequest, listen
+from swath.training.config.recipe import BaseRecipe, PretrainRecipe
+from swath.training.loading import BatchLoader, default_workers
+from swath.training.monitoring.collapse import collapse_warning, embed_monitor_batch, feature_std, rankme
+from swath.training.monitoring.divergence import diagnose
+from swath.training.monitoring.image_grid import write_image_grid
+from swath.training.monitoring.metrics_log import MetricsLogger
+from swath.training.monitoring.progress import Display, format_duration
+from swath.training.optim.param_groups import build_optimizer, gradient_norm, set_learning_rate
+from swath.training.parallel import (
+    StopConsensus,
+    World,
+    broadcast_object,
+    init_distributed,
+    is_sharded,
+    mean_over_ranks,
+    no_gradient_sync,
+    sync_batch_norm,
+    unsharded_params,
+    wrap_parallel,
+)
+from swath.training.run_directory import RunDirectory, Start, fingerprint
+from swath.training.signals import StopRequest, TrainingInterrupted, catch_stop_signals
 
 _PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-R = TypeVar("R", bound=RunRecipe)
+R = TypeVar("R", bound=BaseRecipe)
 _PICTURED = 8  # samples on a picture of reconstructions
 
 
 def pretrain(
-    recipe: Recipe,
+    recipe: PretrainRecipe,
     data: str | Path | Data,
     out: str | Path,
     *,
@@ -102,13 +109,13 @@ def run_training(
     show: bool = False,
 ) -> Path:
     """What every kind of training does around its loop; arguments and errors as of `pretrain`."""
-    keep_freed_memory()
-    with join(recipe.training.device) as world, _numerics(recipe, world.device):
-        run = RunFolder(out)
+    retain_freed_memory()
+    with init_distributed(recipe.training.device) as world, _numerics(recipe, world.device):
+        run = RunDirectory(out)
         with run.locked() if world.first else nullcontext():
             if world.first:
                 run.prepare(recipe, start)
-            share(None, world)  # the others wait until the folder is ready
+            broadcast_object(None, world)  # the others wait until the folder is ready
             return trainer(recipe, data, run, world, show=show).train()
 
 
@@ -125,7 +132,7 @@ class Trainer(Generic[R]):
         self,
         recipe: R,
         data: str | Path | Data,
-        run: RunFolder,
+        run: RunDirectory,
         world: World,
         *,
         show: bool = False,
@@ -135,12 +142,12 @@ class Trainer(Generic[R]):
         self.device = world.device
         self.dataset = self.open(data) if isinstance(data, str | Path) else data
         self.fingerprint = fingerprint(self.dataset)
-        self.sensors = sensors_of(self.dataset)
+        self.sensors = dataset_sensors(self.dataset)
         self.contract = self.build_contract()
         workers = config.workers
         if workers is None:
             workers = default_workers(recipe.cached, by_cpu_time=config.cpu_minutes is not None)
-        self.batches = Batches(
+        self.batches = BatchLoader(
             self.dataset,
             seed=recipe.seed,
             batch_size=config.batch_size,
@@ -181,7 +188,7 @@ class Trainer(Generic[R]):
         sync_batch_norm(self.objective, world, config.sync_batch_norm)
         if config.compile:
             self.objective.compile()
-        self.module = wrap(self.objective, world, config.parallel, config.find_unused)
+        self.module = wrap_parallel(self.objective, world, config.parallel, config.find_unused)
         self.optimiser = self.build_optimiser()
         self.parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
@@ -192,7 +199,7 @@ class Trainer(Generic[R]):
         spent = self._restore()
         self.budget = Budget(config, self.batches.steps_per_epoch, spent)
         self.display = Display(recipe.name, self.budget.steps, active=show and world.first)
-        self.metrics = Metrics(run, self.step, config.tensorboard) if world.first else None
+        self.metrics = MetricsLogger(run, self.step, config.tensorboard) if world.first else None
         self.problems: set[str] = set()
 
     # ---- the loop
@@ -201,7 +208,7 @@ class Trainer(Generic[R]):
         """Run until the budget is spent; returns the model directory."""
         if self.world.first:
             self._write_info()
-        with self.display, listen() as stop:
+        with self.display, catch_stop_signals() as stop:
             self._announce()
             if not (self.budget.finished(self.step) or self.enough()):
                 self._loop(stop)
@@ -211,12 +218,12 @@ class Trainer(Generic[R]):
 
     def _loop(self, stop: StopRequest) -> None:
         config, budget = self.config, self.budget
-        agreement = Agreement(self.world, stop)
+        agreement = StopConsensus(self.world, stop)
         if self.untrained:
             self._write(self.untrained)
         self._clock = (time.perf_counter(), self.step, self.batches.waited)
         began = time.perf_counter() - self.elapsed
-        unread: _Reading | None = None  # of the last step, where reading it would keep a GPU waiting
+        unread: _AsyncMetrics | None = None  # of the last step, where reading it would keep a GPU waiting
         for parts in self.batches.stream(self.step + 1):
             self.step += 1
             reading = self._train_step(parts)
@@ -248,10 +255,10 @@ class Trainer(Generic[R]):
                 break
             if stopping:
                 agreement.close()
-                raise Interrupted(stop.signal or 15, saved, self.step)
+                raise TrainingInterrupted(stop.signal or 15, saved, self.step)
         agreement.close()
 
-    def _train_step(self, parts: list[Batch]) -> _Reading:
+    def _train_step(self, parts: list[Batch]) -> _AsyncMetrics:
         """One optimiser step on this rank's share of a batch, in parts."""
         rate = self.recipe.learning_rate * self.budget.rate(self.step, self.recipe.optimiser.final_lr)
         set_learning_rate(self.optimiser, rate)
@@ -261,7 +268,7 @@ class Trainer(Generic[R]):
             torch.manual_seed(hash((self.recipe.seed, self.step, self.world.rank, number)))
             views = self.objective.views(self.ready(batch))  # type: ignore[operator]
             self._note_gsd(views)
-            with gradients_wait(self.module, wait=number < len(parts) - 1):
+            with no_gradient_sync(self.module, wait=number < len(parts) - 1):
                 with self._autocast():
                     losses = self.module(views)
                 self.scaler.scale(losses["total"] / len(parts)).backward()
@@ -270,7 +277,7 @@ class Trainer(Generic[R]):
         self.scaler.unscale_(self.optimiser)
         norm = gradient_norm(self.parameters, self.config.clip)
         means = mean_over_ranks(torch.stack(list(sums.values())), self.world)
-        reading = _Reading(self.step, list(sums), torch.cat([means, norm.reshape(1).to(means)]), rate)
+        reading = _AsyncMetrics(self.step, list(sums), torch.cat([means, norm.reshape(1).to(means)]), rate)
         if self.device.type == "cpu":
             self._check(reading)  # before the step: the weights stay good, and can be asked what went wrong
         self.scaler.step(self.optimiser)
@@ -279,7 +286,7 @@ class Trainer(Generic[R]):
         self.objective.after_step(self.step, self.budget.total_steps(self.step))  # type: ignore[operator]
         return reading
 
-    def _check(self, reading: _Reading) -> None:
+    def _check(self, reading: _AsyncMetrics) -> None:
         """Stop if a loss or the gradient is not finite."""
         values = reading.values()
         bad = [name for name, value in values.items() if not math.isfinite(value)]
@@ -302,7 +309,7 @@ class Trainer(Generic[R]):
 
     # ---- what is seen and kept
 
-    def _log(self, reading: _Reading, *, last: bool, look: bool) -> None:
+    def _log(self, reading: _AsyncMetrics, *, last: bool, look: bool) -> None:
         now, before = time.perf_counter(), self._clock
         self._clock = (now, self.step, self.batches.waited)
         seconds = max(now - before[0], 1e-9)
@@ -337,13 +344,13 @@ class Trainer(Generic[R]):
         """Reconstructions of the same samples each time, in eval mode and without a gradient."""
         few = map_tensors(self.probe, lambda x: x[:_PICTURED])
         self.objective.eval()
-        with torch.no_grad(), whole_weights(self.objective), self._autocast():
+        with torch.no_grad(), unsharded_params(self.objective), self._autocast():
             views = self.objective.views(self.ready(few))  # type: ignore[operator]
             pictures = self.objective.pictures(views)  # type: ignore[operator]
         self.objective.train()
         if pictures and self.world.first:
             try:
-                write_grid(self.run.pictures / f"step_{self.step:08d}.png", pictures, self.sensors)
+                write_image_grid(self.run.pictures / f"step_{self.step:08d}.png", pictures, self.sensors)
             except OSError as error:
                 raise TrainingError(
                     f"{self.run.pictures}: cannot be written ({error.strerror or error}). The checkpoints "
@@ -368,11 +375,11 @@ class Trainer(Generic[R]):
         saved = self.run.checkpoints / f"step_{self.step:08d}"
         if self.world.first or is_sharded(self.objective):  # shards are gathered by all together
             model = checkpoints.model_state(self.objective)
-            optimiser = checkpoints.optimiser_state(self.optimiser)
+            optimiser = checkpoints.optimizer_state(self.optimiser)
         if self.world.first:
-            whole = checkpoints.Checkpoint(self.step, model, optimiser, state)
+            whole = checkpoints.TrainingCheckpoint(self.step, model, optimiser, state)
             saved = checkpoints.save(self.run.checkpoints, whole, self.config.keep)
-        share(None, self.world)  # nobody goes on, or leaves, before it is on the disk
+        broadcast_object(None, self.world)  # nobody goes on, or leaves, before it is on the disk
         return saved
 
     def _restore(self) -> float:
@@ -389,7 +396,7 @@ class Trainer(Generic[R]):
                 "data, or begin anew with --fresh"
             )
         checkpoints.load_model_state(self.objective, found.model)
-        checkpoints.load_optimiser_state(self.optimiser, found.optimiser)
+        checkpoints.load_optimizer_state(self.optimiser, found.optimiser)
         self.scaler.load_state_dict(found.state["scaler"])
         self.step, self.elapsed = found.step, found.state["elapsed"]
         if found.state["gsd_range"]:
@@ -406,14 +413,14 @@ class Trainer(Generic[R]):
             contract = self.build_contract((low, high) if high else None)
             last = self.metrics.rows[-1] if self.metrics is not None and self.metrics.rows else {}
             self.write_model(objective, contract, self._provenance(last))
-        share(None, self.world)
+        broadcast_object(None, self.world)
         return self.run.model
 
     # ---- what is particular to pretraining
 
     def open(self, path: str | Path) -> Data:
         """The imagery that is trained on."""
-        return open_data(self._pretraining, path)
+        return open_training_data(self._pretraining, path)
 
     def build_contract(self, gsd_range: tuple[float, float] | None = None) -> Contract:
         """What the model may be shown."""
@@ -425,11 +432,11 @@ class Trainer(Generic[R]):
 
     def build_optimiser(self) -> torch.optim.Optimizer:
         """Over whatever of the objective is trained."""
-        return build_optimiser(self.objective, self.recipe.optimiser, self.recipe.learning_rate)
+        return build_optimizer(self.objective, self.recipe.optimiser, self.recipe.learning_rate)
 
     def check_imagery(self, batch: Batch) -> None:
         """Refuse pixels that do not fit the contract."""
-        for one in by_sensor(batch).values():
+        for one in split_by_sensor(batch).values():
             self.contract.check(one["image"], one["sensor"], valid=one.get("valid"))
 
     def ready(self, batch: Batch) -> Batch:
@@ -438,9 +445,10 @@ class Trainer(Generic[R]):
 
     def look(self) -> dict[str, float]:
         """Every `monitor_every` steps: the measures of collapse, now."""
-        with whole_weights(self.objective), self._autocast():
+        with unsharded_params(self.objective), self._autocast():
             batch = self.ready(self.probe)
-            features = [embed_probe(self.objective.encoder, one) for one in by_sensor(batch).values()]  # type: ignore[arg-type]
+            encoder: nn.Module = self.objective.encoder  # type: ignore[assignment]
+            features = [embed_monitor_batch(encoder, one) for one in split_by_sensor(batch).values()]
         # Of several sensors the one that is worst off: a collapse of one is a collapse.
         return {"feature_std": min(map(feature_std, features)), "rankme": min(map(rankme, features))}
 
@@ -456,7 +464,7 @@ class Trainer(Generic[R]):
             self.run.model,
             name=recipe.name,
             encoder_name=recipe.encoder.name,
-            encoder_options={"bands": bands_of(self.sensors), **recipe.encoder.options},
+            encoder_options={"bands": bands_per_sensor(self.sensors), **recipe.encoder.options},
             encoder=objective.encoder,  # type: ignore[arg-type]
             contract=contract,
             pooling=recipe.pooling,
@@ -469,8 +477,8 @@ class Trainer(Generic[R]):
         )
 
     @property
-    def _pretraining(self) -> Recipe:
-        assert isinstance(self.recipe, Recipe)
+    def _pretraining(self) -> PretrainRecipe:
+        assert isinstance(self.recipe, PretrainRecipe)
         return self.recipe
 
     # ---- small things
@@ -569,7 +577,7 @@ class Trainer(Generic[R]):
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
-class _Reading:
+class _AsyncMetrics:
     """Losses and gradient norm of a step, on their way from the device.
 
     Reading a number from a GPU waits for all work queued before it. So they are copied in the background, and
@@ -596,7 +604,7 @@ class _Reading:
 
 
 @contextmanager
-def _numerics(recipe: RunRecipe, device: torch.device) -> Iterator[None]:
+def _numerics(recipe: BaseRecipe, device: torch.device) -> Iterator[None]:
     """Deterministic kernels if wanted; the caller's settings and random state are put back afterwards."""
     wanted = recipe.training.deterministic
     wanted = device.type == "cpu" if wanted is None else wanted
@@ -616,4 +624,4 @@ def _numerics(recipe: RunRecipe, device: torch.device) -> Iterator[None]:
             debug.fill_uninitialized_memory = fill
 
 
-__all__ = ["Trainer", "duration", "pretrain", "run_training"]
+__all__ = ["Trainer", "format_duration", "pretrain", "run_training"]

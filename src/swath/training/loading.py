@@ -29,7 +29,7 @@ from swath.training.signals import ignore_in_worker
 TRIES = 64  # unreadable files in a row after which a data set counts as lost (an unmounted disk)
 
 
-class Batches:
+class BatchLoader:
     """The stream of a run's batches.
 
     Args:
@@ -128,7 +128,7 @@ class Batches:
 
     def fetch(self, epoch: int, indices: Sequence[int]) -> Batch:
         """These samples as one batch, now and here."""
-        return fetch(self.dataset, epoch, indices)
+        return fetch_batch(self.dataset, epoch, indices)
 
     def _items(self, epoch: int, steps: range) -> Iterator[Batch]:
         self.dataset.set_epoch(epoch)
@@ -153,7 +153,7 @@ def default_workers(cached: bool, by_cpu_time: bool) -> int:
     return max(0, min(8, len(os.sched_getaffinity(0)) - 1))
 
 
-def fetch(dataset: ImageDataset | PairedDataset, epoch: int, indices: Sequence[int]) -> Batch:
+def fetch_batch(dataset: ImageDataset | PairedDataset, epoch: int, indices: Sequence[int]) -> Batch:
     """The samples `indices` of `epoch` as one batch of exactly as many.
 
     A sample that cannot be read is replaced by the next one of the data set that can, the same one in every
@@ -216,4 +216,4 @@ class _Fetch(Dataset[Batch]):
         self._dataset = dataset
 
     def __getitem__(self, item: tuple[int, list[int]]) -> Batch:
-        return fetch(self._dataset, *item)
+        return fetch_batch(self._dataset, *item)

@@ -51,7 +51,7 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"], local_rank: int = 0) -
 
 
 @contextmanager
-def join(
+def init_distributed(
     wanted: Literal["auto", "cpu", "cuda"], timeout: timedelta = timedelta(minutes=30)
 ) -> Iterator[World]:
     """The world that torchrun describes in the environment, or a world of one; left at the end."""
@@ -102,7 +102,9 @@ def sync_batch_norm(objective: nn.Module, world: World, wanted: bool | Literal["
     convert_sync_batchnorm(objective)  # type: ignore[no-untyped-call]
 
 
-def wrap(objective: nn.Module, world: World, mode: Literal["ddp", "fsdp"], find_unused: bool) -> nn.Module:
+def wrap_parallel(
+    objective: nn.Module, world: World, mode: Literal["ddp", "fsdp"], find_unused: bool
+) -> nn.Module:
     """The module to call in training: the objective itself, or in DDP, or sharded in place by FSDP2."""
     if world.size == 1:
         return objective
@@ -139,7 +141,7 @@ def sharding_units(objective: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def whole_weights(objective: nn.Module) -> Iterator[None]:
+def unsharded_params(objective: nn.Module) -> Iterator[None]:
     """Make a sharded objective's parts callable outside of a step, on all ranks at once."""
     if not is_sharded(objective):
         yield
@@ -152,7 +154,7 @@ def whole_weights(objective: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def gradients_wait(module: nn.Module, wait: bool) -> Iterator[None]:
+def no_gradient_sync(module: nn.Module, wait: bool) -> Iterator[None]:
     """While accumulating, DDP need not exchange gradients before the last part of a step."""
     from torch.nn.parallel import DistributedDataParallel
 
@@ -171,7 +173,7 @@ def is_sharded(thing: Tensor | nn.Module) -> bool:
     return hasattr(thing, "full_tensor") or hasattr(thing, "unshard")
 
 
-def whole(tensor: Tensor) -> Tensor:
+def gather_full_tensor(tensor: Tensor) -> Tensor:
     """A tensor or gathered shards, detached, in main memory and of its own storage. Collective for shards."""
     tensor = tensor.detach()
     if is_sharded(tensor):
@@ -192,7 +194,7 @@ def copy_into(target: Tensor, value: Tensor) -> None:
         target.copy_(value)
 
 
-def like(target: Tensor, value: Tensor) -> Tensor:
+def shard_like(target: Tensor, value: Tensor) -> Tensor:
     """The whole `value` in the form (device, shards) of `target`."""
     new = torch.zeros_like(target, dtype=value.dtype)
     copy_into(new, value)
@@ -207,7 +209,7 @@ def mean_over_ranks(values: Tensor, world: World) -> Tensor:
     return values
 
 
-class Agreement:
+class StopConsensus:
     """All ranks do something after the same step, though not all were asked at the same time.
 
     Each step a flag is exchanged in the background and looked at one step later: no rank ever waits.
@@ -241,7 +243,7 @@ class Agreement:
             self._pending = None
 
 
-def share(value: Mapping[str, Any] | None, world: World) -> Any:
+def broadcast_object(value: Mapping[str, Any] | None, world: World) -> Any:
     """What rank 0 has, on all ranks (pickled between processes of one run, never from a file)."""
     if world.size == 1:
         return value

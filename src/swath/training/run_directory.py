@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 from swath.datasets.protocol import ImageDataset, PairedDataset
 from swath.errors import RecipeError, TrainingError
-from swath.training.config.recipe import RunRecipe, differences
+from swath.training.config.recipe import BaseRecipe, diff_recipes
 from swath.yaml_io import read_yaml
 
 Start = Literal["auto", "resume", "fresh"]
@@ -38,7 +38,7 @@ OURS = (
 )  # fmt: skip
 
 
-class RunFolder:
+class RunDirectory:
     """Paths below a run's folder."""
 
     def __init__(self, root: str | Path) -> None:
@@ -55,7 +55,7 @@ class RunFolder:
         self.best = self.root / "best"
         self.report = self.root / "report"
 
-    def prepare(self, recipe: RunRecipe, start: Start) -> None:
+    def prepare(self, recipe: BaseRecipe, start: Start) -> None:
         """Make the folder ready, or refuse.
 
         Args:
@@ -75,7 +75,7 @@ class RunFolder:
             self._clear()
         elif there:
             old = type(recipe).parse(read_yaml(self.recipe), where=str(self.recipe))
-            changed = differences(old, recipe)
+            changed = diff_recipes(old, recipe)
             if changed and (self._begun() or start == "resume"):
                 raise RecipeError(
                     f"{self.root}: holds a run of another recipe. Choose another folder with --out, or begin "

@@ -12,7 +12,7 @@ from types import FrameType
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: the run has saved and can continue
+class TrainingInterrupted(Exception):  # noqa: N818 - not an error: the run has saved and can continue
     """The run was asked to stop, and has saved.
 
     Attributes:
@@ -48,7 +48,7 @@ class StopRequest:
 
 
 @contextmanager
-def listen() -> Iterator[StopRequest]:
+def catch_stop_signals() -> Iterator[StopRequest]:
     """Catch the signals while the block runs (only the main thread may; elsewhere nothing is caught)."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

@@ -12,15 +12,15 @@ import pyarrow as pa
 import pytest
 
 from swath.archive.changes.detect import find_changes, write_changes
-from swath.archive.changes.heatmap import write_heat_map
-from swath.archive.query.filters import Filter, time_range
+from swath.archive.changes.heatmap import write_heatmap
+from swath.archive.query.filters import Filter, parse_datetime
 from swath.archive.table.store import Archive
 from swath.errors import ArchiveError
 from swath.geo.footprint import footprint_geometry
 
 Rows = Callable[..., pa.Table]
 SIDE = 12
-BEFORE, AFTER = time_range("2018"), time_range("2020")
+BEFORE, AFTER = parse_datetime("2018"), parse_datetime("2020")
 CHANGED = {17, 100}
 DEGREES = 0.01
 
@@ -81,7 +81,7 @@ def test_what_changed_for_good_comes_first(archive: Archive) -> None:
     assert [change.rank for change in found] == [1, 2, 3, 4, 5]
     assert found[1].score > 4 > found[2].score
     assert abs(float(np.median(found.scores))) < 1  # nothing happened at most places
-    cloudy = find_changes(archive, BEFORE, time_range("2020-07"), k=3)
+    cloudy = find_changes(archive, BEFORE, parse_datetime("2020-07"), k=3)
     assert 60 in {place_of(change.after.id) for change in cloudy}  # a single date cannot tell
 
 
@@ -90,7 +90,8 @@ def test_distances_alone_would_be_misled(archive: Archive, vectors: np.ndarray) 
     a, b = (look / np.linalg.norm(look, axis=1, keepdims=True) for look in vectors[:2])
     plain = np.argsort((a * b).sum(1))
     found = [
-        place_of(change.after.id) for change in find_changes(archive, BEFORE, time_range("2020-06"), k=None)
+        place_of(change.after.id)
+        for change in find_changes(archive, BEFORE, parse_datetime("2020-06"), k=None)
     ]
     worst = {name: max(list(order).index(place) for place in CHANGED) for name, order in
              (("plain", plain), ("calibrated", found))}  # fmt: skip
@@ -116,7 +117,7 @@ def test_filters_and_sensors(archive: Archive) -> None:
 )
 def test_periods_that_make_no_sense(archive: Archive, before: str, after: str, words: str) -> None:
     with pytest.raises(ArchiveError, match=words):
-        find_changes(archive, time_range(before), time_range(after))
+        find_changes(archive, parse_datetime(before), parse_datetime(after))
     with pytest.raises(ArchiveError, match="k is 0"):
         find_changes(archive, BEFORE, AFTER, k=0)
 
@@ -139,7 +140,7 @@ def test_the_heat_map_lies_where_the_places_do(archive: Archive, tmp_path: Path)
 
     found = find_changes(archive, BEFORE, AFTER, k=None)
     path = tmp_path / "maps" / "change.tif"
-    write_heat_map(path, found)
+    write_heatmap(path, found)
     with rasterio.open(path) as map_:
         assert map_.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
         values = map_.read(1)
@@ -154,9 +155,9 @@ def test_the_heat_map_lies_where_the_places_do(archive: Archive, tmp_path: Path)
             x, y = project.transform(west + DEGREES / 2, south + DEGREES / 2)
             assert values[map_.index(x, y)] > np.nanpercentile(values, 95)
     with pytest.raises(ArchiveError, match="larger cells"):
-        write_heat_map(path, found, cell=0.5)
+        write_heatmap(path, found, cell=0.5)
     with pytest.raises(ArchiveError, match="above 0"):
-        write_heat_map(path, found, cell=0)
+        write_heatmap(path, found, cell=0)
 
 
 def test_places_are_written_as_geojson(archive: Archive, tmp_path: Path) -> None:
@@ -181,10 +182,10 @@ def test_places_are_written_as_geojson(archive: Archive, tmp_path: Path) -> None
 )
 def test_periods_in_words(text: str, first: str, last: str) -> None:
     expected = tuple(datetime.fromisoformat(part).replace(tzinfo=UTC) for part in (first, last))
-    assert time_range(text) == expected
+    assert parse_datetime(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "soon", "18", "2018-13", "2018:soon", "2019:2018", "2018-1-1:"])
 def test_other_words_are_no_period(text: str) -> None:
     with pytest.raises(ArchiveError):
-        time_range(text)
+        parse_datetime(text)

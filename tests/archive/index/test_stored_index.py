@@ -12,10 +12,10 @@ import pyarrow as pa
 import pytest
 
 from swath.archive.index import files as stored
-from swath.archive.index.files import build_index, index_problem, keep_index, open_index, state_of
-from swath.archive.index.ivf import CellIndex, build_cells
+from swath.archive.index.files import build_index, build_index_if_due, check_index, index_status, open_index
+from swath.archive.index.ivf import IvfSearchIndex, build_ivf
 from swath.archive.index.protocol import ExactIndex
-from swath.archive.index.vectors import Space, Vectors, normalise
+from swath.archive.index.vectors import SimilaritySpace, VectorBlocks, normalize_rows
 from swath.archive.query.filters import Filter
 from swath.archive.query.searcher import Searcher
 from swath.archive.table.store import Archive
@@ -105,7 +105,7 @@ def test_the_index_stays_in_step_under_random_changes(
             else:
                 with pytest.raises(ArchiveError, match="has no chip"):
                     searcher.vector(name)
-        state = state_of(archive)
+        state = index_status(archive)
         assert state.rows == len(held)
         assert 0 <= state.indexed <= state.rows
 
@@ -129,9 +129,9 @@ def test_a_compaction_takes_the_index_along(
         archive.upsert(some_rows(rows, 10, first=first))
     archive.upsert(some_rows(rows, 5, seed=7))
     archive.delete([f"{i:032x}" for i in range(100, 110)])
-    before = state_of(archive)
+    before = index_status(archive)
     archive.compact(keep=timedelta(0))
-    after = state_of(archive)
+    after = index_status(archive)
     assert (before.indexed, before.gone) == (after.indexed, after.gone) == (585, 15)
     assert after.version == archive.version
     index = open_index(archive)
@@ -144,24 +144,24 @@ def test_an_index_is_due_when_too_much_has_moved(
     archive: Archive, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stored, "FEWEST_INDEXED", 100)
-    assert not state_of(archive).due
-    assert keep_index(archive) is None
+    assert not index_status(archive).due
+    assert build_index_if_due(archive) is None
     archive.upsert(some_rows(rows, 30, first=600))
     archive.delete([f"{i:032x}" for i in range(30)])
-    assert not state_of(archive).due  # 60 of 600
+    assert not index_status(archive).due  # 60 of 600
     archive.upsert(some_rows(rows, 10, first=700))
-    state = state_of(archive)
+    state = index_status(archive)
     assert (state.rows, state.indexed, state.gone, state.due) == (610, 570, 30, True)
-    made = keep_index(archive)
+    made = build_index_if_due(archive)
     assert made is not None
     assert made.name == f"v{archive.version:08d}"
     assert [folder.name for folder in made.parent.iterdir()] == [made.name]  # older ones are gone
-    assert not state_of(archive).due
+    assert not index_status(archive).due
 
 
 def test_small_archives_need_no_index(archive: Archive) -> None:
     archive.delete([f"{i:032x}" for i in range(300)])
-    assert not state_of(archive).due
+    assert not index_status(archive).due
 
 
 @pytest.mark.parametrize(
@@ -193,10 +193,10 @@ def test_a_damaged_index_is_passed_over(
         content[len(content) // 2] ^= 255
         path.write_bytes(content)
     assert open_index(archive) is None
-    assert index_problem(archive) is not None
+    assert check_index(archive) is not None
     assert answers_of(archive) == truth
     build_index(archive, cells=8)
-    assert index_problem(archive) is None
+    assert check_index(archive) is None
     assert answers_of(archive) == truth
 
 
@@ -222,7 +222,7 @@ def test_an_index_of_another_archive_is_not_taken(archive: Archive, rows: Rows, 
         other.upsert(some_rows(rows, 10, first=first))
     shutil.copytree(Path(archive.path) / "search_index", Path(other.path) / "search_index")
     assert open_index(other) is None
-    assert "is not of this archive" in (index_problem(other) or "")
+    assert "is not of this archive" in (check_index(other) or "")
     assert len(answers_of(other, k=99)) == 30
 
 
@@ -240,18 +240,18 @@ def test_indexing_needs_enough_rows(rows: Rows, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def clustered() -> Space:
+def clustered() -> SimilaritySpace:
     """12,000 vectors around 60 centres, as embeddings lie."""
     random = np.random.default_rng(0)
     centres = random.standard_normal((60, 16))
     vectors = centres[random.integers(60, size=12_000)] + 0.6 * random.standard_normal((12_000, 16))
     vectors = vectors.astype(np.float32)
-    return Space(Vectors([vectors], normalise(vectors)))
+    return SimilaritySpace(VectorBlocks([vectors], normalize_rows(vectors)))
 
 
 @pytest.mark.parametrize("kind", ["flat", "sq8", "pq"])
-def test_cells_find_what_exact_search_finds(clustered: Space, kind: str) -> None:
-    index = CellIndex(clustered, build_cells(clustered, kind, cells=64))
+def test_cells_find_what_exact_search_finds(clustered: SimilaritySpace, kind: str) -> None:
+    index = IvfSearchIndex(clustered, build_ivf(clustered, kind, cells=64))
     exact = ExactIndex(clustered)
     random = np.random.default_rng(1)
     for share in (None, 0.7, 0.3):
@@ -269,8 +269,8 @@ def test_cells_find_what_exact_search_finds(clustered: Space, kind: str) -> None
         assert hits / asked >= 0.98, (kind, share)
 
 
-def test_few_allowed_rows_are_all_compared(clustered: Space) -> None:
-    index = CellIndex(clustered, build_cells(clustered, "sq8", cells=64))
+def test_few_allowed_rows_are_all_compared(clustered: SimilaritySpace) -> None:
+    index = IvfSearchIndex(clustered, build_ivf(clustered, "sq8", cells=64))
     allowed = np.zeros(12_000, dtype=np.bool_)
     allowed[::7] = True
     query = clustered.take(np.array([3]))[0]

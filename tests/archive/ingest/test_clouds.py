@@ -13,12 +13,12 @@ from rasterio.transform import from_origin
 
 from swath.archive.ingest.run import embed_archive
 from swath.archive.table.store import Archive
-from swath.catalog.catalog import Catalogue, build_catalogue
-from swath.datasets.chip import Window
+from swath.catalog.catalog import Catalog, build_catalog
+from swath.datasets.chip import PixelWindow
 from swath.datasets.opening import open_dataset
 from swath.errors import ImageryError
 from swath.models import Model
-from swath.rasters.cloud_mask import cloud_share
+from swath.rasters.cloud_mask import cloud_fraction
 from swath.rasters.read import read_header
 
 
@@ -73,15 +73,15 @@ def test_band_files_and_catalogues_keep_their_layer(tmp_path: Path) -> None:
     for band in ("B02", "B03", "B04"):
         write(tmp_path / "in" / f"T33_{band}_10m.tif", np.ones((1, 8, 8), np.uint16), 10)
     write(tmp_path / "in" / "T33_SCL_20m.tif", np.full((1, 4, 4), 8, np.uint8), 20)
-    catalogue = build_catalogue(tmp_path / "in")
+    catalogue = build_catalog(tmp_path / "in")
     (entry,) = catalogue.entries
     assert entry.header is not None
     assert len(entry.files) == 3
     assert entry.header.cloud_layer == ("SCL", str(tmp_path / "in" / "T33_SCL_20m.tif"))
     catalogue.write(tmp_path / "in" / "catalogue.parquet")
     (tmp_path / "in").rename(tmp_path / "moved")
-    (moved,) = Catalogue.read(tmp_path / "moved" / "catalogue.parquet").scenes
-    assert cloud_share(moved, Window(0, 0, 8, 8)) == 1.0
+    (moved,) = Catalog.read(tmp_path / "moved" / "catalogue.parquet").scenes
+    assert cloud_fraction(moved, PixelWindow(0, 0, 8, 8)) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_bits_of_other_products(tmp_path: Path, kind: str, values: list[int], sh
     stored = np.array(values, np.uint16 if kind == "QA_PIXEL" else np.uint8).reshape(1, 2, 2)
     layer = write(tmp_path / "layer.tif", stored, 30)
     header = dataclasses.replace(read_header(image), cloud_layer=(kind, str(layer)))
-    assert cloud_share(header, Window(0, 0, 2, 2)) == pytest.approx(share)
+    assert cloud_fraction(header, PixelWindow(0, 0, 2, 2)) == pytest.approx(share)
 
 
 def test_items_say_it_by_an_asset_or_by_a_figure(tmp_path: Path, model: Model) -> None:
@@ -140,7 +140,7 @@ def test_a_layer_that_does_not_fit_is_a_failure_of_its_chips(
         header = open_dataset(scene, sensor="rgb_aerial", chip_size=32).scenes[0].header  # type: ignore[attr-defined]
         spoil()
         with pytest.raises(ImageryError, match=words):
-            cloud_share(header, Window(32, 32, 32, 32))
+            cloud_fraction(header, PixelWindow(32, 32, 32, 32))
     write(layer, np.full((1, 16, 16), 4, np.uint8), 20)  # of the first chip alone
     dataset = open_dataset(scene, sensor="rgb_aerial", chip_size=32)
     report = embed_archive(model, dataset, tmp_path / "archive", workers=0)

@@ -15,7 +15,7 @@ import torch
 
 from swath.archive.ingest.run import embed_archive
 from swath.archive.table.store import Archive
-from swath.datasets.chip import Window
+from swath.datasets.chip import PixelWindow
 from swath.datasets.opening import open_dataset
 from swath.errors import ArchiveError, ContractError, ImageryError
 from swath.models.model import Model
@@ -68,7 +68,7 @@ def test_chips_of_scenes_know_their_place_and_time(model: Model, scenes: Path, t
     rows = Archive.open(tmp_path / "archive").rows().to_pylist()
     for row in rows:
         header = read_header(row["source"])
-        _, valid = read_window(header, Window(**row["window"]))
+        _, valid = read_window(header, PixelWindow(**row["window"]))
         assert row["valid_fraction"] == pytest.approx(valid.mean())
         assert row["datetime"] == header.time
         assert row["gsd"] == pytest.approx(10, rel=1e-3)

@@ -20,12 +20,12 @@ from swath.archive.query.image_query import query_by_image
 from swath.archive.query.query import query_by_id
 from swath.archive.show.contact_sheet import write_contact_sheet
 from swath.archive.table import store
-from swath.archive.table.sensor_means import changed, sums_of
+from swath.archive.table.sensor_means import sum_by_sensor, update_means
 from swath.archive.table.store import Archive
 from swath.datasets.opening import open_dataset
 from swath.encoders import create_model
 from swath.errors import ArchiveError, ContractError
-from swath.geo.footprint import footprint_geometry, overlap_shares
+from swath.geo.footprint import footprint_geometry, overlap_fractions
 from swath.models import Contract, Model, load_model, save_model
 from swath.sensors.sensor import get_sensor
 
@@ -149,12 +149,12 @@ def test_sums_added_and_removed_are_the_sums_of_what_is_left(parts: list[tuple[s
     def sums(some: list[tuple[str, int]]) -> Any:
         vectors = np.array([[n, n**2 / 7] for _, n in some], dtype=np.float32).reshape(-1)
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors), 2)
-        return sums_of(
+        return sum_by_sensor(
             [pa.table({"sensor": pa.array([s for s, _ in some], pa.string()), "embedding": column})], 2
         )
 
     gone, left = parts[:cut], parts[cut:]
-    result, expected = changed(sums(parts), removed=sums(gone)), sums(left)
+    result, expected = update_means(sums(parts), removed=sums(gone)), sums(left)
     assert set(result) == set(expected)
     for name, part in expected.items():
         assert result[name].count == part.count
@@ -269,7 +269,7 @@ def test_overlap_across_the_antimeridian() -> None:
         return wkb, list(box.values())
 
     (own, _), (same, a), (half, b), (far, c) = strip(179), strip(179), strip(180), strip(10)
-    shares = overlap_shares([same, half, far, None], np.array([a, b, c, [np.nan] * 4]), own)
+    shares = overlap_fractions([same, half, far, None], np.array([a, b, c, [np.nan] * 4]), own)
     assert np.allclose(shares, [1, 0.5, 0, 0])
 
 

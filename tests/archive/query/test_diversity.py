@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from swath.archive.query.diversity import unlike_each_other
+from swath.archive.query.diversity import maximal_marginal_relevance
 from swath.archive.query.filters import Filter
 from swath.archive.table.store import Archive
 from swath.geo.footprint import footprint_geometry
@@ -102,6 +102,9 @@ def test_neighbouring_windows_of_a_file_without_place_are_one_field(
 def test_relevance_is_weighed_against_likeness() -> None:
     vectors = np.array([[1, 0], [0.999, 0.04], [0.5, -0.866], [0, 1]], np.float32)
     scores = np.array([0.9, 0.89, 0.75, 0.1], np.float32)
-    assert unlike_each_other(scores, vectors, 2) == [0, 2]  # not its twin, and not what answers badly
-    assert unlike_each_other(scores[:0], vectors[:0], 3) == []
-    assert sorted(unlike_each_other(scores, vectors, 9)) == [0, 1, 2, 3]
+    assert maximal_marginal_relevance(scores, vectors, 2) == [
+        0,
+        2,
+    ]  # not its twin, and not what answers badly
+    assert maximal_marginal_relevance(scores[:0], vectors[:0], 3) == []
+    assert sorted(maximal_marginal_relevance(scores, vectors, 9)) == [0, 1, 2, 3]

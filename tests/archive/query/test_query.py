@@ -14,7 +14,7 @@ from swath.archive.ingest.run import embed_archive
 from swath.archive.query.image_query import query_by_image
 from swath.archive.query.query import query_by_id
 from swath.archive.table.store import Archive
-from swath.datasets.chip import Window
+from swath.datasets.chip import PixelWindow
 from swath.datasets.opening import open_dataset
 from swath.errors import ArchiveError, ContractError, ImageryError
 from swath.models import Contract, Model
@@ -52,7 +52,7 @@ def test_an_archived_image_finds_itself(
 def test_a_scene_is_asked_by_its_middle(model: Model, scenes: Path, tmp_path: Path) -> None:
     archive = embedded(model, scenes, tmp_path / "archive", chip_size=32, stride=16)
     query = query_by_image(archive, scenes / "scene_1.tif", model)
-    assert query.chip.window == Window(48, 32, 32, 32)
+    assert query.chip.window == PixelWindow(48, 32, 32, 32)
     assert query.chip.datetime is not None
     best = query.search(archive, 1)[0]
     assert (Path(best.source).name, best.window) == ("scene_1.tif", query.chip.window)

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from swath.archive.index.vectors import normalise
+from swath.archive.index.vectors import normalize_rows
 from swath.archive.query.query import query_by_area, query_by_examples, query_by_place
-from swath.archive.query.relevance_feedback import Example, Examples, direction
+from swath.archive.query.relevance_feedback import FeedbackExample, RelevanceFeedback, query_vector
 from swath.archive.table.store import Archive
 from swath.errors import ArchiveError
 from swath.geo.footprint import footprint_geometry
@@ -55,7 +55,7 @@ def overlapping() -> tuple[np.ndarray, np.ndarray]:
     vectors = random.standard_normal((600, 12)).astype(np.float32)
     vectors[:, 0] *= 6  # what varies most says nothing about the class
     vectors[:100, 1] += 2
-    normalise(vectors)
+    normalize_rows(vectors)
     return vectors, np.arange(600) < 100
 
 
@@ -64,7 +64,7 @@ def test_every_method_finds_more_of_the_class_than_chance(
     overlapping: tuple[np.ndarray, np.ndarray], method: str
 ) -> None:
     vectors, of_class = overlapping
-    wanted = direction(vectors[:5], vectors[200:205], vectors[::3], method)
+    wanted = query_vector(vectors[:5], vectors[200:205], vectors[::3], method)
     assert np.linalg.norm(wanted) == pytest.approx(1, abs=1e-5)
     first = np.argsort(-(vectors[5:] @ wanted))[:40]
     assert of_class[5:][first].mean() > 0.3  # chance is 0.16
@@ -76,7 +76,7 @@ def test_learned_directions_ignore_what_the_whole_archive_varies_by(
     vectors, of_class = overlapping
     shares = {}
     for method in METHODS:
-        wanted = direction(vectors[:4], vectors[:0], vectors[::2], method)
+        wanted = query_vector(vectors[:4], vectors[:0], vectors[::2], method)
         shares[method] = of_class[4:][np.argsort(-(vectors[4:] @ wanted))[:50]].mean()
     assert min(shares["ridge"], shares["logistic"], shares["blend"]) > shares["rocchio"]
 
@@ -125,12 +125,12 @@ def test_examples_that_make_no_sense_are_refused(archive: Archive) -> None:
     with pytest.raises(ArchiveError, match="no chip of"):
         query_by_examples(archive, ["no such chip"])
     with pytest.raises(ArchiveError, match="at least one example"):
-        Examples([])
+        RelevanceFeedback([])
     with pytest.raises(ArchiveError, match="not by 'magic'"):
-        Examples([Example(np.ones(8, np.float32))], method="magic")
+        RelevanceFeedback([FeedbackExample(np.ones(8, np.float32))], method="magic")
     vector = np.eye(8, dtype=np.float32)[:1]
     with pytest.raises(ArchiveError, match="cancel each other"):
-        direction(vector, 2 * vector, None, "rocchio")
+        query_vector(vector, 2 * vector, None, "rocchio")
     for given in ({}, {"like": [name(1)], "place": (0, 0)}, {"place": (0, 0), "area": (0, 0, 1, 1)}):
         with pytest.raises(ArchiveError, match="ask for one of"):
             archive.search(**given)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from swath.archive.index.protocol import ExactIndex
-from swath.archive.index.vectors import Space, Vectors
+from swath.archive.index.vectors import SimilaritySpace, VectorBlocks
 from swath.archive.query.filters import Filter
 from swath.archive.table.store import Archive
 from swath.errors import ArchiveError
@@ -65,7 +65,7 @@ def test_finds_what_brute_force_finds(archive: Archive, k: int) -> None:
 
 
 def exact(vectors: np.ndarray) -> ExactIndex:
-    return ExactIndex(Space(Vectors([vectors], np.ones(len(vectors), np.float32))))
+    return ExactIndex(SimilaritySpace(VectorBlocks([vectors], np.ones(len(vectors), np.float32))))
 
 
 @pytest.mark.parametrize("few", [True, False])
@@ -128,8 +128,10 @@ def test_an_area_is_looked_at_once(archive: Archive, monkeypatch: pytest.MonkeyP
     looked = []
     from swath.archive.query import filters
 
-    known = filters.footprints_touch
-    monkeypatch.setattr(filters, "footprints_touch", lambda *a, **b: looked.append(1) or known(*a, **b))
+    known = filters.footprints_intersecting
+    monkeypatch.setattr(
+        filters, "footprints_intersecting", lambda *a, **b: looked.append(1) or known(*a, **b)
+    )
     for number in range(3):
         for _ in range(2):
             archive.search(np.ones(8), where=Filter(area=(20 + number, 0, 30, 1)))

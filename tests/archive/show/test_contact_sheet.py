@@ -13,7 +13,7 @@ from swath.archive.ingest.run import embed_archive
 from swath.archive.query.image_query import query_by_image
 from swath.archive.query.query import Query
 from swath.archive.show.contact_sheet import write_contact_sheet
-from swath.archive.show.thumbnails import stretched
+from swath.archive.show.thumbnails import stretch_by_sensor
 from swath.archive.table.store import Archive
 from swath.datasets.opening import open_dataset
 from swath.models import Model
@@ -72,7 +72,9 @@ def test_chips_of_a_sensor_are_stretched_together() -> None:
     ramp = np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 8, 8)
     dark, bright, other = ramp.repeat(3, 0), ramp.repeat(3, 0) + 3, ramp.repeat(3, 0) * 1e4
     chips = [chip("a"), chip("a"), chip("b"), chip("b")]
-    shown = stretched(chips, [(dark, valid, False), (bright, valid, False), (other, valid, False), "gone"])
+    shown = stretch_by_sensor(
+        chips, [(dark, valid, False), (bright, valid, False), (other, valid, False), "gone"]
+    )
     assert shown[3] == "gone"
     first, second, third = (np.asarray(picture) for picture in shown[:3])
     assert first[..., :3].mean() < 60
@@ -86,7 +88,7 @@ def test_eight_bit_colours_keep_their_hue() -> None:
     pixels = np.zeros((3, 8, 8), np.float32)
     pixels[0] = np.linspace(20, 80, 64).reshape(8, 8)
     pixels[1] = pixels[0] / 2
-    shown = np.asarray(stretched([chip("a")], [(pixels, np.ones((8, 8), bool), True)])[0]).astype(int)
+    shown = np.asarray(stretch_by_sensor([chip("a")], [(pixels, np.ones((8, 8), bool), True)])[0]).astype(int)
     bright = shown[-1, -2]
     assert bright[0] > 200
     assert abs(bright[1] * 2 - bright[0]) < 6

@@ -13,7 +13,7 @@ from PIL import Image
 
 from swath.archive.changes.detect import find_changes
 from swath.archive.ingest.run import embed_archive
-from swath.archive.query.filters import time_range
+from swath.archive.query.filters import parse_datetime
 from swath.archive.show.notebook import SHOWN
 from swath.archive.table.rows import vector_rows
 from swath.archive.table.store import Archive
@@ -88,7 +88,7 @@ def test_footprints_and_changes(tmp_path: Path) -> None:
             )
         )
     assert archive._repr_html_().count("<rect") == 60
-    html = find_changes(archive, time_range("2018"), time_range("2020"), k=3)._repr_html_()
+    html = find_changes(archive, parse_datetime("2018"), parse_datetime("2020"), k=3)._repr_html_()
     assert html.count("2018-06-01") == html.count("2020-06-01") == 3
     assert "30 places are shown at both times" in html
     assert not pictures_in(html)  # its files were never there

@@ -140,10 +140,10 @@ def test_an_archive_of_the_first_format_is_read_and_brought_up_to_date(tmp_path:
 def test_a_writer_that_never_ends_is_named(
     archive: Archive, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from swath.archive.table.lance import writing
+    from swath.archive.table.lance import write_lock
 
     monkeypatch.setattr("swath.archive.table.lance.PATIENCE", 0.2)
-    with writing(archive.path):
+    with write_lock(archive.path):
         with pytest.raises(ArchiveError, match=f"process {os.getpid()} has been writing"):
             archive.upsert(rows(2))
         assert archive.count() == 0  # readers go on

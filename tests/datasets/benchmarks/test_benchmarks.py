@@ -11,8 +11,8 @@ from PIL import Image
 
 from helpers.range_server import serve
 from swath.datasets.benchmarks import catalog as known_sets
-from swath.datasets.benchmarks.catalog import KnownSet, get_known_set, is_known_set, list_known_sets
-from swath.datasets.benchmarks.fetch import fetch_known_set
+from swath.datasets.benchmarks.catalog import BenchmarkDataset, get_benchmark, is_benchmark, list_benchmarks
+from swath.datasets.benchmarks.fetch import fetch_benchmark
 from swath.errors import ImageryError
 from swath.sensors.sensor import get_sensor
 
@@ -22,7 +22,7 @@ NAMES = [
 ]  # fmt: skip
 
 
-def lay_out(folder: Path, known: KnownSet, count: int = 1, suffix: str = ".jpg") -> Path:
+def lay_out(folder: Path, known: BenchmarkDataset, count: int = 1, suffix: str = ".jpg") -> Path:
     """The set's class folders with tiny pictures in them."""
     for name in known.classes:
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -32,12 +32,12 @@ def lay_out(folder: Path, known: KnownSet, count: int = 1, suffix: str = ".jpg")
 
 
 def test_the_sets_people_ask_for_are_known() -> None:
-    assert list_known_sets() == sorted(NAMES)
+    assert list_benchmarks() == sorted(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_set_says_what_is_needed(name: str) -> None:
-    known = get_known_set(name)
+    known = get_benchmark(name)
     assert len(set(known.classes)) == len(known.classes)
     assert known.images > 0
     assert known.sources[0].url.startswith("http")
@@ -58,13 +58,13 @@ def test_every_set_says_what_is_needed(name: str) -> None:
     ],
 )  # fmt: skip
 def test_names_that_people_use(text: str, name: str) -> None:
-    assert get_known_set(text).name == name
+    assert get_benchmark(text).name == name
 
 
 def test_unknown_names_get_a_suggestion() -> None:
-    assert not is_known_set("eurosta")
+    assert not is_benchmark("eurosta")
     with pytest.raises(ImageryError, match="Did you mean 'eurosat'"):
-        get_known_set("eurosta")
+        get_benchmark("eurosta")
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_unknown_names_get_a_suggestion() -> None:
     ],
 )  # fmt: skip
 def test_found_wherever_it_lies(tmp_path: Path, where: str) -> None:
-    known = get_known_set("eurosat")
+    known = get_benchmark("eurosat")
     folder = lay_out(tmp_path / where, known)
     found = known.find(tmp_path)
     assert found.folder.resolve() == folder.resolve()
@@ -84,12 +84,12 @@ def test_found_wherever_it_lies(tmp_path: Path, where: str) -> None:
 
 def test_sets_that_look_alike_are_told_apart(tmp_path: Path) -> None:
     """OPTIMAL-31's classes are RESISC45's, and both variants of EuroSAT have the same."""
-    big, small = get_known_set("resisc45"), get_known_set("optimal-31")
+    big, small = get_benchmark("resisc45"), get_benchmark("optimal-31")
     lay_out(tmp_path / "x" / "one", small)
     lay_out(tmp_path / "x" / "two", big)
     assert big.find(tmp_path).folder.name == "two"
     assert small.find(tmp_path).folder.name == "one"
-    rgb, bands = get_known_set("eurosat"), get_known_set("eurosat-ms")
+    rgb, bands = get_benchmark("eurosat"), get_benchmark("eurosat-ms")
     lay_out(tmp_path / "e" / "a", bands, suffix=".tif")
     with pytest.raises(ImageryError, match=r"EuroSAT .RGB. is not in it"):
         rgb.find(tmp_path / "e")
@@ -98,7 +98,7 @@ def test_sets_that_look_alike_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_folders_may_be_spelled_otherwise(tmp_path: Path) -> None:
-    known = get_known_set("mlrsnet")
+    known = get_benchmark("mlrsnet")
     lay_out(tmp_path / "Images", known)
     (tmp_path / "Images" / "swimming_pool").rename(tmp_path / "Images" / "swimmimg_pool")
     (tmp_path / "Images" / "wind_turbine").rename(tmp_path / "Images" / "Wind Turbine")
@@ -109,7 +109,7 @@ def test_folders_may_be_spelled_otherwise(tmp_path: Path) -> None:
 
 
 def test_train_and_test_folders_and_lists_are_found(tmp_path: Path) -> None:
-    known = get_known_set("ucmerced")
+    known = get_benchmark("ucmerced")
     for fold in ("train", "test"):
         lay_out(tmp_path / "UCMerced" / fold, known)
     assert known.find(tmp_path).has_folds
@@ -123,20 +123,20 @@ def test_train_and_test_folders_and_lists_are_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "classes"), [("eurosat", 3), ("eurosat-ms", 3), ("ucmerced", 2)])
 def test_real_files_in_the_published_layouts(data_dir: Path, name: str, classes: int) -> None:
-    found = get_known_set(name).find(data_dir / "fixtures_rico")
+    found = get_benchmark(name).find(data_dir / "fixtures_rico")
     assert len(found.folders) == classes
     assert f"{classes} of its {len(found.known.classes)} classes are here" in found.notes[0]
 
 
 def test_absence_says_where_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(ImageryError, match=r"swath datasets fetch eurosat --out .*madm.dfki.de"):
-        get_known_set("eurosat").find(tmp_path)
+        get_benchmark("eurosat").find(tmp_path)
     with pytest.raises(ImageryError, match=r"captain-whu.github.io/AID.*--url FILE"):
-        get_known_set("aid").find(tmp_path / "nowhere")
+        get_benchmark("aid").find(tmp_path / "nowhere")
 
 
 def test_fetch_unpack_and_find(tmp_path: Path) -> None:
-    known = get_known_set("whu-rs19")  # no published checksum
+    known = get_benchmark("whu-rs19")  # no published checksum
     lay_out(tmp_path / "made" / "WHU-RS19", known)
     served = tmp_path / "served"
     served.mkdir()
@@ -150,12 +150,12 @@ def test_fetch_unpack_and_find(tmp_path: Path) -> None:
         return lambda done, total: None
 
     with serve(served) as server:
-        got = fetch_known_set(known, tmp_path / "out", url=f"{server.url}/WHU-RS19.zip", watch=watch)
+        got = fetch_benchmark(known, tmp_path / "out", url=f"{server.url}/WHU-RS19.zip", watch=watch)
         assert steps == ["downloading WHU-RS19.zip", "unpacking WHU-RS19.zip"]
         assert got.fetched is not None
         assert "no checksum is published" in got.fetched.checked
         assert known.find(tmp_path / "out").folder == got.found.folder
-        again = fetch_known_set(known, tmp_path / "out", url=f"{server.url}/WHU-RS19.zip")
+        again = fetch_benchmark(known, tmp_path / "out", url=f"{server.url}/WHU-RS19.zip")
         assert again.fetched is None
         assert len(server.requests) == 1
 
@@ -164,12 +164,12 @@ def test_another_set_in_the_archive_and_wrong_checksums_are_told(tmp_path: Path)
     with zipfile.ZipFile(tmp_path / "strange.zip", "w") as archive:
         archive.writestr("readme.txt", "nothing")
     with pytest.raises(ImageryError, match="UC Merced Land Use is not in it"):
-        fetch_known_set(get_known_set("ucmerced"), tmp_path / "a", url=str(tmp_path / "strange.zip"))
+        fetch_benchmark(get_benchmark("ucmerced"), tmp_path / "a", url=str(tmp_path / "strange.zip"))
     (tmp_path / "strange.zip").rename(tmp_path / "UCMerced_LandUse.zip")
     with pytest.raises(ImageryError, match="5b7ec56793786b6dc8a908e8854ac0e4 is published"):
-        fetch_known_set(get_known_set("ucmerced"), tmp_path / "b", url=str(tmp_path / "UCMerced_LandUse.zip"))
+        fetch_benchmark(get_benchmark("ucmerced"), tmp_path / "b", url=str(tmp_path / "UCMerced_LandUse.zip"))
     with pytest.raises(ImageryError, match="no address is known from which a program may fetch it"):
-        fetch_known_set(get_known_set("aid"), tmp_path / "c")
+        fetch_benchmark(get_benchmark("aid"), tmp_path / "c")
 
 
 def test_a_wrong_yaml_file_is_refused_by_key(tmp_path: Path) -> None:
@@ -183,4 +183,4 @@ def test_a_wrong_yaml_file_is_refused_by_key(tmp_path: Path) -> None:
         path = tmp_path / "x.yaml"
         path.write_text(yaml.safe_dump({**good, **change}))
         with pytest.raises(ImageryError, match=said):
-            known_sets.read_known_set(path)
+            known_sets.read_benchmark(path)

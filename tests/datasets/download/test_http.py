@@ -16,7 +16,7 @@ import pytest
 
 from helpers.range_server import Server, serve
 from swath.datasets.download import http as fetching
-from swath.datasets.download.http import LEDGER, fetch
+from swath.datasets.download.http import LEDGER, download
 from swath.errors import ImageryError
 
 
@@ -41,7 +41,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_file_arrives_whole_and_progress_is_told(server: Server, data: bytes, tmp_path: Path) -> None:
     seen: list[tuple[int, int | None]] = []
-    got = fetch(f"{server.url}/set.zip", tmp_path / "out", progress=lambda *step: seen.append(step))
+    got = download(f"{server.url}/set.zip", tmp_path / "out", progress=lambda *step: seen.append(step))
     assert got.path.read_bytes() == data
     assert got.sha256 == hashlib.sha256(data).hexdigest()
     assert seen[-1] == (len(data), len(data))
@@ -50,14 +50,14 @@ def test_a_file_arrives_whole_and_progress_is_told(server: Server, data: bytes, 
 
 
 def test_what_is_there_is_not_fetched_again(server: Server, data: bytes, tmp_path: Path) -> None:
-    fetch(f"{server.url}/set.zip", tmp_path)
-    fetch(f"{server.url}/set.zip", tmp_path)
+    download(f"{server.url}/set.zip", tmp_path)
+    download(f"{server.url}/set.zip", tmp_path)
     assert len(server.requests) == 1
 
 
 def test_a_broken_connection_is_taken_up_where_it_broke(server: Server, data: bytes, tmp_path: Path) -> None:
     server.cut_after = 1_200_000
-    got = fetch(f"{server.url}/set.zip", tmp_path)
+    got = download(f"{server.url}/set.zip", tmp_path)
     assert got.path.read_bytes() == data
     assert [r[2] for r in server.requests] == [200, 206, 206]
     assert server.requests[1][1] == "bytes=1200000-"
@@ -66,9 +66,9 @@ def test_a_broken_connection_is_taken_up_where_it_broke(server: Server, data: by
 def test_after_giving_up_the_next_call_goes_on(server: Server, data: bytes, tmp_path: Path) -> None:
     server.cut_after = 1_000_000
     with pytest.raises(ImageryError, match=r"after 1,000,000 bytes.*run the command again"):
-        fetch(f"{server.url}/set.zip", tmp_path, attempts=1)
+        download(f"{server.url}/set.zip", tmp_path, attempts=1)
     server.cut_after = None
-    got = fetch(f"{server.url}/set.zip", tmp_path)
+    got = download(f"{server.url}/set.zip", tmp_path)
     assert got.resumed == 1_000_000
     assert got.path.read_bytes() == data
 
@@ -90,7 +90,7 @@ def test_a_killed_download_resumes(server: Server, data: bytes, tmp_path: Path) 
     there = part.stat().st_size
     assert 0 < there < len(data)
     server.pause = 0.0
-    got = fetch(f"{server.url}/set.zip", tmp_path)
+    got = download(f"{server.url}/set.zip", tmp_path)
     assert got.resumed == there
     assert server.requests[-1] == ("/set.zip", f"bytes={there}-", 206)
     assert got.path.read_bytes() == data
@@ -99,29 +99,29 @@ def test_a_killed_download_resumes(server: Server, data: bytes, tmp_path: Path) 
 def test_a_file_that_changed_meanwhile_is_begun_anew(server: Server, data: bytes, tmp_path: Path) -> None:
     server.cut_after = 1_000_000
     with pytest.raises(ImageryError):
-        fetch(f"{server.url}/set.zip", tmp_path, attempts=1)
+        download(f"{server.url}/set.zip", tmp_path, attempts=1)
     server.cut_after = None
     changed = os.urandom(2_000_000)
     (server.folder / "set.zip").write_bytes(changed)
-    assert fetch(f"{server.url}/set.zip", tmp_path).path.read_bytes() == changed
+    assert download(f"{server.url}/set.zip", tmp_path).path.read_bytes() == changed
     assert server.requests[-1][2] == 200
 
 
 def test_a_server_without_ranges_is_asked_from_the_start(server: Server, data: bytes, tmp_path: Path) -> None:
     server.ranges, server.cut_after = False, 1_000_000
     with pytest.raises(ImageryError):
-        fetch(f"{server.url}/set.zip", tmp_path, attempts=1)
+        download(f"{server.url}/set.zip", tmp_path, attempts=1)
     server.cut_after = None
-    assert fetch(f"{server.url}/set.zip", tmp_path).path.read_bytes() == data
+    assert download(f"{server.url}/set.zip", tmp_path).path.read_bytes() == data
 
 
 def test_killed_after_the_last_byte(server: Server, data: bytes, tmp_path: Path) -> None:
     server.cut_after = 1_000_000
     with pytest.raises(ImageryError):
-        fetch(f"{server.url}/set.zip", tmp_path, attempts=1)
+        download(f"{server.url}/set.zip", tmp_path, attempts=1)
     (tmp_path / "set.zip.part").write_bytes(data)
     server.cut_after = None
-    assert fetch(f"{server.url}/set.zip", tmp_path).path.read_bytes() == data
+    assert download(f"{server.url}/set.zip", tmp_path).path.read_bytes() == data
     assert server.requests[-1][2] == 416
 
 
@@ -129,10 +129,10 @@ def test_busy_servers_are_asked_again_and_refusals_are_final(
     server: Server, data: bytes, tmp_path: Path
 ) -> None:
     server.fail = [503, 429]
-    fetch(f"{server.url}/set.zip", tmp_path)
+    download(f"{server.url}/set.zip", tmp_path)
     assert [r[2] for r in server.requests] == [503, 429, 200]
     with pytest.raises(ImageryError, match=r"404 Not Found.*--url"):
-        fetch(f"{server.url}/gone.zip", tmp_path)
+        download(f"{server.url}/gone.zip", tmp_path)
     assert len(server.requests) == 4
 
 
@@ -142,40 +142,40 @@ def test_a_wrong_checksum_is_refused_and_nothing_kept(
 ) -> None:
     right, out = hashlib.new(kind, data).hexdigest(), tmp_path / "out"
     with pytest.raises(ImageryError, match=f"its {kind} is {right}, but .* is published"):
-        fetch(f"{server.url}/set.zip", out, **{kind: "0" * len(right)})
+        download(f"{server.url}/set.zip", out, **{kind: "0" * len(right)})
     assert list(out.iterdir()) == []
-    got = fetch(f"{server.url}/set.zip", out, **{kind: right})
+    got = download(f"{server.url}/set.zip", out, **{kind: right})
     assert got.checked == f"{kind} as published"
     got.path.write_bytes(b"rotten")
     with pytest.raises(ImageryError, match="remove it and fetch it again"):
-        fetch(f"{server.url}/set.zip", out, **{kind: right})
+        download(f"{server.url}/set.zip", out, **{kind: right})
 
 
 def test_without_a_published_checksum_the_first_download_is_trusted(
     server: Server, data: bytes, tmp_path: Path
 ) -> None:
-    first = fetch(f"{server.url}/set.zip", tmp_path)
+    first = download(f"{server.url}/set.zip", tmp_path)
     assert "no checksum is published" in first.checked
     assert json.loads((tmp_path / LEDGER).read_text())["set.zip"]["sha256"] == first.sha256
     first.path.unlink()
-    assert fetch(f"{server.url}/set.zip", tmp_path).checked == "sha256 as of the first download"
+    assert download(f"{server.url}/set.zip", tmp_path).checked == "sha256 as of the first download"
     first.path.unlink()
     (server.folder / "set.zip").write_bytes(b"another")
     with pytest.raises(ImageryError, match=f"the first download .* had {first.sha256}"):
-        fetch(f"{server.url}/set.zip", tmp_path)
+        download(f"{server.url}/set.zip", tmp_path)
 
 
 def test_files_of_this_machine_go_the_same_way(data: bytes, server: Server, tmp_path: Path) -> None:
-    got = fetch(str(server.folder / "set.zip"), tmp_path / "out")
+    got = download(str(server.folder / "set.zip"), tmp_path / "out")
     assert got.path.read_bytes() == data
     with pytest.raises(ImageryError, match="an address with http, https or file"):
-        fetch("ftp://somewhere/set.zip", tmp_path)
+        download("ftp://somewhere/set.zip", tmp_path)
     with pytest.raises(ImageryError, match="an address"):
-        fetch(str(tmp_path / "gone.zip"), tmp_path)
+        download(str(tmp_path / "gone.zip"), tmp_path)
 
 
 def test_limits_and_dead_servers(server: Server, data: bytes, tmp_path: Path) -> None:
     with pytest.raises(ImageryError, match="more than the limit of 1,000"):
-        fetch(f"{server.url}/set.zip", tmp_path, max_bytes=1000)
+        download(f"{server.url}/set.zip", tmp_path, max_bytes=1000)
     with pytest.raises(ImageryError, match="no connection"):
-        fetch("http://127.0.0.1:9/set.zip", tmp_path, attempts=2)
+        download("http://127.0.0.1:9/set.zip", tmp_path, attempts=2)

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 from helpers.pair_files import S1, S2, S2_BANDS
 from helpers.rasters import write_tiff
-from swath.datasets.pairs.join import Pairing, pair_archives, utm_at
+from swath.datasets.pairs.join import PairJoinResult, join_catalogs, utm_crs
 from swath.datasets.pairs.opening import open_pairs
 from swath.datasets.pairs.parquet import is_pair_table
 from swath.errors import ImageryError
-from swath.geo.gsd import moved
+from swath.geo.gsd import window_transform
 from swath.rasters.read import read_header
-from swath.rasters.sensor_scene import as_sensor
-from swath.rasters.warp import Grid, read_on_grid, to_pixels, transformer
+from swath.rasters.sensor_scene import match_scene_to_sensor
+from swath.rasters.warp import PixelGrid, crs_transformer, read_on_grid, to_pixels
 from swath.sensors.sensor import Sensor
 
 UTM33 = "EPSG:32633"
@@ -31,7 +31,7 @@ WAVELENGTH = 400.0  # metres
 
 def landscape(crs: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """A smooth scene that is a function of the place alone, between 0 and 1."""
-    east, north = (x, y) if crs == UTM33 else transformer(crs, UTM33).transform(x, y)
+    east, north = (x, y) if crs == UTM33 else crs_transformer(crs, UTM33).transform(x, y)
     return 0.5 + 0.25 * np.sin(2 * np.pi * east / WAVELENGTH) + 0.25 * np.cos(2 * np.pi * north / WAVELENGTH)
 
 
@@ -94,7 +94,7 @@ def test_a_known_scene_on_two_grids_comes_to_lie_on_itself(
     tmp_path: Path, pixel: float, target: float, east: float, north: float, zone: str
 ) -> None:
     # The file: 1.7 km around a place in UTM 33, on a grid of its own CRS.
-    x, y = transformer(UTM33, zone).transform(600_000.0, 5_200_000.0)
+    x, y = crs_transformer(UTM33, zone).transform(600_000.0, 5_200_000.0)
     there = pixel
     if zone == "EPSG:4326":
         there = pixel / 111_000
@@ -110,8 +110,8 @@ def test_a_known_scene_on_two_grids_comes_to_lie_on_itself(
         2,
     )
     left, top = 600_000 - 12 * target + east, 5_200_000 + 10 * target + north
-    grid = Grid(UTM33, (target, 0, left, 0, -target, top), 24, 20)
-    scene = as_sensor(read_header(path), LAYERS)
+    grid = PixelGrid(UTM33, (target, 0, left, 0, -target, top), 24, 20)
+    scene = match_scene_to_sensor(read_header(path), LAYERS)
     image, valid = read_on_grid(scene, grid)
     assert valid.all()
     wanted = seen(UTM33, grid.transform, grid.height, grid.width, 4)
@@ -131,11 +131,11 @@ def test_aligned_grids_copy_stored_values(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(1, 4000, (12, 40, 50)).astype(np.uint16)
     path = write_tiff(tmp_path / "a.tif", values, descriptions=S2_BANDS, nodata=0)
     header = read_header(path)
-    scene = as_sensor(
+    scene = match_scene_to_sensor(
         header, Sensor.from_dict({"name": "s", "bands": [{"name": n, "unit": "DN"} for n in S2_BANDS]})
     )
     assert header.transform is not None
-    image, valid = read_on_grid(scene, Grid(UTM33, moved(header.transform, 7, 9), 20, 16))
+    image, valid = read_on_grid(scene, PixelGrid(UTM33, window_transform(header.transform, 7, 9), 20, 16))
     assert image.dtype == np.uint16
     assert valid.all()
     assert (image == values[:, 9:25, 7:27]).all()
@@ -146,9 +146,9 @@ def test_coarser_grid_in_phase_is_the_exact_mean(tmp_path: Path) -> None:
 
     values = np.random.default_rng(0).random((2, 60, 60)).astype(np.float32)
     path = write_tiff(tmp_path / "a.tif", values, descriptions=("one", "two"))
-    scene = as_sensor(read_header(path), LAYERS)
+    scene = match_scene_to_sensor(read_header(path), LAYERS)
     image, valid = read_on_grid(
-        scene, Grid(UTM33, tuple(Affine(30, 0, 500_090, 0, -30, 4_999_910))[:6], 12, 10)
+        scene, PixelGrid(UTM33, tuple(Affine(30, 0, 500_090, 0, -30, 4_999_910))[:6], 12, 10)
     )  # type: ignore[arg-type]
     assert valid.all()
     wanted = values[:, 9:39, 9:45].reshape(2, 10, 3, 12, 3).mean(axis=(2, 4))
@@ -158,8 +158,8 @@ def test_coarser_grid_in_phase_is_the_exact_mean(tmp_path: Path) -> None:
 def test_decibels_are_averaged_as_power(tmp_path: Path) -> None:
     power = np.tile(np.array([[1.0, 0.01]], dtype=np.float32), (40, 20))
     path = write_tiff(tmp_path / "a.tif", np.stack([10 * np.log10(power)] * 2), descriptions=("VV", "VH"))
-    scene = as_sensor(read_header(path), __import__("swath").get_sensor(S1))
-    image, _ = read_on_grid(scene, Grid(UTM33, (20, 0, 500_100, 0, -20, 4_999_900), 8, 8))
+    scene = match_scene_to_sensor(read_header(path), __import__("swath").get_sensor(S1))
+    image, _ = read_on_grid(scene, PixelGrid(UTM33, (20, 0, 500_100, 0, -20, 4_999_900), 8, 8))
     assert np.allclose(image, 10 * np.log10(0.505), atol=1e-4)  # the mean of the decibels would be -10
 
 
@@ -167,14 +167,14 @@ def test_no_data_and_the_outside_are_invalid_and_never_bleed(tmp_path: Path) -> 
     values = np.full((2, 40, 40), 0.5, dtype=np.float32)
     values[:, :, :10] = -9999
     path = write_tiff(tmp_path / "a.tif", values, descriptions=("one", "two"), nodata=-9999)
-    scene = as_sensor(read_header(path), LAYERS)
-    image, valid = read_on_grid(scene, Grid(UTM33, (10, 0, 500_003, 0, -10, 5_000_057), 40, 40))
+    scene = match_scene_to_sensor(read_header(path), LAYERS)
+    image, valid = read_on_grid(scene, PixelGrid(UTM33, (10, 0, 500_003, 0, -10, 5_000_057), 40, 40))
     assert not valid[:5].any()
     assert not valid[:, :9].any()
     assert valid[7:, 11:39].all()
     assert np.allclose(image[:, valid], 0.5)
     with pytest.raises(ImageryError, match="does not reach"):
-        read_on_grid(scene, Grid(UTM33, (10, 0, 510_000, 0, -10, 5_000_000), 40, 40))
+        read_on_grid(scene, PixelGrid(UTM33, (10, 0, 510_000, 0, -10, 5_000_000), 40, 40))
 
 
 def test_pixels_of_points_are_those_of_the_transform(tmp_path: Path) -> None:
@@ -208,8 +208,8 @@ def write_scene(
     )  # fmt: skip
 
 
-def joined(folder: Path, **options: Any) -> Pairing:
-    return pair_archives(folder / "a", folder / "b", **{"sensors": (S1, S2), "grid": S2, **options})
+def joined(folder: Path, **options: Any) -> PairJoinResult:
+    return join_catalogs(folder / "a", folder / "b", **{"sensors": (S1, S2), "grid": S2, **options})
 
 
 def test_scenes_that_overlap_are_paired_with_the_nearest_in_time(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_metric_grid_meets_itself_across_scenes(tmp_path: Path) -> None:
 
 def test_scenes_of_two_zones_are_paired(tmp_path: Path) -> None:
     # 18 degrees east is the border of zones 33 and 34.
-    x, y = transformer(UTM33, "EPSG:32634").transform(736_000, 5_000_000)
+    x, y = crs_transformer(UTM33, "EPSG:32634").transform(736_000, 5_000_000)
     write_scene(tmp_path / "a", "radar", S1, 236_000, 0, size=100)
     write_scene(tmp_path / "b", "optical", S2, x - 500_000, y - 5_000_000, size=100, crs="EPSG:32634")
     found = joined(tmp_path, chip_size=32)
@@ -345,7 +345,7 @@ def test_every_reason_is_told(tmp_path: Path) -> None:
 def test_one_folder_with_both_sensors_will_do(tmp_path: Path) -> None:
     write_scene(tmp_path / "x", "s1", S1, 0, 0)
     write_scene(tmp_path / "x", "s2", S2, 0, 0)
-    found = pair_archives(tmp_path, tmp_path, sensors=(S1, S2), grid=S2)
+    found = join_catalogs(tmp_path, tmp_path, sensors=(S1, S2), grid=S2)
     assert [pair.id for pair in found.pairs] == ["x/s1+x/s2"]
     assert found.unpaired == []
 
@@ -385,10 +385,10 @@ def test_opening_asks_for_what_the_table_has(tmp_path: Path) -> None:
 
 
 def test_utm_zones() -> None:
-    assert utm_at(15, 45) == "EPSG:32633"
-    assert utm_at(-179.9, -10) == "EPSG:32701"
-    assert utm_at(181, 10) == "EPSG:32601"  # across the antimeridian longitudes go on
-    assert utm_at(0, 89) == "EPSG:32661"
+    assert utm_crs(15, 45) == "EPSG:32633"
+    assert utm_crs(-179.9, -10) == "EPSG:32701"
+    assert utm_crs(181, 10) == "EPSG:32601"  # across the antimeridian longitudes go on
+    assert utm_crs(0, 89) == "EPSG:32661"
 
 
 def test_many_scenes_are_joined_quickly() -> None:
@@ -402,7 +402,7 @@ def test_many_scenes_are_joined_quickly() -> None:
     def header(number: int, side: str) -> SceneHeader:
         east = 300_000 + 1200 * (number % 100)
         north = 5_000_000 + 1200 * (number // 100)
-        to_lonlat = transformer(UTM33, "OGC:CRS84").transform
+        to_lonlat = crs_transformer(UTM33, "OGC:CRS84").transform
         ring = [
             to_lonlat(east + dx, north - dy)
             for dx, dy in ((0, 0), (0, 1200), (1200, 1200), (1200, 0), (0, 0))
@@ -412,7 +412,7 @@ def test_many_scenes_are_joined_quickly() -> None:
             crs=UTM33, transform=(10, 0, east, 0, -10, north), gsd=10.0, footprint=tuple(ring), time=T0,
         )  # fmt: skip
 
-    found = Pairing((get_sensor(S1), get_sensor(S2)))
+    found = PairJoinResult((get_sensor(S1), get_sensor(S2)))
     a, b = ([header(i, side) for i in range(1000)] for side in "ab")
     began = time.process_time()
     _Join(found, a, b, S2, 7.0, 0.5, None, False).run(None)

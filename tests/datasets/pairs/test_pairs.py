@@ -12,7 +12,7 @@ import torch
 
 from helpers.pair_files import S1, S2, S2_BANDS, optical, radar, write_pair, write_pairs, write_table
 from helpers.rasters import write_tiff
-from swath.datasets.pairs.dataset import Pairs
+from swath.datasets.pairs.dataset import PairedImageDataset
 from swath.datasets.pairs.opening import open_pairs
 from swath.datasets.protocol import ImageDataset, PairedDataset, collate
 from swath.errors import ImageryError
@@ -22,7 +22,7 @@ from swath.sensors.sensor import get_sensor
 BOTH = (S1, S2)
 
 
-def opened(path: Path, **options: Any) -> Pairs:
+def opened(path: Path, **options: Any) -> PairedImageDataset:
     return open_pairs(path, **{"sensors": BOTH, "offset_dn": 0.0, **options})
 
 

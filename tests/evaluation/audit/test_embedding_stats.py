@@ -17,13 +17,13 @@ from swath.evaluation.audit.geometry import (
     alignment,
     class_alignment,
     effective_rank,
-    evaluate_geometry,
-    measure_geometry,
+    embedding_stats,
+    evaluate_embedding_stats,
     participation_ratio,
     two_nn,
     uniformity,
 )
-from swath.evaluation.data.splits import Split
+from swath.evaluation.data.splits import TrainTestSplit
 from swath.training.monitoring.collapse import rankme
 
 SEEDS = st.integers(0, 2**31 - 1)
@@ -103,18 +103,18 @@ def test_class_alignment_agrees_with_all_pairs(seed: int) -> None:
 
 
 def test_collapse_is_called_so_and_health_is_not() -> None:
-    assert measure_geometry("even", 32, normal(0, 300, 64)).warning is None
+    assert embedding_stats("even", 32, normal(0, 300, 64)).warning is None
     line = normal(1, 300, 1) * torch.ones(1, 64)
-    assert "one point or one line" in str(measure_geometry("line", 32, line).warning)
+    assert "one point or one line" in str(embedding_stats("line", 32, line).warning)
     dead = normal(2, 300, 64)
     dead[:, :20] = 0
-    assert "20 of 64 dimensions do not vary" in str(measure_geometry("dead", 32, dead).warning)
+    assert "20 of 64 dimensions do not vary" in str(embedding_stats("dead", 32, dead).warning)
     ruled = normal(3, 300, 64) + 60 * normal(4, 300, 1) * normal(5, 1, 64)
-    assert "one direction carries" in str(measure_geometry("ruled", 32, ruled).warning)
+    assert "one direction carries" in str(embedding_stats("ruled", 32, ruled).warning)
 
 
-def test_report_has_a_row_a_featurizer_and_side_and_warns(split: Split, tmp_path: Path) -> None:
-    report = evaluate_geometry(
+def test_report_has_a_row_a_featurizer_and_side_and_warns(split: TrainTestSplit, tmp_path: Path) -> None:
+    report = evaluate_embedding_stats(
         [Fake("colour", colour), Fake("constant", constant)], split.bank, sides=[16, 32]
     )
     assert [(row.features, row.side) for row in report.rows] == [
@@ -135,6 +135,6 @@ def test_report_has_a_row_a_featurizer_and_side_and_warns(split: Split, tmp_path
 
 def test_what_has_no_geometry_is_refused() -> None:
     with pytest.raises(SwathError, match="three are the least"):
-        measure_geometry("few", 32, normal(0, 2, 4))
+        embedding_stats("few", 32, normal(0, 2, 4))
     with pytest.raises(SwathError, match="NaN"):
-        measure_geometry("nan", 32, torch.full((9, 4), float("nan")))
+        embedding_stats("nan", 32, torch.full((9, 4), float("nan")))

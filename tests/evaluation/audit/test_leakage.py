@@ -14,21 +14,21 @@ from PIL import Image
 
 from helpers.eval_scenes import Fake, colour
 from swath.datasets.opening import CsvManifest
-from swath.evaluation.audit.footprint_overlap import overlapping
+from swath.evaluation.audit.footprint_overlap import footprint_overlaps
 from swath.evaluation.audit.keypoint_overlap import gsd_levels
-from swath.evaluation.audit.leakage import Leakage, find_leaks, warn, without_leaks
+from swath.evaluation.audit.leakage import LeakageReport, add_leakage_note, exclude_leaks, find_leaks
 from swath.evaluation.audit.near_duplicates import (
     close_hashes,
     correlation,
     detail,
-    grey,
+    orient,
     perceptual_hashes,
+    standardized_gray,
     thumbnails,
-    turned,
     weighted_shifts,
 )
-from swath.evaluation.data.splits import Split
-from swath.evaluation.features.extract import Part
+from swath.evaluation.data.splits import TrainTestSplit
+from swath.evaluation.features.extract import EvalSubset
 from swath.evaluation.protocols.frozen import evaluate_knn
 
 SIDE = 128
@@ -51,7 +51,7 @@ def cut(image: Picture, row: int, column: int, side: int = SIDE) -> Picture:
 
 
 @pytest.fixture(scope="module")
-def leaking(tmp_path_factory: pytest.TempPathFactory) -> tuple[Split, dict[str, tuple[str, str]]]:
+def leaking(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainTestSplit, dict[str, tuple[str, str]]]:
     """A split with one query of each kind of leak, and the leaks that it has: query -> (partner, reason)."""
     folder = tmp_path_factory.mktemp("leaking")
     scenes = [ground(seed) for seed in range(14)]
@@ -80,9 +80,9 @@ def leaking(tmp_path_factory: pytest.TempPathFactory) -> tuple[Split, dict[str, 
         csv.writer(file).writerows([["file", "class", "gsd_m", "fold"], *rows])
     dataset = CsvManifest(folder / "index.csv", "rgb_aerial")
     folds = np.array(dataset.columns["fold"])
-    split = Split(
-        Part(dataset, np.flatnonzero(folds == "train"), "train"),
-        Part(dataset, np.flatnonzero(folds == "val"), "val"),
+    split = TrainTestSplit(
+        EvalSubset(dataset, np.flatnonzero(folds == "train"), "train"),
+        EvalSubset(dataset, np.flatnonzero(folds == "val"), "val"),
         "column fold",
     )
     truth = {
@@ -98,12 +98,12 @@ def leaking(tmp_path_factory: pytest.TempPathFactory) -> tuple[Split, dict[str, 
 
 
 @pytest.fixture(scope="module")
-def leakage(leaking: tuple[Split, dict[str, tuple[str, str]]]) -> Leakage:
+def leakage(leaking: tuple[TrainTestSplit, dict[str, tuple[str, str]]]) -> LeakageReport:
     return find_leaks(leaking[0])
 
 
 def test_every_disguise_is_found_and_nothing_else(
-    leaking: tuple[Split, dict[str, tuple[str, str]]], leakage: Leakage
+    leaking: tuple[TrainTestSplit, dict[str, tuple[str, str]]], leakage: LeakageReport
 ) -> None:
     found = {Path(leak.query).name: (Path(leak.partner).name, leak.reason) for leak in leakage.leaks}
     assert found == leaking[1]
@@ -115,7 +115,7 @@ def test_every_disguise_is_found_and_nothing_else(
     assert share == pytest.approx(100 * (128 - 60) ** 2 / 128**2, abs=3)
 
 
-def test_finding_is_one_sentence_and_json(leakage: Leakage) -> None:
+def test_finding_is_one_sentence_and_json(leakage: LeakageReport) -> None:
     assert "7 of 11 queries (63.6%) are known to the bank" in leakage.sentence
     assert "4 by near copy" in leakage.sentence
     assert "Not searched: close features (no features were given)" in leakage.sentence
@@ -125,22 +125,22 @@ def test_finding_is_one_sentence_and_json(leakage: Leakage) -> None:
 
 
 def test_scores_are_had_without_the_leaks(
-    leaking: tuple[Split, dict[str, tuple[str, str]]], leakage: Leakage
+    leaking: tuple[TrainTestSplit, dict[str, tuple[str, str]]], leakage: LeakageReport
 ) -> None:
     evaluation = evaluate_knn([Fake("colour", colour)], leaking[0], sides=[32], k=1)
-    clean = without_leaks(evaluation, leakage)
+    clean = exclude_leaks(evaluation, leakage)
     assert clean is not None
     kept = [Path(path).name for path in clean.paths]
     assert kept == ["clean0.png", "clean1.png", "clean2.png", "clean3.png"]
     hits = dict(zip(evaluation.paths, evaluation.scores[0].hits, strict=True))
     assert clean.scores[0].accuracy == np.mean([hits[path] for path in clean.paths])
     assert clean.config_hash != evaluation.config_hash
-    warn(evaluation, leakage)
+    add_leakage_note(evaluation, leakage)
     assert evaluation.notes[-1].startswith("leak: 7 of 11")
 
 
 def test_close_features_count_only_when_pixels_agree(
-    leaking: tuple[Split, dict[str, tuple[str, str]]],
+    leaking: tuple[TrainTestSplit, dict[str, tuple[str, str]]],
 ) -> None:
     split, truth = leaking
     bank, queries = len(split.bank.indices), len(split.queries.indices)
@@ -153,7 +153,7 @@ def test_close_features_count_only_when_pixels_agree(
     assert found.unverified == 1
 
 
-def test_distinct_images_of_one_kind_are_no_leak(split: Split) -> None:
+def test_distinct_images_of_one_kind_are_no_leak(split: TrainTestSplit) -> None:
     found = find_leaks(split)
     assert found.leaks == []
     assert "No leak was found" in found.sentence
@@ -162,13 +162,13 @@ def test_distinct_images_of_one_kind_are_no_leak(split: Split) -> None:
 
 def test_hash_bears_brightness_and_turns() -> None:
     images = torch.from_numpy(np.stack([cut(ground(i), 0, 0) for i in range(6)])).permute(0, 3, 1, 2)
-    thumbs = thumbnails(grey({"image": images}))
-    darker = thumbnails(grey({"image": images.float() * 0.5 + 10}))
+    thumbs = thumbnails(standardized_gray({"image": images}))
+    darker = thumbnails(standardized_gray({"image": images.float() * 0.5 + 10}))
     assert torch.equal(perceptual_hashes(thumbs), perceptual_hashes(darker))
     for orientation in range(8):
-        pairs = close_hashes(turned(thumbs, orientation), thumbs)
+        pairs = close_hashes(orient(thumbs, orientation), thumbs)
         assert {(q, b) for q, b, _ in pairs} >= {(i, i) for i in range(6)}
-        restored = turned(turned(thumbs, orientation), next(o for q, b, o in pairs if q == b == 0))
+        restored = orient(orient(thumbs, orientation), next(o for q, b, o in pairs if q == b == 0))
         assert torch.equal(restored[0], thumbs[0])
 
 
@@ -178,10 +178,10 @@ def test_grey_takes_any_bands_and_leaves_nodata_out() -> None:
     valid[0, :8] = False
     spoiled = image.clone()
     spoiled[0, :, :8] = -9999
-    first = grey({"image": spoiled, "valid": valid})
-    assert torch.equal(first, grey({"image": image, "valid": valid}))
+    first = standardized_gray({"image": spoiled, "valid": valid})
+    assert torch.equal(first, standardized_gray({"image": image, "valid": valid}))
     assert bool((first[0, :8] == 0).all())
-    assert bool(torch.isfinite(grey({"image": torch.full((1, 3, 8, 8), 7.0)})).all())
+    assert bool(torch.isfinite(standardized_gray({"image": torch.full((1, 3, 8, 8), 7.0)})).all())
 
 
 def test_shifted_sums_are_a_convolution() -> None:
@@ -212,18 +212,18 @@ def box(west: float, south: float, size: float = 0.1) -> list[tuple[float, float
 def test_footprints_that_overlap_are_found_and_neighbours_are_not() -> None:
     pytest.importorskip("shapely")
     bank = [box(10, 50), box(10.1, 50), None, box(20, 50)]
-    found = overlapping([box(10.05, 50), None, box(30, 50), box(9.9, 50)], bank)
+    found = footprint_overlaps([box(10.05, 50), None, box(30, 50), box(9.9, 50)], bank)
     assert [(q, b) for q, b, _ in found] == [(0, 0), (0, 1)]
     assert [share for _, _, share in found] == pytest.approx([0.5, 0.5])
     across = [(179.95, 0.0), (-179.95, 0.0), (-179.95, 0.1), (179.95, 0.1), (179.95, 0.0)]
-    assert [(q, b) for q, b, _ in overlapping([across], [box(-180, 0, 0.1), box(0, 0)])] == [(0, 0)]
+    assert [(q, b) for q, b, _ in footprint_overlaps([across], [box(-180, 0, 0.1), box(0, 0)])] == [(0, 0)]
 
 
 def test_two_dates_of_one_real_place_leak_by_footprint(data_dir: Path, tmp_path: Path) -> None:
     """Pixels of two dates differ; the georeference does not."""
     pytest.importorskip("rasterio")
-    from swath.evaluation.audit.footprint_overlap import footprints
+    from swath.evaluation.audit.footprint_overlap import read_footprints
 
     cities = sorted(path for path in (data_dir / "oscd").iterdir() if path.is_dir())[:3]
-    rings = [footprints([str(city / f"date{date}.tif") for city in cities]) for date in (1, 2)]
-    assert {(q, b) for q, b, share in overlapping(*rings) if share > 0.9} == {(i, i) for i in range(3)}
+    rings = [read_footprints([str(city / f"date{date}.tif") for city in cities]) for date in (1, 2)]
+    assert {(q, b) for q, b, share in footprint_overlaps(*rings) if share > 0.9} == {(i, i) for i in range(3)}

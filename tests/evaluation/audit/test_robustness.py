@@ -14,12 +14,12 @@ from PIL import Image
 from helpers.eval_scenes import Fake, colour
 from swath.datasets.chip import Batch
 from swath.errors import SwathError
-from swath.evaluation.audit.corruptions import DEGRADATIONS, degradations_for
+from swath.evaluation.audit.corruptions import DEGRADATIONS, corruptions_for
 from swath.evaluation.audit.robustness import CLEAN, RobustnessReport, evaluate_robustness
-from swath.evaluation.data.splits import Split
+from swath.evaluation.data.splits import TrainTestSplit
 from swath.evaluation.features.cache import FeatureCache
-from swath.evaluation.features.extract import Part
-from swath.evaluation.protocols.setup import extract_split
+from swath.evaluation.features.extract import EvalSubset
+from swath.evaluation.protocols.setup import extract_split_features
 from swath.keyed_random import sample_keys
 from swath.sensors.sensor import Sensor, get_sensor
 
@@ -45,7 +45,7 @@ def test_every_strength_changes_more_and_is_repeatable(name: str) -> None:
     sensor = get_sensor(name)
     batch = batch_of(sensor)
     std = torch.tensor(sensor.std).view(1, -1, 1, 1)
-    chosen, _ = degradations_for(sensor)
+    chosen, _ = corruptions_for(sensor)
     for degradation in chosen:
         moved = []
         for level in degradation.levels(sensor):
@@ -63,17 +63,17 @@ def test_every_strength_changes_more_and_is_repeatable(name: str) -> None:
 
 def test_radar_is_refused_haze_and_noise_and_gets_speckle() -> None:
     radar, optical = get_sensor("sentinel1_grd"), get_sensor("sentinel2_l2a")
-    names = [d.name for d in degradations_for(radar)[0]]
+    names = [d.name for d in corruptions_for(radar)[0]]
     assert names == ["speckle", "missing-bands", "holes", "rotation"]
     with pytest.raises(SwathError, match=r"haze: not for sensor 'sentinel1_grd': haze has no meaning in dB"):
-        degradations_for(radar, ["haze"])
+        corruptions_for(radar, ["haze"])
     with pytest.raises(SwathError, match="speckle is its noise"):
-        degradations_for(radar, ["noise"])
+        corruptions_for(radar, ["noise"])
     with pytest.raises(SwathError, match="speckle has no meaning in reflectance"):
-        degradations_for(optical, ["speckle"])
+        corruptions_for(optical, ["speckle"])
     with pytest.raises(SwathError, match="Did you mean 'stripes'"):
-        degradations_for(optical, ["strips"])
-    _, reasons = degradations_for(radar)
+        corruptions_for(optical, ["strips"])
+    _, reasons = corruptions_for(radar)
     assert any(reason.startswith("stripes") for reason in reasons)
 
 
@@ -161,13 +161,15 @@ def test_nodata_lends_nothing_to_its_surroundings() -> None:
 
 
 @pytest.fixture(scope="module")
-def report(split: Split) -> RobustnessReport:
+def report(split: TrainTestSplit) -> RobustnessReport:
     return evaluate_robustness(
         [Fake("colour", colour)], split, degradations=["haze", "noise", "missing-bands"], k=3
     )
 
 
-def test_scores_fall_with_strength_from_the_clean_score(report: RobustnessReport, split: Split) -> None:
+def test_scores_fall_with_strength_from_the_clean_score(
+    report: RobustnessReport, split: TrainTestSplit
+) -> None:
     curve = report.curve("colour", "haze")
     assert [score.strength for score in curve] == [0, 0.1, 0.25, 0.5, 1.0, 2.0]
     assert curve[0].degradation == CLEAN
@@ -190,7 +192,7 @@ class Counted(Fake):
         self.shown, self.most = 0, most
         self.centre: torch.Tensor | None = None
 
-    def fit(self, part: Part, side: int) -> None:
+    def fit(self, part: EvalSubset, side: int) -> None:
         super().fit(part, side)
         self.centre = colour(part.dataset.get_batch(part.indices)).mean(dim=0)
 
@@ -202,7 +204,9 @@ class Counted(Fake):
         return colour(batch) - self.centre
 
 
-def test_a_killed_run_goes_on_and_a_second_one_computes_nothing(split: Split, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_and_a_second_one_computes_nothing(
+    split: TrainTestSplit, tmp_path: Path
+) -> None:
     options: dict[str, Any] = {"degradations": ["noise", "blur"], "k": 3, "batch_size": 10}
     whole = Counted()
     expected = evaluate_robustness([whole], split, **options)
@@ -218,9 +222,11 @@ def test_a_killed_run_goes_on_and_a_second_one_computes_nothing(split: Split, tm
     assert (third.shown, third.fitted_on) == (0, [])
 
 
-def test_features_of_a_report_that_are_known_do_not_stop_the_rest(split: Split, tmp_path: Path) -> None:
+def test_features_of_a_report_that_are_known_do_not_stop_the_rest(
+    split: TrainTestSplit, tmp_path: Path
+) -> None:
     """The bank is in the cache, so nothing has been fitted when the first degraded query comes."""
-    known = extract_split([Counted()], split, [32], cache=FeatureCache(tmp_path))
+    known = extract_split_features([Counted()], split, [32], cache=FeatureCache(tmp_path))
     fresh = Counted()
     found = evaluate_robustness(
         [fresh], split, degradations=["blur"], side=32, k=3, bank=known.bank, cache=FeatureCache(tmp_path)
@@ -229,7 +235,7 @@ def test_features_of_a_report_that_are_known_do_not_stop_the_rest(split: Split, 
     assert found.curve("colour", "blur")[0].accuracy > 0.9
 
 
-def test_degradations_and_their_strengths_are_kept_apart(split: Split, tmp_path: Path) -> None:
+def test_degradations_and_their_strengths_are_kept_apart(split: TrainTestSplit, tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path)
     plain = cache.shelf(Counted(), split.queries, 32, (split.bank, 32))
     shelves = [
@@ -247,7 +253,7 @@ def test_files_hold_scores_and_a_picture(report: RobustnessReport, tmp_path: Pat
     assert min(Image.open(picture).size) > 200
 
 
-def test_queries_can_be_limited_and_that_is_said(split: Split) -> None:
+def test_queries_can_be_limited_and_that_is_said(split: TrainTestSplit) -> None:
     found = evaluate_robustness([Fake("colour", colour)], split, degradations=["blur"], k=3, limit=8)
     assert found.protocol["queries"]["images"] == 8
     assert "8 of 20 queries were looked at" in found.notes[-1]

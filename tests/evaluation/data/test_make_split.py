@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from helpers.eval_scenes import read_table, write_table
 from swath.datasets.opening import CsvManifest
 from swath.errors import ImageryError
-from swath.evaluation.data.make_split import NOWHERE, deal, make_split
+from swath.evaluation.data.make_split import NOWHERE, assign_groups, make_split
 from swath.evaluation.data.splits import open_split
 
 
@@ -25,19 +25,23 @@ def test_units_stay_whole_and_no_fold_is_empty(seed: int, units: int, classes: i
     of = [str(u) for u in np.concatenate([np.arange(units), random.integers(0, units, 60)])]
     labels = random.integers(0, classes, len(of))
     shares = {f"f{i}": 1 / folds for i in range(folds)}
-    dealt = deal(of, labels, shares, seed=seed)
+    dealt = assign_groups(of, labels, shares, seed=seed)
     assert dealt.keys() == set(of)
     assert set(dealt.values()) == set(shares)
 
 
 def test_single_images_meet_the_shares_of_every_class() -> None:
     labels = np.repeat([0, 1, 2], [100, 40, 10])
-    dealt = deal([str(i) for i in range(150)], labels, {"train": 0.7, "val": 0.1, "test": 0.2}, seed=3)
+    dealt = assign_groups(
+        [str(i) for i in range(150)], labels, {"train": 0.7, "val": 0.1, "test": 0.2}, seed=3
+    )
     folds = np.array([dealt[str(i)] for i in range(150)])
     for label, count in enumerate((100, 40, 10)):
         for fold, share in (("train", 0.7), ("val", 0.1), ("test", 0.2)):
             assert abs(int((folds[labels == label] == fold).sum()) - share * count) <= 1
-    again = deal([str(i) for i in range(150)], labels, {"train": 0.7, "val": 0.1, "test": 0.2}, seed=4)
+    again = assign_groups(
+        [str(i) for i in range(150)], labels, {"train": 0.7, "val": 0.1, "test": 0.2}, seed=4
+    )
     assert dealt != again
 
 

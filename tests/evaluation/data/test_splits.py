@@ -10,10 +10,10 @@ import pytest
 
 from helpers.eval_scenes import CLASSES, read_table, write_scenes, write_table
 from swath.errors import ImageryError
-from swath.evaluation.data.splits import Split, open_split
+from swath.evaluation.data.splits import TrainTestSplit, open_split
 
 
-def names(split: Split) -> tuple[set[str], set[str]]:
+def names(split: TrainTestSplit) -> tuple[set[str], set[str]]:
     bank, queries = (
         {"/".join(Path(p).parts[-2:]) for p in part.paths} for part in (split.bank, split.queries)
     )

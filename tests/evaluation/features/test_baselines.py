@@ -12,10 +12,10 @@ from helpers.eval_scenes import split_of
 from swath.datasets.chip import Batch
 from swath.encoders import create_model
 from swath.errors import SwathError
-from swath.evaluation.data.splits import Split
+from swath.evaluation.data.splits import TrainTestSplit
 from swath.evaluation.features.baselines import (
     BASELINES,
-    ColourHistogram,
+    ColorHistogram,
     ImageStatistics,
     RandomConvolutionalFeatures,
     RandomPatches,
@@ -24,7 +24,7 @@ from swath.evaluation.features.baselines import (
     make_baseline,
     random_init,
 )
-from swath.evaluation.features.extract import Part, extract
+from swath.evaluation.features.extract import EvalSubset, extract_features
 from swath.models import Contract, Model
 from swath.sensors.sensor import Band, Sensor
 
@@ -53,8 +53,8 @@ class InMemory:
         }
 
 
-def part_of(images: torch.Tensor, unit: str = "reflectance") -> Part:
-    return Part(InMemory(images, unit), np.arange(len(images)), "bank")  # type: ignore[arg-type]
+def part_of(images: torch.Tensor, unit: str = "reflectance") -> EvalSubset:
+    return EvalSubset(InMemory(images, unit), np.arange(len(images)), "bank")  # type: ignore[arg-type]
 
 
 def batch_of(image: torch.Tensor, **more: Any) -> Batch:
@@ -68,7 +68,7 @@ def test_every_baseline_takes_every_side_and_any_bands(name: str, side: int) -> 
     images[3, :, :6, :6] = float("nan")  # no data
     baseline = make_baseline(name)
     baseline.fit(part_of(images), side)
-    found = extract([baseline], part_of(images), [side]).features[baseline.name, side]
+    found = extract_features([baseline], part_of(images), [side]).features[baseline.name, side]
     assert found.shape[0] == 20
     assert torch.isfinite(found).all()
     assert side < 16 or found.std(0).max() > 0
@@ -85,14 +85,14 @@ def test_statistics_are_those_of_the_valid_pixels() -> None:
 
 def test_histogram_of_display_values_has_fixed_bins() -> None:
     image = torch.tensor([0, 31, 32, 255], dtype=torch.uint8).reshape(1, 1, 2, 2)
-    histogram = ColourHistogram()
+    histogram = ColorHistogram()
     histogram.fit(part_of(image, "uint8"), 2)
     assert histogram(batch_of(image)).tolist() == [[0.5, 0.25, 0, 0, 0, 0, 0, 0.25]]
 
 
 def test_histogram_of_other_units_spans_the_bank() -> None:
     images = torch.randn(30, 1, 16, 16) * 0.01 + 0.2
-    histogram = ColourHistogram()
+    histogram = ColorHistogram()
     histogram.fit(part_of(images), 16)
     share = histogram(batch_of(images)).mean(0)
     assert share.sum() == pytest.approx(1.0)
@@ -132,28 +132,28 @@ def test_rcf_repeats_itself_and_depends_on_the_seed() -> None:
 
 
 @pytest.mark.parametrize("name", list(BASELINES))
-def test_queries_do_not_change_what_is_fitted(name: str, split: Split) -> None:
+def test_queries_do_not_change_what_is_fitted(name: str, split: TrainTestSplit) -> None:
     """The same bank with other queries gives the same features of the bank."""
     found = []
-    for queries in (split.queries, Part(split.queries.dataset, split.queries.indices[:2], "val")):
+    for queries in (split.queries, EvalSubset(split.queries.dataset, split.queries.indices[:2], "val")):
         baseline = make_baseline(name)
         baseline.fit(split.bank, 32)
-        extract([baseline], queries, [32])
-        found.append(extract([baseline], split.bank, [16]).features[baseline.name, 16])
+        extract_features([baseline], queries, [32])
+        found.append(extract_features([baseline], split.bank, [16]).features[baseline.name, 16])
     assert torch.equal(*found)
 
 
-def test_sharing_patches_changes_nothing(split: Split) -> None:
+def test_sharing_patches_changes_nothing(split: TrainTestSplit) -> None:
     shared = all_baselines()
     assert len({baseline.name for baseline in shared}) == len(shared) == len(BASELINES)
     alone = [make() for make in BASELINES.values()]
     assert [b.settings for b in shared] == [b.settings for b in alone]
     for baseline in [*shared, *alone]:
         baseline.fit(split.bank, 32)
-    together = extract(shared, split.queries, [16, 32], batch_size=7).features
+    together = extract_features(shared, split.queries, [16, 32], batch_size=7).features
     for baseline in alone:
         for side in (16, 32):
-            expected = extract([baseline], split.queries, [side]).features[baseline.name, side]
+            expected = extract_features([baseline], split.queries, [side]).features[baseline.name, side]
             assert torch.allclose(together[baseline.name, side], expected, atol=1e-5)
 
 
@@ -175,7 +175,7 @@ def test_random_init_is_the_same_encoder_with_other_weights(table: Any) -> None:
     first, again, other = random_init(model), random_init(model), random_init(model, seed=1)
     assert torch.equal(torch.get_rng_state(), before), "nobody else's random numbers are touched"
     queries = split_of(table).queries
-    a, b, c = (extract([f], queries, [32]).features[f.name, 32] for f in (first, again, other))
+    a, b, c = (extract_features([f], queries, [32]).features[f.name, 32] for f in (first, again, other))
     assert a.shape == (20, 48)
     assert torch.equal(a, b)
     assert not torch.allclose(a, c)

@@ -12,12 +12,12 @@ import torch
 
 from helpers.eval_scenes import Fake, colour, many, split_of
 from swath.encoders import create_model
-from swath.evaluation.data.splits import Split
+from swath.evaluation.data.splits import TrainTestSplit
 from swath.evaluation.features.baselines import ImageStatistics, RawPixels
-from swath.evaluation.features.cache import FeatureCache, default_folder
-from swath.evaluation.features.extract import ModelFeaturizer, extract, read_outs
+from swath.evaluation.features.cache import FeatureCache, default_cache_dir
+from swath.evaluation.features.extract import ModelFeatureExtractor, extract_features, pooling_variants
 from swath.evaluation.protocols.frozen import evaluate_knn
-from swath.evaluation.protocols.setup import extract_split
+from swath.evaluation.protocols.setup import extract_split_features
 from swath.models import Contract, Model
 
 
@@ -43,11 +43,11 @@ class Counted(Fake):
         return super().__call__(batch)
 
 
-def test_second_time_nothing_is_computed(split: Split, tmp_path: Path) -> None:
+def test_second_time_nothing_is_computed(split: TrainTestSplit, tmp_path: Path) -> None:
     first, second = Counted(), Counted()
-    before = extract([first], split.queries, [16, 32], cache=FeatureCache(tmp_path))
+    before = extract_features([first], split.queries, [16, 32], cache=FeatureCache(tmp_path))
     cache = FeatureCache(tmp_path)
-    after = extract([second], split.queries, [16, 32], cache=cache)
+    after = extract_features([second], split.queries, [16, 32], cache=cache)
     assert (first.shown, second.shown) == (40, 0)
     assert (cache.reused, cache.computed) == (40, 0)
     for key, rows in before.features.items():
@@ -57,12 +57,14 @@ def test_second_time_nothing_is_computed(split: Split, tmp_path: Path) -> None:
     assert len(list(tmp_path.rglob("*.npy"))) == len(list(tmp_path.rglob("*.json"))) == 2, "one file a side"
 
 
-def test_killed_run_goes_on_and_gives_the_same(split: Split, tmp_path: Path) -> None:
-    whole = extract([Counted()], split.bank, [16, 32], batch_size=8)
+def test_killed_run_goes_on_and_gives_the_same(split: TrainTestSplit, tmp_path: Path) -> None:
+    whole = extract_features([Counted()], split.bank, [16, 32], batch_size=8)
     killed, again = Counted(most=2 * 24), Counted()
     with pytest.raises(KeyboardInterrupt):
-        extract([killed], split.bank, [16, 32], batch_size=8, cache=FeatureCache(tmp_path, chunk=8))
-    found = extract([again], split.bank, [16, 32], batch_size=8, cache=FeatureCache(tmp_path, chunk=8))
+        extract_features([killed], split.bank, [16, 32], batch_size=8, cache=FeatureCache(tmp_path, chunk=8))
+    found = extract_features(
+        [again], split.bank, [16, 32], batch_size=8, cache=FeatureCache(tmp_path, chunk=8)
+    )
     assert again.shown == 2 * (48 - 24), "the rest, and only the rest"
     for key, rows in whole.features.items():
         assert torch.equal(rows, found.features[key])
@@ -71,8 +73,8 @@ def test_killed_run_goes_on_and_gives_the_same(split: Split, tmp_path: Path) -> 
     )
 
 
-def test_scores_from_the_cache_are_the_same(split: Split, tmp_path: Path) -> None:
-    featurizers = [ModelFeaturizer(model()), RawPixels(), ImageStatistics()]
+def test_scores_from_the_cache_are_the_same(split: TrainTestSplit, tmp_path: Path) -> None:
+    featurizers = [ModelFeatureExtractor(model()), RawPixels(), ImageStatistics()]
     plain = evaluate_knn(featurizers, split, sides=[16, 32], k=3)
     for _ in range(2):
         cached = evaluate_knn(featurizers, split, sides=[16, 32], k=3, cache=FeatureCache(tmp_path))
@@ -80,13 +82,13 @@ def test_scores_from_the_cache_are_the_same(split: Split, tmp_path: Path) -> Non
         assert cached.config_hash == plain.config_hash
 
 
-def test_featurizer_is_not_even_fitted_when_all_is_there(split: Split, tmp_path: Path) -> None:
+def test_featurizer_is_not_even_fitted_when_all_is_there(split: TrainTestSplit, tmp_path: Path) -> None:
     class Learner(Counted):
         learns = True
 
-    extract_split([Learner()], split, [16], cache=FeatureCache(tmp_path))
+    extract_split_features([Learner()], split, [16], cache=FeatureCache(tmp_path))
     again = Learner()
-    extract_split([again], split, [16], cache=FeatureCache(tmp_path))
+    extract_split_features([again], split, [16], cache=FeatureCache(tmp_path))
     assert (again.shown, again.fitted_on) == (0, [])
 
 
@@ -97,19 +99,19 @@ def test_whatever_changes_is_computed_anew(table: Path, tmp_path: Path, change: 
     own = model()
     learner = change == "bank"
 
-    def run(featurizer: Any, split: Split, side: int = 16) -> FeatureCache:
+    def run(featurizer: Any, split: TrainTestSplit, side: int = 16) -> FeatureCache:
         cache = FeatureCache(tmp_path / "cache")
-        extract_split([featurizer], split, [side], cache=cache)
+        extract_split_features([featurizer], split, [side], cache=cache)
         return cache
 
-    run(RawPixels() if learner else ModelFeaturizer(own), split)
-    featurizer: Any = RawPixels() if learner else ModelFeaturizer(own)
+    run(RawPixels() if learner else ModelFeatureExtractor(own), split)
+    featurizer: Any = RawPixels() if learner else ModelFeatureExtractor(own)
     side = 16
     if change == "weights":
         with torch.no_grad():
             own.encoder.norm.bias += 0.1
     elif change == "pooling":
-        featurizer = ModelFeaturizer(own, pooling="moments")
+        featurizer = ModelFeatureExtractor(own, pooling="moments")
     elif change == "file":
         victim = split.queries.paths[0]
         os.utime(victim, ns=(1, 1))
@@ -124,28 +126,30 @@ def test_whatever_changes_is_computed_anew(table: Path, tmp_path: Path, change: 
     assert found.reused == (48 if change == "file" else 0), change
 
 
-def test_other_name_of_the_same_thing_is_found(split: Split, tmp_path: Path) -> None:
-    extract([ModelFeaturizer(model(), "a")], split.queries, [16], cache=FeatureCache(tmp_path))
+def test_other_name_of_the_same_thing_is_found(split: TrainTestSplit, tmp_path: Path) -> None:
+    extract_features([ModelFeatureExtractor(model(), "a")], split.queries, [16], cache=FeatureCache(tmp_path))
     cache = FeatureCache(tmp_path)
-    extract([ModelFeaturizer(model(), "b")], split.queries, [16], cache=cache)
+    extract_features([ModelFeatureExtractor(model(), "b")], split.queries, [16], cache=cache)
     assert cache.computed == 0
 
 
-def test_several_read_outs_share_an_encoding_and_are_kept_apart(split: Split, tmp_path: Path) -> None:
-    both = read_outs(model(), ["mean", "moments"])
-    extract(both, split.queries, [16], cache=FeatureCache(tmp_path))
+def test_several_read_outs_share_an_encoding_and_are_kept_apart(
+    split: TrainTestSplit, tmp_path: Path
+) -> None:
+    both = pooling_variants(model(), ["mean", "moments"])
+    extract_features(both, split.queries, [16], cache=FeatureCache(tmp_path))
     cache = FeatureCache(tmp_path)
-    found = extract(read_outs(model(), ["moments", "cls"]), split.queries, [16], cache=cache)
+    found = extract_features(pooling_variants(model(), ["moments", "cls"]), split.queries, [16], cache=cache)
     assert (cache.reused, cache.computed) == (20, 20)
     assert found.features["tiny, moments", 16].shape == (20, 48)
 
 
 def test_images_of_no_file_are_known_by_their_pixels(tmp_path: Path) -> None:
     honest = many(10, 6)
-    extract([Counted()], honest.queries, [8], cache=FeatureCache(tmp_path))
+    extract_features([Counted()], honest.queries, [8], cache=FeatureCache(tmp_path))
     again = Counted()
-    extract([again], many(10, 6).queries, [8], cache=FeatureCache(tmp_path))
-    extract([again], many(11, 6).queries, [8], cache=FeatureCache(tmp_path))
+    extract_features([again], many(10, 6).queries, [8], cache=FeatureCache(tmp_path))
+    extract_features([again], many(11, 6).queries, [8], cache=FeatureCache(tmp_path))
     assert again.shown == 6, "the second time other images"
 
 
@@ -157,39 +161,41 @@ def test_unreadable_image_is_looked_at_again(table: Path, tmp_path: Path) -> Non
     victim.write_bytes(sound[:200])
     os.utime(victim, ns=(times.st_mtime_ns, times.st_mtime_ns))
     first = Counted()
-    found = extract([first], split.queries, [16], cache=FeatureCache(tmp_path / "c", chunk=5))
+    found = extract_features([first], split.queries, [16], cache=FeatureCache(tmp_path / "c", chunk=5))
     assert (len(found.labels), first.shown) == (19, 19)
     again = Counted()
-    found = extract([again], split.queries, [16], cache=FeatureCache(tmp_path / "c", chunk=5))
+    found = extract_features([again], split.queries, [16], cache=FeatureCache(tmp_path / "c", chunk=5))
     assert (len(found.labels), again.shown) == (19, 4), "its chunk only"
     assert [path for path, _ in found.problems] == [str(victim)]
     assert split.queries.indices[3] not in found.indices
 
 
-def test_file_that_was_cut_short_is_computed_again(split: Split, tmp_path: Path) -> None:
-    before = extract([Counted()], split.queries, [16], cache=FeatureCache(tmp_path))
+def test_file_that_was_cut_short_is_computed_again(split: TrainTestSplit, tmp_path: Path) -> None:
+    before = extract_features([Counted()], split.queries, [16], cache=FeatureCache(tmp_path))
     (file,) = tmp_path.rglob("*.npy")
     file.write_bytes(file.read_bytes()[:300])
     again = Counted()
-    found = extract([again], split.queries, [16], cache=FeatureCache(tmp_path))
+    found = extract_features([again], split.queries, [16], cache=FeatureCache(tmp_path))
     assert again.shown == 20
     assert torch.equal(found.features["counted", 16], before.features["counted", 16])
 
 
-def test_cached_features_are_mapped_and_writing_to_them_changes_no_file(split: Split, tmp_path: Path) -> None:
-    extract([Counted()], split.queries, [16], cache=FeatureCache(tmp_path))
-    found = extract([Counted()], split.queries, [16], cache=FeatureCache(tmp_path))
+def test_cached_features_are_mapped_and_writing_to_them_changes_no_file(
+    split: TrainTestSplit, tmp_path: Path
+) -> None:
+    extract_features([Counted()], split.queries, [16], cache=FeatureCache(tmp_path))
+    found = extract_features([Counted()], split.queries, [16], cache=FeatureCache(tmp_path))
     found.features["counted", 16].zero_()
-    afresh = extract([Counted()], split.queries, [16], cache=FeatureCache(tmp_path))
+    afresh = extract_features([Counted()], split.queries, [16], cache=FeatureCache(tmp_path))
     assert afresh.features["counted", 16].abs().sum() > 0
 
 
-def test_featurizer_without_identity_is_never_cached(split: Split, tmp_path: Path) -> None:
-    extract([Fake("c", colour)], split.queries, [16], cache=FeatureCache(tmp_path))
+def test_featurizer_without_identity_is_never_cached(split: TrainTestSplit, tmp_path: Path) -> None:
+    extract_features([Fake("c", colour)], split.queries, [16], cache=FeatureCache(tmp_path))
     assert not list(tmp_path.iterdir())
 
 
 def test_default_folder_follows_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_folder() == tmp_path / "swath" / "features"
-    assert FeatureCache().folder == default_folder()
+    assert default_cache_dir() == tmp_path / "swath" / "features"
+    assert FeatureCache().folder == default_cache_dir()

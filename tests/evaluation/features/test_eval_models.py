@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 
 from swath.datasets.chip import Batch
 from swath.errors import CheckpointError, ContractError, SwathError
-from swath.evaluation.data.splits import Split
-from swath.evaluation.features.extract import ModelFeaturizer
-from swath.evaluation.features.opening import open_candidate, open_featurizer
-from swath.evaluation.features.timm_model import TimmFeaturizer
+from swath.evaluation.data.splits import TrainTestSplit
+from swath.evaluation.features.extract import ModelFeatureExtractor
+from swath.evaluation.features.opening import open_eval_model, open_feature_extractors
+from swath.evaluation.features.timm_model import TimmFeatureExtractor
 from swath.evaluation.protocols.frozen import evaluate_knn
 from swath.models import load_model
 from swath.models.importers.import_weights import import_weights
@@ -35,7 +35,7 @@ def pictures() -> torch.Tensor:
 
 @pytest.mark.parametrize("name", ["statistics", "baseline:statistics"])
 def test_baselines_go_by_their_names(name: str) -> None:
-    found = open_candidate(name)
+    found = open_eval_model(name)
     assert found.featurizers[0].name == "image statistics"
     assert (found.sensor.name, found.gsd_mode) == ("rgb_aerial", None)
 
@@ -46,26 +46,26 @@ def test_a_model_directory_may_be_called_like_a_baseline(
     (tmp_path / "rcf").mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match="rcf"):  # an empty model directory, not the baseline
-        open_candidate("rcf")
+        open_eval_model("rcf")
 
 
 def test_random_encoder_is_the_same_each_time_and_takes_the_sensors_bands() -> None:
     image = torch.rand(2, 4, 16, 16)
-    first, second = (open_featurizer("random:vit_micro_patch8", "naip")[0] for _ in range(2))
+    first, second = (open_feature_extractors("random:vit_micro_patch8", "naip")[0] for _ in range(2))
     batch = batch_of((image * 255).to(torch.uint8), "naip")
     assert torch.equal(first(batch), second(batch))
-    assert isinstance(first, ModelFeaturizer)
+    assert isinstance(first, ModelFeatureExtractor)
     assert first.name == "vit_micro_patch8 (random weights)"
     assert "random" in first.settings["model"]
 
 
 def test_several_poolings_share_one_encoding() -> None:
-    found = open_featurizer("random:vit_micro_patch8", pooling="cls,mean")
+    found = open_feature_extractors("random:vit_micro_patch8", pooling="cls,mean")
     assert [f.settings["pooling"] for f in found] == ["cls", "mean"]
 
 
 def test_timm_features_are_those_of_timm_with_its_own_configuration(pictures: torch.Tensor) -> None:
-    featurizer = TimmFeaturizer(TIMM, "rgb_aerial")
+    featurizer = TimmFeatureExtractor(TIMM, "rgb_aerial")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         plain = timm.create_model("test_resnet", num_classes=0).eval()
@@ -80,7 +80,7 @@ def test_timm_features_are_those_of_timm_with_its_own_configuration(pictures: to
 
 
 def test_random_weights_of_timm_are_called_random() -> None:
-    found = open_candidate(TIMM)
+    found = open_eval_model(TIMM)
     assert "random weights" in found.name
     assert "random weights" in found.notes[0]
     assert "@pretrained" in found.notes[0]
@@ -96,13 +96,13 @@ def test_timm_weights_come_from_a_file(tmp_path: Path, pictures: torch.Tensor, e
         torch.save({"epoch": 3, "state_dict": state}, path)
     else:
         save_file(trained.state_dict(), path)
-    featurizer = TimmFeaturizer(f"{TIMM}@{path}", "rgb_aerial")
+    featurizer = TimmFeatureExtractor(f"{TIMM}@{path}", "rgb_aerial")
     assert featurizer.name == "test_resnet (mine)"
     assert featurizer.settings["weights"].startswith("sha256 ")
     assert not featurizer.has_random_weights
     # Just as if timm had loaded them: the classifier does not reach the features.
     trained.reset_classifier(0)
-    random_weights = TimmFeaturizer(TIMM, "rgb_aerial")
+    random_weights = TimmFeatureExtractor(TIMM, "rgb_aerial")
     assert not torch.equal(featurizer(batch_of(pictures)), random_weights(batch_of(pictures)))
     random_weights._module = trained
     assert torch.equal(featurizer(batch_of(pictures)), random_weights(batch_of(pictures)))
@@ -111,33 +111,33 @@ def test_timm_weights_come_from_a_file(tmp_path: Path, pictures: torch.Tensor, e
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     save_file(timm.create_model("test_vit").state_dict(), tmp_path / "vit.safetensors")
     with pytest.raises(CheckpointError, match=r"no checkpoint of timm's test_resnet.*lacks"):
-        TimmFeaturizer(f"{TIMM}@{tmp_path / 'vit.safetensors'}", "rgb_aerial")
+        TimmFeatureExtractor(f"{TIMM}@{tmp_path / 'vit.safetensors'}", "rgb_aerial")
     with pytest.raises(CheckpointError, match="no such file"):
-        TimmFeaturizer(f"{TIMM}@{tmp_path / 'gone.pth'}", "rgb_aerial")
+        TimmFeatureExtractor(f"{TIMM}@{tmp_path / 'gone.pth'}", "rgb_aerial")
 
 
 def test_bands_that_do_not_fit_are_refused_with_the_fix_and_the_fix_works() -> None:
     with pytest.raises(ContractError, match=r"has 4 bands .*--bands red,green,blue"):
-        TimmFeaturizer(TIMM, "naip")
+        TimmFeatureExtractor(TIMM, "naip")
     four = torch.randint(0, 256, (2, 4, 16, 16), dtype=torch.uint8)
-    chosen = TimmFeaturizer(TIMM, "naip", bands=["red", "green", "blue"])(batch_of(four, "naip"))
-    assert torch.equal(chosen, TimmFeaturizer(TIMM, "rgb_aerial")(batch_of(four[:, :3])))
-    false_colour = TimmFeaturizer(TIMM, "naip", bands=["nir", "red", "green"])(batch_of(four, "naip"))
+    chosen = TimmFeatureExtractor(TIMM, "naip", bands=["red", "green", "blue"])(batch_of(four, "naip"))
+    assert torch.equal(chosen, TimmFeatureExtractor(TIMM, "rgb_aerial")(batch_of(four[:, :3])))
+    false_colour = TimmFeatureExtractor(TIMM, "naip", bands=["nir", "red", "green"])(batch_of(four, "naip"))
     assert not torch.equal(chosen, false_colour)
 
 
 def test_reflectance_is_shown_up_to_0_3() -> None:
-    featurizer = TimmFeaturizer(TIMM, "sentinel2_l2a", bands=["red", "green", "blue"])
+    featurizer = TimmFeatureExtractor(TIMM, "sentinel2_l2a", bands=["red", "green", "blue"])
     bands = torch.full((1, 12, 16, 16), 0.05)
     bands[:, [3, 2, 1]] = torch.tensor([0.3, 0.15, 0.9]).view(1, 3, 1, 1)  # B04, B03, B02
     plain = torch.tensor([255.0, 127.5, 255.0]).view(1, 3, 1, 1).expand(1, 3, 16, 16)
-    expected = TimmFeaturizer(TIMM, "rgb_aerial")(batch_of(plain))
+    expected = TimmFeatureExtractor(TIMM, "rgb_aerial")(batch_of(plain))
     assert torch.allclose(featurizer(batch_of(bands, "sentinel2_l2a")), expected, atol=1e-4)
 
 
 def test_radar_is_no_picture() -> None:
     with pytest.raises(ContractError, match="dB"):
-        TimmFeaturizer(TIMM, "sentinel1_grd", bands=["VV", "VH", "VV"])
+        TimmFeatureExtractor(TIMM, "sentinel1_grd", bands=["VV", "VH", "VV"])
 
 
 @pytest.mark.parametrize(
@@ -156,11 +156,11 @@ def test_radar_is_no_picture() -> None:
 )
 def test_errors_say_what_to_do(text: str, options: dict[str, object], said: str) -> None:
     with pytest.raises(SwathError, match=said):
-        open_candidate(text, **options)  # type: ignore[arg-type]
+        open_eval_model(text, **options)  # type: ignore[arg-type]
 
 
-def test_timm_is_scored_like_any_other(split: Split) -> None:
-    found = evaluate_knn(open_featurizer(TIMM), split, sides=[8, 32], k=5)
+def test_timm_is_scored_like_any_other(split: TrainTestSplit) -> None:
+    found = evaluate_knn(open_feature_extractors(TIMM), split, sides=[8, 32], k=5)
     assert {s.query_side for s in found.scores} == {8, 32}
     assert found.mean(found.scores[0].features, "knn").accuracy > 0.5
 
@@ -172,9 +172,9 @@ def test_an_official_checkpoint_is_imported_on_the_way(
     checkpoint = tmp_path / "CMID_ResNet_test.pth"
     weights = {key.removeprefix("sd."): value for key, value in reference.items() if key.startswith("sd.")}
     torch.save({"epoch": 199, "model": weights}, checkpoint)
-    found = open_candidate(str(checkpoint), device="cpu")
+    found = open_eval_model(str(checkpoint), device="cpu")
     imported = load_model(import_weights(checkpoint, tmp_path / "model"))
     assert found.model is not None
     assert found.about["model_id"] == imported.id
     batch = batch_of(pictures)
-    assert torch.equal(found.featurizers[0](batch), ModelFeaturizer(imported)(batch))
+    assert torch.equal(found.featurizers[0](batch), ModelFeatureExtractor(imported)(batch))

@@ -14,17 +14,17 @@ from helpers.eval_scenes import Fake, constant, split_of
 from swath.datasets.chip import Batch
 from swath.encoders import create_model
 from swath.errors import ContractError, ImageryError
-from swath.evaluation.data.splits import Split
+from swath.evaluation.data.splits import TrainTestSplit
 from swath.evaluation.features.cache import FeatureCache
 from swath.evaluation.features.extract import (
-    ModelFeaturizer,
-    Part,
-    extract,
-    read_outs,
+    EvalSubset,
+    ModelFeatureExtractor,
+    extract_features,
+    pooling_variants,
     resize_batch,
-    usable_sides,
+    supported_image_sizes,
 )
-from swath.models import Contract, Model, ScaleWarning
+from swath.models import Contract, GsdRangeWarning, Model
 
 
 def model(pooling: str | None = None, **contract: Any) -> Model:
@@ -72,14 +72,16 @@ def test_invalid_pixels_stay_out_of_the_mean() -> None:
 # ---- extraction
 
 
-def test_every_featurizer_sees_every_side_of_every_image_once(split: Split) -> None:
+def test_every_featurizer_sees_every_side_of_every_image_once(split: TrainTestSplit) -> None:
     seen: list[tuple[int, int]] = []
 
     def look(batch: Batch) -> torch.Tensor:
         seen.extend((int(i), batch["image"].shape[-1]) for i in batch["index"])
         return batch["gsd"].unsqueeze(1)
 
-    found = extract([Fake("look", look), Fake("other", constant)], split.queries, [16, 32], batch_size=7)
+    found = extract_features(
+        [Fake("look", look), Fake("other", constant)], split.queries, [16, 32], batch_size=7
+    )
     assert sorted(seen) == sorted((i, side) for i in split.queries.indices for side in (16, 32))
     assert found.features["look", 16].flatten().tolist() == [1.0] * 20, "half the side, twice the GSD of 0.5"
     assert found.features["look", 32].flatten().tolist() == [0.5] * 20
@@ -87,9 +89,11 @@ def test_every_featurizer_sees_every_side_of_every_image_once(split: Split) -> N
     assert (found.labels.numpy() == split.queries.labels).all()
 
 
-def test_progress_ends_at_the_number_of_images(split: Split) -> None:
+def test_progress_ends_at_the_number_of_images(split: TrainTestSplit) -> None:
     told: list[tuple[int, int]] = []
-    extract([Fake("c", constant)], split.queries, [32], batch_size=8, progress=lambda *now: told.append(now))
+    extract_features(
+        [Fake("c", constant)], split.queries, [32], batch_size=8, progress=lambda *now: told.append(now)
+    )
     assert told == [(8, 20), (16, 20), (20, 20)]
 
 
@@ -98,7 +102,7 @@ def test_image_that_breaks_after_opening_is_left_out_and_named(table: Path, tmp_
     split = split_of(tmp_path / "copy" / "index.csv")
     victim = Path(split.queries.paths[3])
     victim.write_bytes(victim.read_bytes()[:200])
-    found = extract([Fake("c", constant)], split.queries, [32])
+    found = extract_features([Fake("c", constant)], split.queries, [32])
     assert len(found.labels) == 19
     assert split.queries.indices[3] not in found.indices
     assert [path for path, _ in found.problems] == [str(victim)]
@@ -107,11 +111,11 @@ def test_image_that_breaks_after_opening_is_left_out_and_named(table: Path, tmp_
 def test_nothing_readable_is_an_error(table: Path, tmp_path: Path) -> None:
     shutil.copytree(table.parent, tmp_path / "copy")
     split = split_of(tmp_path / "copy" / "index.csv")
-    part = Part(split.queries.dataset, split.queries.indices[:2], "val")
+    part = EvalSubset(split.queries.dataset, split.queries.indices[:2], "val")
     for path in part.paths:
         Path(path).write_bytes(b"\x89PNG\r\n\x1a\nbroken")
     with pytest.raises(ImageryError, match="none of the 2 val images could be read"):
-        extract([Fake("c", constant)], part, [32])
+        extract_features([Fake("c", constant)], part, [32])
 
 
 def test_a_whole_chunk_that_cannot_be_read_leaves_the_others(table: Path, tmp_path: Path) -> None:
@@ -123,7 +127,7 @@ def test_a_whole_chunk_that_cannot_be_read_leaves_the_others(table: Path, tmp_pa
     fake.identity, fake.learns = "c/1", False  # type: ignore[attr-defined]
     for _ in range(2):
         cache = FeatureCache(tmp_path / "cache", chunk=4)
-        found = extract([fake], split.queries, [32], batch_size=2, cache=cache)
+        found = extract_features([fake], split.queries, [32], batch_size=2, cache=cache)
         assert len(found.features["c", 32]) == len(found.labels) == 16
         assert len(found.problems) == 4
 
@@ -132,7 +136,9 @@ def test_a_whole_chunk_that_cannot_be_read_leaves_the_others(table: Path, tmp_pa
 
 
 def test_side_below_a_patch_is_refused_with_the_reason() -> None:
-    good, refused = usable_sides([8, 16, 24, 40], [Fake("a", constant), Fake("vit", constant, min_side=16)])
+    good, refused = supported_image_sizes(
+        [8, 16, 24, 40], [Fake("a", constant), Fake("vit", constant, min_side=16)]
+    )
     assert good == [16]
     assert refused == [
         "8 px is less than one patch of vit (16 px)",
@@ -141,26 +147,26 @@ def test_side_below_a_patch_is_refused_with_the_reason() -> None:
     ]
 
 
-def test_extract_does_not_take_a_refused_side(split: Split) -> None:
+def test_extract_does_not_take_a_refused_side(split: TrainTestSplit) -> None:
     with pytest.raises(ContractError, match="less than one patch"):
-        extract([ModelFeaturizer(model())], split.queries, [4])
+        extract_features([ModelFeatureExtractor(model())], split.queries, [4])
 
 
 # ---- models
 
 
-def test_model_featurizer_gives_what_embed_gives(split: Split) -> None:
+def test_model_featurizer_gives_what_embed_gives(split: TrainTestSplit) -> None:
     net = model()
-    found = extract([ModelFeaturizer(net)], split.queries, [16, 32])
+    found = extract_features([ModelFeatureExtractor(net)], split.queries, [16, 32])
     batch = split.queries.dataset.get_batch(split.queries.indices)
     assert torch.allclose(found.features["tiny", 32], net.embed(batch["image"], gsd=0.5), atol=1e-6)
     small = resize_batch(batch, 16)
     assert torch.allclose(found.features["tiny", 16], net.embed(small["image"], gsd=1.0), atol=1e-6)
 
 
-def test_relative_model_counts_from_its_reference_size(split: Split) -> None:
+def test_relative_model_counts_from_its_reference_size(split: TrainTestSplit) -> None:
     net = model(gsd_mode="relative", reference_size=64)
-    found = extract([ModelFeaturizer(net)], split.queries, [16])
+    found = extract_features([ModelFeatureExtractor(net)], split.queries, [16])
     small = resize_batch(split.queries.dataset.get_batch(split.queries.indices), 16)
     assert torch.allclose(found.features["tiny", 16], net.embed(small["image"], gsd=4.0), atol=1e-6)
 
@@ -168,42 +174,42 @@ def test_relative_model_counts_from_its_reference_size(split: Split) -> None:
 def test_metres_model_can_be_told_relative_scale(table: Path) -> None:
     net = model(reference_gsd=10.0)
     part = split_of(table, gsd="relative").queries
-    found = extract([ModelFeaturizer(net, gsd_mode="relative")], part, [16])
+    found = extract_features([ModelFeatureExtractor(net, gsd_mode="relative")], part, [16])
     small = resize_batch(part.dataset.get_batch(part.indices), 16)
     assert torch.allclose(found.features["tiny", 16], net.embed(small["image"], gsd=20.0), atol=1e-6)
 
 
-def test_pooling_can_be_chosen(split: Split) -> None:
-    found = extract([ModelFeaturizer(model(), pooling="moments")], split.queries, [32])
+def test_pooling_can_be_chosen(split: TrainTestSplit) -> None:
+    found = extract_features([ModelFeatureExtractor(model(), pooling="moments")], split.queries, [32])
     assert found.features["tiny", 32].shape == (20, 48)
 
 
-def test_scale_that_training_never_saw_is_told(split: Split) -> None:
-    with pytest.warns(ScaleWarning, match="GSD 1 m lie outside the 0.4 to 0.6 m"):
-        extract([ModelFeaturizer(model(gsd_range=(0.4, 0.6)))], split.queries, [16])
+def test_scale_that_training_never_saw_is_told(split: TrainTestSplit) -> None:
+    with pytest.warns(GsdRangeWarning, match="GSD 1 m lie outside the 0.4 to 0.6 m"):
+        extract_features([ModelFeatureExtractor(model(gsd_range=(0.4, 0.6)))], split.queries, [16])
 
 
-def test_contract_is_checked(split: Split) -> None:
+def test_contract_is_checked(split: TrainTestSplit) -> None:
     dataset = split.queries.dataset
     batch = dataset.get_batch(np.arange(4))
     wrong = {**batch, "image": batch["image"] / 255}
     with pytest.raises(ContractError, match="share of 1"):
-        ModelFeaturizer(model())(wrong)  # type: ignore[arg-type]
+        ModelFeatureExtractor(model())(wrong)  # type: ignore[arg-type]
 
 
-def test_read_outs_of_a_model_encode_each_batch_once(split: Split) -> None:
+def test_read_outs_of_a_model_encode_each_batch_once(split: TrainTestSplit) -> None:
     own = model()
     seen: list[int] = []
     own.encoder.register_forward_hook(lambda *_: seen.append(1))
-    both = read_outs(own, ["mean", "moments"], "m")
-    found = extract(both, split.queries, [16, 32], batch_size=100)
+    both = pooling_variants(own, ["mean", "moments"], "m")
+    found = extract_features(both, split.queries, [16, 32], batch_size=100)
     assert len(seen) == 2  # a batch at two sides
-    alone = extract([ModelFeaturizer(own, "alone", "moments")], split.queries, [16, 32])
+    alone = extract_features([ModelFeatureExtractor(own, "alone", "moments")], split.queries, [16, 32])
     for side in (16, 32):
         assert torch.equal(found.features["m, moments", side], alone.features["alone", side])
         assert torch.equal(found.features["m, mean", side], found.features["m, moments", side][:, :24])
 
 
-def test_read_outs_are_shared_within_a_model_only(split: Split) -> None:
+def test_read_outs_are_shared_within_a_model_only(split: TrainTestSplit) -> None:
     with pytest.raises(ContractError, match="another model"):
-        ModelFeaturizer(model(), "a", shares=ModelFeaturizer(model(), "b"))
+        ModelFeatureExtractor(model(), "a", shares=ModelFeatureExtractor(model(), "b"))

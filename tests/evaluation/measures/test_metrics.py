@@ -12,7 +12,7 @@ from torchmetrics.functional.classification import (
 )
 
 from swath.evaluation.measures import classification as metrics
-from swath.evaluation.measures.intervals import resample_counts, sign_flip_p, student_interval
+from swath.evaluation.measures.intervals import bootstrap_counts, paired_permutation_p, student_interval
 
 
 def several(count: int = 400, labels: int = 7, ties: bool = True) -> tuple[np.ndarray, np.ndarray]:
@@ -29,16 +29,18 @@ def test_map_agrees_with_torchmetrics(average: str, ties: bool) -> None:
     expected = multilabel_average_precision(
         torch.from_numpy(scores), torch.from_numpy(truth).long(), 7, average=average, thresholds=None
     )
-    found = (metrics.map_micro if average == "micro" else metrics.map_macro)(scores, truth)
+    found = (metrics.micro_average_precision if average == "micro" else metrics.macro_average_precision)(
+        scores, truth
+    )
     assert found[0] == pytest.approx(float(expected), abs=1e-6)
 
 
 def test_label_that_no_image_has_stays_out_of_the_mean() -> None:
     scores, truth = several()
     truth[:, 2] = False
-    by_label = metrics.label_precisions(scores, truth)
+    by_label = metrics.per_label_average_precision(scores, truth)
     assert np.isnan(by_label[2])
-    assert metrics.map_macro(scores, truth)[0] == pytest.approx(np.nanmean(by_label))
+    assert metrics.macro_average_precision(scores, truth)[0] == pytest.approx(np.nanmean(by_label))
 
 
 def test_f1_agrees_with_scikit_learn() -> None:
@@ -62,24 +64,28 @@ def test_calibration_error_agrees_with_torchmetrics() -> None:
 def test_calibration_error_by_hand() -> None:
     confidence, hits = np.array([0.9, 0.9, 0.6, 0.6]), np.array([1, 1, 0, 1])
     assert metrics.calibration_error(confidence, hits)[0] == pytest.approx((2 * 0.1 + 2 * 0.1) / 4)
-    two = metrics.reliability(confidence, hits, bins=2, kind="mass")
+    two = metrics.reliability_curve(confidence, hits, bins=2, kind="mass")
     assert [b["images"] for b in two] == [2, 2]
     assert [b["accuracy"] for b in two] == [0.5, 1.0]
     assert (two[0]["low"], two[1]["high"]) == (0.6, 0.9)
 
 
 def test_equal_confidence_is_one_bin_of_mass() -> None:
-    assert len(metrics.reliability(np.full(50, 0.4), np.ones(50), kind="mass")) == 1
+    assert len(metrics.reliability_curve(np.full(50, 0.4), np.ones(50), kind="mass")) == 1
 
 
 def test_figures_of_resamples_are_those_of_the_repeated_images() -> None:
     scores, truth = several(60, 4)
     hits, labels = truth[:, 3], np.arange(60) % 4
-    counts = resample_counts(60)[:5]
+    counts = bootstrap_counts(60)[:5]
     for row, drawn in enumerate(np.repeat(np.arange(60), count.astype(int)) for count in counts):
         again = scores[drawn], truth[drawn]
-        assert metrics.map_micro(scores, truth, counts)[row] == pytest.approx(metrics.map_micro(*again)[0])
-        assert metrics.map_macro(scores, truth, counts)[row] == pytest.approx(metrics.map_macro(*again)[0])
+        assert metrics.micro_average_precision(scores, truth, counts)[row] == pytest.approx(
+            metrics.micro_average_precision(*again)[0]
+        )
+        assert metrics.macro_average_precision(scores, truth, counts)[row] == pytest.approx(
+            metrics.macro_average_precision(*again)[0]
+        )
         f1 = metrics.f1_scores(scores > 0.5, truth, counts), metrics.f1_scores(again[0] > 0.5, again[1])
         assert [f[row] for f in f1[0]] == pytest.approx([f[0] for f in f1[1]])
         recall = metrics.balanced_accuracy(hits[drawn], labels[drawn], 4)[0]
@@ -95,8 +101,8 @@ def test_paired_permutation_test_is_mcnemar() -> None:
 
     first, second = np.ones(100), np.ones(100)
     second[:14], first[14:18] = 0, 0  # 14 wins, 4 losses
-    assert sign_flip_p(first, second) == pytest.approx(binomtest(14, 18).pvalue, abs=0.01)
-    assert sign_flip_p(first, first) == 1.0
+    assert paired_permutation_p(first, second) == pytest.approx(binomtest(14, 18).pvalue, abs=0.01)
+    assert paired_permutation_p(first, first) == 1.0
 
 
 def test_interval_of_seeds_is_students() -> None:

@@ -16,8 +16,8 @@ from swath.evaluation.measures.label_overlap import as_multi_hot
 from swath.evaluation.measures.retrieval import (
     METRICS,
     chance_scores,
-    class_scores,
-    exact_neighbours,
+    exact_neighbors,
+    per_class_retrieval,
     retrieval_scores,
 )
 
@@ -64,7 +64,7 @@ def problems(draw: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch
 @settings(max_examples=80, deadline=None)
 def test_neighbours_and_scores_are_the_plain_definitions(problem: Any) -> None:
     queries, archive, query_labels, archive_labels, k, exclude = problem
-    found = exact_neighbours(queries, archive, k, exclude=exclude, chunk=2)
+    found = exact_neighbors(queries, archive, k, exclude=exclude, chunk=2)
     scores = retrieval_scores(found.ids, query_labels, archive_labels, exclude=exclude)
     lengths = np.linalg.norm(archive.double().numpy(), axis=1)
     for q in range(len(queries)):
@@ -118,7 +118,7 @@ def test_shuffled_labels_score_at_chance() -> None:
     features = torch.from_numpy(random.standard_normal((1200, 8)))
     labels = random_labels(random, 1200)
     labels = labels[random.permutation(1200)]
-    found = exact_neighbours(features[:400], features[400:], 10)
+    found = exact_neighbors(features[:400], features[400:], 10)
     scores = retrieval_scores(found.ids, labels[:400], labels[400:])
     chance = chance_scores(labels[:400], labels[400:], 10).means()
     for name, (low, high) in scores.intervals(level=0.999).items():
@@ -140,7 +140,7 @@ def test_ndcg_and_map_agree_with_scikit_learn() -> None:
     random = np.random.default_rng(3)
     queries, archive = random_labels(random, 5), random_labels(random, 40)
     features = torch.from_numpy(random.standard_normal((45, 4)))
-    found = exact_neighbours(features[:5], features[5:], 40)
+    found = exact_neighbors(features[:5], features[5:], 40)
     scores = retrieval_scores(found.ids, queries, archive)
     cosines = np.empty((5, 40))
     np.put_along_axis(cosines, found.ids.numpy(), found.cosines.numpy(), axis=1)
@@ -176,7 +176,7 @@ def test_class_rows() -> None:
     archive = torch.tensor([[1.0, 0, 0], [0, 1, 0], [1, 1, 0], [1, 0, 0]])
     ids = torch.tensor([[0, 1], [2, 0]])
     scores = retrieval_scores(ids, queries, archive)
-    first, second, third = class_scores(ids, scores, queries, archive, ["a", "b", "c"])
+    first, second, third = per_class_retrieval(ids, scores, queries, archive, ["a", "b", "c"])
     assert (first.name, first.queries, first.archive, first.chance) == ("a", 2, 3, 0.75)
     assert first.found == pytest.approx(0.75)  # 1 of 2, 2 of 2
     assert second.precision == pytest.approx(1.0)
@@ -244,19 +244,19 @@ def test_label_pairs_must_be_of_one_nomenclature() -> None:
 def test_too_large_a_k_and_bad_features_are_refused() -> None:
     few = torch.eye(4)
     with pytest.raises(SwathError, match="k = 5 answers cannot be had of an archive of 4 items"):
-        exact_neighbours(few, few, 5)
+        exact_neighbors(few, few, 5)
     with pytest.raises(SwathError, match=r"archive of 4 items \(1 of them excluded\)"):
-        exact_neighbours(few, few, 4, exclude=torch.arange(4))
+        exact_neighbors(few, few, 4, exclude=torch.arange(4))
     with pytest.raises(SwathError, match="cannot be compared"):
-        exact_neighbours(few, torch.eye(5), 1)
+        exact_neighbors(few, torch.eye(5), 1)
     with pytest.raises(SwathError, match="NaN or infinity"):
-        exact_neighbours(few, few * torch.nan, 1)
+        exact_neighbors(few, few * torch.nan, 1)
     with pytest.raises(SwathError, match="exclusions are positions"):
-        exact_neighbours(few, few, 1, exclude=torch.tensor([9, 0, 0, 0]))
-    assert exact_neighbours(few[:0], few, 2).ids.shape == (0, 2)
+        exact_neighbors(few, few, 1, exclude=torch.tensor([9, 0, 0, 0]))
+    assert exact_neighbors(few[:0], few, 2).ids.shape == (0, 2)
 
 
 @pytest.mark.parametrize("k", [1, 3, 9])
 def test_equal_cosines_come_in_the_order_of_the_archive(k: int) -> None:
     archive = torch.tensor([[3.0, 4]] * 9) * torch.arange(1, 10)[:, None]
-    assert exact_neighbours(archive[:2], archive, k).ids.tolist() == [list(range(k))] * 2
+    assert exact_neighbors(archive[:2], archive, k).ids.tolist() == [list(range(k))] * 2

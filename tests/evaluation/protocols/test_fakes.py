@@ -15,12 +15,12 @@ import torch
 
 from helpers.eval_scenes import Fake, Labelled, constant, many, rich_noise
 from swath.errors import ImageryError
-from swath.evaluation.data.splits import Split
-from swath.evaluation.features.extract import Part
+from swath.evaluation.data.splits import TrainTestSplit
+from swath.evaluation.features.extract import EvalSubset
 from swath.evaluation.protocols.fewshot import evaluate_fewshot
 from swath.evaluation.protocols.frozen import evaluate_knn, evaluate_linear
-from swath.evaluation.protocols.results import Evaluation
-from swath.evaluation.protocols.scoring import among
+from swath.evaluation.protocols.results import EvaluationResult
+from swath.evaluation.protocols.scoring import restrict_evaluation
 
 
 def knows_class(batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -28,25 +28,25 @@ def knows_class(batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return rich_noise(batch) + 3 * torch.nn.functional.one_hot(batch["index"] % 5, 32)
 
 
-def few(featurizers: Any, split: Split, **options: Any) -> Evaluation:
+def few(featurizers: Any, split: TrainTestSplit, **options: Any) -> EvaluationResult:
     return evaluate_fewshot(featurizers, split, shots=[20], draws=3, classifiers=["centroid"], **options)
 
 
-def fixed(featurizers: Any, split: Split, **options: Any) -> Evaluation:
+def fixed(featurizers: Any, split: TrainTestSplit, **options: Any) -> EvaluationResult:
     return evaluate_linear(featurizers, split, c=0.1, **options)
 
 
 PROTOCOLS = [evaluate_knn, fixed, few]
 
 
-def shuffled(split: Split) -> Split:
+def shuffled(split: TrainTestSplit) -> TrainTestSplit:
     dataset: Any = split.bank.dataset
     dataset.labels = np.random.default_rng(0).permutation(dataset.labels)
     return split
 
 
 @pytest.mark.parametrize("evaluate", PROTOCOLS)
-def test_shuffled_labels_are_at_chance(evaluate: Callable[..., Evaluation]) -> None:
+def test_shuffled_labels_are_at_chance(evaluate: Callable[..., EvaluationResult]) -> None:
     honest = evaluate([Fake("f", knows_class)], many(600, 500), sides=[8])
     fake = evaluate([Fake("f", knows_class)], shuffled(many(600, 500)), sides=[8])
     for score in honest.scores:
@@ -57,7 +57,7 @@ def test_shuffled_labels_are_at_chance(evaluate: Callable[..., Evaluation]) -> N
 
 
 @pytest.mark.parametrize("evaluate", PROTOCOLS)
-def test_constant_encoder_is_at_chance_and_says_so(evaluate: Callable[..., Evaluation]) -> None:
+def test_constant_encoder_is_at_chance_and_says_so(evaluate: Callable[..., EvaluationResult]) -> None:
     evaluation = evaluate([Fake("constant", constant)], many(600, 500), sides=[8])
     for score in evaluation.scores:
         assert score.value == pytest.approx(0.2, abs=1e-9), "one class for all"
@@ -74,7 +74,9 @@ def test_training_images_among_the_queries_inflate_and_are_caught() -> None:
     """Of features that know no class, only images that were seen before can be recognised."""
     honest = shuffled(many(400, 400))
     dataset = honest.bank.dataset
-    leaky = replace(honest, bank=Part(dataset, np.arange(600), "train"))  # half of the queries are in it
+    leaky = replace(
+        honest, bank=EvalSubset(dataset, np.arange(600), "train")
+    )  # half of the queries are in it
     clean = evaluate_knn([Fake("noise", rich_noise)], honest, sides=[8])
     fooled = evaluate_knn([Fake("noise", rich_noise)], leaky, sides=[8])
     assert not [note for note in clean.notes if note.startswith("leak")]
@@ -82,7 +84,9 @@ def test_training_images_among_the_queries_inflate_and_are_caught() -> None:
         note for note in fooled.notes if note.startswith("leak: 200 of the 400 queries are in the bank too")
     ]
     assert fooled.scores[0].value > clean.scores[0].value + 0.25, "inflated"
-    rest = among(fooled, ~np.isin(leaky.queries.indices, leaky.bank.indices), "without images of the bank")
+    rest = restrict_evaluation(
+        fooled, ~np.isin(leaky.queries.indices, leaky.bank.indices), "without images of the bank"
+    )
     assert rest.scores[0].value == pytest.approx(0.2, abs=0.07), "without them: chance again"
     assert len(rest.labels) == len(rest.paths) == len(rest.scores[0].hits) == 200
     assert rest.config_hash != fooled.config_hash
@@ -91,9 +95,11 @@ def test_training_images_among_the_queries_inflate_and_are_caught() -> None:
 def test_part_of_the_queries_is_scored_as_if_alone() -> None:
     split = many(400, 300)
     keep = np.arange(300) % 3 == 0
-    part = Split(split.bank, Part(split.queries.dataset, split.queries.indices[keep], "val"), "drawn")
+    part = TrainTestSplit(
+        split.bank, EvalSubset(split.queries.dataset, split.queries.indices[keep], "val"), "drawn"
+    )
     whole, alone = (evaluate_knn([Fake("f", knows_class)], s, sides=[8]) for s in (split, part))
-    for found, expected in zip(among(whole, keep, "a third").scores, alone.scores, strict=True):
+    for found, expected in zip(restrict_evaluation(whole, keep, "a third").scores, alone.scores, strict=True):
         assert found.value == expected.value
         assert (found.low, found.high) == (expected.low, expected.high)
         assert found.figures == expected.figures
@@ -111,9 +117,11 @@ class SeveralLabels(Labelled):
         self.labels = (np.random.default_rng(0).random((count, 4)) < chance).astype(np.float32)  # type: ignore[assignment]
 
 
-def several() -> tuple[Split, Callable[[Any], torch.Tensor]]:
+def several() -> tuple[TrainTestSplit, Callable[[Any], torch.Tensor]]:
     dataset: Any = SeveralLabels(700)
-    split = Split(Part(dataset, np.arange(400), "train"), Part(dataset, np.arange(400, 700), "val"), "drawn")
+    split = TrainTestSplit(
+        EvalSubset(dataset, np.arange(400), "train"), EvalSubset(dataset, np.arange(400, 700), "val"), "drawn"
+    )
 
     def knows(batch: Any) -> torch.Tensor:
         labels = torch.from_numpy(dataset.labels)[batch["index"]]
@@ -124,7 +132,7 @@ def several() -> tuple[Split, Callable[[Any], torch.Tensor]]:
 
 @pytest.mark.parametrize("evaluate", [evaluate_knn, evaluate_linear])
 def test_several_labels_are_scored_by_map_and_fakes_are_at_chance(
-    evaluate: Callable[..., Evaluation],
+    evaluate: Callable[..., EvaluationResult],
 ) -> None:
     split, knows = several()
     evaluation = evaluate([Fake("knows", knows), Fake("noise", rich_noise)], split, sides=[8])
@@ -147,7 +155,7 @@ def test_several_labels_are_scored_by_map_and_fakes_are_at_chance(
 # ---- input that means nothing
 
 
-def broken(what: str) -> Split:
+def broken(what: str) -> TrainTestSplit:
     split = many(40, 20)
     dataset: Any = split.bank.dataset
     if what == "unlabelled":
@@ -155,11 +163,11 @@ def broken(what: str) -> Split:
     elif what == "single class":
         dataset.labels[:] = 2
     elif what == "twice":
-        return replace(split, queries=Part(dataset, np.r_[np.arange(40, 60), 45], "val"))
+        return replace(split, queries=EvalSubset(dataset, np.r_[np.arange(40, 60), 45], "val"))
     elif what == "same path":
         dataset.paths[50] = dataset.paths[51]
     elif what == "empty":
-        return replace(split, queries=Part(dataset, np.arange(0), "val"))
+        return replace(split, queries=EvalSubset(dataset, np.arange(0), "val"))
     return split
 
 
@@ -175,7 +183,7 @@ def broken(what: str) -> Split:
 )
 @pytest.mark.parametrize("evaluate", PROTOCOLS)
 def test_input_that_means_nothing_is_refused(
-    evaluate: Callable[..., Evaluation], what: str, message: str
+    evaluate: Callable[..., EvaluationResult], what: str, message: str
 ) -> None:
     with pytest.raises(ImageryError, match=message):
         evaluate([Fake("f", knows_class)], broken(what), sides=[8])

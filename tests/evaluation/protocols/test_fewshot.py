@@ -12,10 +12,10 @@ from PIL import Image
 
 from helpers.eval_scenes import Fake, colour, constant, many, rich_noise
 from swath.errors import SwathError
-from swath.evaluation.data.splits import Split
+from swath.evaluation.data.splits import TrainTestSplit
 from swath.evaluation.protocols.fewshot import draw_shots, evaluate_fewshot
-from swath.evaluation.protocols.predictions import read_queries
-from swath.evaluation.report.tables import score_tables, write_report
+from swath.evaluation.protocols.predictions import read_predictions
+from swath.evaluation.report.tables import score_tables, write_scores
 
 
 def test_draws_have_n_of_each_class_and_grow() -> None:
@@ -26,7 +26,7 @@ def test_draws_have_n_of_each_class_and_grow() -> None:
     assert set(five) != set(draw_shots(labels, 5, 0, 4)) != set(draw_shots(labels, 5, 1, 4))
 
 
-def test_more_labels_are_better_and_the_interval_covers_the_draws(split: Split) -> None:
+def test_more_labels_are_better_and_the_interval_covers_the_draws(split: TrainTestSplit) -> None:
     def weak(batch: dict[str, torch.Tensor]) -> torch.Tensor:
         return torch.cat([colour(batch), 40 * rich_noise(batch)], dim=1)  # type: ignore[arg-type]
 
@@ -56,7 +56,7 @@ def test_features_that_know_no_class_are_at_chance() -> None:
         assert score.value == pytest.approx(0.2, abs=0.05)
 
 
-def test_more_than_there_are_is_refused_with_the_reason(split: Split) -> None:
+def test_more_than_there_are_is_refused_with_the_reason(split: TrainTestSplit) -> None:
     evaluation = evaluate_fewshot([Fake("c", colour)], split, shots=[2, 50], draws=2)
     assert evaluation.protocol["shots"] == [2]
     assert "shots refused: 50, because class dark has 12 images in the bank" in evaluation.notes
@@ -65,22 +65,22 @@ def test_more_than_there_are_is_refused_with_the_reason(split: Split) -> None:
     assert evaluate_fewshot([Fake("c", colour)], split, draws=1).protocol["shots"] == [1, 2, 5, 10]
 
 
-def test_misuse_is_refused(split: Split) -> None:
+def test_misuse_is_refused(split: TrainTestSplit) -> None:
     with pytest.raises(SwathError, match="linear and centroid"):
         evaluate_fewshot([Fake("c", colour)], split, classifiers=["svm"])  # type: ignore[list-item]
     with pytest.raises(SwathError, match="positive"):
         evaluate_fewshot([Fake("c", colour)], split, shots=[0])
 
 
-def test_table_has_a_column_a_number(split: Split) -> None:
+def test_table_has_a_column_a_number(split: TrainTestSplit) -> None:
     evaluation = evaluate_fewshot([Fake("c", colour)], split, shots=[1, 5], draws=2)
     (table,) = score_tables(evaluation)
     assert [column.header for column in table.columns] == ["features", "by", "1", "5"]
 
 
-def test_report_has_a_curve(split: Split, tmp_path: Path) -> None:
+def test_report_has_a_curve(split: TrainTestSplit, tmp_path: Path) -> None:
     evaluation = evaluate_fewshot([Fake("c", colour), Fake("k", constant)], split, shots=[1, 5], draws=2)
-    written = write_report(evaluation, tmp_path)
+    written = write_scores(evaluation, tmp_path)
     assert [path.name for path in written] == [
         "fewshot.json",
         "fewshot.csv",
@@ -89,5 +89,5 @@ def test_report_has_a_curve(split: Split, tmp_path: Path) -> None:
     ]
     data = json.loads(written[0].read_text())
     assert [score["shots"] for score in data["scores"][:2]] == [1, 5]
-    assert read_queries(written[2]).answers[0].predictions is None
+    assert read_predictions(written[2]).answers[0].predictions is None
     assert Image.open(written[3]).format == "PNG"

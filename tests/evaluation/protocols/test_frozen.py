@@ -13,14 +13,19 @@ import torch
 from helpers.eval_scenes import Fake, colour, constant, many, rich_noise
 from swath.encoders import create_model
 from swath.errors import SwathError
-from swath.evaluation.data.splits import Split
+from swath.evaluation.data.splits import TrainTestSplit
 from swath.evaluation.features.baselines import ImageStatistics
-from swath.evaluation.features.extract import ModelFeaturizer, Part
-from swath.evaluation.protocols.frozen import default_sides, evaluate_knn, evaluate_linear, extract_split
+from swath.evaluation.features.extract import EvalSubset, ModelFeatureExtractor
+from swath.evaluation.protocols.frozen import (
+    default_image_sizes,
+    evaluate_knn,
+    evaluate_linear,
+    extract_split_features,
+)
 from swath.models import Contract, Model
 
 
-def test_easy_classes_are_told_apart(split: Split) -> None:
+def test_easy_classes_are_told_apart(split: TrainTestSplit) -> None:
     evaluation = evaluate_knn([Fake("colour", colour)], split, sides=[16, 32], k=5)
     assert evaluation.mean("colour", "knn-z").accuracy > 0.9
     assert evaluate_linear([Fake("colour", colour)], split, c=1.0).scores[0].accuracy > 0.9
@@ -41,18 +46,18 @@ def test_features_that_know_no_class_are_at_chance(evaluate: object) -> None:
         assert score.low < 0.2 < score.high
 
 
-def test_shuffled_labels_are_at_chance_and_leaks_are_not(split: Split) -> None:
+def test_shuffled_labels_are_at_chance_and_leaks_are_not(split: TrainTestSplit) -> None:
     """Labels without meaning cannot be learned; but a query that is in the bank too is recognised by them."""
     honest = many(1200, 600)
     shuffled = np.random.default_rng(0).permutation(honest.bank.dataset.labels)
     honest.bank.dataset.labels = shuffled  # type: ignore[misc]
-    leaky = replace(honest, bank=Part(honest.bank.dataset, np.arange(1800), "train"))
+    leaky = replace(honest, bank=EvalSubset(honest.bank.dataset, np.arange(1800), "train"))
     fake = Fake("noise", rich_noise)
     assert evaluate_knn([fake], honest, sides=[8]).scores[0].accuracy == pytest.approx(0.2, abs=0.06)
     assert evaluate_knn([fake], leaky, sides=[8]).scores[0].accuracy > 0.9
 
 
-def test_bank_of_asymmetric_scores_is_at_the_largest_side(split: Split) -> None:
+def test_bank_of_asymmetric_scores_is_at_the_largest_side(split: TrainTestSplit) -> None:
     def side_only(batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """The class at full side, the opposite class when reduced."""
         sign = 1.0 if batch["image"].shape[-1] == 32 else -1.0
@@ -66,19 +71,19 @@ def test_bank_of_asymmetric_scores_is_at_the_largest_side(split: Split) -> None:
     assert reduced < full
 
 
-def test_more_neighbours_than_images_are_refused_before_anything_is_computed(split: Split) -> None:
+def test_more_neighbours_than_images_are_refused_before_anything_is_computed(split: TrainTestSplit) -> None:
     fake = Fake("colour", colour)
     with pytest.raises(SwathError, match="k = 49 neighbours cannot be had of a bank of 48 images"):
         evaluate_knn([fake], split, sides=[16], k=49)
     assert fake.sides == set()
 
 
-def test_symmetric_only(split: Split) -> None:
+def test_symmetric_only(split: TrainTestSplit) -> None:
     evaluation = evaluate_knn([Fake("c", colour)], split, sides=[16, 32], k=3, asymmetric=False)
     assert {(s.query_side, s.bank_side) for s in evaluation.scores} == {(16, 16), (32, 32)}
 
 
-def test_baselines_are_fitted_on_the_bank_at_the_largest_side(split: Split) -> None:
+def test_baselines_are_fitted_on_the_bank_at_the_largest_side(split: TrainTestSplit) -> None:
     fake = Fake("c", colour)
     evaluate_knn([fake], split, sides=[16, 32], k=3)
     assert fake.fitted_on == [("train", 32)]
@@ -92,10 +97,10 @@ def test_baselines_are_fitted_on_the_bank_at_the_largest_side(split: Split) -> N
     [(256, 16, [32, 64, 128, 256]), (64, 16, [16, 32, 64]), (500, 16, [64, 128, 256, 496]), (8, 16, [16])],
 )
 def test_default_sides(native: int, step: int, expected: list[int]) -> None:
-    assert default_sides(native, step) == expected
+    assert default_image_sizes(native, step) == expected
 
 
-def test_side_that_does_not_fit_is_refused_and_the_others_scored(split: Split) -> None:
+def test_side_that_does_not_fit_is_refused_and_the_others_scored(split: TrainTestSplit) -> None:
     evaluation = evaluate_knn([Fake("vit", colour, min_side=16)], split, sides=[8, 16, 32], k=3)
     assert evaluation.protocol["sides"] == [16, 32]
     assert evaluation.notes == ["scale refused: 8 px is less than one patch of vit (16 px)"]
@@ -103,25 +108,25 @@ def test_side_that_does_not_fit_is_refused_and_the_others_scored(split: Split) -
         evaluate_knn([Fake("vit", colour, min_side=16)], split, sides=[8], k=3)
 
 
-def test_enlarging_is_noted(split: Split) -> None:
+def test_enlarging_is_noted(split: TrainTestSplit) -> None:
     evaluation = evaluate_knn([Fake("c", colour)], split, sides=[32, 64], k=3)
     assert evaluation.notes == ["images of 32 px were enlarged (pixels repeated) to [64] px"]
 
 
-def test_scale_that_training_never_saw_becomes_a_note(split: Split) -> None:
+def test_scale_that_training_never_saw_becomes_a_note(split: TrainTestSplit) -> None:
     torch.manual_seed(0)
     encoder = create_model("vit_micro_patch8", bands=3, embed_dim=24, depth=1, heads=2)
     model = Model(encoder, Contract.of("rgb_aerial", gsd_range=(0.4, 0.6)), name="tiny")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        evaluation = evaluate_knn([ModelFeaturizer(model)], split, sides=[16, 32], k=3)
+        evaluation = evaluate_knn([ModelFeatureExtractor(model)], split, sides=[16, 32], k=3)
     assert "GSD 1 m lie outside" in evaluation.notes[0]
 
 
 # ---- what a figure depends on
 
 
-def test_protocol_says_everything_and_is_plain_data(split: Split) -> None:
+def test_protocol_says_everything_and_is_plain_data(split: TrainTestSplit) -> None:
     evaluation = evaluate_knn([ImageStatistics()], split, sides=[32], k=3)
     protocol = json.loads(json.dumps(evaluation.protocol))
     assert protocol["id"] == "swath.knn/1"
@@ -134,7 +139,7 @@ def test_protocol_says_everything_and_is_plain_data(split: Split) -> None:
     assert evaluation.native_gsd == pytest.approx(0.5)
 
 
-def test_config_hash_changes_with_the_settings_alone(split: Split) -> None:
+def test_config_hash_changes_with_the_settings_alone(split: TrainTestSplit) -> None:
     def digest(**settings: object) -> str:
         return evaluate_knn([ImageStatistics()], split, sides=[32], **{"k": 3, **settings}).config_hash  # type: ignore[arg-type]
 
@@ -142,12 +147,12 @@ def test_config_hash_changes_with_the_settings_alone(split: Split) -> None:
     assert len({digest(), digest(k=4), digest(temperature=0.1)}) == 3
 
 
-def test_names_must_differ(split: Split) -> None:
+def test_names_must_differ(split: TrainTestSplit) -> None:
     with pytest.raises(SwathError, match="names that differ"):
         evaluate_knn([Fake("c", colour), Fake("c", constant)], split)
 
 
-def test_means_and_comparisons_are_paired_over_symmetric_scales(split: Split) -> None:
+def test_means_and_comparisons_are_paired_over_symmetric_scales(split: TrainTestSplit) -> None:
     evaluation = evaluate_knn(
         [Fake("colour", colour), Fake("constant", constant)], split, sides=[16, 32], k=3
     )
@@ -161,14 +166,14 @@ def test_means_and_comparisons_are_paired_over_symmetric_scales(split: Split) ->
     assert gaps[0].low > 0
 
 
-def test_linear_default_is_the_native_side(split: Split) -> None:
+def test_linear_default_is_the_native_side(split: TrainTestSplit) -> None:
     evaluation = evaluate_linear([Fake("vit", colour, min_side=16)], split)
     assert [(s.query_side, s.classifier) for s in evaluation.scores] == [(32, "linear")]
 
 
-def test_protocols_may_share_features(split: Split) -> None:
+def test_protocols_may_share_features(split: TrainTestSplit) -> None:
     featurizers = [Fake("colour", colour), Fake("constant", constant)]
-    extracted = extract_split(featurizers, split, [8, 32])
+    extracted = extract_split_features(featurizers, split, [8, 32])
     for featurizer in featurizers:
         featurizer._function = None  # nothing is extracted again
     shared = evaluate_knn(featurizers, split, sides=[8, 32], k=3, extracted=extracted)
@@ -182,13 +187,13 @@ def test_protocols_may_share_features(split: Split) -> None:
         evaluate_knn(featurizers, split, sides=[16], extracted=extracted)
 
 
-def test_scale_mae_is_an_exact_special_case(split: Split) -> None:
+def test_scale_mae_is_an_exact_special_case(split: TrainTestSplit) -> None:
     """Against the published protocol written down plainly: theirs step by step, none of our machinery."""
     torch.manual_seed(0)
     encoder = create_model("vit_micro_patch8", bands=3, embed_dim=24, depth=2, heads=2)
     model = Model(encoder, Contract.of("rgb_aerial", reference_gsd=10.0), name="tiny")
     evaluation = evaluate_knn(
-        [ModelFeaturizer.scale_mae(model)],
+        [ModelFeatureExtractor.scale_mae(model)],
         split,
         sides=[16, 32],
         asymmetric=False,

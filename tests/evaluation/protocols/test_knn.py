@@ -10,7 +10,12 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from swath.errors import SwathError
-from swath.evaluation.protocols.knn_classifier import Standardiser, knn_predict, knn_scores, standardise
+from swath.evaluation.protocols.knn_classifier import (
+    Standardiser,
+    knn_predict,
+    knn_scores,
+    standardize_features,
+)
 
 
 def clusters(count: int, dim: int = 16, classes: int = 5, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -102,7 +107,7 @@ def test_misuse_is_refused() -> None:
 
 def test_standardising_uses_the_bank_alone() -> None:
     (bank, _), (queries, _) = clusters(200), clusters(50, seed=1)
-    a, b = standardise(bank * 7 + 3, queries * 7 + 3)
+    a, b = standardize_features(bank * 7 + 3, queries * 7 + 3)
     assert torch.allclose(a.mean(0), torch.zeros(16, dtype=torch.float64), atol=1e-9)
     assert torch.allclose(a.std(0, correction=0), torch.ones(16, dtype=torch.float64))
     assert torch.allclose(Standardiser(bank * 7 + 3)(queries[:5] * 7 + 3), b[:5]), (
@@ -112,6 +117,6 @@ def test_standardising_uses_the_bank_alone() -> None:
 
 def test_constant_dimensions_become_zero() -> None:
     bank = torch.tensor([[1.0, 0.1], [2.0, 0.1], [3.0, 0.1]])
-    (ready,) = standardise(bank + torch.tensor([0.0, 1e-9]))
+    (ready,) = standardize_features(bank + torch.tensor([0.0, 1e-9]))
     assert ready[:, 1].tolist() == [0, 0, 0]
     assert torch.isfinite(ready).all()

@@ -7,24 +7,24 @@ import pytest
 import torch
 
 from swath.errors import SwathError
-from swath.evaluation.protocols.penalty_search import GRID, fit_with_chosen_strength, hold_out
+from swath.evaluation.protocols.penalty_search import GRID, fit_with_selected_c, stratified_group_holdout
 
 
 def test_share_of_each_class_and_groups_whole() -> None:
     labels = np.repeat([0, 1, 2], [50, 30, 20])
-    held = hold_out(labels)
+    held = stratified_group_holdout(labels)
     assert [int(held[labels == k].sum()) for k in range(3)] == [10, 6, 4]
-    assert (hold_out(labels) == held).all()
-    assert (hold_out(labels, seed=1) != held).any()
+    assert (stratified_group_holdout(labels) == held).all()
+    assert (stratified_group_holdout(labels, seed=1) != held).any()
     groups = np.array([f"scene {i // 5}" for i in range(100)])
-    by_group = hold_out(labels, groups)
+    by_group = stratified_group_holdout(labels, groups)
     assert 0 < by_group.sum() < 50
     for name in np.unique(groups):
         assert len(set(by_group[groups == name])) == 1
 
 
 def test_only_image_of_a_class_stays_with_the_learners() -> None:
-    held = hold_out(np.array([0, 0, 0, 0, 0, 1]))
+    held = stratified_group_holdout(np.array([0, 0, 0, 0, 0, 1]))
     assert not held[5]
     assert held.sum() == 1
 
@@ -40,7 +40,7 @@ def noisy(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_chosen_strength_beats_a_bad_one_and_says_what_it_saw() -> None:
     (bank, labels), (queries, truth) = noisy(300, 0), noisy(2000, 1)
-    probe, facts = fit_with_chosen_strength(bank, labels, classes=2)
+    probe, facts = fit_with_selected_c(bank, labels, classes=2)
     assert facts["C"] in GRID
     assert facts["C"] < 1
     assert facts["validation_images"] == 60
@@ -49,7 +49,7 @@ def test_chosen_strength_beats_a_bad_one_and_says_what_it_saw() -> None:
         tried == [f"{c:g}" for c in GRID][: len(tried)]
     )  # weaker penalties are left out after two worse ones
     assert len(tried) == min(len(GRID), tried.index(f"{facts['C']:g}") + 3)
-    weak, _ = fit_with_chosen_strength(bank, labels, classes=2, grid=(100.0,))
+    weak, _ = fit_with_selected_c(bank, labels, classes=2, grid=(100.0,))
     chance = [p.probabilities(queries).gather(1, truth[:, None]).log().mean() for p in (probe, weak)]
     assert chance[0] > chance[1] + 0.5
 
@@ -59,8 +59,8 @@ def test_copies_of_one_scene_do_not_fool_the_choice() -> None:
     bank, labels = noisy(60, 0)
     bank, labels = bank.repeat(6, 1) + 1e-3 * torch.randn(360, 200), labels.repeat(6)
     groups = np.array([f"{i % 60}" for i in range(360)])
-    _, fooled = fit_with_chosen_strength(bank, labels, classes=2)
-    _, honest = fit_with_chosen_strength(bank, labels, classes=2, groups=groups)
+    _, fooled = fit_with_selected_c(bank, labels, classes=2)
+    _, honest = fit_with_selected_c(bank, labels, classes=2, groups=groups)
     assert fooled["C"] > honest["C"]
     assert max(fooled["validation"].values()) > max(honest["validation"].values()) + 0.1
 
@@ -68,11 +68,11 @@ def test_copies_of_one_scene_do_not_fool_the_choice() -> None:
 def test_several_labels() -> None:
     x, labels = noisy(300, 0)
     several = torch.stack([labels, 1 - labels, torch.ones_like(labels)], dim=1).float()
-    probe, facts = fit_with_chosen_strength(x, several, classes=3)
+    probe, facts = fit_with_selected_c(x, several, classes=3)
     assert facts["C"] < 1
     assert probe.probabilities(x).shape == (300, 3)
 
 
 def test_too_few_images_to_validate_are_refused() -> None:
     with pytest.raises(SwathError, match="--c"):
-        fit_with_chosen_strength(torch.randn(2, 4), torch.tensor([0, 1]), classes=2)
+        fit_with_selected_c(torch.randn(2, 4), torch.tensor([0, 1]), classes=2)

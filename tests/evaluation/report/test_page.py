@@ -15,21 +15,21 @@ import torch
 from helpers.eval_scenes import Fake, colour, constant, read_table, write_table
 from helpers.html_structure import Structure
 from swath.errors import SwathError
-from swath.evaluation.data.splits import Split, open_split
+from swath.evaluation.data.splits import TrainTestSplit, open_split
 from swath.evaluation.report.data import (
     BENCH_COLUMNS,
-    Dossier,
+    ReportData,
     best_classifier,
-    make_dossier,
-    write_dossier,
+    collect_report_data,
+    write_html_report,
 )
-from swath.evaluation.report.page import verdicts, write_page
+from swath.evaluation.report.page import render_report, summary_sentences
 from swath.evaluation.report.tsne import tsne
 from swath.reporting.charts import Line, line_chart
 
 
 @pytest.fixture(scope="module")
-def leaky(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Split:
+def leaky(table: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainTestSplit:
     """The split with two bank images among the queries once more, under other names."""
     folder = tmp_path_factory.mktemp("leaky")
     rows = [[str(table.parent / r[0]), *r[1:]] for r in read_table(table)]
@@ -41,8 +41,8 @@ def leaky(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Split:
 
 
 @pytest.fixture(scope="module")
-def dossier(leaky: Split) -> Dossier:
-    return make_dossier(
+def dossier(leaky: TrainTestSplit) -> ReportData:
+    return collect_report_data(
         [Fake("colour <model>", colour), Fake("shuffled", lambda batch: colour(batch).flip(1) ** 2)],
         [Fake("constant", constant)], leaky, sides=[16, 32], k=3, degradations=["noise", "blur"],
         command="swath evaluate report m d -o out",
@@ -50,9 +50,9 @@ def dossier(leaky: Split) -> Dossier:
 
 
 @pytest.fixture(scope="module")
-def written(dossier: Dossier, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(dossier: ReportData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    names = {path.name for path in write_dossier(dossier, folder, model="m")}
+    names = {path.name for path in write_html_report(dossier, folder, model="m")}
     assert {"report.html", "knn.json", "linear.json", "leakage.json", "geometry.json"} <= names
     assert {"robustness.json", "bench.csv", "knn_queries.npz"} <= names
     return folder
@@ -73,7 +73,7 @@ def test_page_stands_alone_and_is_well_formed(written: Path) -> None:
     assert "nan" not in re.sub(r"data:[^\"]*", "", page).lower().replace("nano", "")
 
 
-def test_every_figure_carries_its_origin(written: Path, dossier: Dossier) -> None:
+def test_every_figure_carries_its_origin(written: Path, dossier: ReportData) -> None:
     page = (written / "report.html").read_text(encoding="utf-8")
     lines = re.findall(r'<span class="origin">(.*?)</span>', page)
     assert len(lines) >= 8
@@ -85,7 +85,7 @@ def test_every_figure_carries_its_origin(written: Path, dossier: Dossier) -> Non
         assert any(protocol in line for line in lines)
 
 
-def test_leaks_are_told_and_scores_had_without_them(written: Path, dossier: Dossier) -> None:
+def test_leaks_are_told_and_scores_had_without_them(written: Path, dossier: ReportData) -> None:
     page = (written / "report.html").read_text(encoding="utf-8")
     assert "2 of 22 queries (9.1%) are known to the bank (2 by same file)" in page
     assert "without leaks" in page
@@ -96,7 +96,7 @@ def test_leaks_are_told_and_scores_had_without_them(written: Path, dossier: Doss
     assert len(clean.labels) == 20
 
 
-def test_pairs_are_tested_on_the_same_queries(written: Path, dossier: Dossier) -> None:
+def test_pairs_are_tested_on_the_same_queries(written: Path, dossier: ReportData) -> None:
     page = (written / "report.html").read_text(encoding="utf-8")
     section = page[page.index('<section id="pairs">') : page.index('<section id="scale">')]
     rows = re.findall(r"<tr[^>]*><th scope=\"row\">knn</th>(.*?)</tr>", section)
@@ -109,16 +109,16 @@ def test_pairs_are_tested_on_the_same_queries(written: Path, dossier: Dossier) -
     assert first[5] == ("yes" if gap.low > 0 or gap.high < 0 else "no")
 
 
-def test_page_without_pictures_holds_none(dossier: Dossier, written: Path, tmp_path: Path) -> None:
+def test_page_without_pictures_holds_none(dossier: ReportData, written: Path, tmp_path: Path) -> None:
     assert "data:image" in (written / "report.html").read_text(encoding="utf-8")
-    bare = write_page(replace(dossier, pictures=False), tmp_path / "bare.html").read_text(encoding="utf-8")
+    bare = render_report(replace(dossier, pictures=False), tmp_path / "bare.html").read_text(encoding="utf-8")
     assert "data:image" not in bare
     assert "made without pictures" in bare
     assert "same file" in bare, "leaks are listed in words"
 
 
-def test_sentences_compare_with_the_best_baseline_and_with_each_other(dossier: Dossier) -> None:
-    first, second, third = verdicts(dossier)
+def test_sentences_compare_with_the_best_baseline_and_with_each_other(dossier: ReportData) -> None:
+    first, second, third = summary_sentences(dossier)
     assert first.startswith("colour <model> (knn")
     assert "is better than the best baseline, constant" in first
     assert second.startswith("shuffled")
@@ -126,7 +126,7 @@ def test_sentences_compare_with_the_best_baseline_and_with_each_other(dossier: D
     assert "shuffled" in third
 
 
-def test_bench_table_has_the_columns_that_are_promised(written: Path, dossier: Dossier) -> None:
+def test_bench_table_has_the_columns_that_are_promised(written: Path, dossier: ReportData) -> None:
     with (written / "bench.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == BENCH_COLUMNS
@@ -145,7 +145,7 @@ def test_bench_table_has_the_columns_that_are_promised(written: Path, dossier: D
     assert all(float(r["best_c"]) > 0 and int(r["n_val"]) > 0 for r in linear)
 
 
-def test_neighbours_are_the_nearest(dossier: Dossier) -> None:
+def test_neighbours_are_the_nearest(dossier: ReportData) -> None:
     rows = dossier.neighbourhoods["colour <model>"]
     assert any(row.right for row in rows)
     for row in rows:
@@ -155,9 +155,9 @@ def test_neighbours_are_the_nearest(dossier: Dossier) -> None:
         assert row.right == (row.said == row.truth)
 
 
-def test_report_of_no_model_is_refused(leaky: Split) -> None:
+def test_report_of_no_model_is_refused(leaky: TrainTestSplit) -> None:
     with pytest.raises(SwathError, match="one model at least"):
-        make_dossier([], [Fake("constant", constant)], leaky)
+        collect_report_data([], [Fake("constant", constant)], leaky)
 
 
 def test_tsne_keeps_neighbours_and_repeats_itself() -> None:

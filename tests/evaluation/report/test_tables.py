@@ -14,20 +14,22 @@ from rich.console import Console
 
 from helpers.eval_scenes import Fake, colour, constant
 from swath.errors import SwathError
-from swath.evaluation.data.splits import Split
-from swath.evaluation.protocols.frozen import Evaluation, evaluate_knn, evaluate_linear
-from swath.evaluation.protocols.predictions import read_queries
+from swath.evaluation.data.splits import TrainTestSplit
+from swath.evaluation.protocols.frozen import EvaluationResult, evaluate_knn, evaluate_linear
+from swath.evaluation.protocols.predictions import read_predictions
 from swath.evaluation.report.plots import plot_scale_curve
-from swath.evaluation.report.tables import score_tables, verdict, write_report
+from swath.evaluation.report.tables import score_tables, summary_sentence, write_scores
 
 
 @pytest.fixture(scope="module")
-def evaluation(split: Split) -> Evaluation:
+def evaluation(split: TrainTestSplit) -> EvaluationResult:
     return evaluate_knn([Fake("colour", colour), Fake("constant", constant)], split, sides=[8, 16, 32], k=3)
 
 
-def test_files_carry_protocol_hashes_versions_and_command(evaluation: Evaluation, tmp_path: Path) -> None:
-    written = write_report(evaluation, tmp_path / "out", command="swath evaluate knn m d", model_id="m-123")
+def test_files_carry_protocol_hashes_versions_and_command(
+    evaluation: EvaluationResult, tmp_path: Path
+) -> None:
+    written = write_scores(evaluation, tmp_path / "out", command="swath evaluate knn m d", model_id="m-123")
     assert [path.name for path in written] == [
         "knn.json", "knn.csv", "knn_queries.npz", "knn.png", "knn_reliability.png",
     ]  # fmt: skip
@@ -49,8 +51,10 @@ def test_files_carry_protocol_hashes_versions_and_command(evaluation: Evaluation
     assert data["model_id"] == "m-123"
 
 
-def test_figures_in_the_files_are_those_of_the_evaluation(evaluation: Evaluation, tmp_path: Path) -> None:
-    json_file, csv_file, *_ = write_report(evaluation, tmp_path)
+def test_figures_in_the_files_are_those_of_the_evaluation(
+    evaluation: EvaluationResult, tmp_path: Path
+) -> None:
+    json_file, csv_file, *_ = write_scores(evaluation, tmp_path)
     data = json.loads(json_file.read_text())
     with csv_file.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -64,7 +68,7 @@ def test_figures_in_the_files_are_those_of_the_evaluation(evaluation: Evaluation
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_tables_fit_a_terminal_without_losing_a_figure(evaluation: Evaluation, width: int) -> None:
+def test_tables_fit_a_terminal_without_losing_a_figure(evaluation: EvaluationResult, width: int) -> None:
     out = io.StringIO()
     console = Console(file=out, width=width)
     for table in score_tables(evaluation):
@@ -77,24 +81,24 @@ def test_tables_fit_a_terminal_without_losing_a_figure(evaluation: Evaluation, w
     assert "bank at 32" in text
 
 
-def test_verdict_says_who_is_better_and_how_sure(evaluation: Evaluation, split: Split) -> None:
-    assert verdict(evaluation).startswith("colour (knn")
-    assert "is better than the best baseline, constant" in verdict(evaluation)
+def test_verdict_says_who_is_better_and_how_sure(evaluation: EvaluationResult, split: TrainTestSplit) -> None:
+    assert summary_sentence(evaluation).startswith("colour (knn")
+    assert "is better than the best baseline, constant" in summary_sentence(evaluation)
     turned = evaluate_knn([Fake("constant", constant), Fake("colour", colour)], split, sides=[32], k=3)
-    assert "is worse than the best baseline, colour" in verdict(turned)
+    assert "is worse than the best baseline, colour" in summary_sentence(turned)
     twins = evaluate_knn([Fake("a", colour), Fake("b", colour)], split, sides=[32], k=3)
-    assert "cannot be told apart" in verdict(twins)
-    assert verdict(evaluate_knn([Fake("a", colour)], split, sides=[32], k=3)) == ""
+    assert "cannot be told apart" in summary_sentence(twins)
+    assert summary_sentence(evaluate_knn([Fake("a", colour)], split, sides=[32], k=3)) == ""
 
 
-def test_one_scale_gives_no_curve(split: Split, tmp_path: Path) -> None:
+def test_one_scale_gives_no_curve(split: TrainTestSplit, tmp_path: Path) -> None:
     evaluation = evaluate_linear([Fake("colour", colour)], split)
-    assert [path.name for path in write_report(evaluation, tmp_path)] == [
+    assert [path.name for path in write_scores(evaluation, tmp_path)] == [
         "linear.json", "linear.csv", "linear_queries.npz", "linear_reliability.png",
     ]  # fmt: skip
 
 
-def test_plot_of_the_linear_probe_over_scales(split: Split, tmp_path: Path) -> None:
+def test_plot_of_the_linear_probe_over_scales(split: TrainTestSplit, tmp_path: Path) -> None:
     evaluation = evaluate_linear([Fake("colour", colour)], split, sides=[16, 32])
     picture = Image.open(plot_scale_curve(evaluation, tmp_path / "p.png"))
     assert picture.format == "PNG"
@@ -104,9 +108,9 @@ def test_plot_of_the_linear_probe_over_scales(split: Split, tmp_path: Path) -> N
 # ---- every query's answer
 
 
-def test_answers_of_every_query_can_be_read_again(evaluation: Evaluation, tmp_path: Path) -> None:
-    path = write_report(evaluation, tmp_path, command="again")[2]
-    found = read_queries(path)
+def test_answers_of_every_query_can_be_read_again(evaluation: EvaluationResult, tmp_path: Path) -> None:
+    path = write_scores(evaluation, tmp_path, command="again")[2]
+    found = read_predictions(path)
     assert found.paths == evaluation.paths
     assert found.classes == evaluation.protocol["classes"]
     assert (found.labels == evaluation.labels).all()
@@ -121,11 +125,11 @@ def test_answers_of_every_query_can_be_read_again(evaluation: Evaluation, tmp_pa
         assert ((answers.confidence > 0) & (answers.confidence <= 1 + 1e-6)).all()
     (tmp_path / "other.npz").write_bytes(b"PK broken")
     with pytest.raises(SwathError, match="is not a queries' file"):
-        read_queries(tmp_path / "other.npz")
+        read_predictions(tmp_path / "other.npz")
 
 
-def test_files_say_more_than_the_headline(evaluation: Evaluation, tmp_path: Path) -> None:
-    data = json.loads(write_report(evaluation, tmp_path)[0].read_text())
+def test_files_say_more_than_the_headline(evaluation: EvaluationResult, tmp_path: Path) -> None:
+    data = json.loads(write_scores(evaluation, tmp_path)[0].read_text())
     row = data["scores"][0]
     assert row["metric"] == "top-1 accuracy"
     for name in ("balanced", "ece", "ece_mass"):
@@ -134,11 +138,13 @@ def test_files_say_more_than_the_headline(evaluation: Evaluation, tmp_path: Path
     assert row["balanced"] == pytest.approx(np.mean([c["value"] for c in row["by_class"].values()]), abs=1e-5)
 
 
-def test_mean_over_scales_is_not_called_whole_when_a_scale_was_refused(split: Split, tmp_path: Path) -> None:
+def test_mean_over_scales_is_not_called_whole_when_a_scale_was_refused(
+    split: TrainTestSplit, tmp_path: Path
+) -> None:
     lacking = evaluate_knn([Fake("vit", colour, min_side=16)], split, sides=[8, 16, 32], k=3)
     out = io.StringIO()
     Console(file=out, width=120).print(score_tables(lacking)[0])
     assert "mean of 2/3" in out.getvalue()
-    data = json.loads(write_report(lacking, tmp_path)[0].read_text())
+    data = json.loads(write_scores(lacking, tmp_path)[0].read_text())
     assert data["scales_refused"] == [8]
     assert data["means_over_symmetric_scales"][0]["whole"] is False

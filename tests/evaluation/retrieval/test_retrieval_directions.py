@@ -12,10 +12,10 @@ from torch import Tensor
 from helpers.drawn_pairs import CLASSES, S1, S2, ByFunction, DrawnPairs, draw_pairs
 from swath.encoders.vit import ViT
 from swath.errors import ContractError, ImageryError, SwathError
-from swath.evaluation.measures.retrieval import exact_neighbours
-from swath.evaluation.retrieval.features import Candidate, baseline_candidates, model_candidate
+from swath.evaluation.measures.retrieval import exact_neighbors
+from swath.evaluation.retrieval.features import RetrievalModel, retrieval_baselines, retrieval_model
 from swath.evaluation.retrieval.protocol import MIXED, evaluate_retrieval, modality_gaps
-from swath.evaluation.retrieval.splits import split_pairs
+from swath.evaluation.retrieval.splits import split_retrieval
 from swath.models import Contract, Model
 
 
@@ -32,8 +32,8 @@ def with_offset(batch: Any) -> Tensor:
     return level(batch) + (torch.tensor([0.0, 40, 70, 0, 0, 10]) if batch["sensor"] == S1 else 0)
 
 
-def candidate(name: str, function: Any, sensors: tuple[str, ...] = (S1, S2)) -> Candidate:
-    return Candidate(name, {sensor: ByFunction(name, function) for sensor in sensors})
+def candidate(name: str, function: Any, sensors: tuple[str, ...] = (S1, S2)) -> RetrievalModel:
+    return RetrievalModel(name, {sensor: ByFunction(name, function) for sensor in sensors})
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def tiny() -> Model:
 
 
 def test_a_shared_space_is_found_in_every_direction(pairs: DrawnPairs) -> None:
-    found = evaluate_retrieval([candidate("level", level)], split_pairs(pairs), k=5, resamples=200)
+    found = evaluate_retrieval([candidate("level", level)], split_retrieval(pairs), k=5, resamples=200)
     assert found.protocol["queries"] == {"name": "val", "places": 50}
     assert found.protocol["archive"] == {"name": "test", "places": 50}
     for asking in (S1, S2):
@@ -69,7 +69,7 @@ def test_a_shared_space_is_found_in_every_direction(pairs: DrawnPairs) -> None:
 
 
 def test_centring_makes_a_constant_offset_of_a_sensor_vanish(pairs: DrawnPairs) -> None:
-    split = split_pairs(pairs)
+    split = split_retrieval(pairs)
     plain = evaluate_retrieval([candidate("x", level)], split, k=5, resamples=10)
     moved = evaluate_retrieval([candidate("x", with_offset)], split, k=5, resamples=10)
     for asking in (S1, S2):
@@ -90,7 +90,7 @@ def test_shuffled_labels_score_at_chance() -> None:
     pairs = draw_pairs(900)
     pairs.labels = np.random.default_rng(0).permutation(pairs.labels)
     pairs.groups = None
-    found = evaluate_retrieval([candidate("level", level)], split_pairs(pairs), k=10)
+    found = evaluate_retrieval([candidate("level", level)], split_retrieval(pairs), k=10)
     for score in found.scores:
         if score.features == "level" and score.answering != MIXED:
             expected = found.get("chance", score.asking, score.answering, False).values["f1"]
@@ -98,9 +98,9 @@ def test_shuffled_labels_score_at_chance() -> None:
 
 
 def test_features_of_different_dimensions_are_not_compared(pairs: DrawnPairs) -> None:
-    split = split_pairs(pairs)
+    split = split_retrieval(pairs)
     found = evaluate_retrieval(
-        [candidate("level", level), *baseline_candidates([S1, S2])], split, k=5, resamples=50
+        [candidate("level", level), *retrieval_baselines([S1, S2])], split, k=5, resamples=50
     )
     assert found.candidates == ["level", "image statistics", "RCF"]
     statistics = found.get("image statistics", S1, S2, False)
@@ -121,7 +121,7 @@ def test_features_of_different_dimensions_are_not_compared(pairs: DrawnPairs) ->
 def test_every_image_is_embedded_once_and_baselines_see_the_archive_only(pairs: DrawnPairs) -> None:
     one = candidate("level", level)
     done: list[tuple[int, int]] = []
-    evaluate_retrieval([one], split_pairs(pairs), k=3, resamples=5, progress=lambda *at: done.append(at))
+    evaluate_retrieval([one], split_retrieval(pairs), k=3, resamples=5, progress=lambda *at: done.append(at))
     for featurizer in one.by_sensor.values():
         assert isinstance(featurizer, ByFunction)
         assert featurizer.images == 100  # val and test, not train
@@ -130,7 +130,7 @@ def test_every_image_is_embedded_once_and_baselines_see_the_archive_only(pairs: 
 
 
 def test_several_labels_a_place() -> None:
-    split = split_pairs(draw_pairs(120, several=True))
+    split = split_retrieval(draw_pairs(120, several=True))
     found = evaluate_retrieval([candidate("level", level)], split, k=5, resamples=20)
     values = found.get("level", S2, S1, False).values
     assert values["hits"] > 0.95
@@ -140,8 +140,8 @@ def test_several_labels_a_place() -> None:
 
 def test_a_model_of_two_sensors(tiny: Model, pairs: DrawnPairs) -> None:
     found = evaluate_retrieval(
-        [model_candidate(tiny, [S1, S2]), *baseline_candidates([S1, S2], tiny)],
-        split_pairs(pairs),
+        [retrieval_model(tiny, [S1, S2]), *retrieval_baselines([S1, S2], tiny)],
+        split_retrieval(pairs),
         k=5,
         resamples=20,
     )
@@ -154,14 +154,14 @@ def test_a_model_of_two_sensors(tiny: Model, pairs: DrawnPairs) -> None:
 
 def test_images_that_are_no_multiple_of_the_patch_are_resized_with_a_note(tiny: Model) -> None:
     found = evaluate_retrieval(
-        [model_candidate(tiny, [S1, S2])], split_pairs(draw_pairs(60, side=20)), k=2, resamples=5
+        [retrieval_model(tiny, [S1, S2])], split_retrieval(draw_pairs(60, side=20)), k=2, resamples=5
     )
     assert any("20 x 20 px area-resized to 16 x 16 (patches of 8 px)" in note for note in found.notes)
 
 
 def test_a_place_that_cannot_be_read_in_one_sensor_is_left_out_in_all() -> None:
     pairs = draw_pairs(90, unreadable=[1, 2])  # a query and a place of the archive
-    found = evaluate_retrieval([candidate("level", level)], split_pairs(pairs), k=5, resamples=5)
+    found = evaluate_retrieval([candidate("level", level)], split_retrieval(pairs), k=5, resamples=5)
     assert (len(found.queries), len(found.archive)) == (29, 29)
     assert 1 not in found.queries
     assert any("2 of 60 places are left out" in note for note in found.notes)
@@ -169,7 +169,7 @@ def test_a_place_that_cannot_be_read_in_one_sensor_is_left_out_in_all() -> None:
 
 
 def test_queries_that_are_in_the_archive_do_not_see_their_own_group(pairs: DrawnPairs) -> None:
-    split = split_pairs(pairs, queries="all", archive="all")
+    split = split_retrieval(pairs, queries="all", archive="all")
     found = evaluate_retrieval([candidate("level", level)], split, k=5, resamples=5)
     groups = np.array(pairs.groups)
     for answering in (S1, MIXED):
@@ -189,7 +189,7 @@ def test_three_sensors_make_nine_directions_and_three_gaps() -> None:
         groups=pairs.groups,
     )
     found = evaluate_retrieval(
-        [candidate("level", level, (S1, S2, third))], split_pairs(pairs), k=4, resamples=5
+        [candidate("level", level, (S1, S2, third))], split_retrieval(pairs), k=4, resamples=5
     )
     own = [score for score in found.scores if score.features == "level" and not score.centred]
     assert len(own) == 3 * (3 + 1)
@@ -202,11 +202,11 @@ def test_three_sensors_make_nine_directions_and_three_gaps() -> None:
 
 
 def test_the_mixed_archive_is_searched_as_one(pairs: DrawnPairs) -> None:
-    split = split_pairs(pairs)
+    split = split_retrieval(pairs)
     found = evaluate_retrieval([candidate("level", level)], split, k=6, resamples=5)
     views = [level(pairs.only(sensor).get_batch(found.archive)) for sensor in (S1, S2)]
     queries = level(pairs.only(S2).get_batch(found.queries))
-    together = exact_neighbours(queries, torch.cat(views), 6)
+    together = exact_neighbors(queries, torch.cat(views), 6)
     assert torch.equal(found.get("level", S2, MIXED, False).neighbours, together.ids)  # type: ignore[arg-type]
 
 
@@ -227,12 +227,12 @@ def test_gaps_are_exact_means_over_all_pairs() -> None:
 
 def test_groups_are_divided_whole_where_there_are_no_folds() -> None:
     pairs = draw_pairs(100, folds=None)
-    split = split_pairs(pairs, share=0.3, seed=1)
+    split = split_retrieval(pairs, share=0.3, seed=1)
     asking, answering = set(split.groups(split.queries)), set(split.groups(split.archive))
     assert not asking & answering
     assert len(split.queries) + len(split.archive) == 100
-    assert split.hash == split_pairs(pairs, share=0.3, seed=1).hash
-    assert split.hash != split_pairs(pairs, share=0.3, seed=2).hash
+    assert split.hash == split_retrieval(pairs, share=0.3, seed=1).hash
+    assert split.hash != split_retrieval(pairs, share=0.3, seed=2).hash
 
 
 @pytest.mark.parametrize(
@@ -254,30 +254,30 @@ def test_groups_are_divided_whole_where_there_are_no_folds() -> None:
 )
 def test_folds_that_do_not_do(make: dict[str, Any], options: dict[str, Any], words: str) -> None:
     with pytest.raises(ImageryError, match=words):
-        split_pairs(draw_pairs(60, **make), **options)
+        split_retrieval(draw_pairs(60, **make), **options)
 
 
 def test_overlap_is_allowed_with_a_note() -> None:
-    split = split_pairs(draw_pairs(60, groups=["one"] * 60), allow_overlap=True)
+    split = split_retrieval(draw_pairs(60, groups=["one"] * 60), allow_overlap=True)
     assert any(note.startswith("leak: 1 groups") for note in split.notes)
-    bare = split_pairs(draw_pairs(60, folds=None, groups=None), allow_overlap=True)
+    bare = split_retrieval(draw_pairs(60, folds=None, groups=None), allow_overlap=True)
     assert any("no groups are known" in note for note in bare.notes)
 
 
 def test_data_without_labels_or_with_one_sensor_is_refused() -> None:
     pairs = draw_pairs(60)
     with pytest.raises(ImageryError, match="these pairs have no labels"):
-        split_pairs(DrawnPairs(pairs.images))
+        split_retrieval(DrawnPairs(pairs.images))
     with pytest.raises(ImageryError, match="seen by sentinel1_grd only"):
-        split_pairs(DrawnPairs({S1: pairs.images[S1]}, pairs.labels))
+        split_retrieval(DrawnPairs({S1: pairs.images[S1]}, pairs.labels))
     labels = np.eye(4, dtype=np.float32)[pairs.labels]
     labels[7] = 0
     with pytest.raises(SwathError, match=r"1 of 60 places have no label \(first: number 7\)"):
-        split_pairs(DrawnPairs(pairs.images, labels))
+        split_retrieval(DrawnPairs(pairs.images, labels))
 
 
 def test_what_cannot_be_scored_is_refused(tiny: Model, pairs: DrawnPairs) -> None:
-    split = split_pairs(pairs)
+    split = split_retrieval(pairs)
     with pytest.raises(SwathError, match="k = 51 answers cannot be had of an archive of 50 places"):
         evaluate_retrieval([candidate("level", level)], split, k=51)
     with pytest.raises(SwathError, match="has no features of sensor sentinel2_l2a"):
@@ -285,4 +285,4 @@ def test_what_cannot_be_scored_is_refused(tiny: Model, pairs: DrawnPairs) -> Non
     with pytest.raises(SwathError, match="names that differ"):
         evaluate_retrieval([candidate("x", level), candidate("x", level)], split)
     with pytest.raises(ContractError, match="landsat"):
-        model_candidate(tiny, [S1, "landsat89_l2"])
+        retrieval_model(tiny, [S1, "landsat89_l2"])

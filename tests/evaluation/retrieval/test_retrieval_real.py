@@ -12,10 +12,10 @@ import torch
 from swath.datasets.pairs.opening import open_pairs
 from swath.encoders.vit import ViT
 from swath.errors import ImageryError
-from swath.evaluation.retrieval.features import baseline_candidates, model_candidate
+from swath.evaluation.retrieval.features import retrieval_baselines, retrieval_model
 from swath.evaluation.retrieval.protocol import evaluate_retrieval
 from swath.evaluation.retrieval.report import write_retrieval
-from swath.evaluation.retrieval.splits import split_pairs
+from swath.evaluation.retrieval.splits import split_retrieval
 from swath.models import Contract, Model
 
 SENSORS = ["sentinel1_grd", "sentinel2_l2a"]
@@ -41,9 +41,9 @@ def test_real_pairs_end_to_end(table: Path, tmp_path: Path) -> None:
     pairs = open_pairs(table, sensors=SENSORS, offset_dn={"sentinel2_l2a": 0.0})
     assert len(pairs) == 4
     with pytest.raises(ImageryError, match="there are no folds"):
-        split_pairs(pairs, queries="val", archive="test")
-    split = split_pairs(pairs, queries="all", archive="all")
-    candidates = [model_candidate(model, SENSORS), *baseline_candidates(SENSORS)]
+        split_retrieval(pairs, queries="val", archive="test")
+    split = split_retrieval(pairs, queries="all", archive="all")
+    candidates = [retrieval_model(model, SENSORS), *retrieval_baselines(SENSORS)]
     found = evaluate_retrieval(candidates, split, k=2, resamples=50)
     scene = dict(zip(pairs.paths, pairs.groups or [], strict=True))
     for score in found.scores:

@@ -12,16 +12,16 @@ import torch
 from PIL import Image
 
 from helpers.drawn_pairs import S1, S2, ByFunction, draw_pairs
-from swath.evaluation.retrieval.features import Candidate
+from swath.evaluation.retrieval.features import RetrievalModel
 from swath.evaluation.retrieval.figures import composite, draw_queries, principal_components
 from swath.evaluation.retrieval.protocol import MIXED, RetrievalEvaluation, evaluate_retrieval
 from swath.evaluation.retrieval.report import (
     retrieval_grids,
-    retrieval_verdicts,
-    short_names,
+    retrieval_summary,
+    short_sensor_names,
     write_retrieval,
 )
-from swath.evaluation.retrieval.splits import split_pairs
+from swath.evaluation.retrieval.splits import split_retrieval
 from swath.sensors.sensor import get_sensor
 
 
@@ -32,9 +32,9 @@ def means(batch):  # type: ignore[no-untyped-def]
 @pytest.fixture(scope="module")
 def evaluation() -> RetrievalEvaluation:
     pairs = draw_pairs(90, several=True, unreadable=[2])
-    one = Candidate("one_*model*", {s: ByFunction("a", means) for s in (S1, S2)})
-    other = Candidate("other", {s: ByFunction("b", lambda batch: -means(batch)) for s in (S1, S2)})
-    return evaluate_retrieval([one, other], split_pairs(pairs), k=4, resamples=50)
+    one = RetrievalModel("one_*model*", {s: ByFunction("a", means) for s in (S1, S2)})
+    other = RetrievalModel("other", {s: ByFunction("b", lambda batch: -means(batch)) for s in (S1, S2)})
+    return evaluate_retrieval([one, other], split_retrieval(pairs), k=4, resamples=50)
 
 
 def test_tables_hold_the_scores(evaluation: RetrievalEvaluation) -> None:
@@ -78,7 +78,7 @@ def test_json_and_csv_say_all_that_a_figure_depends_on(
 
 
 def test_verdicts_compare_with_the_best_other_and_chance(evaluation: RetrievalEvaluation) -> None:
-    sentences = retrieval_verdicts(evaluation)
+    sentences = retrieval_summary(evaluation)
     assert len(sentences) == 2
     assert sentences[0].startswith("S1 to S2: F1@4 of one_*model* is ")
     assert "chance" in sentences[0]
@@ -86,9 +86,9 @@ def test_verdicts_compare_with_the_best_other_and_chance(evaluation: RetrievalEv
 
 
 def test_names_are_short_only_where_that_is_no_riddle() -> None:
-    assert short_names([S1, S2, "naip"]) == {S1: "S1", S2: "S2", "naip": "naip"}
+    assert short_sensor_names([S1, S2, "naip"]) == {S1: "S1", S2: "S2", "naip": "naip"}
     both = ["sentinel2_l1c", "sentinel2_l2a"]
-    assert short_names(both) == {name: name for name in both}
+    assert short_sensor_names(both) == {name: name for name in both}
 
 
 def test_queries_are_drawn_with_unreadable_images_left_blank(

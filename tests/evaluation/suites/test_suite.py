@@ -16,7 +16,7 @@ from PIL import Image
 
 from helpers.eval_scenes import draw, write_scenes
 from helpers.html_structure import Structure
-from swath.datasets.benchmarks.catalog import get_known_set
+from swath.datasets.benchmarks.catalog import get_benchmark
 from swath.errors import SwathError
 from swath.evaluation.features.cache import FeatureCache
 from swath.evaluation.report.plots import COLOURS
@@ -24,8 +24,15 @@ from swath.evaluation.suites import Suite, SuiteModel, get_suite, list_suites
 from swath.evaluation.suites import run as running
 from swath.evaluation.suites.results import SuiteResult
 from swath.evaluation.suites.run import run_suite
-from swath.evaluation.suites.tables import FEW_QUERIES, grid, markdown, remarks, verdicts, write_suite
-from swath.reporting.charts import Gap, gap_chart
+from swath.evaluation.suites.tables import (
+    FEW_QUERIES,
+    markdown,
+    suite_notes,
+    suite_summary,
+    suite_table_cells,
+    write_suite_report,
+)
+from swath.reporting.charts import DifferenceRow, forest_plot
 
 MODELS = [
     SuiteModel(model="random:vit_micro_patch8", name="micro"),
@@ -40,7 +47,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "scenes").mkdir()
     write_scenes(root / "scenes")
     random = np.random.default_rng(0)
-    for i, name in enumerate(get_known_set("eurosat").classes):
+    for i, name in enumerate(get_benchmark("eurosat").classes):
         folder = root / "EuroSAT_RGB" / name
         folder.mkdir(parents=True)
         for j in range(8):
@@ -95,7 +102,7 @@ def test_models_are_compared_with_the_best_baseline(result: tuple[SuiteResult, P
             assert row.against == "image statistics"
             assert row.gap_low is not None
             assert row.gap_low <= row.gap <= (row.gap_high or 0)
-    assert any(sentence.startswith("micro (knn): above") for sentence in verdicts(found))
+    assert any(sentence.startswith("micro (knn): above") for sentence in suite_summary(found))
 
 
 def test_few_queries_are_no_verdict(result: tuple[SuiteResult, Path]) -> None:
@@ -108,7 +115,7 @@ def test_few_queries_are_no_verdict(result: tuple[SuiteResult, Path]) -> None:
                 else row
                 for row in one.rows
             ]
-        return next(sentence for sentence in verdicts(found) if sentence.startswith("micro (knn)"))
+        return next(sentence for sentence in suite_summary(found) if sentence.startswith("micro (knn)"))
 
     enough, few = judged(FEW_QUERIES), judged(FEW_QUERIES - 1)
     assert "on 2 of 2 sets beyond doubt" in enough
@@ -121,14 +128,14 @@ def test_the_table_keeps_absent_sets_and_says_over_how_many_a_mean_is(
     result: tuple[SuiteResult, Path],
 ) -> None:
     found, _ = result
-    header, scenes, eurosat, merced, mean = grid(found, "knn")
+    header, scenes, eurosat, merced, mean = suite_table_cells(found, "knn")
     assert header == ["set", "micro", "resnet", "image statistics", "Theirs (paper)"]
     assert scenes[-1] == "90.0"
     assert merced[1:4] == ["absent"] * 3
     assert mean[0] == "mean of 2 of 3 sets"
     assert mean[-1] == "85.0"
     assert sum(cell.startswith("**") for cell in eurosat) >= 1
-    said = remarks(found)
+    said = suite_notes(found)
     assert any("UC Merced is absent" in s and "swath datasets fetch ucmerced" in s for s in said)
     assert any("a paper: other splits" in s for s in said)
     assert any("random weights" in s for s in said)
@@ -136,7 +143,7 @@ def test_the_table_keeps_absent_sets_and_says_over_how_many_a_mean_is(
 
 def test_files_hold_the_same(result: tuple[SuiteResult, Path], tmp_path: Path) -> None:
     found, _ = result
-    write_suite(found, tmp_path)
+    write_suite_report(found, tmp_path)
     data = json.loads((tmp_path / "suite.json").read_text())
     assert data["finished"] is True
     assert data["sets"][2]["status"] == "absent"
@@ -152,7 +159,7 @@ def test_files_hold_the_same(result: tuple[SuiteResult, Path], tmp_path: Path) -
 def test_the_page_stands_alone_and_tells_the_same(result: tuple[SuiteResult, Path], tmp_path: Path) -> None:
     found, _ = result
     renamed = replace(found, suite=found.suite.model_copy(update={"title": "Small <suite>"}))
-    write_suite(renamed, tmp_path, command="swath evaluate suite small.yaml --root data")
+    write_suite_report(renamed, tmp_path, command="swath evaluate suite small.yaml --root data")
     page = (tmp_path / "suite.html").read_text(encoding="utf-8")
     structure = Structure()
     structure.feed(page)
@@ -161,10 +168,10 @@ def test_the_page_stands_alone_and_tells_the_same(result: tuple[SuiteResult, Pat
     assert "Small &lt;suite&gt;" in page
     assert "<script" not in page
     assert not re.findall(r"""(?:src|href)=["'](?!#)""", page), "nothing is fetched, no image is shown"
-    for cells in grid(found, "knn")[1:]:
+    for cells in suite_table_cells(found, "knn")[1:]:
         for cell in cells:
             assert escape(cell.strip("*")) in page
-    for sentence in [*verdicts(found), *remarks(found)]:
+    for sentence in [*suite_summary(found), *suite_notes(found)]:
         assert escape(sentence) in page
     one = found.sets[0]
     assert set(one.origins) == {"knn", "linear"}
@@ -174,7 +181,7 @@ def test_the_page_stands_alone_and_tells_the_same(result: tuple[SuiteResult, Pat
 
 def test_the_table_of_figures_says_where_each_comes_from(result: tuple[SuiteResult, Path]) -> None:
     found, out = result
-    write_suite(found, out, command="swath evaluate suite small.yaml")
+    write_suite_report(found, out, command="swath evaluate suite small.yaml")
     with (out / "suite.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["value"]]
     for row in rows:
@@ -186,8 +193,10 @@ def test_the_table_of_figures_says_where_each_comes_from(result: tuple[SuiteResu
 
 
 def test_gaps_that_are_beyond_doubt_are_filled() -> None:
-    chart = gap_chart(
-        [Gap("sure", 5.0, 1.0, 9.0), Gap("not <sure>", 5.0, -1.0, 9.0)], title="t", x_label="points"
+    chart = forest_plot(
+        [DifferenceRow("sure", 5.0, 1.0, 9.0), DifferenceRow("not <sure>", 5.0, -1.0, 9.0)],
+        title="t",
+        x_label="points",
     )
     filled = re.findall(r'r="4.5" stroke="[^"]*" stroke-width="2" fill="([^"]*)"', chart)
     assert filled == [COLOURS[0], "var(--paper)"]
@@ -215,7 +224,7 @@ def test_a_killed_run_keeps_finished_sets_and_says_that_it_is_not_whole(
     suite: Suite, root: Path, tmp_path: Path
 ) -> None:
     def killed(result: SuiteResult) -> None:
-        write_suite(result, tmp_path)
+        write_suite_report(result, tmp_path)
         raise KeyboardInterrupt
 
     quick = suite.model_copy(update={"baselines": ("statistics",)})
@@ -235,7 +244,7 @@ def test_models_that_cannot_look_at_a_set_are_listed(root: Path, tmp_path: Path)
     found = run_suite(suite, MODELS[1:], root=root, out=tmp_path, cache=FeatureCache(tmp_path / "c"))
     assert found.sets[0].status == "failed"
     assert "--bands red,green,blue" in found.sets[0].unfit["resnet"]
-    assert any("resnet cannot look at it" in s for s in remarks(found))
+    assert any("resnet cannot look at it" in s for s in suite_notes(found))
 
 
 @pytest.mark.parametrize(
@@ -257,24 +266,24 @@ def test_table1_is_the_papers() -> None:
     assert "table1" in list_suites()
     assert len(suite.sets) == 8
     for one in suite.sets:
-        get_known_set(one.data)
+        get_benchmark(one.data)
     means = np.mean([one.reference for one in suite.sets if one.reference], axis=0)
     assert np.round(means, 1).tolist() == [73.9, 68.6, 71.5], "the means of the paper's columns"
 
 
 def test_sides_of_table1_are_the_authors() -> None:
     """16 to 64 px of EuroSAT, 32 to 256 of sets of 256, 64 to 496 of those of 500 px."""
-    from swath.evaluation.protocols.setup import default_sides
+    from swath.evaluation.protocols.setup import default_image_sizes
 
-    assert default_sides(256, 16) == [32, 64, 128, 256]
-    assert default_sides(500, 16) == [64, 128, 256, 496]
+    assert default_image_sizes(256, 16) == [32, 64, 128, 256]
+    assert default_image_sizes(500, 16) == [64, 128, 256, 496]
 
 
 def test_table1_where_nothing_is_there(tmp_path: Path) -> None:
     found = run_suite(get_suite("table1"), MODELS[:1], root=tmp_path, out=tmp_path / "out")
     assert [one.status for one in found.sets] == ["absent"] * 8
-    assert len(grid(found, "knn")) == 9
-    assert sum("is absent" in s for s in remarks(found)) == 8
+    assert len(suite_table_cells(found, "knn")) == 9
+    assert sum("is absent" in s for s in suite_notes(found)) == 8
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from swath.encoders import create_model
 from swath.errors import ContractError
 from swath.models.contract import Contract
 from swath.models.directory import load_model, save_model
-from swath.models.export.timm_modules import Classifier, FeatureMaps, register_with_timm
+from swath.models.export.timm_modules import TimmBackbone, TimmClassifier, register_with_timm
 
 ENCODERS = {
     "vit": {"patch_size": 8, "embed_dim": 16, "depth": 4, "heads": 2},
@@ -36,7 +36,7 @@ def pictures(height: int = 64, width: int = 96) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", list(ENCODERS))
 def test_maps_and_what_is_told_of_them_follow_timm(name: str, tmp_path: Path) -> None:
-    maps = FeatureMaps(load_model(saved(tmp_path / "m", name)), gsd=0.5)
+    maps = TimmBackbone(load_model(saved(tmp_path / "m", name)), gsd=0.5)
     reference = timm.create_model("resnet18", features_only=True, out_indices=(1, 2, 3, 4))
     assert maps.feature_info.reduction() == reference.feature_info.reduction() == [4, 8, 16, 32]
     given = maps(pictures())
@@ -44,7 +44,7 @@ def test_maps_and_what_is_told_of_them_follow_timm(name: str, tmp_path: Path) ->
         [2, channels, 64 // stride, 96 // stride]
         for channels, stride in zip(maps.feature_info.channels(), (4, 8, 16, 32), strict=True)
     ]
-    last = FeatureMaps(load_model(tmp_path / "m"), gsd=0.5, out_indices=(-1, 1))
+    last = TimmBackbone(load_model(tmp_path / "m"), gsd=0.5, out_indices=(-1, 1))
     assert last.out_indices == last.feature_info.out_indices == (1, 3)
     assert last.feature_info.channels() == [maps.feature_info.channels()[i] for i in (1, 3)]
     if name != "vit":  # whose pyramid has layers that nobody has trained
@@ -58,29 +58,30 @@ def test_pixels_mean_what_they_mean_to_the_model(tmp_path: Path) -> None:
     model = load_model(saved(tmp_path / "m"))
     images = pictures()
     embedding = model.embed(images, gsd=0.5)
-    torch.testing.assert_close(Classifier(model, gsd=0.5).eval()(images).detach(), embedding)
-    divided = Classifier(model, gsd=0.5, scale=255).eval()
+    torch.testing.assert_close(TimmClassifier(model, gsd=0.5).eval()(images).detach(), embedding)
+    divided = TimmClassifier(model, gsd=0.5, scale=255).eval()
     torch.testing.assert_close(divided(images / 255).detach(), embedding, rtol=1e-4, atol=1e-5)
     with pytest.raises(ContractError):  # 0 to 1 where 0 to 255 is wanted
-        Classifier(model, gsd=0.5)(images / 255)
-    maps = FeatureMaps(model, gsd=0.5).eval()
+        TimmClassifier(model, gsd=0.5)(images / 255)
+    maps = TimmBackbone(model, gsd=0.5).eval()
     assert torch.equal(maps(images, gsd=0.5)[0], maps(images)[0])
     assert not torch.equal(maps(images, gsd=2.0)[0], maps(images)[0])
     with pytest.raises(ContractError, match="GSD"):
-        FeatureMaps(model)
+        TimmBackbone(model)
     with pytest.raises(ValueError, match="out_indices"):
-        FeatureMaps(model, gsd=0.5, out_indices=(4,))
+        TimmBackbone(model, gsd=0.5, out_indices=(4,))
 
 
 def test_a_transposed_encoder_gives_upright_maps(tmp_path: Path) -> None:
     plain = load_model(saved(tmp_path / "a", "resnet_nano"))
     turned = load_model(saved(tmp_path / "b", "resnet_nano", transpose=True))
     images = pictures()
-    one = FeatureMaps(plain, gsd=1.0).eval()(images.transpose(2, 3))
-    other = FeatureMaps(turned, gsd=1.0).eval()(images)
+    one = TimmBackbone(plain, gsd=1.0).eval()(images.transpose(2, 3))
+    other = TimmBackbone(turned, gsd=1.0).eval()(images)
     torch.testing.assert_close(other[0], one[0].transpose(2, 3))
     torch.testing.assert_close(
-        Classifier(turned, gsd=1.0).eval()(images), Classifier(plain, gsd=1.0).eval()(images.transpose(2, 3))
+        TimmClassifier(turned, gsd=1.0).eval()(images),
+        TimmClassifier(plain, gsd=1.0).eval()(images.transpose(2, 3)),
     )
 
 

@@ -16,7 +16,7 @@ from swath.encoders.vit import ViT
 from swath.errors import CheckpointError
 from swath.models import load_model, load_objective
 from swath.models.importers.import_weights import import_weights, scale_mae_options
-from swath.models.importers.inert_pickle import Inert, plain, read_checkpoint
+from swath.models.importers.inert_pickle import OpaqueObject, read_checkpoint, to_plain_data
 from swath.models.importers.scale_mae import UNUSED, scale_mae_layout
 from swath.objectives.scale_mae import ScaleMAE, ScaleMAEConfig
 
@@ -184,9 +184,9 @@ def test_nothing_in_the_file_is_executed(tmp_path):
     torch.save(payload, path)
     data = read_checkpoint(path)
     assert not proof.exists()
-    assert all(isinstance(data[key], Inert) for key in "abcd")
+    assert all(isinstance(data[key], OpaqueObject) for key in "abcd")
     assert data["a"].name == "posix.system"
-    assert plain(data["a"]) == "<inert posix.system>"
+    assert to_plain_data(data["a"]) == "<inert posix.system>"
     assert torch.equal(data["model"]["cls_token"], torch.zeros(1, 1, 4))
 
 

@@ -10,7 +10,13 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from swath.objectives.losses.contrastive import KeyQueue, gather_rows, info_nce, nt_xent, paired_softplus
+from swath.objectives.losses.contrastive import (
+    KeyQueue,
+    all_gather_with_grad,
+    info_nce,
+    nt_xent,
+    paired_softplus,
+)
 
 
 def brute_force(first, second, temperature):
@@ -52,7 +58,7 @@ def _rank(rank, port, data, weight, results):
     dist.init_process_group("gloo", rank=rank, world_size=2)
     weight = weight.clone().requires_grad_()
     first, second = (rows.chunk(2)[rank] @ weight for rows in data)
-    assert len(gather_rows(first)) == 2 * len(first)
+    assert len(all_gather_with_grad(first)) == 2 * len(first)
     loss = nt_xent(first, second, 0.3)
     loss.backward()
     queue = KeyQueue(8, 5)

@@ -6,22 +6,22 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from swath.objectives.losses.reconstruction import patch_loss, smooth, take_patches, valid_area
-from swath.objectives.modules.pixel_decoder import PairConv, Upsample
+from swath.objectives.losses.reconstruction import low_pass, masked_area_resize, patch_loss, take_patches
+from swath.objectives.modules.pixel_decoder import GroupedPairConv, Upsample
 
 
 def test_valid_area_averages_valid_pixels():
     image = torch.tensor([[[[1.0, 3.0], [100.0, 5.0]]]])
     valid = torch.tensor([[[[1.0, 1.0], [0.0, 1.0]]]])
-    mean, share = valid_area(image, valid, (1, 1))
+    mean, share = masked_area_resize(image, valid, (1, 1))
     assert mean.item() == pytest.approx(3.0)
     assert share.item() == 0.75
 
 
 def test_smooth_is_the_plain_one_when_all_is_valid():
     image = torch.randn(2, 3, 24, 24)
-    plain = smooth(image, None, (5, 5), (24, 24))
-    torch.testing.assert_close(smooth(image, torch.ones(2, 1, 24, 24), (5, 5), (24, 24)), plain)
+    plain = low_pass(image, None, (5, 5), (24, 24))
+    torch.testing.assert_close(low_pass(image, torch.ones(2, 1, 24, 24), (5, 5), (24, 24)), plain)
     reference = F.interpolate(F.adaptive_avg_pool2d(image, 5), size=24, mode="bilinear")
     torch.testing.assert_close(plain, reference)
 
@@ -61,7 +61,7 @@ def test_upsample_is_a_transposed_convolution():
 
 
 def test_pair_convolution_is_a_grouped_one():
-    layer = PairConv(6)
+    layer = GroupedPairConv(6)
     x = torch.randn(2, 4, 5, 6)
     grouped = layer.weight.view(2, 3, 3, 3).transpose(0, 1)  # [outputs, 2, 3, 3]
     neighbours = x.view(2, 4, 5, 2, 3).transpose(3, 4).reshape(2, 4, 5, 6).permute(0, 3, 1, 2)

@@ -15,19 +15,24 @@ import pytest
 from pydantic import ValidationError
 
 from swath.errors import ArchiveError, ImageryError, SwathError
-from swath.serving.http.errors import Refusal, refusal_of, without_paths
-from swath.serving.http.schemas import Filters, SearchRequest, period_of
-from swath.serving.http.security import Gate
+from swath.serving.http.errors import ApiError, api_error_from, redact_paths
+from swath.serving.http.schemas import Filters, SearchRequest, parse_interval
+from swath.serving.http.security import SecurityMiddleware
 from swath.serving.server import serve
-from swath.serving.settings import Settings, check_access, host_names
-from swath.serving.workers.uploads import Decoder
-from swath.serving.workers.worker_pool import Lane
+from swath.serving.settings import ServerSettings, check_access, host_names
+from swath.serving.workers.uploads import SandboxedDecoder
+from swath.serving.workers.worker_pool import WorkerPool
 
 # --- the gate ---------------------------------------------------------------------------------------------
 
 
 def through_gate(
-    settings: Settings, body: list[bytes], *, path: str = "/api/search", pause: float = 0, **headers: str
+    settings: ServerSettings,
+    body: list[bytes],
+    *,
+    path: str = "/api/search",
+    pause: float = 0,
+    **headers: str,
 ) -> tuple[int, dict[str, Any]]:
     """Status and JSON of a POST whose body comes in pieces, to an app that reads all of it and says so."""
     pieces = list(body)
@@ -55,13 +60,13 @@ def through_gate(
         "type": "http", "path": path, "method": "POST", "query_string": b"",
         "headers": [(name.encode(), value.encode()) for name, value in given.items()],
     }  # fmt: skip
-    asyncio.run(Gate(app, settings)(scope, receive, send))
+    asyncio.run(SecurityMiddleware(app, settings)(scope, receive, send))
     content = b"".join(message.get("body", b"") for message in sent)
     return sent[0]["status"], json.loads(content)
 
 
 def test_bodies_are_counted_while_they_come() -> None:
-    settings = Settings(body_bytes=100, upload_bytes=1000)
+    settings = ServerSettings(body_bytes=100, upload_bytes=1000)
     assert through_gate(settings, [b"x" * 50, b"x" * 50])[0] == 200
     status, told = through_gate(settings, [b"x" * 50, b"x" * 51])
     assert (status, "100 bytes" in told["error"]["what"]) == (413, True)
@@ -73,7 +78,7 @@ def test_bodies_are_counted_while_they_come() -> None:
 
 
 def test_bodies_have_to_come_in_time() -> None:
-    status, told = through_gate(Settings(receive_seconds=0.1), [b"x"] * 10, pause=0.05)
+    status, told = through_gate(ServerSettings(receive_seconds=0.1), [b"x"] * 10, pause=0.05)
     assert status == 408
     assert "did not arrive" in told["error"]["what"]
 
@@ -90,7 +95,7 @@ def test_bodies_have_to_come_in_time() -> None:
     ],
 )
 def test_the_token(header: dict[str, str], status: int) -> None:
-    assert through_gate(Settings(token="0123456789abcdef"), [b""], **header)[0] == status
+    assert through_gate(ServerSettings(token="0123456789abcdef"), [b""], **header)[0] == status
 
 
 @pytest.mark.parametrize(
@@ -108,7 +113,7 @@ def test_the_token(header: dict[str, str], status: int) -> None:
     ],
 )
 def test_host_names(host: str, status: int) -> None:
-    settings = Settings(hosts=host_names("127.0.0.1", ["maps.example.org"]))
+    settings = ServerSettings(hosts=host_names("127.0.0.1", ["maps.example.org"]))
     assert through_gate(settings, [b""], host=host)[0] == status
 
 
@@ -128,7 +133,7 @@ def test_access_needs_a_token_beyond_this_machine() -> None:
 
 
 def test_a_full_lane_says_so_and_a_slow_one_gives_up() -> None:
-    lane = Lane("test", threads=1, waiting=1, seconds=0.3)
+    lane = WorkerPool("test", threads=1, waiting=1, seconds=0.3)
     hold = threading.Event()
 
     async def crowd() -> list[Any]:
@@ -136,7 +141,7 @@ def test_a_full_lane_says_so_and_a_slow_one_gives_up() -> None:
         await asyncio.sleep(0.05)
         second = asyncio.create_task(lane.run(lambda: 2))
         await asyncio.sleep(0.05)
-        with pytest.raises(Refusal) as full:
+        with pytest.raises(ApiError) as full:
             await lane.run(lambda: 3)
         assert full.value.status == 503
         assert full.value.headers["Retry-After"] == "2"
@@ -148,12 +153,12 @@ def test_a_full_lane_says_so_and_a_slow_one_gives_up() -> None:
         return results
 
     results = asyncio.run(crowd())
-    assert all(isinstance(result, Refusal) and result.status == 504 for result in results)
+    assert all(isinstance(result, ApiError) and result.status == 504 for result in results)
     lane.close()
 
 
 def test_errors_of_the_work_come_out_and_leave_the_lane_free() -> None:
-    lane = Lane("test", threads=1, waiting=0, seconds=5)
+    lane = WorkerPool("test", threads=1, waiting=0, seconds=5)
 
     async def ask() -> None:
         for _ in range(5):
@@ -198,21 +203,21 @@ def fails() -> None:
 
 
 def test_a_worker_that_goes_wrong_is_ended(tmp_path: Path) -> None:
-    assert Decoder(Settings()).run(max, 3, 4) == 4
-    decoder = Decoder(Settings(upload_seconds=1, upload_memory=2**30))
+    assert SandboxedDecoder(ServerSettings()).run(max, 3, 4) == 4
+    decoder = SandboxedDecoder(ServerSettings(upload_seconds=1, upload_memory=2**30))
     for work in (eats_memory, eats_time, sleeps, dies):
         began = time.monotonic()
-        with pytest.raises(Refusal) as ended:
+        with pytest.raises(ApiError) as ended:
             decoder.run(work)
         assert ended.value.status == 413, work
         assert time.monotonic() - began < 20
-    decoder = Decoder(Settings())  # with time enough for a busy machine
-    with pytest.raises(Refusal, match="is odd") as odd:
+    decoder = SandboxedDecoder(ServerSettings())  # with time enough for a busy machine
+    with pytest.raises(ApiError, match="is odd") as odd:
         decoder.run(refuses, tmp_path / "x")
     assert (odd.value.status, odd.value.what, odd.value.fix) == (422, "is odd", "do otherwise")
-    with pytest.raises(Refusal, match="cannot be read"):
+    with pytest.raises(ApiError, match="cannot be read"):
         decoder.run(fails)
-    with pytest.raises(Refusal, match="cannot be read"):
+    with pytest.raises(ApiError, match="cannot be read"):
         decoder.run(writes, tmp_path / "written")
     assert (tmp_path / "written").stat().st_size <= 4096
 
@@ -228,7 +233,7 @@ def test_an_address_that_is_taken_or_not_ours_is_told_before_anything_is_loaded(
         with pytest.raises(SwathError, match=rf"--port {port}: cannot be listened on .*--port 0"):
             serve(str(tmp_path / "none"), None, port=port)
     with pytest.raises(SwathError, match=r"--host 192\.0\.2\.1 .*an address of this machine"):
-        serve(str(tmp_path / "none"), None, host="192.0.2.1", settings=Settings(token="x" * 20))
+        serve(str(tmp_path / "none"), None, host="192.0.2.1", settings=ServerSettings(token="x" * 20))
     with pytest.raises(ArchiveError, match="none"):
         serve(str(tmp_path / "none"), None, port=0)
 
@@ -246,7 +251,7 @@ def test_an_address_that_is_taken_or_not_ours_is_told_before_anything_is_loaded(
     ],
 )
 def test_messages_lose_their_paths(text: str, told: str) -> None:
-    assert without_paths(text, "/a/b c/d.tif") == told
+    assert redact_paths(text, "/a/b c/d.tif") == told
 
 
 def test_errors_become_statuses() -> None:
@@ -257,10 +262,10 @@ def test_errors_become_statuses() -> None:
         (f"{path}: no chip shows 1, 2; the middle is far", 404),
         ("k is 0; ask for at least 1 answer", 400),
     ):
-        refusal = refusal_of(ArchiveError(message), path)
+        refusal = api_error_from(ArchiveError(message), path)
         assert refusal.status == status, message
         assert "/data" not in json.dumps(refusal.body())
-    assert refusal_of(ImageryError("x.tif: odd")).status == 422
+    assert api_error_from(ImageryError("x.tif: odd")).status == 422
 
 
 def test_times_and_periods() -> None:
@@ -268,11 +273,11 @@ def test_times_and_periods() -> None:
     assert filters.time is not None
     first, last = filters.time
     assert (last - first).total_seconds() == pytest.approx(86_400, abs=1)
-    assert period_of("2021-01-01") == (first, last)
-    assert period_of("2021-01-01/2021-02-01")[1].month == 2
+    assert parse_interval("2021-01-01") == (first, last)
+    assert parse_interval("2021-01-01/2021-02-01")[1].month == 2
     for wrong in ("", "x", "2021-02-01/2021-01-01", "2021-13-01", "/", "1/2/3"):
         with pytest.raises(ValueError, match=r"time|datetime"):
-            period_of(wrong)
+            parse_interval(wrong)
 
 
 def test_a_request_asks_one_thing() -> None:

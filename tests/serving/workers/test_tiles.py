@@ -16,20 +16,20 @@ from swath.archive.query.filters import Filter
 from swath.archive.table.rows import schema
 from swath.archive.table.store import Archive
 from swath.rasters.header import read_header
-from swath.rasters.warp import Grid, glance
-from swath.reporting.stretch import Stretch, coloured
-from swath.serving.settings import Settings
-from swath.serving.workers.archive_handle import Holdings, bounds_of
-from swath.serving.workers.image_cache import Cache
-from swath.serving.workers.tiles import Drawing, tile_box
+from swath.rasters.warp import PixelGrid, read_preview
+from swath.reporting.stretch import Stretch, to_rgba
+from swath.serving.settings import ServerSettings
+from swath.serving.workers.archive_handle import ArchiveHandle, bounds_across_antimeridian
+from swath.serving.workers.image_cache import ImageCache
+from swath.serving.workers.tiles import TileRenderer, tile_box
 
 WORLD = 2 * math.pi * 6378137.0
 
 
-def tile_grid(z: int, x: int, y: int) -> Grid:
+def tile_grid(z: int, x: int, y: int) -> PixelGrid:
     step = WORLD / 2**z / 256
     corner = (-WORLD / 2 + x * 256 * step, WORLD / 2 - y * 256 * step)
-    return Grid("EPSG:3857", (step, 0, corner[0], 0, -step, corner[1]), 256, 256)
+    return PixelGrid("EPSG:3857", (step, 0, corner[0], 0, -step, corner[1]), 256, 256)
 
 
 def at(longitude: float, latitude: float, z: int) -> tuple[int, int]:
@@ -57,7 +57,7 @@ def test_a_tile_shows_the_ground_that_it_says(tmp_path: Path, z: int) -> None:
     ramp = np.stack([columns, rows, columns]).astype(np.float32)
     header = read_header(lonlat_scene(tmp_path / "ramp.tif", ramp, west, north, step))
     x, y = at(10.3, 50.0, z)
-    shown, valid = glance(header, tile_grid(z, x, y), (0, 1))
+    shown, valid = read_preview(header, tile_grid(z, x, y), (0, 1))
     left, _, right, _ = tile_box(z, x, y)
     share = (np.arange(256) + 0.5) / 256
     longitude = left + share * (right - left)
@@ -85,9 +85,9 @@ def test_neighbouring_tiles_have_no_seam(tmp_path: Path) -> None:
     z = 10
     x, y = at(10.19, 50.11, z)
     step = WORLD / 2**z / 256
-    wide = Grid("EPSG:3857", tile_grid(z, x, y).transform, 512, 256)
-    whole, whole_valid = glance(header, wide, (0,))
-    parts = [glance(header, tile_grid(z, x + turn, y), (0,)) for turn in (0, 1)]
+    wide = PixelGrid("EPSG:3857", tile_grid(z, x, y).transform, 512, 256)
+    whole, whole_valid = read_preview(header, wide, (0,))
+    parts = [read_preview(header, tile_grid(z, x + turn, y), (0,)) for turn in (0, 1)]
     joined = np.concatenate([part[0] for part in parts], axis=2)
     both = whole_valid & np.concatenate([part[1] for part in parts], axis=1)
     assert both.sum() > 1000
@@ -101,11 +101,13 @@ def test_a_scene_across_the_antimeridian_is_drawn_on_both_sides(tmp_path: Path) 
     z = 8
     east, west = 2**z - 1, 0
     for x in (east, west):
-        _, valid = glance(header, tile_grid(z, x, 2 ** (z - 1)), (0,))
+        _, valid = read_preview(header, tile_grid(z, x, 2 ** (z - 1)), (0,))
         assert valid.any(), x
 
 
-def archive_of(folder: Path, scenes: list[tuple[Path, tuple[float, float, float, float], str]]) -> Holdings:
+def archive_of(
+    folder: Path, scenes: list[tuple[Path, tuple[float, float, float, float], str]]
+) -> ArchiveHandle:
     """An archive whose chips are whole files with these bounds."""
     import pyarrow as pa
     from shapely import box, to_wkb
@@ -133,7 +135,7 @@ def archive_of(folder: Path, scenes: list[tuple[Path, tuple[float, float, float,
             }
         )
     archive.upsert(pa.Table.from_pylist(rows, schema=wanted))
-    return Holdings(str(folder / "archive"), None, Settings())
+    return ArchiveHandle(str(folder / "archive"), None, ServerSettings())
 
 
 def opened(content: bytes | None) -> np.ndarray:
@@ -153,7 +155,7 @@ def test_the_newest_lies_on_top_and_what_is_empty_shows_the_older(tmp_path: Path
     with rasterio.open(second, "r+") as file:
         file.nodata = 0
     holdings = archive_of(tmp_path, [(first, bounds, "2020-01-01"), (second, bounds, "2021-01-01")])
-    drawing = Drawing(holdings, Cache(2**20), 8)
+    drawing = TileRenderer(holdings, ImageCache(2**20), 8)
     z = 12
     x, y = at(10.05, 50.05, z)
     both = opened(drawing.tile(z, x, y, Filter()))
@@ -184,7 +186,7 @@ def test_one_stretch_for_all_tiles_of_a_sensor(tmp_path: Path) -> None:
         pixels[:, :2] = (30, 250)[number]
         path = lonlat_scene(tmp_path / f"{number}.tif", pixels, west, 50.064, 0.001)
         scenes.append((path, (west, 50.0, west + 0.064, 50.064), "2020-01-01"))
-    drawing = Drawing(archive_of(tmp_path, scenes), Cache(2**20), 8)
+    drawing = TileRenderer(archive_of(tmp_path, scenes), ImageCache(2**20), 8)
     values = []
     for number in range(2):
         tile = opened(drawing.tile(13, *at(10.03 + number, 50.03, 13), Filter()))
@@ -196,14 +198,14 @@ def test_one_stretch_for_all_tiles_of_a_sensor(tmp_path: Path) -> None:
 def test_stretch_of_nothing_and_of_one_value() -> None:
     pixels, valid = np.full((3, 4, 4), 7, np.float32), np.ones((4, 4), bool)
     assert Stretch.of([(pixels, ~valid)], True) is None
-    shown = coloured(pixels, valid, Stretch.of([(pixels, valid)], False))
+    shown = to_rgba(pixels, valid, Stretch.of([(pixels, valid)], False))
     assert shown.shape == (4, 4, 4)
     assert (shown[..., 3] == 255).all()
 
 
 def test_bounds_take_the_narrow_way_around() -> None:
     def bounds(*boxes: tuple[float, float, float, float]) -> object:
-        return bounds_of(np.array(boxes, np.float64).reshape(-1, 4))
+        return bounds_across_antimeridian(np.array(boxes, np.float64).reshape(-1, 4))
 
     assert bounds() is None
     assert bounds((1, 2, 3, 4), (-5, 0, -4, 1)) == (-5, 0, 3, 4)
@@ -213,7 +215,7 @@ def test_bounds_take_the_narrow_way_around() -> None:
 
 
 def test_the_cache_stays_within_its_bytes() -> None:
-    cache = Cache(10_000)
+    cache = ImageCache(10_000)
     for number in range(1000):
         cache.put(number, b"x" * (number % 3000))
         assert cache.held <= 10_000

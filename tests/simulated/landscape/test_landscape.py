@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from swath.errors import ImageryError
 from swath.simulated import CLASSES, Landscape, simulate_landscape
-from swath.simulated.landscape.plan import draw_plan, world_side
-from swath.simulated.landscape.primitives import Band, Blocks, Plan
+from swath.simulated.landscape.plan import draw_plan, world_size
+from swath.simulated.landscape.primitives import LandscapePlan, LineFeature, RectangleFeatures
 from swath.simulated.landscape.rasterize import BOX_KINDS
 from swath.simulated.landscape.surfaces import LABEL_SHARE, PATCH_CLASS, PATCHES, SURFACES
 
@@ -105,27 +105,27 @@ def test_a_smaller_footprint_is_the_middle_of_a_larger_one() -> None:
 
 
 def test_worlds_double_with_the_footprint() -> None:
-    assert world_side(64) == world_side(1280) == 1280
-    assert world_side(1281) == 2560
+    assert world_size(64) == world_size(1280) == 1280
+    assert world_size(1281) == 2560
     large = simulate_landscape(4, 1, size=250)
     assert large.plan.side == 2560
     assert len(large.plan.polygons) > len(draw_plan(4, 1).polygons)
 
 
 def test_bands_and_blocks_keep_their_area_at_any_cell_size() -> None:
-    from swath.simulated.landscape.rasterize import rasterise
+    from swath.simulated.landscape.rasterize import rasterize
 
     ground = PATCHES.tolist().index([s.name for s in SURFACES].index("meadow"))
     road = PATCHES.tolist().index([s.name for s in SURFACES].index("carriageway"))
     field = np.array([(-700.0, -700), (700, -700), (700, 700), (-700, 700)])
-    line = Band(road, np.array([(-700.0, -310), (700, 260)]), 12.0)
-    hall = Blocks(
+    line = LineFeature(road, np.array([(-700.0, -310), (700, 260)]), 12.0)
+    hall = RectangleFeatures(
         np.array([road], np.uint8), np.array([(100.0, -200)]), np.array([(90.0, 40)]), np.array([0.6])
     )
     for stroke, square_metres in ((line, 1200 * np.hypot(1, 570 / 1400) * 12), (hall, 3600)):
-        plan = Plan(1280.0, [(ground, field)], [stroke])
+        plan = LandscapePlan(1280.0, [(ground, field)], [stroke])
         for size, gsd in ((60, 20.0), (120, 10.0), (400, 3.0)):
-            found = rasterise(plan, 0, 0, size=size, gsd=gsd).shares[INDEX["road"]] * (size * gsd) ** 2
+            found = rasterize(plan, 0, 0, size=size, gsd=gsd).shares[INDEX["road"]] * (size * gsd) ** 2
             assert found == pytest.approx(square_metres, rel=0.08), (size, gsd)
 
 

@@ -14,25 +14,25 @@ from swath.errors import ImageryError
 from swath.models.contract import Contract
 from swath.rasters.safe_open import rasterio_module
 from swath.sensors.sensor import get_sensor
-from swath.tasks.augmentation import Augment, AugmentConfig, MixConfig, mix
-from swath.tasks.change.phase_correlation import shift_between
-from swath.tasks.change.radiometric_match import Moments, matched
-from swath.tasks.dense.data import DenseData, open_masks
+from swath.tasks.augmentation import AugmentConfig, MixConfig, TaskAugmentation, mixup_cutmix
+from swath.tasks.change.phase_correlation import phase_correlation_shift
+from swath.tasks.change.radiometric_match import RadiometryStatistics, match_radiometry
+from swath.tasks.dense.data import SegmentationDataConfig, open_segmentation
 from swath.tasks.dense.losses import IGNORE, class_weights, dense_losses
 from swath.tasks.dense.masks import MaskValues
 from swath.tasks.lora import LoRAConfig, add_lora, merge_lora
 from swath.tasks.model import build_task
-from swath.tasks.protocol import normalise, tasks
-from swath.tasks.scores import class_scores, confusion_of, dense_scores
-from swath.tasks.splits import share_of
-from swath.training.config.recipe import OptimiserConfig
-from swath.training.optim.layer_decay import decayed_groups, layer_numbers
+from swath.tasks.protocol import normalize_task_batch, tasks
+from swath.tasks.scores import confusion_matrix, score_classification, score_segmentation
+from swath.tasks.splits import stratified_fraction
+from swath.training.config.recipe import OptimizerConfig
+from swath.training.optim.layer_decay import layer_decay_groups, layer_ids
 
 RGB = get_sensor("rgb_aerial")
 
 
 def opened(path: Path, dates: int = 1, **options: object):
-    return open_masks(DenseData(gsd=0.5, **options), path, RGB, 0, dates)
+    return open_segmentation(SegmentationDataConfig(gsd=0.5, **options), path, RGB, 0, dates)
 
 
 # ---- files
@@ -110,9 +110,9 @@ def test_masks_in_colours_are_read_by_the_recipes_palette(tmp_path: Path) -> Non
     with pytest.raises(ImageryError, match=r"data\.colours \(0, 0, 255\) of 'sea' has another meaning"):
         opened(tmp_path, colours={"water": [0, 0, 255], "sea": [0, 0, 255]})
     with pytest.raises(ValueError, match=r"in colours .* or numbers"):
-        DenseData(colours=palette, classes=["a", "b"])
-    options = DenseData(colours=palette, ignore_colours=[[9, 9, 9]])
-    assert DenseData.model_validate(options.model_dump(mode="json")) == options
+        SegmentationDataConfig(colours=palette, classes=["a", "b"])
+    options = SegmentationDataConfig(colours=palette, ignore_colours=[[9, 9, 9]])
+    assert SegmentationDataConfig.model_validate(options.model_dump(mode="json")) == options
     labelled.write_masks(tmp_path)
     with pytest.raises(ImageryError, match=r"this has 1 \(L\)\. Masks of numbers want data\.classes"):
         opened(tmp_path, colours=palette)
@@ -139,7 +139,7 @@ def test_a_table_says_folds_and_gsd(tmp_path: Path) -> None:
         f"images/s{i}.png,masks/s{i}.png,{'train' if i < 4 else 'test'},{0.1 * (i + 1)}" for i in range(6)
     ]
     (tmp_path / "index.csv").write_text("\n".join(lines))
-    folds = open_masks(DenseData(size=32), tmp_path / "index.csv", RGB, 0)
+    folds = open_segmentation(SegmentationDataConfig(size=32), tmp_path / "index.csv", RGB, 0)
     assert len(folds.train) == 4
     assert folds.val is None
     assert folds.test.gsds.tolist() == pytest.approx([0.5, 0.6])
@@ -167,20 +167,20 @@ def test_crops_are_keyed_and_keep_the_gsd_true(tmp_path: Path) -> None:
 def test_image_and_mask_are_turned_together() -> None:
     value = torch.arange(4 * 64).view(4, 1, 8, 8).float()
     batch = {"image": value, "key": torch.arange(4), "mask": value[:, 0].byte(), "valid": value[:, 0] > 3}
-    turned = Augment(AugmentConfig(), RGB)(batch)
+    turned = TaskAugmentation(AugmentConfig(), RGB)(batch)
     assert not torch.equal(turned["image"], value)
     assert torch.equal(turned["image"][:, 0].byte(), turned["mask"])
     assert torch.equal(turned["image"][:, 0] > 3, turned["valid"])
     pair = {**batch, "image": value[:, None].repeat(1, 2, 1, 1, 1)}
-    both = Augment(AugmentConfig(), RGB)(pair)["image"]
+    both = TaskAugmentation(AugmentConfig(), RGB)(pair)["image"]
     assert torch.equal(both[:, 0], both[:, 1])
     assert torch.equal(both[:, 0], turned["image"])
 
 
 def test_a_share_holds_all_of_a_smaller_one_and_is_even_over_classes() -> None:
     strata = [0] * 50 + [1] * 20
-    large, rest = share_of(range(70), strata, 0.4, seed=3, epoch=-3)
-    small, _ = share_of(range(70), strata, 0.1, seed=3, epoch=-3)
+    large, rest = stratified_fraction(range(70), strata, 0.4, seed=3, epoch=-3)
+    small, _ = stratified_fraction(range(70), strata, 0.1, seed=3, epoch=-3)
     assert set(small) < set(large)
     assert sorted([*large, *rest]) == list(range(70))
     assert [sum(strata[i] == k for i in small) for k in (0, 1)] == [5, 2]
@@ -257,14 +257,14 @@ def test_a_tile_smaller_than_a_crop_is_refused() -> None:
     with pytest.raises(
         ValueError, match=r"crop of 64 pixels at a zoom of 0\.5 does not fit into a tile of 100"
     ):
-        DenseData(size=64, scale=(0.5, 1.0), tile=100)
+        SegmentationDataConfig(size=64, scale=(0.5, 1.0), tile=100)
 
 
 def test_a_shift_between_dates_is_found() -> None:
     generator = np.random.default_rng(0)
     ground = generator.normal(size=(3, 140, 140)).cumsum(1).cumsum(2)
     before, after = ground[:, 5:133, 5:133], ground[:, 2:130, 9:137] + generator.normal(size=(3, 128, 128))
-    down, right, trust = shift_between(before, after)
+    down, right, trust = phase_correlation_shift(before, after)
     assert (down, right) == pytest.approx((3, -4), abs=0.3)
     assert trust > 8
 
@@ -283,8 +283,8 @@ def test_dates_on_different_grids_are_refused_and_can_be_aligned(tmp_path: Path)
             file.write(data)
     Image.fromarray((picture[0] > 128).astype(np.uint8)).save(tmp_path / "p" / "mask.png")
     with pytest.raises(ImageryError, match=r"data\.align=true"):
-        open_masks(DenseData(size=16), tmp_path, RGB, 0, dates=2)
-    folds = open_masks(DenseData(size=16, align=True), tmp_path, RGB, 0, dates=2)
+        open_segmentation(SegmentationDataConfig(size=16), tmp_path, RGB, 0, dates=2)
+    folds = open_segmentation(SegmentationDataConfig(size=16, align=True), tmp_path, RGB, 0, dates=2)
     image, valid, _ = folds.train.read(0)
     assert np.array_equal(image[0, :, :, 4:], image[1, :, :, 4:])
     assert not valid[:, :4].any()
@@ -319,11 +319,11 @@ def test_mixing_keeps_shares_and_is_keyed() -> None:
     image = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 8, 8)
     target, key = torch.eye(4), torch.arange(4)
     for config in (MixConfig(mixup=0.8), MixConfig(cutmix=1.0), MixConfig(mixup=0.2, cutmix=1.0)):
-        mixed, shares = mix(image, target, key, config)
+        mixed, shares = mixup_cutmix(image, target, key, config)
         torch.testing.assert_close(shares.sum(1), torch.ones(4))
         # The mean of an image is the shares' mean of what it was mixed from.
         torch.testing.assert_close(mixed.mean((1, 2, 3)), shares @ torch.arange(4.0))
-        assert torch.equal(mixed, mix(image, target, key, config)[0])
+        assert torch.equal(mixed, mixup_cutmix(image, target, key, config)[0])
 
 
 @pytest.mark.parametrize("encoder", ["vit_nano_patch4", "resnet_nano"])
@@ -350,7 +350,7 @@ def test_every_head_on_any_size_learns_and_counts_no_nodata(encoder: str, kind: 
         "mask": torch.randint(0, 2, (2, 36, 44), dtype=torch.uint8), "key": torch.arange(2),
         "sensor": "rgb_aerial",
     }  # fmt: skip
-    ready = normalise(contract, batch)
+    ready = normalize_task_batch(contract, batch)
     views = task.views(ready)
     assert int((views["mask"] == IGNORE).sum()) == 4 * 44
     losses = task(views)
@@ -365,8 +365,8 @@ def test_scores_are_those_of_scikit_learn() -> None:
     generator = np.random.default_rng(0)
     truth, said = generator.integers(0, 3, (2, 4, 20, 20))
     truth[:, :3] = IGNORE
-    tables = np.stack([confusion_of(t, s, 3) for t, s in zip(truth, said, strict=True)])
-    scores = dense_scores(tables, ["a", "b", "c"])
+    tables = np.stack([confusion_matrix(t, s, 3) for t, s in zip(truth, said, strict=True)])
+    scores = score_segmentation(tables, ["a", "b", "c"])
     counts = truth != IGNORE
     t, s = truth[counts], said[counts]
     assert scores.figures["miou"].value == pytest.approx(jaccard_score(t, s, average="macro"))
@@ -378,7 +378,7 @@ def test_scores_are_those_of_scikit_learn() -> None:
 def test_scores_of_images_are_those_of_scikit_learn() -> None:
     generator = np.random.default_rng(0)
     probabilities, labels = generator.dirichlet(np.ones(4), 200), generator.integers(0, 4, 200)
-    scores = class_scores(probabilities, labels, list("abcd"))
+    scores = score_classification(probabilities, labels, list("abcd"))
     said = probabilities.argmax(1)
     assert scores.figures["accuracy"].value == pytest.approx((said == labels).mean())
     assert scores.figures["mf1"].value == pytest.approx(f1_score(labels, said, average="macro"))
@@ -391,12 +391,12 @@ def test_scores_of_images_are_those_of_scikit_learn() -> None:
 @pytest.mark.parametrize("name", ["vit_nano_patch4", "swin_nano", "resnet_nano"])
 def test_layers_count_from_the_pixels_and_rates_fall(name: str) -> None:
     encoder = create_model(name, bands=3)
-    numbers = layer_numbers(encoder)
+    numbers = layer_ids(encoder)
     order = list(numbers.values())
     assert min(order) == 0
     assert len(set(order)) >= 4
     module = torch.nn.ModuleDict({"encoder": encoder, "head": torch.nn.Linear(4, 4)})
-    groups = decayed_groups(module, encoder, OptimiserConfig(lr=1.0), 0.5)
+    groups = layer_decay_groups(module, encoder, OptimizerConfig(lr=1.0), 0.5)
     scale = {name: group["lr_scale"] for group in groups for name in group["names"]}
     assert scale["head.weight"] == 1
     assert max(v for k, v in scale.items() if k.startswith("encoder.")) == 0.5
@@ -432,13 +432,14 @@ def test_merged_lora_is_the_same_function(name: str) -> None:
 
 
 def test_real_data_open(data_dir: Path) -> None:
-    roads = open_masks(
-        DenseData(gsd=0.5, classes={"background": 0, "road": 255}, size=64, labels_share=0.05, test="*_01*"),
+    roads = open_segmentation(
+        SegmentationDataConfig(gsd=0.5, classes={"background": 0, "road": 255}, size=64, labels_share=0.05,
+            test="*_01*"),
         data_dir / "epfl_roads", RGB, 0,
     )  # fmt: skip
     assert roads.train.get_batch([0, 1])["mask"].max() <= 1
-    cities = open_masks(
-        DenseData(size=64, offset_dn=0, test=["bercy/*", "paris/*"]),
+    cities = open_segmentation(
+        SegmentationDataConfig(size=64, offset_dn=0, test=["bercy/*", "paris/*"]),
         data_dir / "oscd", get_sensor("sentinel2_l1c"), 0, dates=2,
     )  # fmt: skip
     batch = cities.train.get_batch([0, 3])
@@ -459,15 +460,15 @@ def test_a_date_under_another_light_is_brought_back() -> None:
     valid = generator.random((40, 50)) < 0.8
     after[:, ~valid] = 1e6  # what is not valid has no say
     sensor = get_sensor("sentinel2_l2a").select(["B04", "B03", "B02"])
-    assert np.abs(matched(before, after, valid, sensor) - before)[:, valid].max() < 1e-6
-    pieces = Moments(sensor)
+    assert np.abs(match_radiometry(before, after, valid, sensor) - before)[:, valid].max() < 1e-6
+    pieces = RadiometryStatistics(sensor)
     for rows in (slice(0, 7), slice(7, 40)):
         pieces.add(before[:, rows], after[:, rows], valid[rows])
-    whole = Moments(sensor)
+    whole = RadiometryStatistics(sensor)
     whole.add(before, after, valid)
     np.testing.assert_allclose(pieces.match().gain, whole.match().gain, rtol=1e-9)
     np.testing.assert_allclose(pieces.match().offset, whole.match().offset, atol=1e-9)
-    nothing = Moments(sensor)
+    nothing = RadiometryStatistics(sensor)
     nothing.add(before, after, np.zeros_like(valid))
     assert (nothing.match()(after) == after).all()
 
@@ -477,7 +478,7 @@ def test_matched_values_stay_in_what_their_unit_can_hold() -> None:
     before = generator.integers(0, 256, (3, 40, 40)).astype(np.uint8)
     after = generator.integers(100, 140, (3, 40, 40)).astype(np.uint8)
     after[:, 0, 0], after[:, 0, 1] = 0, 255
-    found = matched(before, after, np.ones((40, 40), bool), RGB)
+    found = match_radiometry(before, after, np.ones((40, 40), bool), RGB)
     assert found.min() == 0
     assert found.max() == 255
     stretched = found[:, 5:].std(axis=(1, 2)) / after[:, 5:].std(axis=(1, 2))

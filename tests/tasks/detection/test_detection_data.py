@@ -13,13 +13,13 @@ from PIL import Image
 from swath.errors import ImageryError
 from swath.tasks.detection.data.annotations import read_annotations
 from swath.tasks.detection.data.augmentation import (
-    orientation,
+    flip_rotate_boxes,
     random_crop,
-    random_orientation,
+    random_flip_rotate_boxes,
     random_scale,
     rescale,
 )
-from swath.tasks.detection.data.dataset import DetectionData, collate_detections, tiles
+from swath.tasks.detection.data.dataset import DetectionDataset, collate_detections, tile_windows
 from swath.tasks.detection.rotated_boxes import pair_iou, to_xyxy
 
 BOXES = [
@@ -94,7 +94,7 @@ def voc(root):
     ids=["coco", "yolo", "yolo-oriented", "dota", "voc"],
 )  # fmt: skip
 def test_every_layout_is_the_same_data_set(tmp_path, write):
-    data = DetectionData(write(tmp_path), **OPTIONS)
+    data = DetectionDataset(write(tmp_path), **OPTIONS)
     assert data.classes == ["car", "ship"]
     sample = data[0]
     assert sample["image"].shape == (3, 48, 64)
@@ -113,18 +113,18 @@ def test_every_layout_is_the_same_data_set(tmp_path, write):
 def test_a_quadrilateral_becomes_its_oriented_box(tmp_path):
     dota(tmp_path)
     (tmp_path / "labelTxt" / "a.txt").write_text("30 10 40 20 30 30 20 20 car\n")
-    data = DetectionData(tmp_path, "rgb_aerial", 1.0)
+    data = DetectionDataset(tmp_path, "rgb_aerial", 1.0)
     assert data[0]["bbox_xyxy"].tolist() == [[20, 10, 40, 30]]
     assert data[0]["obb"][0, 2:4].tolist() == pytest.approx([200**0.5] * 2, abs=1e-3)
     assert abs(float(data[0]["obb"][0, 4])) == pytest.approx(math.pi / 4, abs=1e-4)
 
 
 def test_gsd_can_be_what_the_annotations_state(tmp_path):
-    assert DetectionData(dota(tmp_path), "rgb_aerial", "gsd")[0]["gsd"] == 0.25
+    assert DetectionDataset(dota(tmp_path), "rgb_aerial", "gsd")[0]["gsd"] == 0.25
     with pytest.raises(ImageryError, match="gsd_m=None"):
-        DetectionData(tmp_path, "rgb_aerial", "gsd_m")
+        DetectionDataset(tmp_path, "rgb_aerial", "gsd_m")
     with pytest.raises(ImageryError, match="GSD is unknown"):
-        DetectionData(tmp_path, "rgb_aerial")
+        DetectionDataset(tmp_path, "rgb_aerial")
 
 
 BAD = [
@@ -139,11 +139,11 @@ BAD = [
 
 def test_boxes_that_make_no_sense_are_refused_with_their_number(tmp_path):
     with pytest.raises(ImageryError, match=r"1 inverted.*1 beyond.*annotation 1.*boxes='repair'"):
-        DetectionData(coco(tmp_path, BAD), **OPTIONS)
+        DetectionDataset(coco(tmp_path, BAD), **OPTIONS)
 
 
 def test_or_put_right_and_listed(tmp_path):
-    data = DetectionData(coco(tmp_path, BAD), **OPTIONS, boxes="repair")
+    data = DetectionDataset(coco(tmp_path, BAD), **OPTIONS, boxes="repair")
     assert data[0]["bbox_xyxy"].tolist() == [[10, 10, 20, 20], [10, 10, 30, 20], [50, 40, 64, 48]]
     assert sum(data.repairs.values()) == len(data.problems) == 5
     assert {kind.split(":")[0] for kind in data.repairs} == {
@@ -175,7 +175,7 @@ def test_files_that_are_not_what_they_should_be(tmp_path, write, change, message
     path = write(tmp_path)
     change(tmp_path)
     with pytest.raises(ImageryError, match=message):
-        DetectionData(path, **OPTIONS)
+        DetectionDataset(path, **OPTIONS)
 
 
 def test_unknown_layouts_classes_fields_and_broken_images(tmp_path):
@@ -185,13 +185,13 @@ def test_unknown_layouts_classes_fields_and_broken_images(tmp_path):
     with pytest.raises(ImageryError, match="no such file"):
         read_annotations(tmp_path / "nothing")
     with pytest.raises(ImageryError, match="'ship' is none"):
-        DetectionData(path, **OPTIONS, classes=["car"])
+        DetectionDataset(path, **OPTIONS, classes=["car"])
     with pytest.raises(ImageryError, match="none of 1 images"):
-        DetectionData(path, **OPTIONS, where={"site": "south"})
-    assert len(DetectionData(path, **OPTIONS, where={"site": ["north", "south"]})) == 1
+        DetectionDataset(path, **OPTIONS, where={"site": "south"})
+    assert len(DetectionDataset(path, **OPTIONS, where={"site": ["north", "south"]})) == 1
     (tmp_path / "images" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(ImageryError, match="no usable image"):
-        DetectionData(path, **OPTIONS)
+        DetectionDataset(path, **OPTIONS)
 
 
 def test_annotations_of_absent_images_are_listed_and_the_others_used(tmp_path):
@@ -208,7 +208,7 @@ def test_annotations_of_absent_images_are_listed_and_the_others_used(tmp_path):
             like = {"yolo": "labels/train/a.txt", "dota": "labelTxt/a.txt", "voc": "a.xml"}[write.__name__]
             gone = (root / like).with_stem("gone")
             gone.write_text((root / like).read_text())
-        data = DetectionData(path, **OPTIONS)
+        data = DetectionDataset(path, **OPTIONS)
         ((where, reason),) = data.problems
         assert where == str(root / places.get(write.__name__, "gone.xml"))
         assert "no image of that name" in reason or "No such file" in reason
@@ -220,23 +220,23 @@ def test_crowds_of_coco_are_regions_that_nobody_is_judged_in(tmp_path):
     notes = json.loads(path.read_text())
     notes["annotations"][1]["iscrowd"] = 1
     path.write_text(json.dumps(notes))
-    sample = DetectionData(path, **OPTIONS)[0]
+    sample = DetectionDataset(path, **OPTIONS)[0]
     assert sample["crowd"].tolist() == sample["difficult"].tolist() == [False, True, False]
 
 
 def test_tiles_cover_the_image_and_end_with_it():
-    windows = tiles(100, 40, 32, 8)
+    windows = tile_windows(100, 40, 32, 8)
     seen = np.zeros((40, 100), dtype=int)
     for w in windows:
         assert (w.width, w.height) == (32, 32)
         seen[w.row : w.row + w.height, w.column : w.column + w.width] += 1
     assert seen.min() >= 1
     assert windows[-1].column + 32 == 100
-    assert [(w.width, w.height) for w in tiles(20, 50, 32, 0)] == [(20, 32), (20, 32)]
+    assert [(w.width, w.height) for w in tile_windows(20, 50, 32, 0)] == [(20, 32), (20, 32)]
 
 
 def test_boxes_belong_to_tiles_by_their_visible_share(tmp_path):
-    data = DetectionData(coco(tmp_path, [("car", (20, 10, 40, 20))]), **OPTIONS, tile=32, min_visible=0.5)
+    data = DetectionDataset(coco(tmp_path, [("car", (20, 10, 40, 20))]), **OPTIONS, tile=32, min_visible=0.5)
     by_window = {sample["window"][:2]: sample for sample in (data[i] for i in range(len(data)))}
     assert by_window[0, 0]["bbox_xyxy"].tolist() == [[20, 10, 32, 20]]  # 60%
     assert by_window[0, 0]["difficult"].tolist() == [False]
@@ -244,13 +244,13 @@ def test_boxes_belong_to_tiles_by_their_visible_share(tmp_path):
     assert by_window[32, 0]["bbox_xyxy"].tolist() == [[0, 10, 8, 20]]  # 40%
     assert by_window[32, 0]["difficult"].tolist() == [True]
     assert by_window[32, 16]["difficult"].tolist() == [True]  # a strip of 4 rows
-    whole = DetectionData(tmp_path / "boxes.json", **OPTIONS)[0]["image"]
+    whole = DetectionDataset(tmp_path / "boxes.json", **OPTIONS)[0]["image"]
     for (x, y), sample in by_window.items():
         assert torch.equal(sample["image"], whole[:, y : y + 32, x : x + 32])
 
 
 def test_batches_are_padded_and_say_so(tmp_path):
-    data = DetectionData(coco(tmp_path), **OPTIONS, tile=40)
+    data = DetectionDataset(coco(tmp_path), **OPTIONS, tile=40)
     batch = collate_detections([data[i] for i in range(len(data))])
     assert batch["image"].shape == (4, 3, 40, 40)
     small = data[0] | {"image": data[0]["image"][:, :20, :30], "valid": data[0]["valid"][:20, :30]}
@@ -283,7 +283,7 @@ def spotted(seed: int) -> dict:
 @pytest.mark.parametrize("number", range(8))
 def test_boxes_stay_on_their_pixels_in_all_orientations(number):
     sample = spotted(0)
-    turned = orientation(sample, bool(number & 1), bool(number & 2), bool(number & 4))
+    turned = flip_rotate_boxes(sample, bool(number & 1), bool(number & 2), bool(number & 4))
     assert turned["image"].shape[1:] == ((60, 40) if number & 4 else (40, 60)) == turned["valid"].shape
     for i, (x, y, r, b) in enumerate(turned["bbox_xyxy"].long().tolist()):
         expected = torch.zeros_like(turned["image"][0], dtype=torch.bool)
@@ -292,16 +292,20 @@ def test_boxes_stay_on_their_pixels_in_all_orientations(number):
     assert turned["gsd"] == 2.0
     again = turned  # turning back gives the boxes that there were
     if number & 4:
-        again = orientation(again, False, False, True)
-    again = orientation(again, bool(number & 1), bool(number & 2), False)
+        again = flip_rotate_boxes(again, False, False, True)
+    again = flip_rotate_boxes(again, bool(number & 1), bool(number & 2), False)
     assert torch.equal(again["image"], sample["image"])
     assert (pair_iou(again["obb"], sample["obb"]) - 1).abs().max() < 1e-5
 
 
 def test_random_orientations_are_eight_and_follow_the_key():
-    seen = {tuple(random_orientation(spotted(seed))["bbox_xyxy"].flatten().tolist()) for seed in range(80)}
+    seen = {
+        tuple(random_flip_rotate_boxes(spotted(seed))["bbox_xyxy"].flatten().tolist()) for seed in range(80)
+    }
     assert len(seen) == 8
-    assert torch.equal(random_orientation(spotted(3))["image"], random_orientation(spotted(3))["image"])
+    assert torch.equal(
+        random_flip_rotate_boxes(spotted(3))["image"], random_flip_rotate_boxes(spotted(3))["image"]
+    )
 
 
 def test_rescaling_moves_boxes_and_gsd():
@@ -333,17 +337,17 @@ def test_crops_keep_boxes_on_their_pixels():
 
 
 def test_real_trees_and_cars(data_dir):
-    trees = DetectionData(
+    trees = DetectionDataset(
         data_dir / "neon_trees" / "annotations.json", "rgb_aerial", images=data_dir / "neon_trees",
         where={"site": "SJER"},
     )  # fmt: skip
     assert len(trees) == 36
     assert trees.classes == ["Tree"]
     assert trees[0]["gsd"] == pytest.approx(0.1, rel=0.02)
-    voc_trees = DetectionData(data_dir / "neon_trees" / "SJER", "rgb_aerial", layout="voc", boxes="repair")
+    voc_trees = DetectionDataset(data_dir / "neon_trees" / "SJER", "rgb_aerial", layout="voc", boxes="repair")
     assert len(voc_trees) == 36
     assert set(voc_trees.repairs) == {"beyond the image's edge: cut off there", "outside the image: left out"}
-    cars = DetectionData(
+    cars = DetectionDataset(
         data_dir / "kit_ais" / "annotations.json", "rgb_aerial", 0.15, tile=512, overlap=64, boxes="repair"
     )
     assert {str(path).rsplit(".", 1)[-1] for path in cars.paths} == {"webp"}

@@ -16,19 +16,21 @@ from helpers import labeled_images as labelled
 from helpers.toy_scenes import task_model, write_scene
 from swath.encoders import create_model
 from swath.models.contract import Contract
-from swath.prediction import Options, predict_scenes
+from swath.prediction import PredictionOptions, predict_scenes
 from swath.sensors.sensor import get_sensor
 from swath.tasks.detection import task as task_module
-from swath.tasks.detection.data.splits import DetectData, open_boxes
+from swath.tasks.detection.data.splits import DetectionDataConfig, open_detection
 from swath.tasks.detection.scoring import score_boxes
-from swath.tasks.detection.task import Detect, DetectConfig, find_whole
+from swath.tasks.detection.task import DetectionConfig, DetectionTask, detect_image
 
 
-def detector(**options: Any) -> Detect:
+def detector(**options: Any) -> DetectionTask:
     """An FCOS that nobody has trained, which is sure of nothing and says so."""
     torch.manual_seed(0)
-    config = DetectConfig(head="fcos", head_width=64, classes=("car", "pond"), score=0.0, most=6, **options)
-    return Detect(create_model("vit", **labelled.ENCODER), config, Contract.of("rgb_aerial")).eval()
+    config = DetectionConfig(
+        head="fcos", head_width=64, classes=("car", "pond"), score=0.0, most=6, **options
+    )
+    return DetectionTask(create_model("vit", **labelled.ENCODER), config, Contract.of("rgb_aerial")).eval()
 
 
 def test_windows_are_looked_at_together_as_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +47,7 @@ def test_windows_are_looked_at_together_as_one_by_one(monkeypatch: pytest.Monkey
     found = {}
     for pixels in (1, 3 * 32 * 32, 2**18):
         monkeypatch.setattr(task_module, "_PIXELS", pixels)
-        found[pixels] = find_whole(task, batch)
+        found[pixels] = detect_image(task, batch)
     assert sizes == [1] * 6 + [3, 3] + [6]
     one = found.pop(1)
     assert len(one["scores"]) > 10
@@ -53,7 +55,7 @@ def test_windows_are_looked_at_together_as_one_by_one(monkeypatch: pytest.Monkey
         for key in ("boxes", "scores", "labels"):
             assert torch.allclose(one[key].float(), other[key].float(), atol=1e-4)
     with pytest.raises(ValueError, match="one image at a time"):
-        find_whole(task, {**batch, "image": image.expand(2, -1, -1, -1)})
+        detect_image(task, {**batch, "image": image.expand(2, -1, -1, -1)})
 
 
 @pytest.mark.parametrize(
@@ -63,8 +65,8 @@ def test_images_are_scored_at_the_scale_that_was_trained(
     scale: tuple[float, float], zoom: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = labelled.write_boxes(tmp_path)
-    options = DetectData(gsd=0.5, size=32, scale=scale, fold="site", train="a", val="b", test="c")
-    folds = open_boxes(options, data, get_sensor("rgb_aerial"), 0)
+    options = DetectionDataConfig(gsd=0.5, size=32, scale=scale, fold="site", train="a", val="b", test="c")
+    folds = open_detection(options, data, get_sensor("rgb_aerial"), 0)
     task, seen = detector(window=256, seam=0), []
 
     def perfect(batch: Any) -> Any:
@@ -101,7 +103,7 @@ def test_oriented_objects_of_a_scene_are_turned_polygons_in_its_crs(tmp_path: Pa
     image = np.full((3, 64, 112), 90, np.uint8)
     image[:, 0, 111] = 200  # seen by the second tile only, which begins at column 48
     scene = write_scene(tmp_path / "scene.tif", image, gsd=2.0)
-    report = predict_scenes(model, scene, tmp_path, Options())
+    report = predict_scenes(model, scene, tmp_path, PredictionOptions())
     assert not report.failures
     for table in (
         geopandas.read_parquet(tmp_path / "scene_objects.parquet"),

@@ -9,7 +9,7 @@ import torch
 from torchvision.ops import roi_align
 
 from helpers.drawn_boxes import SmallEncoder, drawn_batch
-from swath.encoders.pyramid import pyramid
+from swath.encoders.pyramid import build_pyramid
 from swath.encoders.swin import Swin
 from swath.encoders.vit import ViT
 from swath.tasks.detection.average_precision import coco_ap
@@ -21,13 +21,13 @@ from swath.tasks.detection.detectors.box_coding import (
 )
 from swath.tasks.detection.detectors.common import (
     Anchors,
-    LevelAlign,
-    in_regions,
-    keyed,
+    MultiLevelRoIAlign,
+    exclude_ignored,
+    overlap_with_regions,
     rotated_align,
-    without_regions,
+    seeded_sampling,
 )
-from swath.tasks.detection.detectors.oriented_rcnn import OrientedRCNN, assign, sample
+from swath.tasks.detection.detectors.oriented_rcnn import OrientedRCNN, match_anchors, sample_balanced
 from swath.tasks.detection.detectors.torchvision_detectors import FCOS, FasterRCNN
 from swath.tasks.detection.rotated_boxes import from_xyxy, le90, pair_iou
 
@@ -88,9 +88,9 @@ def test_regions_are_read_at_the_level_of_their_size():
     sides = torch.tensor([20.0, 60.0, 120.0, 230.0])
     upright = torch.stack([128 - sides / 2] * 2 + [128 + sides / 2] * 2, 1)
     for regions in (upright, from_xyxy(upright)):
-        pooled = LevelAlign((4, 8, 16, 32))(maps, [regions])
+        pooled = MultiLevelRoIAlign((4, 8, 16, 32))(maps, [regions])
         assert pooled.mean((1, 2, 3)).round().tolist() == [4, 4, 8, 16]
-    assert LevelAlign((4, 8, 16, 32))(maps, [upright[:0]]).shape == (0, 1, 7, 7)
+    assert MultiLevelRoIAlign((4, 8, 16, 32))(maps, [upright[:0]]).shape == (0, 1, 7, 7)
 
 
 def test_pooling_is_not_coarser_in_half_precision():
@@ -98,14 +98,14 @@ def test_pooling_is_not_coarser_in_half_precision():
     upright = torch.tensor([[1001.3, 1050.7, 1030.9, 1080.2]])
     for regions in (upright, from_xyxy(upright)):
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            rough = LevelAlign((4,))(maps, [regions])
-        assert torch.allclose(rough, LevelAlign((4,))([maps[0].float()], [regions]), atol=1e-5)
+            rough = MultiLevelRoIAlign((4,))(maps, [regions])
+        assert torch.allclose(rough, MultiLevelRoIAlign((4,))([maps[0].float()], [regions]), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", list(BUILD))
 def test_losses_in_half_precision_are_about_the_same(name):
     torch.manual_seed(0)
-    detector, batch = BUILD[name](pyramid(SmallEncoder())), drawn_batch(side=64, count=1)
+    detector, batch = BUILD[name](build_pyramid(SmallEncoder())), drawn_batch(side=64, count=1)
     exact = sum(detector.losses(batch).values())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rough = sum(detector.losses(batch).values())
@@ -126,11 +126,11 @@ def test_anchors_stand_around_the_middle_of_their_cells():
 
 def test_candidates_are_assigned_and_sampled():
     iou = torch.tensor([[0.8, 0.1], [0.5, 0.2], [0.1, 0.35], [0.0, 0.1]])
-    assert assign(iou, 0.7, 0.3, best=False).tolist() == [0, -2, -2, -1]
-    assert assign(iou, 0.7, 0.3, best=True).tolist() == [0, -2, 1, -1]
-    assert assign(iou[:, :0], 0.7, 0.3, best=True).tolist() == [-1] * 4
+    assert match_anchors(iou, 0.7, 0.3, best=False).tolist() == [0, -2, -2, -1]
+    assert match_anchors(iou, 0.7, 0.3, best=True).tolist() == [0, -2, 1, -1]
+    assert match_anchors(iou[:, :0], 0.7, 0.3, best=True).tolist() == [-1] * 4
     assigned = torch.tensor([0] * 10 + [-1] * 50 + [-2] * 5)
-    front, back = sample(assigned, 16, 0.25)
+    front, back = sample_balanced(assigned, 16, 0.25)
     assert len(front) == 4
     assert len(back) == 12
     assert (assigned[front] == 0).all()
@@ -155,7 +155,7 @@ def learn(detector, batch, steps: int, lr: float = 2e-3) -> list[float]:
 @pytest.mark.parametrize(("name", "steps"), [("faster", 45), ("fcos", 80), ("oriented", 90)])
 def test_learns_a_tiny_set_by_heart(name, steps):
     torch.manual_seed(0)
-    detector, batch = BUILD[name](pyramid(SmallEncoder())), drawn_batch()
+    detector, batch = BUILD[name](build_pyramid(SmallEncoder())), drawn_batch()
     losses = learn(detector.train(), batch, steps)
     assert losses[-1] < 0.5 * losses[0]
     found = detector.eval().predict(batch)
@@ -174,7 +174,7 @@ def test_learns_a_tiny_set_by_heart(name, steps):
     ids=["swin", "vit"],
 )
 def test_any_size_no_boxes_difficult_boxes_and_either_mode(name, encoder):
-    detector, batch = BUILD[name](pyramid(encoder())), drawn_batch(side=80, count=2)
+    detector, batch = BUILD[name](build_pyramid(encoder())), drawn_batch(side=80, count=2)
     batch["image"] = batch["image"][:, :, :70, :75]
     batch["size"] = [(70, 75), (66, 40)]
     for key in ("obb", "bbox_xyxy", "label"):
@@ -202,30 +202,30 @@ def test_any_size_no_boxes_difficult_boxes_and_either_mode(name, encoder):
 def test_draws_follow_from_keys_and_leave_torchs_generator_alone():
     batch = drawn_batch()
     state = torch.get_rng_state()
-    with keyed(batch):
+    with seeded_sampling(batch):
         one = torch.rand(3)
     assert torch.equal(torch.get_rng_state(), state)
-    with keyed(batch | {"key": batch["key"] + 1}):
+    with seeded_sampling(batch | {"key": batch["key"] + 1}):
         assert not torch.equal(one, torch.rand(3))
 
 
 def test_what_lies_in_regions_to_be_ignored_stands_for_nothing():
     boxes = torch.tensor([[0.0, 0, 10, 10], [4, 0, 14, 10], [8, 0, 18, 10], [50, 50, 60, 60]])
     regions = torch.tensor([[0.0, 0, 10, 20]])
-    assert in_regions(boxes, regions).tolist() == pytest.approx([1.0, 0.6, 0.2, 0.0])
+    assert overlap_with_regions(boxes, regions).tolist() == pytest.approx([1.0, 0.6, 0.2, 0.0])
     assigned = torch.tensor([0, -1, -1, -1])  # the first stands for an object, though in the region
-    freed = without_regions(assigned, boxes, regions, background=-1, neither=-2)
+    freed = exclude_ignored(assigned, boxes, regions, background=-1, neither=-2)
     assert freed.tolist() == [0, -2, -1, -1]
-    alone = without_regions(assigned[1:2], boxes[1:2], regions, background=-1, neither=-2)
+    alone = exclude_ignored(assigned[1:2], boxes[1:2], regions, background=-1, neither=-2)
     assert alone.tolist() == [-1]  # something has to be learned from
-    turned = without_regions(assigned, from_xyxy(boxes), from_xyxy(regions), background=-1, neither=-2)
+    turned = exclude_ignored(assigned, from_xyxy(boxes), from_xyxy(regions), background=-1, neither=-2)
     assert torch.equal(turned, freed)
 
 
 @pytest.mark.parametrize("name", list(BUILD))
 def test_ignoring_an_object_is_not_the_same_as_having_none(name):
     torch.manual_seed(0)
-    detector, batch = BUILD[name](pyramid(SmallEncoder())).train(), drawn_batch(images=2)
+    detector, batch = BUILD[name](build_pyramid(SmallEncoder())).train(), drawn_batch(images=2)
     batch["difficult"] = [torch.tensor([False, True, False])] * 2
     ignoring = detector.losses(batch)
     missing = {key: [x[[0, 2]] for x in batch[key]] for key in ("obb", "bbox_xyxy", "label", "difficult")}

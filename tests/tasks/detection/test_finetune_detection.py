@@ -18,8 +18,8 @@ from helpers import labeled_images as labelled
 from helpers.toy_scenes import write_scene
 from swath.errors import ImageryError, RecipeError
 from swath.models.directory import load_model
-from swath.prediction import Options, predict_scenes
-from swath.tasks.detection.data.splits import DetectData, open_boxes
+from swath.prediction import PredictionOptions, predict_scenes
+from swath.tasks.detection.data.splits import DetectionDataConfig, open_detection
 from swath.tasks.finetune import finetune
 from swath.tasks.model import load_task_model
 from swath.tasks.recipe import load_finetune_recipe
@@ -85,7 +85,7 @@ def test_objects_are_learned_and_reported(data: Path, model: Path, tmp_path: Pat
     best = int(one["labels"][0])
     assert trained.classes[best] in ("car", "pond")
     scene = write_scene(tmp_path / "scene.tif", image)
-    report = predict_scenes(trained, scene, tmp_path / "maps", Options())
+    report = predict_scenes(trained, scene, tmp_path / "maps", PredictionOptions())
     table = geopandas.read_parquet(tmp_path / "maps" / report.scenes[0].files["objects parquet"])
     assert table.crs.to_epsg() == 32633
     notes = json.loads((data / "annotations.json").read_text())["annotations"]
@@ -166,7 +166,7 @@ def opened(data: Path, sensor: str = "rgb_aerial", **options: Any) -> Any:
     from swath.sensors.sensor import get_sensor
 
     classes = options.pop("insist", ())
-    return open_boxes(DetectData(gsd=0.5, **options), data, get_sensor(sensor), 0, classes)
+    return open_detection(DetectionDataConfig(gsd=0.5, **options), data, get_sensor(sensor), 0, classes)
 
 
 def changed(data: Path, tmp_path: Path, change: Any) -> Path:

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swath.tasks.detection.rotated_boxes import (
-    common_area,
     corners,
-    from_polygons,
     from_xyxy,
+    intersection_area,
     le90,
-    near_pairs,
+    min_area_rect,
+    overlapping_pairs,
     pair_iou,
     rotated_iou,
     rotated_nms,
@@ -63,7 +63,7 @@ def test_polygons_may_be_of_any_shape():
     expected = shapely.area(
         shapely.intersection(shapely.polygons(corners(boxes).numpy())[good], shapes[good])
     )
-    ours = common_area(boxes, torch.from_numpy(star)).numpy()[good]
+    ours = intersection_area(boxes, torch.from_numpy(star)).numpy()[good]
     assert np.abs(ours - expected).max() < 1e-9
 
 
@@ -130,7 +130,7 @@ def test_nothing_against_something():
         assert rotated_iou(draw(n, 0), draw(m, 0)).shape == (n, m)
     assert len(pair_iou(draw(0, 0), draw(0, 0))) == 0
     assert len(rotated_nms(draw(0, 0), torch.zeros(0), 0.5)) == 0
-    assert len(near_pairs(draw(1, 0))[0]) == 0
+    assert len(overlapping_pairs(draw(1, 0))[0]) == 0
     with pytest.raises(ValueError, match="'union' or 'first'"):
         rotated_iou(draw(1, 0), draw(1, 0), of="second")
 
@@ -157,7 +157,7 @@ def test_the_broad_phase_loses_no_pair(monkeypatch, case, at_once):
     )
     expected = (low < high).all(2)
     found = torch.zeros_like(expected, dtype=torch.int64)
-    i, j = near_pairs(first, second)
+    i, j = overlapping_pairs(first, second)
     found.index_put_((i, j), torch.ones_like(i), accumulate=True)
     assert torch.equal(found, expected.long())
     assert (i.diff() >= 0).all()
@@ -170,9 +170,12 @@ def test_the_broad_phase_loses_no_pair(monkeypatch, case, at_once):
 def test_pairs_within_one_set_come_once(monkeypatch, extent, at_once):
     monkeypatch.setattr("swath.tasks.detection.rotated_boxes.PAIRS_AT_ONCE", at_once)
     boxes = draw(150, 13, extent)
-    both = near_pairs(boxes, boxes)
+    both = overlapping_pairs(boxes, boxes)
     expected = {(i, j) for i, j in zip(*(side.tolist() for side in both), strict=True) if i < j}
-    pairs = [tuple(sorted(pair)) for pair in zip(*(side.tolist() for side in near_pairs(boxes)), strict=True)]
+    pairs = [
+        tuple(sorted(pair))
+        for pair in zip(*(side.tolist() for side in overlapping_pairs(boxes)), strict=True)
+    ]
     assert len(pairs) == len(set(pairs)) == len(expected)
     assert set(pairs) == expected
 
@@ -192,13 +195,13 @@ def test_le90_is_the_same_rectangle_in_its_one_description():
 
 def test_polygons_there_and_back():
     boxes = le90(draw(2000, 10))
-    assert (from_polygons(corners(boxes)) - boxes).abs().max() < 1e-7
+    assert (min_area_rect(corners(boxes)) - boxes).abs().max() < 1e-7
     points = torch.rand(1000, 6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 50
     shapes = shapely.minimum_rotated_rectangle(shapely.multipoints(points.numpy()))
-    found = from_polygons(points)
+    found = min_area_rect(points)
     assert np.abs(found[:, 2:4].prod(1).numpy() - shapely.area(shapes)).max() < 1e-6
     corner = torch.tensor([[[1.0, 2.0]] * 4, [[0.0, 0.0], [3.0, 3.0], [1.0, 1.0], [2.0, 2.0]]])
-    point, line = from_polygons(corner)
+    point, line = min_area_rect(corner)
     assert point.tolist() == [1, 2, 0, 0, 0]
     assert torch.allclose(line, torch.tensor([1.5, 1.5, 18**0.5, 0.0, math.pi / 4]), atol=1e-5)
 

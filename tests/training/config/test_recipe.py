@@ -10,7 +10,7 @@ import yaml
 
 from helpers import toy_objective as toy
 from swath.errors import RecipeError
-from swath.training.config.recipe import differences, load_recipe, parse_recipe
+from swath.training.config.recipe import diff_recipes, load_recipe, parse_recipe
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIGS = [
@@ -197,7 +197,7 @@ def test_a_stored_recipe_reads_back_equal_and_tells_all_defaults(
 def test_differences_name_what_matters_and_pass_over_what_does_not() -> None:
     old = parse_recipe(toy.recipe_data())
     new = parse_recipe(toy.recipe_data(seed=2, training={"keep": 9, "log_every": 3}))
-    assert differences(old, new) == ["seed: 0 in the run, 2 now"]
+    assert diff_recipes(old, new) == ["seed: 0 in the run, 2 now"]
 
 
 def test_a_sensor_file_may_lie_beside_the_recipe(recipe_file: Callable[..., Path]) -> None:
@@ -223,7 +223,7 @@ def test_every_key_is_explained() -> None:
     """The docstrings are what the reference pages show: a key without a word would be a riddle there."""
     from swath.training.config import recipe as module
 
-    sections = [module.DataConfig, module.ContractConfig, module.OptimiserConfig, module.TrainingConfig]
+    sections = [module.DataConfig, module.ContractConfig, module.OptimizerConfig, module.TrainingConfig]
     for section in sections:
         for key in set(section.model_fields) - {"name", "layout"}:
             assert re.search(rf"\b{key}\b", section.__doc__ or ""), f"{section.__name__}.{key}"

@@ -10,8 +10,8 @@ from PIL import Image
 
 from swath.sensors.sensor import get_sensor
 from swath.training.monitoring.collapse import collapse_warning, feature_std, rankme
-from swath.training.monitoring.image_grid import display_bands, write_grid
-from swath.training.monitoring.progress import Display, duration
+from swath.training.monitoring.image_grid import display_bands, write_image_grid
+from swath.training.monitoring.progress import Display, format_duration
 
 
 def test_rankme_is_the_number_of_equal_directions() -> None:
@@ -55,7 +55,9 @@ def test_features_that_shrink_with_a_rising_loss_are_no_collapse() -> None:
 def test_pictures_become_a_grid_with_true_colours(tmp_path: Path) -> None:
     red = torch.full((2, 3, 8, 8), -2.5)
     red[:, 0] = 2.5
-    write_grid(tmp_path / "x.png", {"input": red, "large": red.repeat(1, 1, 2, 2)}, get_sensor("rgb_aerial"))
+    write_image_grid(
+        tmp_path / "x.png", {"input": red, "large": red.repeat(1, 1, 2, 2)}, get_sensor("rgb_aerial")
+    )
     pixels = np.asarray(Image.open(tmp_path / "x.png"))
     assert pixels.shape == (18 + 2 * 20, 2 * 20 - 4, 3)
     assert pixels[25, 5].tolist() == pixels[25, 25].tolist() == [255, 0, 0]
@@ -71,7 +73,7 @@ def test_display_bands_are_those_that_look_red_green_and_blue() -> None:
     [(0, "0 s"), (59.4, "59 s"), (185, "3 min 05 s"), (7800, "2 h 10 min"), (273600, "3 d 4 h")],
 )
 def test_durations(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
+    assert format_duration(seconds) == said
 
 
 def test_without_a_terminal_progress_is_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:

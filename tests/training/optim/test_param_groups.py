@@ -9,7 +9,7 @@ from torch import nn
 from swath.encoders import create_model
 from swath.training.budget import Budget
 from swath.training.config.recipe import TrainingConfig
-from swath.training.optim.param_groups import gradient_norm, parameter_groups, schedule
+from swath.training.optim.param_groups import cosine_schedule, gradient_norm, parameter_groups
 
 
 def names(module: nn.Module, **options: bool) -> dict[str, float]:
@@ -46,13 +46,13 @@ def test_every_trained_parameter_is_in_one_group_and_frozen_ones_in_none() -> No
 
 
 def test_the_schedule_warms_up_peaks_and_ends_where_it_should() -> None:
-    assert schedule(0.05, 0.1) == pytest.approx(0.5)
-    assert schedule(0.1, 0.1) == 1.0
-    assert schedule(0.55, 0.1) == pytest.approx(0.5)
-    assert schedule(1.0, 0.1) == pytest.approx(0.0)
-    assert schedule(1.0, 0.1, final=0.2) == pytest.approx(0.2)
-    assert schedule(0.0, 0.0) == 1.0
-    assert schedule(0.5, 1.0) == 0.5  # nothing but warm-up
+    assert cosine_schedule(0.05, 0.1) == pytest.approx(0.5)
+    assert cosine_schedule(0.1, 0.1) == 1.0
+    assert cosine_schedule(0.55, 0.1) == pytest.approx(0.5)
+    assert cosine_schedule(1.0, 0.1) == pytest.approx(0.0)
+    assert cosine_schedule(1.0, 0.1, final=0.2) == pytest.approx(0.2)
+    assert cosine_schedule(0.0, 0.0) == 1.0
+    assert cosine_schedule(0.5, 1.0) == 0.5  # nothing but warm-up
 
 
 def test_no_step_has_rate_zero_and_the_cosine_is_that_of_mae() -> None:

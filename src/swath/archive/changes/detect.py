@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.archive.index.columns import Chips
-from swath.archive.index.vectors import Floats, normalise
+from swath.archive.index.columns import ChipColumns
+from swath.archive.index.vectors import Floats, normalize_rows
 from swath.archive.query.filters import Filter
-from swath.archive.query.results import Answer
+from swath.archive.query.results import SearchResult
 from swath.errors import ArchiveError
 from swath.files import write_json
 from swath.geo.footprint import to_geojson_geometry
@@ -48,7 +48,7 @@ _SPREAD = 1.4826  # of the median absolute deviation, to be a standard deviation
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ChangeResult:
     """One place before and after.
 
     Attributes:
@@ -61,12 +61,12 @@ class Change:
     rank: int
     score: float
     distance: float
-    before: Answer
-    after: Answer
+    before: SearchResult
+    after: SearchResult
 
 
 @dataclass(frozen=True, slots=True)
-class Changes(Sequence[Change]):
+class ChangeResults(Sequence[ChangeResult]):
     """Places by how much they changed, most first; a sequence of `Change`.
 
     Attributes:
@@ -78,7 +78,7 @@ class Changes(Sequence[Change]):
         notes: What a reader should know.
     """
 
-    items: tuple[Change, ...]
+    items: tuple[ChangeResult, ...]
     pairs: int
     version: int
     boxes: NDArray[np.float64]
@@ -106,7 +106,7 @@ def find_changes(
     k: int | None = 20,
     where: Filter | None = None,
     sensor: str | Sequence[str] | None = None,
-) -> Changes:
+) -> ChangeResults:
     """The places of an archive that changed most between two periods.
 
     Args:
@@ -137,22 +137,22 @@ def find_changes(
         if names is not None:
             mask &= np.isin(chips.sensors, [chips.sensor_names.index(name) for name in names])
         rows.append(np.flatnonzero(mask))
-    first, second = matched(chips, *rows)
+    first, second = match_pairs(chips, *rows)
     if not len(first):
         raise ArchiveError(
             f"{archive.path}: no place is shown both {_words(before)} ({len(rows[0]):,} chips) and "
             f"{_words(after)} ({len(rows[1]):,} chips) by one sensor at one scale, with footprint and time"
         )
     dates = _date_pairs(chips, first, second)
-    distances = moved(vectors.raw(first), vectors.raw(second), dates)
+    distances = embedding_distances(vectors.raw(first), vectors.raw(second), dates)
     first, second, distances = _least_of_place(first, second, distances)
-    scores = calibrated(distances, _middles(chips.boxes[second]), _date_pairs(chips, first, second))
+    scores = robust_z_scores(distances, _middles(chips.boxes[second]), _date_pairs(chips, first, second))
     order = np.lexsort((second, -scores))
     first, second, distances, scores = first[order], second[order], distances[order], scores[order]
     shown = slice(None if k is None else k)
     olds, news = (chips.answers(part[shown], scores[shown]) for part in (first, second))
     items = tuple(
-        Change(rank, float(score), float(distance), old, new)
+        ChangeResult(rank, float(score), float(distance), old, new)
         for rank, (score, distance, old, new) in enumerate(
             zip(scores[shown], distances[shown], olds, news, strict=True), start=1
         )
@@ -162,10 +162,10 @@ def find_changes(
         notes.append(
             f"fewer than {FEWEST_TOGETHER} places: scores are plain distances, with nothing to calibrate by"
         )
-    return Changes(items, len(first), snapshot.version, chips.boxes[second], scores, tuple(notes))
+    return ChangeResults(items, len(first), snapshot.version, chips.boxes[second], scores, tuple(notes))
 
 
-def write_changes(path: str | os.PathLike[str], changes: Changes) -> None:
+def write_changes(path: str | os.PathLike[str], changes: ChangeResults) -> None:
     """Write the places as a GeoJSON FeatureCollection, atomically: footprints after, most changed first."""
     features = [
         {
@@ -193,8 +193,8 @@ def write_changes(path: str | os.PathLike[str], changes: Changes) -> None:
     write_json(path, {"type": "FeatureCollection", "features": features, "notes": list(changes.notes)})
 
 
-def matched(
-    chips: Chips, before: NDArray[np.int64], after: NDArray[np.int64]
+def match_pairs(
+    chips: ChipColumns, before: NDArray[np.int64], after: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pairs of rows that show the same ground by one sensor at about one scale.
 
@@ -236,7 +236,7 @@ def matched(
     return before[old[best]], after[new[best]]
 
 
-def moved(before: Floats, after: Floats, dates: NDArray[np.int64]) -> Floats:
+def embedding_distances(before: Floats, after: Floats, dates: NDArray[np.int64]) -> Floats:
     """[P] distances 1 - cosine between embeddings [P, D], less what all pairs of the same dates share.
 
     Args:
@@ -246,17 +246,17 @@ def moved(before: Floats, after: Floats, dates: NDArray[np.int64]) -> Floats:
     """
     before, after = np.array(before, np.float32), np.array(after, np.float32)
     for part in (before, after):
-        normalise(part)
+        normalize_rows(part)
     for rows in _together(dates):
         if len(rows) >= FEWEST_TOGETHER:
             before[rows] -= before[rows].mean(0)
             after[rows] -= after[rows].mean(0)
     for part in (before, after):
-        normalise(part)
+        normalize_rows(part)
     return np.asarray(1 - np.einsum("pd,pd->p", before, after), dtype=np.float32)
 
 
-def calibrated(distances: Floats, middles: NDArray[np.float64], dates: NDArray[np.int64]) -> Floats:
+def robust_z_scores(distances: Floats, middles: NDArray[np.float64], dates: NDArray[np.int64]) -> Floats:
     """[P] robust standard deviations above the median of the neighbours at the same pair of dates.
 
     Args:
@@ -291,7 +291,7 @@ def _together(dates: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return [*groups, np.flatnonzero(few)] if few.any() else groups
 
 
-def _date_pairs(chips: Chips, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
+def _date_pairs(chips: ChipColumns, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
     """[P] number of the pair of dates (days) and sensor that each pair of chips is of."""
     day = 86_400 * 1_000_000
     keys = np.stack([chips.times[first] // day, chips.times[second] // day, chips.sensors[second]], axis=1)
@@ -320,7 +320,7 @@ def _least_of_place(
     return first[kept], second[kept], distances[kept]
 
 
-def _shapes(chips: Chips, rows: NDArray[np.int64]) -> Any:
+def _shapes(chips: ChipColumns, rows: NDArray[np.int64]) -> Any:
     """[n] shapely geometries of chips; the box of those that have only that."""
     import shapely
 

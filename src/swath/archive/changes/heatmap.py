@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.archive.changes.detect import Changes
+from swath.archive.changes.detect import ChangeResults
 from swath.errors import ArchiveError
 from swath.files import atomic_path
 
@@ -20,7 +20,7 @@ _DEGREE = 111_320.0  # metres, along a meridian
 _BLOCK = 512
 
 
-def write_heat_map(path: str | os.PathLike[str], changes: Changes, *, cell: float | None = None) -> None:
+def write_heatmap(path: str | os.PathLike[str], changes: ChangeResults, *, cell: float | None = None) -> None:
     """Write scores of all places compared as a float32 COG, atomically; NaN where none was compared.
 
     The grid is UTM where the places lie within 6 degrees of longitude and off the poles, else longitude and

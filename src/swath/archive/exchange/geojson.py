@@ -7,14 +7,14 @@ import os
 from typing import Any
 
 from swath.archive.exchange.spatial_sort import Progress
-from swath.archive.query.results import Answer, Answers
+from swath.archive.query.results import SearchResult, SearchResults
 from swath.archive.table.store import Archive
 from swath.errors import ArchiveError
 from swath.files import atomic_path, write_json
 from swath.geo.footprint import to_geojson_geometry
 
 
-def to_geojson(answers: Answers, query: dict[str, Any] | None = None) -> dict[str, Any]:
+def to_geojson(answers: SearchResults, query: dict[str, Any] | None = None) -> dict[str, Any]:
     """A GeoJSON FeatureCollection, best answer first.
 
     Chips without georeference become features with a null geometry, as RFC 7946 provides, so that nothing
@@ -34,13 +34,13 @@ def to_geojson(answers: Answers, query: dict[str, Any] | None = None) -> dict[st
 
 
 def write_geojson(
-    path: str | os.PathLike[str], answers: Answers, query: dict[str, Any] | None = None
+    path: str | os.PathLike[str], answers: SearchResults, query: dict[str, Any] | None = None
 ) -> None:
     """Write `to_geojson(answers, query)` to `path`, atomically."""
     write_json(path, to_geojson(answers, query))
 
 
-def _feature(answer: Answer) -> dict[str, Any]:
+def _feature(answer: SearchResult) -> dict[str, Any]:
     window = answer.window
     feature: dict[str, Any] = {
         "type": "Feature",

@@ -26,8 +26,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from swath.archive.exchange.spatial_sort import Progress, in_spatial_order
-from swath.archive.exchange.stac import collection_of, facts_of
+from swath.archive.exchange.spatial_sort import Progress, sort_spatially
+from swath.archive.exchange.stac import archive_stac_collection, collect_facts
 from swath.archive.table.store import Archive, archive_exists, schema
 from swath.errors import ArchiveError
 from swath.files import atomic_path
@@ -72,7 +72,7 @@ def write_geoparquet(
     path = Path(path)
     pinned = archive.at(archive.version)
     own = schema(archive.dimensions)
-    facts = facts_of(pinned)
+    facts = collect_facts(pinned)
     described = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -83,7 +83,7 @@ def write_geoparquet(
     metadata = {
         "geo": json.dumps(_geo(facts.bounds)),
         "swath": json.dumps(described),
-        "stac": json.dumps(collection_of(pinned, facts, table=path.name)),
+        "stac": json.dumps(archive_stac_collection(pinned, facts, table=path.name)),
     }
     columns = own.insert(own.get_field_index("bbox") + 1, pa.field("covering", own.field("bbox").type))
     columns = columns.with_metadata(metadata)
@@ -96,7 +96,7 @@ def write_geoparquet(
                 temporary, columns, compression="zstd", use_dictionary=_REPEATING, write_page_index=True
             ) as writer,
         ):
-            for table in in_spatial_order(
+            for table in sort_spatially(
                 pinned, own.names, path.parent, bucket_rows=bucket_rows, progress=progress
             ):
                 boxes = covering(table["bbox"])

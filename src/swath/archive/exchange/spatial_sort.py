@@ -55,7 +55,7 @@ def hilbert(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.uint64
     return distance.astype(np.uint64)
 
 
-def place_on_curve(boxes: pa.Array) -> NDArray[np.uint64]:
+def hilbert_position(boxes: pa.Array) -> NDArray[np.uint64]:
     """[N] where chips lie along the curve over the whole Earth; those without a footprint come last.
 
     Args:
@@ -74,7 +74,7 @@ def place_on_curve(boxes: pa.Array) -> NDArray[np.uint64]:
     return np.where(nowhere, np.uint64(_NOWHERE), hilbert(x, y))
 
 
-def in_spatial_order(
+def sort_spatially(
     archive: Archive,
     columns: list[str],
     scratch: Path,
@@ -149,7 +149,7 @@ def _sorted(file: Path) -> pa.Table:
 
 def _keys(batch: pa.RecordBatch) -> NDArray[np.uint64]:
     """Where rows belong: the place on the curve, and a hash of the id that parts many rows of one place."""
-    places = place_on_curve(batch.column("bbox"))
+    places = hilbert_position(batch.column("bbox"))
     hashes = np.fromiter(
         (zlib.crc32(name.encode()) >> 2 for name in batch.column("id").to_pylist()), np.uint64, len(places)
     )

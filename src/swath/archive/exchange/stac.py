@@ -38,7 +38,7 @@ TABLE_FILE = "embeddings.parquet"
 
 
 @dataclass(frozen=True)
-class Facts:
+class ArchiveFacts:
     """What a catalogue says of an archive, from one scan of its small columns.
 
     Attributes:
@@ -60,8 +60,8 @@ class Facts:
     at: datetime
 
 
-def facts_of(archive: Archive) -> Facts:
-    """Scan an archive for its `Facts`; memory does not grow with it."""
+def collect_facts(archive: Archive) -> ArchiveFacts:
+    """Scan an archive for its `ArchiveFacts`; memory does not grow with it."""
     sensors: dict[str, int] = {}
     corners: list[tuple[float, float, float, float]] = []
     times: list[datetime] = []
@@ -80,7 +80,7 @@ def facts_of(archive: Archive) -> Facts:
     west, south, east, north = zip(*corners, strict=True) if corners else ((), (), (), ())
     committed = {version.number: version.time for version in archive.versions()}
     chip = chips.pop() if len(chips) == 1 else None
-    return Facts(
+    return ArchiveFacts(
         rows=sum(sensors.values()),
         bounds=(min(west), min(south), max(east), max(north)) if corners else None,
         time=(min(times), max(times)) if times else None,
@@ -108,8 +108,8 @@ def _bounds(boxes: pa.Array) -> tuple[float, float, float, float] | None:
     return west, pc.min(corner["ymin"]).as_py(), east, pc.max(corner["ymax"]).as_py()
 
 
-def collection_of(
-    archive: Archive, facts: Facts, *, table: str = TABLE_FILE, model: str | None = None
+def archive_stac_collection(
+    archive: Archive, facts: ArchiveFacts, *, table: str = TABLE_FILE, model: str | None = None
 ) -> dict[str, Any]:
     """The archive as a STAC Collection with the embedding extension.
 
@@ -160,8 +160,8 @@ def collection_of(
     }
 
 
-def item_of(
-    archive: Archive, facts: Facts, *, table: str = TABLE_FILE, model: str | None = None
+def archive_stac_item(
+    archive: Archive, facts: ArchiveFacts, *, table: str = TABLE_FILE, model: str | None = None
 ) -> dict[str, Any]:
     """The archive as a STAC Item whose asset ``embeddings`` is its table. Arguments as `collection_of`."""
     geometry = None
@@ -242,15 +242,15 @@ def write_stac(
     folder = Path(folder)
     _refuse_to_cover(folder)
     pinned = archive.at(archive.version)
-    facts = facts_of(pinned)
+    facts = collect_facts(pinned)
     described = _model_item(archive, model)
     href = "./model.json" if described else None
     try:
         with atomic_folder(folder) as temporary:
             written = write_geoparquet(pinned, temporary / TABLE_FILE, progress=progress)
-            collection = collection_of(pinned, facts, model=href)
+            collection = archive_stac_collection(pinned, facts, model=href)
             collection["links"].append({"rel": "item", "href": "./item.json", "type": "application/geo+json"})
-            pages = {"collection.json": collection, "item.json": item_of(pinned, facts, model=href)}
+            pages = {"collection.json": collection, "item.json": archive_stac_item(pinned, facts, model=href)}
             if described:
                 pages["model.json"] = described
             for name, page in pages.items():

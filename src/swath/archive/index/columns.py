@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from swath.archive.query.results import Answer, answer_of
+from swath.archive.query.results import SearchResult, result_from_row
 
 COLUMNS = (
     "id",
@@ -31,7 +31,7 @@ COLUMNS = (
 NO_TIME = np.iinfo(np.int64).min
 
 
-class Chips:
+class ChipColumns:
     """N chips without their vectors. Columns become arrays when they are first asked for, and stay.
 
     Attributes:
@@ -71,17 +71,19 @@ class Chips:
                 order.append(of_part)
         return pa.concat_tables(tables).take(pa.array(np.argsort(np.concatenate(order))))
 
-    def filter(self, kept: NDArray[np.bool_]) -> Chips:
+    def filter(self, kept: NDArray[np.bool_]) -> ChipColumns:
         """The chips of some rows, [N] bool."""
         pieces = np.split(kept, self._ends[1:-1])
-        return Chips([part.filter(pa.array(piece)) for part, piece in zip(self.parts, pieces, strict=True)])
+        return ChipColumns(
+            [part.filter(pa.array(piece)) for part, piece in zip(self.parts, pieces, strict=True)]
+        )
 
-    def answers(self, rows: NDArray[np.int64], scores: NDArray[np.float32]) -> list[Answer]:
+    def answers(self, rows: NDArray[np.int64], scores: NDArray[np.float32]) -> list[SearchResult]:
         """Rows by number as answers, ranked from 1."""
         table = self.take(rows)
         described = table.to_pylist() if table is not None else []
         return [
-            answer_of(rank, float(score), row)
+            result_from_row(rank, float(score), row)
             for rank, (row, score) in enumerate(zip(described, scores, strict=True), start=1)
         ]
 

@@ -12,7 +12,7 @@
 It is made of one version of the table and appears whole or not at all. A row that is replaced gets another
 number, and a compaction, which moves rows, takes the index along (`index_carried`). So a later version is
 searched right without another index: rows whose number is not in it are compared exactly, rows whose number
-has gone are masked. When too many have come or gone (`State.due`), it is made again.
+has gone are masked. When too many have come or gone (`IndexStatus.due`), it is made again.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ import pyarrow.compute as pc
 import pyarrow.ipc
 from numpy.typing import NDArray
 
-from swath.archive.index.columns import COLUMNS, Chips
-from swath.archive.index.ivf import Cells, Kind, build_cells, read_cells, write_cells
-from swath.archive.index.vectors import Floats, Space, Vectors, normalise, vectors_of
+from swath.archive.index.columns import COLUMNS, ChipColumns
+from swath.archive.index.ivf import IvfIndex, Kind, build_ivf, read_ivf, write_ivf
+from swath.archive.index.vectors import Floats, SimilaritySpace, VectorBlocks, normalize_rows, vectors_of
 from swath.archive.table.lance import is_local
-from swath.archive.table.sensor_means import centres_by_default
+from swath.archive.table.sensor_means import centering_default
 from swath.errors import ArchiveError
 from swath.files import atomic_folder, sha256
 
@@ -79,14 +79,14 @@ class StoredIndex:
     chips: pa.Table
     described: dict[str, Any]
 
-    def cells(self, centred: bool) -> Cells | None:
+    def cells(self, centred: bool) -> IvfIndex | None:
         """The cells of one way of comparing, opened anew; None where there are none."""
         name = _name(centred)
         entry = self.described["cells"].get(name)
         if entry is None:
             return None
         probes = {int(k): int(count) for k, count in entry["probes"].items()}
-        return read_cells(self.folder / f"{name}.faiss", entry["kind"], probes)
+        return read_ivf(self.folder / f"{name}.faiss", entry["kind"], probes)
 
     def verify(self) -> None:
         """Compare all bytes with their checksums (opening compares the ends of the files).
@@ -103,7 +103,7 @@ class StoredIndex:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class IndexStatus:
     """How an archive and its index stand to each other.
 
     Attributes:
@@ -149,7 +149,7 @@ def open_index(archive: Archive) -> StoredIndex | None:
     return None
 
 
-def index_problem(archive: Archive) -> str | None:
+def check_index(archive: Archive) -> str | None:
     """Why the newest index cannot be used, in words; None where it can, or where there is none."""
     for folder in _folders(archive.path) if is_local(archive.path) else []:
         try:
@@ -219,7 +219,7 @@ def _write(
     for batch in archive.batches([*COLUMNS, "embedding", "_rowid"]):
         rows = slice(done, done + batch.num_rows)
         part = np.array(vectors_of(batch, dimensions))
-        lengths[rows] = normalise(part)
+        lengths[rows] = normalize_rows(part)
         vectors[rows] = part
         row_ids[rows] = batch["_rowid"].to_numpy(zero_copy_only=False)
         tables.append(batch.select(list(COLUMNS)))
@@ -234,16 +234,16 @@ def _write(
     table = _with_dictionaries(pa.Table.from_batches(tables)) if tables else archive.rows(COLUMNS)
     with pa.OSFile(str(folder / "chips.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
-    chips = Chips([table])
+    chips = ChipColumns([table])
     means = archive.sensor_means()
-    default = centres_by_default(means)
+    default = centering_default(means)
     entries: dict[str, Any] = {}
     for centred in [default, not default] if both and len(means) > 1 else [default]:
         matrix = np.stack([means[name].mean for name in chips.sensor_names]).astype(np.float32)
-        space = Space(Vectors([vectors], lengths), chips.sensors, matrix if centred else None)
+        space = SimilaritySpace(VectorBlocks([vectors], lengths), chips.sensors, matrix if centred else None)
         say(f"sorting {count:,} vectors into cells ({_name(centred)})")
-        made = build_cells(space, kind, cells=cells)
-        write_cells(made, folder / f"{_name(centred)}.faiss")
+        made = build_ivf(space, kind, cells=cells)
+        write_ivf(made, folder / f"{_name(centred)}.faiss")
         entries[_name(centred)] = {"kind": kind, "cells": made.count, "probes": dict(made.probes)}
     described = {
         "format": "swath-search-index",
@@ -330,22 +330,22 @@ def _ends(path: Path) -> str:
     return found.hexdigest()
 
 
-def state_of(archive: Archive) -> State:
+def index_status(archive: Archive) -> IndexStatus:
     """How an archive and its index stand to each other, from one scan of the rows' numbers."""
     means = archive.sensor_means()
-    centred = centres_by_default(means)
+    centred = centering_default(means)
     rows = sum(part.count for part in means.values())
     stored = open_index(archive)
     if stored is None:
-        return State(rows, 0, 0, None, centred, fitting=False)
+        return IndexStatus(rows, 0, 0, None, centred, fitting=False)
     held = int(np.isin(stored.row_ids, archive.row_ids()).sum())
     fitting = _name(centred) in stored.described["cells"]
-    return State(rows, held, len(stored.row_ids) - held, stored.version, centred, fitting)
+    return IndexStatus(rows, held, len(stored.row_ids) - held, stored.version, centred, fitting)
 
 
-def keep_index(archive: Archive, *, kind: Kind = "sq8", say: Say = lambda _: None) -> Path | None:
-    """Make the index of an archive if one is due (see `State.due`); None where it is not."""
-    if not is_local(archive.path) or not state_of(archive).due:
+def build_index_if_due(archive: Archive, *, kind: Kind = "sq8", say: Say = lambda _: None) -> Path | None:
+    """Make the index of an archive if one is due (see `IndexStatus.due`); None where it is not."""
+    if not is_local(archive.path) or not index_status(archive).due:
         return None
     return build_index(archive, kind=kind, say=say)
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swath.archive.index.protocol import Found, largest
-from swath.archive.index.vectors import Floats, Space, normalise
+from swath.archive.index.vectors import Floats, SimilaritySpace, normalize_rows
 from swath.errors import ArchiveError
 
 Kind = Literal["flat", "sq8", "pq"]
@@ -43,7 +43,7 @@ _PIECE = 32_768
 
 
 @dataclass(frozen=True, slots=True)
-class Cells:
+class IvfIndex:
     """A FAISS index of the first n rows of a space, and how it is to be searched.
 
     Attributes:
@@ -84,7 +84,7 @@ class Cells:
         return rows
 
 
-class CellIndex:
+class IvfSearchIndex:
     """Cells for the rows that are indexed, exact comparison for those that came since.
 
     Args:
@@ -92,7 +92,7 @@ class CellIndex:
         cells: Where they are looked up.
     """
 
-    def __init__(self, space: Space, cells: Cells) -> None:
+    def __init__(self, space: SimilaritySpace, cells: IvfIndex) -> None:
         self.space = space
         self.cells = cells
         self._indexed = int(cells.index.ntotal)
@@ -131,12 +131,12 @@ class CellIndex:
         return np.asarray(rows[rows >= 0])
 
 
-def build_cells(space: Space, kind: Kind, *, cells: int | None = None, seed: int = 0) -> Cells:
+def build_ivf(space: SimilaritySpace, kind: Kind, *, cells: int | None = None, seed: int = 0) -> IvfIndex:
     """Sort all rows of a space into cells, and measure how many of them a search has to look into.
 
     Args:
         space: N rows.
-        kind: See `Cells`.
+        kind: See `IvfIndex`.
         cells: How many; by default the power of two next to 2 sqrt(N).
         seed: Of the rows that centres are trained on and of those that are searched for.
 
@@ -161,11 +161,11 @@ def build_cells(space: Space, kind: Kind, *, cells: int | None = None, seed: int
     index.train(space.take(trained_on))
     for start in range(0, count, _PIECE):
         index.add(space.take(np.arange(start, min(start + _PIECE, count))))
-    probes = measured_probes(space, index, kind, seed=seed)
-    return Cells(index, kind, probes)
+    probes = calibrate_nprobe(space, index, kind, seed=seed)
+    return IvfIndex(index, kind, probes)
 
 
-def measured_probes(space: Space, index: Any, kind: Kind, *, seed: int = 0) -> dict[int, int]:
+def calibrate_nprobe(space: SimilaritySpace, index: Any, kind: Kind, *, seed: int = 0) -> dict[int, int]:
     """Cells to look into for 10 and for 100 answers, so that queries find their neighbours.
 
     Random chips are searched for, exactly and by cells; the smallest power of sqrt(2) with a mean recall of
@@ -178,7 +178,7 @@ def measured_probes(space: Space, index: Any, kind: Kind, *, seed: int = 0) -> d
     asked = np.sort(random.permutation(count)[:_QUERIES])
     queries = space.take(asked)
     queries[::2] = (1 - _BETWEEN) * queries[::2] + _BETWEEN * space.take(random.permutation(asked)[::2])
-    normalise(queries)
+    normalize_rows(queries)
     most = min(max(_MEASURED_AT) + 1, count)
     truth = _exact_neighbours(space, queries, most)
     found = {}
@@ -188,7 +188,7 @@ def measured_probes(space: Space, index: Any, kind: Kind, *, seed: int = 0) -> d
         nearest = [near[near != own][:k] for near, own in zip(truth, asked, strict=True)]
         while probes < index.nlist:
             # A neighbour among the candidates is found: they are all compared exactly.
-            candidates = Cells(index, kind, {}).candidates(queries, k + 1, round(probes), None)
+            candidates = IvfIndex(index, kind, {}).candidates(queries, k + 1, round(probes), None)
             hits = sum(np.isin(near, some).sum() for near, some in zip(nearest, candidates, strict=True))
             if hits >= RECALL * k * len(asked):
                 break
@@ -197,7 +197,7 @@ def measured_probes(space: Space, index: Any, kind: Kind, *, seed: int = 0) -> d
     return found
 
 
-def _exact_neighbours(space: Space, queries: Floats, k: int) -> NDArray[np.int64]:
+def _exact_neighbours(space: SimilaritySpace, queries: Floats, k: int) -> NDArray[np.int64]:
     """[Q, k] rows nearest to queries [Q, D], best first, in one pass over the vectors."""
     scores = np.full((len(queries), 0), 0, dtype=np.float32)
     rows = np.zeros((len(queries), 0), dtype=np.int64)
@@ -217,14 +217,14 @@ def _quarters(dimensions: int) -> int:
     return max(part for part in range(1, max(1, dimensions // 4) + 1) if dimensions % part == 0)
 
 
-def write_cells(cells: Cells, path: Path) -> None:
+def write_ivf(cells: IvfIndex, path: Path) -> None:
     """Write the FAISS index to a file."""
     import faiss
 
     faiss.write_index(cells.index, str(path))
 
 
-def read_cells(path: Path, kind: Kind, probes: Mapping[int, int]) -> Cells:
+def read_ivf(path: Path, kind: Kind, probes: Mapping[int, int]) -> IvfIndex:
     """Open the FAISS index of a file; its codes stay in the file, memory-mapped.
 
     Raises:
@@ -239,4 +239,4 @@ def read_cells(path: Path, kind: Kind, probes: Mapping[int, int]) -> Cells:
             lists.prefetch_nthread = 0  # threads started for every query cost more than they bring
     except (RuntimeError, AttributeError) as error:
         raise ArchiveError(f"{path}: is no search index ({str(error).splitlines()[0]})") from None
-    return Cells(index, kind, probes)
+    return IvfIndex(index, kind, probes)

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.archive.index.vectors import Floats, Space
+from swath.archive.index.vectors import Floats, SimilaritySpace
 
 Found = tuple[Floats, NDArray[np.int64]]
 
@@ -34,7 +34,7 @@ class Index(Protocol):
 class ExactIndex:
     """Every row is compared: one matrix product, then the k largest. The truth that others are held to."""
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: SimilaritySpace) -> None:
         self.space = space
 
     def neighbours(

@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from swath.archive.index.columns import COLUMNS, Chips
+from swath.archive.index.columns import COLUMNS, ChipColumns
 from swath.archive.index.files import StoredIndex
-from swath.archive.index.ivf import CellIndex
+from swath.archive.index.ivf import IvfSearchIndex
 from swath.archive.index.protocol import ExactIndex, Index
-from swath.archive.index.vectors import Floats, Space, Vectors, normalise, vectors_of
-from swath.archive.table.sensor_means import Means, sums_of
+from swath.archive.index.vectors import Floats, SimilaritySpace, VectorBlocks, normalize_rows, vectors_of
+from swath.archive.table.sensor_means import Means, sum_by_sensor
 from swath.errors import ArchiveError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _SAMPLE = 1024  # random chips that stand for the archive
 
 
 @dataclass(eq=False)
-class Snapshot:
+class ArchiveSnapshot:
     """One version of an archive.
 
     Attributes:
@@ -38,12 +38,12 @@ class Snapshot:
     """
 
     version: int
-    chips: Chips
-    vectors: Vectors
+    chips: ChipColumns
+    vectors: VectorBlocks
     means: Means
     alive: NDArray[np.bool_] | None = None
     stored: StoredIndex | None = None
-    _spaces: dict[bool, Space] = field(default_factory=dict)
+    _spaces: dict[bool, SimilaritySpace] = field(default_factory=dict)
     _indices: dict[bool, Index] = field(default_factory=dict)
 
     @property
@@ -52,14 +52,14 @@ class Snapshot:
         return len(self.chips) if self.alive is None else int(np.count_nonzero(self.alive))
 
     @cached_property
-    def listed(self) -> Chips:
+    def listed(self) -> ChipColumns:
         """The chips that this version has, without rows that are left over in an index."""
         return self.chips if self.alive is None else self.chips.filter(self.alive)
 
-    def space(self, centred: bool) -> Space:
+    def space(self, centred: bool) -> SimilaritySpace:
         """The vectors as they are, or less the mean of their own sensor."""
         if centred not in self._spaces:
-            self._spaces[centred] = Space(
+            self._spaces[centred] = SimilaritySpace(
                 self.vectors, self.chips.sensors, self._mean_matrix if centred else None
             )
         return self._spaces[centred]
@@ -69,7 +69,7 @@ class Snapshot:
         if centred not in self._indices:
             cells = self.stored.cells(centred) if self.stored is not None else None
             space = self.space(centred)
-            self._indices[centred] = CellIndex(space, cells) if cells is not None else ExactIndex(space)
+            self._indices[centred] = IvfSearchIndex(space, cells) if cells is not None else ExactIndex(space)
         return self._indices[centred]
 
     def sensor_number(self, name: str | None) -> int | None:
@@ -93,7 +93,7 @@ class Snapshot:
         return found
 
 
-def read_snapshot(archive: Archive, version: int, stored: StoredIndex | None = None) -> Snapshot:
+def read_snapshot(archive: Archive, version: int, stored: StoredIndex | None = None) -> ArchiveSnapshot:
     """A pinned version, ready to be searched.
 
     Args:
@@ -110,17 +110,19 @@ def read_snapshot(archive: Archive, version: int, stored: StoredIndex | None = N
         stored = None
         table, vectors = _read_all(archive)
         blocks, tables, alive = [vectors], [table], None
-        lengths = normalise(vectors)
+        lengths = normalize_rows(vectors)
     else:
         table, vectors, alive = since
         blocks, tables = [stored.vectors, vectors], [stored.chips, table]
-        lengths = np.concatenate([stored.lengths, normalise(vectors)])
+        lengths = np.concatenate([stored.lengths, normalize_rows(vectors)])
         if alive is not None:
             alive = np.concatenate([alive, np.ones(len(vectors), dtype=np.bool_)])
-    held = Vectors(blocks, lengths)
-    chips = Chips(tables)
-    means = archive.stored_means() or sums_of(archive.batches(["sensor", "embedding"]), archive.dimensions)
-    return Snapshot(version, chips, held, means, alive, stored)
+    held = VectorBlocks(blocks, lengths)
+    chips = ChipColumns(tables)
+    means = archive.stored_means() or sum_by_sensor(
+        archive.batches(["sensor", "embedding"]), archive.dimensions
+    )
+    return ArchiveSnapshot(version, chips, held, means, alive, stored)
 
 
 def _read_all(archive: Archive) -> tuple[pa.Table, Floats]:

@@ -22,7 +22,7 @@ Floats = NDArray[np.float32]
 _PIECE = 16_384  # rows in hand at once
 
 
-class Vectors:
+class VectorBlocks:
     """N normalised vectors in blocks (arrays, or memory-mapped files), numbered through.
 
     Attributes:
@@ -62,7 +62,7 @@ class Vectors:
         return np.concatenate([block @ query for block in self.blocks])
 
 
-class Space:
+class SimilaritySpace:
     """Vectors and the way in which they are compared.
 
     Args:
@@ -72,7 +72,7 @@ class Space:
     """
 
     def __init__(
-        self, vectors: Vectors, sensors: NDArray[np.int32] | None = None, means: Floats | None = None
+        self, vectors: VectorBlocks, sensors: NDArray[np.int32] | None = None, means: Floats | None = None
     ) -> None:
         self.vectors = vectors
         self.means = means
@@ -92,7 +92,7 @@ class Space:
             return self.vectors.take(rows)
         assert self._sensors is not None
         found = self.vectors.raw(rows) - self.means[self._sensors[rows]]
-        normalise(found)
+        normalize_rows(found)
         return found
 
     def of(self, raw: Floats, sensor: int | None) -> Floats:
@@ -101,7 +101,7 @@ class Space:
         if self.means is not None:
             assert sensor is not None
             vector -= self.means[sensor]
-        normalise(vector)
+        normalize_rows(vector)
         return np.asarray(vector[0])
 
     def scores(self, query: Floats, rows: NDArray[np.int64] | None = None) -> Floats:
@@ -132,7 +132,7 @@ class Space:
         return found
 
 
-def normalise(vectors: Floats) -> Floats:
+def normalize_rows(vectors: Floats) -> Floats:
     """Scale vectors [N, D] to length 1 where they are; returns their lengths [N].
 
     A zero vector stays zero: its cosine is 0.

@@ -15,9 +15,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swath.datasets.chip import Window
+from swath.datasets.chip import PixelWindow
 from swath.datasets.hdf5 import Hdf5Images
-from swath.datasets.image_files import ImageFiles
+from swath.datasets.image_files import ImageFileDataset
 from swath.datasets.protocol import ImageDataset
 from swath.errors import ArchiveError
 from swath.rasters.safe_open import sniff_driver
@@ -43,7 +43,7 @@ class ChipSource:
     id: str
     source: str
     files: tuple[str, ...]
-    window: Window
+    window: PixelWindow
     label: str | None
     fingerprint: str
     header: SceneHeader | None = None
@@ -69,10 +69,10 @@ def chip_sources(dataset: ImageDataset, described: str) -> list[ChipSource]:
     chips = []
     for index in range(len(dataset)):
         files, window, terms, header = _where(dataset, index)
-        files = tuple(absolute(name) for name in files)
+        files = tuple(absolute_path(name) for name in files)
         if files not in stamps:
             stamps[files] = _stamp(files)
-        source = files[0] if header is None else absolute(header.path)
+        source = files[0] if header is None else absolute_path(header.path)
         label = dataset.labels[index] if dataset.labels is not None else None
         chips.append(
             ChipSource(
@@ -106,7 +106,7 @@ def preprocessing(dataset: ImageDataset, *, scale: str | None = None) -> str:
     options: dict[str, Any]
     if isinstance(dataset, Hdf5Images):
         raise ArchiveError("images in HDF5 cannot be embedded: an archive points to files; write them out")
-    if isinstance(dataset, ImageFiles):
+    if isinstance(dataset, ImageFileDataset):
         if dataset.size is not None and dataset.fit == "random_crop":
             raise ArchiveError("random crops cannot be embedded: an archive needs the same chip each time")
         options = {"layout": "images"}
@@ -127,14 +127,14 @@ def preprocessing(dataset: ImageDataset, *, scale: str | None = None) -> str:
 
 def _where(
     dataset: ImageDataset, index: int
-) -> tuple[tuple[str, ...], Window, tuple[str, ...], SceneHeader | None]:
+) -> tuple[tuple[str, ...], PixelWindow, tuple[str, ...], SceneHeader | None]:
     """Files and window of a chip, what besides the files decides its pixels and GSD, and header if known."""
-    if isinstance(dataset, ImageFiles):
+    if isinstance(dataset, ImageFileDataset):
         height, width = map(int, dataset.shapes[index])
-        window = Window(0, 0, width, height)
+        window = PixelWindow(0, 0, width, height)
         if dataset.size is not None and dataset.fit == "centre_crop":
             rows, columns = dataset.size
-            window = Window((width - columns) // 2, (height - rows) // 2, columns, rows)
+            window = PixelWindow((width - columns) // 2, (height - rows) // 2, columns, rows)
         terms = [f"{dataset.gsds[index]:.6g}"]
         if dataset.offset_dn is not None:  # what a file itself says of it changes with the file
             terms.append(f"{dataset.offset_dn:g}")
@@ -148,12 +148,12 @@ def _where(
     return scene.header.files, window, (gsd, f"{scene.offset_dn:g}"), scene.header
 
 
-def chip_id(source: str, window: Window, described: str) -> str:
+def chip_id(source: str, window: PixelWindow, described: str) -> str:
     """The id of a window of a source that is preprocessed as `described`."""
     return _hash([source, window.column, window.row, window.width, window.height, described])
 
 
-def absolute(path: str) -> str:
+def absolute_path(path: str) -> str:
     """A path as it is found from anywhere; URLs stay as they are."""
     return path if "://" in path else str(Path(os.path.abspath(path)))  # noqa: PTH100 -- links stay
 

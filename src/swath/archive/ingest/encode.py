@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swath.archive.ingest.chip_ids import ChipSource
-from swath.archive.ingest.read import Part, Place
+from swath.archive.ingest.read import ChipMetadata, DecodedChips
 from swath.archive.table.rows import schema
 from swath.datasets.chip import Batch
 from swath.datasets.protocol import Problem
@@ -40,7 +40,7 @@ class Embedder(Protocol):
 
 
 @dataclass(slots=True)
-class Outcome:
+class EncodedChips:
     """What has become of some chips.
 
     Attributes:
@@ -66,7 +66,7 @@ class Outcome:
 
 
 @dataclass(slots=True)
-class Encoder:
+class ChipEncoder:
     """Turns what the readers hand over into rows.
 
     Attributes:
@@ -81,9 +81,9 @@ class Encoder:
     described: str
     held: Mapping[str, str]
 
-    def __call__(self, part: Part) -> Outcome:
+    def __call__(self, part: DecodedChips) -> EncodedChips:
         """Embed one part."""
-        done = Outcome(
+        done = EncodedChips(
             part.count,
             screened=part.screened,
             clouded=part.clouded,
@@ -109,7 +109,7 @@ class Encoder:
                 done.refused += bad
         return done
 
-    def _embed(self, batch: Batch, places: Sequence[Place]) -> tuple[pa.Table, list[Problem]]:
+    def _embed(self, batch: Batch, places: Sequence[ChipMetadata]) -> tuple[pa.Table, list[Problem]]:
         """Rows of a batch, and the chips that the model refuses or has no finite embedding for."""
         refused: dict[int, str] = {}
         try:
@@ -126,7 +126,9 @@ class Encoder:
         kept = [place for place, fine in zip(places, finite, strict=True) if fine]
         return self._rows(found[finite], batch["sensor"], kept), problems
 
-    def _rows(self, vectors: NDArray[np.float32] | None, sensor: str, places: Sequence[Place]) -> pa.Table:
+    def _rows(
+        self, vectors: NDArray[np.float32] | None, sensor: str, places: Sequence[ChipMetadata]
+    ) -> pa.Table:
         """Rows in the archive's schema; without vectors, in the schema less ``embedding``."""
         named = [self.chips[place.index] for place in places]
         windows = [

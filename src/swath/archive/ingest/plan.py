@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from swath.archive.ingest.chip_ids import ChipSource, absolute, chip_sources, preprocessing
+from swath.archive.ingest.chip_ids import ChipSource, absolute_path, chip_sources, preprocessing
 from swath.archive.table.store import Archive, archive_exists
 from swath.datasets.protocol import ImageDataset
 from swath.errors import ArchiveError
@@ -43,7 +43,7 @@ def make_jobs(datasets: Sequence[ImageDataset], scale: str | None) -> list[Job]:
     return jobs
 
 
-def plan(path: str | os.PathLike[str], jobs: Sequence[Job], model_id: str) -> list[str]:
+def plan_embedding(path: str | os.PathLike[str], jobs: Sequence[Job], model_id: str) -> list[str]:
     """Fill in what each job has to do; returns ids of rows made from an older state of the same files."""
     if not archive_exists(path):
         for job in jobs:
@@ -88,7 +88,7 @@ def prune(archive: Archive, folder: str | os.PathLike[str]) -> int:
     Raises:
         ArchiveError: There is no such folder.
     """
-    root = Path(absolute(os.fspath(folder)))
+    root = Path(absolute_path(os.fspath(folder)))
     if not root.is_dir():
         raise ArchiveError(f"{root}: is no folder; rows are pruned below a folder that is there")
     held = archive.rows(["id", "source", "files"]).to_pylist()

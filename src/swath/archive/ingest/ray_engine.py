@@ -15,14 +15,14 @@ import pickle
 from collections.abc import Iterator
 from typing import Any
 
-from swath.archive.ingest.encode import Encoder, Outcome
-from swath.archive.ingest.read import Collate, Pending
+from swath.archive.ingest.encode import ChipEncoder, EncodedChips
+from swath.archive.ingest.read import Collate, PendingChips
 from swath.errors import ArchiveError
 
 
 def ray_outcomes(
-    reader: Pending, encoder: Encoder, batch_size: int, workers: int | None
-) -> Iterator[Outcome]:
+    reader: PendingChips, encoder: ChipEncoder, batch_size: int, workers: int | None
+) -> Iterator[EncodedChips]:
     """Every chip of `reader`, embedded by `workers` (None: one) on the Ray cluster that is there.
 
     A cluster named by RAY_ADDRESS is joined; without one, Ray is started on this machine.
@@ -44,7 +44,7 @@ def ray_outcomes(
     firsts = [{"first": first} for first in range(0, len(reader), batch_size)]
     on_gpu = next(iter(_parameters(encoder)), None) is not None
     parts = ray.data.from_items(firsts, override_num_blocks=len(firsts)).map(
-        _Reading(ray.put(reader), batch_size)
+        _RayReader(ray.put(reader), batch_size)
     )
     done = parts.map(
         _Encoding,  # type: ignore[arg-type]  # Ray makes one of it in every worker
@@ -57,13 +57,13 @@ def ray_outcomes(
         yield pickle.loads(row["outcome"])
 
 
-def _parameters(encoder: Encoder) -> Iterator[Any]:
+def _parameters(encoder: ChipEncoder) -> Iterator[Any]:
     """Parameters of the model that are on a GPU."""
     parameters = getattr(encoder.model, "parameters", None)
     return (one for one in (parameters() if parameters else ()) if one.device.type == "cuda")
 
 
-class _Reading:
+class _RayReader:
     """Reads the chips of one batch: {"first": position} -> {"part": bytes}."""
 
     def __init__(self, reader: Any, batch_size: int) -> None:
@@ -72,7 +72,7 @@ class _Reading:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         import ray
 
-        reader: Pending = ray.get(self.reader)
+        reader: PendingChips = ray.get(self.reader)
         last = min(row["first"] + self.batch_size, len(reader))
         part = Collate(reader.screen)([reader[position] for position in range(row["first"], last)])
         return {"part": pickle.dumps(part, protocol=5)}
@@ -84,7 +84,7 @@ class _Encoding:
     def __init__(self, encoder: Any) -> None:
         import ray
 
-        self.encoder: Encoder = ray.get(encoder)
+        self.encoder: ChipEncoder = ray.get(encoder)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         return {"outcome": pickle.dumps(self.encoder(pickle.loads(row["part"])), protocol=5)}

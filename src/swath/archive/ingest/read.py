@@ -18,11 +18,11 @@ from swath.datasets.chip import Batch
 from swath.datasets.protocol import ImageDataset, Problem, Sample, collate
 from swath.errors import ImageryError
 from swath.geo.footprint import footprint_geometry
-from swath.rasters.cloud_mask import cloud_share
+from swath.rasters.cloud_mask import cloud_fraction
 
 
 @dataclass(frozen=True, slots=True)
-class Screen:
+class ChipFilter:
     """Which chips are left out.
 
     Attributes:
@@ -35,7 +35,7 @@ class Screen:
 
 
 @dataclass(slots=True)
-class Place:
+class ChipMetadata:
     """What a row says beside its embedding.
 
     Attributes:
@@ -53,18 +53,18 @@ class Place:
 
 
 @dataclass(slots=True)
-class Part:
+class DecodedChips:
     """What a worker made of one list of chips: batches (one a shape), and what is not in them."""
 
     count: int
-    batches: list[tuple[Batch, list[Place]]]
+    batches: list[tuple[Batch, list[ChipMetadata]]]
     screened: int
     problems: list[Problem]
     clouded: int = 0
     cloud_known: int = 0
 
 
-class Pending:
+class PendingChips:
     """The chips to embed as a map-style data set of (sample, place): no place without pixels, no sample
     where there is too much cloud to read it."""
 
@@ -74,7 +74,7 @@ class Pending:
         chips: Sequence[ChipSource],
         pending: Sequence[int],
         reference_size: int | None = None,
-        screen: Screen = Screen(),
+        screen: ChipFilter = ChipFilter(),
     ) -> None:
         self.reference_size = reference_size
         self.screen = screen
@@ -85,10 +85,10 @@ class Pending:
     def __len__(self) -> int:
         return len(self.pending)
 
-    def __getitem__(self, position: int) -> tuple[Sample | None, Place | None]:
+    def __getitem__(self, position: int) -> tuple[Sample | None, ChipMetadata | None]:
         index, chip = self.pending[position], self.chips[position]
         try:
-            cloud = None if chip.header is None else cloud_share(chip.header, chip.window)
+            cloud = None if chip.header is None else cloud_fraction(chip.header, chip.window)
             if cloud is not None and cloud > self.screen.max_cloud:
                 return None, None  # before its pixels are read
             sample = self.dataset[index]
@@ -101,7 +101,7 @@ class Pending:
             sample["gsd"] = self.reference_size / sample["image"].shape[-1]
         geometry, bbox = footprint_geometry(ring) if ring is not None else (None, None)
         valid = float(sample["valid"].to(torch.float32).mean())
-        place = Place(index, sample["gsd"], valid, cloud, _pixel_hash(sample), geometry, bbox, taken)
+        place = ChipMetadata(index, sample["gsd"], valid, cloud, _pixel_hash(sample), geometry, bbox, taken)
         return sample, place
 
 
@@ -117,13 +117,13 @@ def _pixel_hash(sample: Sample) -> str:
 class Collate:
     """Screens samples and stacks those of one shape."""
 
-    def __init__(self, screen: Screen) -> None:
+    def __init__(self, screen: ChipFilter) -> None:
         self.screen = screen
 
-    def __call__(self, items: Sequence[tuple[Sample | None, Place | None]]) -> Part:
-        """One part of what `Pending` gave."""
-        part = Part(len(items), [], 0, [])
-        groups: dict[tuple[int, ...], list[tuple[Sample, Place]]] = {}
+    def __call__(self, items: Sequence[tuple[Sample | None, ChipMetadata | None]]) -> DecodedChips:
+        """One part of what `PendingChips` gave."""
+        part = DecodedChips(len(items), [], 0, [])
+        groups: dict[tuple[int, ...], list[tuple[Sample, ChipMetadata]]] = {}
         for sample, place in items:
             if sample is None:
                 part.clouded += 1
@@ -143,7 +143,7 @@ class Collate:
         return part
 
 
-def read_ahead(source: Pending, batch_size: int, workers: int | None) -> Iterator[Part]:
+def prefetch_chips(source: PendingChips, batch_size: int, workers: int | None) -> Iterator[DecodedChips]:
     """Decoded batches in order, read ahead by workers."""
     if not len(source):
         return iter(())

@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from swath.archive.ingest.encode import Embedder, Encoder, Outcome
-from swath.archive.ingest.plan import Job, make_jobs, plan, prune, remove_stale
-from swath.archive.ingest.read import Pending, Screen, read_ahead
-from swath.archive.ingest.writer import Writer
+from swath.archive.ingest.encode import ChipEncoder, Embedder, EncodedChips
+from swath.archive.ingest.plan import Job, make_jobs, plan_embedding, prune, remove_stale
+from swath.archive.ingest.read import ChipFilter, PendingChips, prefetch_chips
+from swath.archive.ingest.writer import CommitWriter
 from swath.archive.table.store import Archive, archive_exists
 from swath.datasets.protocol import ImageDataset, Problem
 from swath.errors import ArchiveError, ContractError
@@ -108,8 +108,8 @@ def embed_archive(
             divided by its width, whatever the data set says (as the official Scale-MAE weights are used).
         prune_below: Delete the rows of files below this folder that are gone (see `prune`).
         engine: ``local``: this process and loader workers; ``ray``: Ray Data (the extra ``ray``).
-        world: Under torchrun, from `swath.training.parallel.join`: this process takes its share, and the
-            report of the first is of all.
+        world: Under torchrun, from `swath.training.parallel.init_distributed`: this process takes its share,
+            and the report of the first is of all.
         commit_seconds: How often rows are committed.
         progress: Called with (chips done, chips to do) after each batch.
 
@@ -125,16 +125,18 @@ def embed_archive(
     relative = "relative" if model.contract.gsd_mode == "relative" else None
     datasets = [dataset] if isinstance(dataset, ImageDataset) else list(dataset)
     jobs = make_jobs(datasets, "width" if gsd_by_width else relative)
-    stale = plan(path, jobs, model.id)
+    stale = plan_embedding(path, jobs, model.id)
     report = _begin(jobs, world, batch_size)
     to_do, done = sum(len(job.pending) for job in jobs), 0
     if progress:
         progress(0, to_do)
 
-    with Writer(path, model.id, commit_seconds) as writer:
+    with CommitWriter(path, model.id, commit_seconds) as writer:
         for job in jobs:
-            encoder = Encoder(model, job.chips, job.described, job.held)
-            reader = Pending(job.dataset, job.chips, job.pending, reference, Screen(min_valid, max_cloud))
+            encoder = ChipEncoder(model, job.chips, job.described, job.held)
+            reader = PendingChips(
+                job.dataset, job.chips, job.pending, reference, ChipFilter(min_valid, max_cloud)
+            )
             for outcome in _outcomes(engine, reader, encoder, batch_size, workers):
                 _take(report, writer, outcome)
                 done += outcome.count
@@ -167,8 +169,8 @@ def _begin(jobs: Sequence[Job], world: World | None, batch_size: int) -> EmbedRe
 
 
 def _outcomes(
-    engine: str, reader: Pending, encoder: Encoder, batch_size: int, workers: int | None
-) -> Iterator[Outcome]:
+    engine: str, reader: PendingChips, encoder: ChipEncoder, batch_size: int, workers: int | None
+) -> Iterator[EncodedChips]:
     """Every pending chip of a job, read and embedded by the engine."""
     if engine == "ray":
         from swath.archive.ingest.ray_engine import ray_outcomes
@@ -176,10 +178,10 @@ def _outcomes(
         return ray_outcomes(reader, encoder, batch_size, workers)
     if engine != "local":
         raise ArchiveError(f"engine={engine!r}: 'local' or 'ray' is wanted")
-    return map(encoder, read_ahead(reader, batch_size, workers))
+    return map(encoder, prefetch_chips(reader, batch_size, workers))
 
 
-def _take(report: EmbedReport, writer: Writer, outcome: Outcome) -> None:
+def _take(report: EmbedReport, writer: CommitWriter, outcome: EncodedChips) -> None:
     """Count an outcome and hand its rows on to be committed."""
     embedded = sum(rows.num_rows for rows in outcome.rows)
     if outcome.refused and not embedded + report.embedded + report.present:

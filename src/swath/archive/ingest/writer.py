@@ -17,7 +17,7 @@ from swath.errors import ArchiveError
 COMMIT_ROWS = 8192
 
 
-class Writer:
+class CommitWriter:
     """Commits rows every few seconds, in a thread of its own; leaving the context commits the rest."""
 
     def __init__(self, path: str | os.PathLike[str], model_id: str, seconds: float) -> None:
@@ -28,7 +28,7 @@ class Writer:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="swath-archive-writer")
         self._running: Future[None] | None = None
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> CommitWriter:
         return self
 
     def add(self, rows: pa.Table) -> None:

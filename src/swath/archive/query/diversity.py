@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from swath.archive.index.columns import Chips
+from swath.archive.index.columns import ChipColumns
 from swath.archive.index.vectors import Floats
-from swath.geo.footprint import boxes_overlap, overlap_shares
+from swath.geo.footprint import boxes_overlap, overlap_fractions
 
 SAME_PLACE = 0.5  # shared by the footprints of one place, of the smaller
 _BESIDE = 0.5  # of a chip's own width: nearer chips are of one field
@@ -23,7 +23,7 @@ _POOL = 5  # candidates a wanted answer, among which the least alike are chosen
 Alike = Callable[[int, NDArray[np.int64]], NDArray[np.bool_]]
 
 
-def leaders(count: int, alike: Alike, enough: int) -> tuple[list[int], list[NDArray[np.int64]]]:
+def greedy_groups(count: int, alike: Alike, enough: int) -> tuple[list[int], list[NDArray[np.int64]]]:
     """Go through candidates 0..count-1 best first; each is alike to an earlier leader, or becomes one.
 
     Args:
@@ -48,8 +48,8 @@ def leaders(count: int, alike: Alike, enough: int) -> tuple[list[int], list[NDAr
     return chosen, joined
 
 
-def varied(
-    ground: Ground,
+def diversify(
+    ground: LocationGroups,
     scores: Floats,
     vectors: Callable[[NDArray[np.int64]], Floats],
     k: int,
@@ -71,21 +71,21 @@ def varied(
     joined = [kept[:0]] * len(kept)
     enough = _POOL * k if diverse else k
     if group_places:
-        chosen, joined = leaders(len(kept), ground.same_place, enough)
+        chosen, joined = greedy_groups(len(kept), ground.same_place, enough)
         kept = np.array(chosen)
     if diverse:
 
         def same_field(one: int, rest: NDArray[np.int64]) -> NDArray[np.bool_]:
             return ground.same_field(int(kept[one]), kept[rest])
 
-        fields, _ = leaders(len(kept), same_field, enough)
-        best = unlike_each_other(scores[kept[fields]], vectors(kept[fields]), k)
+        fields, _ = greedy_groups(len(kept), same_field, enough)
+        best = maximal_marginal_relevance(scores[kept[fields]], vectors(kept[fields]), k)
         order = sorted(fields[place] for place in best)
         kept, joined = kept[order], [joined[place] for place in order]
     return kept[:k], joined[:k]
 
 
-class Ground:
+class LocationGroups:
     """Where candidates are, to tell which show the same place or the same field.
 
     Args:
@@ -93,7 +93,7 @@ class Ground:
         rows: Numbers of the candidates, best first.
     """
 
-    def __init__(self, chips: Chips, rows: NDArray[np.int64]) -> None:
+    def __init__(self, chips: ChipColumns, rows: NDArray[np.int64]) -> None:
         table = chips.take(rows)
         assert table is not None
         self._geometry = table["geometry"].to_pylist()
@@ -112,7 +112,9 @@ class Ground:
         if footprint is None:
             same = (self._windows[others] == self._windows[leader]).all(1)
             return np.asarray(same & (self._source[others] == self._source[leader]), dtype=np.bool_)
-        shares = overlap_shares([self._geometry[other] for other in others], self._boxes[others], footprint)
+        shares = overlap_fractions(
+            [self._geometry[other] for other in others], self._boxes[others], footprint
+        )
         return np.asarray(shares >= SAME_PLACE * (1 - 1e-6), dtype=np.bool_)
 
     def same_field(self, leader: int, others: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -136,7 +138,7 @@ class Ground:
         return np.asarray(near & (self._source[others] == self._source[leader]), dtype=np.bool_)
 
 
-def unlike_each_other(scores: Floats, vectors: Floats, k: int) -> list[int]:
+def maximal_marginal_relevance(scores: Floats, vectors: Floats, k: int) -> list[int]:
     """Maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998): k of n candidates, best first.
 
     Args:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.archive.index.columns import NO_TIME, Chips
+from swath.archive.index.columns import NO_TIME, ChipColumns
 from swath.errors import ArchiveError
-from swath.geo.footprint import area_of, boxes_overlap, checked_box, footprints_touch
+from swath.geo.footprint import boxes_overlap, footprints_intersecting, parse_area, parse_bbox
 
 _REMEMBERED = 8  # areas, whose chips are known without looking again
 
@@ -30,7 +30,7 @@ class Filter:
         bbox: West, south, east, north in degrees that the footprint's bounds must touch; west > east crosses
             the antimeridian.
         area: What the footprint itself must touch: a GeoJSON Polygon or MultiPolygon, a shapely geometry, WKB
-            or a box; see `swath.geo.footprint.area_of`.
+            or a box; see `swath.geo.footprint.parse_area`.
         valid: Smallest share of pixels that are not nodata, 0 to 1.
         cloud: Largest share of pixels that are cloud, 0 to 1. Where nothing says how cloudy it is (see
             `swath.rasters.cloud_mask`), a chip does not pass.
@@ -47,7 +47,7 @@ class Filter:
     valid: float | None = None
     cloud: float | None = None
 
-    def mask(self, chips: Chips) -> NDArray[np.bool_] | None:
+    def mask(self, chips: ChipColumns) -> NDArray[np.bool_] | None:
         """[N] bool of the chips that pass, or None if all do because nothing is asked."""
         masks: list[NDArray[np.bool_]] = []
         if self.sensors is not None:
@@ -75,13 +75,13 @@ class Filter:
                 raise ArchiveError(f"the share of cloud is 0 to 1, not {self.cloud:g}")
             masks.append(chips.cloud <= self.cloud * (1 + 1e-6))  # NaN does not pass
         if self.bbox is not None:
-            masks.append(boxes_overlap(chips.boxes, checked_box(self.bbox)))
+            masks.append(boxes_overlap(chips.boxes, parse_bbox(self.bbox)))
         if self.area is not None:
-            masks.append(touching(chips, area_of(self.area)))
+            masks.append(intersects(chips, parse_area(self.area)))
         return np.logical_and.reduce(masks) if masks else None
 
 
-def time_range(text: str) -> tuple[datetime, datetime]:
+def parse_datetime(text: str) -> tuple[datetime, datetime]:
     """A period in words: a year, month or day, or the first and last of them; UTC where no zone is given.
 
     Args:
@@ -120,7 +120,7 @@ def _moments(text: str) -> tuple[datetime, datetime]:
     return moment, moment + timedelta(days=1, microseconds=-1) if whole_day else moment
 
 
-def touching(chips: Chips, area: Any, *, share: float = 0.0) -> NDArray[np.bool_]:
+def intersects(chips: ChipColumns, area: Any, *, share: float = 0.0) -> NDArray[np.bool_]:
     """[N] which chips touch a shapely geometry, or lie in it with at least `share` of themselves.
 
     The last few are remembered: in an area that a user has drawn, every click is another search.
@@ -133,7 +133,7 @@ def touching(chips: Chips, area: Any, *, share: float = 0.0) -> NDArray[np.bool_
     key = shapely.to_wkb(area), share
     found = chips.touched.pop(key, None)
     if found is None:
-        found = footprints_touch(geometries, chips.boxes, area, share=share)
+        found = footprints_intersecting(geometries, chips.boxes, area, share=share)
         found.flags.writeable = False
     chips.touched[key] = found  # the newest last
     while len(chips.touched) > _REMEMBERED:

@@ -21,19 +21,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swath.archive.ingest.chip_ids import absolute
+from swath.archive.ingest.chip_ids import absolute_path
 from swath.archive.ingest.encode import Embedder
 from swath.archive.query.query import Query
-from swath.archive.query.relevance_feedback import Example
-from swath.archive.query.results import Answer
+from swath.archive.query.relevance_feedback import FeedbackExample
+from swath.archive.query.results import SearchResult
 from swath.archive.table.store import Archive
-from swath.datasets.chip import Window
-from swath.datasets.image_files import ImageFiles
+from swath.datasets.chip import PixelWindow
+from swath.datasets.image_files import ImageFileDataset
 from swath.datasets.opening import open_dataset
 from swath.errors import ArchiveError, ContractError, ImageryError
 from swath.geo.footprint import footprint_geometry
 from swath.models.contract import Contract
-from swath.rasters.pillow_reader import picture_header
+from swath.rasters.pillow_reader import read_image_header
 from swath.rasters.safe_open import sniff_driver
 from swath.sensors.sensor import Sensor, get_sensor, match_bands
 
@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     from swath.rasters.read import SceneHeader
 
 
-def model_of(archive: Archive, path: str | os.PathLike[str] | None = None, device: str = "cpu") -> Model:
+def load_archive_model(
+    archive: Archive, path: str | os.PathLike[str] | None = None, device: str = "cpu"
+) -> Model:
     """The archive's model: from `path`, or from where it last embedded into the archive.
 
     Raises:
@@ -86,12 +88,14 @@ def query_by_image(
         ContractError: The model does not know the sensor, or no sensor of its has the file's bands.
         ImageryError: The file is no usable image, or its GSD is unknown.
     """
-    cutting = Cutting.of(archive, model)
-    return embed_image(model, read_image(cutting, path, sensor=sensor, gsd=gsd, offset_dn=offset_dn))
+    cutting = QueryPreprocessing.of(archive, model)
+    return embed_query_image(
+        model, read_query_image(cutting, path, sensor=sensor, gsd=gsd, offset_dn=offset_dn)
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Cutting:
+class QueryPreprocessing:
     """How an image becomes what the archive's chips are. Plain data, for reading in another process.
 
     Attributes:
@@ -105,7 +109,7 @@ class Cutting:
     preprocessings: Mapping[str, str]
 
     @classmethod
-    def of(cls, archive: Archive, model: Embedder) -> Cutting:
+    def of(cls, archive: Archive, model: Embedder) -> QueryPreprocessing:
         """Of an archive, which must be of this model and hold something.
 
         Raises:
@@ -121,7 +125,7 @@ class Cutting:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageChip:
+class QueryImage:
     """An image cut as the archive's chips were, to be embedded. Plain data.
 
     Attributes:
@@ -141,20 +145,20 @@ class ImageChip:
     valid: NDArray[np.bool_]
     gsd: float
     sensor: str
-    window: Window
+    window: PixelWindow
     time: datetime | None
     geometry: bytes | None
     bbox: tuple[float, float, float, float] | None
 
 
-def read_image(
-    cutting: Cutting,
+def read_query_image(
+    cutting: QueryPreprocessing,
     path: str | os.PathLike[str],
     *,
     sensor: str | Path | Sensor | None = None,
     gsd: float | Literal["relative"] | None = None,
     offset_dn: float | None = None,
-) -> ImageChip:
+) -> QueryImage:
     """The pixels of `query_by_image`, and what it raises about the file; no model is needed."""
     chosen = _sensor(cutting, sensor, path)
     made = cutting.preprocessings.get(chosen.name, cutting.preprocessings[""])
@@ -173,21 +177,21 @@ def read_image(
         assert cutting.contract.reference_size is not None
         native = cutting.contract.reference_size / image.shape[-1]
     geometry, box = _footprint(header, window)
-    return ImageChip(
+    return QueryImage(
         os.fspath(path), image.numpy(), valid.numpy(), native, chosen.name, window, time, geometry, box
     )
 
 
-def embed_image(model: Embedder, chip: ImageChip) -> Query:
+def embed_query_image(model: Embedder, chip: QueryImage) -> Query:
     """A query from an image that has been read."""
     image, valid = torch.from_numpy(chip.image), torch.from_numpy(chip.valid)
     gsd = torch.tensor([chip.gsd], dtype=torch.float32)
     vector = model.embed(image[None], gsd=gsd, sensor=chip.sensor, valid=valid[None])
-    shown = Answer(
+    shown = SearchResult(
         rank=0,
         score=1.0,
         id="",
-        source=absolute(chip.path),
+        source=absolute_path(chip.path),
         window=chip.window,
         sensor=chip.sensor,
         gsd=chip.gsd,
@@ -196,15 +200,17 @@ def embed_image(model: Embedder, chip: ImageChip) -> Query:
         geometry=chip.geometry,
         valid_fraction=float(valid.to(torch.float32).mean()),
     )
-    example = Example(vector[0].detach().to("cpu", torch.float32).numpy(), chip.sensor)
+    example = FeedbackExample(vector[0].detach().to("cpu", torch.float32).numpy(), chip.sensor)
     return Query(chip.path, [example], [shown])
 
 
-def _sensor(cutting: Cutting, sensor: str | Path | Sensor | None, path: str | os.PathLike[str]) -> Sensor:
+def _sensor(
+    cutting: QueryPreprocessing, sensor: str | Path | Sensor | None, path: str | os.PathLike[str]
+) -> Sensor:
     """The query's sensor as the model knows it: as given, or by the bands that the file has."""
     contract = cutting.contract
     if sensor is not None or len(contract.sensors) == 1:
-        return sensor_of(contract, sensor)
+        return resolve_query_sensor(contract, sensor)
     if Path(path).is_dir():  # band files, which say little about their sensor
         raise ArchiveError(
             f"{path}: is a folder of band files; say which sensor it is of (--query-sensor "
@@ -229,7 +235,7 @@ def _sensor(cutting: Cutting, sensor: str | Path | Sensor | None, path: str | os
     held = [name for name in fitting if name in cutting.preprocessings]
     for names in (fitting, held):
         if len(names) == 1:
-            return sensor_of(contract, names[0])
+            return resolve_query_sensor(contract, names[0])
     raise ArchiveError(
         f"{path}: may be of {' or '.join(sorted(fitting))} by its {len(bands)} bands; say which "
         f"(--query-sensor {sorted(fitting)[0]})"
@@ -239,14 +245,14 @@ def _sensor(cutting: Cutting, sensor: str | Path | Sensor | None, path: str | os
 def _bands(path: str | os.PathLike[str]) -> list[str | None]:
     """Descriptions of a file's bands, None where they have none."""
     if sniff_driver(path) != "GTiff":
-        return [None] * picture_header(path).bands
+        return [None] * read_image_header(path).bands
     from swath.rasters.read import read_header
 
     return [text or None for text in read_header(os.fspath(path)).descriptions]
 
 
 def _footprint(
-    header: SceneHeader | None, window: Window
+    header: SceneHeader | None, window: PixelWindow
 ) -> tuple[bytes | None, tuple[float, float, float, float] | None]:
     """Geometry (WKB) and bounds of a window; None without georeference."""
     if header is None:
@@ -260,7 +266,7 @@ def _footprint(
     return geometry, (box["xmin"], box["ymin"], box["xmax"], box["ymax"])
 
 
-def sensor_of(contract: Any, sensor: str | Path | Sensor | None) -> Sensor:
+def resolve_query_sensor(contract: Any, sensor: str | Path | Sensor | None) -> Sensor:
     """A sensor by name or YAML file as the model's contract has it; with None the contract's only one.
 
     A sensor that only the model carries (from its trainer's YAML) need not be registered here.
@@ -289,17 +295,17 @@ def sensor_of(contract: Any, sensor: str | Path | Sensor | None) -> Sensor:
 
 def _centre(
     dataset: Any, path: str | os.PathLike[str]
-) -> tuple[Tensor, Tensor, float, Window, datetime | None, SceneHeader | None]:
+) -> tuple[Tensor, Tensor, float, PixelWindow, datetime | None, SceneHeader | None]:
     """Pixels [C, H, W], valid [H, W], GSD, window, time, header of the chip in the middle of the only scene.
 
     The header is None of a picture, which has no georeference.
     """
-    if isinstance(dataset, ImageFiles):
+    if isinstance(dataset, ImageFileDataset):
         sample = dataset[0]
         if "image" not in sample:
             raise ImageryError(sample["problem"][1])
         height, width = map(int, dataset.shapes[0])
-        window, header = Window(0, 0, width, height), None
+        window, header = PixelWindow(0, 0, width, height), None
         if sniff_driver(dataset.paths[0]) == "GTiff":
             from swath.rasters.read import read_header
 
@@ -310,7 +316,7 @@ def _centre(
         raise ImageryError(f"{path}: holds {len(dataset.scenes)} scenes; search with one image")
     scene, side, size = dataset.scenes[0], dataset.chip_pixels[0], dataset.chip_size
     header = scene.header
-    window = Window((header.width - side) // 2, (header.height - side) // 2, side, side)
+    window = PixelWindow((header.width - side) // 2, (header.height - side) // 2, side, side)
     shape = None if side == size else (size, size)
     image, valid = scene.read(window, shape)
     gsd = scene.gsd(window, shape)

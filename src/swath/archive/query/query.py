@@ -14,10 +14,10 @@ import numpy as np
 
 from swath.archive.index.vectors import Floats
 from swath.archive.query.filters import Filter
-from swath.archive.query.relevance_feedback import DEFAULT, Example, Examples, Method
-from swath.archive.query.results import Answer, Answers
+from swath.archive.query.relevance_feedback import DEFAULT, FeedbackExample, Method, RelevanceFeedback
+from swath.archive.query.results import SearchResult, SearchResults
 from swath.errors import ArchiveError
-from swath.geo.footprint import area_of
+from swath.geo.footprint import parse_area
 
 if TYPE_CHECKING:
     from swath.archive.ingest.encode import Embedder
@@ -41,14 +41,14 @@ class Query:
     """
 
     text: str
-    like: Sequence[Example]
-    chips: Sequence[Answer]
-    unlike: Sequence[Example] = ()
-    avoided: Sequence[Answer] = ()
+    like: Sequence[FeedbackExample]
+    chips: Sequence[SearchResult]
+    unlike: Sequence[FeedbackExample] = ()
+    avoided: Sequence[SearchResult] = ()
     method: Method = "rocchio"
 
     @property
-    def chip(self) -> Answer:
+    def chip(self) -> SearchResult:
         """The first chip that is asked for."""
         return self.chips[0]
 
@@ -69,7 +69,7 @@ class Query:
         group_places: bool = False,
         exclude_self: bool = False,
         exclude_pair: float | None = None,
-    ) -> Answers:
+    ) -> SearchResults:
         """The `k` nearest chips of `archive`.
 
         Args:
@@ -79,7 +79,7 @@ class Query:
             sensor: Only chips of this sensor, or of these; any sensor may ask.
             centre: As for `swath.archive.query.searcher.Searcher.search`.
             diverse: No two answers of one field, and those of the best that are less like each other.
-            group_places: One answer a place, with its other dates and scales as `Answer.others`.
+            group_places: One answer a place, with its other dates and scales as `SearchResult.others`.
             exclude_self: Leave out the chips asked for, or every chip of the image file asked for.
             exclude_pair: Leave out chips of any sensor that share this much of the query's footprint (of the
                 smaller of the two; 0.5 is a half): its own place.
@@ -93,7 +93,7 @@ class Query:
         asked = [chip.id for chip in self.chips if chip.id] if exclude_self else []
         files = [chip.source for chip in self.chips if not chip.id] if exclude_self else []
         return archive.searcher().search(
-            Examples(self.like, self.unlike, self.method),
+            RelevanceFeedback(self.like, self.unlike, self.method),
             k,
             where=where,
             sensor=sensor,
@@ -191,7 +191,7 @@ def query_by_area(archive: Archive, area: Any) -> Query:
     Raises:
         ArchiveError: It is no area, or no chip touches it.
     """
-    shape = area_of(area)
+    shape = parse_area(area)
     chips = archive.searcher().at_place(shape)
     west, south, east, north = shape.bounds
     text = f"area within {west:.5f}, {south:.5f}, {east:.5f}, {north:.5f}"
@@ -205,7 +205,7 @@ def query_by_area(archive: Archive, area: Any) -> Query:
     return _of_chips(archive, text, chips)
 
 
-def ask(
+def build_query(
     archive: Archive,
     *,
     image: str | os.PathLike[str] | None = None,
@@ -230,9 +230,9 @@ def ask(
             f"ask for one of {', '.join(given)}; given are {' and '.join(asked) or 'none of them'}"
         )
     if image is not None:
-        from swath.archive.query.image_query import model_of, query_by_image
+        from swath.archive.query.image_query import load_archive_model, query_by_image
 
-        return query_by_image(archive, image, model or model_of(archive), sensor=sensor)
+        return query_by_image(archive, image, model or load_archive_model(archive), sensor=sensor)
     if place is not None:
         return query_by_place(archive, *place)
     if area is not None:
@@ -243,18 +243,18 @@ def ask(
 def _of_chips(
     archive: Archive,
     text: str,
-    chips: Sequence[Answer],
-    avoided: Sequence[Answer] = (),
+    chips: Sequence[SearchResult],
+    avoided: Sequence[SearchResult] = (),
     method: Method = "rocchio",
 ) -> Query:
     vectors = archive.searcher().vectors([chip.id for chip in (*chips, *avoided)])
     examples = [
-        Example(vector, chip.sensor) for vector, chip in zip(vectors, (*chips, *avoided), strict=True)
+        FeedbackExample(vector, chip.sensor) for vector, chip in zip(vectors, (*chips, *avoided), strict=True)
     ]
     return Query(text, examples[: len(chips)], chips, examples[len(chips) :], avoided, method)
 
 
-def _chip(archive: Archive, name: str) -> Answer:
+def _chip(archive: Archive, name: str) -> SearchResult:
     chip = archive.searcher().find(name)
     if chip is None:
         raise ArchiveError(
@@ -264,7 +264,7 @@ def _chip(archive: Archive, name: str) -> Answer:
     return chip
 
 
-def _distinct(chips: Any) -> list[Answer]:
+def _distinct(chips: Any) -> list[SearchResult]:
     return list({chip.id: chip for chip in chips}.values())
 
 

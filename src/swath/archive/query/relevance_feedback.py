@@ -40,7 +40,7 @@ _STEPS = 12  # Newton steps of the logistic loss; more change nothing
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class FeedbackExample:
     """One embedding and the sensor it is of.
 
     Attributes:
@@ -53,7 +53,7 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class Examples:
+class RelevanceFeedback:
     """Several embeddings that say together what is searched for.
 
     Attributes:
@@ -62,8 +62,8 @@ class Examples:
         method: How they become one direction.
     """
 
-    like: Sequence[Example]
-    unlike: Sequence[Example] = field(default=())
+    like: Sequence[FeedbackExample]
+    unlike: Sequence[FeedbackExample] = field(default=())
     method: Method = "rocchio"
 
     def __post_init__(self) -> None:
@@ -73,7 +73,7 @@ class Examples:
             raise ArchiveError(f"examples are combined by {', '.join(METHODS)}, not by {self.method!r}")
 
 
-def direction(like: Floats, unlike: Floats, sample: Floats | None, method: Method) -> Floats:
+def query_vector(like: Floats, unlike: Floats, sample: Floats | None, method: Method) -> Floats:
     """One direction [D] at length 1 from examples at length 1.
 
     Args:

@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from swath.datasets.chip import Window
+from swath.datasets.chip import PixelWindow
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SearchResult:
     """One chip that was found, and how near it is."""
 
     rank: int
     score: float  # cosine with the query, -1 to 1
     id: str
     source: str
-    window: Window
+    window: PixelWindow
     sensor: str
     gsd: float
     datetime: datetime | None
@@ -28,12 +28,12 @@ class Answer:
     cloud_fraction: float | None = None  # None where nothing says it
     label: str | None = None
     files: tuple[str, ...] | None = None  # one a band, where the source is not one file
-    others: tuple[Answer, ...] = ()  # further chips of the place, best first, where answers are grouped
+    others: tuple[SearchResult, ...] = ()  # further chips of the place, best first, where answers are grouped
 
 
 @dataclass(frozen=True, slots=True)
-class Answers(Sequence[Answer]):
-    """Answers, best first; a sequence of `Answer`.
+class SearchResults(Sequence[SearchResult]):
+    """Answers, best first; a sequence of `SearchResult`.
 
     Attributes:
         items: The answers.
@@ -46,7 +46,7 @@ class Answers(Sequence[Answer]):
         notes: What a reader of the scores should know: how sensors were compared, what could not be judged.
     """
 
-    items: tuple[Answer, ...]
+    items: tuple[SearchResult, ...]
     asked: int
     candidates: int
     total: int
@@ -79,20 +79,20 @@ class Answers(Sequence[Answer]):
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        from swath.archive.show.notebook import answers_html
+        from swath.archive.show.notebook import results_html
 
-        return answers_html(self)
+        return results_html(self)
 
 
-def answer_of(rank: int, score: float, row: dict[str, Any]) -> Answer:
+def result_from_row(rank: int, score: float, row: dict[str, Any]) -> SearchResult:
     """An answer from a row of the archive's small columns."""
     box = row["bbox"]
-    return Answer(
+    return SearchResult(
         rank=rank,
         score=score,
         id=row["id"],
         source=row["source"],
-        window=Window(**row["window"]),
+        window=PixelWindow(**row["window"]),
         sensor=row["sensor"],
         gsd=row["gsd"],
         datetime=row["datetime"],

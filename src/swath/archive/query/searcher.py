@@ -22,18 +22,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from swath.archive.index.columns import Chips
+from swath.archive.index.columns import ChipColumns
 from swath.archive.index.files import FEWEST_INDEXED, open_index
 from swath.archive.index.protocol import ExactIndex, Index
-from swath.archive.index.snapshot import Snapshot, read_snapshot
-from swath.archive.index.vectors import Floats, Space
-from swath.archive.query.diversity import Ground, varied
-from swath.archive.query.filters import Filter, touching
-from swath.archive.query.relevance_feedback import Example, Examples, direction
-from swath.archive.query.results import Answer, Answers
+from swath.archive.index.snapshot import ArchiveSnapshot, read_snapshot
+from swath.archive.index.vectors import Floats, SimilaritySpace
+from swath.archive.query.diversity import LocationGroups, diversify
+from swath.archive.query.filters import Filter, intersects
+from swath.archive.query.relevance_feedback import FeedbackExample, RelevanceFeedback, query_vector
+from swath.archive.query.results import SearchResult, SearchResults
 from swath.archive.table.sensor_means import FEWEST_TO_CENTRE
 from swath.errors import ArchiveError, suggest
-from swath.geo.footprint import boxes_near, overlap_shares
+from swath.geo.footprint import boxes_intersecting, overlap_fractions
 
 if TYPE_CHECKING:
     from swath.archive.table.store import Archive
@@ -50,7 +50,7 @@ class Searcher:
 
     def __init__(self, archive: Archive) -> None:
         self.archive = archive
-        self._snapshot: Snapshot | None = None
+        self._snapshot: ArchiveSnapshot | None = None
 
     def search(
         self,
@@ -67,11 +67,11 @@ class Searcher:
         exclude_sources: Sequence[str] = (),
         exclude_footprint: bytes | None = None,
         exclude_share: float = 0.5,
-    ) -> Answers:
+    ) -> SearchResults:
         """The `k` chips nearest to `query`.
 
         Args:
-            query: [D] raw embedding by the archive's model, or `Examples` of several.
+            query: [D] raw embedding by the archive's model, or `RelevanceFeedback` of several.
             k: How many answers, 1 to 10,000; there may be fewer (see `Answers.shortfall`).
             where: Only chips that pass.
             sensor: Only chips of this sensor, or of these (see `sensor_names`).
@@ -82,7 +82,7 @@ class Searcher:
             diverse: No two answers of one field (nearer than half a chip's width, or overlapping), and among
                 the best those that are less like each other.
             group_places: One answer a place, its best; the place's other chips (dates, scales, sensors) that
-                are among the best candidates are its `Answer.others`.
+                are among the best candidates are its `SearchResult.others`.
             exclude_ids: Chips that must not answer.
             exclude_sources: Files whose chips must not answer.
             exclude_footprint: WKB polygon in longitude and latitude: chips that show the same ground, such as
@@ -101,7 +101,11 @@ class Searcher:
                 else f"k is {k:,}; ask for at most {MOST_ANSWERS:,} answers, or export the archive"
             )
         snapshot = self.snapshot()
-        examples = query if isinstance(query, Examples) else Examples([Example(query, query_sensor)])
+        examples = (
+            query
+            if isinstance(query, RelevanceFeedback)
+            else RelevanceFeedback([FeedbackExample(query, query_sensor)])
+        )
         centring, note = self._centring(snapshot, examples, centre)
         notes = [note] if note else []
         wanted = self._direction(snapshot, examples, centring)
@@ -132,7 +136,7 @@ class Searcher:
         else:
             scores, rows = index.neighbours(wanted, k, allowed, effort=effort)
             items = snapshot.chips.answers(rows, scores)
-        return Answers(
+        return SearchResults(
             items=tuple(items),
             asked=k,
             candidates=candidates,
@@ -143,11 +147,11 @@ class Searcher:
             notes=tuple(notes),
         )
 
-    def chips(self) -> Chips:
+    def chips(self) -> ChipColumns:
         """The small columns of the newest version."""
         return self.snapshot().listed
 
-    def at_place(self, area: Any) -> list[Answer]:
+    def at_place(self, area: Any) -> list[SearchResult]:
         """The chips of a place: those that lie in `area` with half of themselves, else those that touch it.
 
         Args:
@@ -157,9 +161,9 @@ class Searcher:
             Chips with score 1 and rank 0, in the archive's order; none where there is no footprint.
         """
         chips = self.chips()
-        inside = touching(chips, area, share=0.5) if area.area > 0 else np.zeros(len(chips), dtype=np.bool_)
+        inside = intersects(chips, area, share=0.5) if area.area > 0 else np.zeros(len(chips), dtype=np.bool_)
         if not inside.any():
-            inside = touching(chips, area)
+            inside = intersects(chips, area)
         rows = np.flatnonzero(inside)
         return [replace(found, rank=0) for found in chips.answers(rows, np.ones(len(rows), np.float32))]
 
@@ -188,7 +192,7 @@ class Searcher:
             found += matches
         return found
 
-    def find(self, name: str) -> Answer | None:
+    def find(self, name: str) -> SearchResult | None:
         """The chip with this id, or the only one whose id begins with `name`; score 1, rank 0.
 
         Raises:
@@ -250,7 +254,7 @@ class Searcher:
     # --- how a query becomes a direction --------------------------------------------------------------------
 
     def _centring(
-        self, snapshot: Snapshot, examples: Examples, centre: bool | None
+        self, snapshot: ArchiveSnapshot, examples: RelevanceFeedback, centre: bool | None
     ) -> tuple[bool, str | None]:
         """Whether to centre, and what to say about it."""
         means = snapshot.means
@@ -273,16 +277,18 @@ class Searcher:
             raise ArchiveError(f"{self.archive.path}: cannot centre: {reason}; search without centring")
         return False, f"not centred: {reason}; sensors may rank their own chips first"
 
-    def _direction(self, snapshot: Snapshot, examples: Examples, centring: bool) -> Floats:
+    def _direction(self, snapshot: ArchiveSnapshot, examples: RelevanceFeedback, centring: bool) -> Floats:
         """[D] at length 1, in the space that is searched."""
         like = self._compared(snapshot, examples.like, centring)
         if len(examples.like) == 1 and not examples.unlike and examples.method == "rocchio":
             return np.asarray(like[0])
         unlike = self._compared(snapshot, examples.unlike, centring)
         sample = None if examples.method == "rocchio" else snapshot.sample(centring)
-        return direction(like, unlike, sample, examples.method)
+        return query_vector(like, unlike, sample, examples.method)
 
-    def _compared(self, snapshot: Snapshot, examples: Sequence[Example], centring: bool) -> Floats:
+    def _compared(
+        self, snapshot: ArchiveSnapshot, examples: Sequence[FeedbackExample], centring: bool
+    ) -> Floats:
         """[n, D] examples as the space compares them, at length 1."""
         space = snapshot.space(centring)
         found = np.empty((len(examples), self.archive.dimensions), dtype=np.float32)
@@ -310,7 +316,7 @@ class Searcher:
     # --- who may answer, and who does -----------------------------------------------------------------------
 
     def _allowed(
-        self, snapshot: Snapshot, where: Filter | None, sensor: str | Sequence[str] | None
+        self, snapshot: ArchiveSnapshot, where: Filter | None, sensor: str | Sequence[str] | None
     ) -> NDArray[np.bool_] | None:
         """[N] bool of the chips that may answer; None for all."""
         allowed = where.mask(snapshot.chips) if where else None
@@ -322,7 +328,7 @@ class Searcher:
             allowed = kept if allowed is None else allowed & kept
         return allowed
 
-    def _isin(self, chips: Chips, column: str, values: Sequence[str]) -> NDArray[np.bool_]:
+    def _isin(self, chips: ChipColumns, column: str, values: Sequence[str]) -> NDArray[np.bool_]:
         """[N] bool, which chips have one of `values` in a column."""
         found = chips.column(column)
         if found is None:
@@ -330,25 +336,27 @@ class Searcher:
         known: NDArray[np.bool_] = pc.is_in(found, value_set=pa.array(list(values), pa.string())).to_numpy()
         return known
 
-    def _elsewhere(self, snapshot: Snapshot, footprint: bytes, share: float) -> tuple[NDArray[np.bool_], int]:
+    def _elsewhere(
+        self, snapshot: ArchiveSnapshot, footprint: bytes, share: float
+    ) -> tuple[NDArray[np.bool_], int]:
         """[N] bool, which chips do not show the ground of `footprint`, and how many cannot be judged."""
         if not 0 < share <= 1:
             raise ArchiveError(f"the share of the footprint is more than 0 and at most 1, not {share:g}")
         from shapely import from_wkb
 
         chips = snapshot.chips
-        near = np.flatnonzero(boxes_near(chips.boxes, from_wkb(footprint)))
+        near = np.flatnonzero(boxes_intersecting(chips.boxes, from_wkb(footprint)))
         elsewhere = np.ones(len(chips), dtype=np.bool_)
         table = chips.take(near)
         if table is not None:
-            overlap = overlap_shares(table["geometry"].to_pylist(), chips.boxes[near], footprint)
+            overlap = overlap_fractions(table["geometry"].to_pylist(), chips.boxes[near], footprint)
             # A hair below: footprints come through trigonometry; the whole of a chip must count as the whole.
             elsewhere[near] = overlap < share * (1 - 1e-6)
         return elsewhere, int((~snapshot.listed.placed).sum())
 
     def _varied(
         self,
-        snapshot: Snapshot,
+        snapshot: ArchiveSnapshot,
         index: Index,
         query: Floats,
         k: int,
@@ -358,15 +366,15 @@ class Searcher:
         diverse: bool,
         group_places: bool,
         effort: float,
-    ) -> tuple[list[Answer], list[str]]:
+    ) -> tuple[list[SearchResult], list[str]]:
         """At most `k` answers that differ, from as many candidates as that takes; and what to say of them."""
         look = max(100, _CANDIDATES * k)
         while True:
             look = min(look, candidates, _MOST_CANDIDATES)
             scores, rows = index.neighbours(query, look, allowed, effort=effort)
             vectors = partial(_taken, snapshot.space(centring), rows)
-            ground = Ground(snapshot.chips, rows)
-            kept, joined = varied(ground, scores, vectors, k, diverse=diverse, group_places=group_places)
+            ground = LocationGroups(snapshot.chips, rows)
+            kept, joined = diversify(ground, scores, vectors, k, diverse=diverse, group_places=group_places)
             if len(kept) == k or look in (candidates, _MOST_CANDIDATES):
                 break
             look *= 4
@@ -381,7 +389,7 @@ class Searcher:
             notes.append(f"one answer a field, and of the best {len(rows):,} those less like each other")
         return answers, notes
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> ArchiveSnapshot:
         """The newest version; read again only if the archive has changed."""
         version = self.archive.version
         if self._snapshot is None or self._snapshot.version != version:
@@ -389,6 +397,6 @@ class Searcher:
         return self._snapshot
 
 
-def _taken(space: Space, rows: NDArray[np.int64], some: NDArray[np.int64]) -> Floats:
+def _taken(space: SimilaritySpace, rows: NDArray[np.int64], some: NDArray[np.int64]) -> Floats:
     """Vectors of some candidates, by their place among `rows`."""
     return space.take(rows[some])

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swath.archive.query.query import Query
-from swath.archive.query.results import Answer, Answers
-from swath.archive.show.thumbnails import pictures_of
+from swath.archive.query.results import SearchResult, SearchResults
+from swath.archive.show.thumbnails import read_thumbnails
 from swath.files import atomic_path
 from swath.sensors.sensor import Sensor
 
@@ -29,7 +29,7 @@ _PAPER, _INK, _QUIET, _ACCENT, _EMPTY = "#fbfaf7", "#1d232b", "#6b7480", "#c2410
 def write_contact_sheet(
     path: str | os.PathLike[str],
     query: Query,
-    answers: Answers,
+    answers: SearchResults,
     *,
     sensors: Mapping[str, Sensor] | None = None,
     relative: bool = False,
@@ -47,7 +47,7 @@ def write_contact_sheet(
         relative: Whether GSDs are ratios and not metres.
     """
     chips = [query.chip, *answers]
-    pictures = pictures_of(chips, 2 * _TILE + _GAP + _CAPTION + _DATE_LINE, sensors)
+    pictures = read_thumbnails(chips, 2 * _TILE + _GAP + _CAPTION + _DATE_LINE, sensors)
     sheet = _draw(query, answers, pictures, relative)
     with atomic_path(path) as temporary:
         sheet.save(temporary, format="PNG", optimize=True)
@@ -56,7 +56,9 @@ def write_contact_sheet(
 # --- the sheet --------------------------------------------------------------------------------------------
 
 
-def _draw(query: Query, answers: Answers, pictures: Sequence[NDArray[np.uint8] | str], relative: bool) -> Any:
+def _draw(
+    query: Query, answers: SearchResults, pictures: Sequence[NDArray[np.uint8] | str], relative: bool
+) -> Any:
     from PIL import Image, ImageDraw
 
     count = max(1, len(answers))
@@ -120,7 +122,7 @@ def _tile(sheet: Any, pen: Any, corner: tuple[int, int], side: int, picture: NDA
     sheet.paste(image, (x + (side - size[0]) // 2, y + (side - size[1]) // 2), image)
 
 
-def _names(chips: Sequence[Answer]) -> list[str]:
+def _names(chips: Sequence[SearchResult]) -> list[str]:
     """File names, with the folder before them where files of one name in several folders are shown."""
     paths = [Path(chip.source) for chip in chips]
     folders: dict[str, set[str]] = {}
@@ -133,7 +135,7 @@ def _caption(
     pen: Any,
     corner: tuple[int, int],
     width: int,
-    chip: Answer,
+    chip: SearchResult,
     file: str,
     relative: bool,
     *,

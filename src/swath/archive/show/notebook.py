@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.archive.query.results import Answer, Answers
-from swath.archive.show.thumbnails import pictures_of
-from swath.archive.table.summary import described, summary_of
+from swath.archive.query.results import SearchResult, SearchResults
+from swath.archive.show.thumbnails import read_thumbnails
+from swath.archive.table.summary import summary_of, summary_text
 
 if TYPE_CHECKING:
-    from swath.archive.changes.detect import Changes
+    from swath.archive.changes.detect import ChangeResults
     from swath.archive.table.store import Archive
 
 SHOWN = 24  # answers with a picture; the others are counted
@@ -38,7 +38,7 @@ def archive_html(archive: Archive) -> str:
     cells = "".join(
         f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>"
         f"{escape(value)}</td></tr>"
-        for name, value in described(archive, summary).items()
+        for name, value in summary_text(archive, summary).items()
     )
     table = f"<table><caption>Archive {escape(archive.path)}</caption>{cells}</table>"
     if summary.bounds is None:
@@ -49,7 +49,7 @@ def archive_html(archive: Archive) -> str:
     return f"<div style='display:flex;gap:24px;align-items:center;flex-wrap:wrap'>{table}{drawing}</div>"
 
 
-def answers_html(answers: Answers) -> str:
+def results_html(answers: SearchResults) -> str:
     """Answers as pictures with score, sensor, scale and date, best first; and what there is to say."""
     tiles = "".join(
         _tile(picture, f"<b>{found.score:.3f}</b> {escape(_name(found))}", _details(found))
@@ -61,7 +61,7 @@ def answers_html(answers: Answers) -> str:
     return _page(tiles, notes)
 
 
-def changes_html(changes: Changes) -> str:
+def changes_html(changes: ChangeResults) -> str:
     """Places before and after, most changed first."""
     shown = changes.items[: SHOWN // 2]
     pairs = [chip for change in shown for chip in (change.before, change.after)]
@@ -97,10 +97,12 @@ def _tile(picture: str, first: str, second: str) -> str:
     )
 
 
-def _with_pictures(chips: Sequence[Answer]) -> list[tuple[Answer, str]]:
+def _with_pictures(chips: Sequence[SearchResult]) -> list[tuple[SearchResult, str]]:
     """The first chips, each with its picture as an HTML element."""
     shown = list(chips)[:SHOWN]
-    return [(chip, _image(picture)) for chip, picture in zip(shown, pictures_of(shown, _SIDE), strict=True)]
+    return [
+        (chip, _image(picture)) for chip, picture in zip(shown, read_thumbnails(shown, _SIDE), strict=True)
+    ]
 
 
 def _image(picture: NDArray[np.uint8] | str) -> str:
@@ -116,11 +118,11 @@ def _image(picture: NDArray[np.uint8] | str) -> str:
     )
 
 
-def _name(chip: Answer) -> str:
+def _name(chip: SearchResult) -> str:
     return chip.label or chip.source.rsplit("/", 1)[-1]
 
 
-def _details(chip: Answer) -> str:
+def _details(chip: SearchResult) -> str:
     parts = [chip.sensor, f"GSD {chip.gsd:.3g}", f"{chip.datetime:%Y-%m-%d}" if chip.datetime else ""]
     return escape(" · ".join(part for part in parts if part))
 

@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.archive.query.results import Answer
+from swath.archive.query.results import SearchResult
 from swath.errors import ImageryError
-from swath.reporting.stretch import Stretch, coloured, shown_bands
+from swath.reporting.stretch import Stretch, choose_display_bands, to_rgba
 from swath.sensors.sensor import Sensor
 
 Pixels = tuple[NDArray[np.float32], NDArray[np.bool_], bool]  # [C, h, w], valid [h, w], whether it is 8-bit
 
 
-def pictures_of(
-    chips: Sequence[Answer], longest: int, sensors: Mapping[str, Sensor] | None = None
+def read_thumbnails(
+    chips: Sequence[SearchResult], longest: int, sensors: Mapping[str, Sensor] | None = None
 ) -> list[NDArray[np.uint8] | str]:
     """RGBA [h, w, 4] of each chip, or why there is none: a file that is gone or unreadable stops nothing.
 
@@ -25,10 +25,12 @@ def pictures_of(
         longest: Pixels of the longer side at most; smaller chips stay as they are.
         sensors: Sensors that are not registered, by name.
     """
-    return stretched(chips, [_pixels(chip, longest, sensors or {}) for chip in chips])
+    return stretch_by_sensor(chips, [_pixels(chip, longest, sensors or {}) for chip in chips])
 
 
-def stretched(chips: Sequence[Answer], found: Sequence[Pixels | str]) -> list[NDArray[np.uint8] | str]:
+def stretch_by_sensor(
+    chips: Sequence[SearchResult], found: Sequence[Pixels | str]
+) -> list[NDArray[np.uint8] | str]:
     """RGBA [h, w, 4] of what was read of each chip, stretched with the others of its sensor."""
     kinds: dict[tuple[str, bool], list[tuple[NDArray[np.float32], NDArray[np.bool_]]]] = {}
     for chip, part in zip(chips, found, strict=True):
@@ -36,12 +38,12 @@ def stretched(chips: Sequence[Answer], found: Sequence[Pixels | str]) -> list[ND
             kinds.setdefault((chip.sensor, part[2]), []).append(part[:2])
     stretches = {kind: Stretch.of(shown, kind[1]) for kind, shown in kinds.items()}
     return [
-        part if isinstance(part, str) else coloured(part[0], part[1], stretches[chip.sensor, part[2]])
+        part if isinstance(part, str) else to_rgba(part[0], part[1], stretches[chip.sensor, part[2]])
         for chip, part in zip(chips, found, strict=True)
     ]
 
 
-def _pixels(chip: Answer, longest: int, sensors: Mapping[str, Sensor]) -> Pixels | str:
+def _pixels(chip: SearchResult, longest: int, sensors: Mapping[str, Sensor]) -> Pixels | str:
     """What is shown of a chip, read at no more than the size wanted; or why there is nothing."""
     from swath.rasters.read import read_header, read_window
 
@@ -52,7 +54,7 @@ def _pixels(chip: Answer, longest: int, sensors: Mapping[str, Sensor]) -> Pixels
         window = chip.window
         scale = min(1.0, longest / max(window.width, window.height))
         shape = (max(1, round(window.height * scale)), max(1, round(window.width * scale)))
-        shown = shown_bands(header, chip.sensor, sensors)
+        shown = choose_display_bands(header, chip.sensor, sensors)
         stored, valid = read_window(header, window, bands=shown.bands, out_shape=shape)
     except ImageryError as error:
         return str(error)

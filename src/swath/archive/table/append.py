@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from swath.archive.table.sensor_means import Means, changed, sums_of
+from swath.archive.table.sensor_means import Means, sum_by_sensor, update_means
 from swath.errors import ArchiveError
 
 
-class Incoming:
+class AppendStream:
     """Rows on their way into `Archive.append`: checked, counted and summed piece by piece."""
 
     def __init__(
@@ -35,7 +35,7 @@ class Incoming:
                 rows = self._check(rows)
                 self.count += rows.num_rows
                 dimensions = rows.schema.field("embedding").type.list_size
-                self.sums = changed(self.sums, added=sums_of([rows], dimensions))
+                self.sums = update_means(self.sums, added=sum_by_sensor([rows], dimensions))
                 ids += rows["id"].chunks
                 yield from rows.to_batches()
             together = pa.chunked_array(ids, pa.string())

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class DeleteCondition:
     """Which rows are meant: those for which all that is given holds.
 
     Attributes:
@@ -37,13 +37,13 @@ class Condition:
     cloudier_than: float | None = None
 
 
-def matching(archive: Archive, condition: Condition) -> list[str]:
+def matching_ids(archive: Archive, condition: DeleteCondition) -> list[str]:
     """Ids of the rows that meet `condition`, by one scan of the small columns.
 
     Raises:
         ArchiveError: A condition of nothing, which would be every row.
     """
-    if condition == Condition():
+    if condition == DeleteCondition():
         raise ArchiveError(
             "say which chips: by id, source, sensor, time or cloud. All of them: delete the folder"
         )

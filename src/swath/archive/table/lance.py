@@ -24,8 +24,8 @@ def archive_exists(path: str | os.PathLike[str]) -> bool:
     location = location_of(path)
     if is_local(location):
         return (Path(location) / f"{TABLE}.lance").exists()
-    with guard(location, "cannot be listed"):
-        return TABLE in connect(location).list_tables().tables
+    with translate_lance_errors(location, "cannot be listed"):
+        return TABLE in connect_lance(location).list_tables().tables
 
 
 def location_of(path: str | os.PathLike[str]) -> str:
@@ -39,7 +39,7 @@ def is_local(location: str) -> bool:
     return "://" not in location
 
 
-def connect(location: str) -> Any:
+def connect_lance(location: str) -> Any:
     """A LanceDB connection whose reads always see the newest version."""
     import lancedb
 
@@ -59,7 +59,7 @@ def require_archive(path: Path) -> None:
         )
 
 
-def refuse_to_cover(path: Path) -> None:
+def require_empty_location(path: Path) -> None:
     """LanceDB would start an empty table over the remains of a damaged one; we do not."""
     table = path / f"{TABLE}.lance"
     if any(table.glob("_versions/*.manifest")):
@@ -87,7 +87,7 @@ _FULL = re.compile(r"No space left|os error (28|122|27)\b")
 
 
 @contextmanager
-def guard(location: str, what: str) -> Iterator[None]:
+def translate_lance_errors(location: str, what: str) -> Iterator[None]:
     """Turn whatever LanceDB raises on damage, and a panic in its Rust, into an ArchiveError."""
     try:
         yield
@@ -121,7 +121,7 @@ def _damage(location: str, what: str, error: BaseException) -> str:
 
 
 @contextmanager
-def writing(location: str) -> Iterator[None]:
+def write_lock(location: str) -> Iterator[None]:
     """Writers of a local archive take turns: two merges at once could both insert the same id.
 
     On object stores LanceDB's own optimistic transactions are all there is; write from one process there.

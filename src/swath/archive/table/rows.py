@@ -157,7 +157,7 @@ def _rectangles(bounds: NDArray[np.float64], count: int) -> tuple[pa.Array, pa.A
     return pa.array(geometry, pa.binary()), bbox
 
 
-def checked(rows: pa.Table, dimensions: int) -> pa.Table:
+def validate_rows(rows: pa.Table, dimensions: int) -> pa.Table:
     """`rows` in the schema of an archive, whatever the order of their columns.
 
     A column that may be null may be missing.
@@ -191,7 +191,7 @@ def checked(rows: pa.Table, dimensions: int) -> pa.Table:
     return rows
 
 
-def other_model(rows: pa.Table, model_id: str) -> str | None:
+def find_foreign_model(rows: pa.Table, model_id: str) -> str | None:
     """The first model, other than `model_id`, that rows come from."""
     others = {str(name) for name in pc.unique(rows["model_id"]).to_pylist()} - {model_id}
     return min(others, default=None)

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from swath.archive.table.lance import connect, guard
+from swath.archive.table.lance import connect_lance, translate_lance_errors
 from swath.errors import ArchiveError
 
 MEANS_TABLE = "sensor_means"
@@ -47,7 +47,7 @@ class SensorMean:
 Means = Mapping[str, SensorMean]
 
 
-def sums_of(batches: Iterable[pa.RecordBatch | pa.Table], dimensions: int) -> dict[str, SensorMean]:
+def sum_by_sensor(batches: Iterable[pa.RecordBatch | pa.Table], dimensions: int) -> dict[str, SensorMean]:
     """Sums by sensor of rows with the columns ``sensor`` and ``embedding``."""
     found: dict[str, SensorMean] = {}
     for batch in batches:
@@ -62,11 +62,11 @@ def sums_of(batches: Iterable[pa.RecordBatch | pa.Table], dimensions: int) -> di
         for number, name in enumerate(names):
             own = numbers[which == number] if len(names) > 1 else numbers
             parts[name] = SensorMean(len(own), own.sum(axis=0, dtype=np.float64))
-        found = changed(found, added=parts)
+        found = update_means(found, added=parts)
     return found
 
 
-def changed(
+def update_means(
     means: Means, *, added: Means | None = None, removed: Means | None = None
 ) -> dict[str, SensorMean]:
     """`means` after some chips have come and others gone; sensors without a chip are left out."""
@@ -84,8 +84,8 @@ def read_means(location: str, version: int, rows: int) -> dict[str, SensorMean] 
     None too where the table is damaged: it can be made again from the chips.
     """
     try:
-        with guard(location, "is damaged"):
-            database = connect(location)
+        with translate_lance_errors(location, "is damaged"):
+            database = connect_lance(location)
             if MEANS_TABLE not in database.list_tables().tables:
                 return None
             table = database.open_table(MEANS_TABLE).to_arrow()
@@ -117,10 +117,10 @@ def write_means(location: str, version: int, means: Means, dimensions: int) -> N
     ]
     rows.append({"sensor": None, "count": 0, "total": [0.0] * dimensions, "of_version": version})
     table = pa.Table.from_pylist(rows, schema=columns)
-    database = connect(location)
+    database = connect_lance(location)
     if MEANS_TABLE in database.list_tables().tables:
         try:
-            with guard(location, "is damaged"):
+            with translate_lance_errors(location, "is damaged"):
                 database.open_table(MEANS_TABLE).add(table, mode="overwrite")
             return
         except ArchiveError:  # beyond opening; what it held can be made again, and here it is
@@ -128,9 +128,9 @@ def write_means(location: str, version: int, means: Means, dimensions: int) -> N
     database.create_table(MEANS_TABLE, data=table)
 
 
-def tidy_means(location: str, keep: timedelta) -> None:
+def remove_old_means(location: str, keep: timedelta) -> None:
     """Remove versions of the sums that are older than `keep`."""
-    database = connect(location)
+    database = connect_lance(location)
     if MEANS_TABLE in database.list_tables().tables:
         database.open_table(MEANS_TABLE).optimize(cleanup_older_than=keep)
 
@@ -138,12 +138,14 @@ def tidy_means(location: str, keep: timedelta) -> None:
 FEWEST_TO_CENTRE = 10  # chips of a sensor from which its mean says something about it
 
 
-def centres_by_default(means: Means) -> bool:
+def centering_default(means: Means) -> bool:
     """Whether an archive is searched centred: it holds several sensors, and enough chips of each."""
     return len(means) > 1 and min(part.count for part in means.values()) >= FEWEST_TO_CENTRE
 
 
-def centred(vectors: NDArray[np.float32], sensors: NDArray[Any], means: Means) -> NDArray[np.float32]:
+def center_by_sensor(
+    vectors: NDArray[np.float32], sensors: NDArray[Any], means: Means
+) -> NDArray[np.float32]:
     """Raw vectors [N, D] less the mean of their own sensor [N]; not normalised.
 
     A sensor without a mean is left as it is.

@@ -24,31 +24,38 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from swath.archive.table.append import Incoming
+from swath.archive.table.append import AppendStream
 from swath.archive.table.lance import (
     TABLE,
     archive_exists,
-    connect,
-    guard,
+    connect_lance,
     id_filter,
     is_local,
     location_of,
-    refuse_to_cover,
     require_archive,
-    writing,
+    require_empty_location,
+    translate_lance_errors,
+    write_lock,
 )
-from swath.archive.table.rows import checked, other_model, schema
-from swath.archive.table.sensor_means import Means, changed, read_means, sums_of, tidy_means, write_means
-from swath.archive.table.summary import Summary, described, summary_of
+from swath.archive.table.rows import find_foreign_model, schema, validate_rows
+from swath.archive.table.sensor_means import (
+    Means,
+    read_means,
+    remove_old_means,
+    sum_by_sensor,
+    update_means,
+    write_means,
+)
+from swath.archive.table.summary import ArchiveSummary, summary_of, summary_text
 from swath.errors import ArchiveError
 
-__all__ = ["Archive", "Compaction", "Summary", "Version", "archive_exists", "schema"]
+__all__ = ["Archive", "ArchiveSummary", "ArchiveVersion", "CompactionResult", "archive_exists", "schema"]
 
 if TYPE_CHECKING:
     from swath.archive.ingest.encode import Embedder
     from swath.archive.query.filters import Filter
     from swath.archive.query.relevance_feedback import Method
-    from swath.archive.query.results import Answers
+    from swath.archive.query.results import SearchResults
     from swath.archive.query.searcher import Searcher
 
 FORMAT = "swath-archive"
@@ -60,7 +67,7 @@ _IDS_A_STATEMENT = 1000  # ids in one `IN (...)`; the planner's time grows with 
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
+class ArchiveVersion:
     """One committed state of an archive; `Archive.open(path, version=number)` shows it again."""
 
     number: int
@@ -69,7 +76,7 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
-class Compaction:
+class CompactionResult:
     """What `Archive.compact` did: data files before and after, and old versions that are gone."""
 
     files_before: int
@@ -109,7 +116,7 @@ class Archive:
         """
         location = location_of(path)
         if is_local(location):
-            refuse_to_cover(Path(location))
+            require_empty_location(Path(location))
         elif archive_exists(location):
             raise ArchiveError(f"{location}: there is an archive already; open it, or choose another place")
         described = {
@@ -119,8 +126,8 @@ class Archive:
             "dimensions": dimensions,
         }
         columns = schema(dimensions).with_metadata({_METADATA_KEY: json.dumps(described).encode()})
-        with guard(location, "cannot be created"), writing(location):
-            table = connect(location).create_table(TABLE, schema=columns)
+        with translate_lance_errors(location, "cannot be created"), write_lock(location):
+            table = connect_lance(location).create_table(TABLE, schema=columns)
             write_means(location, int(table.version), {}, dimensions)
         return cls(location, table, pinned=False)
 
@@ -145,15 +152,15 @@ class Archive:
             raise ArchiveError(
                 f"{location}: no archive there; `swath embed MODEL DATA --to {location}` makes one"
             )
-        with guard(location, "is damaged and cannot be opened"):
-            table = connect(location).open_table(TABLE)
+        with translate_lance_errors(location, "is damaged and cannot be opened"):
+            table = connect_lance(location).open_table(TABLE)
             known = [entry["version"] for entry in table.list_versions()]
         if version is not None:
             if version not in known:
                 raise ArchiveError(
                     f"{location}: has no version {version}; kept are {min(known)} to {max(known)}"
                 )
-            with guard(location, f"is damaged in version {version}"):
+            with translate_lance_errors(location, f"is damaged in version {version}"):
                 table.checkout(version)
         archive = cls(location, table, pinned=version is not None)
         if model_id is not None:
@@ -201,10 +208,10 @@ class Archive:
             raise ArchiveError(f"{self.path}: an id occurs twice in the rows to write")
         if rows.num_rows == 0:
             return 0
-        with guard(self.path, "could not be written"), writing(self.path):
+        with translate_lance_errors(self.path, "could not be written"), write_lock(self.path):
             self._bring_up_to_date()
             before, known = self._known_means()
-            added = sums_of([rows], self.dimensions)
+            added = sum_by_sensor([rows], self.dimensions)
             # Under the lock nobody can insert between a look and a write, and adding is cheaper than merging.
             if is_local(self.path) and not self._any_held(rows["id"]):
                 self._table.add(rows)
@@ -215,7 +222,7 @@ class Archive:
             removed: Means = {}
             if result.num_updated_rows:
                 old = self.at(before).rows(["sensor", "embedding"], ids=rows["id"].to_pylist())
-                removed = sums_of([old], self.dimensions)
+                removed = sum_by_sensor([old], self.dimensions)
             self._keep_means(before + 1, known, added=added, removed=removed)
             return int(result.num_inserted_rows)
 
@@ -236,9 +243,11 @@ class Archive:
                 that is seen only where nobody else writes meanwhile.
         """
         self._require_writable()
-        incoming = Incoming([pieces] if isinstance(pieces, pa.Table) else pieces, self._checked, self.path)
+        incoming = AppendStream(
+            [pieces] if isinstance(pieces, pa.Table) else pieces, self._checked, self.path
+        )
         try:
-            with guard(self.path, "could not be written"), writing(self.path):
+            with translate_lance_errors(self.path, "could not be written"), write_lock(self.path):
                 self._bring_up_to_date()
                 before, known = self._known_means()
                 incoming.held = self._table.search().select(["id"]).to_arrow()["id"]
@@ -254,17 +263,17 @@ class Archive:
     def delete(self, ids: Sequence[str]) -> int:
         """Delete the rows with these ids in one transaction; unknown ids are no error. How many rows went."""
         self._require_writable()
-        with guard(self.path, "could not be written"), writing(self.path):
+        with translate_lance_errors(self.path, "could not be written"), write_lock(self.path):
             before = self._table.count_rows()
             version, known = self._known_means()
-            removed = sums_of([self.rows(["sensor", "embedding"], ids=ids)], self.dimensions)
+            removed = sum_by_sensor([self.rows(["sensor", "embedding"], ids=ids)], self.dimensions)
             if not removed:
                 return 0
             self._table.delete(id_filter(ids))
             self._keep_means(version + 1, known, removed=removed)
             return int(before - self._table.count_rows())
 
-    def compact(self, keep: timedelta = timedelta(days=7)) -> Compaction:
+    def compact(self, keep: timedelta = timedelta(days=7)) -> CompactionResult:
         """Merge the small files that many commits leave, and remove versions older than `keep`.
 
         Readers that have a version open which is younger than `keep` are not disturbed, and a process that
@@ -274,22 +283,24 @@ class Archive:
         from swath.archive.index.files import index_carried
 
         self._require_writable()
-        with guard(self.path, "could not be compacted"), writing(self.path):
+        with translate_lance_errors(self.path, "could not be compacted"), write_lock(self.path):
             files, versions = self.files(), len(self.versions())
             before, known = self._known_means()
             with index_carried(self):
                 self._table.optimize(cleanup_older_than=keep)
             if is_local(self.path):  # elsewhere another writer may have come between
                 self._keep_means(int(self._table.version), known)
-            tidy_means(self.path, keep)
-            return Compaction(files, self.files(), versions - len(self.versions()) + self.version - before)
+            remove_old_means(self.path, keep)
+            return CompactionResult(
+                files, self.files(), versions - len(self.versions()) + self.version - before
+            )
 
     def remember_model(self, path: str) -> None:
         """Note where the model directory was last seen, so that search by image finds it by itself."""
         if path == self.model_path:
             return
         self._require_writable()
-        with guard(self.path, "could not be written"), writing(self.path):
+        with translate_lance_errors(self.path, "could not be written"), write_lock(self.path):
             before, known = self._known_means()
             self._table.update_field_metadata({"path": "embedding", "metadata": {"swath:model_path": path}})
             self._keep_means(before + 1, known)
@@ -319,9 +330,9 @@ class Archive:
         older version, which say so, are computed anew when they are asked for.
         """
         if known is None:
-            means = sums_of(self.batches(["sensor", "embedding"]), self.dimensions)
+            means = sum_by_sensor(self.batches(["sensor", "embedding"]), self.dimensions)
         else:
-            means = changed(known, added=added, removed=removed)
+            means = update_means(known, added=added, removed=removed)
         if int(self._table.version) == version:
             write_means(self.path, version, means, self.dimensions)
 
@@ -330,23 +341,23 @@ class Archive:
     @property
     def version(self) -> int:
         """Number of the version that is read now (the newest, unless an older one was opened)."""
-        with guard(self.path, "is damaged"):
+        with translate_lance_errors(self.path, "is damaged"):
             return int(self._table.version)
 
     @property
     def model_path(self) -> str | None:
         """Where the model directory was when it last embedded into this archive; it may have moved."""
-        with guard(self.path, "is damaged"):
+        with translate_lance_errors(self.path, "is damaged"):
             noted = self._table.schema.field("embedding").metadata or {}
         value = noted.get(b"swath:model_path")
         return value.decode() if value else None
 
-    def versions(self) -> list[Version]:
+    def versions(self) -> list[ArchiveVersion]:
         """All versions that can still be opened, oldest first."""
-        with guard(self.path, "is damaged"):
+        with translate_lance_errors(self.path, "is damaged"):
             entries = self._table.list_versions()
         return [
-            Version(
+            ArchiveVersion(
                 int(entry["version"]),
                 entry["timestamp"].astimezone(),
                 int(entry["metadata"].get("total_rows", 0)),
@@ -356,7 +367,7 @@ class Archive:
 
     def count(self) -> int:
         """How many chips."""
-        with guard(self.path, "is damaged"):
+        with translate_lance_errors(self.path, "is damaged"):
             return int(self._table.count_rows())
 
     def __len__(self) -> int:
@@ -370,7 +381,7 @@ class Archive:
             ids: Only the rows with these ids (in no particular order), all by default.
         """
         names = list(columns) if columns is not None else schema(self.dimensions).names
-        with guard(self.path, "is damaged"):
+        with translate_lance_errors(self.path, "is damaged"):
             held = self._held(names)
             if ids is None:
                 return self._completed(self._table.search().select(held).to_arrow(), names)
@@ -388,7 +399,7 @@ class Archive:
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """All rows in pieces of a few thousand, so that a large archive need not fit into memory."""
         names = list(columns)
-        with guard(self.path, "is damaged"):
+        with translate_lance_errors(self.path, "is damaged"):
             held = self._held(names)
             for batch in self._table.search().select(held).to_batches(batch_size=8192):
                 yield self._completed(batch, names)
@@ -399,7 +410,7 @@ class Archive:
         A row keeps its number while it is what it is: one that is replaced gets another, and `compact`, which
         moves rows, gives others to those that it moves.
         """
-        with guard(self.path, "is damaged"):
+        with translate_lance_errors(self.path, "is damaged"):
             batches = self._table.search().select(["_rowid"]).to_batches(batch_size=1 << 18)
             parts = [batch["_rowid"].to_numpy(zero_copy_only=False) for batch in batches]
         return np.concatenate([np.zeros(0, np.uint64), *parts])
@@ -407,7 +418,7 @@ class Archive:
     def rows_at(self, row_ids: NDArray[np.uint64], columns: Sequence[str]) -> Iterator[pa.Table]:
         """Rows by their `row_ids`, in that order, in pieces of a few thousand."""
         names = list(columns)
-        with guard(self.path, "is damaged"):
+        with translate_lance_errors(self.path, "is damaged"):
             held = self._held(names)
             for start in range(0, len(row_ids), _ROWS_AT_ONCE):
                 wanted = row_ids[start : start + _ROWS_AT_ONCE].tolist()
@@ -433,7 +444,7 @@ class Archive:
 
     def files(self) -> int:
         """Number of data files; every commit adds one, `compact` merges them."""
-        with guard(self.path, "is damaged"):
+        with translate_lance_errors(self.path, "is damaged"):
             return int(self._table.stats()["fragment_stats"]["num_fragments"])
 
     def stored_means(self) -> Means | None:
@@ -447,11 +458,11 @@ class Archive:
         What search takes out of vectors before it compares sensors. From the archive's own table, or by a
         scan of the embeddings where that is of another version (an older one is opened, or a writer died).
         """
-        with guard(self.path, "is damaged"):
+        with translate_lance_errors(self.path, "is damaged"):
             known = self.stored_means()
-        return known or sums_of(self.batches(["sensor", "embedding"]), self.dimensions)
+        return known or sum_by_sensor(self.batches(["sensor", "embedding"]), self.dimensions)
 
-    def summary(self) -> Summary:
+    def summary(self) -> ArchiveSummary:
         """Counts, ranges and bounds, from one scan of the small columns."""
         return summary_of(self.rows(["sensor", "gsd", "datetime", "bbox"]))
 
@@ -479,7 +490,7 @@ class Archive:
         exclude_pair: bool = False,
         exclude_footprint: bytes | None = None,
         exclude_share: float = 0.5,
-    ) -> Answers:
+    ) -> SearchResults:
         """The `k` chips that are most like a vector, an image, chips of the archive, or a place.
 
         Ask for exactly one of `vector`, `image`, `like`, `place` and `area`.
@@ -499,7 +510,7 @@ class Archive:
             query_sensor: What `vector` or `image` was taken with.
             centre: Compare vectors less the mean of their sensor; by default where there are several.
             diverse: No ten answers from one field.
-            group_places: One answer a place, with its dates, scales and sensors in `Answer.others`.
+            group_places: One answer a place, with its dates, scales and sensors in `SearchResult.others`.
             exclude_self: Leave out the chips that are asked for.
             exclude_pair: Leave out the ground that is asked for, in any sensor and at any date.
             exclude_footprint: WKB: chips that show this ground must not answer. Only beside `vector`.
@@ -523,9 +534,9 @@ class Archive:
                 exclude_footprint=exclude_footprint,
                 exclude_share=exclude_share,
             )
-        from swath.archive.query.query import ask
+        from swath.archive.query.query import build_query
 
-        query = ask(
+        query = build_query(
             self,
             image=image,
             like=like,
@@ -569,7 +580,7 @@ class Archive:
 
     def describe(self) -> dict[str, str]:
         """The summary as words, for the terminal and notebooks."""
-        return described(self, self.summary())
+        return summary_text(self, self.summary())
 
     # --- checks -----------------------------------------------------------------------------------------
 
@@ -582,17 +593,17 @@ class Archive:
     def _checked(self, rows: pa.Table) -> pa.Table:
         """`rows` in our schema, or an ArchiveError that says what is wrong with them."""
         try:
-            rows = checked(rows, self.dimensions)
+            rows = validate_rows(rows, self.dimensions)
         except ArchiveError as error:
             raise ArchiveError(f"{self.path}: {error}") from None
-        if (other := other_model(rows, self.model_id)) is not None:
+        if (other := find_foreign_model(rows, self.model_id)) is not None:
             self.require_model(other)
         return rows
 
 
 def _described(path: str, table: Any) -> dict[str, Any]:
     """Our note in the table's metadata, checked."""
-    with guard(path, "is damaged"):
+    with translate_lance_errors(path, "is damaged"):
         note = (table.schema.metadata or {}).get(_METADATA_KEY)
     try:
         described = json.loads(note) if note else {}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class ArchiveSummary:
     """What an archive holds, in a few numbers."""
 
     rows: int
@@ -41,7 +41,7 @@ class Summary:
         return words
 
 
-def summary_of(table: pa.Table) -> Summary:
+def summary_of(table: pa.Table) -> ArchiveSummary:
     """The summary of rows with the columns ``sensor``, ``gsd``, ``datetime`` and ``bbox``."""
     counted = table["sensor"].value_counts().to_pylist()
     sensors = {entry["values"]: entry["counts"] for entry in counted}
@@ -57,7 +57,7 @@ def summary_of(table: pa.Table) -> Summary:
             pc.max(flat["xmax"]).as_py(),
             pc.max(flat["ymax"]).as_py(),
         )
-    return Summary(
+    return ArchiveSummary(
         rows=table.num_rows,
         sensors=dict(sorted(sensors.items(), key=lambda item: -item[1])),
         gsd=(gsd["min"], gsd["max"]) if gsd["min"] is not None else None,
@@ -67,7 +67,7 @@ def summary_of(table: pa.Table) -> Summary:
     )
 
 
-def described(archive: Archive, summary: Summary) -> dict[str, str]:
+def summary_text(archive: Archive, summary: ArchiveSummary) -> dict[str, str]:
     """An archive in words, for the terminal and notebooks: what it holds, its model and version."""
     words = {"chips": "", "model": f"{archive.model_id} ({archive.dimensions} dimensions)"}
     return words | summary.words() | {"version": str(archive.version)}

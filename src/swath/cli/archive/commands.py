@@ -85,13 +85,13 @@ def delete(
 
     Examples: swath archive delete chips.archive --source '*/2019/*' --sensor sentinel2_l2a
     """
-    from swath.archive.table.delete_where import Condition, matching
+    from swath.archive.table.delete_where import DeleteCondition, matching_ids
     from swath.archive.table.store import Archive
     from swath.errors import ArchiveError
 
     opened = Archive.open(archive)
-    wanted = Condition(ids=id, source=source, sensor=sensor, before=before, cloudier_than=max_cloud)
-    doomed = matching(opened, wanted)
+    wanted = DeleteCondition(ids=id, source=source, sensor=sensor, before=before, cloudier_than=max_cloud)
+    doomed = matching_ids(opened, wanted)
     if not doomed:
         raise ArchiveError(f"{archive}: no chip meets the conditions; nothing was deleted")
     if not yes:
@@ -156,20 +156,20 @@ def index(
 
     Example: swath archive index chips.archive
     """
-    from swath.archive.index.files import build_index, index_problem, open_index, state_of
+    from swath.archive.index.files import build_index, check_index, index_status, open_index
     from swath.archive.table.store import Archive
     from swath.errors import ArchiveError
 
     opened = Archive.open(archive)
     if verify:
-        problem = index_problem(opened)
+        problem = check_index(opened)
         found = open_index(opened)
         if problem or found is None:
             raise ArchiveError(problem or f"{archive}: has no search index; `swath archive index` makes one")
         found.verify()
         typer.echo(f"{found.folder}: every byte is as it was written", err=True)
         return
-    if if_due and not state_of(opened).due:
+    if if_due and not index_status(opened).due:
         typer.echo("no index is due", err=True)
         return
     made = build_index(opened, kind=kind, both=both, say=lambda text: typer.echo(text, err=True))  # type: ignore[arg-type]

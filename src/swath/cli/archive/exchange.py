@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 
-class Form(StrEnum):
+class ExchangeFormat(StrEnum):
     """What an archive is written as."""
 
     geoparquet = "geoparquet"
@@ -22,7 +22,7 @@ class Form(StrEnum):
 def export(
     archive: Annotated[str, typer.Argument(help="Folder or object-store URL of the archive.")],
     out: Annotated[Path, typer.Argument(help="File to write; for stac a folder.")],
-    to: Annotated[Form, typer.Option(help="What to write.")] = Form.geoparquet,
+    to: Annotated[ExchangeFormat, typer.Option(help="What to write.")] = ExchangeFormat.geoparquet,
     version: Annotated[int | None, typer.Option(help="The archive as it was at this version.")] = None,
     model: Annotated[
         Path | None,
@@ -53,14 +53,14 @@ def export(
     from swath.archive.table.store import Archive
     from swath.errors import ArchiveError
 
-    if model is not None and to is not Form.stac:
+    if model is not None and to is not ExchangeFormat.stac:
         raise ArchiveError(f"--model is for --to stac, which describes the model; to {to.value} leave it out")
     opened = Archive.open(archive, version=version)
     with _progress("writing") as advance:
-        if to is Form.stac:
+        if to is ExchangeFormat.stac:
             written = write_stac(opened, out, model=model, progress=advance)
         else:
-            write = write_geoparquet if to is Form.geoparquet else write_archive_geojson
+            write = write_geoparquet if to is ExchangeFormat.geoparquet else write_archive_geojson
             written = write(opened, out, progress=advance)
     typer.echo(f"{written:,} chips written to {out}", err=True)
 

@@ -39,7 +39,7 @@ SideOption = Annotated[
 ]
 
 
-def leaks(
+def leakage(
     data: DataArgument,
     out: OutOption = None,
     model: Annotated[
@@ -65,42 +65,42 @@ def leaks(
     Equal files; copies that were re-encoded, brightened, turned or mirrored; images that share ground, also
     at another scale; overlapping footprints. Every suspicion is verified on the pixels.
 
-    Example: swath evaluate leaks scenes/index.csv -o looks
+    Example: swath evaluate leakage scenes/index.csv -o looks
     """
     from rich.console import Console
 
-    from swath.cli.evaluate.run import bar, opened, plain
+    from swath.cli.evaluate.run import escape_markup, open_eval_inputs, progress_bar
     from swath.evaluation.audit.leakage import find_leaks
-    from swath.evaluation.features.extract import extract
-    from swath.evaluation.protocols.setup import native_sides
+    from swath.evaluation.features.extract import extract_features
+    from swath.evaluation.protocols.setup import native_image_size
     from swath.evaluation.report.tables import command_line
     from swath.files import write_json
 
     console, progress = Console(), Console(stderr=True)
     fixed = {"models": [model or "baseline:statistics"], "baselines": False, "allow_overlap": True}
-    asked = opened(locals(), progress, **fixed)
+    asked = open_eval_inputs(locals(), progress, **fixed)
     split, models = asked.split, asked.own
     features = None
     if model is not None:
-        side = native_sides(models[:1], split)
+        side = native_image_size(models[:1], split)
         parts = (split.bank, split.queries)
-        made = [extract(models[:1], part, side, batch_size=batch_size) for part in parts]
+        made = [extract_features(models[:1], part, side, batch_size=batch_size) for part in parts]
         features = tuple(one.features[models[0].name, side[0]] for one in made)
-    with bar(progress, len(split.bank.indices) + len(split.queries.indices)) as advance:
+    with progress_bar(progress, len(split.bank.indices) + len(split.queries.indices)) as advance:
         found = find_leaks(split, features=features, batch_size=batch_size, progress=advance)  # type: ignore[arg-type]
-    console.print(plain(found.sentence), highlight=False)
+    console.print(escape_markup(found.sentence), highlight=False)
     for leak in found.leaks[:20]:
         line = f"{leak.query}  <-  {leak.partner}  ({leak.reason}: {leak.detail})"
-        console.print(plain(line), highlight=False, soft_wrap=True)
+        console.print(escape_markup(line), highlight=False, soft_wrap=True)
     if len(found.leaks) > 20:
         console.print(f"... and {len(found.leaks) - 20:,} more; --out keeps all of them")
     if out is not None:
         origin = {"split_hash": split.hash, "command": command_line()}
         write_json(out / "leakage.json", {**origin, **asked.about, **found.to_dict()})
-        console.print(f"wrote {plain(str(out / 'leakage.json'))}", highlight=False)
+        console.print(f"wrote {escape_markup(str(out / 'leakage.json'))}", highlight=False)
 
 
-def geometry(
+def embedding(
     models: ModelsArgument,
     data: DataArgument,
     out: OutOption = None,
@@ -129,24 +129,24 @@ def geometry(
     RankMe, effective rank, intrinsic dimension, alignment and uniformity of the bank's features, a row a
     scale, with a warning where a space has collapsed. None of these is a score.
 
-    Example: swath evaluate geometry runs/first/model scenes/index.csv -o looks
+    Example: swath evaluate embedding runs/first/model scenes/index.csv -o looks
     """
     from rich.console import Console
     from rich.table import Table
 
-    from swath.cli.evaluate.run import bar, kept, numbers, opened, plain
-    from swath.evaluation.audit.geometry import evaluate_geometry
+    from swath.cli.evaluate.run import escape_markup, feature_cache, numbers, open_eval_inputs, progress_bar
+    from swath.evaluation.audit.geometry import evaluate_embedding_stats
     from swath.evaluation.report.tables import command_line
 
     console, progress = Console(), Console(stderr=True)
     sides = numbers(scales, "--scales are sides in pixels", "16,32,64")
     # Leaks are a finding of these verbs, and no reason to stop.
-    asked = opened(locals(), progress, allow_overlap=True)
+    asked = open_eval_inputs(locals(), progress, allow_overlap=True)
     split = asked.split
-    with bar(progress, len(split.bank.indices)) as advance:
-        report = evaluate_geometry(
+    with progress_bar(progress, len(split.bank.indices)) as advance:
+        report = evaluate_embedding_stats(
             [*asked.own, *asked.baselines], split.bank, sides=sides, batch_size=batch_size, progress=advance,
-            cache=kept(cache, no_cache),
+            cache=feature_cache(cache, no_cache),
         )  # fmt: skip
     table = Table(title="geometry of the bank's features", title_justify="left", box=None, pad_edge=False)
     for name in ("features", "px", "D", "RankMe", "eff. rank", "TwoNN", "uniform", "class", "scale", "dead"):
@@ -160,10 +160,10 @@ def geometry(
         )  # fmt: skip
     console.print(table)
     for note in report.notes:
-        console.print(f"[yellow]note:[/yellow] {plain(note)}", highlight=False)
+        console.print(f"[yellow]note:[/yellow] {escape_markup(note)}", highlight=False)
     if out is not None:
         path = report.write(out, **asked.about, split_hash=split.hash, command=command_line())
-        console.print(f"wrote {plain(str(path))}", highlight=False)
+        console.print(f"wrote {escape_markup(str(path))}", highlight=False)
 
 
 def robustness(
@@ -215,21 +215,21 @@ def robustness(
     from rich.console import Console
     from rich.table import Table
 
-    from swath.cli.evaluate.run import bar, kept, opened, plain
+    from swath.cli.evaluate.run import escape_markup, feature_cache, open_eval_inputs, progress_bar
     from swath.evaluation.audit.robustness import evaluate_robustness
     from swath.evaluation.report.tables import command_line
 
     console, progress = Console(), Console(stderr=True)
     wanted = [name.strip() for name in by.split(",")] if by else None
     # Leaks are a finding of these verbs, and no reason to stop.
-    asked = opened(locals(), progress, allow_overlap=True)
+    asked = open_eval_inputs(locals(), progress, allow_overlap=True)
     split = asked.split
     total = len(split.bank.indices) + min(limit or len(split.queries.indices), len(split.queries.indices))
-    with bar(progress, total) as advance:
+    with progress_bar(progress, total) as advance:
         report = evaluate_robustness(
             [*asked.own, *asked.baselines], split, degradations=wanted, side=side, k=k,
             standardised=standardised, limit=limit, batch_size=batch_size, progress=advance,
-            cache=kept(cache, no_cache),
+            cache=feature_cache(cache, no_cache),
         )  # fmt: skip
     for kind in report.degradations:
         measure = report.protocol["degradations"][kind]["measure"]
@@ -242,11 +242,11 @@ def robustness(
             table.add_row(name, *(f"{100 * score.accuracy:.1f}" for score in report.curve(name, kind)))
         console.print(table)
     for note in report.notes:
-        console.print(f"[yellow]note:[/yellow] {plain(note)}", highlight=False)
-    console.print(plain(report.sentence()), highlight=False)
+        console.print(f"[yellow]note:[/yellow] {escape_markup(note)}", highlight=False)
+    console.print(escape_markup(report.sentence()), highlight=False)
     if out is not None:
         for path in report.write(out, **asked.about, command=command_line()):
-            console.print(f"wrote {plain(str(path))}", highlight=False)
+            console.print(f"wrote {escape_markup(str(path))}", highlight=False)
 
 
 def _text(value: float | None, digits: int) -> str:

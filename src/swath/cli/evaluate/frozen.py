@@ -41,11 +41,9 @@ from swath.cli.evaluate.options import (
     SeparatorOption,
     SizeOption,
 )
-from swath.cli.evaluate.run import bar as _bar
-from swath.cli.evaluate.run import plain as _plain
-from swath.cli.evaluate.run import run
+from swath.cli.evaluate.run import run_protocol
 
-__all__ = ["_bar", "_plain", "app"]
+__all__ = ["app"]
 
 app = typer.Typer(
     help="Score a model's frozen features on labelled images, with intervals and baselines beside them.\n\n"
@@ -115,7 +113,7 @@ def knn(
     """
     from swath.evaluation.protocols.frozen import evaluate_knn
 
-    run(evaluate_knn, locals(), asymmetric=asymmetric, k=k, temperature=temperature)
+    run_protocol(evaluate_knn, locals(), asymmetric=asymmetric, k=k, temperature=temperature)
 
 
 @app.command("linear")
@@ -168,7 +166,7 @@ def linear(
     """
     from swath.evaluation.protocols.frozen import evaluate_linear
 
-    run(evaluate_linear, locals(), c=c)
+    run_protocol(evaluate_linear, locals(), c=c)
 
 
 @app.command("fewshot")
@@ -228,13 +226,13 @@ def fewshot(
 
     wanted = numbers(shots, "--shots are labelled images a class", "1,5,20")
     kinds = [kind.strip() for kind in classifier.split(",")]
-    run(evaluate_fewshot, locals(), shots=wanted, draws=draws, classifiers=kinds, c=c, seed=seed)
+    run_protocol(evaluate_fewshot, locals(), shots=wanted, draws=draws, classifiers=kinds, c=c, seed=seed)
 
 
 app.command("retrieval")(retrieval.command)
 app.command("suite")(evaluate_suite.command)
 app.command("split")(evaluate_split.command)
-app.command("leaks")(evaluate_looks.leaks)
-app.command("geometry")(evaluate_looks.geometry)
+app.command("leakage")(evaluate_looks.leakage)
+app.command("embedding")(evaluate_looks.embedding)
 app.command("robustness")(evaluate_looks.robustness)
 app.command("report")(evaluate_report.command)

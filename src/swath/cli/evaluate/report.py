@@ -96,23 +96,23 @@ def command(
     """
     from rich.console import Console
 
-    from swath.cli.evaluate.run import bar, kept, numbers, opened, plain
-    from swath.evaluation.report.data import make_dossier, write_dossier
-    from swath.evaluation.report.page import verdicts
+    from swath.cli.evaluate.run import escape_markup, feature_cache, numbers, open_eval_inputs, progress_bar
+    from swath.evaluation.report.data import collect_report_data, write_html_report
+    from swath.evaluation.report.page import summary_sentences
 
     console, progress = Console(), Console(stderr=True)
     wanted = [name.strip() for name in by.split(",")] if by else None
     sides = numbers(scales, "--scales are sides in pixels", "16,32,64")
     # Leaks are a finding of the page, and no reason to stop.
-    asked = opened(locals(), progress, allow_overlap=True)
+    asked = open_eval_inputs(locals(), progress, allow_overlap=True)
     split = asked.split
-    with bar(progress, len(split.bank.indices) + len(split.queries.indices)) as advance:
-        dossier = make_dossier(
+    with progress_bar(progress, len(split.bank.indices) + len(split.queries.indices)) as advance:
+        dossier = collect_report_data(
             asked.own, asked.baselines, split, title=title, sides=sides, k=k, fewshot=fewshot,
             robustness=robustness, degradations=wanted, robust_limit=limit, pictures=pictures,
-            cache=kept(cache, no_cache), batch_size=batch_size, progress=advance,
+            cache=feature_cache(cache, no_cache), batch_size=batch_size, progress=advance,
         )  # fmt: skip
-    for sentence in [*verdicts(dossier), dossier.leakage.sentence]:
-        console.print(plain(sentence), highlight=False)
-    for path in write_dossier(dossier, out, **asked.about):
-        console.print(f"wrote {plain(str(path))}", highlight=False)
+    for sentence in [*summary_sentences(dossier), dossier.leakage.sentence]:
+        console.print(escape_markup(sentence), highlight=False)
+    for path in write_html_report(dossier, out, **asked.about):
+        console.print(f"wrote {escape_markup(str(path))}", highlight=False)

@@ -104,11 +104,11 @@ def command(
     """
     from rich.console import Console
 
-    from swath.cli.evaluate.frozen import _bar, _plain
+    from swath.cli.evaluate.run import escape_markup, progress_bar
     from swath.datasets.pairs.opening import open_pairs
     from swath.evaluation.retrieval.protocol import evaluate_retrieval
-    from swath.evaluation.retrieval.report import retrieval_tables, retrieval_verdicts, write_retrieval
-    from swath.evaluation.retrieval.splits import split_pairs
+    from swath.evaluation.retrieval.report import retrieval_summary, retrieval_tables, write_retrieval
+    from swath.evaluation.retrieval.splits import split_retrieval
 
     console, progress = Console(), Console(stderr=True)
     wanted = [name.strip() for name in sensors.split(",")] if sensors else None
@@ -122,9 +122,11 @@ def command(
             gsd="relative" if relative and gsd is None else gsd,
             offset_dn=_offsets(chosen, offset_dn),
         )
-        split = split_pairs(pairs, queries=queries, archive=archive, allow_overlap=allow_overlap, seed=seed)
+        split = split_retrieval(
+            pairs, queries=queries, archive=archive, allow_overlap=allow_overlap, seed=seed
+        )
     places = len(set(split.queries.tolist()) | set(split.archive.tolist()))
-    with _bar(progress, places * len(pairs.sensors)) as advance:
+    with progress_bar(progress, places * len(pairs.sensors)) as advance:
         evaluation = evaluate_retrieval(candidates, split, k=k, batch_size=batch_size, progress=advance)
     for table in retrieval_tables(evaluation, classes=classes):
         console.print(table)
@@ -132,21 +134,21 @@ def command(
     console.print(
         f"{protocol['queries']['places']:,} queries ({protocol['queries']['name']}), archive of "
         f"{protocol['archive']['places']:,} places ({protocol['archive']['name']}). "
-        f"{_plain(protocol['f1'])}.",
+        f"{escape_markup(protocol['f1'])}.",
         highlight=False,
     )
     for problem in pairs.problems[:3]:
-        console.print(f"[yellow]left out:[/yellow] {_plain(': '.join(problem))}", highlight=False)
+        console.print(f"[yellow]left out:[/yellow] {escape_markup(': '.join(problem))}", highlight=False)
     if len(pairs.problems) > 3:
         console.print(f"... and {len(pairs.problems) - 3:,} more places left out", highlight=False)
     for note in evaluation.notes:
-        console.print(f"[yellow]note:[/yellow] {_plain(note)}", highlight=False)
-    for sentence in retrieval_verdicts(evaluation):
-        console.print(_plain(sentence), highlight=False)
+        console.print(f"[yellow]note:[/yellow] {escape_markup(note)}", highlight=False)
+    for sentence in retrieval_summary(evaluation):
+        console.print(escape_markup(sentence), highlight=False)
     if out is not None:
         about |= {"data": str(data), "places_left_out": len(pairs.problems)}
         for path in write_retrieval(evaluation, out, pictures=pictures, **about):
-            console.print(f"wrote {_plain(str(path))}", highlight=False)
+            console.print(f"wrote {escape_markup(str(path))}", highlight=False)
 
 
 def _offsets(sensors: list[Any], offset_dn: float | None) -> dict[str, float] | None:
@@ -163,7 +165,7 @@ def _candidates(
     import torch
 
     from swath.errors import ContractError, SwathError, suggest
-    from swath.evaluation.retrieval.features import baseline_candidates, model_candidate
+    from swath.evaluation.retrieval.features import retrieval_baselines, retrieval_model
     from swath.sensors.sensor import get_sensor
 
     if name.startswith("baseline:"):
@@ -172,7 +174,7 @@ def _candidates(
         if not sensors:
             raise SwathError("baselines know no sensors by themselves: name them, --sensors A,B")
         opened = [get_sensor(sensor) for sensor in sensors]
-        made = baseline_candidates([sensor.name for sensor in opened])
+        made = retrieval_baselines([sensor.name for sensor in opened])
         by_name = {"statistics": made[0], "rcf": made[1]}
         wanted = name.removeprefix("baseline:")
         if wanted not in by_name:
@@ -193,8 +195,8 @@ def _candidates(
             f"{what}; retrieval across sensors needs two. Use a model of several sensors (method csmae) with "
             "all of them in --sensors, or `swath evaluate knn` for one sensor."
         )
-    found = [model_candidate(model, chosen, pooling=pooling)]
+    found = [retrieval_model(model, chosen, pooling=pooling)]
     if baselines:
-        found += baseline_candidates(chosen, model, pooling=pooling)
+        found += retrieval_baselines(chosen, model, pooling=pooling)
     relative = model.contract.gsd_mode == "relative"
     return found, own, relative, {"model": name, "model_id": model.id}

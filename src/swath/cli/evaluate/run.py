@@ -15,7 +15,7 @@ _DATA_OPTIONS = (
 _MODEL_OPTIONS = ("pooling", "bands", "gsd_mode", "device", "protocol")
 
 
-def run(evaluate: Any, given: dict[str, Any], **options: Any) -> None:
+def run_protocol(evaluate: Any, given: dict[str, Any], **options: Any) -> None:
     """Load, score, print, write: the same for every protocol.
 
     Args:
@@ -29,21 +29,21 @@ def run(evaluate: Any, given: dict[str, Any], **options: Any) -> None:
         comparison_table,
         score_tables,
         seed_table,
-        verdict,
-        write_report,
+        summary_sentence,
+        write_scores,
     )
 
     console, progress = Console(), Console(stderr=True)
     _check(given)
-    cache = kept(given["cache"], given["no_cache"])
+    cache = feature_cache(given["cache"], given["no_cache"])
     scales = numbers(given["scales"], "--scales are sides in pixels", "16,32,64")
-    asked = opened(given, progress)
+    asked = open_eval_inputs(given, progress)
     split, candidates, featurizers = asked.split, asked.candidates, [*asked.own, *asked.baselines]
     if given["gsds"] is not None:
         scales = _sides(given["gsds"], split, featurizers)
     if given.get("protocol") is not None:
         options |= {"asymmetric": False, "standardised": False, "protocol": given["protocol"]}
-    with bar(progress, len(split.bank.indices) + len(split.queries.indices)) as advance:
+    with progress_bar(progress, len(split.bank.indices) + len(split.queries.indices)) as advance:
         evaluation = evaluate(
             featurizers, split, sides=scales, batch_size=given["batch_size"], progress=advance, cache=cache,
             **options,
@@ -68,17 +68,17 @@ def run(evaluate: Any, given: dict[str, Any], **options: Any) -> None:
         highlight=False,
     )
     for note in evaluation.notes:
-        console.print(f"[yellow]note:[/yellow] {plain(note)}", highlight=False)
-    sentence = verdict(evaluation)
+        console.print(f"[yellow]note:[/yellow] {escape_markup(note)}", highlight=False)
+    sentence = summary_sentence(evaluation)
     if sentence and len(candidates) == 1:
-        console.print(plain(sentence), highlight=False)
+        console.print(escape_markup(sentence), highlight=False)
     if given["out"] is not None:
-        for path in write_report(evaluation, given["out"], **asked.about):
-            console.print(f"wrote {plain(str(path))}", highlight=False)
+        for path in write_scores(evaluation, given["out"], **asked.about):
+            console.print(f"wrote {escape_markup(str(path))}", highlight=False)
 
 
 @dataclass(frozen=True)
-class Opened:
+class EvalInputs:
     """Models and data of a command.
 
     Attributes:
@@ -99,7 +99,7 @@ class Opened:
         return [featurizer for candidate in self.candidates for featurizer in candidate.featurizers]
 
 
-def opened(given: dict[str, Any], console: Any, **fixed: Any) -> Opened:
+def open_eval_inputs(given: dict[str, Any], console: Any, **fixed: Any) -> EvalInputs:
     """Open the models and the data that a command names.
 
     Args:
@@ -107,13 +107,13 @@ def opened(given: dict[str, Any], console: Any, **fixed: Any) -> Opened:
         console: Where it says what it does.
         fixed: What the command decides by itself.
     """
-    from swath.evaluation.data.opening import open_data
+    from swath.evaluation.data.opening import open_eval_data
 
     full = {"baselines": True, **dict.fromkeys(_MODEL_OPTIONS), **given, **fixed}
     with console.status(f"opening {', '.join(full['models'])}"):
         candidates, baselines, about = _candidates(full)
     with console.status(f"looking through {full['data']}"):
-        split = open_data(
+        split = open_eval_data(
             full["data"],
             sensor=candidates[0].sensor,
             gsd=_gsd(full["gsd"]),
@@ -121,10 +121,10 @@ def opened(given: dict[str, Any], console: Any, **fixed: Any) -> Opened:
             **{name: full[name] for name in _DATA_OPTIONS if name in full},
         )
     split.notes += [note for candidate in candidates for note in candidate.notes]
-    return Opened(split, candidates, baselines, about)
+    return EvalInputs(split, candidates, baselines, about)
 
 
-def kept(folder: Path | None, none: bool) -> Any:
+def feature_cache(folder: Path | None, none: bool) -> Any:
     """Where features are kept, as --cache and --no-cache say."""
     from swath.errors import SwathError
     from swath.evaluation.features.cache import FeatureCache
@@ -157,17 +157,17 @@ def _check(given: dict[str, Any]) -> None:
 def _candidates(given: dict[str, Any]) -> tuple[list[Any], list[Any], dict[str, Any]]:
     """What is scored, the baselines that are scored beside it, and facts for the report."""
     from swath.errors import SwathError
-    from swath.evaluation.data.opening import natural_sensor
+    from swath.evaluation.data.opening import native_sensor
     from swath.evaluation.features.baselines import all_baselines
-    from swath.evaluation.features.opening import open_candidate
+    from swath.evaluation.features.opening import open_eval_model
 
     pooling, mode, data = given["pooling"], given["gsd_mode"], given["data"]
     texts = [_named(text) for text in given["models"]]
     found = [
-        open_candidate(
+        open_eval_model(
             text,
             given["sensor"],
-            default_sensor=natural_sensor(data),
+            default_sensor=native_sensor(data),
             pooling=pooling,
             gsd_mode=mode,
             bands=[band.strip() for band in given["bands"].split(",")] if given["bands"] else None,
@@ -224,11 +224,11 @@ def _untrained(found: Sequence[Any], pooling: str | None, mode: Any) -> list[Any
 
 def _as_published(candidate: Any) -> Any:
     from swath.errors import SwathError
-    from swath.evaluation.features.extract import ModelFeaturizer
+    from swath.evaluation.features.extract import ModelFeatureExtractor
 
     if candidate.model is None:
         raise SwathError(f"--protocol scale_mae is for models of Swath; {candidate.name} is none")
-    return ModelFeaturizer.scale_mae(candidate.model, candidate.name)
+    return ModelFeatureExtractor.scale_mae(candidate.model, candidate.name)
 
 
 def _named(text: str) -> tuple[str | None, str]:
@@ -254,7 +254,7 @@ def _distinct(candidates: list[Any], texts: list[str]) -> None:
 def _sides(text: str, split: Any, featurizers: list[Any]) -> list[int]:
     """Sides in pixels of ground sample distances in metres."""
     from swath.errors import SwathError
-    from swath.evaluation.protocols.setup import sides_of_gsds
+    from swath.evaluation.protocols.setup import image_sizes_for_gsds
 
     try:
         wanted = [float(part) for part in text.split(",")]
@@ -262,7 +262,7 @@ def _sides(text: str, split: Any, featurizers: list[Any]) -> list[int]:
         wanted = []
     if not wanted or min(wanted) <= 0:
         raise SwathError(f"--gsds are metres per pixel with commas between, such as 0.6,1.2, not {text!r}")
-    found: list[int] = sides_of_gsds(split, wanted, featurizers)
+    found: list[int] = image_sizes_for_gsds(split, wanted, featurizers)
     return found
 
 
@@ -291,7 +291,7 @@ def numbers(text: str | None, what: str, example: str) -> list[int] | None:
     return found
 
 
-def bar(console: Any, total: int) -> Any:
+def progress_bar(console: Any, total: int) -> Any:
     """A context manager that gives a progress callback: images done, time left."""
     from contextlib import contextmanager
 
@@ -315,6 +315,6 @@ def bar(console: Any, total: int) -> Any:
     return shown()
 
 
-def plain(text: str) -> str:
+def escape_markup(text: str) -> str:
     """Square brackets of paths and intervals are no markup."""
     return text.replace("[", "\\[")

@@ -48,7 +48,7 @@ def command(
     from rich.console import Console
     from rich.table import Table
 
-    from swath.cli.evaluate.run import plain
+    from swath.cli.evaluate.run import escape_markup
     from swath.datasets.opening import open_dataset
     from swath.errors import SwathError
     from swath.evaluation.data.make_split import make_split
@@ -83,8 +83,8 @@ def command(
     table.add_row("all", *(f"{counts[fold].total():,}" for fold in counts), style="bold")
     console.print(table)
     for note in made.notes:
-        console.print(f"[yellow]note:[/yellow] {plain(note)}", highlight=False)
-    console.print(f"wrote {plain(str(made.write(out)))}", highlight=False)
+        console.print(f"[yellow]note:[/yellow] {escape_markup(note)}", highlight=False)
+    console.print(f"wrote {escape_markup(str(made.write(out)))}", highlight=False)
 
 
 def _shares(text: str) -> dict[str, float]:

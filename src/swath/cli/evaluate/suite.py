@@ -65,12 +65,12 @@ def command(
     """
     from rich.console import Console
 
-    from swath.cli.evaluate.frozen import _bar, _plain
+    from swath.cli.evaluate.run import escape_markup, progress_bar
     from swath.evaluation.features.cache import FeatureCache
     from swath.evaluation.suites import get_suite
     from swath.evaluation.suites.results import SuiteResult
     from swath.evaluation.suites.run import run_suite
-    from swath.evaluation.suites.tables import remarks, suite_tables, verdicts, write_suite
+    from swath.evaluation.suites.tables import suite_notes, suite_summary, suite_tables, write_suite_report
 
     console, progress = Console(), Console(stderr=True)
 
@@ -78,9 +78,10 @@ def command(
         one = result.sets[-1]
         what = "kept from before" if one.again else one.status
         progress.print(
-            f"{len(result.sets)} of {len(result.suite.sets)} {_plain(one.title)}: {what}", highlight=False
+            f"{len(result.sets)} of {len(result.suite.sets)} {escape_markup(one.title)}: {what}",
+            highlight=False,
         )
-        write_suite(result, out)
+        write_suite_report(result, out)
 
     result = run_suite(
         get_suite(suite),
@@ -92,17 +93,17 @@ def command(
         cache=FeatureCache(cache),
         pages=pages,
         pictures=pictures,
-        watch=lambda what, total: _bar(progress, total),
+        watch=lambda what, total: progress_bar(progress, total),
         after_set=done,
     )
     for table in suite_tables(result):
         console.print(table)
-    for sentence in verdicts(result):
-        console.print(_plain(sentence), highlight=False)
-    for remark in remarks(result):
-        console.print(f"[yellow]note:[/yellow] {_plain(remark)}", highlight=False)
-    for path in write_suite(result, out):
-        console.print(f"wrote {_plain(str(path))}", highlight=False)
+    for sentence in suite_summary(result):
+        console.print(escape_markup(sentence), highlight=False)
+    for remark in suite_notes(result):
+        console.print(f"[yellow]note:[/yellow] {escape_markup(remark)}", highlight=False)
+    for path in write_suite_report(result, out):
+        console.print(f"wrote {escape_markup(str(path))}", highlight=False)
     if not any(one.status == "done" for one in result.sets):
         from swath.errors import SwathError
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from swath.archive.query.filters import Filter
 
 
-def filter_of(
+def parse_filters(
     *,
     gsd: str | None = None,
     time: str | None = None,
@@ -51,11 +51,11 @@ def gsd_range(text: str) -> tuple[float, float]:
 
 def period_of(text: str) -> tuple[datetime, datetime]:
     """A year, month, day or FIRST:LAST."""
-    from swath.archive.query.filters import time_range
+    from swath.archive.query.filters import parse_datetime
     from swath.errors import ArchiveError
 
     try:
-        return time_range(text)
+        return parse_datetime(text)
     except ArchiveError as error:
         raise typer.BadParameter(str(error)) from None
 
@@ -63,10 +63,10 @@ def period_of(text: str) -> tuple[datetime, datetime]:
 def box_of(text: str) -> tuple[float, float, float, float]:
     """WEST,SOUTH,EAST,NORTH."""
     from swath.errors import ArchiveError
-    from swath.geo.footprint import checked_box
+    from swath.geo.footprint import parse_bbox
 
     try:
-        return checked_box([float(part) for part in text.split(",")])
+        return parse_bbox([float(part) for part in text.split(",")])
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not WEST,SOUTH,EAST,NORTH in degrees") from None
     except ArchiveError as error:
@@ -76,7 +76,7 @@ def box_of(text: str) -> tuple[float, float, float, float]:
 def area_in(path: Path) -> Any:
     """The polygons of a GeoJSON file as one geometry."""
     from swath.errors import ArchiveError
-    from swath.geo.footprint import area_of
+    from swath.geo.footprint import parse_area
 
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -90,5 +90,5 @@ def area_in(path: Path) -> Any:
         features = found.get("features") or []
         if not features:
             raise ArchiveError(f"{path}: has no feature")
-        return union_all([area_of(feature) for feature in features])
-    return area_of(found)
+        return union_all([parse_area(feature) for feature in features])
+    return parse_area(found)

@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from swath.archive.query.query import Query
-    from swath.archive.query.results import Answers
+    from swath.archive.query.results import SearchResults
     from swath.archive.table.store import Archive
     from swath.models import Model
     from swath.sensors.sensor import Sensor
@@ -151,11 +151,11 @@ def command(
     """
     from swath.archive.exchange.geojson import write_geojson
     from swath.archive.table.store import Archive
-    from swath.cli.search.options import filter_of
+    from swath.cli.search.options import parse_filters
     from swath.errors import SwathError
 
     opened = Archive.open(archive, version=version)
-    where = filter_of(
+    where = parse_filters(
         gsd=only_gsd, time=only_time, bbox=only_bbox, area=only_area, valid=min_valid, cloud=max_cloud
     )
     names = opened.searcher().sensor_names(sensor) if sensor else None
@@ -163,10 +163,10 @@ def command(
         raise SwathError("--pair-share says how --exclude-pair judges; give both")
     loaded: Model | None = None
     if query is not None and Path(query).exists():
-        from swath.archive.query.image_query import model_of, query_by_image
+        from swath.archive.query.image_query import load_archive_model, query_by_image
 
         _alone("an image", like=like, unlike=unlike, place=place, area=area, method=method)
-        loaded = model_of(opened, model, device)
+        loaded = load_archive_model(opened, model, device)
         asked = query_by_image(opened, query, loaded, sensor=query_sensor, gsd=gsd, offset_dn=offset_dn)
     else:
         for option, value in (("query-sensor", query_sensor), ("gsd", gsd), ("offset-dn", offset_dn)):
@@ -249,16 +249,16 @@ def _alone(what: str, **others: object) -> None:
 
 def _sensors(archive: Archive, given: Path | None) -> dict[str, Sensor]:
     """The sensors that the archive's model carries, for the picture; none where the model is gone."""
-    from swath.archive.query.image_query import model_of
+    from swath.archive.query.image_query import load_archive_model
     from swath.errors import SwathError
 
     try:
-        return dict(model_of(archive, given).contract.sensors)
+        return dict(load_archive_model(archive, given).contract.sensors)
     except SwathError:
         return {}
 
 
-def _table(answers: Answers, relative: bool) -> None:
+def _table(answers: SearchResults, relative: bool) -> None:
     """The answers on the terminal; in a pipe the lines are as long as they need to be."""
     from rich.console import Console
     from rich.table import Table

@@ -26,7 +26,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from swath.errors import ImageryError, suggest
 from swath.rasters.pillow_reader import IMAGE_SUFFIXES
 
-__all__ = ["Archive", "FoundSet", "KnownSet", "get_known_set", "is_known_set", "list_known_sets"]
+__all__ = [
+    "BenchmarkDataset",
+    "DatasetDownload",
+    "LocalBenchmark",
+    "get_benchmark",
+    "is_benchmark",
+    "list_benchmarks",
+]
 
 _DEPTH, _FOLDERS = 7, 5000  # how far, and through how many folders, a set is looked for
 _FOLDS = ("train", "val", "validation", "test")
@@ -36,7 +43,7 @@ class _Facts(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Archive(_Facts):
+class DatasetDownload(_Facts):
     """A file that the set is published as.
 
     Attributes:
@@ -53,7 +60,7 @@ class Archive(_Facts):
     checksum_source: str | None = None
 
 
-class Source(_Facts):
+class DatasetReference(_Facts):
     """A page that says more: the authors' own first."""
 
     title: str
@@ -74,7 +81,7 @@ class SplitConvention(_Facts):
     note: str
 
 
-class KnownSet(_Facts):
+class BenchmarkDataset(_Facts):
     """What is known of a data set.
 
     Attributes:
@@ -116,8 +123,8 @@ class KnownSet(_Facts):
     offset_dn: float | None = None
     suffixes: tuple[str, ...] = ()
     folders: tuple[str, ...]
-    archives: tuple[Archive, ...] = ()
-    sources: tuple[Source, ...] = Field(min_length=1)
+    archives: tuple[DatasetDownload, ...] = ()
+    sources: tuple[DatasetReference, ...] = Field(min_length=1)
     paper: str
     licence: str
     split: SplitConvention
@@ -134,7 +141,7 @@ class KnownSet(_Facts):
             return self.gsd
         return math.sqrt(self.gsd_range[0] * self.gsd_range[1])
 
-    def find(self, root: str | Path) -> FoundSet:
+    def find(self, root: str | Path) -> LocalBenchmark:
         """Where the set lies at or below `root`.
 
         Raises:
@@ -180,18 +187,18 @@ class KnownSet(_Facts):
             for folder in (*self.folders, "."):
                 yield base, folder
 
-    def _at(self, path: Path, root: Path, *, partial: bool) -> FoundSet | None:
+    def _at(self, path: Path, root: Path, *, partial: bool) -> LocalBenchmark | None:
         """The set, if `path` holds its class folders, or train and test folders of them."""
         if not path.is_dir():
             return None
         folds = [name for name in _FOLDS if (path / name).is_dir()]
         if "train" in folds and len(folds) > 1:
             classes = self._classes_in(path / "train", partial)
-            return None if classes is None else FoundSet(self, path, classes, has_folds=True)
+            return None if classes is None else LocalBenchmark(self, path, classes, has_folds=True)
         classes = self._classes_in(path, partial)
         if classes is None:
             return None
-        return FoundSet(self, path, classes, lists=self._lists(path, root))
+        return LocalBenchmark(self, path, classes, lists=self._lists(path, root))
 
     def _classes_in(self, path: Path, partial: bool) -> dict[str, str] | None:
         """Folder -> class, if all folders with images are classes of this set."""
@@ -218,7 +225,7 @@ class KnownSet(_Facts):
 
 
 @dataclass(frozen=True, slots=True)
-class FoundSet:
+class LocalBenchmark:
     """A known set on disk.
 
     Attributes:
@@ -229,7 +236,7 @@ class FoundSet:
         lists: Fold -> list of its files, where such lists lie there.
     """
 
-    known: KnownSet
+    known: BenchmarkDataset
     folder: Path
     folders: dict[str, str]
     has_folds: bool = False
@@ -246,17 +253,17 @@ class FoundSet:
         return [f"not the whole set: {total - len(missing)} of its {total} classes are here, without {shown}"]
 
 
-def list_known_sets() -> list[str]:
+def list_benchmarks() -> list[str]:
     """Names of all sets."""
     return sorted(_all())
 
 
-def is_known_set(name: str) -> bool:
+def is_benchmark(name: str) -> bool:
     """Whether a set is called so."""
     return _plain(name) in _by_name()
 
 
-def get_known_set(name: str) -> KnownSet:
+def get_benchmark(name: str) -> BenchmarkDataset:
     """The set that is called so, by any of its names; case, spaces and hyphens do not matter.
 
     Raises:
@@ -264,11 +271,11 @@ def get_known_set(name: str) -> KnownSet:
     """
     found = _by_name().get(_plain(name))
     if found is None:
-        raise ImageryError(f"no data set is known as {name!r}.{suggest(name, list_known_sets())}")
+        raise ImageryError(f"no data set is known as {name!r}.{suggest(name, list_benchmarks())}")
     return _all()[found]
 
 
-def read_known_set(path: Path) -> KnownSet:
+def read_benchmark(path: Path) -> BenchmarkDataset:
     """Read and check one YAML file.
 
     Raises:
@@ -278,7 +285,7 @@ def read_known_set(path: Path) -> KnownSet:
 
     try:
         data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        known = KnownSet.model_validate(data)
+        known = BenchmarkDataset.model_validate(data)
     except (OSError, yaml.YAMLError) as error:
         raise ImageryError(f"{path}: cannot be read ({error})") from None
     except ValidationError as error:
@@ -293,8 +300,8 @@ def read_known_set(path: Path) -> KnownSet:
 
 
 @cache
-def _all() -> dict[str, KnownSet]:
-    sets = [read_known_set(path) for path in sorted(Path(__file__).parent.glob("*.yaml"))]
+def _all() -> dict[str, BenchmarkDataset]:
+    sets = [read_benchmark(path) for path in sorted(Path(__file__).parent.glob("*.yaml"))]
     return {known.name: known for known in sets}
 
 

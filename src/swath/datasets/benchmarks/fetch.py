@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from swath.datasets.benchmarks.catalog import Archive, FoundSet, KnownSet
-from swath.datasets.download.http import Fetched, Progress, fetch
+from swath.datasets.benchmarks.catalog import BenchmarkDataset, DatasetDownload, LocalBenchmark
+from swath.datasets.download.http import DownloadedFile, Progress, download
 from swath.datasets.download.unpack import DEFAULT_LIMITS, UnpackLimits, unpack
 from swath.errors import ImageryError
 
@@ -16,7 +16,7 @@ Watch = Callable[[str], Progress]  # what is being done -> a callback of its byt
 
 
 @dataclass(frozen=True, slots=True)
-class Arrived:
+class FetchedBenchmark:
     """A set that is ready to use.
 
     Attributes:
@@ -24,19 +24,19 @@ class Arrived:
         fetched: Its archive; None where the set was there already.
     """
 
-    found: FoundSet
-    fetched: Fetched | None
+    found: LocalBenchmark
+    fetched: DownloadedFile | None
 
 
-def fetch_known_set(
-    known: KnownSet,
+def fetch_benchmark(
+    known: BenchmarkDataset,
     out: str | Path,
     *,
     url: str | None = None,
     keep_archive: bool = False,
     limits: UnpackLimits = DEFAULT_LIMITS,
     watch: Watch | None = None,
-) -> Arrived:
+) -> FetchedBenchmark:
     """Download a set's archive, verify it, unpack it to ``OUT/NAME``, and look whether the set is in it.
 
     Every step may be killed and taken up again by the same call. Where the set lies in `out` already, nothing
@@ -56,13 +56,13 @@ def fetch_known_set(
     out = Path(out)
     target = out / known.name
     if target.is_dir():
-        return Arrived(known.find(target), None)
+        return FetchedBenchmark(known.find(target), None)
     archive = _archive(known, url)
     address = url or archive.url
     if address is None:
         raise ImageryError(f"no address is known from which a program may fetch it. {known.how_to_get(out)}")
     downloads = out / "downloads"
-    fetched = fetch(
+    fetched = download(
         address,
         downloads,
         name=archive.name,
@@ -83,13 +83,13 @@ def fetch_known_set(
         ) from None
     if not keep_archive:
         fetched.path.unlink()
-    return Arrived(found, fetched)
+    return FetchedBenchmark(found, fetched)
 
 
-def _archive(known: KnownSet, url: str | None) -> Archive:
+def _archive(known: BenchmarkDataset, url: str | None) -> DatasetDownload:
     """Which of the set's archives is meant: checksums belong to one of them."""
     if url is None:
-        return next((archive for archive in known.archives if archive.url), Archive(name="none"))
+        return next((archive for archive in known.archives if archive.url), DatasetDownload(name="none"))
     name = Path(unquote(urlsplit(url).path)).name or f"{known.name}.zip"
     same = next((archive for archive in known.archives if archive.name.casefold() == name.casefold()), None)
-    return same or Archive(name=name)
+    return same or DatasetDownload(name=name)

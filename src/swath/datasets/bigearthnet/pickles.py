@@ -79,7 +79,7 @@ class _Array:
         return array.astype(dtype.newbyteorder("="))
 
 
-class _Reader(pickle._Unpickler):
+class _SafeUnpickler(pickle._Unpickler):
     """Python's own, not the one in C, which allocates whatever size of memo a file names."""
 
     def find_class(self, module: str, name: str) -> Any:
@@ -101,7 +101,7 @@ def unpack_pickle(value: bytes, where: str) -> tuple[dict[str, Array], tuple[str
         ImageryError: Not a patch of bigearthnet_encoder; names anything but its classes and plain data.
     """
     try:
-        patch = _Reader(io.BytesIO(value)).load()
+        patch = _SafeUnpickler(io.BytesIO(value)).load()
     except Exception as error:  # a damaged pickle may raise anything; nothing of it has been run
         raise ImageryError(
             f"{where}: is not a patch of bigearthnet_encoder ({error}); nothing of it was executed"

@@ -34,7 +34,7 @@ _SCHEMES = ("http", "https", "file")
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class DownloadedFile:
     """A file that is whole.
 
     Attributes:
@@ -50,7 +50,7 @@ class Fetched:
     resumed: int = 0
 
 
-def fetch(
+def download(
     url: str,
     folder: str | Path,
     *,
@@ -60,7 +60,7 @@ def fetch(
     progress: Progress | None = None,
     attempts: int = 4,
     max_bytes: int = 1 << 40,
-) -> Fetched:
+) -> DownloadedFile:
     """Bring a file into `folder`, going on with what an earlier attempt has left there.
 
     Args:
@@ -85,8 +85,8 @@ def fetch(
         raise ImageryError(f"{url}: an address with http, https or file is wanted, or a file that is there")
     target = folder / (name or Path(unquote(parts.path)).name or "download")
     if target.is_file():
-        return Fetched(target, *_verify(target, target.name, md5, sha256, url))
-    part = _Part(target, url)
+        return DownloadedFile(target, *_verify(target, target.name, md5, sha256, url))
+    part = _PartialDownload(target, url)
     resumed = part.size
     for attempt in range(attempts):
         try:
@@ -106,14 +106,14 @@ def fetch(
         raise
     part.path.replace(target)
     part.remove()
-    return Fetched(target, *hashes, resumed=resumed)
+    return DownloadedFile(target, *hashes, resumed=resumed)
 
 
 class _BrokenOffError(Exception):
     """The connection broke, or the server is busy: worth another attempt."""
 
 
-class _Part:
+class _PartialDownload:
     """Bytes that have arrived, and which version of the file they are of."""
 
     def __init__(self, target: Path, url: str) -> None:
@@ -149,7 +149,7 @@ class _Part:
         self._about.unlink(missing_ok=True)
 
 
-def _transfer(url: str, part: _Part, progress: Progress | None, max_bytes: int) -> None:
+def _transfer(url: str, part: _PartialDownload, progress: Progress | None, max_bytes: int) -> None:
     """Append what is missing of the file."""
     start = part.size
     request = urllib.request.Request(url, headers={"User-Agent": "swath", "Accept-Encoding": "identity"})
@@ -183,7 +183,7 @@ def _transfer(url: str, part: _Part, progress: Progress | None, max_bytes: int) 
 
 
 def _receive(
-    url: str, answer: Any, part: _Part, start: int, progress: Progress | None, max_bytes: int
+    url: str, answer: Any, part: _PartialDownload, start: int, progress: Progress | None, max_bytes: int
 ) -> None:
     headers = answer.headers
     goes_on = getattr(answer, "status", 200) == 206 and _start_of(headers.get("Content-Range")) == start

@@ -13,19 +13,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.datasets.pairs.csv_table import Place
-from swath.datasets.pairs.readers import PairFit, PairReader, SceneReader
+from swath.datasets.pairs.csv_table import PairRecord
+from swath.datasets.pairs.readers import NativePairReader, PairFit, PairReader
 from swath.datasets.protocol import Problem
 from swath.errors import ImageryError, suggest
 from swath.rasters.header import SceneHeader, read_header
-from swath.rasters.sensor_scene import SensorScene, as_sensor
+from swath.rasters.sensor_scene import SensorScene, match_scene_to_sensor
 from swath.sensors.sensor import Sensor
 
 Gsd = float | Literal["relative"] | Mapping[str, float] | None
 
 
-def scene_readers(
-    places: Sequence[Place],
+def open_pair_readers(
+    places: Sequence[PairRecord],
     sensors: Sequence[Sensor],
     *,
     size: tuple[int, int] | None,
@@ -47,7 +47,7 @@ def scene_readers(
             if key not in [sensor.name for sensor in sensors]:
                 raise ImageryError(f"{name}: {key!r}:{suggest(key, [sensor.name for sensor in sensors])}")
 
-    def headers(place: Place) -> dict[str, SceneHeader] | str:
+    def headers(place: PairRecord) -> dict[str, SceneHeader] | str:
         try:
             return {s.name: _header(place.files[s.name], s, place.bands.get(s.name)) for s in sensors}
         except ImageryError as error:
@@ -72,7 +72,9 @@ def scene_readers(
             if not _may_have_offset(sensor):
                 offset = None
             # Not a matter of a broken file: bands or units of another sensor are an error.
-            scenes[sensor.name].append(as_sensor(found[sensor.name], sensor, gsd=stated, offset_dn=offset))
+            scenes[sensor.name].append(
+                match_scene_to_sensor(found[sensor.name], sensor, gsd=stated, offset_dn=offset)
+            )
     _check_footprints([places[i] for i in good], sensors, scenes, tolerance)
     shapes, corners = _shapes([places[i] for i in good], sensors, scenes, size, fit)
     readers: list[PairReader] = []
@@ -83,7 +85,9 @@ def scene_readers(
         ]
         mine = scenes[sensor.name]
         readers.append(
-            SceneReader(mine, shapes[sensor.name], fit, corners[sensor.name], np.array(times, np.float64))
+            NativePairReader(
+                mine, shapes[sensor.name], fit, corners[sensor.name], np.array(times, np.float64)
+            )
         )
     return readers, np.array(good, dtype=np.int64), problems
 
@@ -106,7 +110,7 @@ def _header(files: tuple[str, ...], sensor: Sensor, bands: tuple[str, ...] | Non
 
 
 def _check_footprints(
-    places: Sequence[Place],
+    places: Sequence[PairRecord],
     sensors: Sequence[Sensor],
     scenes: Mapping[str, Sequence[SensorScene]],
     tolerance: float,
@@ -124,7 +128,7 @@ def _check_footprints(
         a, b = scenes[first.name][i].header, scenes[other.name][i].header
         raise ImageryError(
             f"{places[i].id}: its images do not show the same ground, {why}:\n"
-            f"  {first.name}: {describe(a)}\n  {other.name}: {describe(b)}\n"
+            f"  {first.name}: {describe_grid(a)}\n  {other.name}: {describe_grid(b)}\n"
             f"({len(apart)} of {len(places)} pairs differ.) Put them on one grid and open the table: swath "
             f"inspect --pair FOLDER_A FOLDER_B --sensor {first.name} --sensor {other.name} "
             f"--grid {other.name} --out pairs.parquet"
@@ -163,7 +167,7 @@ def _same_crs(a: str, b: str) -> bool:
     return bool(CRS.from_user_input(a).equals(CRS.from_user_input(b), ignore_axis_order=True))
 
 
-def describe(header: SceneHeader) -> str:
+def describe_grid(header: SceneHeader) -> str:
     """An image's grid in a line."""
     gsd = "" if header.gsd is None else f" of {header.gsd:.4g} m"
     place = "without georeference"
@@ -176,7 +180,7 @@ def describe(header: SceneHeader) -> str:
 
 
 def _shapes(
-    places: Sequence[Place],
+    places: Sequence[PairRecord],
     sensors: Sequence[Sensor],
     scenes: Mapping[str, Sequence[SensorScene]],
     size: tuple[int, int] | None,

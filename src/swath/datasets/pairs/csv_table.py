@@ -23,19 +23,19 @@ from numpy.typing import NDArray
 from swath.datasets.protocol import Problem
 from swath.errors import ImageryError, suggest
 from swath.rasters.pillow_reader import IMAGE_SUFFIXES
-from swath.sensors.sensor import Sensor, band_of_file
+from swath.sensors.sensor import Sensor, match_band_by_filename
 
 Labels = NDArray[np.int64] | NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PairRecord:
     """One place: files of each sensor, and what is known about it.
 
     Attributes:
         id: For people, and to tell places apart.
         files: Sensor name -> its file, or one file a band in the sensor's order.
-        label: Names of its classes; one where `Places.several` is False; None where it has none.
+        label: Names of its classes; one where `PairTable.several` is False; None where it has none.
         fold: "train", "val", "test", ...
         group: Scene or tile.
         times: Sensor name -> acquisition time, where it is known from elsewhere than the file.
@@ -56,7 +56,7 @@ class Place:
 
 
 @dataclass(slots=True)
-class Places:
+class PairTable:
     """What a layout has found.
 
     Attributes:
@@ -66,7 +66,7 @@ class Places:
         classes: All classes, where the layout defines them; None to take those that occur, sorted.
     """
 
-    places: list[Place] = field(default_factory=list)
+    places: list[PairRecord] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     several: bool = False
     classes: Sequence[str] | None = None
@@ -75,7 +75,7 @@ class Places:
 _FIXED = ("id", "class", "labels", "fold", "split", "group")
 
 
-def read_pair_csv(path: Path, sensors: Sequence[Sensor]) -> Places:
+def read_pair_csv(path: Path, sensors: Sequence[Sensor]) -> PairTable:
     """Read a table as described at the head of the module.
 
     Raises:
@@ -93,7 +93,7 @@ def read_pair_csv(path: Path, sensors: Sequence[Sensor]) -> Places:
             )
     if "class" in header and "labels" in header:
         raise ImageryError(f"{path}: has `class` (one a place) and `labels` (several); keep one of them")
-    found = Places(several="labels" in header)
+    found = PairTable(several="labels" in header)
     fold = "fold" if "fold" in header else "split" if "split" in header else None
     seen: dict[str, int] = {}
     for line, row in rows:
@@ -120,7 +120,7 @@ def read_pair_csv(path: Path, sensors: Sequence[Sensor]) -> Places:
         elif "class" in header:
             label = (row["class"],)
         found.places.append(
-            Place(
+            PairRecord(
                 id=name,
                 files=files,
                 label=label,
@@ -168,7 +168,7 @@ def band_files(folder: Path, sensor: Sensor) -> tuple[str, ...]:
     )
     of_band: dict[int, str] = {}
     for name in names:
-        band = band_of_file(sensor, name)
+        band = match_band_by_filename(sensor, name)
         if band is None:
             continue
         if band in of_band:
@@ -210,7 +210,7 @@ def _number(text: str, where: str) -> float:
 
 
 def encode_labels(
-    places: Places, classes: Sequence[str] | None, nomenclature: str = ""
+    places: PairTable, classes: Sequence[str] | None, nomenclature: str = ""
 ) -> tuple[list[str] | None, Labels | None]:
     """Classes, and labels [N] (index) or [N, K] (multi-hot), of places that all have one or all have none.
 

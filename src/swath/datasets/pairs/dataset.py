@@ -33,7 +33,7 @@ from swath.errors import ImageryError, suggest
 from swath.keyed_random import sample_keys
 from swath.sensors.sensor import Sensor
 
-__all__ = ["OneSensor", "PairedDataset", "Pairs"]
+__all__ = ["PairedDataset", "PairedImageDataset", "SingleSensorView"]
 
 Indices = Sequence[int] | NDArray[np.int64] | Tensor
 
@@ -117,7 +117,7 @@ class _Pixels:
         return kept, problems
 
 
-class Pairs:
+class PairedImageDataset:
     """Places seen by several sensors; see the module. Made by `open_pairs`.
 
     Args:
@@ -210,14 +210,14 @@ class Pairs:
             batch["label"] = torch.from_numpy(self.labels[rows.numpy()])
         return batch
 
-    def subset(self, indices: Indices) -> Pairs:
+    def subset(self, indices: Indices) -> PairedImageDataset:
         """Only these places, in this order; pixels in memory are shared, indices start again at 0.
 
         Raises:
             IndexError: An index that is not there.
         """
         chosen = np.asarray(torch.as_tensor(indices, dtype=torch.int64))
-        part = object.__new__(Pairs)
+        part = object.__new__(PairedImageDataset)
         part.__dict__.update(self.__dict__)
         part._epoch = Epoch()
         part._epoch.set(self._epoch.get())
@@ -225,7 +225,7 @@ class Pairs:
         part._keep(chosen)
         return part
 
-    def select(self, *, fold: str) -> Pairs:
+    def select(self, *, fold: str) -> PairedImageDataset:
         """Only the places of one fold.
 
         Raises:
@@ -238,13 +238,13 @@ class Pairs:
             raise ImageryError(f"fold={fold!r}: no place is of it.{suggest(fold, sorted(set(self.folds)))}")
         return self.subset(chosen)
 
-    def only(self, sensor: str) -> OneSensor:
+    def only(self, sensor: str) -> SingleSensorView:
         """What one sensor sees of the same places.
 
         Raises:
             ImageryError: Not one of the sensors.
         """
-        return OneSensor(self, self._sensor(sensor))
+        return SingleSensorView(self, self._sensor(sensor))
 
     # ---- of the views below
 
@@ -307,7 +307,7 @@ class Pairs:
         return batch
 
 
-class OneSensor:
+class SingleSensorView:
     """One sensor's view of pairs: an `swath.datasets.protocol.ImageDataset`.
 
     Attributes:
@@ -317,7 +317,7 @@ class OneSensor:
         classes, labels, groups, folds, problems: Those of the pairs.
     """
 
-    def __init__(self, pairs: Pairs, sensor: Sensor) -> None:
+    def __init__(self, pairs: PairedImageDataset, sensor: Sensor) -> None:
         reader = pairs._pixels.readers[sensor.name]
         self.sensor = sensor
         self.classes = pairs.classes

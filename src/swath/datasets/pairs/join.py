@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from swath.catalog.catalog import Progress, build_catalogue, scenes_at
+from swath.catalog.catalog import Progress, build_catalog, open_catalog
 from swath.datasets.protocol import Problem
 from swath.errors import ImageryError, suggest
-from swath.geo.gsd import moved
+from swath.geo.gsd import window_transform
 from swath.rasters.header import SceneHeader
-from swath.rasters.warp import Grid, transformer
+from swath.rasters.warp import PixelGrid, crs_transformer
 from swath.sensors.sensor import Sensor, get_sensor
 from swath.sensors.sentinel2_offset import detect_offset_dn
 
@@ -38,7 +38,7 @@ _EDGE = 0.499
 
 
 @dataclass(frozen=True, slots=True)
-class FoundPair:
+class JoinedPair:
     """One place that both sensors see.
 
     Attributes:
@@ -52,14 +52,14 @@ class FoundPair:
 
     id: str
     scenes: tuple[SceneHeader, SceneHeader]
-    grid: Grid
+    grid: PixelGrid
     overlap: float
     days: float | None
     footprint: tuple[tuple[float, float], ...]
 
 
 @dataclass(slots=True)
-class Pairing:
+class PairJoinResult:
     """What `pair_archives` has found.
 
     Attributes:
@@ -70,7 +70,7 @@ class Pairing:
     """
 
     sensors: tuple[Sensor, Sensor]
-    pairs: list[FoundPair] = field(default_factory=list)
+    pairs: list[JoinedPair] = field(default_factory=list)
     unpaired: list[tuple[str, str, str]] = field(default_factory=list)
     offsets: dict[str, float] = field(default_factory=dict)
 
@@ -81,7 +81,7 @@ class Pairing:
         return write_pairs(self, Path(path))
 
 
-def pair_archives(
+def join_catalogs(
     a: str | Path,
     b: str | Path,
     *,
@@ -94,7 +94,7 @@ def pair_archives(
     patterns: Sequence[str | None] = (None, None),
     workers: int | None = None,
     progress: Progress | None = None,
-) -> Pairing:
+) -> PairJoinResult:
     """Join two archives.
 
     Args:
@@ -128,7 +128,7 @@ def pair_archives(
         raise ImageryError(f"min_overlap={min_overlap}: a share above 0 and up to 1 is wanted")
     if chip_size is not None and chip_size < 1:
         raise ImageryError(f"chip_size={chip_size}: at least 1 pixel is wanted")
-    found = Pairing((first, second))
+    found = PairJoinResult((first, second))
     scenes = []
     problems: list[list[Problem]] = []
     for path, sensor, pattern in ((a, first, patterns[0]), (b, second, patterns[1])):
@@ -155,8 +155,8 @@ def _scenes(
     path: str | Path, sensor: Sensor, pattern: str | None, workers: int | None
 ) -> tuple[list[SceneHeader], list[Problem]]:
     if Path(path).suffix.lower() in (".parquet", ".geoparquet"):
-        return scenes_at(path, sensor=sensor, pattern=pattern)
-    catalogue = build_catalogue(path, sensor=sensor, pattern=pattern, workers=workers)
+        return open_catalog(path, sensor=sensor, pattern=pattern)
+    catalogue = build_catalog(path, sensor=sensor, pattern=pattern, workers=workers)
     return catalogue.scenes, catalogue.problems
 
 
@@ -177,7 +177,7 @@ class _Why:
 class _Join:
     def __init__(
         self,
-        found: Pairing,
+        found: PairJoinResult,
         a: Sequence[SceneHeader],
         b: Sequence[SceneHeader],
         grid: str | float,
@@ -262,14 +262,14 @@ class _Join:
                 why.taken |= bool(boxes) and not fresh
             for column, row, width, height in fresh:
                 used.add((column, row) if self.chip else (0, 0))
-                grid = Grid(crs, moved(transform, column, row), width, height)
+                grid = PixelGrid(crs, window_transform(transform, column, row), width, height)
                 self._add(scene, other, grid, (column, row), share, gap)
 
     def _outline(self, scene: SceneHeader, crs: str) -> Any:
         """A scene's outline as a polygon in a CRS, made once."""
         key = (scene.path, crs)
         if key not in self._outlines:
-            self._outlines[key] = outline_of(scene, crs)
+            self._outlines[key] = scene_outline(scene, crs)
         return self._outlines[key]
 
     def _lattice(self, scene: SceneHeader) -> tuple[str, Any]:
@@ -279,13 +279,13 @@ class _Join:
             return scene.crs, scene.transform
         assert scene.footprint is not None
         lon, lat = np.mean(scene.footprint[:-1], axis=0)
-        return utm_at(float(lon), float(lat)), (self.grid, 0.0, 0.0, 0.0, -self.grid, 0.0)
+        return utm_crs(float(lon), float(lat)), (self.grid, 0.0, 0.0, 0.0, -self.grid, 0.0)
 
     def _add(
         self,
         scene: SceneHeader,
         other: SceneHeader,
-        grid: Grid,
+        grid: PixelGrid,
         at: tuple[int, int],
         share: float,
         gap: float | None,
@@ -295,7 +295,7 @@ class _Join:
             self.paired[side].add(one.path)
         names = [_name(one) for one in pair]
         place = f"{names[0]}+{names[1]}" + (f"@{at[0]},{at[1]}" if self.chip else "")
-        self.found.pairs.append(FoundPair(place, pair, grid, share, gap, _ring(grid)))
+        self.found.pairs.append(JoinedPair(place, pair, grid, share, gap, _ring(grid)))
 
     # ---- what could not be paired
 
@@ -368,7 +368,7 @@ def _candidates(
         yield scene, [others[j] for j in sorted(found[i])]
 
 
-def outline_of(scene: SceneHeader, crs: str) -> Any:
+def scene_outline(scene: SceneHeader, crs: str) -> Any:
     """A scene's outline as a shapely polygon in a CRS; edges are followed in small steps."""
     import shapely
 
@@ -383,7 +383,7 @@ def outline_of(scene: SceneHeader, crs: str) -> Any:
     a, b, c, d, e, f = scene.transform
     x, y = a * column + b * row + c, d * column + e * row + f
     if crs != scene.crs:
-        x, y = transformer(scene.crs, crs).transform(x, y)
+        x, y = crs_transformer(scene.crs, crs).transform(x, y)
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return shapely.Polygon()  # it reaches to where this CRS is not defined: nothing in common there
     return shapely.Polygon(np.stack([x, y], axis=1)).buffer(0)
@@ -428,7 +428,7 @@ def _chips(common: Any, chip: int) -> Iterator[tuple[int, int, int, int]]:
         yield int(x), int(y), chip, chip
 
 
-def utm_at(lon: float, lat: float) -> str:
+def utm_crs(lon: float, lat: float) -> str:
     """The UTM zone of a place ("EPSG:32633"); polar stereographic (UPS) beyond 84 degrees north, 80 south."""
     if lat > 84 or lat < -80:
         return "EPSG:32661" if lat > 0 else "EPSG:32761"
@@ -436,12 +436,12 @@ def utm_at(lon: float, lat: float) -> str:
     return f"EPSG:{32600 + zone if lat >= 0 else 32700 + zone}"
 
 
-def _ring(grid: Grid) -> tuple[tuple[float, float], ...]:
+def _ring(grid: PixelGrid) -> tuple[tuple[float, float], ...]:
     a, b, c, d, e, f = grid.transform
     corners = ((0, 0), (0, grid.height), (grid.width, grid.height), (grid.width, 0), (0, 0))
     x = [a * i + b * j + c for i, j in corners]
     y = [d * i + e * j + f for i, j in corners]
-    lon, lat = transformer(grid.crs, "OGC:CRS84").transform(x, y)
+    lon, lat = crs_transformer(grid.crs, "OGC:CRS84").transform(x, y)
     return tuple((float(p), float(q)) for p, q in zip(lon, lat, strict=True))
 
 

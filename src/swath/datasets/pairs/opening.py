@@ -12,8 +12,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from swath.datasets.pairs.csv_table import Places
-from swath.datasets.pairs.dataset import Pairs
+from swath.datasets.pairs.csv_table import PairTable
+from swath.datasets.pairs.dataset import PairedImageDataset
 from swath.datasets.pairs.published import TOLERANCE, detect_published, read_published
 from swath.datasets.pairs.readers import PairFit
 from swath.datasets.protocol import Problem
@@ -43,7 +43,7 @@ def open_pairs(
     tolerance: float | None = None,
     subset: str | None = None,
     workers: int | None = None,
-) -> Pairs:
+) -> PairedImageDataset:
     """Open imagery of places that several sensors see.
 
     Args:
@@ -152,16 +152,16 @@ def detect_pair_layout(path: Path) -> Known:
 
 
 def _pairs_of(
-    found: Places,
+    found: PairTable,
     sensors: Sequence[Sensor],
     fold: str | None,
     classes: Sequence[str] | None,
     cache: Literal["none", "memory"],
     seed: int,
     options: Mapping[str, Any],
-) -> Pairs:
+) -> PairedImageDataset:
     """The data set of the places that a layout has found."""
-    from swath.datasets.pairs.alignment import scene_readers
+    from swath.datasets.pairs.alignment import open_pair_readers
     from swath.datasets.pairs.csv_table import encode_labels
 
     # Before the fold is chosen, so that all folds agree on the classes.
@@ -180,10 +180,10 @@ def _pairs_of(
         reason = f"; the first of {len(found.problems)} problems: {found.problems[0][1]}"
         raise ImageryError("no usable place" + (reason if found.problems else " was found"))
     places = [found.places[i] for i in keep]
-    readers, usable, problems = scene_readers(places, sensors, **options)
+    readers, usable, problems = open_pair_readers(places, sensors, **options)
     kept = np.array(keep, dtype=np.int64)[usable]
     chosen = [found.places[i] for i in kept.tolist()]
-    return Pairs(
+    return PairedImageDataset(
         readers,
         [place.id for place in chosen],
         labels=None if labels is None else labels[kept],
@@ -206,7 +206,7 @@ def _bigearthnet(
     classes: Sequence[str] | None,
     subset: str | None,
     workers: int | None,
-) -> Pairs:
+) -> PairedImageDataset:
     from swath.datasets.bigearthnet.dataset import find_bigearthnet
     from swath.datasets.bigearthnet.labels import CLASSES_19, CLASSES_43
 
@@ -224,7 +224,7 @@ def _bigearthnet(
         workers=workers,
     )
     shape = (size, size) if isinstance(size, int) else size
-    return Pairs(
+    return PairedImageDataset(
         [found.reader(sensor, shape) for sensor in sensors],
         found.s2,
         labels=found.labels,
@@ -237,7 +237,7 @@ def _bigearthnet(
     )
 
 
-def _looked_at(pairs: Pairs, cache: Literal["none", "memory"]) -> Pairs:
+def _looked_at(pairs: PairedImageDataset, cache: Literal["none", "memory"]) -> PairedImageDataset:
     """Look at a few places, so that a wrong unit is an error now and not a problem of every sample later.
 
     With everything in memory all of them have been looked at.

@@ -20,25 +20,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from swath.catalog.table import polygon_wkb
-from swath.datasets.pairs.csv_table import Place, Places, encode_labels
-from swath.datasets.pairs.dataset import Pairs
+from swath.datasets.pairs.csv_table import PairRecord, PairTable, encode_labels
+from swath.datasets.pairs.dataset import PairedImageDataset
 from swath.datasets.pairs.readers import PairFit, PairReader
 from swath.errors import ImageryError, suggest
 from swath.files import atomic_path
-from swath.geo.gsd import moved, scaled
+from swath.geo.gsd import resampled_transform, window_transform
 from swath.rasters.header import SceneHeader, read_header
-from swath.rasters.sensor_scene import SensorScene, as_sensor
-from swath.rasters.warp import Grid, GridReader
+from swath.rasters.sensor_scene import SensorScene, match_scene_to_sensor
+from swath.rasters.warp import PixelGrid, WarpedPairReader
 from swath.sensors.sensor import Sensor
 
 if TYPE_CHECKING:
-    from swath.datasets.pairs.join import Pairing
+    from swath.datasets.pairs.join import PairJoinResult
 
 FORMAT_VERSION = 1
 _KEY = b"swath:pairs"
 
 
-def write_pairs(found: Pairing, path: Path) -> Path:
+def write_pairs(found: PairJoinResult, path: Path) -> Path:
     """Write the pairs, and beside them ``<name>_unpaired.csv``; returns the latter's path."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -124,7 +124,7 @@ def open_pair_table(
     classes: Sequence[str] | None,
     workers: int | None,
     **options: Any,
-) -> Pairs:
+) -> PairedImageDataset:
     """The data set of a table; see `swath.datasets.pairs.opening.open_pairs` for the arguments."""
     rows = _read(path, sensors)
     places = _labelled(path, rows)
@@ -152,9 +152,9 @@ def open_pair_table(
     for sensor in sensors:
         mine = [scenes[sensor.name][_key(path, rows[i], sensor)] for i in usable]
         times = [time.timestamp() if (time := rows[i][f"time_{sensor.name}"]) else np.nan for i in usable]
-        readers.append(GridReader(mine, grids, np.array(times, dtype=np.float64)))
+        readers.append(WarpedPairReader(mine, grids, np.array(times, dtype=np.float64)))
     chosen = [rows[i] for i in usable]
-    return Pairs(
+    return PairedImageDataset(
         readers,
         [row["id"] for row in chosen],
         labels=None if labels is None else labels[usable],
@@ -191,10 +191,10 @@ def _read(path: Path, sensors: Sequence[Sensor]) -> list[dict[str, Any]]:
     return rows
 
 
-def _labelled(path: Path, rows: Sequence[Mapping[str, Any]]) -> Places:
+def _labelled(path: Path, rows: Sequence[Mapping[str, Any]]) -> PairTable:
     if "class" in rows[0] and "labels" in rows[0]:
         raise ImageryError(f"{path}: has `class` (one a place) and `labels` (several); keep one of them")
-    places = Places(several="labels" in rows[0])
+    places = PairTable(several="labels" in rows[0])
     for i, row in enumerate(rows):
         label: tuple[str, ...] | None = None
         if (given := row.get("labels")) is not None:
@@ -202,7 +202,7 @@ def _labelled(path: Path, rows: Sequence[Mapping[str, Any]]) -> Places:
             label = tuple(part.strip() for part in parts if part.strip())
         elif row.get("class") is not None:
             label = (str(row["class"]),)
-        places.places.append(Place(row["id"], {}, label, where=f"{path}, row {i}"))
+        places.places.append(PairRecord(row["id"], {}, label, where=f"{path}, row {i}"))
     return places
 
 
@@ -247,13 +247,13 @@ def _scenes(
                 problems[sensor.name, key] = str(header)
                 continue
             offset = stated if stated is not None else key[1]
-            scenes[sensor.name][key] = as_sensor(header, sensor, gsd="relative", offset_dn=offset)
+            scenes[sensor.name][key] = match_scene_to_sensor(header, sensor, gsd="relative", offset_dn=offset)
     return scenes, problems
 
 
 def _grids(
     path: Path, rows: Sequence[Mapping[str, Any]], size: tuple[int, int] | None, fit: PairFit
-) -> list[Grid]:
+) -> list[PixelGrid]:
     if fit not in ("centre_crop", "resize"):
         raise ImageryError(f"fit={fit!r}:{suggest(str(fit), ['centre_crop', 'resize'])}")
     shapes = {(row["height"], row["width"]) for row in rows}
@@ -270,13 +270,13 @@ def _grids(
         rows_out, columns_out = size or (height, width)
         transform = tuple(row["transform"])
         if fit == "resize":
-            transform = scaled(transform, width / columns_out, height / rows_out)
+            transform = resampled_transform(transform, width / columns_out, height / rows_out)
         elif height < rows_out or width < columns_out:
             raise ImageryError(
                 f"{path}: {row['id']} has {width} x {height} pixels, fewer than the crop of "
                 f"{columns_out} x {rows_out}; choose a smaller size=, or fit='resize'"
             )
         else:
-            transform = moved(transform, (width - columns_out) // 2, (height - rows_out) // 2)
-        grids.append(Grid(row["crs"], transform, columns_out, rows_out))
+            transform = window_transform(transform, (width - columns_out) // 2, (height - rows_out) // 2)
+        grids.append(PixelGrid(row["crs"], transform, columns_out, rows_out))
     return grids

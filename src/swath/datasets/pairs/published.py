@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from swath.datasets.pairs.csv_table import Place, Places, band_files
+from swath.datasets.pairs.csv_table import PairRecord, PairTable, band_files
 from swath.errors import ImageryError
 from swath.sensors.sensor import Sensor
 
@@ -42,7 +42,7 @@ _SSL4EO = {"s1": "s1", "s1_grd": "s1", "s2c": "s2c", "s2_l1c": "s2c", "s2a": "s2
 _TIME = re.compile(r"\d{8}T\d{6}")
 
 
-def read_published(path: Path, layout: PublishedLayout, sensors: Sequence[Sensor]) -> Places:
+def read_published(path: Path, layout: PublishedLayout, sensors: Sequence[Sensor]) -> PairTable:
     """The places of a published set.
 
     Raises:
@@ -101,9 +101,9 @@ def _together(
     kinds: dict[str, str],
     groups: dict[str, str],
     folds: dict[str, str],
-) -> Places:
+) -> PairTable:
     """Places of files by place and kind."""
-    found = Places()
+    found = PairTable()
     for name, of_kind in sorted(files.items()):
         lost = sorted({kind for kind in kinds.values() if kind not in of_kind})
         if lost:
@@ -111,7 +111,7 @@ def _together(
             found.problems.append((name, f"{there}: its pair ({', '.join(lost)}) is missing"))
             continue
         found.places.append(
-            Place(
+            PairRecord(
                 id=name,
                 files={sensor: (str(of_kind[kind]),) for sensor, kind in kinds.items()},
                 bands={sensor: RADAR_BANDS if kind == "s1" else L1C_BANDS for sensor, kind in kinds.items()},
@@ -123,7 +123,7 @@ def _together(
     return found
 
 
-def _sen12ms(path: Path, sensors: Sequence[Sensor]) -> Places:
+def _sen12ms(path: Path, sensors: Sequence[Sensor]) -> PairTable:
     kinds = _kinds(sensors, "sen12ms")
     files: dict[str, dict[str, Path]] = defaultdict(dict)
     groups: dict[str, str] = {}
@@ -145,7 +145,7 @@ def _sen12ms_place(match: re.Match[str]) -> str:
     return f"{match['season']}_{match['scene']}_p{match['patch']}"
 
 
-def _sen1floods11(path: Path, sensors: Sequence[Sensor]) -> Places:
+def _sen1floods11(path: Path, sensors: Sequence[Sensor]) -> PairTable:
     kinds = _kinds(sensors, "sen1floods11")
     files: dict[str, dict[str, Path]] = defaultdict(dict)
     groups: dict[str, str] = {}
@@ -176,7 +176,7 @@ def _ssl4eo_folders(path: Path) -> dict[str, Path]:
     }
 
 
-def _ssl4eo(path: Path, sensors: Sequence[Sensor]) -> Places:
+def _ssl4eo(path: Path, sensors: Sequence[Sensor]) -> PairTable:
     folders = _ssl4eo_folders(path)
     kinds: dict[str, str] = {}
     for sensor in sensors:
@@ -188,7 +188,7 @@ def _ssl4eo(path: Path, sensors: Sequence[Sensor]) -> Places:
             wanted = [name for name, known in _SSL4EO.items() if known == kind]
             raise ImageryError(f"{path}: has no folder {' or '.join(wanted)}, which {sensor.name!r} needs")
         kinds[sensor.name] = kind
-    found = Places()
+    found = PairTable()
     first = next(iter(kinds.values()))
     for location in sorted(entry.name for entry in os.scandir(folders[first]) if entry.is_dir()):
         dates = {kind: _ssl4eo_dates(folders[kind] / location) for kind in set(kinds.values())}
@@ -204,7 +204,7 @@ def _ssl4eo(path: Path, sensors: Sequence[Sensor]) -> Places:
                 found.problems.append((name, str(error)))
                 continue
             found.places.append(
-                Place(
+                PairRecord(
                     id=name,
                     files=files,
                     group=location,

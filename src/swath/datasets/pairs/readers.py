@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swath.datasets.chip import Window
+from swath.datasets.chip import PixelWindow
 from swath.errors import ImageryError
 from swath.rasters.read import read_window
-from swath.rasters.resampling import resize
+from swath.rasters.resampling import resample
 from swath.rasters.sensor_scene import SensorScene
 from swath.sensors.sensor import Sensor
 
@@ -60,7 +60,7 @@ class PairReader(Protocol):
         ...
 
 
-class SceneReader:
+class NativePairReader:
     """Whole scenes, or their centres, on their own grid.
 
     Args:
@@ -85,7 +85,7 @@ class SceneReader:
         self.shape, self.times = shape, times
         self._scenes, self._fit, self._corners = list(scenes), fit, corners
         self._offsets = np.array([scene.offset_dn for scene in scenes])
-        whole = [Window(0, 0, scene.header.width, scene.header.height) for scene in scenes]
+        whole = [PixelWindow(0, 0, scene.header.width, scene.header.height) for scene in scenes]
         out = shape if fit == "resize" else None
         self.gsds = np.array([scene.gsd(w, out) for scene, w in zip(scenes, whole, strict=True)])
 
@@ -95,7 +95,7 @@ class SceneReader:
         header = scene.header
         if self._fit == "centre_crop":
             top, left = (int(corner) for corner in self._corners[place])
-            window = Window(left, top, self.shape[1], self.shape[0])
+            window = PixelWindow(left, top, self.shape[1], self.shape[0])
             stored, valid = read_window(header, window, bands=scene.bands)
         else:
             stored, valid = read_window(header, bands=scene.bands)
@@ -105,7 +105,7 @@ class SceneReader:
                     stored = stored.astype(np.float32)
                 shrinks = self.shape[0] <= size[0] and self.shape[1] <= size[1]
                 kernel: Literal["area", "bilinear"] = "area" if shrinks else "bilinear"
-                stored, valid = resize(stored, valid, (0, size[0]), (0, size[1]), self.shape, kernel)
+                stored, valid = resample(stored, valid, (0, size[0]), (0, size[1]), self.shape, kernel)
         return [stored], valid
 
     def finish(self, groups: Sequence[Array], places: NDArray[np.int64]) -> Tensor:

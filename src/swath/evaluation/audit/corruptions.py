@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from swath.augmentations.photometric import blurred, wavelength
+from swath.augmentations.photometric import gaussian_blur, wavelength
 from swath.augmentations.speckle import speckle_db
 from swath.datasets.chip import Batch
 from swath.errors import SwathError, suggest
@@ -34,7 +34,7 @@ _OPTICAL = ("reflectance", "radiance", "DN", "uint8")
 
 
 @dataclass(frozen=True, slots=True)
-class Degradation:
+class Corruption:
     """One way in which imagery gets worse.
 
     Attributes:
@@ -129,7 +129,7 @@ def _missing(
 
 def _blur(image: Tensor, valid: Tensor, key: Tensor, sensor: Sensor, sigma: float) -> tuple[Tensor, Tensor]:
     width = torch.full((len(image), 1, 1, 1), sigma)
-    return blurred(image, width, valid[:, None]).masked_fill(~valid[:, None], 0.0), valid
+    return gaussian_blur(image, width, valid[:, None]).masked_fill(~valid[:, None], 0.0), valid
 
 
 def _holes(image: Tensor, valid: Tensor, key: Tensor, sensor: Sensor, share: float) -> tuple[Tensor, Tensor]:
@@ -173,21 +173,19 @@ _NOT_RADAR = (*_OPTICAL, "kelvin", "metres")
 DEGRADATIONS = {
     d.name: d
     for d in (
-        Degradation("haze", "optical depth at 550 nm", (0.1, 0.25, 0.5, 1.0, 2.0), _haze, _OPTICAL),
-        Degradation("noise", "sigma, standard deviations", (0.05, 0.1, 0.2, 0.4, 0.8), _noise, _NOT_RADAR),
-        Degradation("speckle", "1 / looks", (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0), _speckle, _RADAR),
-        Degradation("stripes", "sigma, standard deviations", (0.05, 0.1, 0.2, 0.4, 0.8), _stripes, _OPTICAL),
-        Degradation("missing-bands", "share of bands", (0.1, 0.25, 0.5, 0.75), _missing, _ANY),
-        Degradation("blur", "sigma, pixels", (0.5, 1.0, 2.0, 4.0, 8.0), _blur, _NOT_RADAR),
-        Degradation("holes", "share of the area", (0.05, 0.1, 0.2, 0.4, 0.6), _holes, _ANY),
-        Degradation("rotation", "degrees", (10.0, 20.0, 45.0, 90.0, 180.0), _turn, _ANY),
+        Corruption("haze", "optical depth at 550 nm", (0.1, 0.25, 0.5, 1.0, 2.0), _haze, _OPTICAL),
+        Corruption("noise", "sigma, standard deviations", (0.05, 0.1, 0.2, 0.4, 0.8), _noise, _NOT_RADAR),
+        Corruption("speckle", "1 / looks", (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0), _speckle, _RADAR),
+        Corruption("stripes", "sigma, standard deviations", (0.05, 0.1, 0.2, 0.4, 0.8), _stripes, _OPTICAL),
+        Corruption("missing-bands", "share of bands", (0.1, 0.25, 0.5, 0.75), _missing, _ANY),
+        Corruption("blur", "sigma, pixels", (0.5, 1.0, 2.0, 4.0, 8.0), _blur, _NOT_RADAR),
+        Corruption("holes", "share of the area", (0.05, 0.1, 0.2, 0.4, 0.6), _holes, _ANY),
+        Corruption("rotation", "degrees", (10.0, 20.0, 45.0, 90.0, 180.0), _turn, _ANY),
     )
 }
 
 
-def degradations_for(
-    sensor: Sensor, names: Sequence[str] | None = None
-) -> tuple[list[Degradation], list[str]]:
+def corruptions_for(sensor: Sensor, names: Sequence[str] | None = None) -> tuple[list[Corruption], list[str]]:
     """Degradations that make sense for a sensor, and the reasons why others do not.
 
     Args:

@@ -15,7 +15,7 @@ from swath.rasters.pillow_reader import TIFF_SUFFIXES
 Ring = Sequence[tuple[float, float]]
 
 
-def footprints(paths: Sequence[str]) -> list[Ring | None]:
+def read_footprints(paths: Sequence[str]) -> list[Ring | None]:
     """Ring of (longitude, latitude) of each file, None where it has no georeference."""
     from swath.rasters.header import read_header
 
@@ -31,7 +31,7 @@ def footprints(paths: Sequence[str]) -> list[Ring | None]:
     return found
 
 
-def overlapping(
+def footprint_overlaps(
     queries: Sequence[Ring | None], bank: Sequence[Ring | None], *, least: float = 0.01
 ) -> list[tuple[int, int, float]]:
     """(query, bank image, share): pairs whose footprints overlap.

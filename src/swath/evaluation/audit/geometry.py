@@ -28,8 +28,15 @@ from torch import Tensor
 
 from swath.errors import SwathError
 from swath.evaluation.features.cache import FeatureCache
-from swath.evaluation.features.extract import Extracted, Featurizer, Part, Progress, extract, usable_sides
-from swath.evaluation.protocols.setup import default_sides, native_scale
+from swath.evaluation.features.extract import (
+    EvalSubset,
+    FeatureExtractor,
+    FeatureSet,
+    Progress,
+    extract_features,
+    supported_image_sizes,
+)
+from swath.evaluation.protocols.setup import default_image_sizes, native_scale
 from swath.files import write_json
 from swath.training.monitoring.collapse import feature_std, rankme
 
@@ -117,7 +124,7 @@ def two_nn(features: Tensor, *, discard: float = 0.1) -> float | None:
 
 
 @dataclass(slots=True)
-class Geometry:
+class EmbeddingStats:
     """The shape of one featurizer's features of some images at one side.
 
     Attributes:
@@ -175,9 +182,9 @@ class Geometry:
         return None
 
 
-def measure_geometry(
+def embedding_stats(
     name: str, side: int, features: Tensor, labels: Tensor | None = None, larger: Tensor | None = None
-) -> Geometry:
+) -> EmbeddingStats:
     """Geometry of features [N, D].
 
     Args:
@@ -201,7 +208,7 @@ def measure_geometry(
     count = len(unit)
     pairs = (float(unit.sum(dim=0).square().sum()) - count) / (count * (count - 1))
     known = labels is not None and labels.ndim == 1
-    return Geometry(
+    return EmbeddingStats(
         name,
         side,
         count,
@@ -221,7 +228,7 @@ def measure_geometry(
 
 
 @dataclass(slots=True)
-class GeometryReport:
+class EmbeddingStatsReport:
     """Geometries of several featurizers at several sides, and what they were measured on.
 
     Attributes:
@@ -231,7 +238,7 @@ class GeometryReport:
     """
 
     protocol: dict[str, Any]
-    rows: list[Geometry]
+    rows: list[EmbeddingStats]
     notes: list[str] = field(default_factory=list)
 
     def write(self, folder: str | Path, **about: Any) -> Path:
@@ -242,16 +249,16 @@ class GeometryReport:
         return target
 
 
-def evaluate_geometry(
-    featurizers: Sequence[Featurizer],
-    part: Part,
+def evaluate_embedding_stats(
+    featurizers: Sequence[FeatureExtractor],
+    part: EvalSubset,
     *,
     sides: Sequence[int] | None = None,
     batch_size: int = 64,
     progress: Progress | None = None,
-    extracted: Extracted | None = None,
+    extracted: FeatureSet | None = None,
     cache: FeatureCache | None = None,
-) -> GeometryReport:
+) -> EmbeddingStatsReport:
     """Geometry of featurizers on some images, a row a featurizer and side.
 
     Args:
@@ -264,12 +271,12 @@ def evaluate_geometry(
         cache: Where features are looked for, and kept.
     """
     if sides is None:
-        sides = default_sides(native_scale(part)[0], max(f.min_side for f in featurizers))
-    used, refused = usable_sides(sorted(set(sides)), featurizers)
+        sides = default_image_sizes(native_scale(part)[0], max(f.min_side for f in featurizers))
+    used, refused = supported_image_sizes(sorted(set(sides)), featurizers)
     if not used:
         raise SwathError("no image scale is left: " + "; ".join(refused))
     if extracted is None:
-        extracted = extract(
+        extracted = extract_features(
             featurizers, part, used, batch_size=batch_size, progress=progress, cache=cache,
             bank=(part, used[-1]), fit=lambda featurizer: featurizer.fit(part, used[-1]),
         )  # fmt: skip
@@ -278,7 +285,7 @@ def evaluate_geometry(
         for i, side in enumerate(used):
             larger = extracted.features[featurizer.name, used[i + 1]] if i + 1 < len(used) else None
             found = extracted.features[featurizer.name, side]
-            rows.append(measure_geometry(featurizer.name, side, found, extracted.labels, larger))
+            rows.append(embedding_stats(featurizer.name, side, found, extracted.labels, larger))
     notes = [row.warning for row in rows if row.warning is not None]
     notes += [f"scale refused: {reason}" for reason in refused]
     count = len(extracted.indices)
@@ -297,7 +304,7 @@ def evaluate_geometry(
         "images": {"name": part.name, "images": count},
         "sensor": part.dataset.sensor.name,
     }
-    return GeometryReport(protocol, rows, notes)
+    return EmbeddingStatsReport(protocol, rows, notes)
 
 
 def _centred(features: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ _VOTES = 2  # landmarks that have to agree before pixels are looked at
 
 
 @dataclass(slots=True)
-class Landmarks:
+class Keypoints:
     """Landmarks of many images at one GSD.
 
     Attributes:
@@ -53,7 +53,7 @@ class Landmarks:
 
 
 @dataclass(frozen=True, slots=True)
-class Overlap:
+class ImageOverlap:
     """Ground that two images share.
 
     Attributes:
@@ -100,7 +100,7 @@ def reduced(shades: Tensor, factor: float) -> Tensor:
     ]
 
 
-def find_landmarks(shades: Tensor, image: Sequence[int], native: bool) -> Landmarks:
+def detect_keypoints(shades: Tensor, image: Sequence[int], native: bool) -> Keypoints:
     """The landmarks of grey images [B, H, W]: corners by Shi and Tomasi (1994), the strongest first."""
     smooth = detail(shades, coarse=8.0, fine=1.0)
     dy, dx = torch.gradient(smooth, dim=(1, 2))
@@ -124,7 +124,7 @@ def find_landmarks(shades: Tensor, image: Sequence[int], native: bool) -> Landma
         owner[:, None, None], (row[:, None] + offset)[:, :, None], (column[:, None] + offset)[:, None, :]
     ].flatten(1)
     patch = patch - patch.mean(dim=1, keepdim=True)
-    return Landmarks(
+    return Keypoints(
         torch.as_tensor(image)[owner],
         torch.stack([row, column], dim=1).float(),
         F.normalize(patch, dim=1),
@@ -147,9 +147,9 @@ def _largest_near(images: Tensor, reach: int) -> Tensor:
     return images
 
 
-def join(parts: Sequence[Landmarks]) -> Landmarks:
+def concat_keypoints(parts: Sequence[Keypoints]) -> Keypoints:
     """Landmarks of several batches together."""
-    return Landmarks(
+    return Keypoints(
         torch.cat([p.image for p in parts]),
         torch.cat([p.place for p in parts]),
         torch.cat([p.description for p in parts]),
@@ -157,9 +157,9 @@ def join(parts: Sequence[Landmarks]) -> Landmarks:
     )
 
 
-def describe(
+def describe_keypoints(
     shades: Tensor, gsd: Sequence[float], image: Sequence[int], levels: NDArray[np.float64]
-) -> Iterator[tuple[int, Landmarks]]:
+) -> Iterator[tuple[int, Keypoints]]:
     """(level, landmarks) of grey images [B, H, W] at their own GSD and at every coarser level.
 
     Args:
@@ -169,7 +169,7 @@ def describe(
         levels: Of `gsd_levels`; empty for one level that all images are of.
     """
     if not len(levels):
-        yield 0, find_landmarks(shades, image, native=True)
+        yield 0, detect_keypoints(shades, image, native=True)
         return
     own = np.abs(np.log(np.asarray(gsd)[:, None] / levels[None])).argmin(axis=1)
     for mine in np.unique(own):
@@ -179,11 +179,11 @@ def describe(
             if min(shades.shape[1:]) / factor < SMALLEST:
                 break
             smaller = reduced(shades[torch.from_numpy(chosen)], factor)
-            yield level, find_landmarks(smaller, [image[i] for i in chosen.tolist()], native=level == mine)
+            yield level, detect_keypoints(smaller, [image[i] for i in chosen.tolist()], native=level == mine)
 
 
-def suspected_shifts(
-    queries: Landmarks, bank: Landmarks, *, chunk: int = 2048
+def match_keypoints(
+    queries: Keypoints, bank: Keypoints, *, chunk: int = 2048
 ) -> list[tuple[int, int, float, float, int]]:
     """(query, bank image, rows, columns, votes): shifts that two landmarks or more agree on.
 
@@ -241,13 +241,13 @@ def shared_part(
     return best
 
 
-def verified(
+def verify_overlaps(
     suspects: Sequence[tuple[int, int, float, float, int]],
     shade_of: Callable[[str, int], Tensor],
     factors: Callable[[int, int], tuple[float, float]],
     *,
     least: float = 0.8,
-) -> list[Overlap]:
+) -> list[ImageOverlap]:
     """Those suspicions whose pixels agree.
 
     Args:
@@ -265,5 +265,5 @@ def verified(
         )
         value, share = shared_part(first, second, (dy, dx))
         if value >= least:
-            found.append(Overlap(q, b, share, value, max(ours, theirs)))
+            found.append(ImageOverlap(q, b, share, value, max(ours, theirs)))
     return found

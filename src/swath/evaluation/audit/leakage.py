@@ -33,20 +33,20 @@ from torch import Tensor
 
 from swath.errors import ImageryError
 from swath.evaluation.audit import keypoint_overlap as shared_ground
-from swath.evaluation.audit.footprint_overlap import footprints, overlapping
+from swath.evaluation.audit.footprint_overlap import footprint_overlaps, read_footprints
 from swath.evaluation.audit.near_duplicates import (
     ORIENTATIONS,
     best_orientations,
     close_hashes,
-    grey,
+    detail_correlations,
     same_files,
-    same_pictures,
+    standardized_gray,
     thumbnails,
 )
-from swath.evaluation.data.splits import Split
-from swath.evaluation.features.extract import Part, Progress
-from swath.evaluation.protocols.results import Evaluation
-from swath.evaluation.protocols.scoring import among
+from swath.evaluation.data.splits import TrainTestSplit
+from swath.evaluation.features.extract import EvalSubset, Progress
+from swath.evaluation.protocols.results import EvaluationResult
+from swath.evaluation.protocols.scoring import restrict_evaluation
 
 HASH_BITS = 20  # of 128 that may differ: suspicions, not verdicts
 SAME_PICTURE = 0.8  # correlation of detail at 64 px from which two pictures are one
@@ -74,7 +74,7 @@ class Leak:
 
 
 @dataclass(slots=True)
-class Leakage:
+class LeakageReport:
     """What the search found.
 
     Attributes:
@@ -131,12 +131,12 @@ class Leakage:
 
 
 def find_leaks(
-    split: Split,
+    split: TrainTestSplit,
     *,
     features: tuple[Tensor, Tensor] | None = None,
     batch_size: int = 64,
     progress: Progress | None = None,
-) -> Leakage:
+) -> LeakageReport:
     """Search a split for queries that the bank knows.
 
     Args:
@@ -186,10 +186,13 @@ def find_leaks(
         unverified = sum((q, b) not in found for q, b, _ in pairs)
     else:
         left_out["close features"] = "no features were given"
-    rings = footprints(split.queries.paths), footprints(split.bank.paths)
+    rings = read_footprints(split.queries.paths), read_footprints(split.bank.paths)
     if any(rings[0]) and any(rings[1]):
         keep(
-            ((q, b, share, f"{100 * share:.0f}% of the footprint") for q, b, share in overlapping(*rings)),
+            (
+                (q, b, share, f"{100 * share:.0f}% of the footprint")
+                for q, b, share in footprint_overlaps(*rings)
+            ),
             "footprint",
         )
     else:
@@ -203,19 +206,19 @@ def find_leaks(
         "gsd_levels": [round(float(level), 4) for level in levels],
         "left_out": left_out,
     }
-    return Leakage(leaks, len(split.queries.indices), len(split.bank.indices), unverified, settings)
+    return LeakageReport(leaks, len(split.queries.indices), len(split.bank.indices), unverified, settings)
 
 
-def without_leaks(evaluation: Evaluation, leakage: Leakage) -> Evaluation | None:
+def exclude_leaks(evaluation: EvaluationResult, leakage: LeakageReport) -> EvaluationResult | None:
     """The same evaluation over the queries that do not leak; None where none leaks or none is left."""
     keep = np.array([path not in leakage.leaked for path in evaluation.paths], dtype=bool)
     if keep.all() or not keep.any():
         return None
     count = int((~keep).sum())
-    return among(evaluation, keep, f"{count:,} queries that the bank knows are left out")
+    return restrict_evaluation(evaluation, keep, f"{count:,} queries that the bank knows are left out")
 
 
-def warn(evaluation: Evaluation, leakage: Leakage) -> None:
+def add_leakage_note(evaluation: EvaluationResult, leakage: LeakageReport) -> None:
     """Put the finding among the evaluation's notes, where it leaks."""
     if leakage.leaks:
         evaluation.notes.append(f"leak: {leakage.sentence}")
@@ -225,15 +228,15 @@ def warn(evaluation: Evaluation, leakage: Leakage) -> None:
 
 
 @dataclass(slots=True)
-class _Look:
+class _ImageDescriptors:
     """What one pass over a part keeps of each image; position i is `part.indices[i]`."""
 
     thumbs: Tensor  # [N, S, S] float16; NaN where the image cannot be read
     level: NDArray[np.int64]  # [N] GSD level of the image itself
-    landmarks: dict[int, shared_ground.Landmarks]  # by level
+    landmarks: dict[int, shared_ground.Keypoints]  # by level
 
 
-def _levels(split: Split) -> NDArray[np.float64]:
+def _levels(split: TrainTestSplit) -> NDArray[np.float64]:
     """GSD levels of both parts; empty where scale is unknown, or as manifold as the images."""
     gsds = []
     for part in (split.bank, split.queries):
@@ -245,40 +248,42 @@ def _levels(split: Split) -> NDArray[np.float64]:
 
 
 def _look(
-    part: Part,
+    part: EvalSubset,
     levels: NDArray[np.float64],
     batch_size: int,
     ground: bool,
     progress: Progress | None,
     done: int,
     total: int,
-) -> _Look:
+) -> _ImageDescriptors:
     position = {int(index): i for i, index in enumerate(part.indices)}
     thumbs = torch.full((len(part.indices), 64, 64), float("nan"), dtype=torch.float16)
     own = np.zeros(len(part.indices), dtype=np.int64)
-    marks: dict[int, list[shared_ground.Landmarks]] = defaultdict(list)
+    marks: dict[int, list[shared_ground.Keypoints]] = defaultdict(list)
     for start in range(0, len(part.indices), batch_size):
         chunk = part.indices[start : start + batch_size]
         batch = part.dataset.get_batch(chunk)
         if len(batch["image"]):
-            shades = grey(batch)
+            shades = standardized_gray(batch)
             where = [position[int(i)] for i in batch["index"]]
             thumbs[where] = thumbnails(shades).half()
             gsd = batch["gsd"].double().numpy()
             if len(levels):
                 own[where] = np.abs(np.log(gsd[:, None] / levels[None])).argmin(axis=1)
             if ground and min(shades.shape[1:]) >= shared_ground.SMALLEST:
-                for level, found in shared_ground.describe(shades, gsd.tolist(), where, levels):
+                for level, found in shared_ground.describe_keypoints(shades, gsd.tolist(), where, levels):
                     marks[level].append(found)
         done += len(chunk)
         if progress is not None:
             progress(done, total)
-    return _Look(thumbs, own, {level: shared_ground.join(found) for level, found in marks.items()})
+    return _ImageDescriptors(
+        thumbs, own, {level: shared_ground.concat_keypoints(found) for level, found in marks.items()}
+    )
 
 
-def _copies(queries: _Look, bank: _Look) -> list[tuple[int, int, float, str]]:
+def _copies(queries: _ImageDescriptors, bank: _ImageDescriptors) -> list[tuple[int, int, float, str]]:
     suspects = close_hashes(queries.thumbs.float(), bank.thumbs.float(), bits=HASH_BITS)
-    values = same_pictures(queries.thumbs, bank.thumbs, suspects)
+    values = detail_correlations(queries.thumbs, bank.thumbs, suspects)
     return [
         (q, b, value, f"{ORIENTATIONS[turn]}, pixels correlate {value:.2f}")
         for (q, b, turn), value in zip(suspects, values, strict=True)
@@ -287,7 +292,7 @@ def _copies(queries: _Look, bank: _Look) -> list[tuple[int, int, float, str]]:
 
 
 def _shared(
-    split: Split, queries: _Look, bank: _Look, levels: NDArray[np.float64]
+    split: TrainTestSplit, queries: _ImageDescriptors, bank: _ImageDescriptors, levels: NDArray[np.float64]
 ) -> list[tuple[int, int, float, str]]:
     known: dict[tuple[str, int], Tensor] = {}
 
@@ -296,10 +301,10 @@ def _shared(
             if len(known) >= 512:
                 known.clear()
             part = split.queries if side == "query" else split.bank
-            known[side, i] = grey(part.dataset.get_batch(part.indices[i : i + 1]))[0]
+            known[side, i] = standardized_gray(part.dataset.get_batch(part.indices[i : i + 1]))[0]
         return known[side, i]
 
-    best: dict[tuple[int, int], shared_ground.Overlap] = {}
+    best: dict[tuple[int, int], shared_ground.ImageOverlap] = {}
     for level in sorted(queries.landmarks.keys() & bank.landmarks.keys()):
 
         def factors(q: int, b: int, level: int = level) -> tuple[float, float]:
@@ -307,8 +312,8 @@ def _shared(
                 return 1.0, 1.0
             return levels[level] / levels[queries.level[q]], levels[level] / levels[bank.level[b]]
 
-        suspects = shared_ground.suspected_shifts(queries.landmarks[level], bank.landmarks[level])
-        for overlap in shared_ground.verified(sorted(suspects), shade_of, factors):
+        suspects = shared_ground.match_keypoints(queries.landmarks[level], bank.landmarks[level])
+        for overlap in shared_ground.verify_overlaps(sorted(suspects), shade_of, factors):
             pair = overlap.query, overlap.bank
             if pair not in best or overlap.correlation > best[pair].correlation:
                 best[pair] = overlap
@@ -345,7 +350,7 @@ def _close(
 
 
 def _verified_alike(
-    pairs: list[tuple[int, int, float]], queries: _Look, bank: _Look
+    pairs: list[tuple[int, int, float]], queries: _ImageDescriptors, bank: _ImageDescriptors
 ) -> list[tuple[int, int, float, str]]:
     found = []
     for start in range(0, len(pairs), 256):

@@ -32,7 +32,7 @@ ORIENTATIONS = (
 _GRID = 8  # dHash compares 8 x 8 pairs of neighbours across and as many down: 128 bits
 
 
-def grey(batch: Batch) -> Tensor:
+def standardized_gray(batch: Batch) -> Tensor:
     """[B, H, W] float32: the mean of the bands, each less its mean and over its deviation in its own image.
 
     Invalid pixels are 0, the mean. A band of one value says nothing and counts as 0.
@@ -68,7 +68,7 @@ def perceptual_hashes(thumbs: Tensor) -> Tensor:
     return torch.where(bits, 1, -1).to(torch.int8)
 
 
-def turned(thumbs: Tensor, orientation: int) -> Tensor:
+def orient(thumbs: Tensor, orientation: int) -> Tensor:
     """Square images [..., S, S] in one of the eight orientations (see `ORIENTATIONS`)."""
     mirrored = thumbs.flip(-1) if orientation >= 4 else thumbs
     return torch.rot90(mirrored, orientation % 4, dims=(-2, -1))
@@ -86,7 +86,7 @@ def close_hashes(
     known = perceptual_hashes(bank).float()
     best: dict[tuple[int, int], tuple[int, int]] = {}
     for orientation in range(len(ORIENTATIONS)):
-        asked = perceptual_hashes(turned(queries, orientation)).float()
+        asked = perceptual_hashes(orient(queries, orientation)).float()
         for start in range(0, len(asked), chunk):
             agree = asked[start : start + chunk] @ known.T
             for row, column in (agree >= 128 - 2 * bits).nonzero().tolist():
@@ -148,12 +148,14 @@ def correlation(first: Tensor, second: Tensor) -> Tensor:
     return torch.where(length > 1e-9, (a * b).sum(dim=1) / length.clamp_min(1e-30), 0.0)
 
 
-def same_pictures(queries: Tensor, bank: Tensor, suspects: Sequence[tuple[int, int, int]]) -> list[float]:
+def detail_correlations(
+    queries: Tensor, bank: Tensor, suspects: Sequence[tuple[int, int, int]]
+) -> list[float]:
     """Correlation of the detail of each suspected pair of thumbnails; 1 for the same picture."""
     found: list[float] = []
     for start in range(0, len(suspects), 512):
         part = suspects[start : start + 512]
-        first = torch.stack([turned(queries[q], o) for q, _, o in part]).float()
+        first = torch.stack([orient(queries[q], o) for q, _, o in part]).float()
         second = torch.stack([bank[b] for _, b, _ in part]).float()
         found += correlation(detail(first), detail(second)).tolist()
     return found
@@ -163,7 +165,7 @@ def best_orientations(query: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
     """For pairs of thumbnails [B, S, S]: the largest correlation of their detail [B], and its orientation."""
     second = detail(bank.float())
     scores = torch.stack(
-        [correlation(detail(turned(query, o).float()), second) for o in range(len(ORIENTATIONS))]
+        [correlation(detail(orient(query, o).float()), second) for o in range(len(ORIENTATIONS))]
     )
     best = scores.max(dim=0)
     return best.values, best.indices

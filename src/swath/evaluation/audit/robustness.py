@@ -22,30 +22,30 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swath.errors import SwathError
-from swath.evaluation.audit.corruptions import DEGRADATIONS, FORMAT, degradations_for
-from swath.evaluation.data.splits import Split
+from swath.evaluation.audit.corruptions import DEGRADATIONS, FORMAT, corruptions_for
+from swath.evaluation.data.splits import TrainTestSplit
 from swath.evaluation.features.cache import FeatureCache
 from swath.evaluation.features.extract import (
-    Extracted,
-    Featurizer,
-    Part,
+    EvalSubset,
+    FeatureBuffer,
+    FeatureExtractor,
+    FeatureSet,
     Progress,
-    Shelf,
-    assembled,
-    extract,
+    concat_chunks,
+    extract_features,
     resize_batch,
-    usable_sides,
+    supported_image_sizes,
 )
 from swath.evaluation.measures.intervals import bootstrap_interval, paired_difference
 from swath.evaluation.protocols.knn_classifier import Standardiser, knn_predict
-from swath.evaluation.protocols.setup import default_sides, native_scale
+from swath.evaluation.protocols.setup import default_image_sizes, native_scale
 from swath.files import atomic_path, write_json
 
 CLEAN = "clean"
 
 
 @dataclass(slots=True)
-class Robust:
+class RobustnessScore:
     """One score on queries that were made worse.
 
     Attributes:
@@ -84,7 +84,7 @@ class RobustnessReport:
     """
 
     protocol: dict[str, Any]
-    scores: list[Robust]
+    scores: list[RobustnessScore]
     notes: list[str]
 
     @property
@@ -102,7 +102,7 @@ class RobustnessReport:
         """12 hex digits over everything in the protocol."""
         return hashlib.sha256(json.dumps(self.protocol, sort_keys=True).encode()).hexdigest()[:12]
 
-    def curve(self, features: str, degradation: str) -> list[Robust]:
+    def curve(self, features: str, degradation: str) -> list[RobustnessScore]:
         """Clean and then every strength, ascending."""
         wanted = (CLEAN, degradation)
         found = [s for s in self.scores if s.features == features and s.degradation in wanted]
@@ -146,8 +146,8 @@ class RobustnessReport:
 
 
 def evaluate_robustness(
-    featurizers: Sequence[Featurizer],
-    split: Split,
+    featurizers: Sequence[FeatureExtractor],
+    split: TrainTestSplit,
     *,
     degradations: Sequence[str] | None = None,
     side: int | None = None,
@@ -157,7 +157,7 @@ def evaluate_robustness(
     limit: int | None = None,
     batch_size: int = 64,
     progress: Progress | None = None,
-    bank: Extracted | None = None,
+    bank: FeatureSet | None = None,
     cache: FeatureCache | None = None,
 ) -> RobustnessReport:
     """kNN accuracy against the strength of each degradation of the queries.
@@ -184,12 +184,12 @@ def evaluate_robustness(
     sensor = split.bank.dataset.sensor
     if np.asarray(split.bank.labels).ndim != 1:
         raise SwathError("robustness is scored by top-1 accuracy, which needs one label an image")
-    chosen, refused = degradations_for(sensor, degradations)
+    chosen, refused = corruptions_for(sensor, degradations)
     if not chosen:
         raise SwathError("no degradation is left: " + "; ".join(refused))
     if side is None:
-        side = default_sides(native_scale(split.bank)[0], max(f.min_side for f in featurizers))[-1]
-    _, wrong = usable_sides([side], featurizers)
+        side = default_image_sizes(native_scale(split.bank)[0], max(f.min_side for f in featurizers))[-1]
+    _, wrong = supported_image_sizes([side], featurizers)
     if wrong:
         raise SwathError("; ".join(wrong))
     plan = [(CLEAN, 0.0)] + [(d.name, level) for d in chosen for level in d.levels(sensor)]
@@ -197,19 +197,19 @@ def evaluate_robustness(
     if limit is not None and limit < len(queries.indices):
         # One in so many, in an order that no class or file name rules.
         order = np.random.default_rng(0).permutation(len(queries.indices))[:limit]
-        queries = Part(queries.dataset, queries.indices[np.sort(order)], queries.name)
+        queries = EvalSubset(queries.dataset, queries.indices[np.sort(order)], queries.name)
     fresh = 0 if bank is not None else len(split.bank.indices)
     total = fresh + len(queries.indices)
     fitted = set() if bank is None or cache is not None else {f.name for f in featurizers}
 
-    def fit(featurizer: Featurizer) -> None:
+    def fit(featurizer: FeatureExtractor) -> None:
         if featurizer.name not in fitted:
             fitted.add(featurizer.name)
             featurizer.fit(split.bank, side)
 
     if bank is None:
         advance = None if progress is None else (lambda done, _: progress(done, total))
-        bank = extract(
+        bank = extract_features(
             featurizers, split.bank, [side], batch_size=batch_size, progress=advance, cache=cache,
             bank=(split.bank, side), fit=fit,
         )  # fmt: skip
@@ -217,7 +217,7 @@ def evaluate_robustness(
     advance = None if progress is None else (lambda done, _: progress(fresh + done, total))
     features, labels = _worse(featurizers, queries, plan, side, batch_size, shelves, fit, advance)
     classes = int(max(bank.labels.max(), labels.max())) + 1
-    scores: list[Robust] = []
+    scores: list[RobustnessScore] = []
     for featurizer in featurizers:
         known: Tensor = bank.features[featurizer.name, side]
         by_bank = Standardiser(known) if standardised else None
@@ -231,7 +231,9 @@ def evaluate_robustness(
             clean = hits if clean is None else clean
             loss = paired_difference(clean, hits) if name != CLEAN else (0.0, 0.0, 0.0)
             spread = bootstrap_interval(hits)
-            scores.append(Robust(featurizer.name, name, level, float(hits.mean()), *spread, *loss, hits))
+            scores.append(
+                RobustnessScore(featurizer.name, name, level, float(hits.mean()), *spread, *loss, hits)
+            )
     protocol = {
         "id": "swath.robustness/1",
         "name": "robustness",
@@ -258,17 +260,17 @@ State = tuple[str, str, float]  # featurizer, degradation, strength
 
 
 def _shelves(
-    featurizers: Sequence[Featurizer],
-    queries: Part,
+    featurizers: Sequence[FeatureExtractor],
+    queries: EvalSubset,
     plan: Sequence[tuple[str, float]],
     side: int,
     batch_size: int,
     cache: FeatureCache | None,
-    bank: tuple[Part, int],
-) -> dict[State, Shelf]:
+    bank: tuple[EvalSubset, int],
+) -> dict[State, FeatureBuffer]:
     """Where the features of every state are kept: a batch a file while a run is under way."""
     if cache is None:
-        return {(f.name, *state): Shelf() for f in featurizers for state in plan}
+        return {(f.name, *state): FeatureBuffer() for f in featurizers for state in plan}
     by_batch = FeatureCache(cache.folder, chunk=batch_size)
     how = f"noise of seed {getattr(queries.dataset, 'seed', 0)}, format {FORMAT}"
     return {
@@ -281,13 +283,13 @@ def _shelves(
 
 
 def _worse(
-    featurizers: Sequence[Featurizer],
-    queries: Part,
+    featurizers: Sequence[FeatureExtractor],
+    queries: EvalSubset,
     plan: Sequence[tuple[str, float]],
     side: int,
     batch_size: int,
-    shelves: dict[State, Shelf],
-    fit: Callable[[Featurizer], None],
+    shelves: dict[State, FeatureBuffer],
+    fit: Callable[[FeatureExtractor], None],
     progress: Progress | None,
 ) -> tuple[dict[State, Tensor], Tensor]:
     """Features of the queries in every state; each file is read once, and not at all if all is known."""
@@ -318,7 +320,7 @@ def _worse(
     if not len(read):
         raise SwathError(f"none of the {total} {queries.name} images could be read")
     labels = torch.as_tensor(np.asarray(queries.dataset.labels)[read], dtype=torch.int64)
-    return {key: assembled(shelf, chunks, kept) for key, shelf in shelves.items()}, labels
+    return {key: concat_chunks(shelf, chunks, kept) for key, shelf in shelves.items()}, labels
 
 
 def plot_robustness(

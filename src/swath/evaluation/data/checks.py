@@ -1,6 +1,6 @@
 """Input that would make every score meaningless is refused; what a reader of scores must know is said.
 
-`check_split` looks at a `Split` however it was made, before anything is computed.
+`check_split` looks at a `TrainTestSplit` however it was made, before anything is computed.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swath.errors import ImageryError
-from swath.evaluation.data.splits import Split
-from swath.evaluation.features.extract import Part
+from swath.evaluation.data.splits import TrainTestSplit
+from swath.evaluation.features.extract import EvalSubset
 
 
-def check_split(split: Split) -> list[str]:
+def check_split(split: TrainTestSplit) -> list[str]:
     """Notes for the reader of scores on this split.
 
     Raises:
@@ -42,7 +42,7 @@ def check_split(split: Split) -> list[str]:
     return notes
 
 
-def count_classes(split: Split) -> int:
+def count_classes(split: TrainTestSplit) -> int:
     """Number K of classes or labels: those that the data names, or those that occur."""
     if split.bank.labels.ndim == 2:
         return int(split.bank.labels.shape[1])
@@ -50,7 +50,7 @@ def count_classes(split: Split) -> int:
     return len(names) or int(max(split.bank.labels.max(), split.queries.labels.max())) + 1
 
 
-def _check_labels(part: Part) -> None:
+def _check_labels(part: EvalSubset) -> None:
     labels = part.labels
     if labels.ndim == 2:
         bad = ~np.isin(labels, (0, 1)).all(axis=1)
@@ -64,7 +64,7 @@ def _check_labels(part: Part) -> None:
         )
 
 
-def _check_duplicates(part: Part) -> None:
+def _check_duplicates(part: EvalSubset) -> None:
     """An image counts once. (Chips of one scene share its path; their position tells them apart.)"""
     again = [path for path, _ in _repeated(part)]
     if again:
@@ -74,13 +74,13 @@ def _check_duplicates(part: Part) -> None:
         )
 
 
-def _repeated(part: Part) -> list[tuple[str, int]]:
+def _repeated(part: EvalSubset) -> list[tuple[str, int]]:
     keys = part.indices.tolist() if _is_chips(part) else [str(Path(path)) for path in part.paths]
     values, first, counts = np.unique(np.array(keys), return_index=True, return_counts=True)
     return [(part.paths[i], int(n)) for _, i, n in zip(values, first, counts, strict=True) if n > 1]
 
 
-def _shared(split: Split) -> list[str]:
+def _shared(split: TrainTestSplit) -> list[str]:
     """A note where queries are in the bank too."""
     bank, queries = split.bank, split.queries
     if bank.dataset is queries.dataset:
@@ -99,7 +99,7 @@ def _shared(split: Split) -> list[str]:
     ]
 
 
-def _rare_labels(split: Split, bank: NDArray[Any], queries: NDArray[Any]) -> list[str]:
+def _rare_labels(split: TrainTestSplit, bank: NDArray[Any], queries: NDArray[Any]) -> list[str]:
     notes = []
     for where, labels in (("bank", bank), ("query", queries)):
         absent = np.flatnonzero(labels.sum(axis=0) == 0)
@@ -112,10 +112,10 @@ def _rare_labels(split: Split, bank: NDArray[Any], queries: NDArray[Any]) -> lis
     return notes
 
 
-def _name(split: Split, label: Any) -> str:
+def _name(split: TrainTestSplit, label: Any) -> str:
     names = split.bank.dataset.classes
     return names[int(label)] if names else f"class {int(label)}"
 
 
-def _is_chips(part: Part) -> bool:
+def _is_chips(part: EvalSubset) -> bool:
     return hasattr(part.dataset, "scenes")

@@ -24,7 +24,7 @@ from swath.datasets.image_files import Gsd
 from swath.datasets.opening import CsvManifest, open_dataset
 from swath.datasets.pairs.opening import open_pairs
 from swath.datasets.protocol import ImageDataset
-from swath.datasets.sensor_view import View
+from swath.datasets.sensor_view import SensorView
 from swath.errors import ImageryError
 from swath.sensors.sensor import Sensor, get_sensor
 
@@ -32,7 +32,7 @@ LabelKind = Literal["multi", "single"]
 
 
 @dataclass(slots=True)
-class Labelled:
+class LabeledDataset:
     """Labelled images before they are divided, and what else is known of each.
 
     Attributes:
@@ -50,7 +50,7 @@ class Labelled:
     notes: list[str] = field(default_factory=list)
 
 
-def open_labelled(
+def open_labeled(
     path: str | Path,
     *,
     sensor: str | Path | Sensor,
@@ -59,7 +59,7 @@ def open_labelled(
     separator: str | None = None,
     labels: LabelKind | None = None,
     **options: Any,
-) -> Labelled:
+) -> LabeledDataset:
     """Open labelled images in any layout, undivided.
 
     Arguments as for `swath.evaluation.data.splits.open_split`.
@@ -96,7 +96,7 @@ def open_labelled(
                 f"{path}: is a table of chips, where {foreign[0]}= means nothing; leave it out"
             )
         chips = ChipTable(path, sensor, gsd, label=label_column, **kept)  # type: ignore[arg-type]
-        return Labelled(chips, str(path), chips.columns)
+        return LabeledDataset(chips, str(path), chips.columns)
     if path.suffix.lower() == ".csv" or label_column:
         options["label"] = names or _label_column(path)
     if separator:
@@ -106,10 +106,12 @@ def open_labelled(
         raise ImageryError(
             f"{path}: has no labels; evaluation needs class folders, or a table with a class column"
         )
-    return Labelled(dataset, str(path), dataset.columns if isinstance(dataset, CsvManifest) else {})
+    return LabeledDataset(dataset, str(path), dataset.columns if isinstance(dataset, CsvManifest) else {})
 
 
-def _bigearthnet(path: Path, sensor: Sensor, labels: LabelKind, size: int | None, relative: bool) -> Labelled:
+def _bigearthnet(
+    path: Path, sensor: Sensor, labels: LabelKind, size: int | None, relative: bool
+) -> LabeledDataset:
     """Its places as one sensor sees them, with official folds where its tables lie there."""
     if labels not in ("multi", "single"):
         raise ImageryError(f"labels={labels!r}: 'multi' or 'single' is wanted")
@@ -136,8 +138,8 @@ def _bigearthnet(path: Path, sensor: Sensor, labels: LabelKind, size: int | None
         columns["fold"] = pairs.folds
     if pairs.groups is not None:
         columns["scene"] = pairs.groups
-    seen = View(dataset, gsd_factor=1 / GSD if relative else 1.0, labels=one)
-    return Labelled(seen, str(path), columns, "scene" if "scene" in columns else None, notes)
+    seen = SensorView(dataset, gsd_factor=1 / GSD if relative else 1.0, labels=one)
+    return LabeledDataset(seen, str(path), columns, "scene" if "scene" in columns else None, notes)
 
 
 def _label_column(path: Path) -> str | None:

@@ -41,7 +41,7 @@ Degrees = NDArray[np.float64]
 
 
 @dataclass(slots=True)
-class MadeSplit:
+class SplitAssignment:
     """Who is in which fold, and why.
 
     Attributes:
@@ -101,7 +101,7 @@ def make_split(
     buffer_metres: float = 0.0,
     coordinates: tuple[str, str] | None = None,
     seed: int = 0,
-) -> MadeSplit:
+) -> SplitAssignment:
     """Deal images out to folds.
 
     Args:
@@ -144,9 +144,9 @@ def make_split(
     if by != "block" and (buffer_metres or coordinates):
         raise ImageryError("a buffer or coordinates mean nothing unless the split is made by block")
     labels = np.asarray(dataset.labels, dtype=np.int64)
-    dealt = deal(units, labels, wanted, seed=seed)
+    dealt = assign_groups(units, labels, wanted, seed=seed)
     folds = [dealt[unit] for unit in units]
-    made = MadeSplit(dataset, folds, units, f"{origin}, seed {seed}")
+    made = SplitAssignment(dataset, folds, units, f"{origin}, seed {seed}")
     if rings is not None and buffer_metres > 0:
         folds = made.folds = _with_buffer(rings, folds, wanted, buffer_metres)
         lost = folds.count(NOWHERE)
@@ -158,7 +158,7 @@ def make_split(
     return made
 
 
-def deal(
+def assign_groups(
     units: Sequence[str], labels: NDArray[np.int64], shares: Mapping[str, float], *, seed: int = 0
 ) -> dict[str, str]:
     """Unit -> fold, such that every fold gets its share of every class as nearly as whole units allow.
@@ -234,9 +234,9 @@ def _rings(dataset: ImageDataset, coordinates: tuple[str, str] | None) -> list[D
                 f"columns {coordinates[0]} and {coordinates[1]} are no degrees of longitude and latitude"
             )
         return [point[None] for point in points]
-    from swath.evaluation.audit.footprint_overlap import footprints
+    from swath.evaluation.audit.footprint_overlap import read_footprints
 
-    found = footprints(dataset.paths)
+    found = read_footprints(dataset.paths)
     unknown = [path for path, ring in zip(dataset.paths, found, strict=True) if ring is None]
     if unknown:
         raise ImageryError(
@@ -307,7 +307,7 @@ def _chord(points: NDArray[np.float64], place: NDArray[np.float64]) -> NDArray[n
     return np.asarray(np.linalg.norm(points - place, axis=1))
 
 
-def _look(made: MadeSplit, shares: Mapping[str, float], labels: NDArray[np.int64]) -> None:
+def _look(made: SplitAssignment, shares: Mapping[str, float], labels: NDArray[np.int64]) -> None:
     """Refuse what cannot be scored, and note where whole units missed the shares."""
     names = made.dataset.classes or []
     folds = np.array(made.folds)

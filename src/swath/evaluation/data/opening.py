@@ -15,29 +15,29 @@ from typing import Any
 
 import numpy as np
 
-from swath.datasets.benchmarks.catalog import FoundSet, get_known_set, is_known_set, list_known_sets
-from swath.datasets.image_files import Gsd, ImageFiles
+from swath.datasets.benchmarks.catalog import LocalBenchmark, get_benchmark, is_benchmark, list_benchmarks
+from swath.datasets.image_files import Gsd, ImageFileDataset
 from swath.datasets.opening import read_csv
 from swath.datasets.protocol import ImageDataset
-from swath.datasets.sensor_view import View
+from swath.datasets.sensor_view import SensorView
 from swath.datasets.torchgeo import PREFIX, open_torchgeo, sensor_of_torchgeo
 from swath.errors import ImageryError, suggest
-from swath.evaluation.data.labeled import Labelled
-from swath.evaluation.data.splits import Split, divide, open_split
-from swath.evaluation.features.extract import GsdMode, Part
+from swath.evaluation.data.labeled import LabeledDataset
+from swath.evaluation.data.splits import TrainTestSplit, open_split, split_labeled
+from swath.evaluation.features.extract import EvalSubset, GsdMode
 from swath.sensors.sensor import Sensor, get_sensor
 
-__all__ = ["is_named", "locate", "natural_sensor", "open_data"]
+__all__ = ["is_benchmark_name", "locate_dataset", "native_sensor", "open_eval_data"]
 
 _TABLE_OPTIONS = ("label_column", "separator", "labels", "fold_column", "group_column", "where")
 
 
-def is_named(text: str | Path) -> bool:
+def is_benchmark_name(text: str | Path) -> bool:
     """Whether this is the name of a set and no path that is there."""
-    return not Path(text).exists() and (str(text).startswith(PREFIX) or is_known_set(str(text)))
+    return not Path(text).exists() and (str(text).startswith(PREFIX) or is_benchmark(str(text)))
 
 
-def open_data(
+def open_eval_data(
     text: str | Path,
     *,
     sensor: str | Sensor,
@@ -52,7 +52,7 @@ def open_data(
     seed: int = 0,
     offset_dn: float | None = None,
     **options: Any,
-) -> Split:
+) -> TrainTestSplit:
     """Open labelled data and divide it.
 
     Args:
@@ -76,7 +76,7 @@ def open_data(
     """
     if gsd_mode == "relative":
         gsd = "relative"
-    if not is_named(text):
+    if not is_benchmark_name(text):
         return _of_path(
             Path(text), sensor=sensor, gsd=gsd, bank=bank, queries=queries, size=size, seed=seed,
             share=0.2 if share is None else share, allow_overlap=allow_overlap, offset_dn=offset_dn,
@@ -93,13 +93,13 @@ def open_data(
         if gsd is None and gsd_mode is None:
             gsd = "relative"
         return _torchgeo(name, Path(root), wanted, gsd, bank, queries, share, seed)
-    found = get_known_set(name).find(root)
+    found = get_benchmark(name).find(root)
     if found.has_folds:
         return _by_folders(found, wanted, gsd, gsd_mode, bank, queries, size, seed)
-    opened = open_known_set(
+    opened = open_benchmark(
         found, wanted, gsd, size=size, seed=seed, offset_dn=offset_dn, blind=gsd_mode is None
     )
-    return divide(
+    return split_labeled(
         opened,
         bank=bank,
         queries=queries,
@@ -109,14 +109,14 @@ def open_data(
     )
 
 
-def locate(text: str | Path, root: str | Path | None = None) -> Path:
+def locate_dataset(text: str | Path, root: str | Path | None = None) -> Path:
     """Where the data lies.
 
     Raises:
         SwathError: It is not there; says where it can be had.
     """
     name = str(text)
-    if not is_named(text):
+    if not is_benchmark_name(text):
         if not Path(text).exists():
             raise ImageryError(f"{text}: there is no such file or folder")
         return Path(text)
@@ -125,19 +125,19 @@ def locate(text: str | Path, root: str | Path | None = None) -> Path:
     if name.startswith(PREFIX):
         open_torchgeo(name, root, gsd="relative")
         return Path(root)
-    return get_known_set(name).find(root).folder
+    return get_benchmark(name).find(root).folder
 
 
-def natural_sensor(text: str | Path) -> str | None:
+def native_sensor(text: str | Path) -> str | None:
     """What the images of a set known by name were taken with; None for paths, which do not say."""
-    if not is_named(text):
+    if not is_benchmark_name(text):
         return None
     name = str(text)
-    return sensor_of_torchgeo(name) if name.startswith(PREFIX) else get_known_set(name).sensor
+    return sensor_of_torchgeo(name) if name.startswith(PREFIX) else get_benchmark(name).sensor
 
 
-def open_known_set(
-    found: FoundSet,
+def open_benchmark(
+    found: LocalBenchmark,
     sensor: Sensor,
     gsd: Gsd | str = None,
     *,
@@ -146,7 +146,7 @@ def open_known_set(
     seed: int = 0,
     offset_dn: float | None = None,
     blind: bool = False,
-) -> Labelled:
+) -> LabeledDataset:
     """The images of a known set (of one of its fold folders), all of one size, seen as `sensor`."""
     known, base = found.known, found.folder / folder
     own = get_sensor(known.sensor)
@@ -175,7 +175,7 @@ def open_known_set(
         files = (path for path in (base / name).iterdir() if _is_image(path, known.suffixes))
         listed += [(str(path), index[label]) for path in sorted(files)]
     side = size or known.image_size
-    dataset: ImageDataset = ImageFiles(
+    dataset: ImageDataset = ImageFileDataset(
         [path for path, _ in listed],
         sensor=own,
         gsd=gsd,  # type: ignore[arg-type]  # a string is "relative" here
@@ -194,7 +194,7 @@ def open_known_set(
             notes.append(f"{len(dataset) - len(keep)} images are in none of the lists; left out")
     if len(listed) != known.images and not found.notes and not folder:
         notes.append(f"{len(listed):,} images are here; {known.images:,} are published")
-    return Labelled(_seen_as(dataset, own, sensor, known.name, notes), known.name, columns, notes=notes)
+    return LabeledDataset(_seen_as(dataset, own, sensor, known.name, notes), known.name, columns, notes=notes)
 
 
 def _seen_as(dataset: ImageDataset, own: Sensor, sensor: Sensor, name: str, notes: list[str]) -> ImageDataset:
@@ -202,9 +202,9 @@ def _seen_as(dataset: ImageDataset, own: Sensor, sensor: Sensor, name: str, note
     if own.name == sensor.name:
         return dataset
     try:
-        view = View(dataset, sensor)
+        view = SensorView(dataset, sensor)
     except ImageryError as error:
-        others = [other for other in list_known_sets() if get_known_set(other).sensor == sensor.name]
+        others = [other for other in list_benchmarks() if get_benchmark(other).sensor == sensor.name]
         also = f" Sets of {sensor.name}: {', '.join(others)}." if others else ""
         raise ImageryError(f"{name}: {error}.{also}") from None
     notes.append(
@@ -214,7 +214,7 @@ def _seen_as(dataset: ImageDataset, own: Sensor, sensor: Sensor, name: str, note
     return view
 
 
-def _folds_of(paths: list[str], found: FoundSet, notes: list[str]) -> dict[str, list[str]]:
+def _folds_of(paths: list[str], found: LocalBenchmark, notes: list[str]) -> dict[str, list[str]]:
     """The fold of each image by published lists beside the set; nothing without."""
     if not found.lists:
         return {}
@@ -235,7 +235,7 @@ def _is_image(path: Path, suffixes: tuple[str, ...]) -> bool:
 
 
 def _by_folders(
-    found: FoundSet,
+    found: LocalBenchmark,
     sensor: Sensor,
     gsd: Gsd | str,
     gsd_mode: GsdMode | None,
@@ -243,7 +243,7 @@ def _by_folders(
     queries: str | None,
     size: int | None,
     seed: int,
-) -> Split:
+) -> TrainTestSplit:
     """Train and val or test folders, as some copies come."""
     there = [name for name in ("val", "validation", "test") if (found.folder / name).is_dir()]
     name = queries or there[0]
@@ -253,11 +253,11 @@ def _by_folders(
                 f"{found.folder}: has no folder {wanted!r}; there are train, {', '.join(there)}"
             )
     options: dict[str, Any] = {"size": size, "seed": seed, "blind": gsd_mode is None}
-    first = open_known_set(found, sensor, gsd, folder=bank, **options)
-    second = open_known_set(found, sensor, gsd, folder=name, **options)
-    return Split(
-        Part(first.dataset, np.arange(len(first.dataset)), bank),
-        Part(second.dataset, np.arange(len(second.dataset)), name),
+    first = open_benchmark(found, sensor, gsd, folder=bank, **options)
+    second = open_benchmark(found, sensor, gsd, folder=name, **options)
+    return TrainTestSplit(
+        EvalSubset(first.dataset, np.arange(len(first.dataset)), bank),
+        EvalSubset(second.dataset, np.arange(len(second.dataset)), name),
         f"folders {bank} and {name}",
         list(dict.fromkeys([*first.notes, *second.notes])),
     )
@@ -272,7 +272,7 @@ def _torchgeo(
     queries: str | None,
     share: float | None,
     seed: int,
-) -> Split:
+) -> TrainTestSplit:
     if isinstance(gsd, str) and gsd != "relative":
         raise ImageryError(f"{name}: has no column {gsd!r}; a number of metres, or relative, is wanted")
     folds = open_torchgeo(name, root, gsd=gsd, seed=seed)  # type: ignore[arg-type]
@@ -282,15 +282,17 @@ def _torchgeo(
         for i, (fold, dataset) in enumerate(folds.items())
     }
     if "all" in seen:
-        opened = Labelled(seen["all"], name, notes=notes)
-        return divide(opened, bank=bank, queries=queries, share=0.2 if share is None else share, seed=seed)
+        opened = LabeledDataset(seen["all"], name, notes=notes)
+        return split_labeled(
+            opened, bank=bank, queries=queries, share=0.2 if share is None else share, seed=seed
+        )
     second = queries or "val"
     for wanted in (bank, second):
         if wanted not in seen:
             raise ImageryError(f"{name}: has the splits {', '.join(seen)}, not {wanted!r}")
-    return Split(
-        Part(seen[bank], np.arange(len(seen[bank])), bank),
-        Part(seen[second], np.arange(len(seen[second])), second),
+    return TrainTestSplit(
+        EvalSubset(seen[bank], np.arange(len(seen[bank])), bank),
+        EvalSubset(seen[second], np.arange(len(seen[second])), second),
         f"TorchGeo's {bank} and {second}",
         notes,
     )
@@ -305,9 +307,9 @@ def _tells_gsd(path: Path) -> bool:
 
 def _of_path(
     path: Path, *, sensor: str | Sensor, gsd: Gsd | str, size: int | None, blind: bool, **options: Any
-) -> Split:
+) -> TrainTestSplit:
     if not path.exists():
-        near = suggest(str(path), list_known_sets())
+        near = suggest(str(path), list_benchmarks())
         raise ImageryError(
             f"{path}: there is no such file or folder, and no data set is known as that.{near}"
         )

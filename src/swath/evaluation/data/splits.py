@@ -21,8 +21,8 @@ from swath.datasets.image_files import Gsd
 from swath.datasets.opening import ClassFolder, open_dataset
 from swath.datasets.protocol import ImageDataset, Problem
 from swath.errors import ImageryError, suggest
-from swath.evaluation.data.labeled import LabelKind, Labelled, open_labelled
-from swath.evaluation.features.extract import Part
+from swath.evaluation.data.labeled import LabeledDataset, LabelKind, open_labeled
+from swath.evaluation.features.extract import EvalSubset
 from swath.sensors.sensor import Sensor
 
 _QUERY_NAMES = ("val", "test", "valid", "validation")
@@ -31,7 +31,7 @@ GROUP_COLUMN = "overlap_group"
 
 
 @dataclass(slots=True)
-class Split:
+class TrainTestSplit:
     """Bank and queries, and what a reader of the scores should know about them.
 
     Attributes:
@@ -42,8 +42,8 @@ class Split:
         native_metres: Median GSD of the images as they are, where a CSV table has it.
     """
 
-    bank: Part
-    queries: Part
+    bank: EvalSubset
+    queries: EvalSubset
     origin: str
     notes: list[str] = field(default_factory=list)
     native_metres: float | None = None
@@ -75,7 +75,7 @@ def open_split(
     share: float = 0.2,
     seed: int = 0,
     **options: Any,
-) -> Split:
+) -> TrainTestSplit:
     """Open labelled images and divide them.
 
     Args:
@@ -108,12 +108,12 @@ def open_split(
         split = _folders(path, sensor, gsd, bank, queries, options)
         _check(split, str(path))
         return split
-    opened = open_labelled(
+    opened = open_labeled(
         path, sensor=sensor, gsd=gsd, label_column=label_column, separator=separator, labels=labels, **options
     )
     if isinstance(opened.dataset, ClassFolder):
         _refuse_empty_classes(path, opened.dataset)
-    return divide(
+    return split_labeled(
         opened,
         bank=bank,
         queries=queries,
@@ -125,8 +125,8 @@ def open_split(
     )
 
 
-def divide(
-    opened: Labelled,
+def split_labeled(
+    opened: LabeledDataset,
     *,
     bank: str = "train",
     queries: str | None = None,
@@ -135,7 +135,7 @@ def divide(
     allow_overlap: bool = False,
     share: float = 0.2,
     seed: int = 0,
-) -> Split:
+) -> TrainTestSplit:
     """By the data's own folds, or else by seed; arguments and errors as for `open_split`."""
     dataset, columns, where = opened.dataset, opened.columns, opened.where
     fold_column = _column(where, columns, fold_column, _FOLD_COLUMNS)
@@ -152,9 +152,9 @@ def divide(
         )
     else:
         chosen, how = _drawn(dataset, groups, share, seed)
-        split = Split(
-            Part(dataset, np.flatnonzero(~chosen), "bank"),
-            Part(dataset, np.flatnonzero(chosen), "queries"),
+        split = TrainTestSplit(
+            EvalSubset(dataset, np.flatnonzero(~chosen), "bank"),
+            EvalSubset(dataset, np.flatnonzero(chosen), "queries"),
             f"made here: {how} are queries, seed {seed}",
             [f"the data has no split of its own: {how} are queries (seed {seed})"],
         )
@@ -178,7 +178,7 @@ def _folders(
     bank: str,
     queries: str | None,
     options: dict[str, Any],
-) -> Split:
+) -> TrainTestSplit:
     there = [name for name in _QUERY_NAMES if (path / name).is_dir()]
     name = queries or (there[0] if there else None)
     if name is None or not (path / name).is_dir():
@@ -195,9 +195,9 @@ def _folders(
     notes = []
     if queries is None and len(there) > 1:
         notes.append(f"of the folders {', '.join(there)}, {name} is queried; choose with --queries")
-    return Split(
-        Part(first, np.arange(len(first)), bank),
-        Part(second, np.arange(len(second)), name),
+    return TrainTestSplit(
+        EvalSubset(first, np.arange(len(first)), bank),
+        EvalSubset(second, np.arange(len(second)), name),
         f"folders {bank} and {name}",
         notes,
     )
@@ -231,7 +231,7 @@ def _column(
 
 def _by_column(
     where: str, dataset: ImageDataset, folds: NDArray[Any], column: str, bank: str, queries: str | None
-) -> Split:
+) -> TrainTestSplit:
     values = sorted(set(folds.tolist()))
     name = queries or next((n for n in _QUERY_NAMES if n in values), None)
     for wanted in (bank, name):
@@ -243,9 +243,9 @@ def _by_column(
     assert name is not None
     if name == bank:
         raise ImageryError(f"{where}: bank and queries are both {bank!r}; that score says nothing")
-    return Split(
-        Part(dataset, np.flatnonzero(folds == bank), bank),
-        Part(dataset, np.flatnonzero(folds == name), name),
+    return TrainTestSplit(
+        EvalSubset(dataset, np.flatnonzero(folds == bank), bank),
+        EvalSubset(dataset, np.flatnonzero(folds == name), name),
         f"column {column}: {bank} and {name}",
     )
 
@@ -288,7 +288,7 @@ def _stratified(dataset: ImageDataset, groups: NDArray[Any], share: float, seed:
 
 
 def _check_groups(
-    where: str, split: Split, groups: NDArray[Any], column: str | None, allow_overlap: bool
+    where: str, split: TrainTestSplit, groups: NDArray[Any], column: str | None, allow_overlap: bool
 ) -> None:
     """A group of images of the same ground stands on one side only."""
     shared = (set(groups[split.bank.indices].tolist()) & set(groups[split.queries.indices].tolist())) - {""}
@@ -304,7 +304,7 @@ def _check_groups(
     split.notes.append("leak: " + message)
 
 
-def _check(split: Split, where: str) -> None:
+def _check(split: TrainTestSplit, where: str) -> None:
     """What makes every score meaningless, and what a reader must know."""
     for part in (split.bank, split.queries):
         if len(part.indices) == 0:
@@ -341,13 +341,13 @@ def _check(split: Split, where: str) -> None:
     _left_out(split, where)
 
 
-def _of_class(split: Split, label: int) -> list[str]:
+def _of_class(split: TrainTestSplit, label: int) -> list[str]:
     """Files of that class, of all folds."""
     datasets = dict.fromkeys([split.bank.dataset, split.queries.dataset])
     return [d.paths[i] for d in datasets for i in np.flatnonzero(np.asarray(d.labels) == label).tolist()]
 
 
-def _check_several(split: Split, where: str, names: Sequence[str]) -> None:
+def _check_several(split: TrainTestSplit, where: str, names: Sequence[str]) -> None:
     """The same for images of several labels each."""
     in_bank, in_queries = split.bank.labels.any(axis=0), split.queries.labels.any(axis=0)
     if not in_bank.any():
@@ -360,7 +360,7 @@ def _check_several(split: Split, where: str, names: Sequence[str]) -> None:
     _left_out(split, where)
 
 
-def _left_out(split: Split, where: str) -> None:
+def _left_out(split: TrainTestSplit, where: str) -> None:
     """Damaged files are left out with a note; a split that names files which are not there is refused."""
     problems: dict[int, list[Problem]] = {
         id(part.dataset): part.dataset.problems for part in (split.bank, split.queries)

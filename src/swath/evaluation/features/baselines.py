@@ -21,7 +21,13 @@ from torch import Tensor
 from swath.datasets.chip import Batch
 from swath.encoders import create_model
 from swath.errors import ImageryError, SwathError, suggest
-from swath.evaluation.features.extract import Featurizer, GsdMode, ModelFeaturizer, Part, resize_batch
+from swath.evaluation.features.extract import (
+    EvalSubset,
+    FeatureExtractor,
+    GsdMode,
+    ModelFeatureExtractor,
+    resize_batch,
+)
 from swath.models.model import Model
 
 _IDENTITY = "swath.evaluation.features.baselines/1"  # for the cache: another number when features change
@@ -39,7 +45,7 @@ class ImageStatistics:
     def __init__(self) -> None:
         self.settings: dict[str, Any] = {"baseline": "mean and std of each band"}
 
-    def fit(self, part: Part, side: int) -> None:
+    def fit(self, part: EvalSubset, side: int) -> None:
         """Nothing depends on data."""
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -51,7 +57,7 @@ class ImageStatistics:
         return torch.cat([mean, spread.sqrt()], dim=1)
 
 
-class ColourHistogram:
+class ColorHistogram:
     """Share of the pixels in 8 equal bins of each band: [B, 8 C].
 
     The bins span 0 to 256 for display values and mean +- 2.5 standard deviations of the bank for other units;
@@ -65,7 +71,7 @@ class ColourHistogram:
     def __init__(self) -> None:
         self.settings: dict[str, Any] = {"baseline": "histogram of each band", "bins": 8}
 
-    def fit(self, part: Part, side: int) -> None:
+    def fit(self, part: EvalSubset, side: int) -> None:
         """Choose the bins' range."""
         sensor = part.dataset.sensor
         if sensor.unit == "uint8":
@@ -93,7 +99,7 @@ class RawPixels:
     def __init__(self) -> None:
         self.settings: dict[str, Any] = {"baseline": "pixels at 16 x 16"}
 
-    def fit(self, part: Part, side: int) -> None:
+    def fit(self, part: EvalSubset, side: int) -> None:
         """Measure mean and standard deviation of each band over images of the bank."""
         self.mean, self.std = _band_statistics(_sample(part, side))
 
@@ -113,10 +119,10 @@ class RandomPatches:
 
     def __init__(self, count: int = 512, *, size: int = 6, seed: int = 0) -> None:
         self.count, self.size, self.seed = count, size, seed
-        self._fitted_to: tuple[Part, int] | None = None
+        self._fitted_to: tuple[EvalSubset, int] | None = None
         self._last: tuple[Tensor, tuple[Tensor, Tensor, Tensor]] | None = None
 
-    def fit(self, part: Part, side: int) -> None:
+    def fit(self, part: EvalSubset, side: int) -> None:
         """Draw patches from bank images at `side` pixels, whiten them (ZCA), scale each to length 1."""
         if self._fitted_to is not None and self._fitted_to[0] is part and self._fitted_to[1] == side:
             return
@@ -185,7 +191,7 @@ class RandomConvolutionalFeatures:
             "rectifier": "relu(r - 1), relu(-r - 1)" if both_signs else "relu(r)",
         }
 
-    def fit(self, part: Part, side: int) -> None:
+    def fit(self, part: EvalSubset, side: int) -> None:
         """Draw the patches."""
         self.patches.fit(part, side)
 
@@ -197,7 +203,7 @@ class RandomConvolutionalFeatures:
 
 def random_init(
     model: Model, *, seed: int = 0, pooling: str | None = None, gsd_mode: GsdMode | None = None
-) -> ModelFeaturizer:
+) -> ModelFeatureExtractor:
     """The model's encoder, freshly initialised: same contract, same pooling, nothing learned.
 
     Raises:
@@ -210,34 +216,34 @@ def random_init(
         torch.manual_seed(seed)
         fresh = create_model(encoder["name"], **encoder["options"])
     fresh_model = Model(fresh.to(model.device), model.contract, pooling=model.pooling)
-    featurizer = ModelFeaturizer(fresh_model, name="random init", pooling=pooling, gsd_mode=gsd_mode)
+    featurizer = ModelFeatureExtractor(fresh_model, name="random init", pooling=pooling, gsd_mode=gsd_mode)
     featurizer.settings |= {"model": f"random initialisation of {encoder['name']}", "seed": seed}
     return featurizer
 
 
 # Name on the command line (`baseline:rcf`) -> how to make it.
-BASELINES: dict[str, Callable[[], Featurizer]] = {
+BASELINES: dict[str, Callable[[], FeatureExtractor]] = {
     "statistics": ImageStatistics,
-    "histogram": ColourHistogram,
+    "histogram": ColorHistogram,
     "pixels": RawPixels,
     "rcf-plain": lambda: RandomConvolutionalFeatures(both_signs=False),
     "rcf": RandomConvolutionalFeatures,
 }
 
 
-def all_baselines() -> list[Featurizer]:
+def all_baselines() -> list[FeatureExtractor]:
     """One of each, from cheap to strong."""
     patches = RandomPatches()
     return [
         ImageStatistics(),
-        ColourHistogram(),
+        ColorHistogram(),
         RawPixels(),
         RandomConvolutionalFeatures(patches, both_signs=False),
         RandomConvolutionalFeatures(patches),
     ]
 
 
-def make_baseline(name: str) -> Featurizer:
+def make_baseline(name: str) -> FeatureExtractor:
     """The baseline called `name`; see `BASELINES`."""
     if name not in BASELINES:
         raise SwathError(f"unknown baseline {name!r}.{suggest(name, list(BASELINES))}")
@@ -260,7 +266,7 @@ def _standard(batch: Batch, mean: Tensor, std: Tensor) -> Tensor:
     return (image - mean) / std * weight
 
 
-def _sample(part: Part, side: int) -> Tensor:
+def _sample(part: EvalSubset, side: int) -> Tensor:
     """Some images of the bank [n, C, side, side], NaN where not valid."""
     count = max(8, min(_SAMPLE, _VALUES // (len(part.dataset.sensor.bands) * side * side)))
     chosen = np.random.default_rng(0).permutation(part.indices)[:count]

@@ -27,14 +27,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from swath.datasets.image_files import ImageFiles
-from swath.evaluation.features.extract import CHUNK, Featurizer, Part, Shelf
+from swath.datasets.image_files import ImageFileDataset
+from swath.evaluation.features.extract import CHUNK, EvalSubset, FeatureBuffer, FeatureExtractor
 from swath.files import atomic_path, write_json
 
 FORMAT = 1
 
 
-def default_folder() -> Path:
+def default_cache_dir() -> Path:
     """``swath/features`` in the user's cache folder (XDG_CACHE_HOME, or ~/.cache)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "swath" / "features"
 
@@ -52,19 +52,19 @@ class FeatureCache:
     """
 
     def __init__(self, folder: str | Path | None = None, *, chunk: int = CHUNK) -> None:
-        self.folder = Path(folder) if folder is not None else default_folder()
+        self.folder = Path(folder) if folder is not None else default_cache_dir()
         self.chunk = chunk
         self.reused = self.computed = 0
-        self._parts: list[tuple[Part, str]] = []
+        self._parts: list[tuple[EvalSubset, str]] = []
 
     def shelf(
         self,
-        featurizer: Featurizer,
-        part: Part,
+        featurizer: FeatureExtractor,
+        part: EvalSubset,
         side: int,
-        fitted_to: tuple[Part, int] | None,
+        fitted_to: tuple[EvalSubset, int] | None,
         state: str | None = None,
-    ) -> Shelf:
+    ) -> FeatureBuffer:
         """Where the features of `part` are kept, or will be.
 
         Args:
@@ -76,7 +76,7 @@ class FeatureCache:
         """
         identity = getattr(featurizer, "identity", None)
         if identity is None or (getattr(featurizer, "learns", True) and fitted_to is None):
-            return Shelf()
+            return FeatureBuffer()
         about: dict[str, Any] = {
             "format": FORMAT,
             "identity": identity,
@@ -90,9 +90,9 @@ class FeatureCache:
             about["fitted_to"] = [self._part(fitted_to[0]), fitted_to[1]]
         key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
         path = self.folder / key[:2] / key
-        return StoredShelf(path, len(part.indices), self, {**about, "name": featurizer.name})
+        return CacheEntry(path, len(part.indices), self, {**about, "name": featurizer.name})
 
-    def _part(self, part: Part) -> str:
+    def _part(self, part: EvalSubset) -> str:
         found = next((digest for known, digest in self._parts if known is part), None)
         if found is None:
             found = images_hash(part)
@@ -100,7 +100,7 @@ class FeatureCache:
         return found
 
 
-class StoredShelf(Shelf):
+class CacheEntry(FeatureBuffer):
     """Features on disk."""
 
     def __init__(self, path: Path, images: int, cache: FeatureCache, about: dict[str, Any]) -> None:
@@ -159,14 +159,14 @@ class StoredShelf(Shelf):
         return torch.from_numpy(rows) if fits else None
 
 
-def images_hash(part: Part) -> str:
+def images_hash(part: EvalSubset) -> str:
     """SHA-256 over the images of a part as a featurizer meets them (before resizing).
 
     Whole image files are known by path, size and time of change; of any other data set all pixels are read.
     """
     dataset = part.dataset
     digest = hashlib.sha256(json.dumps(dataset.sensor.to_dict(), sort_keys=True).encode())
-    if isinstance(dataset, ImageFiles) and dataset.fit != "random_crop":
+    if isinstance(dataset, ImageFileDataset) and dataset.fit != "random_crop":
         how = [dataset.size, dataset.fit, dataset.offset_dn]
         digest.update(json.dumps(how).encode())
         digest.update(np.ascontiguousarray(dataset.gsds[part.indices]).tobytes())

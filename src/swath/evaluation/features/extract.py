@@ -25,7 +25,7 @@ from torch import Tensor
 
 from swath.datasets.chip import Batch
 from swath.datasets.protocol import ImageDataset, Problem
-from swath.encoders import Features
+from swath.encoders import EncoderFeatures
 from swath.encoders.pooling import pool
 from swath.errors import ContractError, ImageryError
 from swath.models.model import Model
@@ -37,7 +37,7 @@ Progress = Callable[[int, int], None]  # (images done, images in all)
 GsdMode = Literal["metres", "relative"]
 
 
-class Featurizer(Protocol):
+class FeatureExtractor(Protocol):
     """Anything that describes images by vectors: a model, or a baseline that needs no training.
 
     Attributes:
@@ -57,7 +57,7 @@ class Featurizer(Protocol):
     min_side: int
     settings: dict[str, Any]
 
-    def fit(self, part: Part, side: int) -> None:
+    def fit(self, part: EvalSubset, side: int) -> None:
         """Look at images of the bank (never of the queries) where features depend on data."""
         ...
 
@@ -67,7 +67,7 @@ class Featurizer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class EvalSubset:
     """Some images of a labelled data set: the bank or the queries.
 
     Attributes:
@@ -100,7 +100,7 @@ class Part:
 
 
 @dataclass(slots=True)
-class Extracted:
+class FeatureSet:
     """Features of one part.
 
     Attributes:
@@ -116,7 +116,7 @@ class Extracted:
     problems: list[Problem] = field(default_factory=list)
 
 
-class ModelFeaturizer:
+class ModelFeatureExtractor:
     """A model as a featurizer.
 
     Args:
@@ -143,7 +143,7 @@ class ModelFeaturizer:
         *,
         reference_side: int | None = None,
         statistics: Literal["contract", "bank"] = "contract",
-        shares: ModelFeaturizer | None = None,
+        shares: ModelFeatureExtractor | None = None,
     ) -> None:
         self.model = model
         self.name = name or model.name
@@ -167,15 +167,15 @@ class ModelFeaturizer:
             raise ContractError(
                 f"{self.name} cannot share the encodings of {shares.name}: another model or GSD"
             )
-        self._source: ModelFeaturizer = shares or self
+        self._source: ModelFeatureExtractor = shares or self
         self._keeps = False
         if shares is not None:
             shares._keeps = True
-        self._last: tuple[Tensor, Features] | None = None
+        self._last: tuple[Tensor, EncoderFeatures] | None = None
         self._identity: tuple[Any, str] | None = None
 
     @classmethod
-    def scale_mae(cls, model: Model, name: str | None = None) -> ModelFeaturizer:
+    def scale_mae(cls, model: Model, name: str | None = None) -> ModelFeatureExtractor:
         """A model as Scale-MAE's released evaluation reads it, whatever its contract says.
 
         The class token after the last norm; positions by 224 / side; bands standardised by the data's own
@@ -197,7 +197,7 @@ class ModelFeaturizer:
             source._identity = state, hashlib.sha256(text.encode()).hexdigest()
         return source._identity[1]
 
-    def fit(self, part: Part, side: int) -> None:
+    def fit(self, part: EvalSubset, side: int) -> None:
         """A model is trained already; only the bands' statistics may be those of the bank."""
         if self.learns:
             sensor = part.dataset.sensor
@@ -220,7 +220,7 @@ class ModelFeaturizer:
         """
         return pool(self._source._encode(batch), self.pooling)
 
-    def _encode(self, batch: Batch) -> Features:
+    def _encode(self, batch: Batch) -> EncoderFeatures:
         """Of this batch; at once if it is the last one again."""
         if self._last is not None and self._last[0] is batch["image"]:
             return self._last[1]
@@ -243,7 +243,7 @@ class ModelFeaturizer:
         return found
 
 
-def _band_statistics(part: Part) -> tuple[list[float], list[float]]:
+def _band_statistics(part: EvalSubset) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each band over the valid pixels of all images of a part."""
     count, total, square = 0.0, torch.zeros(()), torch.zeros(())
     for start in range(0, len(part.indices), 64):
@@ -259,12 +259,14 @@ def _band_statistics(part: Part) -> tuple[list[float], list[float]]:
     return mean.tolist(), (square / count - mean.square()).clamp_min(1e-12).sqrt().tolist()
 
 
-def read_outs(model: Model, poolings: Sequence[str], name: str | None = None) -> list[ModelFeaturizer]:
+def pooling_variants(
+    model: Model, poolings: Sequence[str], name: str | None = None
+) -> list[ModelFeatureExtractor]:
     """Featurizers of one model, one a pooling, that encode each batch once; called "NAME, POOLING"."""
-    found: list[ModelFeaturizer] = []
+    found: list[ModelFeatureExtractor] = []
     for pooling in poolings:
         label = f"{name or model.name}, {pooling}"
-        found.append(ModelFeaturizer(model, label, pooling, shares=found[0] if found else None))
+        found.append(ModelFeatureExtractor(model, label, pooling, shares=found[0] if found else None))
     return found
 
 
@@ -300,7 +302,7 @@ def _area(image: Tensor, side: int) -> Tensor:
 CHUNK = 512  # images whose features are kept together
 
 
-class Shelf:
+class FeatureBuffer:
     """Features of some images by one featurizer at one side, a chunk at a time; in memory."""
 
     def __init__(self) -> None:
@@ -319,17 +321,17 @@ class Shelf:
         return [self._rows.get(number, torch.empty(0, 0)) for number in range(len(chunks))]
 
 
-def extract(
-    featurizers: Sequence[Featurizer],
-    part: Part,
+def extract_features(
+    featurizers: Sequence[FeatureExtractor],
+    part: EvalSubset,
     sides: Sequence[int],
     *,
     batch_size: int = 64,
     progress: Progress | None = None,
     cache: FeatureCache | None = None,
-    bank: tuple[Part, int] | None = None,
-    fit: Callable[[Featurizer], None] | None = None,
-) -> Extracted:
+    bank: tuple[EvalSubset, int] | None = None,
+    fit: Callable[[FeatureExtractor], None] | None = None,
+) -> FeatureSet:
     """Features of all images of `part` by all featurizers at all sides; every image is read at most once.
 
     Images that cannot be read are left out and listed.
@@ -349,11 +351,11 @@ def extract(
             that do not fit a model's contract.
         ImageryError: Not one image could be read.
     """
-    _, refused = usable_sides(sides, featurizers)
+    _, refused = supported_image_sizes(sides, featurizers)
     if refused:
         raise ContractError("; ".join(refused))
-    shelves: dict[tuple[str, int], Shelf] = {
-        (f.name, side): cache.shelf(f, part, side, bank) if cache is not None else Shelf()
+    shelves: dict[tuple[str, int], FeatureBuffer] = {
+        (f.name, side): cache.shelf(f, part, side, bank) if cache is not None else FeatureBuffer()
         for f in featurizers
         for side in sides
     }
@@ -399,13 +401,13 @@ def extract(
     if not len(indices):
         reason = f"; the first: {problems[0][1]}" if problems else ""
         raise ImageryError(f"none of the {total} {part.name} images could be read{reason}")
-    features = {key: assembled(shelf, chunks, kept) for key, shelf in shelves.items()}
+    features = {key: concat_chunks(shelf, chunks, kept) for key, shelf in shelves.items()}
     labels = torch.as_tensor(np.asarray(part.dataset.labels)[indices])
     labels = labels.to(torch.float32 if labels.ndim == 2 else torch.int64)
-    return Extracted(features, labels, indices, problems)
+    return FeatureSet(features, labels, indices, problems)
 
 
-def assembled(shelf: Shelf, chunks: list[range], kept: list[NDArray[np.int64]]) -> Tensor:
+def concat_chunks(shelf: FeatureBuffer, chunks: list[range], kept: list[NDArray[np.int64]]) -> Tensor:
     """[N, D] features of the images that could be read; those of earlier runs may be of more images."""
     parts = []
     for chunk, positions, rows in zip(chunks, kept, shelf.rows(chunks), strict=True):
@@ -415,7 +417,7 @@ def assembled(shelf: Shelf, chunks: list[range], kept: list[NDArray[np.int64]]) 
 
 
 def _chunks_of_batches(
-    part: Part, chunks: list[range], missing: list[list[tuple[str, int]]], size: int
+    part: EvalSubset, chunks: list[range], missing: list[list[tuple[str, int]]], size: int
 ) -> Iterator[tuple[int, Iterator[tuple[int, Any]]]]:
     """(chunk, its batches) of the chunks that lack features; a second thread reads ahead of the work."""
     plan = [
@@ -441,7 +443,9 @@ def _chunks_of_batches(
             yield number, (batch for _, batch in group)
 
 
-def usable_sides(sides: Sequence[int], featurizers: Sequence[Featurizer]) -> tuple[list[int], list[str]]:
+def supported_image_sizes(
+    sides: Sequence[int], featurizers: Sequence[FeatureExtractor]
+) -> tuple[list[int], list[str]]:
     """Sides that all featurizers can take, and for each other one the reason why it is refused."""
     good, refused = [], []
     for side in sides:

@@ -22,12 +22,17 @@ import torch
 from swath.encoders import create_model, list_models
 from swath.errors import SwathError, suggest
 from swath.evaluation.features.baselines import BASELINES, make_baseline
-from swath.evaluation.features.extract import Featurizer, GsdMode, ModelFeaturizer, read_outs
-from swath.evaluation.features.timm_model import PREFIX, TimmFeaturizer
+from swath.evaluation.features.extract import (
+    FeatureExtractor,
+    GsdMode,
+    ModelFeatureExtractor,
+    pooling_variants,
+)
+from swath.evaluation.features.timm_model import PREFIX, TimmFeatureExtractor
 from swath.models import Contract, Model, load_model
 from swath.sensors.sensor import Sensor, get_sensor
 
-__all__ = ["Candidate", "open_candidate", "open_featurizer"]
+__all__ = ["EvalModel", "open_eval_model", "open_feature_extractors"]
 
 _CHECKPOINTS = (".pth", ".pt", ".ckpt", ".bin")
 _BASELINE, _RANDOM = "baseline:", "random:"
@@ -35,7 +40,7 @@ _DEFAULT_SENSOR = "rgb_aerial"
 
 
 @dataclass(slots=True)
-class Candidate:
+class EvalModel:
     """Something to score, ready to look at images.
 
     Attributes:
@@ -47,7 +52,7 @@ class Candidate:
         notes: What a reader of its scores should know.
     """
 
-    featurizers: list[Featurizer]
+    featurizers: list[FeatureExtractor]
     sensor: Sensor
     gsd_mode: GsdMode | None = None
     model: Model | None = None
@@ -60,12 +65,14 @@ class Candidate:
         return self.featurizers[0].name
 
 
-def open_featurizer(text: str, sensor: str | Sensor | None = None, **options: Any) -> list[Featurizer]:
+def open_feature_extractors(
+    text: str, sensor: str | Sensor | None = None, **options: Any
+) -> list[FeatureExtractor]:
     """The featurizers of `open_candidate`, for those who open the images themselves."""
-    return open_candidate(text, sensor, **options).featurizers
+    return open_eval_model(text, sensor, **options).featurizers
 
 
-def open_candidate(
+def open_eval_model(
     text: str,
     sensor: str | Sensor | None = None,
     *,
@@ -75,7 +82,7 @@ def open_candidate(
     device: str | torch.device | None = None,
     name: str | None = None,
     default_sensor: str | Sensor | None = None,
-) -> Candidate:
+) -> EvalModel:
     """Find what `text` names.
 
     Args:
@@ -109,10 +116,10 @@ def open_candidate(
             )
     if kind == "baseline":
         baseline = make_baseline(text.removeprefix(_BASELINE))
-        found = Candidate([baseline], get_sensor(sensor or default))
+        found = EvalModel([baseline], get_sensor(sensor or default))
     elif kind == "timm":
-        featurizer = TimmFeaturizer(text, sensor or default, bands=bands, device=device)
-        found = Candidate([featurizer], get_sensor(sensor or default))
+        featurizer = TimmFeatureExtractor(text, sensor or default, bands=bands, device=device)
+        found = EvalModel([featurizer], get_sensor(sensor or default))
         if featurizer.has_random_weights:
             found.notes.append(
                 f"{text} has random weights: nothing in it was trained. For trained ones name a file "
@@ -168,7 +175,7 @@ def _of_model(
     pooling: str | None,
     gsd_mode: GsdMode | None,
     device: str | torch.device,
-) -> Candidate:
+) -> EvalModel:
     """A model of Swath's, however it is had."""
     if kind == "random":
         encoder = text.removeprefix(_RANDOM)
@@ -181,13 +188,13 @@ def _of_model(
     else:
         model = load_model(text, device=str(device))
     poolings = [part.strip() for part in pooling.split(",")] if pooling else [None]
-    featurizers: list[Featurizer]
+    featurizers: list[FeatureExtractor]
     if len(poolings) > 1:
         if gsd_mode is not None and gsd_mode != model.contract.gsd_mode:
             raise SwathError("several poolings are read in the model's own GSD mode; leave --gsd-mode out")
-        featurizers = list(read_outs(model, [p for p in poolings if p is not None]))
+        featurizers = list(pooling_variants(model, [p for p in poolings if p is not None]))
     else:
-        featurizers = [ModelFeaturizer(model, pooling=poolings[0], gsd_mode=gsd_mode)]
+        featurizers = [ModelFeatureExtractor(model, pooling=poolings[0], gsd_mode=gsd_mode)]
     about = {"model_id": model.id}
     if kind == "random":
         for one in featurizers:
@@ -196,7 +203,7 @@ def _of_model(
     if sensor is None and len(model.contract.sensors) > 1 and default.name in model.contract.sensors:
         sensor = default.name
     chosen = model.contract.sensor(sensor)
-    return Candidate(featurizers, chosen, gsd_mode or model.contract.gsd_mode, model, about)
+    return EvalModel(featurizers, chosen, gsd_mode or model.contract.gsd_mode, model, about)
 
 
 def _untrained(encoder: str, sensor: Sensor, gsd_mode: GsdMode | None, seed: int = 0) -> Model:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from swath.datasets.chip import Batch
 from swath.errors import CheckpointError, ContractError, SwathError, suggest
-from swath.evaluation.features.extract import Part
+from swath.evaluation.features.extract import EvalSubset
 from swath.files import sha256
 from swath.models.contract import Contract
 from swath.models.importers.inert_pickle import read_checkpoint
@@ -72,7 +72,7 @@ class TimmName:
         return cls(architecture, weights or None)
 
 
-class TimmFeaturizer:
+class TimmFeatureExtractor:
     """A model of timm, without its classifier, as a featurizer.
 
     Args:
@@ -145,7 +145,7 @@ class TimmFeaturizer:
         """Whether nothing in it was ever trained."""
         return str(self.settings["weights"]).startswith("random")
 
-    def fit(self, part: Part, side: int) -> None:
+    def fit(self, part: EvalSubset, side: int) -> None:
         """A model is trained already, or shall stay untrained."""
 
     @torch.inference_mode()

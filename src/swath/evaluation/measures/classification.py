@@ -1,7 +1,7 @@
 """Figures of classification: average precision, F1, recall by class, and expected calibration error.
 
 Pure functions of what a classifier said and what is true. Each also takes `counts`, how often every image is
-drawn in each of R bootstrap samples (`swath.evaluation.measures.intervals.resample_counts`), and then
+drawn in each of R bootstrap samples (`swath.evaluation.measures.intervals.bootstrap_counts`), and then
 returns R figures instead of one.
 
 Legend: N images, K classes or labels, R resamples.
@@ -43,18 +43,18 @@ def average_precision(scores: Array, truth: Array, counts: Counts = None) -> Arr
     return np.where(total > 0, area / np.maximum(total, 1e-300), np.nan)
 
 
-def label_precisions(probabilities: Array, truth: Array) -> Array:
+def per_label_average_precision(probabilities: Array, truth: Array) -> Array:
     """[K] average precision of each label over images [N, K]; NaN for a label that no image has."""
     return np.array([average_precision(p, t)[0] for p, t in zip(probabilities.T, truth.T, strict=True)])
 
 
-def map_macro(probabilities: Array, truth: Array, counts: Counts = None) -> Array:
+def macro_average_precision(probabilities: Array, truth: Array, counts: Counts = None) -> Array:
     """[R] or [1] mean over labels of the average precision; labels that no image has stay out."""
     columns = [average_precision(p, t, counts) for p, t in zip(probabilities.T, truth.T, strict=True)]
     return _mean_of_known(np.stack(columns, axis=1))
 
 
-def map_micro(probabilities: Array, truth: Array, counts: Counts = None) -> Array:
+def micro_average_precision(probabilities: Array, truth: Array, counts: Counts = None) -> Array:
     """[R] or [1] average precision over all (image, label) together; images are drawn whole."""
     scores, flat, labels = probabilities.ravel(), truth.ravel(), truth.shape[1]
     if counts is None:
@@ -80,7 +80,7 @@ def f1_scores(predictions: Array, truth: Array, counts: Counts = None) -> tuple[
         return 2 * right.sum(axis=1) / either.sum(axis=1), _mean_of_known(2 * right / either)
 
 
-def class_recall(hits: Array, labels: Array, classes: int, counts: Counts = None) -> Array:
+def per_class_recall(hits: Array, labels: Array, classes: int, counts: Counts = None) -> Array:
     """Share of each class's images that were right: [R, K] or [1, K]; NaN for a class without images."""
     member = np.eye(classes, dtype=np.float32)[labels]
     weights = np.ones((1, len(labels)), dtype=np.float32) if counts is None else counts
@@ -91,10 +91,12 @@ def class_recall(hits: Array, labels: Array, classes: int, counts: Counts = None
 
 def balanced_accuracy(hits: Array, labels: Array, classes: int, counts: Counts = None) -> Array:
     """[R] or [1] mean over classes of the recall: every class counts the same, however many images it has."""
-    return _mean_of_known(class_recall(hits, labels, classes, counts))
+    return _mean_of_known(per_class_recall(hits, labels, classes, counts))
 
 
-def reliability(confidence: Array, hits: Array, bins: int = 15, kind: Bins = "width") -> list[dict[str, Any]]:
+def reliability_curve(
+    confidence: Array, hits: Array, bins: int = 15, kind: Bins = "width"
+) -> list[dict[str, Any]]:
     """What a reliability plot shows: of each bin of confidence that is not empty, the figures of its images.
 
     Args:

@@ -62,7 +62,7 @@ def paired_difference(
 
 
 @lru_cache(maxsize=2)
-def resample_counts(images: int, *, seed: int = 0) -> NDArray[np.float32]:
+def bootstrap_counts(images: int, *, seed: int = 0) -> NDArray[np.float32]:
     """How often each image is drawn in each bootstrap sample, for figures that are no mean over images.
 
     Args:
@@ -81,7 +81,7 @@ def resample_counts(images: int, *, seed: int = 0) -> NDArray[np.float32]:
     return counts
 
 
-def quantile_interval(replicates: ArrayLike, *, level: float = 0.95) -> tuple[float, float]:
+def percentile_interval(replicates: ArrayLike, *, level: float = 0.95) -> tuple[float, float]:
     """(low, high) of bootstrap replicates; those that are not defined (NaN) are left out."""
     values = np.asarray(replicates, dtype=np.float64)
     values = values[np.isfinite(values)]
@@ -91,7 +91,9 @@ def quantile_interval(replicates: ArrayLike, *, level: float = 0.95) -> tuple[fl
     return float(low), float(high)
 
 
-def sign_flip_p(first: ArrayLike, second: ArrayLike, *, resamples: int = 10_000, seed: int = 0) -> float:
+def paired_permutation_p(
+    first: ArrayLike, second: ArrayLike, *, resamples: int = 10_000, seed: int = 0
+) -> float:
     """Two-sided p-value of a paired permutation test: are two scores of the same images the same?
 
     If they were, each image's difference would have either sign with equal chance (Fisher 1935). For hits and

@@ -55,7 +55,7 @@ _TIE = 2.0**40  # cosines that agree to 1e-12 are equal: less than rounding of f
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbours:
+class Neighbors:
     """The k nearest archive items of each query.
 
     Attributes:
@@ -220,9 +220,9 @@ def harmonic_mean(first: float, second: float) -> float:
     return 2 * first * second / (first + second) if first + second > 0 else 0.0
 
 
-def exact_neighbours(
+def exact_neighbors(
     queries: Tensor, archive: Tensor, k: int, *, exclude: Tensor | None = None, chunk: int | None = None
-) -> Neighbours:
+) -> Neighbors:
     """The k archive items of largest cosine, by comparing all, in double precision.
 
     Equal cosines (to 1e-12) come in the order of the archive. A zero vector has cosine 0 to everything.
@@ -267,8 +267,8 @@ def exact_neighbours(
         ids.append(positions)
         cosines.append(values.clamp(-1, 1))
     if not ids:
-        return Neighbours(torch.empty(0, k, dtype=torch.int64), torch.empty(0, k, dtype=torch.float64))
-    return Neighbours(torch.cat(ids), torch.cat(cosines))
+        return Neighbors(torch.empty(0, k, dtype=torch.int64), torch.empty(0, k, dtype=torch.float64))
+    return Neighbors(torch.cat(ids), torch.cat(cosines))
 
 
 def _largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -297,7 +297,7 @@ def retrieval_scores(
     """Score answers by the labels that they share with their query; definitions at the top of the module.
 
     Args:
-        neighbours: [Q, k] positions in the archive, best first (`Neighbours.ids`).
+        neighbours: [Q, k] positions in the archive, best first (`Neighbors.ids`).
         query_labels: [Q] class indices or [Q, K] zeros and ones.
         archive_labels: [N] or [N, K].
         exclude: As given to `exact_neighbours`: such items count neither as relevant nor as an ideal answer.
@@ -366,7 +366,7 @@ def chance_scores(
     )
 
 
-def class_scores(
+def per_class_retrieval(
     neighbours: Tensor,
     scores: RetrievalScores,
     query_labels: Any,

@@ -18,21 +18,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swath.errors import SwathError
-from swath.evaluation.data.splits import Split
+from swath.evaluation.data.splits import TrainTestSplit
 from swath.evaluation.features.cache import FeatureCache
-from swath.evaluation.features.extract import Featurizer, Progress
+from swath.evaluation.features.extract import FeatureExtractor, Progress
 from swath.evaluation.protocols.logistic_regression import fit_linear_probe
-from swath.evaluation.protocols.results import Evaluation
-from swath.evaluation.protocols.scoring import score_draws
-from swath.evaluation.protocols.setup import ExtractedSplit, Preparation, native_sides
+from swath.evaluation.protocols.results import EvaluationResult
+from swath.evaluation.protocols.scoring import score_repeats
+from swath.evaluation.protocols.setup import ProtocolContext, SplitFeatures, native_image_size
 
 Classifier = Literal["linear", "centroid"]
 SHOTS = (1, 2, 5, 10, 20, 50, 100)
 
 
 def evaluate_fewshot(
-    featurizers: Sequence[Featurizer],
-    split: Split,
+    featurizers: Sequence[FeatureExtractor],
+    split: TrainTestSplit,
     *,
     sides: Sequence[int] | None = None,
     shots: Sequence[int] | None = None,
@@ -42,9 +42,9 @@ def evaluate_fewshot(
     seed: int = 0,
     batch_size: int = 64,
     progress: Progress | None = None,
-    extracted: ExtractedSplit | None = None,
+    extracted: SplitFeatures | None = None,
     cache: FeatureCache | None = None,
-) -> Evaluation:
+) -> EvaluationResult:
     """Accuracy with n labelled images a class; the classifier of a score is called "linear@5" for n = 5.
 
     Args:
@@ -80,8 +80,10 @@ def evaluate_fewshot(
         "centroid": "cosine to class means, centred by the mean of the draw",
         "linear": "logistic regression on features standardised by the draw",
     }
-    sides = native_sides(featurizers, split) if sides is None else sides
-    with Preparation(featurizers, split, sides, batch_size, progress, settings, extracted, cache) as ready:
+    sides = native_image_size(featurizers, split) if sides is None else sides
+    with ProtocolContext(
+        featurizers, split, sides, batch_size, progress, settings, extracted, cache
+    ) as ready:
         if ready.several:
             raise SwathError("few-shot curves need one class an image; these images have several labels each")
         labels = ready.bank.labels
@@ -109,7 +111,7 @@ def evaluate_fewshot(
                             "bank_side": side,
                         }
                         details = {"shots": n, "by_draw": [round(float(h.double().mean()), 6) for h in hits]}
-                        found = score_draws(head, torch.stack(hits).numpy(), details=details)
+                        found = score_repeats(head, torch.stack(hits).numpy(), details=details)
                         evaluation.scores.append(found)
     return ready.evaluation
 
@@ -121,7 +123,7 @@ def draw_shots(labels: NDArray[np.int64], n: int, seed: int, turn: int) -> NDArr
     return np.concatenate([order[labels[order] == label][:n] for label in np.unique(labels)])
 
 
-def _possible(ready: Preparation, wanted: Sequence[int] | None) -> list[int]:
+def _possible(ready: ProtocolContext, wanted: Sequence[int] | None) -> list[int]:
     """Numbers of shots that every class of the bank has images for."""
     counts = np.bincount(ready.bank.labels.numpy(), minlength=ready.classes)
     counts = np.where(counts == 0, counts.max() + 1, counts)  # classes that the bank lacks are noted already

@@ -14,38 +14,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from swath.evaluation.data.splits import Split
+from swath.evaluation.data.splits import TrainTestSplit
 from swath.evaluation.features.cache import FeatureCache
-from swath.evaluation.features.extract import Featurizer, Progress, usable_sides
-from swath.evaluation.protocols.knn_classifier import check_neighbours, knn_scores, standardise
+from swath.evaluation.features.extract import FeatureExtractor, Progress, supported_image_sizes
+from swath.evaluation.protocols.knn_classifier import check_k, knn_scores, standardize_features
 from swath.evaluation.protocols.logistic_regression import fit_linear_probe
-from swath.evaluation.protocols.penalty_search import GRID, SHARE, fit_with_chosen_strength
-from swath.evaluation.protocols.results import Comparison, Evaluation, Score, Summary
+from swath.evaluation.protocols.penalty_search import GRID, SHARE, fit_with_selected_c
+from swath.evaluation.protocols.results import EvaluationResult, MeanScore, PairedComparison, Score
 from swath.evaluation.protocols.setup import (
-    ExtractedSplit,
-    Preparation,
-    default_sides,
-    extract_split,
-    native_sides,
+    ProtocolContext,
+    SplitFeatures,
+    default_image_sizes,
+    extract_split_features,
+    native_image_size,
 )
 
 __all__ = [
-    "Comparison",
-    "Evaluation",
-    "ExtractedSplit",
+    "EvaluationResult",
+    "MeanScore",
+    "PairedComparison",
     "Score",
-    "Summary",
-    "default_sides",
+    "SplitFeatures",
+    "default_image_sizes",
     "evaluate_knn",
     "evaluate_linear",
-    "extract_split",
-    "usable_sides",
+    "extract_split_features",
+    "supported_image_sizes",
 ]
 
 
 def evaluate_knn(
-    featurizers: Sequence[Featurizer],
-    split: Split,
+    featurizers: Sequence[FeatureExtractor],
+    split: TrainTestSplit,
     *,
     sides: Sequence[int] | None = None,
     asymmetric: bool = True,
@@ -55,9 +55,9 @@ def evaluate_knn(
     protocol: str = "swath.knn/1",
     batch_size: int = 64,
     progress: Progress | None = None,
-    extracted: ExtractedSplit | None = None,
+    extracted: SplitFeatures | None = None,
     cache: FeatureCache | None = None,
-) -> Evaluation:
+) -> EvaluationResult:
     """kNN accuracy of featurizers at several image scales.
 
     Args:
@@ -69,13 +69,13 @@ def evaluate_knn(
         standardised: Also score features standardised by the bank ("knn-z").
         k: Neighbours.
         temperature: Of the vote.
-        protocol: Its id in reports; "scale_mae" for what `ModelFeaturizer.scale_mae` describes.
+        protocol: Its id in reports; "scale_mae" for what `ModelFeatureExtractor.scale_mae` describes.
         batch_size: Images at a time.
         progress: Called with (images done, images in all), over both parts.
         extracted: Features of `extract_split` with the same featurizers, instead of extracting them here.
         cache: Where features are looked for, and kept.
     """
-    check_neighbours(k, len(split.bank.indices))  # before features are made, which may take hours
+    check_k(k, len(split.bank.indices))  # before features are made, which may take hours
     settings = {
         "id": protocol,
         "name": "knn",
@@ -83,7 +83,9 @@ def evaluate_knn(
         "k": k,
         "temperature": temperature,
     }
-    with Preparation(featurizers, split, sides, batch_size, progress, settings, extracted, cache) as ready:
+    with ProtocolContext(
+        featurizers, split, sides, batch_size, progress, settings, extracted, cache
+    ) as ready:
         used, classes = ready.sides, ready.classes
         pairs = [(s, s) for s in used] + ([(s, used[-1]) for s in used[:-1]] if asymmetric else [])
         for featurizer in featurizers:
@@ -91,7 +93,7 @@ def evaluate_knn(
                 for query_side, bank_side in pairs:
                     bank, queries = ready.features(featurizer, bank_side, query_side)
                     if z:
-                        bank, queries = standardise(bank, queries)
+                        bank, queries = standardize_features(bank, queries)
                     votes = knn_scores(
                         bank, ready.bank.labels, queries, classes=classes, k=k, temperature=temperature
                     )
@@ -100,16 +102,16 @@ def evaluate_knn(
 
 
 def evaluate_linear(
-    featurizers: Sequence[Featurizer],
-    split: Split,
+    featurizers: Sequence[FeatureExtractor],
+    split: TrainTestSplit,
     *,
     sides: Sequence[int] | None = None,
     c: float | None = None,
     batch_size: int = 64,
     progress: Progress | None = None,
-    extracted: ExtractedSplit | None = None,
+    extracted: SplitFeatures | None = None,
     cache: FeatureCache | None = None,
-) -> Evaluation:
+) -> EvaluationResult:
     """Linear-probe accuracy: logistic regression on features standardised by the bank, at the same side.
 
     Args:
@@ -123,7 +125,7 @@ def evaluate_linear(
         extracted: Features of `extract_split` with the same featurizers, instead of extracting them here.
         cache: Where features are looked for, and kept.
     """
-    sides = native_sides(featurizers, split) if sides is None else sides
+    sides = native_image_size(featurizers, split) if sides is None else sides
     settings = {
         "id": "swath.linear/2",
         "name": "linear",
@@ -131,14 +133,16 @@ def evaluate_linear(
         "C": c if c is not None else f"of {', '.join(f'{c:g}' for c in GRID)}, on {SHARE:.0%} of the bank",
         "solver": "Newton's method to convergence",
     }
-    with Preparation(featurizers, split, sides, batch_size, progress, settings, extracted, cache) as ready:
+    with ProtocolContext(
+        featurizers, split, sides, batch_size, progress, settings, extracted, cache
+    ) as ready:
         for featurizer in featurizers:
             for side in ready.sides:
                 bank, queries = ready.features(featurizer, side, side)
                 labels, classes = ready.bank.labels, ready.classes
                 details: dict[str, Any] = {"C": c}
                 if c is None:
-                    probe, details = fit_with_chosen_strength(
+                    probe, details = fit_with_selected_c(
                         bank, labels, classes=classes, groups=ready.bank_groups
                     )
                 else:

@@ -15,7 +15,7 @@ from torch import Tensor
 from swath.errors import SwathError
 
 
-def check_neighbours(k: int, images: int) -> None:
+def check_k(k: int, images: int) -> None:
     """Raise SwathError unless a bank of so many images has k neighbours."""
     if not 0 < k <= images:
         raise SwathError(f"k = {k} neighbours cannot be had of a bank of {images} images; choose another k")
@@ -51,7 +51,7 @@ def knn_scores(
     Raises:
         SwathError: Fewer bank images than k, or features that are not finite.
     """
-    check_neighbours(k, len(bank))
+    check_k(k, len(bank))
     if not temperature > 0:
         raise SwathError(f"the temperature of the vote is a positive number, not {temperature:g}")
     for features in (bank, queries):
@@ -103,7 +103,7 @@ class Standardiser:
         return (features.double() - self.mean) * self.scale
 
 
-def standardise(bank: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+def standardize_features(bank: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
     """The bank, and other features by the bank's statistics, standardised; see `Standardiser`."""
     by_bank = Standardiser(bank)
     return tuple(by_bank(features) for features in (bank, *others))

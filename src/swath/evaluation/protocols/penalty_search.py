@@ -22,7 +22,7 @@ SHARE = 0.2
 PATIENCE = 2
 
 
-def hold_out(
+def stratified_group_holdout(
     labels: NDArray[Any], groups: NDArray[Any] | None = None, *, share: float = SHARE, seed: int = 0
 ) -> NDArray[np.bool_]:
     """[N] bool, True for images that validate: `share` of each class, groups of the same ground whole.
@@ -49,7 +49,7 @@ def hold_out(
     return np.isin(unit, sorted(chosen))
 
 
-def fit_with_chosen_strength(
+def fit_with_selected_c(
     features: Tensor,
     labels: Tensor,
     *,
@@ -78,7 +78,7 @@ def fit_with_chosen_strength(
     Raises:
         SwathError: Too few images to hold any out, or as `fit_linear_probe`.
     """
-    held = hold_out(labels.numpy(), groups, seed=seed)
+    held = stratified_group_holdout(labels.numpy(), groups, seed=seed)
     kept = torch.from_numpy(~held)
     several = labels.ndim == 2
     if not held.any() or (not several and len(torch.unique(labels[kept])) < 2):

@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 
 from swath.errors import SwathError
-from swath.evaluation.protocols.results import Array, Evaluation
+from swath.evaluation.protocols.results import Array, EvaluationResult
 from swath.files import atomic_path
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class ClassifierPredictions:
     """What one classifier said of every query; attributes as of `protocols.results.Score`."""
 
     features: str
@@ -39,17 +39,17 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
-class Queries:
+class PredictionsFile:
     """A queries' file as read: the answers of each score to the same queries."""
 
     paths: list[str]
     labels: Array
     classes: list[str]
     origin: dict[str, Any]
-    answers: list[Answers]
+    answers: list[ClassifierPredictions]
 
 
-def write_queries(evaluation: Evaluation, path: str | Path, origin: Mapping[str, Any]) -> Path:
+def write_predictions(evaluation: EvaluationResult, path: str | Path, origin: Mapping[str, Any]) -> Path:
     """Write the answers behind all scores; `origin` (JSON-safe) says where they come from."""
     arrays: dict[str, Array] = {
         "paths": np.array(evaluation.paths, dtype=np.str_),
@@ -69,7 +69,7 @@ def write_queries(evaluation: Evaluation, path: str | Path, origin: Mapping[str,
     return Path(path)
 
 
-def read_queries(path: str | Path) -> Queries:
+def read_predictions(path: str | Path) -> PredictionsFile:
     """Read what `write_queries` wrote.
 
     Raises:
@@ -79,7 +79,7 @@ def read_queries(path: str | Path) -> Queries:
         with np.load(path, allow_pickle=False) as stored:
             about = json.loads(str(stored["about"]))
             answers = [
-                Answers(
+                ClassifierPredictions(
                     **head,
                     hits=stored[f"hits_{i}"],
                     predictions=stored.get(f"predictions_{i}"),
@@ -87,7 +87,7 @@ def read_queries(path: str | Path) -> Queries:
                 )
                 for i, head in enumerate(about.pop("scores"))
             ]
-            return Queries(
+            return PredictionsFile(
                 stored["paths"].tolist(), stored["labels"], stored["classes"].tolist(), about, answers
             )
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:

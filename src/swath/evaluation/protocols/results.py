@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 from swath.errors import SwathError
 from swath.evaluation.measures.intervals import (
     bootstrap_interval,
-    quantile_interval,
-    sign_flip_p,
+    paired_permutation_p,
+    percentile_interval,
     student_interval,
 )
 
 Array = NDArray[Any]
 
 
-class Figure(NamedTuple):
+class Estimate(NamedTuple):
     """A number with its 95% interval."""
 
     value: float
@@ -69,8 +69,8 @@ class Score:
     predictions: Array | None = field(default=None, repr=False)
     confidence: Array | None = field(default=None, repr=False)
     top5: Array | None = field(default=None, repr=False)
-    figures: dict[str, Figure] = field(default_factory=dict)
-    by_class: list[Figure] = field(default_factory=list, repr=False)
+    figures: dict[str, Estimate] = field(default_factory=dict)
+    by_class: list[Estimate] = field(default_factory=list, repr=False)
     details: dict[str, Any] = field(default_factory=dict)
     replicates: Array | None = field(default=None, repr=False)
 
@@ -87,7 +87,7 @@ class Score:
 
 
 @dataclass(slots=True)
-class Summary:
+class MeanScore:
     """Mean headline over the symmetric scales, with the 95% interval over queries drawn whole."""
 
     features: str
@@ -99,7 +99,7 @@ class Summary:
 
 
 @dataclass(slots=True)
-class Comparison:
+class PairedComparison:
     """How much better one is than another on the same queries: a difference of means over scales.
 
     Beyond doubt (at 95%) where the interval does not hold 0. `p` is that of a paired permutation test of the
@@ -129,7 +129,7 @@ class SeedSummary:
 
 
 @dataclass(slots=True)
-class Evaluation:
+class EvaluationResult:
     """All figures of one evaluation, with what they depend on.
 
     Attributes:
@@ -178,22 +178,22 @@ class Evaluation:
         """What the headline is."""
         return str(self.protocol.get("metric", "top-1 accuracy"))
 
-    def mean(self, features: str, classifier: str) -> Summary:
+    def mean(self, features: str, classifier: str) -> MeanScore:
         """Mean over the symmetric scales: the field's single number for a scale curve."""
         scores = self._symmetric((features, classifier))
-        return Summary(features, classifier, *_mean(scores), scales=len(scores))
+        return MeanScore(features, classifier, *_mean(scores), scales=len(scores))
 
-    def compare(self, features: str, against: str, classifier: str) -> Comparison:
+    def compare(self, features: str, against: str, classifier: str) -> PairedComparison:
         """Paired comparison of two featurizers under one classifier over the symmetric scales."""
         return self.compare_rows((features, classifier), (against, classifier))
 
-    def compare_rows(self, row: tuple[str, str], against: tuple[str, str]) -> Comparison:
+    def compare_rows(self, row: tuple[str, str], against: tuple[str, str]) -> PairedComparison:
         """Paired comparison of two (featurizer, classifier) over the symmetric scales that both have."""
         first, second = self._symmetric(row), self._symmetric(against)
         kind = row[1] if row[1] == against[1] else f"{row[1]} / {against[1]}"
-        return Comparison(row[0], against[0], kind, *_difference(first, second))
+        return PairedComparison(row[0], against[0], kind, *_difference(first, second))
 
-    def comparisons(self) -> list[Comparison]:
+    def comparisons(self) -> list[PairedComparison]:
         """The first featurizer against each other one, a classifier at a time."""
         first = self.scores[0].features
         return [self.compare(first, other, kind) for other, kind in self.rows if other != first]
@@ -232,7 +232,7 @@ def _mean(scores: Sequence[Score]) -> tuple[float, float, float]:
     value = float(np.mean([score.value for score in scores]))
     replicates = [score.replicates for score in scores if score.replicates is not None]
     if replicates:
-        return value, *quantile_interval(np.mean(replicates, axis=0))
+        return value, *percentile_interval(np.mean(replicates, axis=0))
     return value, *bootstrap_interval(_hits(scores))
 
 
@@ -242,9 +242,9 @@ def _difference(first: Sequence[Score], second: Sequence[Score]) -> tuple[float,
     ours = [score.replicates for score in first if score.replicates is not None]
     theirs = [score.replicates for score in second if score.replicates is not None]
     if ours and theirs:  # drawn from the same resamples
-        return value, *quantile_interval(np.mean(ours, axis=0) - np.mean(theirs, axis=0)), None
+        return value, *percentile_interval(np.mean(ours, axis=0) - np.mean(theirs, axis=0)), None
     here, there = _hits(first).mean(axis=1), _hits(second).mean(axis=1)
-    return value, *bootstrap_interval(here - there), sign_flip_p(here, there)
+    return value, *bootstrap_interval(here - there), paired_permutation_p(here, there)
 
 
 def _hits(scores: Sequence[Score]) -> NDArray[np.float64]:

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from swath.evaluation.measures import classification as metrics
-from swath.evaluation.measures.intervals import bootstrap_interval, quantile_interval, resample_counts
-from swath.evaluation.protocols.results import Array, Evaluation, Figure, Score
+from swath.evaluation.measures.intervals import bootstrap_counts, bootstrap_interval, percentile_interval
+from swath.evaluation.protocols.results import Array, Estimate, EvaluationResult, Score
 
 _FEW = 300  # resamples of figures that have to sort every time
 
 
-def score_classes(
+def score_single_label(
     head: dict[str, Any],
     labels: Array,
     probabilities: Array,
@@ -42,7 +42,7 @@ def score_classes(
     return _of_classes(head, labels, predictions, confidence, top5, classes, details or {})
 
 
-def score_labels(
+def score_multilabel(
     head: dict[str, Any],
     truth: Array,
     probabilities: Array,
@@ -60,39 +60,41 @@ def score_labels(
     truth, confidence = truth > 0.5, probabilities.astype(np.float32)
     predictions = confidence >= 0.5
     exact = (predictions == truth).all(axis=1)
-    counts = resample_counts(len(truth))[:_FEW]
-    replicates = metrics.map_micro(confidence, truth, counts)
+    counts = bootstrap_counts(len(truth))[:_FEW]
+    replicates = metrics.micro_average_precision(confidence, truth, counts)
     sure = np.where(predictions, confidence, 1 - confidence).ravel()
     right = (predictions == truth).ravel()
-    by_label = metrics.label_precisions(confidence, truth)
+    by_label = metrics.per_label_average_precision(confidence, truth)
     again = [metrics.average_precision(p, t, counts) for p, t in zip(confidence.T, truth.T, strict=True)]
     micro, macro = metrics.f1_scores(predictions, truth)
     micro_again, macro_again = metrics.f1_scores(predictions, truth, counts)
     spread = np.stack(again, axis=1)
     figures = {
-        "map_macro": _figure(metrics.map_macro(confidence, truth), _row_means(spread)),
+        "map_macro": _figure(metrics.macro_average_precision(confidence, truth), _row_means(spread)),
         "f1_micro": _figure(micro, micro_again),
         "f1_macro": _figure(macro, macro_again),
-        "exact": Figure(float(exact.mean()), *bootstrap_interval(exact)),
-        "ece": Figure(float(metrics.calibration_error(sure, right)[0]), float("nan"), float("nan")),
+        "exact": Estimate(float(exact.mean()), *bootstrap_interval(exact)),
+        "ece": Estimate(float(metrics.calibration_error(sure, right)[0]), float("nan"), float("nan")),
     }
-    value = float(metrics.map_micro(confidence, truth)[0])
+    value = float(metrics.micro_average_precision(confidence, truth)[0])
     return Score(
         **head,
         value=value,
-        low=quantile_interval(replicates)[0],
-        high=quantile_interval(replicates)[1],
+        low=percentile_interval(replicates)[0],
+        high=percentile_interval(replicates)[1],
         hits=exact,
         predictions=predictions,
         confidence=confidence,
         figures=figures,
-        by_class=[Figure(float(v), *quantile_interval(s)) for v, s in zip(by_label, spread.T, strict=True)],
+        by_class=[
+            Estimate(float(v), *percentile_interval(s)) for v, s in zip(by_label, spread.T, strict=True)
+        ],
         details=details or {},
         replicates=replicates,
     )
 
 
-def score_draws(head: dict[str, Any], hits: Array, *, details: dict[str, Any] | None = None) -> Score:
+def score_repeats(head: dict[str, Any], hits: Array, *, details: dict[str, Any] | None = None) -> Score:
     """The score of a classifier that was fitted several times, each to images drawn anew.
 
     The interval covers both: which images were drawn, and which queries there happen to be (draws and
@@ -104,11 +106,11 @@ def score_draws(head: dict[str, Any], hits: Array, *, details: dict[str, Any] | 
         details: See `Score`.
     """
     draws, queries = hits.shape
-    counts = resample_counts(queries)
+    counts = bootstrap_counts(queries)
     generator = np.random.default_rng(1)
     turns = generator.multinomial(draws, np.full(draws, 1 / draws), size=len(counts)).astype(np.float32)
     means = (turns * (counts @ hits.T.astype(np.float32))).sum(axis=1) / (draws * queries)
-    low, high = quantile_interval(means)
+    low, high = percentile_interval(means)
     share = hits.mean(axis=0)
     return Score(
         **head,
@@ -121,7 +123,7 @@ def score_draws(head: dict[str, Any], hits: Array, *, details: dict[str, Any] | 
     )
 
 
-def among(evaluation: Evaluation, keep: Array, note: str) -> Evaluation:
+def restrict_evaluation(evaluation: EvaluationResult, keep: Array, note: str) -> EvaluationResult:
     """The same evaluation over some of its queries, such as those that no near-duplicate is learned from.
 
     Args:
@@ -139,14 +141,14 @@ def among(evaluation: Evaluation, keep: Array, note: str) -> Evaluation:
             new = Score(**head, value=float(share.mean()), low=spread[0], high=spread[1], hits=share)
             new.details = details
         elif labels.ndim == 2:
-            new = score_labels(head, labels, old.confidence[keep], details=details)
+            new = score_multilabel(head, labels, old.confidence[keep], details=details)
         else:
             top5 = None if old.top5 is None else old.top5[keep]
             said, sure = old.predictions[keep], old.confidence[keep]
             new = _of_classes(head, labels, said, sure, top5, len(old.by_class), details)
         scores.append(new)
     protocol = {**evaluation.protocol, "queries_kept": {"images": len(labels), "why": note}}
-    return Evaluation(
+    return EvaluationResult(
         protocol,
         scores,
         evaluation.native_side,
@@ -170,12 +172,12 @@ def _of_classes(
     details: dict[str, Any],
 ) -> Score:
     hits = predictions == labels
-    counts = resample_counts(len(labels))
-    figures = {} if top5 is None else {"top5": Figure(float(top5.mean()), *bootstrap_interval(top5))}
-    recall = metrics.class_recall(hits, labels, classes)[0]
-    recalls = metrics.class_recall(hits, labels, classes, counts)
-    figures["balanced"] = Figure(
-        float(np.nanmean(recall)), *quantile_interval(_row_means(recalls[:, np.isfinite(recall)]))
+    counts = bootstrap_counts(len(labels))
+    figures = {} if top5 is None else {"top5": Estimate(float(top5.mean()), *bootstrap_interval(top5))}
+    recall = metrics.per_class_recall(hits, labels, classes)[0]
+    recalls = metrics.per_class_recall(hits, labels, classes, counts)
+    figures["balanced"] = Estimate(
+        float(np.nanmean(recall)), *percentile_interval(_row_means(recalls[:, np.isfinite(recall)]))
     )
     for name, kind in (("ece", "width"), ("ece_mass", "mass")):
         error: Callable[..., Array] = metrics.calibration_error
@@ -193,13 +195,15 @@ def _of_classes(
         confidence=confidence,
         top5=top5,
         figures=figures,
-        by_class=[Figure(float(r), *quantile_interval(s)) for r, s in zip(recall, recalls.T, strict=True)],
+        by_class=[
+            Estimate(float(r), *percentile_interval(s)) for r, s in zip(recall, recalls.T, strict=True)
+        ],
         details=details,
     )
 
 
-def _figure(value: Array, replicates: Array) -> Figure:
-    return Figure(float(value[0]), *quantile_interval(replicates))
+def _figure(value: Array, replicates: Array) -> Estimate:
+    return Estimate(float(value[0]), *percentile_interval(replicates))
 
 
 def _row_means(values: Array) -> Array:

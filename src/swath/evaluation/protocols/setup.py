@@ -17,25 +17,34 @@ from torch import Tensor
 
 from swath.errors import SwathError
 from swath.evaluation.data.checks import check_split, count_classes
-from swath.evaluation.data.splits import Split
+from swath.evaluation.data.splits import TrainTestSplit
 from swath.evaluation.features.cache import FeatureCache
-from swath.evaluation.features.extract import Extracted, Featurizer, Part, Progress, extract, usable_sides
-from swath.evaluation.protocols.results import Evaluation
-from swath.evaluation.protocols.scoring import score_classes, score_labels
-from swath.models.contract import ScaleWarning
+from swath.evaluation.features.extract import (
+    EvalSubset,
+    FeatureExtractor,
+    FeatureSet,
+    Progress,
+    extract_features,
+    supported_image_sizes,
+)
+from swath.evaluation.protocols.results import EvaluationResult
+from swath.evaluation.protocols.scoring import score_multilabel, score_single_label
+from swath.models.contract import GsdRangeWarning
 
 
-def default_sides(native: int, step: int) -> list[int]:
+def default_image_sizes(native: int, step: int) -> list[int]:
     """12.5, 25, 50 and 100% of the native side (the paper's), each rounded to a multiple of the patch."""
     return sorted({max(step, round(native * share / step) * step) for share in (0.125, 0.25, 0.5, 1.0)})
 
 
-def native_sides(featurizers: Sequence[Featurizer], split: Split) -> list[int]:
+def native_image_size(featurizers: Sequence[FeatureExtractor], split: TrainTestSplit) -> list[int]:
     """The one side that is nearest to the images as they come and fits all featurizers."""
-    return [default_sides(native_scale(split.bank)[0], max(f.min_side for f in featurizers))[-1]]
+    return [default_image_sizes(native_scale(split.bank)[0], max(f.min_side for f in featurizers))[-1]]
 
 
-def sides_of_gsds(split: Split, gsds: Sequence[float], featurizers: Sequence[Featurizer]) -> list[int]:
+def image_sizes_for_gsds(
+    split: TrainTestSplit, gsds: Sequence[float], featurizers: Sequence[FeatureExtractor]
+) -> list[int]:
     """Sides at which the images have these ground sample distances, to the nearest multiple of a patch.
 
     Args:
@@ -66,7 +75,7 @@ def sides_of_gsds(split: Split, gsds: Sequence[float], featurizers: Sequence[Fea
     return sorted({max(step, round(side * low / gsd / step) * step) for gsd in gsds})
 
 
-def _gsds(part: Part) -> NDArray[Any]:
+def _gsds(part: EvalSubset) -> NDArray[Any]:
     """GSD of images of a part; of those that are not files, of the first ones."""
     known = getattr(part.dataset, "gsds", None)
     if known is not None:
@@ -75,26 +84,26 @@ def _gsds(part: Part) -> NDArray[Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class ExtractedSplit:
+class SplitFeatures:
     """Features of bank and queries: what several protocols may share, since extraction is what takes time."""
 
-    bank: Extracted
-    queries: Extracted
+    bank: FeatureSet
+    queries: FeatureSet
 
     def has(self, featurizer: str, side: int) -> bool:
         """Whether there are features of that name at that side."""
         return (featurizer, side) in self.bank.features and (featurizer, side) in self.queries.features
 
 
-def extract_split(
-    featurizers: Sequence[Featurizer],
-    split: Split,
+def extract_split_features(
+    featurizers: Sequence[FeatureExtractor],
+    split: TrainTestSplit,
     sides: Sequence[int],
     *,
     batch_size: int = 64,
     progress: Progress | None = None,
     cache: FeatureCache | None = None,
-) -> ExtractedSplit:
+) -> SplitFeatures:
     """Fit the featurizers to the bank at its largest side, and extract both parts at all sides.
 
     Args:
@@ -111,14 +120,14 @@ def extract_split(
     """
     fitted: set[str] = set()
 
-    def fit(featurizer: Featurizer) -> None:
+    def fit(featurizer: FeatureExtractor) -> None:
         if featurizer.name not in fitted:
             fitted.add(featurizer.name)
             featurizer.fit(split.bank, max(sides))
 
     first, total = len(split.bank.indices), len(split.bank.indices) + len(split.queries.indices)
     bank, queries = (
-        extract(
+        extract_features(
             featurizers,
             part,
             sides,
@@ -130,7 +139,7 @@ def extract_split(
         )
         for part, offset in ((split.bank, 0), (split.queries, first))
     )
-    return ExtractedSplit(bank, queries)
+    return SplitFeatures(bank, queries)
 
 
 def _shifted(progress: Progress | None, offset: int, total: int) -> Callable[[int, int], None] | None:
@@ -139,7 +148,7 @@ def _shifted(progress: Progress | None, offset: int, total: int) -> Callable[[in
     return lambda done, _: progress(offset + done, total)
 
 
-class Preparation:
+class ProtocolContext:
     """What goes before and around every protocol.
 
     A context: warnings about scale that come up inside become notes, and the clock stops at its end.
@@ -155,13 +164,13 @@ class Preparation:
 
     def __init__(
         self,
-        featurizers: Sequence[Featurizer],
-        split: Split,
+        featurizers: Sequence[FeatureExtractor],
+        split: TrainTestSplit,
         sides: Sequence[int] | None,
         batch_size: int,
         progress: Progress | None,
         settings: dict[str, Any],
-        extracted: ExtractedSplit | None,
+        extracted: SplitFeatures | None,
         cache: FeatureCache | None = None,
     ) -> None:
         names = [f.name for f in featurizers]
@@ -172,7 +181,7 @@ class Preparation:
         self._batch_size, self._progress, self._wanted = batch_size, progress, sides
         self._extracted, self._cache = extracted, cache
 
-    def __enter__(self) -> Preparation:
+    def __enter__(self) -> ProtocolContext:
         self._warnings = warnings.catch_warnings(record=True)
         self._caught = self._warnings.__enter__()
         warnings.simplefilter("always")
@@ -186,7 +195,7 @@ class Preparation:
     def __exit__(self, *_: object) -> None:
         self._warnings.__exit__(None, None, None)
         for caught in self._caught or []:
-            if issubclass(caught.category, ScaleWarning):
+            if issubclass(caught.category, GsdRangeWarning):
                 if hasattr(self, "evaluation"):
                     self.evaluation.notes.append(str(caught.message))
             else:
@@ -198,13 +207,15 @@ class Preparation:
         split, featurizers = self._split, self._featurizers
         found_out = check_split(split)
         native_side, native_gsd = native_scale(split.bank)
-        wanted = sorted(set(self._wanted or default_sides(native_side, max(f.min_side for f in featurizers))))
-        self.sides, refused = usable_sides(wanted, featurizers)
+        wanted = sorted(
+            set(self._wanted or default_image_sizes(native_side, max(f.min_side for f in featurizers)))
+        )
+        self.sides, refused = supported_image_sizes(wanted, featurizers)
         if not self.sides:
             raise SwathError("no image scale is left: " + "; ".join(refused))
         found = self._extracted
         if found is None:
-            found = extract_split(
+            found = extract_split_features(
                 featurizers,
                 split,
                 self.sides,
@@ -223,7 +234,7 @@ class Preparation:
         labels = self.queries.labels.numpy()
         self.several = labels.ndim == 2
         self.classes = count_classes(split)
-        self.evaluation = Evaluation(
+        self.evaluation = EvaluationResult(
             self._protocol(labels),
             [],
             native_side,
@@ -271,7 +282,9 @@ class Preparation:
             "interval": interval,
         }
 
-    def features(self, featurizer: Featurizer, bank_side: int, query_side: int) -> tuple[Tensor, Tensor]:
+    def features(
+        self, featurizer: FeatureExtractor, bank_side: int, query_side: int
+    ) -> tuple[Tensor, Tensor]:
         """Features of bank and queries at their sides."""
         name = featurizer.name
         return self.bank.features[name, bank_side], self.queries.features[name, query_side]
@@ -287,7 +300,7 @@ class Preparation:
 
     def add(
         self,
-        featurizer: Featurizer,
+        featurizer: FeatureExtractor,
         classifier: str,
         query_side: int,
         bank_side: int,
@@ -301,19 +314,19 @@ class Preparation:
             "query_side": query_side,
             "bank_side": bank_side,
         }
-        make = score_labels if self.several else score_classes
+        make = score_multilabel if self.several else score_single_label
         labels, said = self.queries.labels.numpy(), probabilities.numpy()
         self.evaluation.scores.append(make(head, labels, said, details=details))
 
-    bank: Extracted
-    queries: Extracted
+    bank: FeatureSet
+    queries: FeatureSet
     sides: list[int]
     classes: int
     several: bool
-    evaluation: Evaluation
+    evaluation: EvaluationResult
 
 
-def native_scale(part: Part) -> tuple[int, float | None]:
+def native_scale(part: EvalSubset) -> tuple[int, float | None]:
     """Side (geometric mean of height and width) and median GSD in metres of the images as they come."""
     batch = part.dataset.get_batch(part.indices[: min(32, len(part.indices))])
     height, width = batch["image"].shape[2:]

@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from swath.datasets.protocol import ImageDataset
-from swath.evaluation.report.data import Dossier
+from swath.evaluation.report.data import ReportData
 from swath.reporting import charts as svg
-from swath.reporting.html import Html, figure, jpeg
+from swath.reporting.html import SafeHtml, figure, jpeg
 
 _TILE = 112
 
 
 def charts(names: Sequence[str], panels: Sequence[str], caption: str, line: str) -> str:
     """Charts side by side with their key, caption and origin."""
-    keys = svg.key(names, lines=True) if names else ""
-    return keys + figure(Html(f'<div class="panels">{"".join(panels)}</div>'), caption, after=line)
+    keys = svg.legend(names, lines=True) if names else ""
+    return keys + figure(SafeHtml(f'<div class="panels">{"".join(panels)}</div>'), caption, after=line)
 
 
-def origin_line(dossier: Dossier, protocol: dict[str, Any], config_hash: str) -> str:
+def origin_line(dossier: ReportData, protocol: dict[str, Any], config_hash: str) -> str:
     """What every figure carries: protocol, hashes, software and command."""
     facts = dossier.origin(protocol, config_hash)
     return (
@@ -32,22 +32,22 @@ def origin_line(dossier: Dossier, protocol: dict[str, Any], config_hash: str) ->
     )
 
 
-def origin(dossier: Dossier, protocol: dict[str, Any], config_hash: str) -> str:
+def origin(dossier: ReportData, protocol: dict[str, Any], config_hash: str) -> str:
     """The origin of a table, beneath it."""
     return f'<p class="quiet">{origin_line(dossier, protocol, config_hash)}</p>'
 
 
-def maybe(value: float | None, form: str) -> str:
+def format_optional(value: float | None, form: str) -> str:
     """A number in its form; nothing where it is not known."""
     return "" if value is None else form.format(value)
 
 
-def short(path: str) -> str:
+def short_path(path: str) -> str:
     """Folder and name of a file."""
     return "/".join(Path(path).parts[-2:])
 
 
-def picture(made: dict[int, bytes], place: int, kind: str, name: str, more: str) -> str:
+def image_figure(made: dict[int, bytes], place: int, kind: str, name: str, more: str) -> str:
     """A picture with its name and a line beneath; `kind` chooses the frame."""
     if place not in made:
         inside = '<div class="quiet">not readable</div>'
@@ -57,7 +57,7 @@ def picture(made: dict[int, bytes], place: int, kind: str, name: str, more: str)
     return f'<div class="tile {kind}">{inside}<b>{escape(name)}</b><br>{escape(more)}</div>'
 
 
-def pictures(dataset: ImageDataset, places: Sequence[int]) -> dict[int, bytes]:
+def image_tiles(dataset: ImageDataset, places: Sequence[int]) -> dict[int, bytes]:
     """Images by position as small JPEGs; 8-bit colour as it is, others stretched together."""
     from PIL import Image
 

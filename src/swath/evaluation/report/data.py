@@ -24,17 +24,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swath.errors import SwathError
-from swath.evaluation.audit.geometry import GeometryReport, evaluate_geometry
-from swath.evaluation.audit.leakage import Leakage, find_leaks, warn, without_leaks
+from swath.evaluation.audit.geometry import EmbeddingStatsReport, evaluate_embedding_stats
+from swath.evaluation.audit.leakage import LeakageReport, add_leakage_note, exclude_leaks, find_leaks
 from swath.evaluation.audit.robustness import RobustnessReport, evaluate_robustness
-from swath.evaluation.data.splits import Split
+from swath.evaluation.data.splits import TrainTestSplit
 from swath.evaluation.features.cache import FeatureCache
-from swath.evaluation.features.extract import Featurizer, Progress, usable_sides
+from swath.evaluation.features.extract import FeatureExtractor, Progress, supported_image_sizes
 from swath.evaluation.protocols.fewshot import evaluate_fewshot
 from swath.evaluation.protocols.frozen import evaluate_knn, evaluate_linear
-from swath.evaluation.protocols.results import Evaluation, Score
-from swath.evaluation.protocols.setup import ExtractedSplit, default_sides, extract_split, native_scale
-from swath.evaluation.report.tables import command_line, software, write_report
+from swath.evaluation.protocols.results import EvaluationResult, Score
+from swath.evaluation.protocols.setup import (
+    SplitFeatures,
+    default_image_sizes,
+    extract_split_features,
+    native_scale,
+)
+from swath.evaluation.report.tables import command_line, software_versions, write_scores
 from swath.evaluation.report.tsne import MOST, tsne
 from swath.files import atomic_path, write_json
 
@@ -48,7 +53,7 @@ BENCH_COLUMNS = (
 
 
 @dataclass(slots=True)
-class Neighbourhood:
+class QueryNeighbors:
     """A query and the bank images that a model finds most like it.
 
     Attributes:
@@ -69,7 +74,7 @@ class Neighbourhood:
 
 
 @dataclass(slots=True)
-class EmbeddingMap:
+class EmbeddingProjection:
     """Two dimensions of a model's features of the queries: shadow and neighbourhoods.
 
     Attributes:
@@ -88,7 +93,7 @@ class EmbeddingMap:
 
 
 @dataclass(slots=True)
-class Dossier:
+class ReportData:
     """What was found; the parts that do not apply are None or empty, with the reason in `notes`.
 
     `pictures` says whether the page may show images of the data.
@@ -96,21 +101,21 @@ class Dossier:
 
     title: str
     models: list[str]
-    split: Split
-    evaluations: list[Evaluation]
-    clean: list[Evaluation | None]
-    leakage: Leakage
-    geometry: GeometryReport
+    split: TrainTestSplit
+    evaluations: list[EvaluationResult]
+    clean: list[EvaluationResult | None]
+    leakage: LeakageReport
+    geometry: EmbeddingStatsReport
     robustness: RobustnessReport | None
-    neighbourhoods: dict[str, list[Neighbourhood]]
-    maps: dict[str, EmbeddingMap]
+    neighbourhoods: dict[str, list[QueryNeighbors]]
+    maps: dict[str, EmbeddingProjection]
     command: str
     notes: list[str] = field(default_factory=list)
     pictures: bool = True
-    versions: dict[str, str] = field(default_factory=software)
+    versions: dict[str, str] = field(default_factory=software_versions)
 
     @property
-    def knn(self) -> Evaluation:
+    def knn(self) -> EvaluationResult:
         """The evaluation by neighbours, which is always there."""
         return self.evaluations[0]
 
@@ -125,10 +130,10 @@ class Dossier:
         }
 
 
-def make_dossier(
-    models: Sequence[Featurizer],
-    baselines: Sequence[Featurizer],
-    split: Split,
+def collect_report_data(
+    models: Sequence[FeatureExtractor],
+    baselines: Sequence[FeatureExtractor],
+    split: TrainTestSplit,
     *,
     title: str = "",
     sides: Sequence[int] | None = None,
@@ -142,7 +147,7 @@ def make_dossier(
     batch_size: int = 64,
     progress: Progress | None = None,
     command: str | None = None,
-) -> Dossier:
+) -> ReportData:
     """Measure everything.
 
     Args:
@@ -166,12 +171,14 @@ def make_dossier(
         raise SwathError("a report is about one model at least")
     everything = [*models, *baselines]
     if sides is None:
-        sides = default_sides(native_scale(split.bank)[0], max(f.min_side for f in everything))
-    used, refused = usable_sides(sorted(set(sides)), everything)
+        sides = default_image_sizes(native_scale(split.bank)[0], max(f.min_side for f in everything))
+    used, refused = supported_image_sizes(sorted(set(sides)), everything)
     if not used:
         raise SwathError("no image scale is left: " + "; ".join(refused))
     largest = used[-1]
-    found = extract_split(everything, split, used, batch_size=batch_size, progress=progress, cache=cache)
+    found = extract_split_features(
+        everything, split, used, batch_size=batch_size, progress=progress, cache=cache
+    )
     knn = evaluate_knn(everything, split, sides=used, k=k, extracted=found)
     linear = evaluate_linear(everything, split, sides=[largest], extracted=found)
     knn.refused += [side for side in sorted(set(sides)) if side not in used]
@@ -184,7 +191,7 @@ def make_dossier(
     elif fewshot:
         evaluations.append(evaluate_fewshot(everything, split, sides=[largest], extracted=found))
     for evaluation in evaluations:
-        warn(evaluation, leakage)
+        add_leakage_note(evaluation, leakage)
     robust = None
     if robustness and several:
         notes.append("robustness is scored by top-1 accuracy and left out where images have several labels")
@@ -194,14 +201,14 @@ def make_dossier(
             batch_size=batch_size, bank=found.bank, cache=cache,
         )  # fmt: skip
     names = [model.name for model in models]
-    return Dossier(
+    return ReportData(
         title or _title(split),
         names,
         split,
         evaluations,
-        [without_leaks(evaluation, leakage) for evaluation in evaluations],
+        [exclude_leaks(evaluation, leakage) for evaluation in evaluations],
         leakage,
-        evaluate_geometry(everything, split.bank, sides=used, extracted=found.bank),
+        evaluate_embedding_stats(everything, split.bank, sides=used, extracted=found.bank),
         robust,
         {} if several else {name: _neighbourhoods(found, knn, name, largest) for name in names},
         {} if several else {name: _map(found, name, largest) for name in names},
@@ -211,14 +218,14 @@ def make_dossier(
     )
 
 
-def write_dossier(dossier: Dossier, folder: str | Path, **about: Any) -> list[Path]:
+def write_html_report(dossier: ReportData, folder: str | Path, **about: Any) -> list[Path]:
     """``report.html`` and the figures behind it: JSON and CSV of each protocol, and ``bench.csv``."""
-    from swath.evaluation.report.page import write_page
+    from swath.evaluation.report.page import render_report
 
     folder = Path(folder)
-    written = [write_page(dossier, folder / "report.html")]
+    written = [render_report(dossier, folder / "report.html")]
     for evaluation in dossier.evaluations:
-        written += write_report(evaluation, folder, command=dossier.command, **about)
+        written += write_scores(evaluation, folder, command=dossier.command, **about)
     knn = dossier.knn
     origin = dossier.origin(knn.protocol, knn.config_hash)
     clean = [_scores(one) for one in dossier.clean if one is not None]
@@ -228,11 +235,11 @@ def write_dossier(dossier: Dossier, folder: str | Path, **about: Any) -> list[Pa
     written += [folder / "leakage.json", dossier.geometry.write(folder, **origin)]
     if dossier.robustness is not None:
         written += dossier.robustness.write(folder, **origin)
-    written.append(write_bench(dossier, folder / "bench.csv"))
+    written.append(write_torchgeo_bench_csv(dossier, folder / "bench.csv"))
     return written
 
 
-def write_bench(dossier: Dossier, path: str | Path) -> Path:
+def write_torchgeo_bench_csv(dossier: ReportData, path: str | Path) -> Path:
     """A row a figure, in the columns of torchgeo-bench's result tables: rows of both can stand in one file.
 
     ``method`` is its ``knn5`` with our number of neighbours (``knn20``, ``knn20-z``) or ``linear``; ``n_val``
@@ -281,18 +288,18 @@ def write_bench(dossier: Dossier, path: str | Path) -> Path:
     return Path(path)
 
 
-def best_classifier(evaluation: Evaluation, features: str) -> str:
+def best_classifier(evaluation: EvaluationResult, features: str) -> str:
     """The classifier that serves a featurizer best."""
     kinds = [kind for name, kind in evaluation.rows if name == features]
     return max(kinds, key=lambda kind: evaluation.mean(features, kind).accuracy)
 
 
-def largest_score(evaluation: Evaluation, features: str, classifier: str) -> Score:
+def largest_score(evaluation: EvaluationResult, features: str, classifier: str) -> Score:
     """The score at the largest symmetric side."""
     return max(evaluation.select(classifier, features, symmetric=True), key=lambda score: score.query_side)
 
 
-def _scores(evaluation: Evaluation) -> dict[str, Any]:
+def _scores(evaluation: EvaluationResult) -> dict[str, Any]:
     rows = [
         {
             **score.head,
@@ -305,7 +312,7 @@ def _scores(evaluation: Evaluation) -> dict[str, Any]:
     return {"protocol": evaluation.protocol["id"], "queries": len(evaluation.labels), "scores": rows}
 
 
-def _title(split: Split) -> str:
+def _title(split: TrainTestSplit) -> str:
     """Name of the folder that all images share; of the one above where that is called "images" or so."""
     import os
 
@@ -316,8 +323,8 @@ def _title(split: Split) -> str:
 
 
 def _leaks(
-    split: Split, found: ExtractedSplit, name: str, side: int, batch_size: int, notes: list[str]
-) -> Leakage:
+    split: TrainTestSplit, found: SplitFeatures, name: str, side: int, batch_size: int, notes: list[str]
+) -> LeakageReport:
     whole = len(found.bank.indices) == len(split.bank.indices)
     whole = whole and len(found.queries.indices) == len(split.queries.indices)
     features = (found.bank.features[name, side], found.queries.features[name, side]) if whole else None
@@ -327,8 +334,8 @@ def _leaks(
 
 
 def _neighbourhoods(
-    found: ExtractedSplit, evaluation: Evaluation, name: str, side: int, each: int = 4
-) -> list[Neighbourhood]:
+    found: SplitFeatures, evaluation: EvaluationResult, name: str, side: int, each: int = 4
+) -> list[QueryNeighbors]:
     """Some queries that the vote got right, drawn evenly, and the wrong ones that it was surest of."""
     kind = best_classifier(evaluation, name)
     score = largest_score(evaluation, name, kind)
@@ -339,14 +346,14 @@ def _neighbourhoods(
     bad = wrong[np.argsort(-score.confidence[wrong], kind="stable")][:each]
     bank, queries = found.bank.features[name, side], found.queries.features[name, side]
     if kind.endswith("-z"):
-        from swath.evaluation.protocols.knn_classifier import standardise
+        from swath.evaluation.protocols.knn_classifier import standardize_features
 
-        bank, queries = standardise(bank, queries)
+        bank, queries = standardize_features(bank, queries)
     rows = []
     for row in [*good.tolist(), *bad.tolist()]:
         near = _nearest(queries[row], bank)
         rows.append(
-            Neighbourhood(
+            QueryNeighbors(
                 int(found.queries.indices[row]),
                 [int(found.bank.indices[i]) for i in near[1]],
                 near[0],
@@ -364,7 +371,7 @@ def _nearest(query: Tensor, bank: Tensor) -> tuple[list[float], list[int]]:
     return top.values.tolist(), top.indices.tolist()
 
 
-def _map(found: ExtractedSplit, name: str, side: int) -> EmbeddingMap:
+def _map(found: SplitFeatures, name: str, side: int) -> EmbeddingProjection:
     features, labels = found.queries.features[name, side], found.queries.labels
     step = max(1, -(-len(features) // min(MOST, 1000)))
     features, labels = features[::step], labels[::step]
@@ -375,6 +382,6 @@ def _map(found: ExtractedSplit, name: str, side: int) -> EmbeddingMap:
         points, divergence = tsne(features)
     else:
         points, divergence = u[:, :2] * s[:2], float("nan")
-    return EmbeddingMap(
+    return EmbeddingProjection(
         (u[:, :2] * s[:2]).numpy(), (shares[0], shares[-1]), points.numpy(), divergence, labels.numpy()
     )

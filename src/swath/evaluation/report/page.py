@@ -1,7 +1,7 @@
 """The report as one HTML page: sentences first, figures with intervals, and how each of them came about.
 
 The page stands alone (nothing is fetched, no script), reads in light and dark, and prints; charts name their
-values. It is made of a `Dossier`; this module measures nothing.
+values. It is made of a `ReportData`; this module measures nothing.
 """
 
 from __future__ import annotations
@@ -9,23 +9,23 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from swath.evaluation.protocols.results import Evaluation
+from swath.evaluation.protocols.results import EvaluationResult
 from swath.evaluation.report.components import charts, origin, origin_line
-from swath.evaluation.report.data import Dossier, best_classifier, largest_score
+from swath.evaluation.report.data import ReportData, best_classifier, largest_score
 from swath.evaluation.report.sections import (
     calibration_section,
     confusion_section,
-    geometry_section,
+    embedding_section,
     leaks_section,
-    maps_section,
-    neighbours_section,
+    neighbors_section,
+    projection_section,
     robustness_section,
 )
 from swath.reporting import charts as svg
 from swath.reporting.html import table, write_html
 
 
-def write_page(dossier: Dossier, path: str | Path) -> Path:
+def render_report(dossier: ReportData, path: str | Path) -> Path:
     """Write the page; see the module."""
     sections = [
         ("scores", "Scores", _scores(dossier)),
@@ -36,9 +36,9 @@ def write_page(dossier: Dossier, path: str | Path) -> Path:
         ("confusion", "What is taken for what", confusion_section(dossier)),
         ("calibration", "Does it know when it is right?", calibration_section(dossier)),
         ("robustness", "When the imagery is worse", robustness_section(dossier)),
-        ("geometry", "The shape of the embedding", geometry_section(dossier)),
-        ("neighbours", "Neighbours", neighbours_section(dossier)),
-        ("map", "A map of the embedding", maps_section(dossier)),
+        ("geometry", "The shape of the embedding", embedding_section(dossier)),
+        ("neighbours", "Neighbours", neighbors_section(dossier)),
+        ("map", "A map of the embedding", projection_section(dossier)),
         ("again", "How to make this again", _again(dossier)),
     ]
     there = [(name, title, body) for name, title, body in sections if body]
@@ -48,7 +48,7 @@ def write_page(dossier: Dossier, path: str | Path) -> Path:
     return write_html(path, f"{dossier.title}: {', '.join(dossier.models)}", parts)
 
 
-def verdicts(dossier: Dossier) -> list[str]:
+def summary_sentences(dossier: ReportData) -> list[str]:
     """What the figures say, in sentences: each model against the best baseline, then against each other."""
     evaluation = dossier.knn
     others = [row for row in evaluation.rows if row[0] not in dossier.models]
@@ -62,7 +62,7 @@ def verdicts(dossier: Dossier) -> list[str]:
     return said
 
 
-def _against(evaluation: Evaluation, row: tuple[str, str], other: tuple[str, str], what: str) -> str:
+def _against(evaluation: EvaluationResult, row: tuple[str, str], other: tuple[str, str], what: str) -> str:
     gap = evaluation.compare_rows(row, other)
     size = f"{100 * abs(gap.difference):.1f} points (95%: {100 * gap.low:+.1f} to {100 * gap.high:+.1f})"
     ours, theirs = f"{row[0]} ({row[1]})", f"{what}{other[0]} ({other[1]})"
@@ -73,7 +73,7 @@ def _against(evaluation: Evaluation, row: tuple[str, str], other: tuple[str, str
     return f"{ours} and {theirs} cannot be told apart: {size}."
 
 
-def _head(dossier: Dossier) -> str:
+def _head(dossier: ReportData) -> str:
     evaluation = dossier.knn
     protocol = evaluation.protocol
     numbers = [
@@ -86,7 +86,7 @@ def _head(dossier: Dossier) -> str:
     if evaluation.native_gsd is not None:
         numbers.append((f"{evaluation.native_gsd:.3g} m", "median ground sample distance"))
     items = "".join(f"<li><b>{escape(value)}</b><span>{escape(name)}</span></li>" for value, name in numbers)
-    said = "".join(f"<p>{escape(sentence)}</p>" for sentence in verdicts(dossier))
+    said = "".join(f"<p>{escape(sentence)}</p>" for sentence in summary_sentences(dossier))
     notes = [*dict.fromkeys(n for e in dossier.evaluations for n in e.notes), *dossier.notes]
     notes += [r.warning for r in dossier.geometry.rows if r.warning and r.features in dossier.models]
     serious = [note for note in notes if note.startswith("leak:")]
@@ -104,7 +104,7 @@ def _head(dossier: Dossier) -> str:
     )
 
 
-def _scores(dossier: Dossier) -> str:
+def _scores(dossier: ReportData) -> str:
     parts = []
     for evaluation, clean in zip(dossier.evaluations[:2], dossier.clean, strict=False):
         sides = sorted({s.query_side for s in evaluation.select(symmetric=True)})
@@ -132,7 +132,7 @@ def _scores(dossier: Dossier) -> str:
     return text + "".join(parts)
 
 
-def _pairs(dossier: Dossier) -> str:
+def _pairs(dossier: ReportData) -> str:
     """Every model against every other row, on the same queries, each in the form that serves it best."""
     header = ["protocol", "features", "against", "difference, points", "95% interval", "p", "beyond doubt"]
     rows, marks = [], []
@@ -164,7 +164,7 @@ def _pairs(dossier: Dossier) -> str:
     )
 
 
-def _scale(dossier: Dossier) -> str:
+def _scale(dossier: ReportData) -> str:
     evaluation = dossier.knn
     sides = sorted({s.query_side for s in evaluation.select(symmetric=True)})
     if len(sides) < 2:
@@ -204,7 +204,7 @@ def _scale(dossier: Dossier) -> str:
     return charts(names, panels, caption, origin_line(dossier, evaluation.protocol, evaluation.config_hash))
 
 
-def _fewshot(dossier: Dossier) -> str:
+def _fewshot(dossier: ReportData) -> str:
     if len(dossier.evaluations) < 3:
         return ""
     evaluation = dossier.evaluations[2]
@@ -234,7 +234,7 @@ def _fewshot(dossier: Dossier) -> str:
     return charts(names, panels, caption, origin_line(dossier, evaluation.protocol, evaluation.config_hash))
 
 
-def _again(dossier: Dossier) -> str:
+def _again(dossier: ReportData) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in dossier.versions.items())
     rows = [
         [e.protocol["name"], e.protocol["id"], e.config_hash, f"{e.seconds:.0f} s"]

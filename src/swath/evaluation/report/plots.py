@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from swath.evaluation.measures.classification import reliability
-from swath.evaluation.protocols.results import Evaluation, Score
+from swath.evaluation.measures.classification import reliability_curve
+from swath.evaluation.protocols.results import EvaluationResult, Score
 from swath.files import atomic_path
 
 # Okabe and Ito's palette (2008): distinct for all common forms of colour blindness; the model comes first.
@@ -19,7 +19,7 @@ _INK = "#333333"
 
 
 def plot_scale_curve(
-    evaluation: Evaluation,
+    evaluation: EvaluationResult,
     path: str | Path,
     *,
     classifier: str | None = None,
@@ -53,8 +53,8 @@ def plot_scale_curve(
     return _save(figure, panels, title, path, metadata)
 
 
-def plot_shots(
-    evaluation: Evaluation, path: str | Path, *, metadata: Mapping[str, str] | None = None
+def plot_fewshot_curve(
+    evaluation: EvaluationResult, path: str | Path, *, metadata: Mapping[str, str] | None = None
 ) -> Path:
     """Accuracy against labelled images a class, with 95% intervals; PNG at `path`.
 
@@ -81,7 +81,11 @@ def plot_shots(
 
 
 def plot_reliability(
-    evaluation: Evaluation, path: str | Path, *, metadata: Mapping[str, str] | None = None, bins: int = 15
+    evaluation: EvaluationResult,
+    path: str | Path,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    bins: int = 15,
 ) -> Path:
     """Accuracy against confidence in bins of equally many queries, a panel a classifier; PNG at `path`.
 
@@ -96,7 +100,7 @@ def plot_reliability(
         panel.plot([0, 100], [0, 100], color="#777777", linewidth=1, linestyle=":")
         for i, score in enumerate(s for s in found if s.classifier == kind):
             assert score.confidence is not None
-            points = reliability(score.confidence, score.hits, bins, "mass")
+            points = reliability_curve(score.confidence, score.hits, bins, "mass")
             panel.plot(
                 [100 * p["confidence"] for p in points], [100 * p["accuracy"] for p in points],
                 label=f"{score.features} (ECE {100 * score.figures['ece'].value:.1f})",
@@ -152,7 +156,7 @@ def _save(figure: Any, panels: Any, how: str, path: str | Path, metadata: Mappin
     return Path(path)
 
 
-def _curves(evaluation: Evaluation, classifier: str | None) -> list[tuple[str, str]]:
+def _curves(evaluation: EvaluationResult, classifier: str | None) -> list[tuple[str, str]]:
     """(featurizer, classifier) that are drawn."""
     if classifier is not None:
         return [row for row in evaluation.rows if row[1] == classifier]
@@ -163,7 +167,7 @@ def _curves(evaluation: Evaluation, classifier: str | None) -> list[tuple[str, s
     return list(best.values())
 
 
-def _draw(panel: Any, evaluation: Evaluation, curves: list[tuple[str, str]], symmetric: bool) -> None:
+def _draw(panel: Any, evaluation: EvaluationResult, curves: list[tuple[str, str]], symmetric: bool) -> None:
     ticks = sorted({s.query_side for s in evaluation.scores})
     # The first line last, so that it lies on top.
     for i, (features, classifier) in reversed(list(enumerate(curves))):
@@ -189,7 +193,7 @@ def _draw(panel: Any, evaluation: Evaluation, curves: list[tuple[str, str]], sym
         ground.tick_params(colors=_INK, length=3, labelsize=9)
 
 
-def _line(evaluation: Evaluation, features: str, classifier: str, symmetric: bool) -> list[Score]:
+def _line(evaluation: EvaluationResult, features: str, classifier: str, symmetric: bool) -> list[Score]:
     scores = evaluation.select(classifier, features, symmetric)
     if not symmetric:  # the full side belongs to this curve too
         largest = max(s.bank_side for s in scores)

@@ -1,6 +1,6 @@
 """Sections of the report page that look behind a score: leaks, mistakes, robustness, geometry.
 
-Each is HTML made of a `Dossier`, or "" where there is nothing to tell.
+Each is HTML made of a `ReportData`, or "" where there is nothing to tell.
 """
 
 from __future__ import annotations
@@ -14,15 +14,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.evaluation.measures.classification import class_recall
-from swath.evaluation.protocols.results import Evaluation, Score
-from swath.evaluation.report.components import charts, maybe, origin, origin_line, picture, pictures, short
-from swath.evaluation.report.data import Dossier, Neighbourhood, best_classifier, largest_score
+from swath.evaluation.measures.classification import per_class_recall
+from swath.evaluation.protocols.results import EvaluationResult, Score
+from swath.evaluation.report.components import (
+    charts,
+    format_optional,
+    image_figure,
+    image_tiles,
+    origin,
+    origin_line,
+    short_path,
+)
+from swath.evaluation.report.data import QueryNeighbors, ReportData, best_classifier, largest_score
 from swath.reporting import charts as svg
-from swath.reporting.html import Html, figure, table
+from swath.reporting.html import SafeHtml, figure, table
 
 
-def leaks_section(dossier: Dossier) -> str:
+def leaks_section(dossier: ReportData) -> str:
     """What the bank knows already, with pictures of the first pairs."""
     leakage = dossier.leakage
     text = f"<p>{escape(leakage.sentence)}</p>"
@@ -38,7 +46,8 @@ def leaks_section(dossier: Dossier) -> str:
         return text
     if not dossier.pictures:
         told = [
-            [short(leak.query), short(leak.partner), leak.reason, leak.detail] for leak in leakage.leaks[:20]
+            [short_path(leak.query), short_path(leak.partner), leak.reason, leak.detail]
+            for leak in leakage.leaks[:20]
         ]
         caption = f"The first {len(told)} of {len(leakage.leaks)}; all are in leakage.json"
         return text + table(["query", "known by", "reason", "detail"], told, caption=caption)
@@ -50,16 +59,16 @@ def leaks_section(dossier: Dossier) -> str:
     bank = {
         path: i for i, path in zip(dossier.split.bank.indices.tolist(), dossier.split.bank.paths, strict=True)
     }
-    first = pictures(dossier.split.queries.dataset, [queries[leak.query] for leak in shown])
-    second = pictures(dossier.split.bank.dataset, [bank[leak.partner] for leak in shown])
+    first = image_tiles(dossier.split.queries.dataset, [queries[leak.query] for leak in shown])
+    second = image_tiles(dossier.split.bank.dataset, [bank[leak.partner] for leak in shown])
     rows = []
     for leak in shown:
-        tiles = picture(first, queries[leak.query], "query", f"query {short(leak.query)}", "")
-        tiles += picture(
+        tiles = image_figure(first, queries[leak.query], "query", f"query {short_path(leak.query)}", "")
+        tiles += image_figure(
             second,
             bank[leak.partner],
             "wrong",
-            f"bank {short(leak.partner)}",
+            f"bank {short_path(leak.partner)}",
             f"{leak.reason}: {leak.detail}",
         )
         rows.append(f'<div class="row">{tiles}</div>')
@@ -75,7 +84,7 @@ def leaks_section(dossier: Dossier) -> str:
     )
 
 
-def confusion_section(dossier: Dossier) -> str:
+def confusion_section(dossier: ReportData) -> str:
     """Which classes are taken for which, a table a model."""
     evaluation = dossier.knn
     if evaluation.labels.ndim == 2:
@@ -109,10 +118,10 @@ def _confused(names: Sequence[str], counts: NDArray[np.int_]) -> str:
 
 
 def _heat(
-    names: Sequence[str], counts: NDArray[np.int_], score: Score, evaluation: Evaluation, caption: str
+    names: Sequence[str], counts: NDArray[np.int_], score: Score, evaluation: EvaluationResult, caption: str
 ) -> str:
     total = counts.sum(axis=1)
-    recall = class_recall(score.hits, evaluation.labels, len(names))[0]
+    recall = per_class_recall(score.hits, evaluation.labels, len(names))[0]
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
     lines = []
     for i, name in enumerate(names):
@@ -139,10 +148,10 @@ def _heat(
     )
 
 
-def calibration_section(dossier: Dossier) -> str:
+def calibration_section(dossier: ReportData) -> str:
     """Reliability of the probabilities given, and expected calibration error."""
     panels, rows = [], []
-    chosen: list[tuple[Evaluation, Score, int]] = []
+    chosen: list[tuple[EvaluationResult, Score, int]] = []
     for evaluation in dossier.evaluations[:2]:
         if evaluation.labels.ndim == 2:
             return ""
@@ -202,7 +211,7 @@ def _reliability(
     return (np.arange(bins) + 0.5) / bins, share
 
 
-def robustness_section(dossier: Dossier) -> str:
+def robustness_section(dossier: ReportData) -> str:
     """Accuracy against each degradation of the queries."""
     report = dossier.robustness
     if report is None:
@@ -243,7 +252,7 @@ def robustness_section(dossier: Dossier) -> str:
     )  # fmt: skip
 
 
-def geometry_section(dossier: Dossier) -> str:
+def embedding_section(dossier: ReportData) -> str:
     """How many directions the features use, and how evenly."""
     report = dossier.geometry
     warned = [row.warning for row in report.rows if row.warning]
@@ -253,8 +262,8 @@ def geometry_section(dossier: Dossier) -> str:
     ]  # fmt: skip
     rows = [
         [r.features, f"{r.side} px", r.dimensions, f"{r.rankme:.1f}", f"{r.effective_rank:.1f}",
-         f"{r.participation:.1f}", maybe(r.intrinsic, "{:.1f}"), f"{r.uniformity:.2f}",
-         maybe(r.class_alignment, "{:.2f}"), maybe(r.scale_alignment, "{:.3f}"),
+         f"{r.participation:.1f}", format_optional(r.intrinsic, "{:.1f}"), f"{r.uniformity:.2f}",
+         format_optional(r.class_alignment, "{:.2f}"), format_optional(r.scale_alignment, "{:.3f}"),
          f"{100 * r.top_share:.0f}", r.dead]
         for r in report.rows
     ]  # fmt: skip
@@ -278,7 +287,7 @@ def geometry_section(dossier: Dossier) -> str:
     )  # fmt: skip
 
 
-def neighbours_section(dossier: Dossier) -> str:
+def neighbors_section(dossier: ReportData) -> str:
     """Queries with their nearest bank images as pictures: right ones, and the surest mistakes."""
     names = dossier.knn.protocol["classes"]
     if not dossier.pictures:
@@ -287,8 +296,8 @@ def neighbours_section(dossier: Dossier) -> str:
     for model, rows in dossier.neighbourhoods.items():
         if not rows:
             continue
-        queries = pictures(dossier.split.queries.dataset, [row.query for row in rows])
-        bank = pictures(dossier.split.bank.dataset, sorted({i for row in rows for i in row.answers}))
+        queries = image_tiles(dossier.split.queries.dataset, [row.query for row in rows])
+        bank = image_tiles(dossier.split.bank.dataset, sorted({i for row in rows for i in row.answers}))
         for right, title in ((True, "right, drawn evenly"), (False, "wrong, the surest first")):
             chosen = [row for row in rows if row.right is right]
             if chosen:
@@ -306,8 +315,8 @@ def neighbours_section(dossier: Dossier) -> str:
 
 
 def _neighbour_row(
-    dossier: Dossier,
-    row: Neighbourhood,
+    dossier: ReportData,
+    row: QueryNeighbors,
     queries: dict[int, bytes],
     bank: dict[int, bytes],
     names: Sequence[str],
@@ -317,16 +326,16 @@ def _neighbour_row(
 
     labels = np.asarray(dossier.split.bank.dataset.labels)
     verdict = "said rightly" if row.right else f"taken for {called(row.said)}"
-    tiles = picture(queries, row.query, "query", called(row.truth), verdict)
+    tiles = image_figure(queries, row.query, "query", called(row.truth), verdict)
     for place, cosine in zip(row.answers, row.cosines, strict=True):
         label = int(labels[place])
-        tiles += picture(
+        tiles += image_figure(
             bank, place, "right" if label == row.truth else "wrong", called(label), f"cosine {cosine:.3f}"
         )
     return f'<div class="row">{tiles}</div>'
 
 
-def maps_section(dossier: Dossier) -> str:
+def projection_section(dossier: ReportData) -> str:
     """The queries in two dimensions: principal components and t-SNE."""
     names = [str(name) for name in dossier.knn.protocol["classes"]]
     parts = []
@@ -340,5 +349,5 @@ def maps_section(dossier: Dossier) -> str:
             "near whom; sizes of islands and distances between them mean nothing."
         )
         line = origin_line(dossier, dossier.knn.protocol, dossier.knn.config_hash)
-        parts.append(figure(Html(f'<div class="panels">{first}{second}</div>'), caption, after=line))
-    return svg.key(names) + "".join(parts) if parts else ""
+        parts.append(figure(SafeHtml(f'<div class="panels">{first}{second}</div>'), caption, after=line))
+    return svg.legend(names) + "".join(parts) if parts else ""

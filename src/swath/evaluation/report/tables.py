@@ -15,15 +15,15 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swath.evaluation.protocols.predictions import write_queries
-from swath.evaluation.protocols.results import Evaluation, Figure, Score
+from swath.evaluation.protocols.predictions import write_predictions
+from swath.evaluation.protocols.results import Estimate, EvaluationResult, Score
 from swath.files import atomic_path, write_json
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-def software() -> dict[str, str]:
+def software_versions() -> dict[str, str]:
     """Versions that a figure may depend on."""
     import torch
 
@@ -41,8 +41,8 @@ def command_line() -> str:
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
-def write_report(
-    evaluation: Evaluation, folder: str | Path, *, command: str | None = None, **about: Any
+def write_scores(
+    evaluation: EvaluationResult, folder: str | Path, *, command: str | None = None, **about: Any
 ) -> list[Path]:
     """Write ``NAME.json``, ``NAME.csv``, ``NAME_queries.npz`` and pictures into `folder`.
 
@@ -60,11 +60,11 @@ def write_report(
     Returns:
         The files written.
     """
-    from swath.evaluation.report.plots import plot_reliability, plot_scale_curve, plot_shots
+    from swath.evaluation.report.plots import plot_fewshot_curve, plot_reliability, plot_scale_curve
 
     folder = Path(folder)
     name = evaluation.protocol["name"]
-    versions = software()
+    versions = software_versions()
     origin = {
         "protocol": evaluation.protocol["id"],
         "config_hash": evaluation.config_hash,
@@ -99,9 +99,9 @@ def write_report(
     with atomic_path(folder / f"{name}.csv") as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
     written = [folder / f"{name}.json", folder / f"{name}.csv"]
-    written.append(write_queries(evaluation, folder / f"{name}_queries.npz", origin))
+    written.append(write_predictions(evaluation, folder / f"{name}_queries.npz", origin))
     if "shots" in evaluation.protocol:
-        written.append(plot_shots(evaluation, folder / f"{name}.png", metadata=origin))
+        written.append(plot_fewshot_curve(evaluation, folder / f"{name}.png", metadata=origin))
     elif len({score.query_side for score in evaluation.scores}) > 1:
         written.append(plot_scale_curve(evaluation, folder / f"{name}.png", metadata=origin))
     if evaluation.labels.ndim == 1 and any(score.confidence is not None for score in evaluation.scores):
@@ -109,7 +109,7 @@ def write_report(
     return written
 
 
-def _row(evaluation: Evaluation, score: Score) -> dict[str, Any]:
+def _row(evaluation: EvaluationResult, score: Score) -> dict[str, Any]:
     row = {
         **score.head,
         "metric": evaluation.metric,
@@ -126,10 +126,10 @@ def _row(evaluation: Evaluation, score: Score) -> dict[str, Any]:
     return row
 
 
-def _by_class(evaluation: Evaluation, score: Score) -> dict[str, dict[str, float | None]]:
+def _by_class(evaluation: EvaluationResult, score: Score) -> dict[str, dict[str, float | None]]:
     names = evaluation.protocol["classes"] or [str(i) for i in range(len(score.by_class))]
 
-    def plain(figure: Figure) -> dict[str, float | None]:
+    def plain(figure: Estimate) -> dict[str, float | None]:
         return {"value": _number(figure.value), "low95": _number(figure.low), "high95": _number(figure.high)}
 
     return {name: plain(figure) for name, figure in zip(names, score.by_class, strict=False)}
@@ -144,7 +144,7 @@ def _rounded(values: dict[str, Any]) -> dict[str, Any]:
     return {key: round(value, 6) if isinstance(value, float) else value for key, value in values.items()}
 
 
-def score_tables(evaluation: Evaluation) -> list[Table]:
+def score_tables(evaluation: EvaluationResult) -> list[Table]:
     """Scores in percent: a row a featurizer and classifier, a column a scale, the best of each in bold.
 
     One table for bank and queries at the same scale, with the mean over scales and its 95% interval, and one
@@ -167,7 +167,7 @@ def score_tables(evaluation: Evaluation) -> list[Table]:
     return tables
 
 
-def _table(evaluation: Evaluation, scores: list[Score], title: str, *, mean: bool) -> Table:
+def _table(evaluation: EvaluationResult, scores: list[Score], title: str, *, mean: bool) -> Table:
     sides = list(dict.fromkeys(s.query_side for s in scores))
     found = {(s.features, s.classifier, s.query_side): s.accuracy for s in scores}
     best = {side: max(found[(*row, side)] for row in evaluation.rows) for side in sides}
@@ -191,7 +191,7 @@ def _table(evaluation: Evaluation, scores: list[Score], title: str, *, mean: boo
     return table
 
 
-def comparison_table(evaluation: Evaluation, names: Sequence[str]) -> Table:
+def comparison_table(evaluation: EvaluationResult, names: Sequence[str]) -> Table:
     """Paired differences between featurizers on the same queries: a row each two, under each classifier.
 
     Over the symmetric scales; the interval holds 95%, p is that of a paired permutation test.
@@ -216,7 +216,7 @@ def comparison_table(evaluation: Evaluation, names: Sequence[str]) -> Table:
     return table
 
 
-def seed_table(evaluation: Evaluation) -> Table:
+def seed_table(evaluation: EvaluationResult) -> Table:
     """Mean over the seeds of one method: a row a classifier and scale."""
     count = len(evaluation.seed_group)
     table = _bare(f"{count} seeds, {evaluation.metric} in %: mean, standard deviation, 95% of the mean")
@@ -240,7 +240,7 @@ def _bare(title: str) -> Table:
     return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE, pad_edge=False)
 
 
-def _shots_table(evaluation: Evaluation, side: int, title: str) -> Table:
+def _shots_table(evaluation: EvaluationResult, side: int, title: str) -> Table:
     """A row a featurizer and classifier, a column a number of labelled images a class."""
     shots = evaluation.protocol["shots"]
     rows: dict[tuple[str, str], list[float]] = {}
@@ -263,7 +263,7 @@ def _bold(value: float, best: float) -> str:
     return f"[bold]{100 * value:.1f}[/bold]" if value == best else f"{100 * value:.1f}"
 
 
-def verdict(evaluation: Evaluation) -> str:
+def summary_sentence(evaluation: EvaluationResult) -> str:
     """One honest sentence: the first featurizer against the best of the others, paired, over the scales.
 
     Each side is taken with the classifier that serves it best; "" where there is nothing to compare.

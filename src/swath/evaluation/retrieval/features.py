@@ -19,19 +19,19 @@ from swath.datasets.protocol import ImageDataset, Problem
 from swath.errors import ImageryError
 from swath.evaluation.features.baselines import ImageStatistics, RandomConvolutionalFeatures, random_init
 from swath.evaluation.features.extract import (
-    Featurizer,
+    EvalSubset,
+    FeatureExtractor,
     GsdMode,
-    ModelFeaturizer,
-    Part,
+    ModelFeatureExtractor,
     Progress,
     resize_batch,
 )
-from swath.evaluation.retrieval.splits import PairSplit
+from swath.evaluation.retrieval.splits import RetrievalSplit
 from swath.models.model import Model
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class RetrievalModel:
     """What is scored: a way to embed the images of each sensor.
 
     Attributes:
@@ -41,7 +41,7 @@ class Candidate:
     """
 
     name: str
-    by_sensor: Mapping[str, Featurizer]
+    by_sensor: Mapping[str, FeatureExtractor]
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -49,14 +49,14 @@ class Candidate:
         return {sensor: featurizer.settings for sensor, featurizer in self.by_sensor.items()}
 
 
-def model_candidate(
+def retrieval_model(
     model: Model,
     sensors: Sequence[str],
     *,
     name: str | None = None,
     pooling: str | None = None,
     gsd_mode: GsdMode | None = None,
-) -> Candidate:
+) -> RetrievalModel:
     """A model that knows all these sensors.
 
     Raises:
@@ -64,27 +64,27 @@ def model_candidate(
     """
     for sensor in sensors:
         model.contract.sensor(sensor)
-    found = {sensor: ModelFeaturizer(model, name, pooling, gsd_mode) for sensor in sensors}
-    return Candidate(name or model.name, found)
+    found = {sensor: ModelFeatureExtractor(model, name, pooling, gsd_mode) for sensor in sensors}
+    return RetrievalModel(name or model.name, found)
 
 
-def baseline_candidates(
+def retrieval_baselines(
     sensors: Sequence[str],
     model: Model | None = None,
     *,
     pooling: str | None = None,
     gsd_mode: GsdMode | None = None,
-) -> list[Candidate]:
+) -> list[RetrievalModel]:
     """Image statistics and random convolutional features, one a sensor, and `model`'s encoder untrained."""
     found = [
-        Candidate("image statistics", {sensor: ImageStatistics() for sensor in sensors}),
-        Candidate("RCF", {sensor: RandomConvolutionalFeatures() for sensor in sensors}),
+        RetrievalModel("image statistics", {sensor: ImageStatistics() for sensor in sensors}),
+        RetrievalModel("RCF", {sensor: RandomConvolutionalFeatures() for sensor in sensors}),
     ]
     if model is not None and model.config.get("encoder") is not None:
         untrained = random_init(model, pooling=pooling, gsd_mode=gsd_mode)
         found.insert(
             0,
-            model_candidate(untrained.model, sensors, name="random init", pooling=pooling, gsd_mode=gsd_mode),
+            retrieval_model(untrained.model, sensors, name="random init", pooling=pooling, gsd_mode=gsd_mode),
         )
         settings = {key: untrained.settings[key] for key in ("model", "seed")}
         for featurizer in found[0].by_sensor.values():
@@ -92,8 +92,8 @@ def baseline_candidates(
     return found
 
 
-def pair_features(
-    candidates: Sequence[Candidate], split: PairSplit, batch_size: int, progress: Progress | None
+def extract_pair_features(
+    candidates: Sequence[RetrievalModel], split: RetrievalSplit, batch_size: int, progress: Progress | None
 ) -> tuple[dict[tuple[str, str], Tensor], NDArray[np.int64], list[str]]:
     """Features of all places of a split by all candidates.
 
@@ -118,7 +118,7 @@ def pair_features(
         notes += note
         native = fit(view.get_batch(rows[:1]))["image"].shape[2:]
         for featurizer in featurizers.values():
-            featurizer.fit(Part(view, split.archive, "archive"), round((native[0] * native[1]) ** 0.5))
+            featurizer.fit(EvalSubset(view, split.archive, "archive"), round((native[0] * native[1]) ** 0.5))
         parts: dict[str, list[Tensor]] = {name: [] for name in featurizers}
         kept: list[Tensor] = []
         for start in range(0, len(rows), batch_size):
@@ -149,7 +149,7 @@ def pair_features(
 
 
 def _sizer(
-    view: ImageDataset, rows: NDArray[np.int64], featurizers: Sequence[Featurizer], sensor: str
+    view: ImageDataset, rows: NDArray[np.int64], featurizers: Sequence[FeatureExtractor], sensor: str
 ) -> tuple[Callable[[Batch], Batch], list[str]]:
     """How images of a sensor become multiples of everybody's patch (mostly not at all), and a note of it."""
     step = int(np.lcm.reduce([featurizer.min_side for featurizer in featurizers]))

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swath.datasets.chip import Batch
-from swath.evaluation.retrieval.protocol import MIXED, RetrievalEvaluation, RetrievalScore, centre
-from swath.evaluation.retrieval.report import short_names
+from swath.evaluation.retrieval.protocol import MIXED, RetrievalEvaluation, RetrievalScore, center_features
+from swath.evaluation.retrieval.report import short_sensor_names
 from swath.files import atomic_path
 from swath.sensors.sensor import Sensor
 from swath.training.monitoring.image_grid import display_bands
@@ -49,7 +49,7 @@ def draw_retrieval(
     Returns:
         The files written; a direction whose features cannot be compared has none.
     """
-    names = short_names(evaluation.sensors)
+    names = short_sensor_names(evaluation.sensors)
     written = []
     if len({values.shape[1] for values in evaluation.features.values()}) == 1 and len(evaluation.archive) > 2:
         written.append(draw_latent_space(evaluation, folder / "retrieval_latent.png", metadata=metadata))
@@ -141,7 +141,7 @@ def draw_latent_space(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    names = short_names(evaluation.sensors)
+    names = short_sensor_names(evaluation.sensors)
     figure = Figure(figsize=(10.4, 5.0), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2)
@@ -149,7 +149,7 @@ def draw_latent_space(
     chosen = np.random.default_rng(0).permutation(count)[:_POINTS]
     for panel, centred in zip(panels, (False, True), strict=True):
         features = {
-            sensor: centre(values, values.double().mean(dim=0)) if centred else values.double()
+            sensor: center_features(values, values.double().mean(dim=0)) if centred else values.double()
             for sensor, values in evaluation.features.items()
         }
         units = {sensor: F.normalize(values, dim=1) for sensor, values in features.items()}

@@ -33,16 +33,16 @@ from swath.evaluation.measures.retrieval import (
     F1_LABEL,
     METRICS,
     ClassScore,
-    Neighbours,
+    Neighbors,
     RetrievalScores,
     chance_scores,
-    class_scores,
-    exact_neighbours,
+    exact_neighbors,
+    per_class_retrieval,
     retrieval_scores,
 )
-from swath.evaluation.retrieval.features import Candidate, pair_features
-from swath.evaluation.retrieval.splits import PairSplit
-from swath.models.contract import ScaleWarning
+from swath.evaluation.retrieval.features import RetrievalModel, extract_pair_features
+from swath.evaluation.retrieval.splits import RetrievalSplit
+from swath.models.contract import GsdRangeWarning
 
 MIXED = "all sensors"  # what the archive of all sensors together is called
 
@@ -131,7 +131,7 @@ class RetrievalEvaluation:
     gaps: list[ModalityGap]
     classes: dict[tuple[str, str, bool], list[ClassScore]]
     notes: list[str]
-    split: PairSplit
+    split: RetrievalSplit
     queries: NDArray[np.int64]
     archive: NDArray[np.int64]
     features: dict[str, Tensor]
@@ -193,8 +193,8 @@ class RetrievalEvaluation:
 
 
 def evaluate_retrieval(
-    candidates: Sequence[Candidate],
-    split: PairSplit,
+    candidates: Sequence[RetrievalModel],
+    split: RetrievalSplit,
     *,
     k: int = 10,
     batch_size: int = 64,
@@ -221,9 +221,9 @@ def evaluate_retrieval(
     _check(candidates, sensors, split, k)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        features, readable, notes = pair_features(candidates, split, batch_size, progress)
+        features, readable, notes = extract_pair_features(candidates, split, batch_size, progress)
     for warning in caught:
-        if issubclass(warning.category, ScaleWarning):
+        if issubclass(warning.category, GsdRangeWarning):
             notes.append(str(warning.message))
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
@@ -246,8 +246,10 @@ def evaluate_retrieval(
         for centred in (False, True):
             if centred:
                 means = {sensor: values.double().mean(dim=0) for sensor, values in answering.items()}
-                asking = {sensor: centre(values, means[sensor]) for sensor, values in asking.items()}
-                answering = {sensor: centre(values, means[sensor]) for sensor, values in answering.items()}
+                asking = {sensor: center_features(values, means[sensor]) for sensor, values in asking.items()}
+                answering = {
+                    sensor: center_features(values, means[sensor]) for sensor, values in answering.items()
+                }
             for sensor in sensors:
                 for other in [*sensors, MIXED]:
                     scores.append(search.score(candidate.name, centred, sensor, other, asking, answering))
@@ -255,7 +257,7 @@ def evaluate_retrieval(
     first = candidates[0].name
     labels = np.asarray(split.dataset.labels)
     classes = {
-        (s.asking, s.answering, s.centred): class_scores(
+        (s.asking, s.answering, s.centred): per_class_retrieval(
             s.neighbours, s.scores, labels[queries], labels[archive], split.dataset.classes
         )
         for s in scores
@@ -272,7 +274,7 @@ def evaluate_retrieval(
     )  # fmt: skip
 
 
-def centre(features: Tensor, mean: Tensor) -> Tensor:
+def center_features(features: Tensor, mean: Tensor) -> Tensor:
     """[N, D] float64 features less `mean` [D]; search normalises them anew."""
     return features.double() - mean.double()
 
@@ -312,11 +314,16 @@ class _Search:
     """Labels, exclusions and intervals that all directions share."""
 
     def __init__(
-        self, split: PairSplit, queries: NDArray[np.int64], archive: NDArray[np.int64], k: int, resamples: int
+        self,
+        split: RetrievalSplit,
+        queries: NDArray[np.int64],
+        archive: NDArray[np.int64],
+        k: int,
+        resamples: int,
     ) -> None:
         labels = np.asarray(split.dataset.labels)
         self.k, self.resamples = k, resamples
-        self._found: dict[tuple[str, str], Neighbours] = {}  # of the candidate and centring at hand
+        self._found: dict[tuple[str, str], Neighbors] = {}  # of the candidate and centring at hand
         self.query_labels, self.archive_labels = labels[queries], labels[archive]
         self.hidden = split.hidden(queries, archive)
         self.units = split.groups(queries) if split.dataset.groups is not None else None
@@ -365,7 +372,7 @@ class _Search:
             result.same_sensor = float((ids // n == sensors.index(asking)).double().mean())
             overlap = self.mixed
         else:
-            found = exact_neighbours(queries[asking], archive[answering], self.k, exclude=self.hidden)
+            found = exact_neighbors(queries[asking], archive[answering], self.k, exclude=self.hidden)
             self._found[asking, answering] = found
             ids = found.ids
         result.neighbours = ids
@@ -374,7 +381,9 @@ class _Search:
         return result
 
 
-def _check(candidates: Sequence[Candidate], sensors: Sequence[str], split: PairSplit, k: int) -> None:
+def _check(
+    candidates: Sequence[RetrievalModel], sensors: Sequence[str], split: RetrievalSplit, k: int
+) -> None:
     names = [candidate.name for candidate in candidates]
     if not names or len(set(names)) != len(names) or "chance" in names:
         raise SwathError(f"candidates need names that differ (and none called chance), but these are {names}")
@@ -398,7 +407,12 @@ def _check_k(k: int, archive: int) -> None:
 
 
 def _protocol(
-    candidates: Sequence[Candidate], split: PairSplit, k: int, resamples: int, queries: int, archive: int
+    candidates: Sequence[RetrievalModel],
+    split: RetrievalSplit,
+    k: int,
+    resamples: int,
+    queries: int,
+    archive: int,
 ) -> dict[str, Any]:
     drawn = "groups (scenes) drawn whole" if split.dataset.groups is not None else "queries"
     return {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swath.evaluation.measures.retrieval import METRICS
-from swath.evaluation.report.tables import command_line, software
+from swath.evaluation.report.tables import command_line, software_versions
 from swath.evaluation.retrieval.protocol import MIXED, RetrievalEvaluation, RetrievalScore
 from swath.files import atomic_path, write_json
 
@@ -21,7 +21,7 @@ _SHORT = {"sentinel1": "S1", "sentinel2": "S2"}
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class TextTable:
     """A table before it is drawn: cells are text; `best` holds the (row, column) of those in bold."""
 
     title: str
@@ -30,15 +30,15 @@ class Grid:
     best: frozenset[tuple[int, int]] = frozenset()
 
 
-def short_names(sensors: Sequence[str]) -> dict[str, str]:
+def short_sensor_names(sensors: Sequence[str]) -> dict[str, str]:
     """Sensor name -> what to call it in a table: S1 and S2 where that is no riddle, else its name."""
     found = {name: _SHORT.get(name.split("_")[0], name) for name in sensors}
     return found if len(set(found.values())) == len(found) else {name: name for name in sensors}
 
 
-def retrieval_grids(evaluation: RetrievalEvaluation) -> list[Grid]:
+def retrieval_grids(evaluation: RetrievalEvaluation) -> list[TextTable]:
     """The tables of a report: F1 in every direction, all metrics of the first candidate, gaps, classes."""
-    names = {**short_names(evaluation.sensors), MIXED: "all"}
+    names = {**short_sensor_names(evaluation.sensors), MIXED: "all"}
     grids = [_matrix(evaluation, names), _metrics(evaluation, names), _gaps(evaluation, names)]
     return [*grids, *_classes(evaluation, names)]
 
@@ -63,9 +63,9 @@ def retrieval_tables(evaluation: RetrievalEvaluation, *, classes: bool = False) 
     return tables
 
 
-def retrieval_verdicts(evaluation: RetrievalEvaluation) -> list[str]:
+def retrieval_summary(evaluation: RetrievalEvaluation) -> list[str]:
     """One sentence a direction across sensors: the first candidate, the best other, chance."""
-    names = short_names(evaluation.sensors)
+    names = short_sensor_names(evaluation.sensors)
     first, k = evaluation.candidates[0], evaluation.protocol["k"]
     sentences = []
     for asking in evaluation.sensors:
@@ -122,7 +122,7 @@ def write_retrieval(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    versions = software()
+    versions = software_versions()
     origin = {
         "protocol": evaluation.protocol["id"],
         "config_hash": evaluation.config_hash,
@@ -167,7 +167,7 @@ def write_retrieval(
 # --- what is in the tables --------------------------------------------------------------------------------
 
 
-def _matrix(evaluation: RetrievalEvaluation, names: dict[str, str]) -> Grid:
+def _matrix(evaluation: RetrievalEvaluation, names: dict[str, str]) -> TextTable:
     directions = [(a, b) for a in evaluation.sensors for b in [*evaluation.sensors, MIXED]]
     rows, values = [], []
     for features in [*evaluation.candidates, "chance"]:
@@ -183,10 +183,10 @@ def _matrix(evaluation: RetrievalEvaluation, names: dict[str, str]) -> Grid:
     )
     header = ["features", "centred", *(f"{names[a]} → {names[b]}" for a, b in directions)]
     title = f"F1@{evaluation.protocol['k']} in % (mean label precision and recall; not the IR F1@k)"
-    return Grid(title, header, rows, best)
+    return TextTable(title, header, rows, best)
 
 
-def _metrics(evaluation: RetrievalEvaluation, names: dict[str, str]) -> Grid:
+def _metrics(evaluation: RetrievalEvaluation, names: dict[str, str]) -> TextTable:
     first, k = evaluation.candidates[0], evaluation.protocol["k"]
     rows = []
     for score in evaluation.scores:
@@ -204,10 +204,10 @@ def _metrics(evaluation: RetrievalEvaluation, names: dict[str, str]) -> Grid:
             ]
         )
     header = ["direction", "centred", *(f"{label}@{k}" for label in METRICS.values()), "F1 95%", "own sensor"]
-    return Grid(f"{first}, all metrics in %", header, rows)
+    return TextTable(f"{first}, all metrics in %", header, rows)
 
 
-def _gaps(evaluation: RetrievalEvaluation, names: dict[str, str]) -> Grid:
+def _gaps(evaluation: RetrievalEvaluation, names: dict[str, str]) -> TextTable:
     rows = [
         [
             gap.features,
@@ -225,10 +225,10 @@ def _gaps(evaluation: RetrievalEvaluation, names: dict[str, str]) -> Grid:
         "features", "centred", "sensors", "true pairs", "random across", "random in first",
         "random in second", "distance of means",
     ]  # fmt: skip
-    return Grid("Modality gap: mean cosines over the archive", header, rows)
+    return TextTable("Modality gap: mean cosines over the archive", header, rows)
 
 
-def _classes(evaluation: RetrievalEvaluation, names: dict[str, str]) -> list[Grid]:
+def _classes(evaluation: RetrievalEvaluation, names: dict[str, str]) -> list[TextTable]:
     grids = []
     for (asking, answering, centred), found in evaluation.classes.items():
         rows = [
@@ -243,7 +243,7 @@ def _classes(evaluation: RetrievalEvaluation, names: dict[str, str]) -> list[Gri
         state = "centred" if centred else "as they are"
         title = f"{evaluation.candidates[0]}, {names[asking]} → {names[answering]}, {state}, by class (in %)"
         header = ["class", "queries", "archive", "F1", "P", "R", "answers of the class", "by chance"]
-        grids.append(Grid(title, header, rows))
+        grids.append(TextTable(title, header, rows))
     return grids
 
 
@@ -311,7 +311,7 @@ def _markdown(evaluation: RetrievalEvaluation, origin: dict[str, str], drawn: It
         f"{protocol['f1']}. Relevant: {protocol['relevant']}. Gain: {protocol['gain']}. Centred: "
         f"{protocol['centring']}. Intervals: {protocol['interval']}.",
         "",
-        *(f"- {_escaped(sentence)}" for sentence in retrieval_verdicts(evaluation)),
+        *(f"- {_escaped(sentence)}" for sentence in retrieval_summary(evaluation)),
         "",
     ]
     for grid in retrieval_grids(evaluation):

@@ -25,7 +25,7 @@ ALL = "all"  # the name that stands for every place
 
 
 @dataclass(slots=True)
-class PairSplit:
+class RetrievalSplit:
     """Places that ask and places that answer.
 
     Attributes:
@@ -77,7 +77,7 @@ class PairSplit:
         )
 
 
-def split_pairs(
+def split_retrieval(
     dataset: PairedDataset,
     *,
     queries: str | None = None,
@@ -85,7 +85,7 @@ def split_pairs(
     allow_overlap: bool = False,
     share: float = 0.2,
     seed: int = 0,
-) -> PairSplit:
+) -> RetrievalSplit:
     """Divide a paired data set into queries and archive.
 
     Args:
@@ -120,7 +120,7 @@ def split_pairs(
     named = (queries or "val", archive or "test")
     sides = [_fold(dataset, name, option) for name, option in zip(named, ("queries", "archive"), strict=True)]
     if named[0] == named[1]:
-        split = PairSplit(dataset, sides[0], sides[1], named, f"{named[0]}: leave one group out")
+        split = RetrievalSplit(dataset, sides[0], sides[1], named, f"{named[0]}: leave one group out")
         split.own_group_hidden = True
         hidden = "groups" if dataset.groups is not None else "place (no groups are known)"
         split.notes.append(f"queries search the archive that they are of, without their own {hidden}")
@@ -132,7 +132,7 @@ def split_pairs(
             f"queries {named[0]!r} and archive {named[1]!r} share places; name two folds, or the same twice "
             "to leave the own group out"
         )
-    split = PairSplit(dataset, sides[0], sides[1], named, f"folds {named[0]} and {named[1]}")
+    split = RetrievalSplit(dataset, sides[0], sides[1], named, f"folds {named[0]} and {named[1]}")
     _check_groups(split, allow_overlap)
     return split
 
@@ -157,7 +157,7 @@ def _fold(dataset: PairedDataset, name: str, option: str) -> NDArray[np.int64]:
     return rows
 
 
-def _by_group(dataset: PairedDataset, share: float, seed: int, allow_overlap: bool) -> PairSplit:
+def _by_group(dataset: PairedDataset, share: float, seed: int, allow_overlap: bool) -> RetrievalSplit:
     """Whole groups on either side, by a seed."""
     if dataset.groups is None and not allow_overlap:
         raise ImageryError(
@@ -165,7 +165,7 @@ def _by_group(dataset: PairedDataset, share: float, seed: int, allow_overlap: bo
             "a column `fold`, or `group` (the scene or tile of each place), to the table; if every place is "
             "a scene by itself, say so with --allow-overlap."
         )
-    split = PairSplit(dataset, np.arange(0), np.arange(0), ("queries", "archive"), "")
+    split = RetrievalSplit(dataset, np.arange(0), np.arange(0), ("queries", "archive"), "")
     every = np.arange(len(dataset), dtype=np.int64)
     groups = np.array(split.groups(every))
     units = np.unique(groups)
@@ -183,7 +183,7 @@ def _by_group(dataset: PairedDataset, share: float, seed: int, allow_overlap: bo
     return split
 
 
-def _check_groups(split: PairSplit, allow_overlap: bool) -> None:
+def _check_groups(split: RetrievalSplit, allow_overlap: bool) -> None:
     """A group of places stands on one side only."""
     if split.dataset.groups is None:
         split.notes.append("no groups are known: places of one scene may stand on both sides")

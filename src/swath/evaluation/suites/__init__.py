@@ -23,16 +23,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from swath.errors import SwathError, suggest
 from swath.evaluation.features.extract import GsdMode
 
-__all__ = ["Reference", "Suite", "SuiteModel", "SuiteSet", "get_suite", "list_suites"]
+__all__ = ["PublishedScores", "Suite", "SuiteDataset", "SuiteModel", "get_suite", "list_suites"]
 
 _FOLDER = Path(__file__).parent
 
 
-class _Part(BaseModel):
+class _SuiteModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Knn(_Part):
+class KnnConfig(_SuiteModel):
     """See `swath.evaluation.protocols.frozen.evaluate_knn`."""
 
     k: int = Field(default=20, ge=1)
@@ -41,18 +41,18 @@ class Knn(_Part):
     standardised: bool = True
 
 
-class Linear(_Part):
+class LinearProbeConfig(_SuiteModel):
     """See `swath.evaluation.protocols.frozen.evaluate_linear`."""
 
     c: float | None = Field(default=None, gt=0)
     scales: tuple[float, ...] = (100,)
 
 
-class Protocols(_Part):
+class Protocols(_SuiteModel):
     """What is scored; at least one."""
 
-    knn: Knn | None = None
-    linear: Linear | None = None
+    knn: KnnConfig | None = None
+    linear: LinearProbeConfig | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Protocols:
@@ -61,14 +61,14 @@ class Protocols(_Part):
         return self
 
 
-class Reference(_Part):
+class PublishedScores(_SuiteModel):
     """Figures of others that stand beside ours."""
 
     source: str
     columns: tuple[str, ...] = Field(min_length=1)
 
 
-class SuiteModel(_Part):
+class SuiteModel(_SuiteModel):
     """Something to score; a plain text stands for `model` alone."""
 
     model: str
@@ -77,7 +77,7 @@ class SuiteModel(_Part):
     bands: tuple[str, ...] | None = None
 
 
-class SuiteSet(_Part):
+class SuiteDataset(_SuiteModel):
     """A labelled set; a plain text stands for `data` alone.
 
     Attributes:
@@ -90,7 +90,7 @@ class SuiteSet(_Part):
         reference: Figures of others in percent, one a column of the suite's `reference`.
         where: CSV: keep the rows whose columns have these values.
         bank: The fold that scores are learned from. This and all that follow are handed to
-            `swath.evaluation.data.opening.open_data`, which says what they mean.
+            `swath.evaluation.data.opening.open_eval_data`, which says what they mean.
         queries: The fold that is scored.
     """
 
@@ -124,7 +124,7 @@ class SuiteSet(_Part):
         return re.sub(r"[^a-z0-9]+", "-", self.shown.casefold()).strip("-") or "set"
 
 
-class Suite(_Part):
+class Suite(_SuiteModel):
     """Sets, protocols and baselines; see the module.
 
     Attributes:
@@ -139,11 +139,11 @@ class Suite(_Part):
     description: str = ""
     gsd_mode: GsdMode | None = None
     scales: tuple[float, ...] = (12.5, 25, 50, 100)
-    protocols: Protocols = Protocols(knn=Knn())
+    protocols: Protocols = Protocols(knn=KnnConfig())
     baselines: tuple[str, ...] = ("statistics", "rcf", "random")
-    reference: Reference | None = None
+    reference: PublishedScores | None = None
     seed: int = 0
-    sets: tuple[SuiteSet, ...] = Field(min_length=1)
+    sets: tuple[SuiteDataset, ...] = Field(min_length=1)
     models: tuple[SuiteModel, ...] = ()
 
     @model_validator(mode="before")

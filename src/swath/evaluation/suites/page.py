@@ -9,11 +9,19 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from swath.evaluation.report.tables import software
-from swath.evaluation.suites.results import Row, SetResult, SuiteResult
-from swath.evaluation.suites.tables import PARTIAL, columns_of, grid, protocols, remarks, title_of, verdicts
+from swath.evaluation.report.tables import software_versions
+from swath.evaluation.suites.results import DatasetResult, SuiteResult, SuiteScore
+from swath.evaluation.suites.tables import (
+    PARTIAL,
+    columns_of,
+    protocols,
+    suite_notes,
+    suite_summary,
+    suite_table_cells,
+    title_of,
+)
 from swath.reporting import charts as svg
-from swath.reporting.html import Html, figure, table, write_html
+from swath.reporting.html import SafeHtml, figure, table, write_html
 
 
 def write_suite_page(result: SuiteResult, path: str | Path, *, command: str) -> Path:
@@ -42,7 +50,7 @@ def _head(result: SuiteResult) -> str:
         (str(sum(1 for role in roles.values() if role != "model")), "baselines"),
     ]
     items = "".join(f"<li><b>{value}</b><span>{escape(name)}</span></li>" for value, name in numbers)
-    said = "".join(f"<p>{escape(sentence)}.</p>" for sentence in verdicts(result))
+    said = "".join(f"<p>{escape(sentence)}.</p>" for sentence in suite_summary(result))
     unfinished = (
         ""
         if result.finished
@@ -68,7 +76,7 @@ def _gaps(result: SuiteResult, command: str) -> str:
         if not rows:
             continue
         gaps = [
-            svg.Gap(
+            svg.DifferenceRow(
                 f"{row.set}: {row.features}",
                 100 * (row.gap or 0.0),
                 100 * (row.gap_low or 0.0),
@@ -77,7 +85,7 @@ def _gaps(result: SuiteResult, command: str) -> str:
             )
             for row in rows
         ]
-        chart = svg.gap_chart(gaps, title=protocol, x_label="points above the best baseline", width=760)
+        chart = svg.forest_plot(gaps, title=protocol, x_label="points above the best baseline", width=760)
         metric = " or ".join(sorted({row.metric for row in rows}))
         best = "; ".join(dict.fromkeys(f"{row.set}: {row.against}" for row in rows))
         caption = (
@@ -86,7 +94,9 @@ def _gaps(result: SuiteResult, command: str) -> str:
         )
         parts.append(
             figure(
-                Html(f'<div class="scroll">{chart}</div>'), caption, after=_origin(result, protocol, command)
+                SafeHtml(f'<div class="scroll">{chart}</div>'),
+                caption,
+                after=_origin(result, protocol, command),
             )
         )
     return "".join(parts)
@@ -95,7 +105,7 @@ def _gaps(result: SuiteResult, command: str) -> str:
 def _scores(result: SuiteResult, command: str) -> str:
     parts = []
     for protocol in protocols(result):
-        header, *body = grid(result, protocol)
+        header, *body = suite_table_cells(result, protocol)
         rows = [[cells[0], *(_bold(cell) for cell in cells[1:])] for cells in body]
         parts.append(table(header, rows, numbers_from=1, caption=title_of(result, protocol)))
         parts.append(f'<p class="quiet">{_origin(result, protocol, command)}</p>')
@@ -105,7 +115,7 @@ def _scores(result: SuiteResult, command: str) -> str:
 
 
 def _bold(cell: str) -> str:
-    return Html(f"<b>{escape(cell.strip('*'))}</b>") if cell.startswith("**") else cell
+    return SafeHtml(f"<b>{escape(cell.strip('*'))}</b>") if cell.startswith("**") else cell
 
 
 def _scales(result: SuiteResult, command: str) -> str:
@@ -120,12 +130,14 @@ def _scales(result: SuiteResult, command: str) -> str:
     if not panels:
         return ""
     caption = "kNN, %, against the side in pixels that bank and queries are area-resized to. Dotted: chance."
-    return svg.key(names, lines=True) + figure(
-        Html(f'<div class="panels">{"".join(panels)}</div>'), caption, after=_origin(result, "knn", command)
+    return svg.legend(names, lines=True) + figure(
+        SafeHtml(f'<div class="panels">{"".join(panels)}</div>'),
+        caption,
+        after=_origin(result, "knn", command),
     )
 
 
-def _curves(one: SetResult, rows: list[Row], sides: list[int], names: list[str]) -> str:
+def _curves(one: DatasetResult, rows: list[SuiteScore], sides: list[int], names: list[str]) -> str:
     lines = [
         svg.Line(
             row.features,
@@ -141,7 +153,7 @@ def _curves(one: SetResult, rows: list[Row], sides: list[int], names: list[str])
 
 
 def _known(result: SuiteResult) -> str:
-    items = "".join(f"<li>{escape(remark)}</li>" for remark in remarks(result))
+    items = "".join(f"<li>{escape(remark)}</li>" for remark in suite_notes(result))
     return f"<ul>{items}</ul>" if items else ""
 
 
@@ -151,7 +163,7 @@ def _again(result: SuiteResult, command: str) -> str:
         for one in result.sets
         for protocol, about in one.origins.items()
     ]
-    versions = ", ".join(f"{name} {version}" for name, version in software().items())
+    versions = ", ".join(f"{name} {version}" for name, version in software_versions().items())
     return (
         f"<pre>{escape(command)}</pre><p>{escape(versions)}.</p>"
         + table(["set", "by", "protocol", "configuration", "split"], rows)
@@ -174,7 +186,7 @@ def _origin(result: SuiteResult, protocol: str, command: str) -> str:
     ids = ", ".join(sorted({about["protocol_id"] for about in abouts}))
     configurations = " ".join(about["config_hash"] for about in abouts)
     splits = " ".join(dict.fromkeys(about["split_hash"] for about in abouts))
-    versions = " ".join(f"{name}={version}" for name, version in software().items())
+    versions = " ".join(f"{name}={version}" for name, version in software_versions().items())
     return (
         f'<span class="origin">{escape(ids)} · configurations {configurations} · splits {splits} · '
         f"{escape(versions)} · <code>{escape(command)}</code></span>"

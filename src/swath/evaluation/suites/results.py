@@ -9,14 +9,14 @@ from typing import Any, Literal
 import numpy as np
 
 from swath.errors import SwathError
-from swath.evaluation.protocols.results import Evaluation
+from swath.evaluation.protocols.results import EvaluationResult
 from swath.evaluation.suites import Suite
 
 Status = Literal["done", "absent", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SuiteScore:
     """One featurizer's score on one set by one protocol: the mean over its scales, with its interval.
 
     Attributes:
@@ -54,7 +54,7 @@ class Row:
 
 
 @dataclass(slots=True)
-class SetResult:
+class DatasetResult:
     """What came of one set.
 
     Attributes:
@@ -74,7 +74,7 @@ class SetResult:
     title: str
     status: Status
     reason: str = ""
-    rows: list[Row] = field(default_factory=list)
+    rows: list[SuiteScore] = field(default_factory=list)
     unfit: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     partial: bool = False
@@ -90,20 +90,20 @@ class SuiteResult:
 
     suite: Suite
     models: list[str]
-    sets: list[SetResult] = field(default_factory=list)
+    sets: list[DatasetResult] = field(default_factory=list)
 
     @property
     def finished(self) -> bool:
         """Whether every set was looked at."""
         return len(self.sets) == len(self.suite.sets)
 
-    def rows(self, protocol: str, classifier: str | None = None) -> list[Row]:
+    def rows(self, protocol: str, classifier: str | None = None) -> list[SuiteScore]:
         """Scores by a protocol; by its own classifier unless another is named."""
         wanted = classifier or protocol
         return [r for s in self.sets for r in s.rows if r.protocol == protocol and r.classifier == wanted]
 
 
-def joined(evaluations: Sequence[Evaluation]) -> Evaluation:
+def merge_evaluations(evaluations: Sequence[EvaluationResult]) -> EvaluationResult:
     """Evaluations of the same queries as one, so that scores can be compared in pairs.
 
     Raises:
@@ -131,7 +131,9 @@ def joined(evaluations: Sequence[Evaluation]) -> Evaluation:
     )
 
 
-def rows_of(title: str, protocol: str, evaluation: Evaluation, roles: dict[str, str]) -> list[Row]:
+def rows_of(
+    title: str, protocol: str, evaluation: EvaluationResult, roles: dict[str, str]
+) -> list[SuiteScore]:
     """Means over scales of everybody, and of models how far above the best baseline they are."""
     means = {row: evaluation.mean(*row) for row in evaluation.rows}
     rows = []
@@ -152,7 +154,7 @@ def rows_of(title: str, protocol: str, evaluation: Evaluation, roles: dict[str, 
             }
         scores = evaluation.select(classifier, features, symmetric=True)
         rows.append(
-            Row(
+            SuiteScore(
                 set=title,
                 protocol=protocol,
                 features=features,

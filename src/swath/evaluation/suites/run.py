@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from swath.errors import ContractError, SwathError
-from swath.evaluation.data.opening import is_named, locate, natural_sensor, open_data
-from swath.evaluation.data.splits import Split
+from swath.evaluation.data.opening import is_benchmark_name, locate_dataset, native_sensor, open_eval_data
+from swath.evaluation.data.splits import TrainTestSplit
 from swath.evaluation.features.baselines import make_baseline, random_init
 from swath.evaluation.features.cache import FeatureCache
-from swath.evaluation.features.extract import Featurizer, Progress
-from swath.evaluation.features.opening import Candidate, open_candidate
+from swath.evaluation.features.extract import FeatureExtractor, Progress
+from swath.evaluation.features.opening import EvalModel, open_eval_model
 from swath.evaluation.protocols.frozen import evaluate_knn, evaluate_linear
-from swath.evaluation.protocols.results import Evaluation
-from swath.evaluation.protocols.setup import default_sides, native_scale
-from swath.evaluation.report.tables import software, write_report
-from swath.evaluation.suites import Suite, SuiteModel, SuiteSet
-from swath.evaluation.suites.results import Row, SetResult, SuiteResult, joined, rows_of
+from swath.evaluation.protocols.results import EvaluationResult
+from swath.evaluation.protocols.setup import default_image_sizes, native_scale
+from swath.evaluation.report.tables import software_versions, write_scores
+from swath.evaluation.suites import Suite, SuiteDataset, SuiteModel
+from swath.evaluation.suites.results import DatasetResult, SuiteResult, SuiteScore, merge_evaluations, rows_of
 from swath.files import write_json
 
 Watch = Callable[[str, int], Any]  # (what, images in all) -> context manager that gives a progress callback
@@ -81,9 +81,9 @@ def run_suite(
     names = _names(wanted)
     for model in wanted:  # one that does not exist is an error now, not after hours
         with suppress(ContractError):
-            open_candidate(model.model, pooling=model.pooling, bands=model.bands, device=device)
+            open_eval_model(model.model, pooling=model.pooling, bands=model.bands, device=device)
     result = SuiteResult(suite, names)
-    run = _Run(
+    run = _SuiteRun(
         suite,
         wanted,
         names,
@@ -113,7 +113,7 @@ def _names(models: Sequence[SuiteModel]) -> list[str]:
 
 
 @dataclass(slots=True)
-class _Run:
+class _SuiteRun:
     """One run of a suite."""
 
     suite: Suite
@@ -128,14 +128,14 @@ class _Run:
     pictures: bool
     watch: Watch | None
 
-    def score(self, one: SuiteSet) -> SetResult:
+    def score(self, one: SuiteDataset) -> DatasetResult:
         """One set, however it ends."""
         reference = list(one.reference) if one.reference else None
         data = self._data(one)
         try:
-            folder = locate(data, self.root)
+            folder = locate_dataset(data, self.root)
         except SwathError as error:
-            return SetResult(one.shown, "absent", str(error), reference=reference)
+            return DatasetResult(one.shown, "absent", str(error), reference=reference)
         candidates, unfit = self._candidates(one, data)
         key = self._key(one, folder, candidates, unfit)
         before = self._before(one, key)
@@ -144,30 +144,30 @@ class _Run:
         try:
             found = self._evaluate(one, data, candidates, unfit)
         except SwathError as error:
-            return SetResult(one.shown, "failed", str(error), unfit=unfit, reference=reference)
+            return DatasetResult(one.shown, "failed", str(error), unfit=unfit, reference=reference)
         found.reference = reference
         write_json(self.out / one.folder / "finished.json", {"key": key, "result": asdict(found)})
         return found
 
     # ---- who looks at what
 
-    def _data(self, one: SuiteSet) -> str:
+    def _data(self, one: SuiteDataset) -> str:
         """A path below the root if it is there; else as it stands."""
-        if self.root is not None and not is_named(one.data):
+        if self.root is not None and not is_benchmark_name(one.data):
             below = Path(self.root) / one.data
             if below.exists():
                 return str(below)
         return one.data
 
-    def _candidates(self, one: SuiteSet, data: str) -> tuple[list[Candidate], dict[str, str]]:
+    def _candidates(self, one: SuiteDataset, data: str) -> tuple[list[EvalModel], dict[str, str]]:
         """The models that can look at this set, and why others cannot."""
-        default = one.sensor or natural_sensor(data)
-        found: list[Candidate] = []
+        default = one.sensor or native_sensor(data)
+        found: list[EvalModel] = []
         unfit: dict[str, str] = {}
         for model, name in zip(self.models, self.names, strict=True):
             try:
                 found.append(
-                    open_candidate(
+                    open_eval_model(
                         model.model,
                         None,
                         default_sensor=default,
@@ -187,12 +187,12 @@ class _Run:
         return self.suite.gsd_mode if _knows_scale(model) else None
 
     def _key(
-        self, one: SuiteSet, folder: Path, candidates: Sequence[Candidate], unfit: dict[str, str]
+        self, one: SuiteDataset, folder: Path, candidates: Sequence[EvalModel], unfit: dict[str, str]
     ) -> str:
         """Of everything that a set's scores depend on."""
         about = {
             "format": FORMAT,
-            "software": {k: v for k, v in software().items() if k in ("swath", "torch")},
+            "software": {k: v for k, v in software_versions().items() if k in ("swath", "torch")},
             "set": one.model_dump(mode="json", exclude={"reference", "title"}),
             "suite": self.suite.model_dump(
                 mode="json", include={"protocols", "scales", "seed", "baselines", "gsd_mode"}
@@ -206,7 +206,7 @@ class _Run:
         }
         return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
 
-    def _before(self, one: SuiteSet, key: str) -> SetResult | None:
+    def _before(self, one: SuiteDataset, key: str) -> DatasetResult | None:
         """What an earlier run has found of the same."""
         try:
             data = json.loads((self.out / one.folder / "finished.json").read_text(encoding="utf-8"))
@@ -214,18 +214,18 @@ class _Run:
                 return None
             kept = {**data["result"], "again": True, "title": one.shown}
             kept["reference"] = list(one.reference) if one.reference else None
-            kept["rows"] = [Row(**{**row, "set": one.shown}) for row in kept["rows"]]
-            return SetResult(**kept)
+            kept["rows"] = [SuiteScore(**{**row, "set": one.shown}) for row in kept["rows"]]
+            return DatasetResult(**kept)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     # ---- scoring
 
     def _evaluate(
-        self, one: SuiteSet, data: str, candidates: Sequence[Candidate], unfit: dict[str, str]
-    ) -> SetResult:
+        self, one: SuiteDataset, data: str, candidates: Sequence[EvalModel], unfit: dict[str, str]
+    ) -> DatasetResult:
         """Everybody who sees the same images at the same sides together; then all in one report."""
-        result = SetResult(one.shown, "done", unfit=dict(unfit))
+        result = DatasetResult(one.shown, "done", unfit=dict(unfit))
         roles: dict[str, str] = {}
         groups = self._groups(one, data, candidates, result, roles)
         for protocol in ("knn", "linear"):
@@ -239,10 +239,10 @@ class _Run:
                 total = len(split.bank.indices) + len(split.queries.indices)
                 with self._progress(f"{one.shown}, {protocol}", total) as progress:
                     found.append(self._by(protocol, options, featurizers, split, sides, progress))
-            evaluation = joined(found)
+            evaluation = merge_evaluations(found)
             result.seconds += evaluation.seconds
             result.notes += [note for note in evaluation.notes if note not in result.notes]
-            write_report(evaluation, self.out / one.folder, data=data, suite=self.suite.name)
+            write_scores(evaluation, self.out / one.folder, data=data, suite=self.suite.name)
             result.rows += rows_of(one.shown, protocol, evaluation, roles)
             result.origins[protocol] = {
                 "protocol_id": str(evaluation.protocol["id"]),
@@ -256,16 +256,16 @@ class _Run:
 
     def _groups(
         self,
-        one: SuiteSet,
+        one: SuiteDataset,
         data: str,
-        candidates: Sequence[Candidate],
-        result: SetResult,
+        candidates: Sequence[EvalModel],
+        result: DatasetResult,
         roles: dict[str, str],
-    ) -> list[tuple[Split, list[Featurizer]]]:
+    ) -> list[tuple[TrainTestSplit, list[FeatureExtractor]]]:
         """Splits, and who looks at each: by sensor, GSD mode and patch; baselines with the first."""
-        splits: dict[tuple[Any, ...], Split] = {}
-        groups: dict[tuple[Any, ...], list[Featurizer]] = {}
-        default = one.sensor or natural_sensor(data) or "rgb_aerial"
+        splits: dict[tuple[Any, ...], TrainTestSplit] = {}
+        groups: dict[tuple[Any, ...], list[FeatureExtractor]] = {}
+        default = one.sensor or native_sensor(data) or "rgb_aerial"
         for candidate in candidates:
             key: tuple[Any, ...] = (candidate.sensor.name, candidate.sensor.band_names, candidate.gsd_mode)
             try:
@@ -275,7 +275,7 @@ class _Run:
                 result.unfit[candidate.name] = str(error)
                 continue
             result.notes += candidate.notes
-            own: list[Featurizer] = list(candidate.featurizers)
+            own: list[FeatureExtractor] = list(candidate.featurizers)
             roles |= dict.fromkeys((f.name for f in own), "model")
             if (
                 "random" in self.suite.baselines
@@ -301,9 +301,9 @@ class _Run:
             raise SwathError(f"no model can look at this set ({reasons})")
         return [(splits[key[:-1]], featurizers) for key, featurizers in groups.items()]
 
-    def _open(self, one: SuiteSet, data: str, sensor: Any, gsd_mode: Any) -> Split:
+    def _open(self, one: SuiteDataset, data: str, sensor: Any, gsd_mode: Any) -> TrainTestSplit:
         options = one.model_dump(include=_DATA_OPTIONS)
-        return open_data(
+        return open_eval_data(
             data, sensor=sensor, root=self.root, gsd_mode=gsd_mode, seed=self.suite.seed, **options
         )
 
@@ -311,11 +311,11 @@ class _Run:
         self,
         protocol: str,
         options: Any,
-        featurizers: Sequence[Featurizer],
-        split: Split,
+        featurizers: Sequence[FeatureExtractor],
+        split: TrainTestSplit,
         sides: list[int],
         progress: Progress | None,
-    ) -> Evaluation:
+    ) -> EvaluationResult:
         common: dict[str, Any] = {
             "sides": sides,
             "batch_size": self.batch_size,
@@ -328,11 +328,14 @@ class _Run:
         return evaluate_linear(featurizers, split, **given, **common)
 
     def _pages(
-        self, one: SuiteSet, groups: Sequence[tuple[Split, list[Featurizer]]], roles: dict[str, str]
+        self,
+        one: SuiteDataset,
+        groups: Sequence[tuple[TrainTestSplit, list[FeatureExtractor]]],
+        roles: dict[str, str],
     ) -> None:
         """A page for each group of models that see the images alike."""
-        from swath.evaluation.report.data import make_dossier
-        from swath.evaluation.report.page import write_page
+        from swath.evaluation.report.data import collect_report_data
+        from swath.evaluation.report.page import render_report
 
         for number, (split, featurizers) in enumerate(groups):
             models = [f for f in featurizers if roles[f.name] == "model"]
@@ -340,12 +343,12 @@ class _Run:
             if not models:
                 continue
             sides = _sides(split, one.scales or self.suite.scales, featurizers)
-            dossier = make_dossier(
+            dossier = collect_report_data(
                 models, others, split, title=one.shown, sides=sides, batch_size=self.batch_size,
                 pictures=self.pictures, cache=self.cache,
             )  # fmt: skip
             name = "report.html" if number == 0 else f"report_{number + 1}.html"
-            write_page(dossier, self.out / one.folder / name)
+            render_report(dossier, self.out / one.folder / name)
 
     @contextmanager
     def _progress(self, what: str, total: int) -> Iterator[Progress | None]:
@@ -362,11 +365,13 @@ def _knows_scale(model: str) -> bool:
     return path.exists() or model.startswith("random:")
 
 
-def _sides(split: Split, scales: Sequence[float], featurizers: Sequence[Featurizer]) -> list[int]:
+def _sides(
+    split: TrainTestSplit, scales: Sequence[float], featurizers: Sequence[FeatureExtractor]
+) -> list[int]:
     """Percents of the native side as pixels: multiples of everybody's patch."""
     native, step = native_scale(split.bank)[0], math.lcm(*(f.min_side for f in featurizers))
     if tuple(scales) == (12.5, 25, 50, 100):
-        return default_sides(native, step)
+        return default_image_sizes(native, step)
     return sorted({max(step, round(native * scale / 100 / step) * step) for scale in scales})
 
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from swath.evaluation.report.tables import command_line, software
-from swath.evaluation.suites.results import Row, SetResult, SuiteResult
+from swath.evaluation.report.tables import command_line, software_versions
+from swath.evaluation.suites.results import DatasetResult, SuiteResult, SuiteScore
 from swath.files import atomic_path, write_json
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ PARTIAL = "†"  # beside the title of a set of which only a part is here
 FEW_QUERIES = 50  # of fewer, one image is more than two points; no verdict is given
 
 
-def write_suite(result: SuiteResult, folder: str | Path, *, command: str | None = None) -> list[Path]:
+def write_suite_report(result: SuiteResult, folder: str | Path, *, command: str | None = None) -> list[Path]:
     """Write ``suite.html``, ``.json``, ``.csv`` and ``.md`` into `folder`, each whole or not at all."""
     from swath.evaluation.suites.page import write_suite_page
 
@@ -37,7 +37,7 @@ def write_suite(result: SuiteResult, folder: str | Path, *, command: str | None 
         "models": result.models,
         "finished": result.finished,
         "sets": [asdict(one) for one in result.sets],
-        "software": software(),
+        "software": software_versions(),
         "command": command,
     })  # fmt: skip
     text = io.StringIO(newline="")
@@ -50,7 +50,10 @@ def write_suite(result: SuiteResult, folder: str | Path, *, command: str | None 
     writer.writeheader()
     for one in result.sets:
         about = {"set": one.title, "status": one.status, "partial": int(one.partial), "reason": one.reason}
-        about |= {"software": " ".join(f"{k}={v}" for k, v in software().items()), "command": command}
+        about |= {
+            "software": " ".join(f"{k}={v}" for k, v in software_versions().items()),
+            "command": command,
+        }
         writer.writerows({**about, **_flat(row), **one.origins.get(row.protocol, {})} for row in one.rows)
         if not one.rows:
             writer.writerow(about)
@@ -62,7 +65,7 @@ def write_suite(result: SuiteResult, folder: str | Path, *, command: str | None 
     return [write_suite_page(result, folder / "suite.html", command=command), *written]
 
 
-def _flat(row: Row) -> dict[str, Any]:
+def _flat(row: SuiteScore) -> dict[str, Any]:
     return {
         "protocol": row.protocol,
         "features": row.features,
@@ -85,7 +88,7 @@ def _flat(row: Row) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------- the table
 
 
-def grid(result: SuiteResult, protocol: str, classifier: str | None = None) -> list[list[str]]:
+def suite_table_cells(result: SuiteResult, protocol: str, classifier: str | None = None) -> list[list[str]]:
     """The table as text: a header, a row a set, and the mean over those sets that every column has.
 
     Args:
@@ -111,7 +114,7 @@ def grid(result: SuiteResult, protocol: str, classifier: str | None = None) -> l
     return table + _mean_row(result, values, len(columns) + len(shown))
 
 
-def columns_of(result: SuiteResult, rows: Sequence[Row]) -> list[str]:
+def columns_of(result: SuiteResult, rows: Sequence[SuiteScore]) -> list[str]:
     """Models as they were named, their untrained selves, then baselines; models that fit no set too."""
     order = {"model": 0, "untrained": 1, "baseline": 2}
     found = dict.fromkeys(row.features for row in sorted(rows, key=lambda row: order[row.role]))
@@ -121,7 +124,7 @@ def columns_of(result: SuiteResult, rows: Sequence[Row]) -> list[str]:
     return [*absent, *found]
 
 
-def _cell(one: SetResult, name: str, row: Row | None, best: float | None) -> str:
+def _cell(one: DatasetResult, name: str, row: SuiteScore | None, best: float | None) -> str:
     if one.status != "done":
         return one.status
     if row is None:
@@ -146,7 +149,7 @@ def suite_tables(result: SuiteResult) -> list[Table]:
 
     tables = []
     for protocol in protocols(result):
-        header, *body = grid(result, protocol)
+        header, *body = suite_table_cells(result, protocol)
         table = Table(title=title_of(result, protocol), title_justify="left", box=box.SIMPLE, pad_edge=False)
         for i, name in enumerate(header):
             table.add_column(name, justify="right" if i else "left", overflow="fold")
@@ -176,7 +179,7 @@ def title_of(result: SuiteResult, protocol: str) -> str:
 # ------------------------------------------------------------------------------------------- what to know too
 
 
-def remarks(result: SuiteResult) -> list[str]:
+def suite_notes(result: SuiteResult) -> list[str]:
     """What is absent, unfit, partial or worth knowing; one sentence each."""
     found = []
     if not result.finished:
@@ -196,7 +199,7 @@ def remarks(result: SuiteResult) -> list[str]:
     return found
 
 
-def verdicts(result: SuiteResult) -> list[str]:
+def suite_summary(result: SuiteResult) -> list[str]:
     """For each model: on how many sets it beats the best baseline beyond doubt.
 
     Sets of fewer than `FEW_QUERIES` queries are named and not judged: an interval drawn from so few is too
@@ -226,12 +229,12 @@ def markdown(result: SuiteResult) -> str:
     if suite.description:
         lines += [suite.description.strip(), ""]
     for protocol in protocols(result):
-        header, *body = grid(result, protocol)
+        header, *body = suite_table_cells(result, protocol)
         lines += [f"## {title_of(result, protocol)}", "", _line(header), _line(["---"] * len(header))]
         lines += [*(_line(cells) for cells in body), ""]
     if any(one.partial for one in result.sets):
         lines += [f"{PARTIAL} only a part of the set is here.", ""]
-    for title, said in (("Verdicts", verdicts(result)), ("To be known", remarks(result))):
+    for title, said in (("Verdicts", suite_summary(result)), ("To be known", suite_notes(result))):
         if said:
             lines += [f"## {title}", "", *(f"- {sentence}" for sentence in said), ""]
     return "\n".join(lines)

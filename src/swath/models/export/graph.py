@@ -16,17 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from swath import __version__
-from swath.encoders.protocol import size_step
+from swath.encoders.protocol import size_divisor
 from swath.encoders.swin import Swin
 from swath.errors import ContractError
-from swath.models.export.registry import Choices
+from swath.models.export.registry import ExportOptions
 from swath.models.model import Model
 from swath.sensors.sensor import Sensor
 
 TOLERANCE = 1e-4  # of an exported form, relative to the largest number of the answer or to 1
 
 
-class Graph(nn.Module):
+class ExportGraph(nn.Module):
     """``graph(image, gsd) -> answers`` of a model, for one of its sensors.
 
     Args:
@@ -64,7 +64,7 @@ class Graph(nn.Module):
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExportPlan:
     """What is exported, and what may vary.
 
     Attributes:
@@ -76,7 +76,7 @@ class Plan:
         least: Steps that a side has at least.
     """
 
-    graph: Graph
+    graph: ExportGraph
     sensor: Sensor
     step: int
     size: int | None
@@ -138,7 +138,7 @@ class Plan:
         }
 
 
-def plan(model: Model, choices: Choices, *, least: int = 1) -> Plan:
+def plan_export(model: Model, choices: ExportOptions, *, least: int = 1) -> ExportPlan:
     """What of a model is exported.
 
     Args:
@@ -156,7 +156,7 @@ def plan(model: Model, choices: Choices, *, least: int = 1) -> Plan:
             f"{model.name} answers with {model.output}, which are no single tensor; export its embeddings"
         )
     sensor = model.contract.sensor(choices.sensor)
-    step = size_step(model.encoder, sensor.name)
+    step = size_divisor(model.encoder, sensor.name)
     if isinstance(model.encoder, Swin) and choices.size is None:
         raise ContractError(
             "size: how a Swin's windows lie depends on the size of the image, so its exported form is for "
@@ -165,11 +165,11 @@ def plan(model: Model, choices: Choices, *, least: int = 1) -> Plan:
     if choices.size is not None and choices.size % step:
         fits = max(step, round(choices.size / step) * step)
         raise ContractError(f"size: {choices.size} pixels are no multiple of {step}; {fits} are")
-    return Plan(Graph(model.cpu(), sensor), sensor, step, choices.size, model.dates, least)
+    return ExportPlan(ExportGraph(model.cpu(), sensor), sensor, step, choices.size, model.dates, least)
 
 
 @torch.no_grad()
-def trace(planned: Plan) -> torch.export.ExportedProgram:
+def trace_graph(planned: ExportPlan) -> torch.export.ExportedProgram:
     """The graph through `torch.export`.
 
     Raises:
@@ -188,7 +188,7 @@ def trace(planned: Plan) -> torch.export.ExportedProgram:
 
 
 @torch.no_grad()
-def check(planned: Plan, run: Any, what: str) -> float:
+def compare_with_model(planned: ExportPlan, run: Any, what: str) -> float:
     """Compare an exported form with the model on several shapes; returns the largest relative difference.
 
     Args:

@@ -17,7 +17,7 @@ import torch
 from swath.errors import CheckpointError, ContractError, SwathError
 from swath.files import atomic_folder
 from swath.models.directory import load_model, read_config
-from swath.models.export.registry import Choices, Exported, exporters
+from swath.models.export.registry import ExportOptions, ExportResult, exporters
 from swath.models.model import Model
 
 _FILES = ("config.json", "model.safetensors", "objective.safetensors", "mlm.json", "README.md")
@@ -25,7 +25,7 @@ _LARGE_FILES = "*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
 
 
 @exporters.register("hub")
-def export_to_hub(model: Model, out: Path, choices: Choices) -> Exported:
+def export_to_hub(model: Model, out: Path, choices: ExportOptions) -> ExportResult:
     """Write a folder as the Hub wants it, which `from_pretrained` opens.
 
     Raises:
@@ -53,7 +53,7 @@ def export_to_hub(model: Model, out: Path, choices: Choices) -> Exported:
         (folder / ".gitattributes").write_text(_LARGE_FILES, encoding="utf-8")
     usage = f"import swath\nmodel = swath.from_pretrained({str(out)!r})  # or the name of its repository"
     left = ("a licence: state one in the front matter of README.md, minding that of the training imagery",)
-    return Exported(out, usage, left, {"model": model.id, "files": sorted(f.name for f in out.iterdir())})
+    return ExportResult(out, usage, left, {"model": model.id, "files": sorted(f.name for f in out.iterdir())})
 
 
 def _card(model: Model, text: str) -> str:

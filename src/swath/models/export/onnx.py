@@ -17,15 +17,15 @@ import torch
 
 from swath.errors import ContractError, SwathError
 from swath.files import atomic_path
-from swath.models.export.graph import check, plan, trace
-from swath.models.export.registry import Choices, Exported, check_file, exporters
+from swath.models.export.graph import compare_with_model, plan_export, trace_graph
+from swath.models.export.registry import ExportOptions, ExportResult, check_file, exporters
 from swath.models.model import Model
 
 _LARGEST = 2**31 - 2**20  # bytes of one protobuf message
 
 
 @exporters.register("onnx")
-def export_to_onnx(model: Model, out: Path, choices: Choices) -> Exported:
+def export_to_onnx(model: Model, out: Path, choices: ExportOptions) -> ExportResult:
     """Write ``.onnx``: inputs ``image`` and ``gsd``, output ``embedding`` or ``probabilities``.
 
     Raises:
@@ -42,10 +42,10 @@ def export_to_onnx(model: Model, out: Path, choices: Choices) -> Exported:
         raise SwathError(
             f"ONNX needs packages that are not there ({error}): pip install 'swath[onnx]'"
         ) from None
-    planned = plan(model, choices)
+    planned = plan_export(model, choices)
     if sum(p.numel() * p.element_size() for p in model.parameters()) > _LARGEST:
         raise ContractError(f"{model.name}: an ONNX file holds 2 GB; export with --to torch")
-    program = trace(planned)
+    program = trace_graph(planned)
     file: Any = _convert(program, planned.example(2, 3, 4), model.output).model_proto
     facts = planned.facts()
     for key, value in facts.items():
@@ -57,7 +57,7 @@ def export_to_onnx(model: Model, out: Path, choices: Choices) -> Exported:
     def run(image: torch.Tensor, gsd: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(session.run(None, {"image": image.numpy(), "gsd": gsd.numpy()})[0])
 
-    facts["difference"] = check(planned, run, str(out))
+    facts["difference"] = compare_with_model(planned, run, str(out))
     with atomic_path(out) as temporary:
         onnx.save(file, str(temporary))
     usage = (
@@ -66,10 +66,10 @@ def export_to_onnx(model: Model, out: Path, choices: Choices) -> Exported:
         f'{model.output}, = session.run(None, {{"image": images, "gsd": gsd}})'
         "  # float32, in the sensor's unit; one GSD an image"
     )
-    return Exported(out, usage, tuple(left_behind(model, planned.sensor.name)), facts)
+    return ExportResult(out, usage, tuple(not_exported(model, planned.sensor.name)), facts)
 
 
-def left_behind(model: Model, sensor: str) -> list[str]:
+def not_exported(model: Model, sensor: str) -> list[str]:
     """What no exported graph holds."""
     left = ["the contract's checks: it takes images of wrong units or bands without a word"]
     if len(model.contract.sensors) > 1:

@@ -19,7 +19,7 @@ from swath.registry import Registry
 
 
 @dataclass(frozen=True)
-class Choices:
+class ExportOptions:
     """What a user may fix of a model that takes more than a format can hold.
 
     Attributes:
@@ -36,7 +36,7 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     """What an exporter wrote.
 
     Attributes:
@@ -52,7 +52,7 @@ class Exported:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-Exporter = Callable[[Model, Path, Choices], Exported]
+Exporter = Callable[[Model, Path, ExportOptions], ExportResult]
 exporters: Registry[Exporter] = Registry("export format", "swath.exporters")
 
 
@@ -81,7 +81,7 @@ def export_model(
     sensor: str | None = None,
     gsd: float | None = None,
     size: int | None = None,
-) -> Exported:
+) -> ExportResult:
     """Write a model in another program's form.
 
     Args:
@@ -89,9 +89,9 @@ def export_model(
             (`swath.tasks.model.load_task_model`).
         out: The file (of ``hub``: the folder) to write; one that exists is replaced, whole or not at all.
         to: The format, one of ``exporters.names()``.
-        sensor: See `Choices`.
-        gsd: See `Choices`.
-        size: See `Choices`.
+        sensor: See `ExportOptions`.
+        gsd: See `ExportOptions`.
+        size: See `ExportOptions`.
 
     Raises:
         SwathError: Unknown format; the format cannot hold this model, or needs to be told more.
@@ -101,4 +101,4 @@ def export_model(
     if not isinstance(model, Model):
         source = Path(model)
         model = load_model(source)
-    return write(model, Path(out), Choices(sensor, gsd, size, source))
+    return write(model, Path(out), ExportOptions(sensor, gsd, size, source))

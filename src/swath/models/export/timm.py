@@ -26,13 +26,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from swath.encoders.cnn import CNN
-from swath.encoders.inputs import pick_sensor
+from swath.encoders.inputs import resolve_sensor
 from swath.encoders.positions import gsd_positions
 from swath.encoders.swin import Swin
 from swath.encoders.vit import ViT
 from swath.errors import ContractError
 from swath.files import atomic_path
-from swath.models.export.registry import Choices, Exported, check_file, exporters
+from swath.models.export.registry import ExportOptions, ExportResult, check_file, exporters
 from swath.models.model import Model
 
 # timm's architectures whose arguments are exactly these; others are built from the first of their family.
@@ -51,7 +51,7 @@ _SWINS: dict[tuple[int, tuple[int, ...], tuple[int, ...]], str] = {
 
 
 @exporters.register("timm")
-def export_to_timm(model: Model, out: Path, choices: Choices) -> Exported:
+def export_to_timm(model: Model, out: Path, choices: ExportOptions) -> ExportResult:
     """Write a ViT, Swin or CNN as weights for timm (``.safetensors``).
 
     Raises:
@@ -105,13 +105,13 @@ def export_to_timm(model: Model, out: Path, choices: Choices) -> Exported:
         f"network = timm.create_model({architecture!r}, {given})\n"
         f"network.load_state_dict(load_file({str(out)!r}))"
     )
-    return Exported(out, usage, tuple(left), facts)
+    return ExportResult(out, usage, tuple(left), facts)
 
 
 Found = tuple[str, dict[str, Any], dict[str, Tensor], list[str]]
 
 
-def _vit(model: Model, encoder: ViT, sensor: str, choices: Choices) -> Found:
+def _vit(model: Model, encoder: ViT, sensor: str, choices: ExportOptions) -> Found:
     size = _size(choices, encoder.patch_size)
     if not encoder.scale_aware and choices.gsd is not None:
         raise ContractError("gsd: this ViT takes no notice of it; leave it out")
@@ -144,7 +144,7 @@ def _vit(model: Model, encoder: ViT, sensor: str, choices: Choices) -> Found:
     return architecture, arguments, state, left
 
 
-def _swin(encoder: Swin, sensor: str, choices: Choices) -> Found:
+def _swin(encoder: Swin, sensor: str, choices: ExportOptions) -> Found:
     if encoder.scale_aware:
         raise ContractError(
             "this Swin adds positions by GSD, and timm's has nothing to put them in; it cannot be exported"
@@ -178,13 +178,13 @@ def _swin(encoder: Swin, sensor: str, choices: Choices) -> Found:
     return architecture, arguments, state, [f"other sizes than {size} x {size} pixels"]
 
 
-def _cnn(encoder: CNN, sensor: str, choices: Choices) -> Found:
+def _cnn(encoder: CNN, sensor: str, choices: ExportOptions) -> Found:
     for name in ("gsd", "size"):
         if getattr(choices, name) is not None:
             raise ContractError(f"{name}: a CNN takes images of any; leave it out")
     state = dict(encoder.state_dict())
     if isinstance(encoder.bands, Mapping):
-        own = f"stems.{pick_sensor(list(encoder.bands), sensor)}."
+        own = f"stems.{resolve_sensor(list(encoder.bands), sensor)}."
         state = {k.removeprefix(own): v for k, v in state.items() if k.startswith(own) or k[:6] != "stems."}
     theirs = _keys(encoder.architecture, {"num_classes": 0, **encoder.options})
     # timm's chain of stages names a part "stages_0" that its whole network calls "stages.0".
@@ -193,7 +193,7 @@ def _cnn(encoder: CNN, sensor: str, choices: Choices) -> Found:
     return encoder.architecture, dict(encoder.options), state, []
 
 
-def _size(choices: Choices, step: int) -> int:
+def _size(choices: ExportOptions, step: int) -> int:
     if choices.size is None:
         raise ContractError(
             "size: timm's network is for images of one size: say their side in pixels (--size)"
@@ -234,7 +234,7 @@ def _of_sensor(encoder: nn.Module, part: str, sensor: str) -> dict[str, Tensor]:
     embed = getattr(encoder, part)
     if not isinstance(embed, nn.ModuleDict):
         return state
-    own = f"{part}.{pick_sensor(list(embed), sensor)}."
+    own = f"{part}.{resolve_sensor(list(embed), sensor)}."
     return {
         key.replace(own, f"{part}."): value
         for key, value in state.items()

@@ -1,9 +1,9 @@
 """Our encoders where a network of timm is expected: by what it gives, or by name.
 
-`FeatureMaps` is what ``timm.create_model(..., features_only=True)`` gives: called with images it returns a
-list of maps, finest first, and its ``feature_info`` tells channels and strides. `Classifier` is what it gives
-without ``features_only``. `register_with_timm` gives a model directory a name in timm's registry, by which
-whatever builds its backbones through timm finds it; segmentation-models-pytorch (as ``tu-NAME``) and
+`TimmBackbone` is what ``timm.create_model(..., features_only=True)`` gives: called with images it returns a
+list of maps, finest first, and its ``feature_info`` tells channels and strides. `TimmClassifier` is what it
+gives without ``features_only``. `register_with_timm` gives a model directory a name in timm's registry, by
+which whatever builds its backbones through timm finds it; segmentation-models-pytorch (as ``tu-NAME``) and
 TorchGeo's tasks do::
 
     register_with_timm("swath_coast", "runs/first/model", gsd=0.3, scale=255)
@@ -28,8 +28,8 @@ from torch import Tensor, nn
 
 from swath.datasets.chip import Batch
 from swath.encoders.pooling import pool
-from swath.encoders.protocol import Features, create_model, size_step
-from swath.encoders.pyramid import STRIDES, pyramid
+from swath.encoders.protocol import EncoderFeatures, create_model, size_divisor
+from swath.encoders.pyramid import STRIDES, build_pyramid
 from swath.errors import ContractError
 from swath.models.directory import load_model, read_config
 from swath.models.model import Model
@@ -62,7 +62,7 @@ class _Prepared(nn.Module):
         return self.contract.normalise(batch)
 
 
-class FeatureMaps(_Prepared):
+class TimmBackbone(_Prepared):
     """A model as a backbone of dense tasks: maps at strides 4, 8, 16 and 32 of images of any size.
 
     Args:
@@ -100,7 +100,7 @@ class FeatureMaps(_Prepared):
         if not out_indices or not all(-count <= i < count for i in out_indices):
             raise ValueError(f"out_indices are numbers from 0 to {count - 1}, not {list(out_indices)}")
         self.out_indices = tuple(sorted(i % count for i in out_indices))
-        self.pyramid = pyramid(model.encoder, self.sensor, layers=layers, transpose=self.transpose)
+        self.pyramid = build_pyramid(model.encoder, self.sensor, layers=layers, transpose=self.transpose)
         told = [
             {"num_chs": channels, "reduction": stride, "module": f"pyramid.levels.{i}"}
             for i, (channels, stride) in enumerate(
@@ -121,13 +121,13 @@ class FeatureMaps(_Prepared):
         return [maps[i] for i in self.out_indices]
 
 
-class Classifier(_Prepared):
+class TimmClassifier(_Prepared):
     """A model with a linear layer on its embedding, as timm's classifiers are.
 
     Args:
         model: Whose encoder it is (shared, not copied).
         num_classes: 0: the embedding itself.
-        gsd: As of `FeatureMaps`.
+        gsd: As of `TimmBackbone`.
         sensor: As there.
         scale: As there.
 
@@ -161,11 +161,11 @@ class Classifier(_Prepared):
     def forward_features(self, image: Tensor) -> Tensor:
         """Embeddings [B, D]; what the encoder needs to divide the images is padded, as nodata."""
         batch = self.ready(image)
-        step = size_step(self.encoder, self.sensor)
+        step = size_divisor(self.encoder, self.sensor)
         image = batch["image"]
         padded = nn.functional.pad(image, (0, -image.shape[3] % step, 0, -image.shape[2] % step))
         padded = padded.transpose(2, 3) if self.transpose else padded
-        return pool(cast(Features, self.encoder(padded, batch["gsd"], self.sensor)), self.pooling)
+        return pool(cast(EncoderFeatures, self.encoder(padded, batch["gsd"], self.sensor)), self.pooling)
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """Logits [B, K] of embeddings."""
@@ -192,7 +192,7 @@ def register_with_timm(
     Args:
         name: Letters, digits and underscores; none that timm has.
         path: A model directory; checksums are verified when it is read.
-        gsd: As of `FeatureMaps`.
+        gsd: As of `TimmBackbone`.
         sensor: As there.
         scale: As there.
 
@@ -230,8 +230,8 @@ def register_with_timm(
         if in_chans is not None and in_chans != bands:
             raise ContractError(f"in_chans={in_chans}: {name} was trained on {bands} bands")
         if features_only:
-            return FeatureMaps(model, gsd, sensor, scale=scale, out_indices=out_indices)
-        return Classifier(model, num_classes, gsd, sensor, scale=scale)
+            return TimmBackbone(model, gsd, sensor, scale=scale, out_indices=out_indices)
+        return TimmClassifier(model, num_classes, gsd, sensor, scale=scale)
 
     _Prepared(load_model(path), gsd, sensor, scale)  # mistakes show now rather than when it is used
     entry.__name__ = name
@@ -239,4 +239,4 @@ def register_with_timm(
     return name
 
 
-__all__ = ["Classifier", "FeatureMaps", "register_with_timm"]
+__all__ = ["TimmBackbone", "TimmClassifier", "register_with_timm"]

@@ -102,7 +102,7 @@ def _swin_name(name: str) -> str | None:
 def cmid_encoder_state(weights: Mapping[str, Tensor], part: Part = "student") -> dict[str, Tensor]:
     """One encoder of a released state dict as a state dict of ours, which is also timm's."""
     return {
-        ours: to_field_order(ours, weights[theirs])
+        ours: to_timm_order(ours, weights[theirs])
         for theirs, ours in cmid_encoder_layout(weights, part).items()
     }
 
@@ -124,7 +124,7 @@ def cmid_layout(keys: Collection[str], sensor: str = "pixels") -> dict[str, tupl
     rooms: tuple[tuple[Part, str], ...] = (("student", "encoder"), ("teacher", "teacher.encoder"))
     for part, room in rooms:
         for key, ours in cmid_encoder_layout(keys, part).items():
-            layout[key] = (f"{room}.{ours}", partial(to_field_order, ours))
+            layout[key] = (f"{room}.{ours}", partial(to_timm_order, ours))
     for key in keys:
         if key in layout or key.startswith((_PREFIX["student"], _PREFIX["teacher"])):
             continue
@@ -202,7 +202,7 @@ def _scalar(x: Tensor) -> Tensor:
     return x.reshape(())
 
 
-def to_field_order(key: str, tensor: Tensor) -> Tensor:
+def to_timm_order(key: str, tensor: Tensor) -> Tensor:
     """A tensor under our key from the released order of patch merging to the field's; others as they are.
 
     Theirs has cell (row, column) of channel c at 4 c + 2 row + column, the field's at

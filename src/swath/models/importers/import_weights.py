@@ -25,7 +25,7 @@ from swath.models.importers.cmid import (
 )
 from swath.models.importers.csmae import UNUSED as CSMAE_UNUSED
 from swath.models.importers.csmae import csmae_layout, csmae_options, is_csmae
-from swath.models.importers.inert_pickle import plain, read_checkpoint
+from swath.models.importers.inert_pickle import read_checkpoint, to_plain_data
 from swath.models.importers.scale_mae import UNUSED, scale_mae_layout
 from swath.objectives.cmid import CMID, CMIDConfig
 from swath.objectives.protocol import objectives
@@ -107,7 +107,7 @@ def _weights(checkpoint: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, 
     found: Any = checkpoint
     options: Any = {}
     if isinstance(checkpoint, dict):
-        options = plain(checkpoint.get("args", checkpoint.get("hyper_parameters", {})))
+        options = to_plain_data(checkpoint.get("args", checkpoint.get("hyper_parameters", {})))
         for key in ("model", "state_dict"):
             if isinstance(checkpoint.get(key), dict):
                 found = checkpoint[key]

@@ -35,12 +35,12 @@ _DTYPES = {
 }
 
 
-class Inert:
+class OpaqueObject:
     """Something that a pickle wanted made: its name, its arguments and its state, and nothing done."""
 
     name = ""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Inert:
+    def __new__(cls, *args: Any, **kwargs: Any) -> OpaqueObject:
         """Record the call."""
         record = super().__new__(cls)
         record.args = args
@@ -67,7 +67,7 @@ class _StorageType:
 
 
 def read_checkpoint(path: str | Path) -> Any:
-    """The data of a file that `torch.save` wrote, tensors on the CPU, everything unknown as `Inert`.
+    """The data of a file that `torch.save` wrote, tensors on the CPU, everything unknown as `OpaqueObject`.
 
     Args:
         path: File in torch's zip format (every version since 1.6).
@@ -78,7 +78,7 @@ def read_checkpoint(path: str | Path) -> Any:
     path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            return _Reader(path, archive).read()
+            return _CheckpointReader(path, archive).read()
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such file") from None
     except zipfile.BadZipFile:
@@ -92,7 +92,7 @@ def read_checkpoint(path: str | Path) -> Any:
         raise CheckpointError(f"{path}: damaged; its pickle cannot be read ({error})") from error
 
 
-class _Reader:
+class _CheckpointReader:
     """One open checkpoint."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
@@ -131,7 +131,7 @@ class _Reader:
             return known[module, name]
         if module == "torch" and name in _DTYPES:
             return _StorageType(_DTYPES[name])
-        return type(name, (Inert,), {"name": f"{module}.{name}"})
+        return type(name, (OpaqueObject,), {"name": f"{module}.{name}"})
 
     def storage(self, pid: Any) -> Tensor:
         """The numbers behind one or more tensors."""
@@ -154,16 +154,16 @@ class _Reader:
         return storage.as_strided(size, stride, offset)
 
 
-def plain(value: Any) -> Any:
+def to_plain_data(value: Any) -> Any:
     """Inert records of options as plain data: a namespace as a dict, a path as text, others by name."""
-    if isinstance(value, Inert):
+    if isinstance(value, OpaqueObject):
         if value.name == "argparse.Namespace" and isinstance(value.state, dict):
-            return {str(key): plain(item) for key, item in value.state.items()}
+            return {str(key): to_plain_data(item) for key, item in value.state.items()}
         if value.name.startswith("pathlib."):
             return "/".join(str(part) for part in value.args).replace("//", "/")
         return repr(value)
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): to_plain_data(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [to_plain_data(item) for item in value]
     return value if isinstance(value, str | int | float | bool | None) else repr(value)

@@ -2,8 +2,8 @@
 
 Two things differ besides names. A transposed convolution is stored by us as the matrix that it is
 (`Upsample`). And the channels that a 3 x 3 convolution with two inputs a group takes are in another order:
-theirs are neighbours (2j, 2j + 1), ours half the width apart (j, j + H/2), see `PairConv`; so the layers
-before and after have their rows and columns in that order too.
+theirs are neighbours (2j, 2j + 1), ours half the width apart (j, j + H/2), see `GroupedPairConv`; so the
+layers before and after have their rows and columns in that order too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Layout = Callable[[Tensor], Tensor]
 UNUSED = ("pos_embed", "decoder_pos_embed", "mask_token_decoder")
 
 
-def halves(x: Tensor, dim: int = 0) -> Tensor:
+def deinterleave(x: Tensor, dim: int = 0) -> Tensor:
     """Reorder channels along `dim` from neighbouring pairs to pairs half the width apart."""
     x = x.movedim(dim, 0)
     x = x.reshape(x.shape[0] // 2, 2, *x.shape[1:]).transpose(0, 1).reshape(x.shape)
@@ -113,7 +113,7 @@ def _head(layer: str, kind: str, blocks: int, sensor: str) -> tuple[str, Layout]
 
     def rows(reorder: bool) -> Layout:  # a 1 x 1 convolution whose outputs a PairConv takes, or not
         flat = _matrix if weight else _same
-        return (lambda x: halves(flat(x))) if reorder else flat
+        return (lambda x: deinterleave(flat(x))) if reorder else flat
 
     if layer == "proj":
         return f"proj.{kind}", rows(blocks > 0)
@@ -125,11 +125,11 @@ def _head(layer: str, kind: str, blocks: int, sensor: str) -> tuple[str, Layout]
         if match[2] == "convs.3":
             return f"{here}.mix.{kind}", rows(more)
         inner = rows(more)
-        return f"{here}.skip.{kind}", (lambda x: halves(inner(x), 1)) if weight else inner
+        return f"{here}.skip.{kind}", (lambda x: deinterleave(inner(x), 1)) if weight else inner
     if layer == "pred.0.ln":
         return f"norm.{kind}", _same
     if layer == "pred.1":
-        return f"up.{kind}", (lambda x: _deconvolution(halves(x, 1))) if weight else halves
+        return f"up.{kind}", (lambda x: _deconvolution(deinterleave(x, 1))) if weight else deinterleave
     if layer == "pred.3":
         return f"pair.{kind}", _pair if weight else _same
     if layer == "pred.5":

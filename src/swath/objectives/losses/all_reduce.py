@@ -27,7 +27,7 @@ class _Mean(torch.autograd.Function):
         return grad / dist.get_world_size()
 
 
-def mean_of_ranks(value: Tensor) -> Tensor:
+def all_reduce_mean(value: Tensor) -> Tensor:
     """Mean of a tensor over all ranks, which have it in the same shape; differentiable.
 
     A loss that is computed from it is the same on every rank. DDP then averages over ranks what each adds to

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from swath.cpu.linear import Linear
+from swath.cpu.linear import OneDnnLinear
 
 Held = list[tuple[Tensor, Tensor | None]]  # keys [B, D], and whose they are [B]
 
@@ -39,7 +39,7 @@ class _Gather(torch.autograd.Function):
         return grad[first : first + ctx.count]
 
 
-def gather_rows(rows: Tensor) -> Tensor:
+def all_gather_with_grad(rows: Tensor) -> Tensor:
     """[B, D] of this rank -> [R B, D] of all R ranks, in their order; differentiable.
 
     Every rank must have as many rows. Without a process group, the rows as they are.
@@ -66,7 +66,7 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """
     count = len(first)
     own = F.normalize(torch.cat([first, second]).float(), dim=1)
-    everyone_first, everyone_second = gather_rows(own[:count]), gather_rows(own[count:])
+    everyone_first, everyone_second = all_gather_with_grad(own[:count]), all_gather_with_grad(own[count:])
     everyone = torch.cat([everyone_first, everyone_second])
     total = len(everyone_first)
     rank = dist.get_rank() if total > count else 0
@@ -117,8 +117,8 @@ class Projector(nn.Module):
 
     def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
         super().__init__()
-        self.fc1 = Linear(inputs, hidden)
-        self.fc2 = Linear(hidden, outputs)
+        self.fc1 = OneDnnLinear(inputs, hidden)
+        self.fc2 = OneDnnLinear(hidden, outputs)
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         out: Tensor = self.fc2(F.relu(self.fc1(x)))
@@ -179,8 +179,8 @@ class KeyQueue(nn.Module):
         """
         if owners is None:
             owners = torch.full((len(keys),), -1)
-        keys = F.normalize(gather_rows(keys.detach().float()), dim=1)[-len(self.keys) :]
-        owners = gather_rows(owners.to(self.owners))[-len(self.keys) :]
+        keys = F.normalize(all_gather_with_grad(keys.detach().float()), dim=1)[-len(self.keys) :]
+        owners = all_gather_with_grad(owners.to(self.owners))[-len(self.keys) :]
         at = (self.place + torch.arange(len(keys), device=keys.device)) % len(self.keys)
         self.keys[at] = keys
         self.owners[at] = owners

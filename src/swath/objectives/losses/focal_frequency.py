@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from swath.objectives.losses.all_reduce import mean_of_ranks
+from swath.objectives.losses.all_reduce import all_reduce_mean
 
 
 def focal_l1(
@@ -40,11 +40,13 @@ def focal_l1(
     """
     error = (prediction - target).abs()
     error = error * (2 * torch.sigmoid(alpha * error) - 1) ** gamma
-    count = mean_of_ranks(hidden.sum()) if over_ranks else hidden.sum()
+    count = all_reduce_mean(hidden.sum()) if over_ranks else hidden.sum()
     return (error * hidden).sum() / (count + 1e-5) / prediction.shape[1]
 
 
-def mostly_hidden(prediction: Tensor, target: Tensor, hidden: Tensor, visible: float = 0.001) -> Tensor:
+def blend_visible_target(
+    prediction: Tensor, target: Tensor, hidden: Tensor, visible: float = 0.001
+) -> Tensor:
     """The prediction where it was asked for; elsewhere half of it (without gradient) and half the target.
 
     Args:
@@ -73,7 +75,7 @@ def focal_frequency(prediction: Tensor, target: Tensor, *, over_ranks: bool = Tr
     # The transform is linear: the mean of spectra is the spectrum of the mean, at one B-th of the cost.
     difference = prediction.float().mean(dim=0) - target.float().mean(dim=0)
     if over_ranks:
-        difference = mean_of_ranks(difference)
+        difference = all_reduce_mean(difference)
     spectrum = torch.fft.fft2(difference, norm="ortho")
     power = spectrum.real**2 + spectrum.imag**2
     with torch.no_grad():
@@ -95,5 +97,5 @@ def focal_reconstruction(
 ) -> tuple[Tensor, Tensor]:
     """Both parts, spatial and in frequency, of a masked reconstruction; arguments as above."""
     spatial = focal_l1(prediction.float(), target.float(), hidden, alpha, gamma, over_ranks=over_ranks)
-    mixed = mostly_hidden(prediction.float(), target.float(), hidden, visible)
+    mixed = blend_visible_target(prediction.float(), target.float(), hidden, visible)
     return spatial, focal_frequency(mixed, target, over_ranks=over_ranks)

@@ -14,8 +14,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swath.cpu.linear import Linear
-from swath.objectives.losses.all_reduce import mean_of_ranks
+from swath.cpu.linear import OneDnnLinear
+from swath.objectives.losses.all_reduce import all_reduce_mean
 
 
 class PrototypeHead(nn.Module):
@@ -35,10 +35,10 @@ class PrototypeHead(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for width in (inputs, hidden):
-            layers += [Linear(width, hidden)]
+            layers += [OneDnnLinear(width, hidden)]
             layers += [nn.BatchNorm1d(hidden)] if batch_norm else []
             layers += [nn.GELU()]
-        self.mlp = nn.Sequential(*layers, Linear(hidden, bottleneck))
+        self.mlp = nn.Sequential(*layers, OneDnnLinear(hidden, bottleneck))
         self.prototypes = nn.Parameter(
             torch.empty(prototypes, bottleneck)
         )  # of any length; their directions count
@@ -94,7 +94,7 @@ class PrototypeLoss(nn.Module):
         if weight is None and not (dist.is_available() and dist.is_initialized()):
             return error.mean()
         weight = torch.ones_like(error) if weight is None else weight
-        count = mean_of_ranks(weight.sum())  # every rank takes part, also one where all count
+        count = all_reduce_mean(weight.sum())  # every rank takes part, also one where all count
         return (error * weight).sum() / torch.where(count > 0, count, 1.0)
 
     @torch.no_grad()

@@ -17,12 +17,14 @@ from torch.autograd.function import once_differentiable
 _TINY = 1e-9
 
 
-def area(image: Tensor, size: tuple[int, int]) -> Tensor:
+def area_resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Area average (adaptive average pooling) of [B, C, H, W] to `size`; a no-op at equal size."""
     return image if image.shape[-2:] == size else F.interpolate(image, size=size, mode="area")
 
 
-def valid_area(image: Tensor, valid: Tensor | None, size: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+def masked_area_resize(
+    image: Tensor, valid: Tensor | None, size: tuple[int, int]
+) -> tuple[Tensor, Tensor | None]:
     """Area average over valid pixels.
 
     Args:
@@ -34,12 +36,12 @@ def valid_area(image: Tensor, valid: Tensor | None, size: tuple[int, int]) -> tu
         The averages [B, C, h, w] (0 where nothing is valid) and the valid share [B, 1, h, w] of each.
     """
     if valid is None:
-        return area(image, size), None
-    share = area(valid, size)
-    return area(image * valid, size) / share.clamp_min(_TINY), share
+        return area_resize(image, size), None
+    share = area_resize(valid, size)
+    return area_resize(image * valid, size) / share.clamp_min(_TINY), share
 
 
-def smooth(image: Tensor, valid: Tensor | None, side: tuple[int, int], size: tuple[int, int]) -> Tensor:
+def low_pass(image: Tensor, valid: Tensor | None, side: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """What is left of an image after a detour over `side`: area-averaged, then bilinearly enlarged to `size`.
 
     Args:
@@ -50,7 +52,7 @@ def smooth(image: Tensor, valid: Tensor | None, side: tuple[int, int], size: tup
     """
 
     def detour(x: Tensor) -> Tensor:
-        return F.interpolate(area(x, side), size=size, mode="bilinear", align_corners=False)
+        return F.interpolate(area_resize(x, side), size=size, mode="bilinear", align_corners=False)
 
     if valid is None:
         return detour(image)

@@ -44,7 +44,7 @@ def cell_locations(
 
 
 @dataclass(frozen=True, slots=True)
-class Matches:
+class CellMatches:
     """Cells of a first crop and their nearest cells of a second.
 
     Attributes:
@@ -60,7 +60,7 @@ class Matches:
     nearest: Tensor
 
 
-def match_cells(first: Tensor, second: Tensor, count: int) -> Matches:
+def match_cells(first: Tensor, second: Tensor, count: int) -> CellMatches:
     """The `count` cells of the first crop that lie nearest to a cell of the second.
 
     Args:
@@ -71,7 +71,7 @@ def match_cells(first: Tensor, second: Tensor, count: int) -> Matches:
     distances = torch.cdist(first.flatten(1, 2), second.flatten(1, 2))
     nearest, partner = distances.min(dim=2)
     chosen = nearest.topk(min(count, nearest.shape[1]), dim=1, largest=False).indices.sort(dim=1).values
-    return Matches(chosen, partner.gather(1, chosen), nearest.gather(1, chosen), nearest)
+    return CellMatches(chosen, partner.gather(1, chosen), nearest.gather(1, chosen), nearest)
 
 
 def take_cells(features: Tensor, index: Tensor) -> Tensor:

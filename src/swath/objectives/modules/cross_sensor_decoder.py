@@ -17,18 +17,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from swath.cpu.linear import Linear
+from swath.cpu.linear import OneDnnLinear
 from swath.encoders.positions import gsd_positions
 from swath.encoders.vit import Block, init_weights
 from swath.objectives.losses.chunked import chunked_loss
-from swath.objectives.modules.masking import Masking, fill_masked
+from swath.objectives.modules.masking import PatchMasking, fill_masked
 
 EPS = 1e-5  # of the decoder's norms; the encoder's is 1e-6
 _TOKENS = 2048  # at a time, on a CPU: a matrix product is at its best, and memory small
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TokenLayout:
     """Where the tokens of a run stand, and which patches come out of it.
 
     Attributes:
@@ -46,7 +46,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ReconstructionTarget:
     """What one reconstruction is compared with.
 
     Attributes:
@@ -64,7 +64,7 @@ class Wanted:
     valid: Tensor | None
 
 
-class CrossDecoder(nn.Module):
+class CrossSensorDecoder(nn.Module):
     """A light transformer over visible tokens and mask tokens, and a linear layer a target sensor.
 
     Args:
@@ -77,15 +77,15 @@ class CrossDecoder(nn.Module):
 
     def __init__(self, encoder_dim: int, dim: int, depth: int, heads: int, pixels: Mapping[str, int]) -> None:
         super().__init__()
-        self.embed = Linear(encoder_dim, dim)
+        self.embed = OneDnnLinear(encoder_dim, dim)
         self.mask_token = nn.Parameter(torch.empty(1, 1, dim))
         self.blocks = nn.Sequential(*(Block(dim, heads, eps=EPS) for _ in range(depth)))
         self.norm = nn.LayerNorm(dim, eps=EPS)
-        self.pred = nn.ModuleDict({name: Linear(dim, count) for name, count in pixels.items()})
+        self.pred = nn.ModuleDict({name: OneDnnLinear(dim, count) for name, count in pixels.items()})
         init_weights(self)
         nn.init.normal_(self.mask_token, std=0.02)
 
-    def forward(self, latent: Tensor, place: Place) -> Tensor:
+    def forward(self, latent: Tensor, place: TokenLayout) -> Tensor:
         """Tokens [B, 1 + K, D], class token first -> patches: all [B, N, d], or those asked for [B, M, d]."""
         x = self.embed(latent)
         cls, tokens = x[:, :1], x[:, 1:]
@@ -94,7 +94,7 @@ class CrossDecoder(nn.Module):
             patches = torch.cat([tokens + seen, self.mask_token + asked], dim=1)
             return self._run(cls, patches)[:, seen.shape[1] :]
         step, shuffle, restore = place.tensors
-        patches = fill_masked(tokens, self.mask_token, Masking(shuffle, restore, place.kept))
+        patches = fill_masked(tokens, self.mask_token, PatchMasking(shuffle, restore, place.kept))
         return self._run(
             cls, patches + gsd_positions(*place.grid, x.shape[-1], step, cls=False, centred=True)
         )
@@ -106,7 +106,11 @@ class CrossDecoder(nn.Module):
 
 
 def reconstruction_losses(
-    decoder: CrossDecoder, latent: Tensor, place: Place, wanted: Sequence[Wanted], kind: Literal["l1", "l2"]
+    decoder: CrossSensorDecoder,
+    latent: Tensor,
+    place: TokenLayout,
+    wanted: Sequence[ReconstructionTarget],
+    kind: Literal["l1", "l2"],
 ) -> tuple[Tensor, Tensor]:
     """Losses of reconstructions that share a run of a decoder.
 
@@ -158,7 +162,7 @@ def _error(prediction: Tensor, target: Tensor, valid: Tensor | None, kind: Liter
     return (error * valid).sum(dim=(1, 2)) / valid.sum(dim=(1, 2)).clamp_min(1.0)
 
 
-def patch_rows(image: Tensor, grid: tuple[int, int]) -> Tensor:
+def patchify_rows(image: Tensor, grid: tuple[int, int]) -> Tensor:
     """Image [B, C, H, W] -> patches [B, N, P]."""
     batch, bands, height, width = image.shape
     image = image.reshape(batch, bands, grid[0], height // grid[0], grid[1], width // grid[1])
@@ -172,7 +176,7 @@ def take_rows(rows: Tensor, index: Tensor) -> Tensor:
     return rows.reshape(batch * count, width).index_select(0, flat.flatten()).view(batch, -1, width)
 
 
-def standardised(patches: Tensor, valid: Tensor | None) -> Tensor:
+def normalize_patches(patches: Tensor, valid: Tensor | None) -> Tensor:
     """Patches [B, M, P] over their own mean and (unbiased) deviation, of what is valid."""
     if valid is None:
         mean, var = patches.mean(dim=-1, keepdim=True), patches.var(dim=-1, keepdim=True)

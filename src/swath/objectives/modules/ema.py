@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 
-def momentum_at(step: int, total_steps: int, base: float) -> float:
+def cosine_momentum(step: int, total_steps: int, base: float) -> float:
     """Cosine from `base` at step 0 to 1 at the end (BYOL, and CMID's section 1.5).
 
     Args:
@@ -20,7 +20,7 @@ def momentum_at(step: int, total_steps: int, base: float) -> float:
     return 1.0 - (1.0 - base) * (math.cos(math.pi * min(1.0, step / total_steps)) + 1.0) / 2.0
 
 
-def teacher_of(student: nn.Module) -> nn.Module:
+def ema_copy(student: nn.Module) -> nn.Module:
     """A copy with the same weights that no gradient reaches."""
     teacher = copy.deepcopy(student)
     teacher.requires_grad_(False)
@@ -28,7 +28,7 @@ def teacher_of(student: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def follow(teacher: nn.Module, student: nn.Module, momentum: float, *, buffers: bool = False) -> None:
+def ema_update(teacher: nn.Module, student: nn.Module, momentum: float, *, buffers: bool = False) -> None:
     """Move the teacher's parameters: t <- momentum t + (1 - momentum) s, all in one go.
 
     Args:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Masking:
+class PatchMasking:
     """A split of N patches into kept and masked ones, sample by sample.
 
     Attributes:
@@ -42,7 +42,7 @@ class Masking:
         return self.restore >= self.kept
 
 
-def random_masking(noise: Tensor, ratio: float) -> Masking:
+def random_masking(noise: Tensor, ratio: float) -> PatchMasking:
     """Keep the floor(N (1 - ratio)) patches with the smallest noise.
 
     Args:
@@ -51,10 +51,10 @@ def random_masking(noise: Tensor, ratio: float) -> Masking:
     """
     shuffle = noise.argsort(dim=1, stable=True)
     kept = int(noise.shape[1] * (1 - ratio))
-    return Masking(shuffle=shuffle, restore=shuffle.argsort(dim=1), kept=kept)
+    return PatchMasking(shuffle=shuffle, restore=shuffle.argsort(dim=1), kept=kept)
 
 
-def fill_masked(kept: Tensor, mask_token: Tensor, masking: Masking) -> Tensor:
+def fill_masked(kept: Tensor, mask_token: Tensor, masking: PatchMasking) -> Tensor:
     """Kept tokens back at their places, the mask token at all others.
 
     Args:

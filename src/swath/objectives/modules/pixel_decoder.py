@@ -1,7 +1,7 @@
 """From a map of patch tokens to pixels.
 
 In two bands, Scale-MAE's up-sampling pyramid (section 3), and a linear alternative for small budgets; in one,
-CMID's single layer (`PixelLayer`).
+CMID's single layer (`PixelShuffleHead`).
 
 The first two are channels-last ([B, H, W, C]), so a transposed convolution whose kernel equals its stride is
 one matrix product and a shuffle of pixels, a 1 x 1 convolution is a matrix product, and a norm over channels
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from swath.cpu.linear import Linear, linear
+from swath.cpu.linear import OneDnnLinear, onednn_linear
 from swath.encoders.vit import EPS
 from swath.objectives.losses.reconstruction import take_patches
 
@@ -46,7 +46,7 @@ class Upsample(nn.Module):
         """[..., h, w, inputs] -> [..., h * factor, w * factor, outputs], with a GELU after it if asked."""
         f = self.factor
         *lead, height, width, _ = x.shape
-        x = linear(x, self.weight, self.bias.repeat(f * f))
+        x = onednn_linear(x, self.weight, self.bias.repeat(f * f))
         if f == 1:
             return F.gelu(x) if gelu else x
         x = x.view(-1, height, width, f, f, x.shape[-1] // (f * f))
@@ -79,7 +79,7 @@ def _shuffled_gelu(x: Tensor) -> Tensor:
     return moved
 
 
-class PairConv(nn.Module):
+class GroupedPairConv(nn.Module):
     """3 x 3 convolution in which output j sees only the inputs j and j + H/2, of H.
 
     The method's grouped convolution (two inputs a group) up to the order of channels. This order makes it a
@@ -106,16 +106,16 @@ class ConvBlock(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.pair = PairConv(dim)
-        self.mix = Linear(dim // 2, dim)
-        self.skip = Linear(dim, dim)
+        self.pair = GroupedPairConv(dim)
+        self.mix = OneDnnLinear(dim // 2, dim)
+        self.skip = OneDnnLinear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         out: Tensor = self.mix(F.gelu(self.pair(F.gelu(x)))) + self.skip(x)
         return out
 
 
-class BandHead(nn.Module):
+class FrequencyBandHead(nn.Module):
     """Head of one frequency band: [B, h, w, d] -> pixels, patch_size / 2 times as many along each axis."""
 
     def __init__(self, inputs: int, dim: int, layers: int, patch_size: int, bands: Mapping[str, int]) -> None:
@@ -123,12 +123,12 @@ class BandHead(nn.Module):
         # Two steps with a 3 x 3 convolution between them: 4 x 2 at patch 16. A factor of two is kept for
         # the second where it divides.
         last = 2 if patch_size % 4 == 0 else 1
-        self.proj = Linear(inputs, dim)
+        self.proj = OneDnnLinear(inputs, dim)
         self.blocks = nn.Sequential(*(ConvBlock(dim) for _ in range(layers)))
         self.norm = nn.LayerNorm(dim, eps=EPS)
         self.up = Upsample(dim, dim // 2, patch_size // 2 // last)
-        self.pair = PairConv(dim // 2)
-        self.mix = Linear(dim // 4, dim // 2)
+        self.pair = GroupedPairConv(dim // 2)
+        self.mix = OneDnnLinear(dim // 4, dim // 2)
         self.pixels = nn.ModuleDict({name: Upsample(dim // 2, count, last) for name, count in bands.items()})
 
     def forward(self, x: Tensor, hidden: Tensor | None, grid: tuple[int, int], sensor: str) -> Tensor:
@@ -142,7 +142,7 @@ class BandHead(nn.Module):
         return out
 
 
-class Pyramid(nn.Module):
+class FrequencyBandDecoder(nn.Module):
     """Scale-MAE's two bands: low at the source's size, high at twice that.
 
     Args:
@@ -174,9 +174,9 @@ class Pyramid(nn.Module):
             self.high_up_first = Upsample(inputs, inputs, 2)
         self.high_norm = nn.LayerNorm(inputs, eps=EPS)
         self.high_up = Upsample(inputs, inputs, 2)
-        self.head_high = BandHead(inputs, dim, layers, patch_size, bands)
+        self.head_high = FrequencyBandHead(inputs, dim, layers, patch_size, bands)
         if independent:
-            self.head_low = BandHead(inputs, dim, layers, patch_size, bands)
+            self.head_low = FrequencyBandHead(inputs, dim, layers, patch_size, bands)
 
     def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Token map [B, g, g, d] -> low [B, 2g, 2g, d] and high [B, 4g, 4g, d] feature maps."""
@@ -230,7 +230,7 @@ def _hidden(x: Tensor, hidden: Tensor | None) -> Tensor:
     return x if hidden is None else take_patches(x, hidden, (x.shape[1], x.shape[2]))
 
 
-class PixelLayer(nn.Module):
+class PixelShuffleHead(nn.Module):
     """CMID's: from a cell to the pixels it stands for, by a 1 x 1 convolution and a pixel shuffle."""
 
     def __init__(self, inputs: int, bands: int, stride: int) -> None:
@@ -240,5 +240,5 @@ class PixelLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, D, h, w] -> [B, C, h * stride, w * stride]."""
-        rows = linear(x.permute(0, 2, 3, 1), self.proj.weight.flatten(1), self.proj.bias)
+        rows = onednn_linear(x.permute(0, 2, 3, 1), self.proj.weight.flatten(1), self.proj.bias)
         return F.pixel_shuffle(rows.permute(0, 3, 1, 2), self.stride)

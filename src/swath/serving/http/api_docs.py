@@ -12,7 +12,7 @@ _HEAD = """<!doctype html>
 """
 
 
-def reference_page(api: Mapping[str, Any]) -> str:
+def render_api_docs(api: Mapping[str, Any]) -> str:
     """HTML of an OpenAPI description."""
     info = api["info"]
     parts = [

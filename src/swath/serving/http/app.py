@@ -15,13 +15,13 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from swath import __version__
-from swath.serving.http.errors import Refusal
-from swath.serving.http.metrics import Counted
+from swath.serving.http.errors import ApiError
+from swath.serving.http.metrics import RequestCounter
 from swath.serving.http.routes import router
 from swath.serving.http.schemas import ErrorMessage
-from swath.serving.http.security import Gate
-from swath.serving.service import Service
-from swath.serving.settings import Settings
+from swath.serving.http.security import SecurityMiddleware
+from swath.serving.service import ServerState
+from swath.serving.settings import ServerSettings
 
 if TYPE_CHECKING:
     from swath.models import Model
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 PAGE = Path(__file__).parents[1] / "page"
 
 
-def create_app(path: str, model: Model | None = None, settings: Settings | None = None) -> Counted:
+def create_app(
+    path: str, model: Model | None = None, settings: ServerSettings | None = None
+) -> RequestCounter:
     """The ASGI application that serves one archive.
 
     Args:
@@ -40,8 +42,8 @@ def create_app(path: str, model: Model | None = None, settings: Settings | None 
     Raises:
         ArchiveError: There is no archive, or it is of another model.
     """
-    settings = settings or Settings()
-    service = Service(path, model, settings)
+    settings = settings or ServerSettings()
+    service = ServerState(path, model, settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -62,7 +64,7 @@ def create_app(path: str, model: Model | None = None, settings: Settings | None 
     app.include_router(router)
     _serve_page(app)
     _answer_errors(app)
-    return Counted(Gate(app, settings), service.metrics)
+    return RequestCounter(SecurityMiddleware(app, settings), service.metrics)
 
 
 def _serve_page(app: FastAPI) -> None:
@@ -72,7 +74,7 @@ def _serve_page(app: FastAPI) -> None:
     async def index() -> Response:
         file = PAGE / "index.html"
         if not file.is_file():
-            raise Refusal(404, "this server has no page", "use /docs")
+            raise ApiError(404, "this server has no page", "use /docs")
         return FileResponse(file)
 
     for ending in (".js", ".mjs"):  # told differently by different systems, and browsers insist
@@ -84,8 +86,8 @@ def _serve_page(app: FastAPI) -> None:
 def _answer_errors(app: FastAPI) -> None:
     """Every error as {"error": {what, fix}}, and none with a trace."""
 
-    @app.exception_handler(Refusal)
-    async def refused(_: Request, refusal: Refusal) -> Response:
+    @app.exception_handler(ApiError)
+    async def refused(_: Request, refusal: ApiError) -> Response:
         return JSONResponse(refusal.body(), refusal.status, refusal.headers)
 
     @app.exception_handler(RequestValidationError)
@@ -95,16 +97,16 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def other(_: Request, error: HTTPException) -> Response:
         fix = {404: "see /docs for what there is", 405: "see /docs for what there is"}.get(error.status_code)
-        refusal = Refusal(error.status_code, str(error.detail), fix)
+        refusal = ApiError(error.status_code, str(error.detail), fix)
         return JSONResponse(refusal.body(), error.status_code, error.headers)
 
     @app.exception_handler(Exception)
     async def bug(_: Request, error: Exception) -> Response:  # uvicorn logs its trace
-        refusal = Refusal(500, "the server made a mistake", "its log has the details; please report them")
+        refusal = ApiError(500, "the server made a mistake", "its log has the details; please report them")
         return JSONResponse(refusal.body(), 500)
 
 
-def malformed_refusal(error: RequestValidationError) -> Refusal:
+def malformed_refusal(error: RequestValidationError) -> ApiError:
     """Where a request is not well formed, and what it should be; values are not echoed."""
     problems = []
     for problem in error.errors()[:3]:
@@ -113,4 +115,4 @@ def malformed_refusal(error: RequestValidationError) -> Refusal:
         problems.append(f"{where}: {text}" if where else text)
     more = len(error.errors()) - 3
     what = "; ".join(problems) + (f"; and {more} more" if more > 0 else "")
-    return Refusal(422, what[:1000], "see /docs for what a request may hold")
+    return ApiError(422, what[:1000], "see /docs for what a request may hold")

@@ -7,7 +7,7 @@ import re
 from swath.errors import ArchiveError, ContractError, ImageryError, SwathError
 
 
-class Refusal(Exception):  # noqa: N818 (it is an answer)
+class ApiError(Exception):
     """An answer other than success.
 
     Attributes:
@@ -31,7 +31,7 @@ class Refusal(Exception):  # noqa: N818 (it is an answer)
 _PATH = re.compile(r"(?<![\w/:.-])(?:[a-z][a-z0-9+]*:/)?/(?:[^\s/'\":;,()]+/)*([^\s/'\":;,()]+)")
 
 
-def without_paths(text: str, *known: str) -> str:
+def redact_paths(text: str, *known: str) -> str:
     """`text` with file paths cut to their last part.
 
     Args:
@@ -49,7 +49,7 @@ _BROKEN = re.compile(
 _UNKNOWN = re.compile(r"no chip shows|has no chip|no place is shown")
 
 
-def refusal_of(error: SwathError, *known: str) -> Refusal:
+def api_error_from(error: SwathError, *known: str) -> ApiError:
     """What a client is told about an error of Swath's.
 
     Trouble with the archive itself is the server's (503); everything else is about what was asked for.
@@ -61,18 +61,18 @@ def refusal_of(error: SwathError, *known: str) -> Refusal:
     text = str(error)
     for path in known:
         text = text.removeprefix(f"{path}: ")
-    text = without_paths(text, *known)
+    text = redact_paths(text, *known)
     text = re.sub(
         r"--(?:query-)?(?=[a-z])", "", text
     )  # options of the command line are keys of a request here
     what, fix, *_ = [*re.split(r"; |\. (?=[A-Z])", text, maxsplit=1), ""]
     if isinstance(error, ArchiveError) and _BROKEN.search(text):
-        return Refusal(
+        return ApiError(
             503,
             f"the archive cannot be read now: {what}",
             "try again, and tell whoever runs this server",
             {"Retry-After": "10"},
         )
     if isinstance(error, ArchiveError) and _UNKNOWN.search(text):
-        return Refusal(404, what, fix or None)
-    return Refusal(422 if isinstance(error, ImageryError | ContractError) else 400, what, fix or None)
+        return ApiError(404, what, fix or None)
+    return ApiError(422 if isinstance(error, ImageryError | ContractError) else 400, what, fix or None)

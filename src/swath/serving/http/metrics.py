@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from swath.serving.http.security import App, Message, Receive, Scope, Send
 
 if TYPE_CHECKING:
-    from swath.serving.service import Service
+    from swath.serving.service import ServerState
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
-class Metrics:
+class PrometheusMetrics:
     """Counters of one server; each has a registry of its own."""
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Metrics:
         self.rows = Gauge("swath_archive_rows", "Chips in the archive.", registry=self.registry)
         self.version = Gauge("swath_archive_version", "Version of the archive.", registry=self.registry)
 
-    def text(self, service: Service) -> bytes:
+    def text(self, service: ServerState) -> bytes:
         """Everything, now."""
         from prometheus_client import generate_latest
 
@@ -63,7 +63,7 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-class Counted:
+class RequestCounter:
     """ASGI middleware that counts every request under its route; what met none is counted as "other".
 
     Args:
@@ -71,7 +71,7 @@ class Counted:
         metrics: Where.
     """
 
-    def __init__(self, app: App, metrics: Metrics) -> None:
+    def __init__(self, app: App, metrics: PrometheusMetrics) -> None:
         self.app = app
         self.metrics = metrics
 

@@ -12,45 +12,45 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from swath import __version__
 from swath.archive.query.filters import Filter
-from swath.serving.http.api_docs import reference_page
-from swath.serving.http.errors import Refusal
+from swath.serving.http.api_docs import render_api_docs
+from swath.serving.http.errors import ApiError
 from swath.serving.http.metrics import CONTENT_TYPE
 from swath.serving.http.schemas import (
     ArchiveInfo,
     ChangeCollection,
-    Chip,
     ChipId,
     ChipPage,
+    ChipRecord,
     FeatureCollection,
     Health,
-    ImageOptions,
+    ImageSearchOptions,
     LastMoment,
     Moment,
     Name,
-    SearchAnswer,
     SearchRequest,
-    period_of,
+    SearchResponse,
+    parse_interval,
 )
-from swath.serving.service import Service
-from swath.serving.workers.archive_handle import described
-from swath.serving.workers.browse import chip_page, footprints, plain_filter
-from swath.serving.workers.search import changes, check_count, search, search_by
+from swath.serving.service import ServerState
+from swath.serving.workers.archive_handle import chip_record
+from swath.serving.workers.browse import filter_from_query, list_chips, list_footprints
+from swath.serving.workers.search import changes, check_count, search_by_example, search_by_image
 from swath.serving.workers.tiles import DEEPEST
-from swath.serving.workers.uploads import kept
-from swath.serving.workers.worker_pool import Lane
+from swath.serving.workers.uploads import temporary_upload
+from swath.serving.workers.worker_pool import WorkerPool
 
 router = APIRouter()
 
 
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
+def _service(request: Request) -> ServerState:
+    service: ServerState = request.app.state.service
     return service
 
 
-Serving = Annotated[Service, Depends(_service)]
+Serving = Annotated[ServerState, Depends(_service)]
 
 
-async def _answer(lane: Lane, work: Callable[..., BaseModel], *arguments: object) -> Response:
+async def _answer(lane: WorkerPool, work: Callable[..., BaseModel], *arguments: object) -> Response:
     """What `work` gives as JSON, which is written in the lane's thread, too: it may be large."""
     content = await lane.run(lambda: work(*arguments).model_dump_json().encode())
     return Response(content, media_type="application/json")
@@ -77,13 +77,13 @@ async def picture(
     return _png(request, content)
 
 
-@router.get("/api/chips/{id:path}", tags=["archive"], response_model=Chip)
+@router.get("/api/chips/{id:path}", tags=["archive"], response_model=ChipRecord)
 async def chip(service: Serving, id: Id) -> Response:
     """One chip."""
-    return await _answer(service.searching, lambda: described(service.holdings.chip(id)))
+    return await _answer(service.searching, lambda: chip_record(service.holdings.chip(id)))
 
 
-class Looked(BaseModel):
+class FilterParams(BaseModel):
     """Filters that a query string may hold."""
 
     sensor: Name | None = None
@@ -94,10 +94,12 @@ class Looked(BaseModel):
 
     def where(self, bbox: str | None = None) -> Filter:
         """As the archive's filter."""
-        return plain_filter(self.sensor, (self.gsd_min, self.gsd_max), (self.time_min, self.time_max), bbox)
+        return filter_from_query(
+            self.sensor, (self.gsd_min, self.gsd_max), (self.time_min, self.time_max), bbox
+        )
 
 
-class Footprints(Looked):
+class FootprintParams(FilterParams):
     """What may be asked of footprints."""
 
     model_config = ConfigDict(extra="forbid")
@@ -105,7 +107,7 @@ class Footprints(Looked):
     limit: int = Field(2000, ge=0)
 
 
-class Page(Looked):
+class ChipListParams(FilterParams):
     """What may be asked of chips to begin with."""
 
     model_config = ConfigDict(extra="forbid")
@@ -114,26 +116,26 @@ class Page(Looked):
 
 
 @router.get("/api/footprints", tags=["archive"], response_model=FeatureCollection)
-async def chips_of_a_place(service: Serving, asked: Annotated[Footprints, Query()]) -> Response:
+async def chips_of_a_place(service: Serving, asked: Annotated[FootprintParams, Query()]) -> Response:
     """Chips whose footprint's bounds touch a box, as GeoJSON; evenly chosen where there are too many."""
     where = asked.where(asked.bbox)
-    return await _answer(service.searching, footprints, service.holdings, where, asked.limit)
+    return await _answer(service.searching, list_footprints, service.holdings, where, asked.limit)
 
 
 @router.get("/api/chips", tags=["archive"], response_model=ChipPage)
-async def chips_to_begin_with(service: Serving, asked: Annotated[Page, Query()]) -> Response:
+async def chips_to_begin_with(service: Serving, asked: Annotated[ChipListParams, Query()]) -> Response:
     """Chips of the whole archive in a mixed order, by pages."""
     where = asked.where()
-    return await _answer(service.searching, chip_page, service.holdings, where, asked.limit, asked.offset)
+    return await _answer(service.searching, list_chips, service.holdings, where, asked.limit, asked.offset)
 
 
 # --- searching --------------------------------------------------------------------------------------------
 
 
-@router.post("/api/search", tags=["search"], response_model=SearchAnswer)
-async def search_by_example(service: Serving, asked: SearchRequest) -> Response:
+@router.post("/api/search", tags=["search"], response_model=SearchResponse)
+async def search_chips(service: Serving, asked: SearchRequest) -> Response:
     """Search by chips (more like these, less like those), by a place, or by an area."""
-    return await _answer(service.searching, search, service.holdings, asked)
+    return await _answer(service.searching, search_by_example, service.holdings, asked)
 
 
 @router.get("/api/changes", tags=["search"], response_model=ChangeCollection)
@@ -151,10 +153,10 @@ async def places_that_changed(
 
 def _period(name: str, text: str) -> tuple[datetime, datetime]:
     try:
-        return period_of(text)
+        return parse_interval(text)
     except ValueError:
         what = f"{name}: {text[:60]!r} is no day and no range of time"
-        raise Refusal(422, what, "such as 2021-06-30 or 2021-06-01/2021-06-30") from None
+        raise ApiError(422, what, "such as 2021-06-30 or 2021-06-01/2021-06-30") from None
 
 
 _UPLOAD: dict[str, Any] = {
@@ -178,34 +180,34 @@ _UPLOAD: dict[str, Any] = {
         },
     }
 }
-_OPTIONS = TypeAdapter(ImageOptions)
+_OPTIONS = TypeAdapter(ImageSearchOptions)
 
 
-@router.post("/api/search/image", tags=["search"], openapi_extra=_UPLOAD, response_model=SearchAnswer)
-async def search_by_image(request: Request, service: Serving) -> Response:
+@router.post("/api/search/image", tags=["search"], openapi_extra=_UPLOAD, response_model=SearchResponse)
+async def search_image(request: Request, service: Serving) -> Response:
     """Search by an uploaded image (form field `file`; `options` holds JSON)."""
     if service.holdings.model is None:
-        raise Refusal(
+        raise ApiError(
             501, "this server searches by chips and places only", "start it with --model to search by image"
         )
     async with request.form(max_files=1, max_fields=1, max_part_size=service.settings.body_bytes) as form:
         file, text = form.get("file"), form.get("options", "{}")
         if file is None or isinstance(file, str) or not isinstance(text, str):
-            raise Refusal(422, "the form has no file", "send it as the field `file` of multipart/form-data")
+            raise ApiError(422, "the form has no file", "send it as the field `file` of multipart/form-data")
         try:
             options = _OPTIONS.validate_json(text)
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(str(part) for part in problem["loc"])
-            raise Refusal(
+            raise ApiError(
                 422, f"options: {where}: {problem['msg']}", "see /docs for what they may hold"
             ) from None
         check_count(service.settings, options.k)
 
-        def work() -> SearchAnswer:
-            with kept(file.file) as path:
+        def work() -> SearchResponse:
+            with temporary_upload(file.file) as path:
                 query = service.images.query(path, options.sensor, options.gsd)
-            return search_by(service.holdings, query, options)
+            return search_by_image(service.holdings, query, options)
 
         return await _answer(service.embedding, work)
 
@@ -226,9 +228,9 @@ async def tile(
 ) -> Response:
     """The archive's own imagery as a tile of 256 pixels in Web Mercator; 204 where there is none."""
     if max(x, y) >= 2**z:
-        raise Refusal(404, f"zoom {z} has tiles 0 to {2**z - 1}", None)
+        raise ApiError(404, f"zoom {z} has tiles 0 to {2**z - 1}", None)
     content = await service.drawing.run(
-        service.pictures.tile, z, x, y, plain_filter(sensor, (None, None), (time_min, time_max))
+        service.pictures.tile, z, x, y, filter_from_query(sensor, (None, None), (time_min, time_max))
     )
     return _png(request, content)
 
@@ -266,4 +268,4 @@ async def metrics(service: Serving) -> Response:
 @router.get("/docs", include_in_schema=False)
 async def docs(request: Request) -> Response:
     """This interface as a page."""
-    return Response(reference_page(request.app.openapi()), media_type="text/html; charset=utf-8")
+    return Response(render_api_docs(request.app.openapi()), media_type="text/html; charset=utf-8")

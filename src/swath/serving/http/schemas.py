@@ -49,7 +49,7 @@ def _zoned(value: datetime) -> datetime:
         raise ValueError("the time lies outside of the years 1 to 9999") from None
 
 
-def period_of(text: str) -> tuple[datetime, datetime]:
+def parse_interval(text: str) -> tuple[datetime, datetime]:
     """A day, or two times with a slash between, both included.
 
     Raises:
@@ -83,7 +83,7 @@ Ring = Annotated[list[Position], Field(min_length=4, max_length=MOST_VERTICES)]
 Rings = Annotated[list[Ring], Field(min_length=1, max_length=1000)]
 
 
-class Area(_Strict):
+class GeoJsonArea(_Strict):
     """A GeoJSON Polygon or MultiPolygon in longitude and latitude.
 
     It may go on beyond +-180 degrees where it crosses the antimeridian (up to a turn), or be cut there into
@@ -132,7 +132,7 @@ class Filters(_Strict):
     sensors: Annotated[list[Name], Field(min_length=1, max_length=50)] | None = None
     gsd: tuple[Positive, Positive] | None = Field(None, description="smallest and largest, metres per pixel")
     time: tuple[Moment, LastMoment] | None = Field(None, description="first and last")
-    area: Area | None = Field(None, description="chips whose footprint touches it")
+    area: GeoJsonArea | None = Field(None, description="chips whose footprint touches it")
     valid_min: float | None = Field(None, ge=0, le=1, description="least share of valid pixels")
 
     @model_validator(mode="after")
@@ -144,7 +144,7 @@ class Filters(_Strict):
         return self
 
 
-class Options(_Strict):
+class SearchOptions(_Strict):
     """What every search may say."""
 
     k: int = Field(20, ge=1, description="answers wanted; the server's limit is in /api/archive")
@@ -153,13 +153,15 @@ class Options(_Strict):
     group_places: bool = Field(False, description="one answer a place")
 
 
-class SearchRequest(Options):
+class SearchRequest(SearchOptions):
     """A search by examples, a place or an area; exactly one of the three (`unlike` goes with `like`)."""
 
     like: Annotated[list[ChipId], Field(max_length=MOST_EXAMPLES)] = []
     unlike: Annotated[list[ChipId], Field(max_length=MOST_EXAMPLES)] = []
     place: tuple[Longitude, Latitude] | None = None
-    area: Area | None = Field(None, description="search by what is there: the mean of the chips inside")
+    area: GeoJsonArea | None = Field(
+        None, description="search by what is there: the mean of the chips inside"
+    )
 
     @model_validator(mode="after")
     def _asks_one_thing(self) -> Self:
@@ -170,7 +172,7 @@ class SearchRequest(Options):
         return self
 
 
-class ImageOptions(Options):
+class ImageSearchOptions(SearchOptions):
     """What a search by an uploaded image may say, as JSON in the form field `options`."""
 
     like: Annotated[list[ChipId], Field(max_length=MOST_EXAMPLES)] = []
@@ -185,7 +187,7 @@ class ImageOptions(Options):
 Box = tuple[float, float, float, float]
 
 
-class Chip(BaseModel):
+class ChipRecord(BaseModel):
     """One chip of the archive. `source` is a file's name, never its path."""
 
     id: str
@@ -200,33 +202,33 @@ class Chip(BaseModel):
     window: tuple[int, int, int, int] = Field(description="column, row, width, height in the source")
 
 
-class Found(Chip):
+class ScoredChip(ChipRecord):
     """A chip that a search found."""
 
     rank: int
     score: float
-    others: list[Chip] = Field([], description="further chips of the place, where answers are grouped")
+    others: list[ChipRecord] = Field([], description="further chips of the place, where answers are grouped")
 
 
-class QueryUsed(BaseModel):
+class QueryEcho(BaseModel):
     """What was searched with."""
 
     like: list[str] = Field(description="chips that were the examples, also those of a place or an area")
     unlike: list[str]
 
 
-class SearchAnswer(BaseModel):
+class SearchResponse(BaseModel):
     """Answers, best first."""
 
-    answers: list[Found]
+    answers: list[ScoredChip]
     asked: int
     found: int
     notes: list[str]
     took_ms: float
-    query: QueryUsed
+    query: QueryEcho
 
 
-class SensorHeld(BaseModel):
+class SensorInfo(BaseModel):
     """Chips of one sensor."""
 
     name: str
@@ -235,7 +237,7 @@ class SensorHeld(BaseModel):
     centred: bool = Field(description="whether searches compare its chips less their mean")
 
 
-class Searches(BaseModel):
+class SearchCapabilities(BaseModel):
     """Ways to search this archive, beside by example."""
 
     image: bool
@@ -257,20 +259,20 @@ class ArchiveInfo(BaseModel):
     dimensions: int
     rows: int
     placed: int = Field(description="chips that have a footprint")
-    sensors: list[SensorHeld]
+    sensors: list[SensorInfo]
     gsd: tuple[float, float] | None
     gsd_mode: Literal["metres", "relative"]
     time: tuple[datetime, datetime] | None
     bounds: Box | None
     version: int
-    searches: Searches
+    searches: SearchCapabilities
     limits: Limits
 
 
 class ChipPage(BaseModel):
     """Some chips to begin with, evenly spread over the archive."""
 
-    chips: list[Chip]
+    chips: list[ChipRecord]
     total: int = Field(description="how many pass the filters")
 
 
@@ -310,7 +312,7 @@ class ChangeCollection(FeatureCollection):
     notes: list[str]
 
 
-class ErrorDetail(BaseModel):
+class Problem(BaseModel):
     """What is wrong, and how to put it right."""
 
     what: str
@@ -320,4 +322,4 @@ class ErrorDetail(BaseModel):
 class ErrorMessage(BaseModel):
     """The body of every answer with a status of 400 or more."""
 
-    error: ErrorDetail
+    error: Problem

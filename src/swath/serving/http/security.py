@@ -22,8 +22,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from swath.serving.http.errors import Refusal
-from swath.serving.settings import Settings
+from swath.serving.http.errors import ApiError
+from swath.serving.settings import ServerSettings
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -54,7 +54,7 @@ _HEADERS = {
 }
 
 
-class Gate:
+class SecurityMiddleware:
     """ASGI middleware that lets in what may come in.
 
     Args:
@@ -62,7 +62,7 @@ class Gate:
         settings: Token, hosts and sizes.
     """
 
-    def __init__(self, app: App, settings: Settings) -> None:
+    def __init__(self, app: App, settings: ServerSettings) -> None:
         self.app = app
         self.settings = settings
         self._token = settings.token.encode() if settings.token else None
@@ -81,7 +81,7 @@ class Gate:
         answer = _Answer(send, api=scope["path"].startswith("/api/"))
         try:
             limit = self._admit(scope, headers)
-        except Refusal as refusal:
+        except ApiError as refusal:
             await answer.refuse(refusal)
             return
         body = _Body(receive, limit, self.settings.receive_seconds)
@@ -97,7 +97,7 @@ class Gate:
         """How many bytes of body may come, or a Refusal."""
         host = headers.get("host", "")
         if _without_port(host) not in self._hosts:
-            raise Refusal(
+            raise ApiError(
                 421,
                 f"this server does not go by the name {host[:100]!r}",
                 "start it with --allow-host NAME if it should",
@@ -105,7 +105,7 @@ class Gate:
         path, method = scope["path"], scope["method"]
         scope["state"]["known"] = known = self._knows(headers)
         if not (known or path in OPEN or path.startswith(OPEN_FOLDERS)):
-            raise Refusal(
+            raise ApiError(
                 401,
                 "this server wants its token",
                 "send it as the header `Authorization: Bearer TOKEN`",
@@ -114,13 +114,15 @@ class Gate:
         if method not in ("GET", "HEAD"):
             _refuse_other_sites(headers, host)
         if len(scope.get("query_string", b"")) > LONGEST_QUERY:
-            raise Refusal(414, f"the query is longer than {LONGEST_QUERY} characters", "ask for less at once")
+            raise ApiError(
+                414, f"the query is longer than {LONGEST_QUERY} characters", "ask for less at once"
+            )
         limit = self.settings.body_bytes
         if path in UPLOADS:
             limit += self.settings.upload_bytes
         stated = headers.get("content-length", "0")
         if not stated.isdecimal():
-            raise Refusal(400, "Content-Length is not a number", None)
+            raise ApiError(400, "Content-Length is not a number", None)
         if int(stated[:20]) > limit:
             raise _too_large(limit)
         return limit
@@ -146,11 +148,11 @@ def _refuse_other_sites(headers: dict[str, str], host: str) -> None:
     origin, site = headers.get("origin"), headers.get("sec-fetch-site", "same-origin")
     foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
     if foreign or site not in ("same-origin", "none"):
-        raise Refusal(403, "this request comes from the page of another site", "use this server's own page")
+        raise ApiError(403, "this request comes from the page of another site", "use this server's own page")
 
 
-def _too_large(limit: int) -> Refusal:
-    return Refusal(
+def _too_large(limit: int) -> ApiError:
+    return ApiError(
         413, f"the request is larger than {limit:,} bytes", "send a smaller image, or ask for less"
     )
 
@@ -163,7 +165,7 @@ class _Body:
         self._until = time.monotonic() + seconds
         self._seconds = seconds
         self._complete = False
-        self.refusal: Refusal | None = None
+        self.refusal: ApiError | None = None
 
     async def __call__(self) -> Message:
         if self.refusal is not None:
@@ -173,7 +175,7 @@ class _Body:
         try:
             message = await asyncio.wait_for(self._receive(), max(0.0, self._until - time.monotonic()))
         except TimeoutError:
-            self.refusal = Refusal(
+            self.refusal = ApiError(
                 408, f"the request did not arrive within {self._seconds:g} seconds", "try again"
             )
             return {"type": "http.disconnect"}
@@ -210,7 +212,7 @@ class _Answer:
             message["headers"] = [*message["headers"], *extra]
         await self._send(message)
 
-    async def refuse(self, refusal: Refusal) -> None:
+    async def refuse(self, refusal: ApiError) -> None:
         if self._started:
             return
         content = json.dumps(refusal.body()).encode()

@@ -16,23 +16,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from swath.archive.index.columns import NO_TIME, Chips
-from swath.archive.query.results import Answer
-from swath.archive.table.sensor_means import centres_by_default
+from swath.archive.index.columns import NO_TIME, ChipColumns
+from swath.archive.query.results import SearchResult
+from swath.archive.table.sensor_means import centering_default
 from swath.archive.table.store import Archive
 from swath.errors import ArchiveError, SwathError
 from swath.geo.footprint import to_geojson_geometry
 from swath.sensors.sensor import Sensor, get_sensor
-from swath.serving.http.errors import Refusal, refusal_of
-from swath.serving.http.schemas import ArchiveInfo, Chip, Limits, Searches, SensorHeld
-from swath.serving.settings import Settings
+from swath.serving.http.errors import ApiError, api_error_from
+from swath.serving.http.schemas import ArchiveInfo, ChipRecord, Limits, SearchCapabilities, SensorInfo
+from swath.serving.settings import ServerSettings
 
 if TYPE_CHECKING:
     from swath.archive.query.searcher import Searcher
     from swath.models import Model
 
 
-class Holdings:
+class ArchiveHandle:
     """An archive and, perhaps, its model.
 
     Args:
@@ -44,7 +44,7 @@ class Holdings:
         ArchiveError: No archive there, or of another model.
     """
 
-    def __init__(self, path: str, model: Model | None, settings: Settings) -> None:
+    def __init__(self, path: str, model: Model | None, settings: ServerSettings) -> None:
         self.path = path
         self.name = PurePath(path).name or "archive"
         self.model = model
@@ -67,18 +67,18 @@ class Holdings:
                 archive.searcher().chips()  # a new version is read once, not by every thread that sees it
             yield archive
         except SwathError as error:
-            refusal = refusal_of(error, self.path, str(PurePath(self.path)))
+            refusal = api_error_from(error, self.path, str(PurePath(self.path)))
             if isinstance(error, ArchiveError) and refusal.status == 503:
                 with self._lock:
                     self._archive = None  # opened anew by the next request
             raise refusal from error
 
-    def chips(self) -> Chips:
+    def chips(self) -> ChipColumns:
         """The small columns of all chips."""
         with self.archive() as archive:
             return archive.searcher().chips()
 
-    def chip(self, name: str) -> Answer:
+    def chip(self, name: str) -> SearchResult:
         """The chip with this id.
 
         Raises:
@@ -114,7 +114,7 @@ class Holdings:
         chips = archive.searcher().chips()
         counts = np.bincount(chips.sensors, minlength=len(chips.sensor_names)).tolist()
         times = chips.times[chips.times != NO_TIME]
-        centred = centres_by_default(archive.sensor_means())
+        centred = centering_default(archive.sensor_means())
         return ArchiveInfo(
             name=self.name,
             model_id=archive.model_id,
@@ -122,35 +122,35 @@ class Holdings:
             rows=len(chips),
             placed=int(chips.placed.sum()),
             sensors=[
-                SensorHeld(name=name, title=self.title(name), rows=count, centred=centred)
+                SensorInfo(name=name, title=self.title(name), rows=count, centred=centred)
                 for count, name in sorted(zip(counts, chips.sensor_names, strict=True), reverse=True)
             ],
             gsd=(float(chips.gsd.min()), float(chips.gsd.max())) if len(chips) else None,
             gsd_mode="metres" if archive.searcher().in_metres else "relative",
             time=(_moment(times.min()), _moment(times.max())) if len(times) else None,
-            bounds=bounds_of(chips.boxes[chips.placed]),
+            bounds=bounds_across_antimeridian(chips.boxes[chips.placed]),
             version=version,
-            searches=Searches(image=self.model is not None, place=bool(chips.placed.any())),
+            searches=SearchCapabilities(image=self.model is not None, place=bool(chips.placed.any())),
             limits=Limits(k=self.settings.most_answers, upload_bytes=self.settings.upload_bytes),
         )
 
 
-def chip_of(searcher: Searcher, name: str) -> Answer:
+def chip_of(searcher: Searcher, name: str) -> SearchResult:
     """The chip with exactly this id, or a Refusal (404)."""
     found = searcher.find(name)
     if found is None or found.id != name:
-        raise Refusal(
+        raise ApiError(
             404, f"the archive has no chip {name[:80]!r}", "use an id from a search or from the footprints"
         )
     return found
 
 
-def described(chip: Answer, *, geometry: bool = True) -> Chip:
+def chip_record(chip: SearchResult, *, geometry: bool = True) -> ChipRecord:
     """A chip as it is told: its source by name only."""
-    return Chip(**facts(chip, geometry=geometry))
+    return ChipRecord(**chip_fields(chip, geometry=geometry))
 
 
-def facts(chip: Answer, *, geometry: bool = True) -> dict[str, Any]:
+def chip_fields(chip: SearchResult, *, geometry: bool = True) -> dict[str, Any]:
     """The fields of `messages.Chip`."""
     return {
         "id": chip.id,
@@ -170,7 +170,9 @@ def _moment(microseconds: Any) -> datetime:
     return datetime.fromtimestamp(int(microseconds) / 1e6, UTC)
 
 
-def bounds_of(boxes: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float, float, float] | None:
+def bounds_across_antimeridian(
+    boxes: np.ndarray[Any, np.dtype[np.float64]],
+) -> tuple[float, float, float, float] | None:
     """West, south, east, north of boxes [N, 4]; west > east where the narrowest frame crosses +-180."""
     if not len(boxes):
         return None

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.archive.index.columns import Chips
+from swath.archive.index.columns import ChipColumns
 from swath.archive.query.filters import Filter
-from swath.serving.http.errors import Refusal
+from swath.serving.http.errors import ApiError
 from swath.serving.http.schemas import ChipPage, Feature, FeatureCollection
-from swath.serving.workers.archive_handle import Holdings, described
+from swath.serving.workers.archive_handle import ArchiveHandle, chip_record
 
 _EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 _LARGEST = 1e9  # metres per pixel
@@ -21,7 +21,7 @@ Range = tuple[float | None, float | None]
 Times = tuple[datetime | None, datetime | None]
 
 
-def plain_filter(sensor: str | None, gsd: Range, time: Times, bbox: str | None = None) -> Filter:
+def filter_from_query(sensor: str | None, gsd: Range, time: Times, bbox: str | None = None) -> Filter:
     """The archive's filter of what a query string says.
 
     Raises:
@@ -31,11 +31,11 @@ def plain_filter(sensor: str | None, gsd: Range, time: Times, bbox: str | None =
         sensors=[sensor] if sensor is not None else None,
         gsd=(gsd[0] or 0.0, _LARGEST if gsd[1] is None else gsd[1]) if gsd != (None, None) else None,
         time=(time[0] or _EARLIEST, time[1] or _LATEST) if time != (None, None) else None,
-        bbox=box_of(bbox) if bbox is not None else None,
+        bbox=parse_wrapped_bbox(bbox) if bbox is not None else None,
     )
 
 
-def footprints(holdings: Holdings, where: Filter, limit: int) -> FeatureCollection:
+def list_footprints(holdings: ArchiveHandle, where: Filter, limit: int) -> FeatureCollection:
     """At most `limit` chips with a footprint that pass; where there are more, evenly chosen ones.
 
     The choice is even over the archive's order, so that a sparse picture of a dense place is a fair one, and
@@ -50,12 +50,12 @@ def footprints(holdings: Holdings, where: Filter, limit: int) -> FeatureCollecti
         found = _taken(chips, rows[_even(total, limit)])
     features = []
     for chip in found:
-        properties = described(chip).model_dump(mode="json")
+        properties = chip_record(chip).model_dump(mode="json")
         features.append(Feature(id=chip.id, geometry=properties.pop("geometry"), properties=properties))
     return FeatureCollection(features=features, total=total, truncated=total > len(features))
 
 
-def chip_page(holdings: Holdings, where: Filter, limit: int, offset: int) -> ChipPage:
+def list_chips(holdings: ArchiveHandle, where: Filter, limit: int, offset: int) -> ChipPage:
     """Chips that pass, with or without a place, in a mixed order that stays while the archive does."""
     _check(limit, holdings.settings.most_answers, "chips")
     with holdings.archive() as archive:
@@ -64,15 +64,15 @@ def chip_page(holdings: Holdings, where: Filter, limit: int, offset: int) -> Chi
         rows = np.arange(len(chips)) if mask is None else np.flatnonzero(mask)
         mixed = np.random.default_rng(0).permutation(len(rows))
         found = _taken(chips, rows[mixed[offset : offset + limit]])
-    return ChipPage(chips=[described(chip) for chip in found], total=len(rows))
+    return ChipPage(chips=[chip_record(chip) for chip in found], total=len(rows))
 
 
 def _check(limit: int, most: int, what: str) -> None:
     if limit > most:
-        raise Refusal(422, f"limit is {limit}, this server sends at most {most:,} {what}", "ask for fewer")
+        raise ApiError(422, f"limit is {limit}, this server sends at most {most:,} {what}", "ask for fewer")
 
 
-def _taken(chips: Chips, rows: NDArray[np.int64]) -> list[Any]:
+def _taken(chips: ChipColumns, rows: NDArray[np.int64]) -> list[Any]:
     return chips.answers(rows, np.ones(len(rows), np.float32))
 
 
@@ -83,13 +83,13 @@ def _even(total: int, limit: int) -> NDArray[np.int64]:
     return np.linspace(0, total - 1, limit).astype(np.int64)
 
 
-def box_of(text: str) -> tuple[float, float, float, float]:
+def parse_wrapped_bbox(text: str) -> tuple[float, float, float, float]:
     """west,south,east,north; wider than the world is the world, and longitudes may go on beyond 180.
 
     Raises:
         Refusal: 422.
     """
-    wrong = Refusal(
+    wrong = ApiError(
         422, f"bbox={text[:60]!r} is not west,south,east,north in degrees", "such as bbox=4.2,50.1,4.9,50.8"
     )
     try:

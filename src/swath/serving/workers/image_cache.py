@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 
 
-class Cache:
+class ImageCache:
     """Bytes (or None, for "there is nothing") by key; any thread may ask.
 
     Args:

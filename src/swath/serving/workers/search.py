@@ -10,28 +10,28 @@ from typing import TYPE_CHECKING
 from swath.archive.query.filters import Filter
 from swath.archive.query.query import Query, query_by_area, query_by_examples, query_by_place
 from swath.archive.query.relevance_feedback import DEFAULT
-from swath.serving.http.errors import Refusal
+from swath.serving.http.errors import ApiError
 from swath.serving.http.schemas import (
     ChangeCollection,
-    Chip,
+    ChipRecord,
     Feature,
     Filters,
-    Found,
-    ImageOptions,
-    Options,
-    QueryUsed,
-    SearchAnswer,
+    ImageSearchOptions,
+    QueryEcho,
+    ScoredChip,
+    SearchOptions,
     SearchRequest,
+    SearchResponse,
 )
-from swath.serving.settings import Settings
-from swath.serving.workers.archive_handle import Holdings, chip_of, described, facts
+from swath.serving.settings import ServerSettings
+from swath.serving.workers.archive_handle import ArchiveHandle, chip_fields, chip_of, chip_record
 
 if TYPE_CHECKING:
     from swath.archive.changes.detect import Period
     from swath.archive.table.store import Archive
 
 
-def search(holdings: Holdings, request: SearchRequest) -> SearchAnswer:
+def search_by_example(holdings: ArchiveHandle, request: SearchRequest) -> SearchResponse:
     """Search by chips, a place or an area; the chips that are asked for do not answer."""
     check_count(holdings.settings, request.k)
     with holdings.archive() as archive:
@@ -44,7 +44,7 @@ def search(holdings: Holdings, request: SearchRequest) -> SearchAnswer:
         return _answered(holdings, archive, query, request)
 
 
-def search_by(holdings: Holdings, image: Query, options: ImageOptions) -> SearchAnswer:
+def search_by_image(holdings: ArchiveHandle, image: Query, options: ImageSearchOptions) -> SearchResponse:
     """Search by an image that has been read and embedded, and perhaps by further examples."""
     with holdings.archive() as archive:
         query = image
@@ -60,19 +60,19 @@ def search_by(holdings: Holdings, image: Query, options: ImageOptions) -> Search
 
 
 def changes(
-    holdings: Holdings, before: Period, after: Period, sensor: str | None, limit: int
+    holdings: ArchiveHandle, before: Period, after: Period, sensor: str | None, limit: int
 ) -> ChangeCollection:
     """The places that changed most between two periods."""
     most = holdings.settings.most_answers
     if limit > most:
-        raise Refusal(422, f"limit is {limit}, this server sends at most {most:,} places", "ask for fewer")
+        raise ApiError(422, f"limit is {limit}, this server sends at most {most:,} places", "ask for fewer")
     from swath.archive.changes.detect import find_changes
 
     with holdings.archive() as archive:
         found = find_changes(archive, before, after, k=limit, sensor=sensor)
     features = []
     for change in found:
-        old, new = (described(chip).model_dump(mode="json") for chip in (change.before, change.after))
+        old, new = (chip_record(chip).model_dump(mode="json") for chip in (change.before, change.after))
         old.pop("geometry")
         geometry = new.pop("geometry")
         properties = {"rank": change.rank, "score": change.score, "distance": change.distance}
@@ -84,17 +84,17 @@ def changes(
     )
 
 
-def check_count(settings: Settings, k: int) -> None:
+def check_count(settings: ServerSettings, k: int) -> None:
     """Refuse more answers than this server gives, before any work is done for them."""
     most = settings.most_answers
     if k > most:
         asked = f"{k:,}" if k < 10**12 else "too large"
-        raise Refusal(
+        raise ApiError(
             422, f"k is {asked}; this server gives at most {most:,} answers", f"ask for {most:,} or fewer"
         )
 
 
-def filter_of(filters: Filters) -> Filter:
+def to_filter(filters: Filters) -> Filter:
     """The archive's filter; sensors are the search's own argument."""
     return Filter(
         gsd=filters.gsd,
@@ -110,25 +110,27 @@ def _by_examples(archive: Archive, like: list[str], unlike: Sequence[str] = ()) 
     return query_by_examples(archive, like, unlike)
 
 
-def _answered(holdings: Holdings, archive: Archive, query: Query, options: Options) -> SearchAnswer:
+def _answered(
+    holdings: ArchiveHandle, archive: Archive, query: Query, options: SearchOptions
+) -> SearchResponse:
     began = time.perf_counter()
     answers = query.search(
         archive,
         options.k,
-        where=filter_of(options.filters),
+        where=to_filter(options.filters),
         sensor=options.filters.sensors,
         diverse=options.diverse,
         group_places=options.group_places,
         exclude_self=True,
     )
     took = (time.perf_counter() - began) * 1e3
-    return SearchAnswer(
+    return SearchResponse(
         answers=[
-            Found(
-                **facts(chip),
+            ScoredChip(
+                **chip_fields(chip),
                 rank=chip.rank,
                 score=chip.score,
-                others=[Chip(**facts(other)) for other in chip.others],
+                others=[ChipRecord(**chip_fields(other)) for other in chip.others],
             )
             for chip in answers
         ],
@@ -136,7 +138,7 @@ def _answered(holdings: Holdings, archive: Archive, query: Query, options: Optio
         found=len(answers),
         notes=[*answers.notes, *([answers.shortfall] if answers.shortfall else [])],
         took_ms=round(took, 2),
-        query=QueryUsed(
+        query=QueryEcho(
             like=[chip.id for chip in query.chips if chip.id], unlike=[chip.id for chip in query.avoided]
         ),
     )

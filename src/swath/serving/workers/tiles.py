@@ -23,17 +23,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.archive.index.columns import NO_TIME, Chips
+from swath.archive.index.columns import NO_TIME, ChipColumns
 from swath.archive.query.filters import Filter
-from swath.archive.query.results import Answer
+from swath.archive.query.results import SearchResult
 from swath.errors import ImageryError
 from swath.rasters.header import SceneHeader, read_header
 from swath.rasters.read import read_window
-from swath.rasters.warp import Grid, glance
-from swath.reporting.stretch import Stretch, coloured, shown_bands
-from swath.serving.http.errors import Refusal
-from swath.serving.workers.archive_handle import Holdings
-from swath.serving.workers.image_cache import Cache
+from swath.rasters.warp import PixelGrid, read_preview
+from swath.reporting.stretch import Stretch, choose_display_bands, to_rgba
+from swath.serving.http.errors import ApiError
+from swath.serving.workers.archive_handle import ArchiveHandle
+from swath.serving.workers.image_cache import ImageCache
 
 TILE = 256  # pixels of a side
 DEEPEST = 24  # zoom
@@ -43,7 +43,7 @@ _SAMPLE, _SAMPLE_SIDE = 32, 64  # chips a sensor that its stretch is taken over,
 Box = tuple[float, float, float, float]
 
 
-class Drawing:
+class TileRenderer:
     """Draws chips and tiles; any thread may ask.
 
     Args:
@@ -52,7 +52,7 @@ class Drawing:
         most_sources: Files drawn into one tile.
     """
 
-    def __init__(self, holdings: Holdings, cache: Cache, most_sources: int) -> None:
+    def __init__(self, holdings: ArchiveHandle, cache: ImageCache, most_sources: int) -> None:
         self.holdings = holdings
         self.cache = cache
         self.most_sources = most_sources
@@ -76,16 +76,16 @@ class Drawing:
             header = _header(chip)
             scale = min(1.0, size / max(chip.window.width, chip.window.height))
             shape = tuple(max(1, round(side * scale)) for side in (chip.window.height, chip.window.width))
-            shown = shown_bands(header, chip.sensor, self.holdings.sensors)
+            shown = choose_display_bands(header, chip.sensor, self.holdings.sensors)
             stored, valid = read_window(header, chip.window, bands=shown.bands, out_shape=shape)  # type: ignore[arg-type]
         except ImageryError as error:
-            raise Refusal(
+            raise ApiError(
                 410,
                 "the file that this chip was cut from cannot be read any more",
                 "its embedding still answers",
             ) from error
         stretch = self._stretch(chip.sensor, header.dtype == "uint8")
-        content = encoded(coloured(shown.values(stored), valid, stretch))
+        content = encode_png(to_rgba(shown.values(stored), valid, stretch))
         self.cache.put(key, content)
         return content
 
@@ -106,11 +106,11 @@ class Drawing:
             self._draw(source, z, x, y, picture)
             if picture[..., 3].all():
                 break
-        content = encoded(picture) if picture[..., 3].any() else None
+        content = encode_png(picture) if picture[..., 3].any() else None
         self.cache.put(key, content)
         return content
 
-    def _sources(self, chips: Chips, where: Filter) -> list[_Source]:
+    def _sources(self, chips: ChipColumns, where: Filter) -> list[_Source]:
         """Files of the chips that pass, newest first."""
         passing = where.mask(chips)
         rows = np.arange(len(chips)) if passing is None else np.flatnonzero(passing)
@@ -139,7 +139,7 @@ class Drawing:
             if part[..., 3].all():
                 continue
             step = _WORLD / 2**z / TILE
-            grid = Grid(
+            grid = PixelGrid(
                 "EPSG:3857",
                 (step, 0.0, -_WORLD / 2 + (x * TILE + columns.start) * step,
                  0.0, -step, _WORLD / 2 - (y * TILE + rows.start) * step),
@@ -148,13 +148,13 @@ class Drawing:
             )  # fmt: skip
             try:
                 header = read_header(list(source.files) if len(source.files) > 1 else source.files[0])
-                shown = shown_bands(header, source.sensor, self.holdings.sensors)
-                stored, valid = glance(header, grid, shown.bands)
+                shown = choose_display_bands(header, source.sensor, self.holdings.sensors)
+                stored, valid = read_preview(header, grid, shown.bands)
             except ImageryError:
                 continue
             if not valid.any():
                 continue
-            drawn = coloured(
+            drawn = to_rgba(
                 shown.values(stored), valid, self._stretch(source.sensor, header.dtype == "uint8")
             )
             empty = part[..., 3] == 0
@@ -177,7 +177,7 @@ class Drawing:
                 )
             return self._stretches[key]
 
-    def _measured(self, chips: Sequence[Answer], eight_bit: bool) -> Stretch | None:
+    def _measured(self, chips: Sequence[SearchResult], eight_bit: bool) -> Stretch | None:
         parts = []
         for chip in chips:
             try:
@@ -185,7 +185,7 @@ class Drawing:
                 if (header.dtype == "uint8") != eight_bit:
                     continue
                 shape = (min(_SAMPLE_SIDE, chip.window.height), min(_SAMPLE_SIDE, chip.window.width))
-                shown = shown_bands(header, chip.sensor, self.holdings.sensors)
+                shown = choose_display_bands(header, chip.sensor, self.holdings.sensors)
                 stored, valid = read_window(header, chip.window, bands=shown.bands, out_shape=shape)
             except ImageryError:
                 continue
@@ -242,7 +242,7 @@ def _row(latitude: float) -> float:
     return (1 - math.asinh(math.tan(math.radians(bounded))) / math.pi) / 2
 
 
-def _is(chips: Chips, sensor: str) -> NDArray[np.bool_]:
+def _is(chips: ChipColumns, sensor: str) -> NDArray[np.bool_]:
     if sensor not in chips.sensor_names:
         return np.zeros(len(chips), np.bool_)
     mask: NDArray[np.bool_] = chips.sensors == chips.sensor_names.index(sensor)
@@ -253,7 +253,7 @@ def _sortable(times: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.where(times == NO_TIME, NO_TIME + 1, times)  # its negative must fit
 
 
-def _header(chip: Answer) -> SceneHeader:
+def _header(chip: SearchResult) -> SceneHeader:
     return read_header(list(chip.files) if chip.files else chip.source)
 
 
@@ -276,7 +276,7 @@ def _encoder() -> Any:
     return Image
 
 
-def encoded(picture: NDArray[np.uint8]) -> bytes:
+def encode_png(picture: NDArray[np.uint8]) -> bytes:
     """RGBA [H, W, 4] as PNG, without alpha where all of it is opaque."""
     image = _encoder().fromarray(
         picture if not picture[..., 3].all() else np.ascontiguousarray(picture[..., :3])

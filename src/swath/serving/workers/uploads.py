@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from swath.errors import ImageryError, SwathError
 from swath.rasters.safe_open import ReadLimits
-from swath.serving.http.errors import Refusal, refusal_of
-from swath.serving.settings import Settings
-from swath.serving.workers.archive_handle import Holdings
+from swath.serving.http.errors import ApiError, api_error_from
+from swath.serving.settings import ServerSettings
+from swath.serving.workers.archive_handle import ArchiveHandle
 
 if TYPE_CHECKING:
-    from swath.archive.query.image_query import Cutting, ImageChip
+    from swath.archive.query.image_query import QueryImage, QueryPreprocessing
     from swath.archive.query.query import Query
 
 # A clean process that has imported what is needed and from which workers are forked in milliseconds.
@@ -35,7 +35,7 @@ _COUNTER_BYTES = 4096
 
 
 @contextmanager
-def kept(file: BinaryIO) -> Iterator[Path]:
+def temporary_upload(file: BinaryIO) -> Iterator[Path]:
     """The uploaded bytes as a file that is removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="swath-upload-") as folder:
         path = Path(folder) / "image"
@@ -44,14 +44,14 @@ def kept(file: BinaryIO) -> Iterator[Path]:
         yield path
 
 
-class Decoder:
+class SandboxedDecoder:
     """Runs one function on an untrusted file in a fresh process with limits.
 
     Args:
         settings: Seconds and bytes of memory.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(_PRELOADED)
@@ -80,13 +80,13 @@ class Decoder:
             process.join()
             process.close()
             ours.close()
-        if isinstance(answer, Refusal):
+        if isinstance(answer, ApiError):
             raise answer
         return answer
 
     @staticmethod
     def _answer(pipe: Connection, seconds: int) -> Any:
-        too_much = Refusal(
+        too_much = ApiError(
             413,
             "the image needs more memory or time to read than this server gives",
             "send a smaller one: cut out the part that you want to search for",
@@ -100,9 +100,9 @@ class Decoder:
         if kind == "memory":
             return too_much
         if kind == "refused":
-            return Refusal(*answer)
+            return ApiError(*answer)
         if kind == "failed":
-            return Refusal(422, "the image cannot be read", "convert it to a plain GeoTIFF, PNG or JPEG")
+            return ApiError(422, "the image cannot be read", "convert it to a plain GeoTIFF, PNG or JPEG")
         return answer
 
 
@@ -121,7 +121,7 @@ def _limited(pipe: Connection, seconds: int, memory: int, work: Callable[..., An
     except MemoryError:
         message = ("memory", None)
     except SwathError as error:
-        refusal = refusal_of(error, *names)
+        refusal = api_error_from(error, *names)
         message = ("refused", (422, refusal.what, refusal.fix))
     except Exception:
         message = ("failed", None)
@@ -134,7 +134,7 @@ def _address_space() -> int:
     return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def limits_of(settings: Settings) -> ReadLimits:
+def upload_read_limits(settings: ServerSettings) -> ReadLimits:
     """What an uploaded raster's header may claim."""
     return ReadLimits(
         bands=256,
@@ -145,7 +145,7 @@ def limits_of(settings: Settings) -> ReadLimits:
     )
 
 
-class Embedding:
+class UploadEmbedder:
     """Images into queries: the decoder, then the model.
 
     Args:
@@ -153,10 +153,10 @@ class Embedding:
         settings: Limits.
     """
 
-    def __init__(self, holdings: Holdings, settings: Settings) -> None:
+    def __init__(self, holdings: ArchiveHandle, settings: ServerSettings) -> None:
         self.holdings = holdings
         self.settings = settings
-        self.decoder = Decoder(settings)
+        self.decoder = SandboxedDecoder(settings)
 
     def query(self, path: Path, sensor: str | None, gsd: float | None) -> Query:
         """The image at `path` as a query.
@@ -164,21 +164,27 @@ class Embedding:
         Raises:
             Refusal: It is no usable image, or does not fit the model.
         """
-        from swath.archive.query.image_query import Cutting, embed_image
+        from swath.archive.query.image_query import QueryPreprocessing, embed_query_image
 
         model = self.holdings.model
         assert model is not None
         known = sorted(model.contract.sensors)
         if sensor is not None and sensor not in known:  # a name, and never a file of the server's
-            raise Refusal(
+            raise ApiError(
                 422, f"the model does not know the sensor {sensor!r}", f"it knows {', '.join(known)}"
             )
         with self.holdings.archive() as archive:
-            cutting = Cutting.of(archive, model)
+            cutting = QueryPreprocessing.of(archive, model)
             chip = self.decoder.run(
-                read_upload, path, cutting, sensor, gsd, self.settings.upload_pixels, limits_of(self.settings)
+                read_upload,
+                path,
+                cutting,
+                sensor,
+                gsd,
+                self.settings.upload_pixels,
+                upload_read_limits(self.settings),
             )
-            return embed_image(model, chip)
+            return embed_query_image(model, chip)
 
     def warm(self) -> None:
         """Start the process that workers are forked from, so that the first upload need not wait for it."""
@@ -186,23 +192,28 @@ class Embedding:
 
 
 def read_upload(
-    path: Path, cutting: Cutting, sensor: str | None, gsd: float | None, most_pixels: int, limits: ReadLimits
-) -> ImageChip:
+    path: Path,
+    cutting: QueryPreprocessing,
+    sensor: str | None,
+    gsd: float | None,
+    most_pixels: int,
+    limits: ReadLimits,
+) -> QueryImage:
     """An image as the archive's chips are; its header is judged before anything is decoded."""
-    from swath.archive.query.image_query import read_image
+    from swath.archive.query.image_query import read_query_image
     from swath.rasters.header import read_header
-    from swath.rasters.pillow_reader import picture_header
+    from swath.rasters.pillow_reader import read_image_header
     from swath.rasters.safe_open import sniff_driver
 
     if sniff_driver(path) == "GTiff":
         header = read_header(path, limits=limits)
         size = header.width * header.height * header.bands
     else:
-        picture = picture_header(path, max_pixels=most_pixels)
+        picture = read_image_header(path, max_pixels=most_pixels)
         size = picture.width * picture.height * picture.bands
     if size > most_pixels:
         raise ImageryError(
             f"{path}: has {size:,} pixels in all bands, this server reads at most {most_pixels:,}; cut "
             "out the part that you want to search for"
         )
-    return read_image(cutting, path, sensor=sensor, gsd=gsd)
+    return read_query_image(cutting, path, sensor=sensor, gsd=gsd)

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from swath.serving.http.errors import Refusal
+from swath.serving.http.errors import ApiError
 
 T = TypeVar("T")
 
 
-class Lane:
+class WorkerPool:
     """Threads for one kind of work.
 
     A server that accepts everything dies of what it accepted; this one says 503 as soon as its queue is full,
@@ -40,7 +40,7 @@ class Lane:
             Refusal: 503, the queue is full; 504, it took too long.
         """
         if self.taken >= self._most:
-            raise Refusal(
+            raise ApiError(
                 503,
                 f"too many requests are waiting ({self.name})",
                 "try again in a moment",
@@ -53,7 +53,7 @@ class Lane:
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), self.seconds)
         except TimeoutError:
-            raise Refusal(
+            raise ApiError(
                 504,
                 f"it took longer than {self.seconds:g} seconds ({self.name})",
                 "ask for less, or try again",

@@ -13,17 +13,24 @@ from random import Random
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.simulated.landscape.primitives import Band, Blocks, Plan, Stroke, over_classes, over_surfaces
+from swath.simulated.landscape.primitives import (
+    LandscapePlan,
+    LineFeature,
+    RectangleFeatures,
+    Stroke,
+    over_classes,
+    over_surfaces,
+)
 from swath.simulated.landscape.shapes import (
     F64,
     Points,
-    Raggedness,
-    area,
+    SmoothDisplacement,
     blob,
-    dense,
+    densify,
+    meander,
     parcels,
+    polygon_area,
     rotation,
-    winding,
 )
 from swath.simulated.landscape.surfaces import CROP_VARIETIES, CROPS, FIRST, PATCHES, SURFACE, SURFACES
 
@@ -42,12 +49,12 @@ _WATER = over_surfaces("lake", "river")
 _BUILT = over_surfaces("garden", "street", "house")
 
 
-def world_side(extent: float) -> float:
+def world_size(extent: float) -> float:
     """Side of the world in whose middle a footprint of `extent` metres lies."""
     return WORLD * float(1 << max(0, math.ceil(math.log2(max(extent, 1.0) / WORLD) - 1e-9)))
 
 
-def draw_plan(seed: int, index: int, side: float = WORLD) -> Plan:
+def draw_plan(seed: int, index: int, side: float = WORLD) -> LandscapePlan:
     """Country number `index` of the series `seed`: the same for every sensor and ground sample distance."""
     return Planner(seed, index, side).draw()
 
@@ -58,14 +65,14 @@ class Planner:
     def __init__(self, seed: int, index: int, side: float, stream: int = 0) -> None:
         self.numbers = np.random.default_rng([seed, index, int(side), stream])
         self.random = Random(int(self.numbers.integers(1 << 62)))
-        self.ragged = Raggedness.draw(self.numbers)
-        self.plan = Plan(side)
+        self.ragged = SmoothDisplacement.draw(self.numbers)
+        self.plan = LandscapePlan(side)
         self.woods: list[tuple[int, F64]] = []  # painted after the fields, so that they bulge over them
         self.hedges: list[tuple[F64, float]] = []  # both ends, width
         self.crossings: Points = []  # corners of fields and meadows, where farms stand
         self.gardens = 0
 
-    def draw(self) -> Plan:
+    def draw(self) -> LandscapePlan:
         """Everything, from the fields up."""
         random, plan = self.random, self.plan
         plan.relief = min(0.22, random.expovariate(1 / 0.045))
@@ -152,7 +159,7 @@ class Planner:
                     patch = self.pick("felled")
                 elif use == "bare" and random.random() < 0.2:
                     patch = self.pick("meadow")
-                self.woods.append((patch, self.ragged(dense(stand, 18), 1.4)))
+                self.woods.append((patch, self.ragged(densify(stand, 18), 1.4)))
 
     def hedge(self, parcel: Points, strength: float = 0.3) -> None:
         """Shrubs along one side of a parcel."""
@@ -168,18 +175,22 @@ class Planner:
         along = ends[:, 1] - ends[:, 0]
         size = np.stack([np.hypot(*along.T), [width for _, width in self.hedges]], axis=1)
         patch = np.array([self.pick("hedge") for _ in self.hedges], dtype=np.uint8)
-        return [Blocks(patch, ends.mean(axis=1), size, np.arctan2(along[:, 1], along[:, 0]), _OPEN)]
+        return [
+            RectangleFeatures(patch, ends.mean(axis=1), size, np.arctan2(along[:, 1], along[:, 0]), _OPEN)
+        ]
 
     def single_trees(self, outline: Points) -> None:
         """Trees that stand alone in meadows."""
-        count = int(self.numbers.poisson(area(outline) / 1e4 * self.random.uniform(0, 1.2)))
+        count = int(self.numbers.poisson(polygon_area(outline) / 1e4 * self.random.uniform(0, 1.2)))
         if not count:
             return
         corners = np.array(outline)
         centre = self.numbers.uniform(corners.min(0), corners.max(0), (count, 2))
         size = np.repeat(self.numbers.uniform(5, 13, (count, 1)), 2, axis=1)
         patch = np.full(count, self.pick("hedge"), dtype=np.uint8)
-        self.plan.strokes.append(Blocks(patch, centre, size, np.zeros(count), over_classes("pasture")))
+        self.plan.strokes.append(
+            RectangleFeatures(patch, centre, size, np.zeros(count), over_classes("pasture"))
+        )
 
     def coppices(self) -> None:
         """Woods that keep to no district."""
@@ -208,21 +219,21 @@ class Planner:
         if random.random() < 0.34 * (self.plan.side / WORLD):
             width = math.exp(random.uniform(2.7, 4.5))
             wave = max(160.0, width * random.uniform(9, 13))
-            line = winding(*self.somewhere(0.35), random.uniform(0, 2 * math.pi), 2.6 * self.plan.side,
+            line = meander(*self.somewhere(0.35), random.uniform(0, 2 * math.pi), 2.6 * self.plan.side,
                            random.uniform(0.35, 1.15), wave, random)  # fmt: skip
             swell = width * (1 + 0.18 * np.sin(np.arange(len(line)) * 0.37 + random.uniform(0, 6)))
             if random.random() < 0.5:
-                lines.append(Band(self.pick("reeds"), line + width * 0.5, swell * 1.9, _OPEN))
+                lines.append(LineFeature(self.pick("reeds"), line + width * 0.5, swell * 1.9, _OPEN))
             if random.random() < 0.7:
-                lines.append(Band(self.pick("hedge"), line, swell + random.uniform(12, 34), _OPEN))
-            lines.append(Band(self.pick("river"), line, swell))
+                lines.append(LineFeature(self.pick("hedge"), line, swell + random.uniform(12, 34), _OPEN))
+            lines.append(LineFeature(self.pick("river"), line, swell))
             if width > 28:
                 self.ships(tuple(line[len(line) // 2]), width * 0.2, along=line)
         if random.random() < 0.4:  # a brook: too narrow to be seen itself, but its trees are not
-            line = winding(*self.somewhere(), random.uniform(0, 2 * math.pi), 2 * self.plan.side,
+            line = meander(*self.somewhere(), random.uniform(0, 2 * math.pi), 2 * self.plan.side,
                            random.uniform(0.4, 0.9), random.uniform(110, 240), random)  # fmt: skip
-            lines.append(Band(self.pick("hedge"), line, random.uniform(8, 22), _OPEN))
-            lines.append(Band(self.pick("river"), line, random.uniform(2, 5)))
+            lines.append(LineFeature(self.pick("hedge"), line, random.uniform(8, 22), _OPEN))
+            lines.append(LineFeature(self.pick("river"), line, random.uniform(2, 5)))
         return lines
 
     def ships(self, around: tuple[float, ...], reach: float, along: F64 | None = None) -> None:
@@ -242,7 +253,7 @@ class Planner:
         length = self.numbers.uniform(28, 110, count)
         size = np.stack([length, length * self.numbers.uniform(0.13, 0.2, count)], axis=1)
         patch = self.numbers.integers(FIRST["ship"], FIRST["ship"] + _patches("ship"), count, dtype=np.uint8)
-        self.plan.strokes.append(Blocks(patch, centre, size, angle, _WATER, "ship"))
+        self.plan.strokes.append(RectangleFeatures(patch, centre, size, angle, _WATER, "ship"))
 
     # ---- what people build
 
@@ -259,7 +270,7 @@ class Planner:
         random = self.random
         middle = np.mean(district, axis=0)
         outline = self.ragged(
-            dense(middle + random.uniform(0.8, 1.04) * (np.array(district) - middle), 30), 1.3
+            densify(middle + random.uniform(0.8, 1.04) * (np.array(district) - middle), 30), 1.3
         )
         over = np.arange(len(PATCHES)) == self.garden(outline, angle)
         turn = rotation(angle)
@@ -284,7 +295,9 @@ class Planner:
                          depth * self.numbers.uniform(0.8, 1.2, count)], axis=1)  # fmt: skip
         roofs = self.numbers.integers(0, _patches("house"), 3)  # a town has its three kinds of roofs
         patch = (FIRST["house"] + roofs[self.numbers.integers(0, 3, count)]).astype(np.uint8)
-        self.plan.strokes.append(Blocks(patch, centre @ turn.T + middle, size, np.full(count, angle), over))
+        self.plan.strokes.append(
+            RectangleFeatures(patch, centre @ turn.T + middle, size, np.full(count, angle), over)
+        )
 
     def streets(
         self,
@@ -300,7 +313,9 @@ class Planner:
         if count:
             patch = np.full(count, self.pick("street"), dtype=np.uint8)
             sizes = np.tile(np.array(size), (count, 1))
-            self.plan.strokes.append(Blocks(patch, at @ turn.T + middle, sizes, np.full(count, angle), over))
+            self.plan.strokes.append(
+                RectangleFeatures(patch, at @ turn.T + middle, sizes, np.full(count, angle), over)
+            )
 
     def industry(self, district: Points, angle: float) -> None:
         """Halls on paved ground."""
@@ -324,7 +339,7 @@ class Planner:
         size: F64 = step * self.numbers.uniform(0.35, 0.82, (count, 2))
         patch = self.numbers.integers(FIRST["hall"], FIRST["hall"] + _patches("hall"), count, dtype=np.uint8)
         self.plan.strokes.append(
-            Blocks(patch, centre @ turn.T + middle, size, np.full(count, angle), _YARD, "building")
+            RectangleFeatures(patch, centre @ turn.T + middle, size, np.full(count, angle), _YARD, "building")
         )
 
     def farmsteads(self) -> None:
@@ -334,7 +349,7 @@ class Planner:
             middle = np.array(self.random.choice(self.crossings))
             angle = self.random.uniform(0, math.pi)
             yard = self.numbers.uniform(32, 66, 2) / 2 * np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)])
-            outline = self.ragged(dense(yard @ rotation(angle).T + middle, 12), 0.4)
+            outline = self.ragged(densify(yard @ rotation(angle).T + middle, 12), 0.4)
             over = np.arange(len(PATCHES)) == self.garden(outline, angle)
             houses = self.random.randint(3, 6)
             centre = middle + self.numbers.normal(0, 15, (houses, 2))
@@ -342,7 +357,9 @@ class Planner:
             turn = angle + np.pi / 2 * self.numbers.integers(0, 2, houses)
             patch = self.numbers.integers(FIRST["house"], FIRST["house"] + _patches("house"), houses)
             self.plan.strokes.append(
-                Blocks(patch.astype(np.uint8), centre, size, np.asarray(turn, dtype=np.float64), over)
+                RectangleFeatures(
+                    patch.astype(np.uint8), centre, size, np.asarray(turn, dtype=np.float64), over
+                )
             )
 
     def roads(self, towns: list[Points]) -> None:
@@ -350,16 +367,16 @@ class Planner:
         random, strokes = self.random, self.plan.strokes
         for _ in range(random.randint(1, 3)):
             x, y = np.mean(random.choice(towns), axis=0) if towns else self.somewhere()
-            line = winding(x, y, random.uniform(0, 2 * math.pi), 3 * self.plan.side,
+            line = meander(x, y, random.uniform(0, 2 * math.pi), 3 * self.plan.side,
                            random.uniform(0.05, 0.35), random.uniform(500, 1400), random)  # fmt: skip
-            strokes.append(Band(self.pick("carriageway"), line, random.uniform(5, 8), ~_BUILT))
+            strokes.append(LineFeature(self.pick("carriageway"), line, random.uniform(5, 8), ~_BUILT))
         if random.random() < 0.26:
-            line = winding(*self.somewhere(0.3), random.uniform(0, 2 * math.pi), 3 * self.plan.side,
+            line = meander(*self.somewhere(0.3), random.uniform(0, 2 * math.pi), 3 * self.plan.side,
                            random.uniform(0.03, 0.25), random.uniform(1200, 3000), random)  # fmt: skip
             width = random.uniform(22, 34)
             if random.random() < 0.6:
-                strokes.append(Band(self.pick("meadow"), line, width + random.uniform(10, 26), _OPEN))
-            strokes.append(Band(self.pick("carriageway"), line, width))
+                strokes.append(LineFeature(self.pick("meadow"), line, width + random.uniform(10, 26), _OPEN))
+            strokes.append(LineFeature(self.pick("carriageway"), line, width))
 
 
 def _patches(surface: str) -> int:

@@ -12,7 +12,7 @@ from swath.simulated.landscape.surfaces import CLASSES, PATCH_CLASS, PATCHES, SU
 
 
 @dataclass(frozen=True, slots=True)
-class Band:
+class LineFeature:
     """A line with a width."""
 
     patch: int
@@ -22,7 +22,7 @@ class Band:
 
 
 @dataclass(frozen=True, slots=True)
-class Blocks:
+class RectangleFeatures:
     """Turned rectangles."""
 
     patch: NDArray[np.uint8]  # [n]
@@ -42,7 +42,7 @@ class Blocks:
 
 
 @dataclass(frozen=True, slots=True)
-class Area:
+class PolygonFeature:
     """A polygon that respects what lies there."""
 
     patch: int
@@ -50,11 +50,11 @@ class Area:
     over: NDArray[np.bool_]  # [P]
 
 
-Stroke = Band | Blocks | Area
+Stroke = LineFeature | RectangleFeatures | PolygonFeature
 
 
 @dataclass(slots=True)
-class Plan:
+class LandscapePlan:
     """What lies where.
 
     Attributes:

@@ -16,8 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from swath.errors import ImageryError
-from swath.simulated.landscape.plan import draw_plan, world_side
-from swath.simulated.landscape.primitives import Area, Band, Blocks, Plan, Stroke
+from swath.simulated.landscape.plan import draw_plan, world_size
+from swath.simulated.landscape.primitives import (
+    LandscapePlan,
+    LineFeature,
+    PolygonFeature,
+    RectangleFeatures,
+    Stroke,
+)
 from swath.simulated.landscape.surfaces import CLASSES, LABEL_SHARE, PATCH_CLASS, PATCHES, SURFACES
 
 F32 = NDArray[np.float32]
@@ -59,7 +65,7 @@ class Landscape:
     labels: F32
     boxes: F32
     box_kinds: tuple[str, ...]
-    plan: Plan
+    plan: LandscapePlan
     slopes: F32
     _pure: U8  # [N] patch of each pixel, where all its cells agree
     _mixed: NDArray[np.int64]  # [M] the pixels where they do not
@@ -111,7 +117,7 @@ def _field(random: np.random.Generator, spacing: float, world: float, size: int,
     return np.asarray(lattice.resize((size, size), Image.Resampling.BICUBIC, box=box)) * np.float32(1.25)
 
 
-def _slopes(plan: Plan, size: int, gsd: float) -> F32:
+def _slopes(plan: LandscapePlan, size: int, gsd: float) -> F32:
     random = np.random.default_rng(plan.relief_seed)
     waves = [[_field(random, spacing, plan.side, size, gsd) for spacing in (330.0, 120.0)] for _ in range(2)]
     return np.stack([np.float32(plan.relief) * (long + np.float32(0.5) * short) for long, short in waves])
@@ -137,8 +143,8 @@ def simulate_landscape(
         ImageryError: A number out of range.
     """
     check_request(seed, index, size, gsd)
-    plan = draw_plan(seed, index, world_side(size * gsd))
-    return rasterise(plan, seed, index, size=size, gsd=gsd, oversampling=oversampling)
+    plan = draw_plan(seed, index, world_size(size * gsd))
+    return rasterize(plan, seed, index, size=size, gsd=gsd, oversampling=oversampling)
 
 
 def check_request(seed: int, index: int, size: int, gsd: float) -> None:
@@ -155,8 +161,8 @@ def check_request(seed: int, index: int, size: int, gsd: float) -> None:
         raise ImageryError(f"gsd={gsd:g}: simulate 0.1 to 1000 metres per pixel")
 
 
-def rasterise(
-    plan: Plan,
+def rasterize(
+    plan: LandscapePlan,
     seed: int,
     index: int,
     *,
@@ -212,12 +218,12 @@ def _paint(polygons: Sequence[tuple[int, Any]], side: int, scale: float, half: f
 
 def _stroke(cells: U8, stroke: Stroke, scale: float, half: float) -> None:
     """Splat a band or blocks onto the cells, or fill an area."""
-    if isinstance(stroke, Area):
+    if isinstance(stroke, PolygonFeature):
         stencil = _paint([(1, stroke.outline)], len(cells), scale, half).astype(bool)
         cells[stencil & stroke.over[cells]] = stroke.patch
         return
     patch: np.uint8 | U8
-    if isinstance(stroke, Band):
+    if isinstance(stroke, LineFeature):
         points, patch = _band_points(stroke, scale, half), np.uint8(stroke.patch)
     else:
         points, patch = _block_points(stroke, scale)
@@ -234,7 +240,7 @@ def _stroke(cells: U8, stroke: Stroke, scale: float, half: float) -> None:
     flat[place] = paint
 
 
-def _band_points(band: Band, scale: float, half: float) -> NDArray[np.float64]:
+def _band_points(band: LineFeature, scale: float, half: float) -> NDArray[np.float64]:
     """[n, m, 2] points that fill a band, closer than cells are."""
     step = 0.7 / scale
     line, spread = band.line, 1.0
@@ -269,13 +275,15 @@ def _band_points(band: Band, scale: float, half: float) -> NDArray[np.float64]:
     )
 
 
-def _block_points(blocks: Blocks, scale: float) -> tuple[NDArray[np.float64], U8]:
+def _block_points(blocks: RectangleFeatures, scale: float) -> tuple[NDArray[np.float64], U8]:
     """[n, m, 2] points that fill the blocks, closer than cells are, and the patch of each [n, 1]."""
     cell = 1 / scale
     share = np.minimum(blocks.size / cell, 1).prod(axis=1)
     if share.min() < 1:  # smaller than a cell: fewer of them
         keep = (np.arange(len(share)) * _GOLDEN) % 1 < share
-        blocks = Blocks(blocks.patch[keep], blocks.centre[keep], blocks.size[keep], blocks.angle[keep])
+        blocks = RectangleFeatures(
+            blocks.patch[keep], blocks.centre[keep], blocks.size[keep], blocks.angle[keep]
+        )
     if not len(blocks.patch):
         return np.zeros((0, 1, 2)), blocks.patch[:, None]
     span = np.maximum(blocks.size - cell, 0)  # see _band_points
@@ -304,7 +312,7 @@ def _classes(pure: U8, mixed: NDArray[np.int64], of_mixed: U8) -> tuple[U8, NDAr
     return mask, total / total.sum()
 
 
-def _boxes(plan: Plan, cells: U8, scale: float, half: float, o: int) -> tuple[F32, tuple[str, ...]]:
+def _boxes(plan: LandscapePlan, cells: U8, scale: float, half: float, o: int) -> tuple[F32, tuple[str, ...]]:
     """Boxes in pixels of what is in sight: settlements from the cells, buildings and ships from the plan."""
     side = cells.shape[0]
     boxes: list[NDArray[np.float64]] = []
@@ -316,7 +324,7 @@ def _boxes(plan: Plan, cells: U8, scale: float, half: float, o: int) -> tuple[F3
             boxes.append(np.array([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]]) / o)
             kinds.append("settlement")
     for stroke in plan.strokes:
-        if isinstance(stroke, Blocks) and stroke.kind is not None:
+        if isinstance(stroke, RectangleFeatures) and stroke.kind is not None:
             corners = (stroke.corners() + half) * scale
             at = np.floor((stroke.centre + half) * scale).astype(int)
             inside = ((at >= 0) & (at < side)).all(axis=1)

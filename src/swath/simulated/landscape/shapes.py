@@ -18,7 +18,7 @@ F64 = NDArray[np.float64]
 Points = list[tuple[float, float]]
 
 
-def area(polygon: Points) -> float:
+def polygon_area(polygon: Points) -> float:
     """Square metres (shoelace formula)."""
     total, (px, py) = 0.0, polygon[-1]
     for x, y in polygon:
@@ -27,7 +27,7 @@ def area(polygon: Points) -> float:
     return abs(total) / 2
 
 
-def cut(polygon: Points, nx: float, ny: float, at: float) -> tuple[Points, Points]:
+def split_polygon(polygon: Points, nx: float, ny: float, at: float) -> tuple[Points, Points]:
     """The two sides of a convex polygon along the line nx * x + ny * y = at; one may be empty."""
     low: Points = []
     high: Points = []
@@ -63,7 +63,7 @@ def parcels(
     gauss, uniform, cos, sin = random.gauss, random.uniform, math.cos, math.sin
     while stack:
         part = stack.pop()
-        if area(part) < size * uniform(0.8, 1.9):
+        if polygon_area(part) < size * uniform(0.8, 1.9):
             done.append(part)
             continue
         turn = angle + gauss(0, skew)
@@ -73,15 +73,15 @@ def parcels(
         low, high, left, right = min(along), max(along), min(across), max(across)
         where = uniform(0.36, 0.64)
         if high - low > slender * (right - left):
-            pieces = cut(part, ux, uy, low + where * (high - low))
+            pieces = split_polygon(part, ux, uy, low + where * (high - low))
         else:
-            pieces = cut(part, -uy, ux, left + where * (right - left))
+            pieces = split_polygon(part, -uy, ux, left + where * (right - left))
         stack.extend(piece for piece in pieces if len(piece) > 2)
     return done
 
 
 @dataclass(frozen=True, slots=True)
-class Raggedness:
+class SmoothDisplacement:
     """A smooth displacement of the plane: sums of waves from 40 to 400 m. Shared edges stay shared."""
 
     waves: F64  # [2, K] radians per metre
@@ -89,7 +89,7 @@ class Raggedness:
     phase: F64  # [K]
 
     @classmethod
-    def draw(cls, random: np.random.Generator) -> Raggedness:
+    def draw(cls, random: np.random.Generator) -> SmoothDisplacement:
         """Another one."""
         length = np.geomspace(42, 400, 12) * random.uniform(0.85, 1.15, 12)
         angle = random.uniform(0, 2 * np.pi, (2, 12))
@@ -104,7 +104,7 @@ class Raggedness:
         return moved
 
 
-def dense(polygon: Any, step: float) -> F64:
+def densify(polygon: Any, step: float) -> F64:
     """A closed outline with a corner at least every `step` metres."""
     corners = np.asarray(polygon, dtype=np.float64)
     following = np.roll(corners, -1, axis=0)
@@ -134,7 +134,7 @@ def blob(x: float, y: float, radius: float, random: np.random.Generator, rough: 
     return outline
 
 
-def winding(
+def meander(
     x: float, y: float, heading: float, length: float, bend: float, wave: float, random: Random
 ) -> F64:
     """A line [n, 2] through (x, y) whose direction swings: a sine-generated curve, the shape of meanders.

@@ -164,7 +164,7 @@ def spectra(wavelengths: NDArray[np.float64]) -> F32:
     return np.array(table, dtype=np.float32)
 
 
-def mixes() -> F32:
+def material_fractions() -> F32:
     """[P, M] shares of the materials in every patch, before a sensor's scene varies them."""
     names = list(MATERIALS)
     table = np.zeros((len(PATCHES), len(names)), dtype=np.float32)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 
-def shift_between(before: Array, after: Array) -> tuple[float, float, float]:
+def phase_correlation_shift(before: Array, after: Array) -> tuple[float, float, float]:
     """How far `after` is shifted against `before`, in pixels.
 
     Args:

@@ -30,7 +30,7 @@ _HOLDS = {"uint8": (0.0, 255.0), "linear": (0.0, np.inf), "kelvin": (0.0, np.inf
 
 
 @dataclass(frozen=True)
-class Match:
+class RadiometricMatch:
     """Each band times `gain`, plus `offset`.
 
     Attributes:
@@ -53,7 +53,7 @@ class Match:
         return (after * gain + offset).clip(least, most).astype(np.float32)
 
 
-class Moments:
+class RadiometryStatistics:
     """Mean and spread of both dates' bands over a scene that is seen piece by piece."""
 
     def __init__(self, sensor: Sensor) -> None:
@@ -68,17 +68,17 @@ class Moments:
             values = image[:, valid].astype(np.float64)
             self._sums[date] += values.sum(axis=1), np.square(values).sum(axis=1)
 
-    def match(self) -> Match:
+    def match(self) -> RadiometricMatch:
         """What brings the later date to the earlier one; nothing of a band that is constant at either."""
         (before, after), squares = self._sums[:, 0] / max(1, self._count), self._sums[:, 1]
         spread = np.sqrt((squares / max(1, self._count) - np.square([before, after])).clip(min=0))
         flat = (spread <= 1e-6 * np.abs([before, after]).clip(min=1e-12)).any(axis=0)
         gain = np.where(flat, 1.0, spread[0] / np.where(flat, 1.0, spread[1]))
-        return Match(gain, np.where(flat, 0.0, before - gain * after), *self._held)
+        return RadiometricMatch(gain, np.where(flat, 0.0, before - gain * after), *self._held)
 
 
-def matched(before: Array, after: Array, valid: Valid, sensor: Sensor) -> Array:
+def match_radiometry(before: Array, after: Array, valid: Valid, sensor: Sensor) -> Array:
     """The later date of a whole scene [C, H, W], brought to the earlier one."""
-    moments = Moments(sensor)
+    moments = RadiometryStatistics(sensor)
     moments.add(before, after, valid)
     return moments.match()(after)

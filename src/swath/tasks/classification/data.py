@@ -10,10 +10,10 @@ import numpy as np
 from swath.datasets.opening import open_dataset
 from swath.errors import ImageryError
 from swath.sensors.sensor import Sensor
-from swath.tasks.splits import Folds, Subset, TaskData, strata_of
+from swath.tasks.splits import DatasetSubset, DataSplits, TaskDataConfig, strata_of
 
 
-class ClassifyData(TaskData):
+class ClassificationDataConfig(TaskDataConfig):
     """How labelled images are read.
 
     Attributes:
@@ -35,9 +35,9 @@ class ClassifyData(TaskData):
     separator: str | None = None
 
 
-def open_classes(
-    data: ClassifyData, path: str | Path, sensor: Sensor, seed: int, classes: tuple[str, ...] = ()
-) -> Folds:
+def open_classification(
+    data: ClassificationDataConfig, path: str | Path, sensor: Sensor, seed: int, classes: tuple[str, ...] = ()
+) -> DataSplits:
     """The folds of a labelled data set.
 
     Args:
@@ -77,10 +77,10 @@ def open_classes(
     train, val = found["train"], found["val"]
     labels = dataset.labels[train]
     count = np.bincount(labels, minlength=len(dataset.classes)) if labels.ndim == 1 else labels.sum(axis=0)
-    return Folds(
-        Subset(dataset, train),
-        Subset(dataset, val) if val else None,
-        Subset(dataset, found["test"]) if found["test"] else None,
+    return DataSplits(
+        DatasetSubset(dataset, train),
+        DatasetSubset(dataset, val) if val else None,
+        DatasetSubset(dataset, found["test"]) if found["test"] else None,
         tuple(dataset.classes),
         np.asarray(count, dtype=np.int64),
         [f"{dataset.classes[k]} has no training image" for k in np.flatnonzero(np.asarray(count) == 0)],

@@ -18,16 +18,16 @@ from torch import Tensor, nn
 
 from swath.augmentations.geometric import random_resized_crop
 from swath.datasets.chip import Batch
-from swath.encoders.pooling import Pooling, moments, pool
-from swath.encoders.protocol import Features, size_step
+from swath.encoders.pooling import Pooling, mean_std_pool, pool
+from swath.encoders.protocol import EncoderFeatures, size_divisor
 from swath.models.contract import Contract
 from swath.objectives.protocol import Losses
-from swath.tasks.augmentation import Augment, AugmentConfig, MixConfig, mix
+from swath.tasks.augmentation import AugmentConfig, MixConfig, TaskAugmentation, mixup_cutmix
 from swath.tasks.dense.losses import weighted_cross_entropy
 from swath.tasks.protocol import Task, TaskConfig, register_task
 
 
-class ClassifyConfig(TaskConfig):
+class ClassificationConfig(TaskConfig):
     """Options of the task ``classify``.
 
     Attributes:
@@ -54,17 +54,17 @@ class ClassifyConfig(TaskConfig):
     class_weights: Literal["balanced"] | tuple[float, ...] | None = None
 
 
-@register_task("classify", ClassifyConfig)
-class Classify(Task):
+@register_task("classify", ClassificationConfig)
+class ClassificationTask(Task):
     """Classes or labels of whole images."""
 
-    config: ClassifyConfig
+    config: ClassificationConfig
     weights: Tensor | None
 
-    def __init__(self, encoder: nn.Module, config: ClassifyConfig, contract: Contract) -> None:
+    def __init__(self, encoder: nn.Module, config: ClassificationConfig, contract: Contract) -> None:
         super().__init__(config, contract)
         self.encoder = encoder
-        self.augment = Augment(config.augment, contract.sensor())
+        self.augment = TaskAugmentation(config.augment, contract.sensor())
         self.compares_samples = bool(config.mix.mixup or config.mix.cutmix)
         width = int(encoder.embed_dim) * (2 if config.pooling == "moments" else 1)  # type: ignore[arg-type]
         self.norm = nn.BatchNorm1d(width, affine=False, eps=1e-6) if config.norm == "batch" else nn.Identity()
@@ -82,7 +82,7 @@ class Classify(Task):
             batch = random_resized_crop(batch, size, scale=self.config.crop_scale)  # type: ignore[arg-type]
         batch = self.augment(batch)
         target = self._target(batch["label"])
-        image, target = mix(batch["image"], target, batch["key"], self.config.mix)
+        image, target = mixup_cutmix(batch["image"], target, batch["key"], self.config.mix)
         return {"image": image, "gsd": batch["gsd"], "target": target}
 
     def forward(self, views: Mapping[str, Any]) -> Losses:
@@ -97,15 +97,15 @@ class Classify(Task):
 
     def logits(self, image: Tensor, gsd: Tensor) -> Tensor:
         """[B, K] of normalised images of any size; what an encoder needs to divide them is padded, as 0."""
-        step = size_step(self.encoder, self.sensor)
+        step = size_divisor(self.encoder, self.sensor)
         image = F.pad(image, (0, -image.shape[3] % step, 0, -image.shape[2] % step))
-        features: Features = self.encoder(
+        features: EncoderFeatures = self.encoder(
             image.transpose(2, 3) if self.transpose else image, gsd, self.sensor
         )
         if self.config.pooling == "moments":
             places = features.tokens
             places = features.maps[-1].flatten(2).transpose(1, 2) if places is None else places
-            pooled = moments(places, floor=1e-6)
+            pooled = mean_std_pool(places, floor=1e-6)
         else:
             pooled = pool(features, self.config.pooling)
         return self.head(self.dropout(self.norm(pooled)))  # type: ignore[no-any-return]

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swath.tasks.dense.heads import Norm, convolution
+from swath.tasks.dense.heads import Norm, conv_norm_relu
 
 LEVEL = 2  # of the pyramid: stride 16, the third stage of a CNN
 
@@ -44,7 +44,7 @@ class BIT(nn.Module):
         self.encoder = nn.ModuleList(_Layer(width, heads, head_width) for _ in range(encoder_layers))
         self.decoder = nn.ModuleList(_Layer(width, heads, head_width) for _ in range(decoder_layers))
         self.classify = nn.Sequential(
-            convolution(width, width, 3, norm), nn.Conv2d(width, classes, 3, padding=1)
+            conv_norm_relu(width, width, 3, norm), nn.Conv2d(width, classes, 3, padding=1)
         )
 
     def forward(self, before: Sequence[Tensor], after: Sequence[Tensor], size: Sequence[int]) -> Tensor:

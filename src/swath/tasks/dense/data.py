@@ -31,20 +31,20 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from swath.datasets.chip import Batch
-from swath.datasets.image_files import image_header, read_image
+from swath.datasets.image_files import read_header_any, read_image_file
 from swath.datasets.opening import find_images, read_csv
 from swath.datasets.protocol import Epoch, Problem, Sample, collate
 from swath.errors import ImageryError, suggest
 from swath.keyed_random import sample_keys, uniform
 from swath.rasters.read import SceneHeader
-from swath.rasters.resampling import resize
-from swath.rasters.sensor_scene import GSD_FIX, as_sensor
+from swath.rasters.resampling import resample
+from swath.rasters.sensor_scene import GSD_FIX, match_scene_to_sensor
 from swath.sensors.sensor import Sensor
-from swath.tasks.change.phase_correlation import shift_between
-from swath.tasks.change.radiometric_match import matched
+from swath.tasks.change.phase_correlation import phase_correlation_shift
+from swath.tasks.change.radiometric_match import match_radiometry
 from swath.tasks.dense.losses import IGNORE
-from swath.tasks.dense.masks import Classes, Colour, Colours, MaskValues, infer_values, mask_size
-from swath.tasks.splits import Folds, TaskData
+from swath.tasks.dense.masks import Classes, Colour, Colours, MaskValues, infer_mask_classes, mask_size
+from swath.tasks.splits import DataSplits, TaskDataConfig
 
 Array = NDArray[Any]
 T = TypeVar("T")
@@ -56,7 +56,7 @@ _TRUSTED = 8.0  # see `shift_between`
 _LISTED = 10  # problems that an error tells
 
 
-class DenseData(TaskData):
+class SegmentationDataConfig(TaskDataConfig):
     """How images and masks are read.
 
     Attributes:
@@ -90,7 +90,7 @@ class DenseData(TaskData):
     align: bool = False
 
     @model_validator(mode="after")
-    def _one_meaning(self) -> DenseData:
+    def _one_meaning(self) -> SegmentationDataConfig:
         if self.colours is not None and (self.classes is not None or self.ignore):
             raise ValueError("masks are in colours (colours, ignore_colours) or numbers (classes, ignore)")
         if self.ignore_colours and self.colours is None:
@@ -104,7 +104,7 @@ class DenseData(TaskData):
 
 
 @dataclass(frozen=True)
-class Item:
+class LabeledImage:
     """One image (or pair) and its mask: files, fold and stated GSD; and rows and columns, of a tile."""
 
     images: tuple[str, ...]
@@ -119,7 +119,7 @@ class Item:
         return *self.images, self.mask
 
 
-class DenseImages:
+class SegmentationDataset:
     """Images with masks as a data set.
 
     Args:
@@ -147,10 +147,10 @@ class DenseImages:
 
     def __init__(
         self,
-        items: Sequence[Item],
+        items: Sequence[LabeledImage],
         sensor: Sensor,
         values: MaskValues,
-        data: DenseData,
+        data: SegmentationDataConfig,
         seed: int,
         *,
         train: bool,
@@ -165,7 +165,9 @@ class DenseImages:
         self.paths = [item.images[0] for item in self.items]
         self.problems: list[Problem] = []
         distinct = {(item.files, item.gsd): item for item in self.items}
-        checked = dict(zip(distinct, every(self._checked, list(distinct.values())), strict=True))
+        checked = dict(
+            zip(distinct, map_collecting_errors(self._checked, list(distinct.values())), strict=True)
+        )
         self.gsds = np.array([checked[item.files, item.gsd] for item in self.items])
         self._epoch = Epoch()
         self._cache: dict[tuple[str, ...], tuple[Array, NDArray[np.bool_], NDArray[np.uint8]]] = {}
@@ -222,21 +224,21 @@ class DenseImages:
 
     # ---- pieces
 
-    def _whole(self, item: Item) -> tuple[Array, NDArray[np.bool_], NDArray[np.uint8]]:
+    def _whole(self, item: LabeledImage) -> tuple[Array, NDArray[np.bool_], NDArray[np.uint8]]:
         mask = self.values.read(item.mask)
-        dates = [read_image(item.images[0], self.sensor, offset_dn=self.data.offset_dn)]
+        dates = [read_image_file(item.images[0], self.sensor, offset_dn=self.data.offset_dn)]
         for path in item.images[1:]:
             dates.append(self._second(item.images[0], path))
         valid = np.logical_and.reduce([v for _, v in dates])
         images = [x for x, _ in dates]
         if self.match:
-            images[1] = matched(images[0], images[1], valid, self.sensor)
+            images[1] = match_radiometry(images[0], images[1], valid, self.sensor)
         image = images[0] if len(images) == 1 else np.stack(images)
         return image, valid, mask
 
-    def _checked(self, item: Item) -> float:
+    def _checked(self, item: LabeledImage) -> float:
         """What headers tell of an item is in order; returns its GSD."""
-        header = image_header(item.images[0])
+        header = read_header_any(item.images[0])
         size = (header.height, header.width)
         if mask_size(item.mask) != size:
             high, wide = mask_size(item.mask)
@@ -245,9 +247,11 @@ class DenseImages:
                 f"{size[0]}; they must show the same pixels"
             )
         for path in item.images:
-            as_sensor(image_header(path), self.sensor, gsd="relative", offset_dn=self.data.offset_dn)
+            match_scene_to_sensor(
+                read_header_any(path), self.sensor, gsd="relative", offset_dn=self.data.offset_dn
+            )
         for path in item.images[1:]:
-            other = image_header(path)
+            other = read_header_any(path)
             if not same_grid(header, other) and not self.data.align:
                 raise ImageryError(
                     f"{path}: has another grid ({other.width} x {other.height}) than {item.images[0]} "
@@ -266,16 +270,16 @@ class DenseImages:
         return float(gsd)
 
     def _second(self, first: str, path: str) -> tuple[Array, NDArray[np.bool_]]:
-        header, other = image_header(first), image_header(path)
+        header, other = read_header_any(first), read_header_any(path)
         if same_grid(header, other) or not self.data.align:
-            return read_image(path, self.sensor, offset_dn=self.data.offset_dn)
-        from swath.rasters.warp import Grid, read_on_grid
+            return read_image_file(path, self.sensor, offset_dn=self.data.offset_dn)
+        from swath.rasters.warp import PixelGrid, read_on_grid
         from swath.sensors.sensor import to_unit
 
         if header.crs is None or header.transform is None:
             raise ImageryError(f"{first}: has no georeference, so {path} cannot be aligned to it")
-        scene = as_sensor(other, self.sensor, gsd="relative", offset_dn=self.data.offset_dn)
-        grid = Grid(header.crs, header.transform, header.width, header.height)
+        scene = match_scene_to_sensor(other, self.sensor, gsd="relative", offset_dn=self.data.offset_dn)
+        grid = PixelGrid(header.crs, header.transform, header.width, header.height)
         stored, valid = read_on_grid(scene, grid)
         in_unit = all(band.unit == "dB" for band in self.sensor.bands)
         return (stored if in_unit else to_unit(stored, self.sensor, scene.offset_dn)), valid
@@ -303,13 +307,13 @@ class DenseImages:
         kernel: Literal["area", "bilinear"] = "area" if size < side else "bilinear"
         span = (0.0, float(side))
         shape = image.shape
-        flat, _ = resize(image.reshape(-1, side, side), valid, span, span, (size, size), kernel)
-        nearest, known = resize(mask[None], valid, span, span, (size, size), "nearest")
+        flat, _ = resample(image.reshape(-1, side, side), valid, span, span, (size, size), kernel)
+        nearest, known = resample(mask[None], valid, span, span, (size, size), "nearest")
         return flat.reshape(*shape[:-2], size, size), known, nearest[0].astype(np.uint8), side / size
 
 
 def _of_tile(
-    item: Item, image: Array, valid: NDArray[np.bool_], mask: NDArray[np.uint8]
+    item: LabeledImage, image: Array, valid: NDArray[np.bool_], mask: NDArray[np.uint8]
 ) -> tuple[Array, NDArray[np.bool_], NDArray[np.uint8]]:
     return image[(..., *item.tile)], valid[item.tile], mask[item.tile]
 
@@ -326,8 +330,8 @@ def same_grid(a: SceneHeader, b: SceneHeader) -> bool:
 # ---------------------------------------------------------------------------------------------------- layouts
 
 
-def open_masks(
-    data: DenseData,
+def open_segmentation(
+    data: SegmentationDataConfig,
     path: str | Path,
     sensor: Sensor,
     seed: int,
@@ -335,7 +339,7 @@ def open_masks(
     classes: tuple[str, ...] = (),
     *,
     match: bool = False,
-) -> Folds:
+) -> DataSplits:
     """The folds of a data set of images with masks.
 
     Args:
@@ -352,7 +356,7 @@ def open_masks(
         RecipeError: Folds that are empty or overlap.
     """
     path = Path(path)
-    items = list(find_items(path, data, dates))
+    items = list(find_labeled_images(path, data, dates))
     if not items:
         raise ImageryError(f"{path}: no image with its mask was found; see the layouts in the documentation")
     base = path if path.is_dir() else path.parent
@@ -361,7 +365,7 @@ def open_masks(
     if data.colours is not None:
         values = MaskValues.of_colours(data.colours, data.ignore_colours)
     else:
-        values = MaskValues(data.classes or infer_values([item.mask for item in items]), data.ignore)
+        values = MaskValues(data.classes or infer_mask_classes([item.mask for item in items]), data.ignore)
     if classes and values.names != classes:
         raise ImageryError(
             f"{path}: its classes are {', '.join(values.names)}, but the head is for {', '.join(classes)}. "
@@ -373,12 +377,16 @@ def open_masks(
     )
     training = [items[i] for i in found["train"]]
     if data.tile is not None:
-        parts = [(of, part) for of, item in enumerate(training) for part in parted(item, data.tile)]
+        parts = [(of, part) for of, item in enumerate(training) for part in split_into_tiles(item, data.tile)]
         drawn = data.labelled(list(range(len(parts))), [of for of, _ in parts], seed)
         training = [parts[i][1] for i in drawn]
 
-    def fold(chosen: Sequence[Item], crops: bool = False) -> DenseImages | None:
-        return DenseImages(chosen, sensor, values, data, seed, train=crops, match=match) if chosen else None
+    def fold(chosen: Sequence[LabeledImage], crops: bool = False) -> SegmentationDataset | None:
+        return (
+            SegmentationDataset(chosen, sensor, values, data, seed, train=crops, match=match)
+            if chosen
+            else None
+        )
 
     learned = fold(training, crops=True)
     watched, tested = (fold([items[i] for i in found[name]]) for name in ("val", "test"))
@@ -396,13 +404,13 @@ def open_masks(
         seen = np.concatenate([classes_of[:0].ravel(), *(classes_of[tile].ravel() for tile in tiles[mask])])
         return np.bincount(seen[seen != IGNORE], minlength=len(values.names))
 
-    counts = np.sum(every(places, list(tiles)), axis=0)
+    counts = np.sum(map_collecting_errors(places, list(tiles)), axis=0)
     notes = [f"{values.names[k]} has no training pixel" for k in np.flatnonzero(counts == 0)]
     notes += _registration(learned) if dates == 2 else []
-    return Folds(learned, watched, tested, values.names, counts, notes)
+    return DataSplits(learned, watched, tested, values.names, counts, notes)
 
 
-def parted(item: Item, tile: int) -> Iterator[Item]:
+def split_into_tiles(item: LabeledImage, tile: int) -> Iterator[LabeledImage]:
     """An image in tiles of nearly one size, at least `tile` pixels a side where the image has as many.
 
     Raises:
@@ -415,7 +423,7 @@ def parted(item: Item, tile: int) -> Iterator[Item]:
             yield replace(item, tile=(slice(top, bottom), slice(left, right)))
 
 
-def every(function: Callable[[T], R], things: Sequence[T]) -> list[R]:
+def map_collecting_errors(function: Callable[[T], R], things: Sequence[T]) -> list[R]:
     """What a function says of each; or one error with all of theirs, so that nobody mends files one by one.
 
     Raises:
@@ -436,7 +444,7 @@ def every(function: Callable[[T], R], things: Sequence[T]) -> list[R]:
     raise ImageryError(f"{len(problems)} files are of no use:{listed}{more}")
 
 
-def find_items(path: Path, data: DenseData, dates: int) -> Iterator[Item]:
+def find_labeled_images(path: Path, data: SegmentationDataConfig, dates: int) -> Iterator[LabeledImage]:
     """Images with their masks, in a fixed order.
 
     Raises:
@@ -463,7 +471,7 @@ def find_items(path: Path, data: DenseData, dates: int) -> Iterator[Item]:
                 where = [*folders, masks][lacking[0]]
                 raise ImageryError(f"{stems[0][stem]}: has no file of the same name in {where}")
             *images, mask = (str(files[stem]) for files in stems)
-            yield Item(tuple(images), mask)
+            yield LabeledImage(tuple(images), mask)
         return
     for place in sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")):
         by_stem = {p.stem: str(p) for p in find_images(place)}
@@ -472,10 +480,10 @@ def find_items(path: Path, data: DenseData, dates: int) -> Iterator[Item]:
             lacking_names = [name for name in wanted_names if name not in by_stem]
             if lacking_names:
                 raise ImageryError(f"{place}: has a mask but no {lacking_names[0]}.* beside it")
-            yield Item(tuple(by_stem[name] for name in wanted_names[:-1]), by_stem["mask"])
+            yield LabeledImage(tuple(by_stem[name] for name in wanted_names[:-1]), by_stem["mask"])
 
 
-def _from_table(path: Path, data: DenseData, dates: int) -> Iterator[Item]:
+def _from_table(path: Path, data: SegmentationDataConfig, dates: int) -> Iterator[LabeledImage]:
     header, rows = read_csv(path)
     columns = ("image", "mask") if dates == 1 else ("before", "after", "mask")
     for column in columns:
@@ -493,16 +501,16 @@ def _from_table(path: Path, data: DenseData, dates: int) -> Iterator[Item]:
             gsd = float(row[scale]) if scale else None
         except ValueError:
             raise ImageryError(f"{path}, line {line}: {scale} is {row[str(scale)]!r}, not a number") from None
-        yield Item(tuple(files[:-1]), files[-1], row[fold] if fold else None, gsd)
+        yield LabeledImage(tuple(files[:-1]), files[-1], row[fold] if fold else None, gsd)
 
 
-def _registration(dataset: DenseImages) -> list[str]:
+def _registration(dataset: SegmentationDataset) -> list[str]:
     """A note for each of the first pairs whose dates are shifted by a pixel or more."""
     notes = []
     firsts = {item.files: number for number, item in reversed(list(enumerate(dataset.items)))}
     for number in sorted(firsts.values())[:_CHECKED]:
         image, _, _ = dataset.read(number)
-        down, right, trust = shift_between(image[0], image[1])
+        down, right, trust = phase_correlation_shift(image[0], image[1])
         if trust >= _TRUSTED and max(abs(down), abs(right)) >= 1:
             notes.append(
                 f"{dataset.items[number].images[1]}: lies {down:+.1f} rows and {right:+.1f} columns beside "

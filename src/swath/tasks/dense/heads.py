@@ -31,7 +31,7 @@ def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
 
 
-def convolution(inside: int, outside: int, size: int, norm: Norm) -> nn.Sequential:
+def conv_norm_relu(inside: int, outside: int, size: int, norm: Norm) -> nn.Sequential:
     """Convolution, normalisation, ReLU.
 
     ``group``: groups of 16 channels (or of one where 16 do not divide), for batches too small for statistics.
@@ -57,12 +57,12 @@ class UPerNet(nn.Module):
         *finer, last = channels
         # A single cell has no spread for BatchNorm to divide by in a batch of one: groups there, always.
         self.pooled = nn.ModuleList(
-            convolution(last, width, 1, "group" if cells == 1 else norm) for cells in self.pools
+            conv_norm_relu(last, width, 1, "group" if cells == 1 else norm) for cells in self.pools
         )
-        self.bottleneck = convolution(last + width * len(self.pools), width, 3, norm)
-        self.lateral = nn.ModuleList(convolution(c, width, 1, norm) for c in finer)
-        self.smooth = nn.ModuleList(convolution(width, width, 3, norm) for _ in finer)
-        self.fuse = convolution(width * len(channels), width, 3, norm)
+        self.bottleneck = conv_norm_relu(last + width * len(self.pools), width, 3, norm)
+        self.lateral = nn.ModuleList(conv_norm_relu(c, width, 1, norm) for c in finer)
+        self.smooth = nn.ModuleList(conv_norm_relu(width, width, 3, norm) for _ in finer)
+        self.fuse = conv_norm_relu(width * len(channels), width, 3, norm)
         self.classify = nn.Conv2d(width, classes, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
@@ -99,7 +99,7 @@ class FPNHead(nn.Module):
         self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
         # A level at stride 4 * 2^n takes n steps of convolution and doubling; the first one convolution.
         self.steps = nn.ModuleList(
-            nn.ModuleList(convolution(width, width, 3, norm) for _ in range(max(1, level)))
+            nn.ModuleList(conv_norm_relu(width, width, 3, norm) for _ in range(max(1, level)))
             for level in range(len(channels))
         )
         self.classify = nn.Conv2d(width, classes, 1)
@@ -142,7 +142,7 @@ class FCNHead(nn.Module):
 
     def __init__(self, channels: int, classes: int, width: int = 256, norm: Norm = "batch") -> None:
         super().__init__()
-        self.convolution = convolution(channels, width, 3, norm)
+        self.convolution = conv_norm_relu(channels, width, 3, norm)
         self.classify = nn.Conv2d(width, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:

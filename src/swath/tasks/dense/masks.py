@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.datasets.image_files import image_header, is_raster
+from swath.datasets.image_files import is_raster, read_header_any
 from swath.errors import ImageryError
 from swath.tasks.dense.losses import IGNORE
 
@@ -122,7 +122,7 @@ def read_mask(path: str, *, colours: bool = False) -> NDArray[Any]:
     """
     if colours:
         return _read_colours(path)
-    header = image_header(path, palette="index")
+    header = read_header_any(path, palette="index")
     if is_raster(path):
         from swath.rasters.read import read_window
 
@@ -148,7 +148,7 @@ def _read_colours(path: str) -> NDArray[Any]:
     if is_raster(path):
         from swath.rasters.read import read_window
 
-        stored, valid = read_window(image_header(path))
+        stored, valid = read_window(read_header_any(path))
         if stored.shape[0] not in (3, 4) or stored.dtype != np.uint8:
             raise ImageryError(_no_colours(path, stored.shape[0], str(stored.dtype)))
         if stored.shape[0] == 4:
@@ -191,11 +191,11 @@ def _no_colours(path: str, bands: int, kind: str) -> str:
 
 def mask_size(path: str) -> tuple[int, int]:
     """(height, width) by the header."""
-    header = image_header(path, palette="index")
+    header = read_header_any(path, palette="index")
     return header.height, header.width
 
 
-def infer_values(paths: Sequence[str]) -> dict[str, int]:
+def infer_mask_classes(paths: Sequence[str]) -> dict[str, int]:
     """Class names of what masks hold: ``background`` for 0, ``value 255`` and so on.
 
     Raises:

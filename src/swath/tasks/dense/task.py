@@ -16,11 +16,11 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from swath.datasets.chip import Batch
-from swath.encoders.protocol import LayeredEncoder
-from swath.encoders.pyramid import Pyramid, pyramid
+from swath.encoders.protocol import IntermediateFeatures
+from swath.encoders.pyramid import FeaturePyramid, build_pyramid
 from swath.models.contract import Contract
 from swath.objectives.protocol import Losses
-from swath.tasks.augmentation import Augment, AugmentConfig
+from swath.tasks.augmentation import AugmentConfig, TaskAugmentation
 from swath.tasks.dense.bit import BIT, LEVEL
 from swath.tasks.dense.heads import FCNHead, Head, Norm, build_head, upsample
 from swath.tasks.dense.losses import IGNORE, DenseLoss, dense_losses
@@ -63,7 +63,7 @@ class DenseConfig(TaskConfig):
         return losses
 
 
-class Dense(Task):
+class DensePredictionTask(Task):
     """What segmentation and change share: pyramid, losses, pictures."""
 
     dense = True
@@ -90,9 +90,11 @@ class Dense(Task):
         """
         super().__init__(config, contract)
         chosen = layers if config.layers is None else config.layers
-        self.pyramid: Pyramid = pyramid(encoder, self.sensor, layers=chosen, transpose=self.transpose)
+        self.pyramid: FeaturePyramid = build_pyramid(
+            encoder, self.sensor, layers=chosen, transpose=self.transpose
+        )
         self.pyramid.train_what_shows(levels, len(contract.sensor().bands), self.sensor)
-        self.augment = Augment(config.augment, contract.sensor())
+        self.augment = TaskAugmentation(config.augment, contract.sensor())
         weights = config.class_weights if isinstance(config.class_weights, tuple) else None
         self.register_buffer("weights", None if weights is None else torch.tensor(weights), persistent=False)
         self.auxiliary = None
@@ -139,10 +141,10 @@ class Dense(Task):
         dates = image.unbind(1) if image.ndim == 5 else [image]
         said = self.logits(image, views["gsd"])[0].argmax(1)
         shown = {f"image {i + 1}" if len(dates) > 1 else "image": x for i, x in enumerate(dates)}
-        return {**shown, "mask": paint(views["mask"]), "prediction": paint(said)}
+        return {**shown, "mask": colorize_mask(views["mask"]), "prediction": colorize_mask(said)}
 
 
-class SegmentConfig(DenseConfig):
+class SegmentationConfig(DenseConfig):
     """Options of the task ``segment``.
 
     Attributes:
@@ -152,13 +154,13 @@ class SegmentConfig(DenseConfig):
     head: Head = "upernet"
 
 
-@register_task("segment", SegmentConfig)
-class Segment(Dense):
+@register_task("segment", SegmentationConfig)
+class SegmentationTask(DensePredictionTask):
     """A class for every pixel of an image."""
 
-    config: SegmentConfig
+    config: SegmentationConfig
 
-    def __init__(self, encoder: nn.Module, config: SegmentConfig, contract: Contract) -> None:
+    def __init__(self, encoder: nn.Module, config: SegmentationConfig, contract: Contract) -> None:
         super().__init__(encoder, config, contract)
         classes = len(config.classes)
         self.head = build_head(config.head, self.pyramid.channels, classes, config.head_width, config.norm)
@@ -171,7 +173,7 @@ class Segment(Dense):
         return upsample(self.head(maps), image.shape[2:]), auxiliary
 
 
-class ChangeConfig(DenseConfig):
+class ChangeDetectionConfig(DenseConfig):
     """Options of the task ``change``.
 
     Attributes:
@@ -186,18 +188,18 @@ class ChangeConfig(DenseConfig):
     match: Literal["none", "moments"] = "none"
 
 
-@register_task("change", ChangeConfig)
-class Change(Dense):
+@register_task("change", ChangeDetectionConfig)
+class ChangeDetectionTask(DensePredictionTask):
     """A class for every pixel of a pair: what has changed between two dates, or how."""
 
     dates = 2
-    config: ChangeConfig
+    config: ChangeDetectionConfig
 
-    def __init__(self, encoder: nn.Module, config: ChangeConfig, contract: Contract) -> None:
+    def __init__(self, encoder: nn.Module, config: ChangeDetectionConfig, contract: Contract) -> None:
         layers, levels = None, (0, 1, 2, 3)
         if config.head == "bit":
             # It looks at a single map: of a plain transformer the last one, so that every block is used.
-            layers = (encoder.depth,) * 4 if isinstance(encoder, LayeredEncoder) else None
+            layers = (encoder.depth,) * 4 if isinstance(encoder, IntermediateFeatures) else None
             levels = (LEVEL,)  # type: ignore[assignment]
         super().__init__(encoder, config, contract, layers=layers, levels=levels)
         channels, classes = self.pyramid.channels, len(config.classes)
@@ -221,14 +223,14 @@ class Change(Dense):
         return upsample(self.head(difference), size), auxiliary
 
 
-def paint(mask: Tensor) -> Tensor:
+def colorize_mask(mask: Tensor) -> Tensor:
     """Class indices [B, H, W] as colours, uint8 [B, 3, H, W]; `IGNORE` is white."""
     table = torch.full((256, 3), 255, dtype=torch.uint8)
     for index in range(IGNORE):
-        table[index] = torch.tensor(colour(index), dtype=torch.uint8)
+        table[index] = torch.tensor(class_color(index), dtype=torch.uint8)
     return table.to(mask.device)[mask.long()].movedim(-1, 1)
 
 
-def colour(index: int) -> tuple[int, int, int]:
+def class_color(index: int) -> tuple[int, int, int]:
     """The colour of class `index` on maps and in reports."""
     return COLOURS[index % len(COLOURS)]

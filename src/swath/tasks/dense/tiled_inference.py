@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from swath.augmentations.geometric import resize
+from swath.augmentations.geometric import resize_images
 from swath.datasets.chip import Batch
 from swath.tasks.protocol import Task
 from swath.tiling.grid import OVERLAP, TileGrid
@@ -22,7 +22,7 @@ from swath.tiling.grid import OVERLAP, TileGrid
 _PIXELS = 2**18  # of tiles that are looked at together
 
 
-def predict_whole(task: Task, batch: Batch, tile: int) -> Tensor:
+def predict_tiled(task: Task, batch: Batch, tile: int) -> Tensor:
     """Probabilities [1, K, H, W] of a normalised batch of one image (or pair).
 
     Args:
@@ -50,7 +50,7 @@ def predict_whole(task: Task, batch: Batch, tile: int) -> Tensor:
     return result
 
 
-def rescaled(batch: Batch, factor: float) -> Batch:
+def rescale_batch(batch: Batch, factor: float) -> Batch:
     """A normalised batch with sides `factor` of what they were (area averages where that is less); its GSD
     follows."""
     if factor == 1:
@@ -58,7 +58,7 @@ def rescaled(batch: Batch, factor: float) -> Batch:
     image = batch["image"]
     size = tuple(max(1, round(side * factor)) for side in image.shape[-2:])
     flat = cast(Batch, {**batch, "image": image.flatten(1, -3)})
-    changed = resize(flat, cast(tuple[int, int], size), filter="area" if factor < 1 else "bilinear")
+    changed = resize_images(flat, cast(tuple[int, int], size), filter="area" if factor < 1 else "bilinear")
     changed["image"] = changed["image"].reshape(*image.shape[:-2], *size)
     return changed
 

@@ -43,7 +43,7 @@ def draw_outlines(
     return np.asarray(image).copy()
 
 
-def outline_picture(corners: Tensor, size: Any, colour: Colour = TRUE) -> Tensor:
+def outline_image(corners: Tensor, size: Any, colour: Colour = TRUE) -> Tensor:
     """Boxes on black, uint8 [3, H, W] on the CPU, for pictures of training."""
     drawn = draw_outlines(np.zeros((*size, 3), np.uint8), corners, colour, width=1)
     return torch.from_numpy(drawn).permute(2, 0, 1)

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swath.errors import ImageryError
-from swath.reporting.charts import Line, colour, line_chart
-from swath.reporting.html import Html, figure, jpeg
-from swath.reporting.rgb import shown_picture
+from swath.reporting.charts import Line, line_chart, series_color
+from swath.reporting.html import SafeHtml, figure, jpeg
+from swath.reporting.rgb import to_rgb
 from swath.tasks.detection.detectors.common import Detections
 from swath.tasks.detection.drawing import IGNORED, MISSED, RIGHT, WRONG, draw_outlines
 from swath.tasks.detection.rotated_boxes import to_xyxy
-from swath.tasks.detection.scoring import Outcome, outcome
+from swath.tasks.detection.scoring import MatchResult, match_detections
 from swath.tasks.detection.tiled_inference import chosen, outlines
 from swath.tasks.model import TaskModel
 from swath.tasks.scores import TaskScores
@@ -50,14 +50,14 @@ def precision_curves(scores: TaskScores) -> str:
     title = "precision over recall, %, at IoU 0.5"
     drawn = line_chart(lines, ticks, title=title, x_label="recall, %", y_range=(0.0, 100.0), marks=False)
     key = "".join(
-        f'<li><i style="background:{colour(i)}"></i>{escape(name)}</li>' for i, name in enumerate(named)
+        f'<li><i style="background:{series_color(i)}"></i>{escape(name)}</li>' for i, name in enumerate(named)
     )
     return figure(
-        Html(drawn), "Precision over recall, each class by itself", after=f'<ul class="key">{key}</ul>'
+        SafeHtml(drawn), "Precision over recall, each class by itself", after=f'<ul class="key">{key}</ul>'
     )
 
 
-def boxes_gallery(model: TaskModel, fold: Any, scores: TaskScores) -> str:
+def detection_gallery(model: TaskModel, fold: Any, scores: TaskScores) -> str:
     """The worst and the best images, false detections with the highest scores, and what was missed.
 
     Args:
@@ -69,8 +69,8 @@ def boxes_gallery(model: TaskModel, fold: Any, scores: TaskScores) -> str:
     numbers = scores.protocol.get("images_scored", list(range(len(fold))))
     oriented = bool(model.task.oriented)
     truths = [fold.truth(number) for number in numbers]
-    outcomes = [outcome(f, t, oriented=oriented) for f, t in zip(scores.found, truths, strict=True)]
-    look = _Look(model, fold, numbers, scores.found, truths, outcomes, threshold)
+    outcomes = [match_detections(f, t, oriented=oriented) for f, t in zip(scores.found, truths, strict=True)]
+    look = _BoxRenderer(model, fold, numbers, scores.found, truths, outcomes, threshold)
     key = "".join(f'<li><i style="background:rgb{shown}"></i>{escape(name)}</li>' for name, shown in KEY)
     known = [i for i in np.argsort(scores.images, kind="stable").tolist() if np.isfinite(scores.images[i])]
     worst, best = known[:_SHOWN], [i for i in known[::-1][:_SHOWN] if i not in known[:_SHOWN]]
@@ -90,7 +90,7 @@ def boxes_gallery(model: TaskModel, fold: Any, scores: TaskScores) -> str:
     return "".join(parts)
 
 
-class _Look:
+class _BoxRenderer:
     """Pictures of what became of boxes; images are read again as they are shown."""
 
     def __init__(
@@ -100,7 +100,7 @@ class _Look:
         numbers: Sequence[int],
         found: Sequence[Detections],
         truths: Sequence[dict[str, Tensor]],
-        outcomes: Sequence[Outcome],
+        outcomes: Sequence[MatchResult],
         threshold: float,
     ) -> None:
         self.model, self.fold, self.numbers = model, fold, numbers
@@ -164,7 +164,7 @@ class _Look:
         if self._last is not None and self._last[0] == i:
             return self._last[1]
         try:
-            picture = shown_picture(self.fold.get_batch([self.numbers[i]]), self.fold.sensor)
+            picture = to_rgb(self.fold.get_batch([self.numbers[i]]), self.fold.sensor)
         except ImageryError:  # read a moment ago, gone now
             picture = np.zeros((_TILE, _TILE, 3), np.uint8)
         one, truth = self.outcomes[i], self._true(i)

@@ -54,7 +54,7 @@ def _corners(boxes: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-def from_polygons(polygons: Tensor) -> Tensor:
+def min_area_rect(polygons: Tensor) -> Tensor:
     """The smallest rectangle around each polygon: [..., V, 2] -> boxes [..., 5], le90.
 
     Exact for any set of points: the smallest rectangle has a side along a side of the convex hull, and the
@@ -101,7 +101,7 @@ def to_xyxy(boxes: Tensor) -> Tensor:
     return torch.stack([cx - x, cy - y, cx + x, cy + y], dim=-1)
 
 
-def common_area(boxes: Tensor, polygons: Tensor) -> Tensor:
+def intersection_area(boxes: Tensor, polygons: Tensor) -> Tensor:
     """Area that each box shares with its polygon, pair by pair.
 
     Args:
@@ -138,7 +138,7 @@ def _common_area(boxes: Tensor, px: Tensor, py: Tensor) -> Tensor:
     return (mean * (y1 - y0)).sum(dim=0).abs()
 
 
-def near_pairs(first: Tensor, second: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def overlapping_pairs(first: Tensor, second: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Indices ([P], [P]) of the pairs of boxes [N, 5] and [M, 5] whose upright bounds overlap.
 
     Of all other pairs the common area is 0. Without `second` the pairs within `first`, each once (in either
@@ -224,7 +224,7 @@ def rotated_iou(first: Tensor, second: Tensor, *, of: str = "union") -> Tensor:
     """
     if of not in ("union", "first"):
         raise ValueError(f"of is 'union' or 'first', not {of!r}")
-    i, j = near_pairs(first, second)
+    i, j = overlapping_pairs(first, second)
     result = torch.zeros(len(first), len(second), dtype=torch.float64, device=first.device)
     iou = pair_iou(first[i], second[j])
     if of == "first":
@@ -247,7 +247,7 @@ def rotated_nms(boxes: Tensor, scores: Tensor, threshold: float, *, labels: Tens
     """
     order = scores.argsort(descending=True, stable=True)
     boxes = boxes[order]
-    i, j = near_pairs(boxes)
+    i, j = overlapping_pairs(boxes)
     i, j = torch.minimum(i, j), torch.maximum(i, j)
     if labels is not None:
         same = labels[order][i] == labels[order][j]

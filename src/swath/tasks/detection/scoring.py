@@ -20,23 +20,23 @@ from torch import Tensor
 
 from swath.datasets.protocol import map_tensors
 from swath.errors import ImageryError
-from swath.evaluation.measures.intervals import quantile_interval
+from swath.evaluation.measures.intervals import percentile_interval
 from swath.models.contract import Contract
-from swath.tasks.dense.tiled_inference import rescaled
+from swath.tasks.dense.tiled_inference import rescale_batch
 from swath.tasks.detection.average_precision import coco_ap, voc_ap
 from swath.tasks.detection.data.dataset import BOXES
 from swath.tasks.detection.detectors.common import Detections
 from swath.tasks.detection.rotated_boxes import from_xyxy, rotated_iou
-from swath.tasks.detection.task import Detect, find_whole
-from swath.tasks.detection.tiled_inference import scaled
-from swath.tasks.protocol import normalise
+from swath.tasks.detection.task import DetectionTask, detect_image
+from swath.tasks.detection.tiled_inference import scale_boxes
+from swath.tasks.protocol import normalize_task_batch
 from swath.tasks.scores import Figure, TaskScores
 
 MATCH = 0.5  # IoU from which a detection has found a true box
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class MatchResult:
     """What became of an image's detections and true boxes, each detection by falling score taking a box.
 
     Attributes:
@@ -53,7 +53,7 @@ class Outcome:
 
 
 def score_boxes(
-    task: Detect,
+    task: DetectionTask,
     contract: Contract,
     dataset: Any,
     device: torch.device,
@@ -69,7 +69,7 @@ def score_boxes(
     Args:
         task: In evaluation mode.
         contract: Of its images.
-        dataset: A fold, as `WholeImages`.
+        dataset: A fold, as `DetectionImages`.
         device: Where the task is.
         share: Images are moreover reduced to this share of their sides before they are looked at (the GSD
             follows), and boxes enlarged again.
@@ -85,7 +85,7 @@ def score_boxes(
         except ImageryError as error:
             unreadable.append(str(error))
             continue
-        found.append(find_one(task, contract, batch, device, share * dataset.zoom))
+        found.append(detect_at_scale(task, contract, batch, device, share * dataset.zoom))
         truths.append({key: batch[key][0] for key in BOXES})
         numbers.append(number)
     if not found:
@@ -98,14 +98,14 @@ def score_boxes(
     return scores
 
 
-def find_one(
-    task: Detect, contract: Contract, batch: Any, device: torch.device, zoom: float = 1.0
+def detect_at_scale(
+    task: DetectionTask, contract: Contract, batch: Any, device: torch.device, zoom: float = 1.0
 ) -> Detections:
     """What is found in the one image of a batch at a zoom, in its own pixels, on the CPU."""
     height, width = batch["image"].shape[2:]
-    ready = rescaled(normalise(contract, map_tensors(batch, lambda x: x.to(device))), zoom)
+    ready = rescale_batch(normalize_task_batch(contract, map_tensors(batch, lambda x: x.to(device))), zoom)
     seen = ready["image"].shape[2:]
-    return scaled(find_whole(task, ready), width / seen[1], height / seen[0])
+    return scale_boxes(detect_image(task, ready), width / seen[1], height / seen[0])
 
 
 def box_scores(
@@ -133,9 +133,11 @@ def box_scores(
     """
     measure: Any = coco_ap if by == "coco" else voc_ap
     told = measure(found, truths, classes, oriented=oriented, resamples=resamples)
-    outcomes = [outcome(one, truth, oriented=oriented) for one, truth in zip(found, truths, strict=True)]
+    outcomes = [
+        match_detections(one, truth, oriented=oriented) for one, truth in zip(found, truths, strict=True)
+    ]
     scores = [one["scores"].double().numpy() for one in found]
-    threshold = best_score(outcomes, scores)
+    threshold = best_f1_threshold(outcomes, scores)
     counts = np.array([_counts(one, s, threshold) for one, s in zip(outcomes, scores, strict=True)])
     figures = {"ap": _figure(told.ap, told.interval)}
     figures |= {name: _figure(told.more[name], told.more_intervals.get(name)) for name in told.more_intervals}
@@ -167,7 +169,7 @@ def box_scores(
     return result
 
 
-def outcome(found: Detections, truth: Mapping[str, Tensor], *, oriented: bool) -> Outcome:
+def match_detections(found: Detections, truth: Mapping[str, Tensor], *, oriented: bool) -> MatchResult:
     """What became of the detections and the true boxes of an image, at an IoU of `MATCH`.
 
     A detection takes the best true box of its class that is still free; one that counts before a difficult
@@ -196,10 +198,10 @@ def outcome(found: Detections, truth: Mapping[str, Tensor], *, oriented: bool) -
             free[best] = False
             right[d], ignored[d] = not difficult[best], difficult[best]
             by[best] = max(by[best], scores[d])
-    return Outcome(right, ignored, by, ~difficult)
+    return MatchResult(right, ignored, by, ~difficult)
 
 
-def best_score(outcomes: Sequence[Outcome], scores: Sequence[NDArray[np.float64]]) -> float:
+def best_f1_threshold(outcomes: Sequence[MatchResult], scores: Sequence[NDArray[np.float64]]) -> float:
     """The score from which detections are counted: that of the best F1 over all images; 0.5 without any."""
     wanted = sum(int(one.wanted.sum()) for one in outcomes)
     every = np.concatenate([s[~one.ignored] for one, s in zip(outcomes, scores, strict=True)])
@@ -212,7 +214,7 @@ def best_score(outcomes: Sequence[Outcome], scores: Sequence[NDArray[np.float64]
 
 
 def _counts(
-    one: Outcome,
+    one: MatchResult,
     scores: NDArray[np.float64],
     threshold: float,
     mine: NDArray[np.bool_] | None = None,
@@ -240,7 +242,7 @@ def _at_score(counts: NDArray[Any], resamples: int) -> dict[str, Figure]:
     weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=resamples)
     drawn = figures((weights @ counts).astype(np.float64))
     return {
-        name: _figure(float(v), quantile_interval(draws))
+        name: _figure(float(v), percentile_interval(draws))
         for name, v, draws in zip(names, exact, drawn, strict=True)
     }
 

@@ -16,22 +16,22 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from swath.datasets.chip import Batch
-from swath.encoders.pyramid import pyramid
+from swath.encoders.pyramid import build_pyramid
 from swath.models.contract import Contract
 from swath.objectives.protocol import Losses
-from swath.tasks.augmentation import Augment, AugmentConfig
-from swath.tasks.detection.data.augmentation import random_orientation
+from swath.tasks.augmentation import AugmentConfig, TaskAugmentation
+from swath.tasks.detection.data.augmentation import random_flip_rotate_boxes
 from swath.tasks.detection.data.dataset import BOXES, collate_detections
-from swath.tasks.detection.detectors.common import Detections, Detector, sizes_of
+from swath.tasks.detection.detectors.common import Detections, Detector, image_sizes
 from swath.tasks.detection.detectors.oriented_rcnn import OrientedRCNN
 from swath.tasks.detection.detectors.torchvision_detectors import FCOS, FasterRCNN
-from swath.tasks.detection.drawing import outline_picture
+from swath.tasks.detection.drawing import outline_image
 from swath.tasks.detection.tiled_inference import (
     chosen,
+    keep_core_objects,
     merge_tiles,
     on_cpu,
     outlines,
-    own_objects,
     tile_plan,
 )
 from swath.tasks.protocol import Task, TaskConfig, register_task
@@ -44,7 +44,7 @@ _PIXELS = 2**18  # of windows that are looked at together
 _PICTURED = 0.5  # least score of what pictures of training show
 
 
-class DetectConfig(TaskConfig):
+class DetectionConfig(TaskConfig):
     """Options of the task ``detect``.
 
     Attributes:
@@ -107,8 +107,8 @@ class DetectConfig(TaskConfig):
         return self.measure or ("dota" if self.oriented else "coco")
 
 
-@register_task("detect", DetectConfig)
-class Detect(Task):
+@register_task("detect", DetectionConfig)
+class DetectionTask(Task):
     """Objects of an image as boxes, with their classes and scores.
 
     Attributes:
@@ -118,14 +118,16 @@ class Detect(Task):
     """
 
     boxes = True
-    config: DetectConfig
+    config: DetectionConfig
 
-    def __init__(self, encoder: nn.Module, config: DetectConfig, contract: Contract) -> None:
+    def __init__(self, encoder: nn.Module, config: DetectionConfig, contract: Contract) -> None:
         super().__init__(config, contract)
         self.oriented = config.oriented
         self.overlap = config.overlap or _OVERLAP[config.head]
-        self.augment = Augment(config.augment.model_copy(update={"orientation": "none"}), contract.sensor())
-        maps = pyramid(encoder, self.sensor, layers=config.layers, transpose=self.transpose)
+        self.augment = TaskAugmentation(
+            config.augment.model_copy(update={"orientation": "none"}), contract.sensor()
+        )
+        maps = build_pyramid(encoder, self.sensor, layers=config.layers, transpose=self.transpose)
         levels = (1, 2, 3) if config.head == "fcos" else (0, 1, 2, 3)
         maps.train_what_shows(levels, len(contract.sensor().bands), self.sensor)
         options: dict[str, Any] = {
@@ -149,7 +151,7 @@ class Detect(Task):
         """The batch with every image and its boxes turned together, then its colours changed."""
         every: Any = batch
         mode = self.config.augment.orientation
-        sizes, samples = sizes_of(every), []
+        sizes, samples = image_sizes(every), []
         for i, (height, width) in enumerate(sizes[: len(every["image"])]):
             sample: Any = {key: every[key][i] for key in BOXES}
             sample |= {
@@ -160,7 +162,9 @@ class Detect(Task):
                 "index": i,
                 "key": int(every["key"][i]),
             }
-            samples.append(sample if mode == "none" else random_orientation(sample, rotate=mode == "all"))
+            samples.append(
+                sample if mode == "none" else random_flip_rotate_boxes(sample, rotate=mode == "all")
+            )
         views: Any = collate_detections(samples) | {"gsd": every["gsd"], "key": every["key"]}
         return self.augment(views)
 
@@ -183,14 +187,14 @@ class Detect(Task):
         size = tuple(views["image"].shape[2:])
         key = "obb" if self.oriented else "bbox_xyxy"
         name = "obb" if self.oriented else "boxes"
-        truth = [outline_picture(outlines({name: boxes}), size) for boxes in views[key]]  # type: ignore[misc]
+        truth = [outline_image(outlines({name: boxes}), size) for boxes in views[key]]  # type: ignore[misc]
         found = [on_cpu(one) for one in self.predict(views)]  # type: ignore[arg-type]
         sure = [chosen(one, one["scores"] >= _PICTURED) for one in found]
-        said = [outline_picture(outlines(one), size) for one in sure]
+        said = [outline_image(outlines(one), size) for one in sure]
         return {"image": views["image"], "truth": torch.stack(truth), "found": torch.stack(said)}
 
 
-def find_whole(task: Detect, batch: Batch) -> Detections:
+def detect_image(task: DetectionTask, batch: Batch) -> Detections:
     """What is found in one image of any size, in windows where it is large (``config.window``), on the CPU.
 
     Args:
@@ -214,5 +218,5 @@ def find_whole(task: Detect, batch: Batch) -> Detections:
             "gsd": batch["gsd"].expand(len(some)),
             "sensor": batch["sensor"],
         }
-        parts += [own_objects(*pair) for pair in zip(task.predict(batch_of), some, strict=True)]
+        parts += [keep_core_objects(*pair) for pair in zip(task.predict(batch_of), some, strict=True)]
     return parts[0] if len(parts) == 1 else merge_tiles(parts, task.overlap)

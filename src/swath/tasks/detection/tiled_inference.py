@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from swath.datasets.chip import Batch, Window
-from swath.tasks.detection.data.dataset import tiles
+from swath.datasets.chip import Batch, PixelWindow
+from swath.tasks.detection.data.dataset import tile_windows
 from swath.tasks.detection.detectors.common import Detections
 from swath.tasks.detection.rotated_boxes import corners, from_xyxy, rotated_nms
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Tile:
+class DetectionTile:
     """A part of an image that is looked at in one piece.
 
     Attributes:
@@ -46,11 +46,11 @@ class Tile:
             the image; infinite at its edges. The cores of an image's tiles leave no gap and do not overlap.
     """
 
-    window: Window
+    window: PixelWindow
     core: tuple[float, float, float, float]
 
 
-def tile_plan(width: int, height: int, tile: int, overlap: int) -> list[Tile]:
+def tile_plan(width: int, height: int, tile: int, overlap: int) -> list[DetectionTile]:
     """The tiles of an image, row by row.
 
     Args:
@@ -59,13 +59,13 @@ def tile_plan(width: int, height: int, tile: int, overlap: int) -> list[Tile]:
         tile: Side of a tile; an image that is smaller is one smaller tile.
         overlap: Pixels that neighbours share at least; objects up to that length are seen whole by somebody.
     """
-    windows = tiles(width, height, tile, overlap)
+    windows = tile_windows(width, height, tile, overlap)
     across = _cores(sorted({w.column for w in windows}), min(tile, width))
     down = _cores(sorted({w.row for w in windows}), min(tile, height))
     plan = []
     for window in windows:
         (left, right), (top, bottom) = across[window.column], down[window.row]
-        plan.append(Tile(window, (left, top, right, bottom)))
+        plan.append(DetectionTile(window, (left, top, right, bottom)))
     return plan
 
 
@@ -76,7 +76,7 @@ def _cores(starts: Sequence[int], length: int) -> dict[int, tuple[float, float]]
     return {start: (edges[i], edges[i + 1]) for i, start in enumerate(starts)}
 
 
-def find_in_tiles(model: TaskModel, batch: Batch, batch_tiles: Sequence[Tile]) -> list[Detections]:
+def detect_in_tiles(model: TaskModel, batch: Batch, batch_tiles: Sequence[DetectionTile]) -> list[Detections]:
     """What a detector finds in a batch of tiles of one image: for each what belongs to it, on the CPU.
 
     Args:
@@ -90,14 +90,15 @@ def find_in_tiles(model: TaskModel, batch: Batch, batch_tiles: Sequence[Tile]) -
         Detections in pixels of the whole image, for `merge_tiles`.
     """
     return [
-        own_objects(found, tile) for found, tile in zip(model.predict_batch(batch), batch_tiles, strict=True)
+        keep_core_objects(found, tile)
+        for found, tile in zip(model.predict_batch(batch), batch_tiles, strict=True)
     ]
 
 
-def own_objects(found: Detections, tile: Tile) -> Detections:
+def keep_core_objects(found: Detections, tile: DetectionTile) -> Detections:
     """Of what was found in a tile, in its pixels, what belongs to it, in pixels of the image, on the CPU."""
-    moved = shifted(on_cpu(found), tile.window.column, tile.window.row)
-    x, y = centres(moved).unbind(1)
+    moved = translate(on_cpu(found), tile.window.column, tile.window.row)
+    x, y = box_centers(moved).unbind(1)
     left, top, right, bottom = tile.core
     return chosen(moved, (x >= left) & (x < right) & (y >= top) & (y < bottom))
 
@@ -137,7 +138,7 @@ def chosen(found: Detections, which: Tensor) -> Detections:
     return some  # type: ignore[no-any-return]
 
 
-def shifted(found: Detections, right: float, down: float) -> Detections:
+def translate(found: Detections, right: float, down: float) -> Detections:
     """The same, so many pixels to the right and down."""
     moved = found.copy()
     if "boxes" in moved:
@@ -147,7 +148,7 @@ def shifted(found: Detections, right: float, down: float) -> Detections:
     return moved
 
 
-def scaled(found: Detections, x: float, y: float) -> Detections:
+def scale_boxes(found: Detections, x: float, y: float) -> Detections:
     """The same in an image `x` times as wide and `y` times as high (of oriented boxes: about alike)."""
     changed = found.copy()
     if "boxes" in changed:
@@ -158,7 +159,7 @@ def scaled(found: Detections, x: float, y: float) -> Detections:
     return changed
 
 
-def centres(found: Detections) -> Tensor:
+def box_centers(found: Detections) -> Tensor:
     """Centres [N, 2] (x, y)."""
     if "obb" in found:
         return found["obb"][:, :2]

@@ -42,13 +42,13 @@ FREE_KEYS = frozenset({
 })  # fmt: skip
 
 
-class Section(BaseModel):
+class RecipeSection(BaseModel):
     """A part of a recipe. Strict: "50" is not a number; extra keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class DataConfig(Section):
+class DataConfig(RecipeSection):
     """How the folder given by ``--data`` is read; what is left out is `open_dataset`'s default.
 
     Attributes:
@@ -108,14 +108,14 @@ class DataConfig(Section):
     offset_dn: float | None = None
 
 
-class Choice(Section):
+class ComponentConfig(RecipeSection):
     """A registered name and its options."""
 
     name: str
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-class ContractConfig(Section):
+class ContractConfig(RecipeSection):
     """What the model will promise beside its sensor.
 
     Attributes:
@@ -132,7 +132,7 @@ class ContractConfig(Section):
 _BETAS: dict[str, tuple[float, ...]] = {"adamw": (0.9, 0.95), "adan": (0.98, 0.92, 0.99)}
 
 
-class OptimiserConfig(Section):
+class OptimizerConfig(RecipeSection):
     """The optimiser; its schedule is `TrainingConfig.schedule`.
 
     Attributes:
@@ -177,7 +177,7 @@ class OptimiserConfig(Section):
         return self
 
 
-class TrainingConfig(Section):
+class TrainingConfig(RecipeSection):
     """The budget, the size of a step, and what is watched.
 
     Attributes:
@@ -263,7 +263,7 @@ class TrainingConfig(Section):
         return self
 
 
-class RunRecipe(Section):
+class BaseRecipe(RecipeSection):
     """What every run of the engine is made by, whatever it trains.
 
     Attributes:
@@ -275,8 +275,8 @@ class RunRecipe(Section):
     name: str = Field(pattern=r"^[A-Za-z]([A-Za-z0-9_.-]*[A-Za-z0-9])?$")
     description: str = ""
     seed: int = 0
-    encoder: Choice
-    optimiser: OptimiserConfig
+    encoder: ComponentConfig
+    optimiser: OptimizerConfig
     training: TrainingConfig
 
     @property
@@ -299,7 +299,7 @@ class RunRecipe(Section):
         try:
             return cls.model_validate(dict(data))
         except ValidationError as error:
-            raise RecipeError(explain(error, cls, where)) from None
+            raise RecipeError(format_validation_error(error, cls, where)) from None
 
     @property
     def learning_rate(self) -> float:
@@ -310,7 +310,7 @@ class RunRecipe(Section):
         return self.optimiser.blr * self.training.batch_size / 256
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data with all defaults filled in; `Recipe.model_validate` takes it back."""
+        """As plain data with all defaults filled in; `PretrainRecipe.model_validate` takes it back."""
         return self.model_dump(mode="json")
 
     def digest(self) -> str:
@@ -322,7 +322,7 @@ class RunRecipe(Section):
         write_yaml(path, self.to_dict())
 
 
-class Recipe(RunRecipe):
+class PretrainRecipe(BaseRecipe):
     """A whole pretraining but for its data folder; see the module for the rules, each section for its keys.
 
     Attributes:
@@ -334,7 +334,7 @@ class Recipe(RunRecipe):
 
     sensor: str | Annotated[list[str], Field(min_length=1)]
     data: DataConfig = DataConfig()
-    objective: Choice
+    objective: ComponentConfig
     pooling: Pooling | None = None
     contract: ContractConfig = ContractConfig()
 
@@ -348,7 +348,7 @@ class Recipe(RunRecipe):
 
     @classmethod
     def parse(cls, data: Mapping[str, Any], where: str = "recipe") -> Self:
-        """As of `RunRecipe`; names and options of encoder and objective are checked too, and filled in."""
+        """As of `BaseRecipe`; names and options of encoder and objective are checked too, and filled in."""
         recipe = super().parse(data, where)
         problems = [
             *_encoder_problems(recipe.encoder),
@@ -369,7 +369,7 @@ class Recipe(RunRecipe):
         return self.contract.gsd_mode or implied
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> PretrainRecipe:
     """Read, override and check a recipe.
 
     Args:
@@ -408,12 +408,12 @@ def _beside(sensor: Any, path: str | Path) -> Any:
     return sensor
 
 
-def parse_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
+def parse_recipe(data: Mapping[str, Any], where: str = "recipe") -> PretrainRecipe:
     """Check a recipe given as plain data; `where` names it in messages. Raises as `load_recipe`."""
-    return Recipe.parse(data, where)
+    return PretrainRecipe.parse(data, where)
 
 
-def differences(old: RunRecipe, new: RunRecipe) -> list[str]:
+def diff_recipes(old: BaseRecipe, new: BaseRecipe) -> list[str]:
     """What of `new` is not as in `old`, one line a key, leaving out the `FREE_KEYS`."""
     before, after = flatten(old.to_dict()), flatten(new.to_dict())
     return [
@@ -472,7 +472,9 @@ def _listed(where: str, problems: Sequence[str]) -> str:
     return f"{where}: {len(problems)} problems:\n" + "\n".join(f"  {problem}" for problem in problems)
 
 
-def explain(error: ValidationError, model: type[BaseModel], where: str, prefix: str = "") -> str:
+def format_validation_error(
+    error: ValidationError, model: type[BaseModel], where: str, prefix: str = ""
+) -> str:
     """The problems of a validation, a line each, with the place `where`."""
     return _listed(where, _problems(error, model, prefix))
 
@@ -543,7 +545,7 @@ def _registered(place: str, name: str, registry: Any) -> str | None:
     return None
 
 
-def _encoder_problems(choice: Choice) -> list[str]:
+def _encoder_problems(choice: ComponentConfig) -> list[str]:
     """Options against the signature of the registered constructor, names and types."""
     unknown = _registered("encoder.name", choice.name, encoders)
     if unknown:
@@ -572,7 +574,7 @@ def _encoder_problems(choice: Choice) -> list[str]:
     return problems
 
 
-def _objective_problems(choice: Choice) -> list[str]:
+def _objective_problems(choice: ComponentConfig) -> list[str]:
     """Options against the objective's own config class."""
     unknown = _registered("objective.name", choice.name, objectives)
     if unknown:
@@ -585,7 +587,7 @@ def _objective_problems(choice: Choice) -> list[str]:
     return []
 
 
-def _contract_problems(recipe: Recipe) -> list[str]:
+def _contract_problems(recipe: PretrainRecipe) -> list[str]:
     contract = recipe.contract
     if contract.gsd_mode is not None and (contract.gsd_mode == "relative") != (recipe.data.gsd == "relative"):
         return [

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from swath.datasets.chip import Batch
-from swath.encoders.protocol import size_step
+from swath.encoders.protocol import size_divisor
 from swath.training.monitoring.metrics_log import Row
 
 
@@ -43,9 +43,9 @@ def rankme(features: Tensor) -> float:
 
 
 @torch.no_grad()
-def embed_probe(encoder: nn.Module, batch: Batch, chunk: int = 32) -> Tensor:
+def embed_monitor_batch(encoder: nn.Module, batch: Batch, chunk: int = 32) -> Tensor:
     """Pooled features [N, D] of one sensor's normalised batch; images are cut to a multiple of the stride."""
-    stride = size_step(encoder, batch["sensor"])
+    stride = size_divisor(encoder, batch["sensor"])
     height, width = (side - side % stride for side in batch["image"].shape[2:])
     image, gsd = batch["image"][:, :, :height, :width], batch["gsd"]
     was_training = encoder.training

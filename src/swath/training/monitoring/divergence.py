@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from swath.datasets.chip import Batch
-from swath.datasets.protocol import by_sensor
-from swath.training.loading import Batches
+from swath.datasets.protocol import split_by_sensor
+from swath.training.loading import BatchLoader
 from swath.training.parallel import is_sharded
 
 NAMED = 16  # samples listed
@@ -24,7 +24,7 @@ def diagnose(
     values: Mapping[str, float],
     rate: float,
     indices: Sequence[int],
-    batches: Batches,
+    batches: BatchLoader,
     objective: nn.Module,
     ready: Callable[[Batch], Batch],
     checkpoint: Path | None,
@@ -77,7 +77,7 @@ def diagnose(
 def _culprits(
     indices: Sequence[int],
     step: int,
-    batches: Batches,
+    batches: BatchLoader,
     objective: nn.Module,
     ready: Callable[[Batch], Batch],
     weights_good: bool,
@@ -88,12 +88,12 @@ def _culprits(
         batch = batches.fetch(batches.epoch_of(step), [index])
         path = f" ({paths[index]})" if len(paths) == len(batches.dataset) else ""
         normal = ready(batch)
-        if not all(_finite(one["gsd"]) for one in by_sensor(normal).values()):
+        if not all(_finite(one["gsd"]) for one in split_by_sensor(normal).values()):
             found.append(f"sample {index}{path}: its GSD is not finite")
         elif weights_good and not is_sharded(objective):
             total = objective(objective.views(normal))["total"]  # type: ignore[operator]
             if not _finite(total):
-                largest = max(float(one["image"].abs().max()) for one in by_sensor(normal).values())
+                largest = max(float(one["image"].abs().max()) for one in split_by_sensor(normal).values())
                 found.append(
                     f"sample {index}{path}: its loss is not finite by itself (largest normalised value "
                     f"{largest:.4g})"

@@ -20,7 +20,7 @@ BORDER = 4
 LINE = 14  # pixels for a line of a column's name
 
 
-def write_grid(path: Path, pictures: Mapping[str, Tensor], sensors: Sensor | Sequence[Sensor]) -> None:
+def write_image_grid(path: Path, pictures: Mapping[str, Tensor], sensors: Sensor | Sequence[Sensor]) -> None:
     """Write `pictures` as a PNG, atomically.
 
     Values are in standard deviations about the sensor's mean, and shown from -2.5 (black) to 2.5 (white); so

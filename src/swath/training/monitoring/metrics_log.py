@@ -16,12 +16,12 @@ from typing import Any
 
 from swath.errors import TrainingError
 from swath.files import atomic_path
-from swath.training.run_directory import RunFolder
+from swath.training.run_directory import RunDirectory
 
 Row = dict[str, Any]  # numbers; None for what was not finite
 
 
-class Metrics:
+class MetricsLogger:
     """Writer of a run's metrics.
 
     Args:
@@ -33,7 +33,7 @@ class Metrics:
         rows: All rows so far.
     """
 
-    def __init__(self, run: RunFolder, step: int, tensorboard: bool) -> None:
+    def __init__(self, run: RunDirectory, step: int, tensorboard: bool) -> None:
         self._run = run
         self.rows = [row for row in read_metrics(run.metrics) if row["step"] <= step] if step else []
         self._columns: list[str] = []

@@ -100,7 +100,9 @@ class Display:
         left = self.seconds_left()
         of = f"/{self._total}" if self._total else ""
         facts = "  ".join(f"{name} {value}" for name, value in self._facts())
-        return f"step {self._step}{of}  {facts}" + (f"  left {duration(left)}" if left is not None else "")
+        return f"step {self._step}{of}  {facts}" + (
+            f"  left {format_duration(left)}" if left is not None else ""
+        )
 
     def _panel(self) -> RenderableType:
         from rich.console import Group
@@ -113,8 +115,8 @@ class Display:
         head = Text.assemble(
             (self._title, "bold"),
             f"  step {self._step}{of}  {self._progress:.0%}  ",
-            f"{duration(time.monotonic() - self._began)} gone, ",
-            f"{duration(left)} left" if left is not None else "time left is being measured",
+            f"{format_duration(time.monotonic() - self._began)} gone, ",
+            f"{format_duration(left)} left" if left is not None else "time left is being measured",
         )
         table = Table.grid(padding=(0, 3))
         facts = self._facts()
@@ -128,7 +130,7 @@ class Display:
         return Group(head, bar, table)
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """12 s, 3 min 05 s, 2 h 10 min, 3 d 4 h."""
     whole = round(seconds)
     if whole < 60:

@@ -10,11 +10,11 @@ from typing import Any
 
 from torch import nn
 
-from swath.training.config.recipe import OptimiserConfig
+from swath.training.config.recipe import OptimizerConfig
 from swath.training.optim.param_groups import parameter_groups
 
 
-def layer_numbers(encoder: nn.Module) -> dict[str, int]:
+def layer_ids(encoder: nn.Module) -> dict[str, int]:
     """The layer of each of an encoder's parameters, by name: 0 before the first layer, then 1, 2, ...
 
     A layer is the innermost numbered module that has parts: ``blocks.3`` of a ViT, ``layers.2.blocks.5`` of a
@@ -34,8 +34,8 @@ def layer_numbers(encoder: nn.Module) -> dict[str, int]:
     return numbers
 
 
-def decayed_groups(
-    module: nn.Module, encoder: nn.Module, config: OptimiserConfig, decay: float
+def layer_decay_groups(
+    module: nn.Module, encoder: nn.Module, config: OptimizerConfig, decay: float
 ) -> list[dict[str, Any]]:
     """Parameter groups as of `parameter_groups`, split by layer, each with its ``lr_scale``.
 
@@ -50,7 +50,7 @@ def decayed_groups(
     )
     if decay == 1:
         return groups
-    numbers = layer_numbers(encoder)
+    numbers = layer_ids(encoder)
     layer_of = {id(parameter): numbers[name] for name, parameter in encoder.named_parameters()}
     top = max(numbers.values()) + 1
     split: dict[tuple[int, float], dict[str, Any]] = {}

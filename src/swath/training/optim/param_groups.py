@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from swath.training.config.recipe import OptimiserConfig
+from swath.training.config.recipe import OptimizerConfig
 from swath.training.optim.adan import Adan
 from swath.training.parallel import is_sharded
 
@@ -52,18 +52,18 @@ def is_token(name: str) -> bool:
     return any("token" in part for part in name.split(".")[-2:])
 
 
-def build_optimiser(
-    module: nn.Module, config: OptimiserConfig, learning_rate: float
+def build_optimizer(
+    module: nn.Module, config: OptimizerConfig, learning_rate: float
 ) -> torch.optim.Optimizer:
     """The recipe's optimiser over `module`; AdamW in its fused form: one pass over the weights."""
     groups = parameter_groups(
         module, config.weight_decay, decay_tokens=config.decay_tokens, decay_all=config.decay_all
     )
-    return optimiser_over(groups, config, learning_rate)
+    return optimizer_for_groups(groups, config, learning_rate)
 
 
-def optimiser_over(
-    groups: list[dict[str, Any]], config: OptimiserConfig, learning_rate: float
+def optimizer_for_groups(
+    groups: list[dict[str, Any]], config: OptimizerConfig, learning_rate: float
 ) -> torch.optim.Optimizer:
     """The recipe's optimiser over groups as of `parameter_groups`."""
     betas: Any = config.betas
@@ -72,7 +72,7 @@ def optimiser_over(
     return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=config.eps, fused=True)
 
 
-def schedule(progress: float, warmup: float, final: float = 0.0) -> float:
+def cosine_schedule(progress: float, warmup: float, final: float = 0.0) -> float:
     """Share of the peak learning rate at `progress`: linear warm-up, then half a cosine.
 
     Args:
@@ -87,7 +87,7 @@ def schedule(progress: float, warmup: float, final: float = 0.0) -> float:
     return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * min(along, 1.0)))
 
 
-def bolts_schedule(step: int, steps: int, warmup: int, final: float = 0.0) -> float:
+def bolts_cosine_schedule(step: int, steps: int, warmup: int, final: float = 0.0) -> float:
     """The same shape counted in whole steps, as lightning-bolts does (CSMAE's released runs).
 
     Args:

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from swath.datasets.chip import Window
+from swath.datasets.chip import PixelWindow
 from swath.keyed_random import uniform
-from swath.tasks.detection.data.dataset import Boxes, DetectionSample, in_window
-from swath.tasks.detection.rotated_boxes import corners, from_polygons
+from swath.tasks.detection.data.dataset import Boxes, DetectionSample, clip_boxes_to_window
+from swath.tasks.detection.rotated_boxes import corners, min_area_rect
 
 
 def _draw(sample: DetectionSample, stream: str, count: int) -> list[float]:
@@ -30,11 +30,11 @@ def _moved(sample: DetectionSample, move: Callable[[Tensor], Tensor]) -> Detecti
     upright = move(sample["bbox_xyxy"].double().view(-1, 2, 2))
     changed = sample.copy()
     changed["bbox_xyxy"] = torch.cat([upright.amin(1), upright.amax(1)], 1).float()
-    changed["obb"] = from_polygons(move(corners(sample["obb"].double()))).float()
+    changed["obb"] = min_area_rect(move(corners(sample["obb"].double()))).float()
     return changed
 
 
-def random_orientation(
+def random_flip_rotate_boxes(
     sample: DetectionSample, *, rotate: bool = True, stream: str = "orientation"
 ) -> DetectionSample:
     """One of the eight orientations, equally likely: right-angle turns and their mirror images.
@@ -42,10 +42,10 @@ def random_orientation(
     Without `rotate` the image as it is, or flipped left to right.
     """
     across, down, over = (u < 0.5 for u in _draw(sample, stream, 3))
-    return orientation(sample, across, down and rotate, over and rotate)
+    return flip_rotate_boxes(sample, across, down and rotate, over and rotate)
 
 
-def orientation(sample: DetectionSample, across: bool, down: bool, over: bool) -> DetectionSample:
+def flip_rotate_boxes(sample: DetectionSample, across: bool, down: bool, over: bool) -> DetectionSample:
     """Flip left to right, then up to down, then over the diagonal (height and width change places)."""
     height, width = sample["valid"].shape
 
@@ -101,7 +101,7 @@ def random_crop(
     height, width = sample["valid"].shape
     u, v = _draw(sample, stream, 2)
     left, top = int(u * (max(0, width - size) + 1)), int(v * (max(0, height - size) + 1))
-    window = Window(left, top, min(size, width), min(size, height))
+    window = PixelWindow(left, top, min(size, width), min(size, height))
     part = (slice(top, top + window.height), slice(left, left + window.width))
     boxes: Boxes = {
         "bbox_xyxy": sample["bbox_xyxy"].double(),
@@ -110,6 +110,6 @@ def random_crop(
         "difficult": sample["difficult"],
         "crowd": sample["crowd"],
     }
-    changed = sample | in_window(boxes, window, min_visible)
+    changed = sample | clip_boxes_to_window(boxes, window, min_visible)
     changed["image"], changed["valid"] = sample["image"][:, *part], sample["valid"][part]
     return changed

@@ -36,17 +36,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swath.datasets.chip import Window
+from swath.datasets.chip import PixelWindow
 from swath.datasets.image_files import Gsd, is_raster
 from swath.datasets.protocol import Epoch, Problem
 from swath.errors import ImageryError, suggest
 from swath.keyed_random import sample_keys
-from swath.rasters.pillow_reader import picture_header, read_picture
+from swath.rasters.pillow_reader import decode_image, read_image_header
 from swath.rasters.read import SceneHeader, read_header
-from swath.rasters.sensor_scene import SensorScene, as_sensor
+from swath.rasters.sensor_scene import SensorScene, match_scene_to_sensor
 from swath.sensors.sensor import Sensor, get_sensor, to_unit
 from swath.tasks.detection.data.annotations import ImageBoxes, Layout, read_annotations
-from swath.tasks.detection.rotated_boxes import from_polygons, from_xyxy, rotated_iou
+from swath.tasks.detection.rotated_boxes import from_xyxy, min_area_rect, rotated_iou
 
 Array = NDArray[Any]
 BOXES = ("bbox_xyxy", "obb", "label", "difficult", "crowd")  # what a sample and a batch say of their boxes
@@ -82,7 +82,7 @@ class Boxes(TypedDict):
     crowd: Tensor  # [N]
 
 
-class DetectionData:
+class DetectionDataset:
     """Annotated images, or tiles of them, as a map-style data set.
 
     Args:
@@ -170,7 +170,7 @@ class DetectionData:
                 self.scenes.append(scene)
                 self.fields.append(image.fields)
                 size = (scene.header.height, scene.header.width)
-                fitted, repairs = fit_boxes(image, size, self.classes)
+                fitted, repairs = validate_boxes(image, size, self.classes)
                 wrong += repairs
                 self.boxes.append(fitted)
         if not self.scenes:
@@ -184,10 +184,10 @@ class DetectionData:
                 "lists both"
             )
         self.problems += [(text.split(",")[0], f"{text} ({kind})") for kind, text in wrong]
-        self.items: list[tuple[int, Window]] = [
+        self.items: list[tuple[int, PixelWindow]] = [
             (i, window)
             for i, scene in enumerate(self.scenes)
-            for window in tiles(scene.header.width, scene.header.height, tile, overlap)
+            for window in tile_windows(scene.header.width, scene.header.height, tile, overlap)
         ]
         self.paths = [self.scenes[i].header.path for i, _ in self.items]
 
@@ -215,7 +215,7 @@ class DetectionData:
         return collate_detections([self[int(i)] for i in indices])
 
     def sample(
-        self, number: int, window: Window, *, index: int, key: int, min_visible: float
+        self, number: int, window: PixelWindow, *, index: int, key: int, min_visible: float
     ) -> DetectionSample:
         """What a window of image `number` shows; or a `problem`."""
         scene = self.scenes[number]
@@ -233,12 +233,12 @@ class DetectionData:
             "window": (window.column, window.row, window.width, window.height),
             "source": scene.header.path,
         }
-        return sample | in_window(self.boxes[number], window, min_visible)
+        return sample | clip_boxes_to_window(self.boxes[number], window, min_visible)
 
     def truth(self, index: int) -> dict[str, Tensor]:
         """The boxes of sample `index` without its pixels, as metrics want them."""
         number, window = self.items[index]
-        return dict(in_window(self.boxes[number], window, self.min_visible))  # type: ignore[arg-type]
+        return dict(clip_boxes_to_window(self.boxes[number], window, self.min_visible))  # type: ignore[arg-type]
 
     def _scene(
         self, image: ImageBoxes, gsd: Gsd | str, offset_dn: float | None
@@ -254,14 +254,14 @@ class DetectionData:
             if is_raster(path):
                 header = read_header(path)
             else:
-                found = picture_header(path)
+                found = read_image_header(path)
                 header = SceneHeader(path, (path,), "picture", found.width, found.height, found.bands,
                                      found.dtype, ("",) * found.bands)  # fmt: skip
-            return as_sensor(header, self.sensor, gsd=gsd, offset_dn=offset_dn)
+            return match_scene_to_sensor(header, self.sensor, gsd=gsd, offset_dn=offset_dn)
         except ImageryError as error:
             return error
 
-    def _read(self, scene: SensorScene, window: Window) -> tuple[Array, Array]:
+    def _read(self, scene: SensorScene, window: PixelWindow) -> tuple[Array, Array]:
         path, picture = scene.header.path, scene.header.driver == "picture"
         if not picture and not self._cache:
             return scene.read(window)  # of a raster only what is wanted
@@ -269,10 +269,10 @@ class DetectionData:
             if not self._cache:
                 self._kept.clear()  # but tiles of one picture come one after the other
             if picture:
-                stored, valid = read_picture(path)
+                stored, valid = decode_image(path)
                 self._kept[path] = (to_unit(stored, self.sensor, scene.offset_dn), valid)
             else:
-                self._kept[path] = scene.read(Window(0, 0, scene.header.width, scene.header.height))
+                self._kept[path] = scene.read(PixelWindow(0, 0, scene.header.width, scene.header.height))
         image, valid = self._kept[path]
         part = (
             slice(window.row, window.row + window.height),
@@ -288,19 +288,21 @@ def _matches(image: ImageBoxes, wanted: Mapping[str, Any]) -> bool:
     )
 
 
-def tiles(width: int, height: int, tile: int | None, overlap: int) -> list[Window]:
+def tile_windows(width: int, height: int, tile: int | None, overlap: int) -> list[PixelWindow]:
     """Windows that cover an image, row by row; a side that is shorter than a tile is one short window."""
     if tile is None:
-        return [Window(0, 0, width, height)]
+        return [PixelWindow(0, 0, width, height)]
 
     def starts(side: int) -> list[int]:
         count = max(1, math.ceil((side - overlap) / (tile - overlap)))
         return [max(0, min(i * (tile - overlap), side - tile)) for i in range(count)]
 
-    return [Window(x, y, min(tile, width), min(tile, height)) for y in starts(height) for x in starts(width)]
+    return [
+        PixelWindow(x, y, min(tile, width), min(tile, height)) for y in starts(height) for x in starts(width)
+    ]
 
 
-def fit_boxes(
+def validate_boxes(
     image: ImageBoxes, size: tuple[int, int], classes: Sequence[str]
 ) -> tuple[Boxes, list[tuple[str, str]]]:
     """The boxes of an image of `size` (height, width), and what was done for it: (kind, where and what).
@@ -337,7 +339,7 @@ def fit_boxes(
                 [np.minimum(upright[:2], upright[2:]), np.maximum(upright[:2], upright[2:])]
             )
         oriented = (
-            from_polygons(torch.from_numpy(box)) if box.ndim == 2 else from_xyxy(torch.from_numpy(upright))
+            min_area_rect(torch.from_numpy(box)) if box.ndim == 2 else from_xyxy(torch.from_numpy(upright))
         )
         if float(oriented[2:4].min()) <= 0:
             repairs.append(("without area: left out", what))
@@ -361,7 +363,7 @@ def fit_boxes(
     return fitted, repairs
 
 
-def in_window(boxes: Boxes, window: Window, min_visible: float) -> DetectionSample:
+def clip_boxes_to_window(boxes: Boxes, window: PixelWindow, min_visible: float) -> DetectionSample:
     """The boxes that a window shows, in its pixels; those that it shows too little of are difficult."""
     left, top, wide, high = window.column, window.row, window.width, window.height
     frame = torch.tensor([[left + wide / 2, top + high / 2, wide, high, 0.0]], dtype=torch.float64)

@@ -17,18 +17,18 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from swath.datasets.chip import Window
+from swath.datasets.chip import PixelWindow
 from swath.datasets.protocol import Problem
 from swath.errors import ImageryError, RecipeError, suggest
 from swath.keyed_random import sample_keys, uniform
 from swath.sensors.sensor import Sensor
 from swath.tasks.detection.data.annotations import Layout
 from swath.tasks.detection.data.augmentation import rescale
-from swath.tasks.detection.data.dataset import DetectionData, DetectionSample, collate_detections
-from swath.tasks.splits import Folds, Subset, TaskData
+from swath.tasks.detection.data.dataset import DetectionDataset, DetectionSample, collate_detections
+from swath.tasks.splits import DatasetSubset, DataSplits, TaskDataConfig
 
 
-class DetectData(TaskData):
+class DetectionDataConfig(TaskDataConfig):
     """How annotated images are read.
 
     Attributes:
@@ -59,14 +59,14 @@ class DetectData(TaskData):
     boxes: Literal["refuse", "repair"] = "refuse"
 
     @model_validator(mode="after")
-    def _ordered(self) -> DetectData:
+    def _ordered(self) -> DetectionDataConfig:
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale is a range of positive numbers, the smaller one first, not {self.scale}")
         return self
 
 
-class WholeImages(Subset):
-    """Some images with their boxes, whole; samples and batches as of `DetectionData`.
+class DetectionImages(DatasetSubset):
+    """Some images with their boxes, whole; samples and batches as of `DetectionDataset`.
 
     Args:
         dataset: All images.
@@ -74,7 +74,7 @@ class WholeImages(Subset):
         zoom: At which they are looked at; samples are as the files have them.
     """
 
-    def __init__(self, dataset: DetectionData, positions: Sequence[int], zoom: float = 1.0) -> None:
+    def __init__(self, dataset: DetectionDataset, positions: Sequence[int], zoom: float = 1.0) -> None:
         super().__init__(dataset, positions)
         self.zoom = zoom
 
@@ -84,7 +84,7 @@ class WholeImages(Subset):
         return found
 
 
-class Crops:
+class DetectionCrops:
     """Random crops of annotated images, as a data set.
 
     Args:
@@ -100,7 +100,9 @@ class Crops:
     labels = None
     collate = staticmethod(collate_detections)
 
-    def __init__(self, dataset: DetectionData, positions: Sequence[int], data: DetectData, seed: int) -> None:
+    def __init__(
+        self, dataset: DetectionDataset, positions: Sequence[int], data: DetectionDataConfig, seed: int
+    ) -> None:
         self.whole, self.positions, self.data, self.seed = dataset, list(positions), data, seed
         self.sensor, self.classes = dataset.sensor, dataset.classes
         self.paths = [dataset.paths[i] for i in self.positions]
@@ -126,7 +128,7 @@ class Crops:
         """The samples at `indices` as one batch."""
         return collate_detections([self[int(i)] for i in indices])
 
-    def _window(self, number: int, key: int) -> tuple[Window, float]:
+    def _window(self, number: int, key: int) -> tuple[PixelWindow, float]:
         """A keyed window of image `number`, and by how much it is enlarged."""
         size, (low, high) = self.data.size, self.data.scale
         header, boxes = self.whole.scenes[number].header, self.whole.boxes[number]
@@ -143,12 +145,12 @@ class Crops:
             # Anywhere in the crop, not in its middle: a network could learn where to look.
             left = min(max(0, int(x) - int(u[1] * wide)), header.width - wide)
             top = min(max(0, int(y) - int(u[2] * tall)), header.height - tall)
-        return Window(left, top, wide, tall), size / side
+        return PixelWindow(left, top, wide, tall), size / side
 
 
-def open_boxes(
-    data: DetectData, path: str | Path, sensor: Sensor, seed: int, classes: tuple[str, ...] = ()
-) -> Folds:
+def open_detection(
+    data: DetectionDataConfig, path: str | Path, sensor: Sensor, seed: int, classes: tuple[str, ...] = ()
+) -> DataSplits:
     """The folds of an annotated data set.
 
     Args:
@@ -163,7 +165,7 @@ def open_boxes(
         RecipeError: Folds that are empty or overlap; no box to learn from.
     """
     path = _file_of(Path(path), data.layout)
-    dataset = DetectionData(
+    dataset = DetectionDataset(
         path, sensor, data.gsd, layout=data.layout, images=data.images, classes=data.classes,
         boxes=data.boxes, cache=data.cache, seed=seed, offset_dn=data.offset_dn,
     )  # fmt: skip
@@ -183,10 +185,10 @@ def open_boxes(
     if not counts.sum():
         raise RecipeError(f"{path}: the {len(train)} training images have no box to learn from")
     zoom = min(max(1.0, data.scale[0]), data.scale[1])
-    return Folds(
-        Crops(dataset, train, data, seed),
-        WholeImages(dataset, val, zoom) if val else None,
-        WholeImages(dataset, found["test"], zoom) if found["test"] else None,
+    return DataSplits(
+        DetectionCrops(dataset, train, data, seed),
+        DetectionImages(dataset, val, zoom) if val else None,
+        DetectionImages(dataset, found["test"], zoom) if found["test"] else None,
         tuple(dataset.classes),
         counts,
         _notes(dataset, {"training": train, "validation": val, "test": found["test"]}, counts),
@@ -207,7 +209,7 @@ def _below(name: str, base: Path) -> str:
     return path.relative_to(base).as_posix() if path.is_relative_to(base) else path.name
 
 
-def _column(data: DetectData, fields: Sequence[Mapping[str, Any]], path: Path) -> list[str] | None:
+def _column(data: DetectionDataConfig, fields: Sequence[Mapping[str, Any]], path: Path) -> list[str] | None:
     """The fold of each image, where its annotations tell."""
     known = {key for one in fields for key in one}
     name = data.fold or next((key for key in ("fold", "split") if key in known), None)
@@ -220,7 +222,7 @@ def _column(data: DetectData, fields: Sequence[Mapping[str, Any]], path: Path) -
     return [str(one.get(name, "")) for one in fields]
 
 
-def _boxes_of(dataset: DetectionData, numbers: Sequence[int]) -> NDArray[np.int64]:
+def _boxes_of(dataset: DetectionDataset, numbers: Sequence[int]) -> NDArray[np.int64]:
     """Boxes of each class that count in some images."""
     labels = [dataset.boxes[i]["label"][~dataset.boxes[i]["difficult"]] for i in numbers]
     every = torch.cat(labels) if labels else torch.zeros(0, dtype=torch.int64)
@@ -228,7 +230,7 @@ def _boxes_of(dataset: DetectionData, numbers: Sequence[int]) -> NDArray[np.int6
 
 
 def _notes(
-    dataset: DetectionData, folds: Mapping[str, Sequence[int]], counts: NDArray[np.int64]
+    dataset: DetectionDataset, folds: Mapping[str, Sequence[int]], counts: NDArray[np.int64]
 ) -> list[str]:
     """What people should know of the data."""
     notes = [f"{dataset.classes[k]} has no training box" for k in np.flatnonzero(counts == 0)]

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swath.encoders.pyramid import Pyramid
+from swath.encoders.pyramid import FeaturePyramid
 from swath.keyed_random import uniform
 from swath.tasks.detection.rotated_boxes import from_xyxy, rotated_iou
 
@@ -50,13 +50,13 @@ class Detector(Protocol):
         ...
 
 
-def sizes_of(batch: Mapping[str, Any]) -> list[tuple[int, int]]:
+def image_sizes(batch: Mapping[str, Any]) -> list[tuple[int, int]]:
     """(height, width) of each image without padding."""
     whole = (int(batch["image"].shape[2]), int(batch["image"].shape[3]))
     return [(int(h), int(w)) for h, w in batch.get("size", [whole] * len(batch["image"]))]
 
 
-def targets_of(batch: Mapping[str, Any], key: str) -> list[tuple[Tensor, Tensor]]:
+def detection_targets(batch: Mapping[str, Any], key: str) -> list[tuple[Tensor, Tensor]]:
     """(boxes, labels) to learn from of each image, on its device: those that are not difficult."""
     device = batch["image"].device
     result = []
@@ -68,7 +68,7 @@ def targets_of(batch: Mapping[str, Any], key: str) -> list[tuple[Tensor, Tensor]
     return result
 
 
-def ignored_of(batch: Mapping[str, Any], key: str) -> list[Tensor]:
+def ignored_regions(batch: Mapping[str, Any], key: str) -> list[Tensor]:
     """The boxes of each image, on its device, from which nothing is learned."""
     device = batch["image"].device
     none = [torch.zeros(len(labels), dtype=torch.bool) for labels in batch["label"]]
@@ -76,7 +76,7 @@ def ignored_of(batch: Mapping[str, Any], key: str) -> list[Tensor]:
     return [boxes[difficult].to(device, torch.float32) for boxes, difficult in both]
 
 
-def in_regions(boxes: Tensor, regions: Tensor) -> Tensor:
+def overlap_with_regions(boxes: Tensor, regions: Tensor) -> Tensor:
     """[N] share of each box that lies in one of the regions; both upright [N, 4] or oriented [N, 5]."""
     if not len(regions):
         return boxes.new_zeros(len(boxes))
@@ -84,7 +84,7 @@ def in_regions(boxes: Tensor, regions: Tensor) -> Tensor:
     return rotated_iou(*pair, of="first").amax(1).to(boxes.dtype)
 
 
-def without_regions(
+def exclude_ignored(
     assigned: Tensor, boxes: Tensor, regions: Tensor, *, background: int, neither: int
 ) -> Tensor:
     """What candidates stand for, where those in regions of which nothing is learned are no background.
@@ -101,7 +101,7 @@ def without_regions(
     """
     if not len(regions):
         return assigned
-    share = in_regions(boxes, regions)
+    share = overlap_with_regions(boxes, regions)
     freed = torch.where((assigned == background) & (share > 0.5), neither, assigned)
     if bool((freed == neither).all()):
         freed[share.argmin()] = background
@@ -109,7 +109,7 @@ def without_regions(
 
 
 @contextmanager
-def keyed(batch: Mapping[str, Any]) -> Iterator[None]:
+def seeded_sampling(batch: Mapping[str, Any]) -> Iterator[None]:
     """Random draws inside (which anchors and regions are learned from) follow from the samples' keys alone.
 
     So a resumed run repeats them; torch's own generators are left as they were. A batch without `key` draws
@@ -125,11 +125,11 @@ def keyed(batch: Mapping[str, Any]) -> Iterator[None]:
         yield
 
 
-class Neck(nn.Module):
+class FPN(nn.Module):
     """A feature pyramid network (Lin et al., arXiv 1612.03144) on a `Pyramid`.
 
     Args:
-        pyramid: From `swath.encoders.pyramid.pyramid`.
+        pyramid: From `swath.encoders.pyramid.build_pyramid`.
         channels: Of every level.
         finest: Index of the pyramid's finest map in use: 0 for stride 4, 1 for stride 8.
         extra: Levels beyond stride 32, each half as fine: the pooled last one ("pool", one level, as Faster
@@ -137,7 +137,7 @@ class Neck(nn.Module):
     """
 
     def __init__(
-        self, pyramid: Pyramid, channels: int = 256, *, finest: int = 0, extra: str = "pool"
+        self, pyramid: FeaturePyramid, channels: int = 256, *, finest: int = 0, extra: str = "pool"
     ) -> None:
         super().__init__()
         from torchvision.ops import FeaturePyramidNetwork
@@ -196,7 +196,7 @@ class Anchors(nn.Module):
         return [torch.cat(self.levels(maps))] * len(images.image_sizes)
 
 
-class LevelAlign(nn.Module):
+class MultiLevelRoIAlign(nn.Module):
     """RoIAlign (He et al., arXiv 1703.06870) of every region from the level that suits its size.
 
     In float32 whatever the maps are: half precision cannot say where in an image of 1,000 pixels a box ends.

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swath.encoders.pyramid import Pyramid
+from swath.encoders.pyramid import FeaturePyramid
 from swath.tasks.detection.detectors.box_coding import (
     delta_decode,
     delta_encode,
@@ -24,20 +24,20 @@ from swath.tasks.detection.detectors.box_coding import (
     midpoint_encode,
 )
 from swath.tasks.detection.detectors.common import (
+    FPN,
     Anchors,
     Detections,
-    LevelAlign,
-    Neck,
-    ignored_of,
-    keyed,
-    sizes_of,
-    targets_of,
-    without_regions,
+    MultiLevelRoIAlign,
+    detection_targets,
+    exclude_ignored,
+    ignored_regions,
+    image_sizes,
+    seeded_sampling,
 )
 from swath.tasks.detection.rotated_boxes import rotated_iou, rotated_nms, to_xyxy
 
 
-def assign(iou: Tensor, high: float, low: float, *, best: bool) -> Tensor:
+def match_anchors(iou: Tensor, high: float, low: float, *, best: bool) -> Tensor:
     """Which true box each candidate stands for.
 
     Args:
@@ -60,7 +60,7 @@ def assign(iou: Tensor, high: float, low: float, *, best: bool) -> Tensor:
     return result
 
 
-def sample(assigned: Tensor, count: int, share: float) -> tuple[Tensor, Tensor]:
+def sample_balanced(assigned: Tensor, count: int, share: float) -> tuple[Tensor, Tensor]:
     """Indices of at most `count` candidates, drawn at random: foreground (at most that share), background."""
     foreground, background = ((assigned >= 0).nonzero().squeeze(1), (assigned == -1).nonzero().squeeze(1))
 
@@ -71,7 +71,7 @@ def sample(assigned: Tensor, count: int, share: float) -> tuple[Tensor, Tensor]:
     return foreground, some(background, count - len(foreground))
 
 
-class OrientedProposals(nn.Module):
+class OrientedRPN(nn.Module):
     """The first stage: from the maps of a neck to oriented proposals."""
 
     def __init__(self, channels: int, anchors: Anchors, *, keep: int, overlap: float) -> None:
@@ -131,9 +131,9 @@ class OrientedProposals(nn.Module):
         score, number = torch.cat(scores, 1).float(), torch.cat(numbers, 1).float()
         objectness, box, total = score.sum() * 0, number.sum() * 0, 0
         for image, (true, regions) in enumerate(zip(targets, ignored, strict=True)):
-            assigned = assign(box_iou(anchors, to_xyxy(true)), 0.7, 0.3, best=True)
-            assigned = without_regions(assigned, anchors, regions, background=-1, neither=-2)
-            front, back = sample(assigned, 256, 0.5)
+            assigned = match_anchors(box_iou(anchors, to_xyxy(true)), 0.7, 0.3, best=True)
+            assigned = exclude_ignored(assigned, anchors, regions, background=-1, neither=-2)
+            front, back = sample_balanced(assigned, 256, 0.5)
             wanted = torch.cat([score.new_ones(len(front)), score.new_zeros(len(back))])
             both = score[image, torch.cat([front, back])]
             objectness = objectness + F.binary_cross_entropy_with_logits(both, wanted, reduction="sum")
@@ -143,7 +143,7 @@ class OrientedProposals(nn.Module):
         return {"loss_objectness": objectness / max(total, 1), "loss_proposal_box": box / max(total, 1)}
 
 
-class OrientedHead(nn.Module):
+class OrientedRoIHead(nn.Module):
     """The second stage: class scores (background last) and five numbers of every proposal."""
 
     def __init__(
@@ -151,7 +151,7 @@ class OrientedHead(nn.Module):
     ) -> None:
         super().__init__()
         self.classes, self.regions = classes, regions
-        self.align = LevelAlign(strides)
+        self.align = MultiLevelRoIAlign(strides)
         self.layers = nn.Sequential(
             nn.Flatten(),
             nn.Linear(channels * self.align.size**2, hidden),
@@ -181,9 +181,9 @@ class OrientedHead(nn.Module):
         regions, labels, numbers = [], [], []
         for own, (true, label), taboo in zip(proposals, targets, ignored, strict=True):
             own = torch.cat([own, true])
-            assigned = assign(rotated_iou(own, true), 0.5, 0.5, best=False)
-            assigned = without_regions(assigned, own, taboo, background=-1, neither=-2)
-            front, back = sample(assigned, self.regions, 0.25)
+            assigned = match_anchors(rotated_iou(own, true), 0.5, 0.5, best=False)
+            assigned = exclude_ignored(assigned, own, taboo, background=-1, neither=-2)
+            front, back = sample_balanced(assigned, self.regions, 0.25)
             box = assigned[front]
             regions.append(torch.cat([own[front], own[back]]))
             labels.append(torch.cat([label[box], label.new_full((len(back),), self.classes)]))
@@ -214,7 +214,7 @@ class OrientedRCNN(nn.Module):
 
     def __init__(
         self,
-        pyramid: Pyramid,
+        pyramid: FeaturePyramid,
         classes: int,
         *,
         channels: int = 256,
@@ -228,19 +228,19 @@ class OrientedRCNN(nn.Module):
     ) -> None:
         super().__init__()
         self.score, self.overlap, self.most = score, overlap, most
-        self.neck = Neck(pyramid, channels)
+        self.neck = FPN(pyramid, channels)
         anchors = Anchors(self.neck.strides, anchor_scale)
-        self.first = OrientedProposals(channels, anchors, keep=proposals, overlap=0.8)
-        self.second = OrientedHead(channels, classes, pyramid.strides, hidden, regions)
+        self.first = OrientedRPN(channels, anchors, keep=proposals, overlap=0.8)
+        self.second = OrientedRoIHead(channels, classes, pyramid.strides, hidden, regions)
 
     def losses(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Losses of both stages; see `Detector`. Needs `obb`."""
-        targets = [(boxes.view(-1, 5), labels) for boxes, labels in targets_of(batch, "obb")]
-        ignored = [boxes.view(-1, 5) for boxes in ignored_of(batch, "obb")]
+        targets = [(boxes.view(-1, 5), labels) for boxes, labels in detection_targets(batch, "obb")]
+        ignored = [boxes.view(-1, 5) for boxes in ignored_regions(batch, "obb")]
         maps = self.neck(batch)
         scores, numbers = self.first(maps)
         proposals = self.first.proposals(maps, scores, numbers)
-        with keyed(batch):
+        with seeded_sampling(batch):
             return self.first.losses(maps, scores, numbers, [boxes for boxes, _ in targets], ignored) | (
                 self.second.losses(maps, proposals, targets, ignored)
             )
@@ -255,7 +255,11 @@ class OrientedRCNN(nn.Module):
         shares = logits.softmax(1)[:, :-1]
         result: list[Detections] = []
         parts = zip(
-            torch.split(shares, counts), torch.split(numbers, counts), proposals, sizes_of(batch), strict=True
+            torch.split(shares, counts),
+            torch.split(numbers, counts),
+            proposals,
+            image_sizes(batch),
+            strict=True,
         )
         for share, number, own, (height, width) in parts:
             boxes = delta_decode(own, number)

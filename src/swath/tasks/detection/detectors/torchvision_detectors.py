@@ -16,17 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from swath.encoders.pyramid import Pyramid
+from swath.encoders.pyramid import FeaturePyramid
 from swath.tasks.detection.detectors.common import (
+    FPN,
     Anchors,
     Detections,
-    LevelAlign,
-    Neck,
-    ignored_of,
-    keyed,
-    sizes_of,
-    targets_of,
-    without_regions,
+    MultiLevelRoIAlign,
+    detection_targets,
+    exclude_ignored,
+    ignored_regions,
+    image_sizes,
+    seeded_sampling,
 )
 
 _NO_LOSS = -100.0  # a logit whose focal loss as background, and its gradient, are 0
@@ -55,7 +55,7 @@ def _stages() -> tuple[Any, Any]:
         def assign_targets_to_anchors(self, anchors: Any, targets: Any) -> Any:
             labels, boxes = super().assign_targets_to_anchors(anchors, targets)
             freed = [
-                without_regions(label, own, target["ignored"], background=0, neither=-1)
+                exclude_ignored(label, own, target["ignored"], background=0, neither=-1)
                 for label, own, target in zip(labels, anchors, targets, strict=True)
             ]
             return freed, boxes
@@ -68,7 +68,7 @@ def _stages() -> tuple[Any, Any]:
         def assign_targets_to_proposals(self, proposals: Any, boxes: Any, labels: Any) -> Any:
             matched, labels = super().assign_targets_to_proposals(proposals, boxes, labels)
             freed = [
-                without_regions(label, own, regions, background=0, neither=-1)
+                exclude_ignored(label, own, regions, background=0, neither=-1)
                 for label, own, regions in zip(labels, proposals, self._ignored, strict=True)
             ]
             return matched, freed
@@ -94,7 +94,7 @@ class FasterRCNN(nn.Module):
 
     def __init__(
         self,
-        pyramid: Pyramid,
+        pyramid: FeaturePyramid,
         classes: int,
         *,
         channels: int = 256,
@@ -111,7 +111,7 @@ class FasterRCNN(nn.Module):
         from torchvision.models.detection.rpn import RPNHead
 
         first, second = _stages()
-        self.neck = Neck(pyramid, channels)
+        self.neck = FPN(pyramid, channels)
         anchors = Anchors(self.neck.strides, anchor_scale)
         self.rpn = first(
             anchors,
@@ -124,7 +124,7 @@ class FasterRCNN(nn.Module):
             post_nms_top_n={"training": proposals, "testing": max(1, proposals // 2)},
             nms_thresh=0.7,
         )
-        align = LevelAlign(pyramid.strides)
+        align = MultiLevelRoIAlign(pyramid.strides)
         self.heads = second(
             align,
             TwoMLPHead(channels * align.size**2, hidden),
@@ -142,12 +142,12 @@ class FasterRCNN(nn.Module):
     def losses(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Losses of both stages; see `Detector`."""
         # torchvision counts the background as class 0.
-        easy, ignored = targets_of(batch, "bbox_xyxy"), ignored_of(batch, "bbox_xyxy")
+        easy, ignored = detection_targets(batch, "bbox_xyxy"), ignored_regions(batch, "bbox_xyxy")
         targets = [
             {"boxes": boxes.view(-1, 4), "labels": labels + 1, "ignored": regions.view(-1, 4)}
             for (boxes, labels), regions in zip(easy, ignored, strict=True)
         ]
-        with keyed(batch):
+        with seeded_sampling(batch):
             _, losses = self._run(batch, targets)
         return losses
 
@@ -164,7 +164,7 @@ class FasterRCNN(nn.Module):
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
         from torchvision.models.detection.image_list import ImageList
 
-        sizes = sizes_of(batch)
+        sizes = image_sizes(batch)
         maps = {str(i): x for i, x in enumerate(self.neck(batch))}
         with _computing(targets is not None, self.rpn, self.heads):
             regions, first = self.rpn(ImageList(batch["image"], sizes), maps, targets)
@@ -180,7 +180,7 @@ class FCOS(nn.Module):
 
     def __init__(
         self,
-        pyramid: Pyramid,
+        pyramid: FeaturePyramid,
         classes: int,
         *,
         channels: int = 256,
@@ -191,7 +191,7 @@ class FCOS(nn.Module):
         super().__init__()
         from torchvision.models.detection import fcos
 
-        self.neck = Neck(pyramid, channels, finest=1, extra="learned")
+        self.neck = FPN(pyramid, channels, finest=1, extra="learned")
         stand_in = nn.Module()  # torchvision asks its backbone for nothing but this number
         stand_in.out_channels = channels  # type: ignore[assignment]
         self.fcos = fcos.FCOS(
@@ -203,12 +203,13 @@ class FCOS(nn.Module):
     def losses(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Losses of classes, boxes and centredness; see `Detector`."""
         targets = [
-            {"boxes": boxes.view(-1, 4), "labels": labels} for boxes, labels in targets_of(batch, "bbox_xyxy")
+            {"boxes": boxes.view(-1, 4), "labels": labels}
+            for boxes, labels in detection_targets(batch, "bbox_xyxy")
         ]
         _, anchors, outputs, cells = self._run(batch)
         # A place in a region to be ignored, and in no object, is sure already: there is nothing to learn.
         logits = outputs["cls_logits"].clone()
-        for i, (regions, target) in enumerate(zip(ignored_of(batch, "bbox_xyxy"), targets, strict=True)):
+        for i, (regions, target) in enumerate(zip(ignored_regions(batch, "bbox_xyxy"), targets, strict=True)):
             place = (anchors[i][:, :2] + anchors[i][:, 2:]) / 2
             free = _within(place, regions.view(-1, 4)) & ~_within(place, target["boxes"])
             logits[i, free] = _NO_LOSS
@@ -233,7 +234,7 @@ class FCOS(nn.Module):
         maps = self.neck(batch)
         every = torch.cat(self.fcos.anchor_generator.levels(maps))
         return (
-            sizes_of(batch),
+            image_sizes(batch),
             [every] * len(batch["image"]),
             {name: values.float() for name, values in self.fcos.head(maps).items()},
             [x.shape[2] * x.shape[3] for x in maps],

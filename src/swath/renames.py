@@ -1,0 +1,114 @@
+"""Old spellings in files that Swath wrote or was given earlier, and the names that they have now.
+
+Only what is stored and read back is listed: recipes, model configurations, tables of pairs, catalogs,
+suites. Reading goes through `current_names`; writers use new names only. Some hashes were taken over old
+spellings (a recipe's hash, by which a run is resumed; the configuration hash of a protocol; the key of a
+suite or a prediction that goes on): they are taken over `stored_names`, so that what was begun before a
+renaming is still recognized.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_log = logging.getLogger(__name__)
+
+# Kind of file -> old dotted key -> new dotted key. `*` stands for any key or any element of a list. Both
+# sides have the same depth; parents are renamed by rows of their own and stand in a row's old key in their
+# old spelling.
+KEYS: dict[str, dict[str, str]] = {
+    "recipe": {},
+    "finetune": {},
+    "config": {},
+    "pairs": {},
+    "catalog": {},
+    "suite": {},
+}
+
+# Kind of file -> new dotted key -> old value -> new value.
+VALUES: dict[str, dict[str, dict[Any, Any]]] = {}
+
+
+def current_names(data: Mapping[str, Any], kind: str, source: str) -> dict[str, Any]:
+    """A copy of `data` under today's keys and values; each old spelling found is logged once.
+
+    Args:
+        data: What was read, with plain dicts and lists inside.
+        kind: A key of `KEYS`.
+        source: Named in the log line, e.g. the file's name.
+
+    Raises:
+        ValueError: If an old key and its new name stand side by side.
+    """
+    found: dict[str, str] = {}
+    renamed = _renamed(
+        data, (), {tuple(o.split(".")): n.split(".")[-1] for o, n in KEYS[kind].items()}, found
+    )
+    _replace_values(renamed, (), VALUES.get(kind, {}), found)
+    for old, new in found.items():
+        _log.warning("%s: '%s' is now '%s' (still read; will be refused from 0.3)", source, old, new)
+    return renamed
+
+
+def stored_names(data: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """The inverse of `current_names`, for hashes that were taken over old spellings."""
+    copy = _renamed(data, (), {}, {})
+    _replace_values(
+        copy,
+        (),
+        {key: {new: old for old, new in table.items()} for key, table in VALUES.get(kind, {}).items()},
+        {},
+    )
+    # A row's old key has its parents in their old spelling; on the way back they are in their new one.
+    parents = {tuple(new.split(".")): old.split(".")[-1] for old, new in KEYS[kind].items()}
+    return _renamed(copy, (), parents, {})
+
+
+def _matches(path: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    return len(path) == len(pattern) and all(p in ("*", key) for p, key in zip(pattern, path, strict=True))
+
+
+def _renamed(
+    value: Any, path: tuple[str, ...], rules: Mapping[tuple[str, ...], str], found: dict[str, str]
+) -> Any:
+    if isinstance(value, Mapping):
+        out: dict[str, Any] = {}
+        for key, inner in value.items():
+            here = (*path, str(key))
+            new = next((name for rule, name in rules.items() if _matches(here, rule)), key)
+            if new != key:
+                if new in value:
+                    raise ValueError(
+                        f"{'.'.join(here)} is the old name of {new}, which is there too: keep one"
+                    )
+                found[".".join(here)] = str(new)
+            out[new] = _renamed(inner, here, rules, found)
+        return out
+    if isinstance(value, (list, tuple)):
+        return [_renamed(inner, (*path, "*"), rules, found) for inner in value]
+    return value
+
+
+def _replace_values(
+    value: Any, path: tuple[str, ...], tables: Mapping[str, Mapping[Any, Any]], found: dict[str, str]
+) -> None:
+    items: Iterator[tuple[Any, Any]]
+    if isinstance(value, dict):
+        items = iter(list(value.items()))
+    elif isinstance(value, list):
+        items = iter(list(enumerate(value)))
+    else:
+        return
+    for key, inner in items:
+        here = (*path, "*" if isinstance(value, list) else str(key))
+        for pattern, table in tables.items():
+            if (
+                _matches(here, tuple(pattern.split(".")))
+                and isinstance(inner, (str, int, float))
+                and inner in table
+            ):
+                found[f"{'.'.join(here)}: {inner}"] = str(table[inner])
+                value[key] = table[inner]
+        _replace_values(value[key], here, tables, found)
