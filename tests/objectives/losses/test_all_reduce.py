@@ -74,7 +74,7 @@ def two(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    processes.start_processes(one_of_two, (port, str(out)), nprocs=2, start_method="fork")
+    processes.start_processes(one_of_two, (port, str(out)), nprocs=2, start_method="spawn")
     return [torch.load(Path(out) / f"{rank}.pt") for rank in range(2)]
 
 
