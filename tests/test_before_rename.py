@@ -1,7 +1,7 @@
 """What Swath 0.1 stored opens under today's names and gives the same numbers.
 
-`tests/data/before_rename` holds it: models, recipes, interrupted runs, tables and an archive, made by `make.py`
-on the tree before the renaming.
+`tests/data/before_rename` holds it: models, recipes, interrupted runs, tables and an archive, made by its
+`make.py` on the tree before the renaming.
 """
 
 from __future__ import annotations
