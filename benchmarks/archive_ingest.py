@@ -28,8 +28,8 @@ import lancedb
 import numpy as np
 import pyarrow as pa
 
+from swath.archive.archive import Archive
 from swath.archive.table.rows import vector_rows
-from swath.archive.table.store import Archive
 
 MODEL = "benchmark-0"
 

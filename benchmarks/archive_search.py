@@ -32,12 +32,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from swath.archive.archive import Archive
 from swath.archive.index.files import build_index, open_index
 from swath.archive.index.vectors import normalize_rows
 from swath.archive.query.filters import Filter
 from swath.archive.query.searcher import Searcher
 from swath.archive.table.rows import vector_rows
-from swath.archive.table.store import Archive
 
 K = 10
 MODEL = "benchmark-0"
@@ -192,7 +192,7 @@ def measured(archive: Archive, tree: Tree, options: argparse.Namespace) -> dict[
     queries = tree.queries(options.queries)
     centred = queries.copy()
     normalize_rows(centred)
-    searcher = archive.searcher()
+    searcher = archive.searcher
     snapshot = searcher.snapshot()
     index = open_index(archive)
     assert index is not None

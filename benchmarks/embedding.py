@@ -26,12 +26,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from swath.archive.archive import Archive
 from swath.archive.ingest.run import embed_archive
-from swath.archive.table.store import Archive
 from swath.datasets.opening import open_dataset
 from swath.encoders import create_model
 from swath.models import Contract, Model
-from swath.sensors.sensor import get_sensor
+from swath.sensors.registry import get_sensor
 
 
 def make_images(folder: Path, count: int, size: int) -> None:

@@ -26,7 +26,8 @@ import torch
 from swath.encoders import create_model
 from swath.evaluation.data.splits import open_split
 from swath.evaluation.features.cache import FeatureCache
-from swath.evaluation.features.extract import ModelFeatureExtractor, resize_batch
+from swath.evaluation.features.extract import resize_batch
+from swath.evaluation.features.model import ModelFeatureExtractor
 from swath.evaluation.protocols.frozen import evaluate_knn
 from swath.evaluation.protocols.logistic_regression import ProbeFitter
 from swath.evaluation.protocols.penalty_search import fit_with_selected_c

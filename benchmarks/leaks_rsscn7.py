@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from swath.datasets.opening import CsvManifest
+from swath.datasets.csv_table import CsvManifest
 from swath.evaluation.audit.leakage import LeakageReport, find_leaks
 from swath.evaluation.data.splits import TrainTestSplit
+from swath.evaluation.data.subset import EvalSubset
 from swath.evaluation.features.baselines import RandomConvolutionalFeatures
-from swath.evaluation.features.extract import EvalSubset, extract_features
+from swath.evaluation.features.extract import extract_features
 
 
 def main() -> None:

@@ -7,9 +7,10 @@ import time
 
 import torch
 
-from swath.augmentations.photometric import PhotometricStrengths, make_photometric
+from swath.augmentations.photometric import make_photometric
+from swath.augmentations.photometric_options import PhotometricStrengths
 from swath.keyed_random import sample_keys
-from swath.sensors.sensor import get_sensor
+from swath.sensors.registry import get_sensor
 
 # sensor, option, samples, side of the images in pixels
 CASES = [

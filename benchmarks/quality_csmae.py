@@ -126,7 +126,7 @@ def main() -> None:
     from swath.files import write_json
     from swath.models import load_model
     from swath.simulated import SimulatedPairs
-    from swath.training.engine import pretrain
+    from swath.training.pretraining import pretrain
 
     began = time.process_time()
     pairs = SimulatedPairs(

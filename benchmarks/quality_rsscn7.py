@@ -36,7 +36,8 @@ from rich.console import Console
 
 from swath.evaluation.data.splits import TrainTestSplit, open_split
 from swath.evaluation.features.baselines import ImageStatistics, RandomConvolutionalFeatures, RandomPatches
-from swath.evaluation.features.extract import FeatureExtractor, pooling_variants
+from swath.evaluation.features.extract import pooling_variants
+from swath.evaluation.features.protocol import FeatureExtractor
 from swath.evaluation.protocols.frozen import (
     PairedComparison,
     evaluate_knn,
@@ -49,7 +50,7 @@ from swath.models import Model, load_model
 from swath.training import checkpoint as checkpoints
 from swath.training.build import build_contract, build_objective
 from swath.training.config.recipe import PretrainRecipe, load_recipe
-from swath.training.engine import pretrain
+from swath.training.pretraining import pretrain
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("SWATH_DATA_DIR", ROOT / "../shared/data")) / "rsscn7" / "index.csv"

@@ -53,7 +53,7 @@ def main() -> None:
     from swath.models import load_model
     from swath.simulated import SimulatedPairs
     from swath.training.config.recipe import load_recipe
-    from swath.training.engine import pretrain
+    from swath.training.pretraining import pretrain
 
     results: dict[str, Any] = {}
     directions = [(a, b) for a in (RADAR, AERIAL) for b in (RADAR, AERIAL)]

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from swath.archive.archive import Archive
 from swath.archive.query.filters import Filter
-from swath.archive.table.store import Archive, schema
+from swath.archive.table.rows import schema
 
 K = 10
 

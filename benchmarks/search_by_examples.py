@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 
+from swath.archive.archive import Archive
 from swath.archive.index.vectors import normalize_rows, vectors_of
 from swath.archive.query.relevance_feedback import METHODS, query_vector
-from swath.archive.table.store import Archive
 
 FIRST = 20
 SETTINGS = ((1, 0), (3, 0), (5, 0), (1, 3), (3, 3), (5, 5))  # examples liked, and wrong answers marked

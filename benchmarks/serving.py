@@ -63,8 +63,8 @@ def corner(number: int) -> tuple[float, float]:
 
 
 def make_archive(path: Path, scenes: list[Path], dimensions: int) -> None:
+    from swath.archive.archive import Archive
     from swath.archive.table.rows import vector_rows
-    from swath.archive.table.store import Archive
 
     archive = Archive.create(path, "benchmark-0", dimensions)
     random = np.random.default_rng(0)

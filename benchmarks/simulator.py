@@ -26,7 +26,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from swath.evaluation.measures.retrieval import chance_scores, exact_neighbors, retrieval_scores
-from swath.sensors.sensor import get_sensor
+from swath.sensors.registry import get_sensor
 from swath.simulated import CLASSES, SENSORS, simulate_landscape
 from swath.simulated.sensing import simulated_to_unit, to_stored_values
 from swath.simulated.writing import COLOURS

@@ -88,7 +88,7 @@ def main() -> None:
     from swath.evaluation.retrieval.splits import split_retrieval
     from swath.models import load_model
     from swath.training.config.recipe import load_recipe
-    from swath.training.engine import pretrain
+    from swath.training.pretraining import pretrain
 
     with tempfile.TemporaryDirectory() as folder:
         pairs = open_pairs(

@@ -43,7 +43,8 @@ RATE, DECAY, TOTAL = 1e-4, 0.02, 1000  # of Adan; steps of the imagined run
 def build_swath(name: str) -> Any:
     """The model as the library has it."""
     from swath.encoders.protocol import create_model
-    from swath.objectives.cmid import CMID, CMIDConfig
+    from swath.objectives.cmid import CMID
+    from swath.objectives.cmid_config import CMIDConfig
 
     encoder, options, _ = MODELS[name]
     return CMID(create_model(encoder, bands=3), CMIDConfig(**options))  # type: ignore[arg-type]
@@ -58,7 +59,7 @@ def build_plain(name: str) -> Any:
     from torch import nn
 
     from swath.encoders.protocol import create_model
-    from swath.objectives.cmid import CMIDConfig
+    from swath.objectives.cmid_config import CMIDConfig
 
     encoder, options, _ = MODELS[name]
     config = CMIDConfig(**options)  # type: ignore[arg-type]
@@ -359,7 +360,7 @@ def plain_update(model: Any) -> Any:
 
 def swath_update(model: Any) -> Any:
     """What the engine does after a backward pass."""
-    from swath.training.config.recipe import OptimizerConfig
+    from swath.training.config.sections import OptimizerConfig
     from swath.training.optim.param_groups import build_optimizer
 
     optimiser = build_optimizer(model, OptimizerConfig(name="adan", lr=RATE, weight_decay=DECAY), RATE)

@@ -172,7 +172,8 @@ def build_plain(specific: int, common: int, decoder: str) -> Any:
 def build_swath(specific: int, common: int, decoder: str) -> Any:
     """The same model as the library has it."""
     from swath.encoders.multi_sensor import MultiSensorViT
-    from swath.objectives.csmae import CSMAE, CSMAEConfig
+    from swath.objectives.csmae import CSMAE
+    from swath.objectives.csmae_config import CSMAEConfig
 
     encoder = MultiSensorViT(BANDS, specific_depth=specific, common_depth=common)
     return CSMAE(encoder, CSMAEConfig(decoder=decoder))  # type: ignore[arg-type]

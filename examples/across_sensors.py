@@ -18,7 +18,7 @@ import torch.nn.functional as F
 import swath
 from swath.simulated import SimulatedPairs
 from swath.training.config.recipe import load_recipe
-from swath.training.engine import pretrain
+from swath.training.pretraining import pretrain
 
 RADAR, OPTICAL = "sentinel1_ben", "sentinel2_ben"
 RECIPE = Path(__file__).resolve().parent.parent / "configs" / "csmae_small_cpu.yaml"

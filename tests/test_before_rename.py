@@ -18,9 +18,9 @@ import yaml
 from typer.testing import CliRunner
 
 import swath
+from swath.archive.archive import Archive
 from swath.archive.ingest import chip_ids
 from swath.archive.ingest.run import embed_archive
-from swath.archive.table.store import Archive
 from swath.catalog.catalog import Catalog
 from swath.cli.main import build_app
 from swath.datasets.opening import open_dataset

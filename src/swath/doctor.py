@@ -106,7 +106,7 @@ def _private(text: str) -> str:
 
 
 def _system(report: Diagnostics) -> dict[str, Any]:
-    from swath import __version__
+    from swath._version import __version__
 
     return {
         "swath": __version__,
@@ -309,7 +309,7 @@ def _step(report: Diagnostics) -> dict[str, Any]:
 
     from swath.encoders import create_model
     from swath.objectives.protocol import objectives
-    from swath.training.config.recipe import OptimizerConfig
+    from swath.training.config.sections import OptimizerConfig
     from swath.training.optim.param_groups import build_optimizer, gradient_norm
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

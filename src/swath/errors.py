@@ -43,3 +43,6 @@ def suggest(word: str, known: list[str]) -> str:
     spelled = {name.casefold(): name for name in known}  # "db" is near "dB"
     near = get_close_matches(word.casefold(), list(spelled), n=1, cutoff=0.6)
     return f" Did you mean {spelled[near[0]]!r}?" if near else f" Known: {', '.join(sorted(known))}."
+
+
+Problem = tuple[str, str]

@@ -91,3 +91,9 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def relative(path: str, base: Path) -> str:
+    """A path as a table in `base` stores it: relative where it lies below it."""
+    absolute = os.path.abspath(path)  # noqa: PTH100 (keeps links)
+    return os.path.relpath(absolute, base) if Path(absolute).is_relative_to(base) else absolute

@@ -49,7 +49,7 @@ def current_names(data: Mapping[str, Any], kind: str, source: str) -> dict[str, 
     _replace_values(renamed, (), VALUES.get(kind, {}), found)
     for old, new in found.items():
         _log.warning("%s: '%s' is now '%s' (still read; will be refused from 0.3)", source, old, new)
-    return renamed
+    return dict(renamed)
 
 
 def stored_names(data: Mapping[str, Any], kind: str) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def stored_names(data: Mapping[str, Any], kind: str) -> dict[str, Any]:
     )
     # A row's old key has its parents in their old spelling; on the way back they are in their new one.
     parents = {tuple(new.split(".")): old.split(".")[-1] for old, new in KEYS[kind].items()}
-    return _renamed(copy, (), parents, {})
+    return dict(_renamed(copy, (), parents, {}))
 
 
 def _matches(path: tuple[str, ...], pattern: tuple[str, ...]) -> bool:

@@ -11,22 +11,6 @@ from helpers.source_tree import RANK, ROOT, Edge, edges, modules, package_of
 TRAINING = {"encoders", "objectives", "models", "training", "augmentations", "cpu"}
 GEODATA = {"geo", "rasters", "catalog"}
 
-# Imports and circles that still go against the rules; the lists only ever get shorter.
-UPWARD = {
-    ("swath.catalog.band_statistics", "swath.datasets.chip"),
-    ("swath.catalog.band_statistics", "swath.datasets.protocol"),
-    ("swath.catalog.catalog", "swath.datasets.protocol"),
-    ("swath.rasters.cloud_mask", "swath.datasets.chip"),
-    ("swath.rasters.header", "swath.datasets.chip"),
-    ("swath.rasters.read", "swath.datasets.chip"),
-    ("swath.rasters.sensor_scene", "swath.datasets.chip"),
-    ("swath.rasters.warp", "swath.datasets.chip"),
-    ("swath.rasters.warp", "swath.datasets.pairs.readers"),
-    ("swath.reporting.charts", "swath.evaluation.report.plots"),
-    ("swath.reporting.rgb", "swath.evaluation.retrieval.figures"),
-}
-CIRCLES = 11
-
 
 def test_every_package_has_its_place() -> None:
     unknown = {package_of(name) for name in modules()} - RANK.keys() - {""}
@@ -39,11 +23,7 @@ def goes_up(edge: Edge) -> bool:
 
 
 def test_packages_import_downwards_only() -> None:
-    wrong = [edge for edge in edges() if goes_up(edge)]
-    new = [str(edge) for edge in wrong if (edge.importer, edge.imported) not in UPWARD]
-    assert not new
-    gone = UPWARD - {(edge.importer, edge.imported) for edge in wrong}
-    assert not gone, "take them off the list"
+    assert not [str(edge) for edge in edges() if goes_up(edge)]
 
 
 def test_training_imports_no_geodata() -> None:
@@ -100,8 +80,7 @@ def test_modules_form_no_circle() -> None:
         for edge in edges()
         if edge.importer in component and edge.imported in component
     ]
-    assert len(found) <= CIRCLES, "\n".join(report)
-    assert len(found) == CIRCLES, f"lower CIRCLES to {len(found)}"
+    assert not found, "\n".join(report)
 
 
 def test_models_train_without_geodata_libraries() -> None:

@@ -23,7 +23,6 @@ PENDING = {
     "models",
     "objectives",
     "prediction",
-    "rasters",
     "reporting",
     "sensors",
     "serving",

@@ -1,4 +1,4 @@
-"""The public names of `swath` resolve, and type checkers see the same."""
+"""What packages offer: every name of a stub resolves, is documented, and stands in `__all__`."""
 
 from __future__ import annotations
 
@@ -8,23 +8,34 @@ from importlib import import_module
 import pytest
 
 import swath
-from helpers.source_tree import PACKAGE
+from helpers.source_tree import PACKAGE, public_names, syntax_tree
+
+STUBS = sorted(
+    ".".join(path.parent.relative_to(PACKAGE.parent).parts) for path in PACKAGE.rglob("__init__.pyi")
+)
 
 
-@pytest.mark.parametrize("name", sorted(swath._PUBLIC))
-def test_public_name_resolves(name: str) -> None:
-    thing = getattr(swath, name)
-    assert thing is getattr(import_module(swath._PUBLIC[name]), name)
-    assert thing.__doc__
+@pytest.mark.parametrize("package", STUBS)
+def test_public_names_resolve_and_are_documented(package: str) -> None:
+    offered = import_module(package)
+    names = public_names(package)
+    for name, full in names.items():
+        thing = getattr(offered, name)
+        module, _, attribute = full.rpartition(".")
+        assert thing is getattr(import_module(module), attribute)
+        assert name.startswith("__") or isinstance(thing, (dict, tuple, str)) or thing.__doc__, full
+    assert set(names) <= set(dir(offered))
 
 
-def test_type_checkers_see_the_same_public_names() -> None:
-    """The lazy table and the TYPE_CHECKING block of `swath/__init__.py` are two copies of one truth."""
-    seen = {}
-    for node in ast.walk(ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("swath."):
-            seen |= {alias.name: node.module for alias in node.names}
-    assert seen == swath._PUBLIC
+@pytest.mark.parametrize("package", STUBS)
+def test_a_stub_lists_what_it_imports(package: str) -> None:
+    stub = PACKAGE.parent.joinpath(*package.split("."), "__init__.pyi")
+    listed = [
+        ast.literal_eval(node.value)
+        for node in syntax_tree(stub).body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "__all__"  # type: ignore[attr-defined]
+    ]
+    assert sorted(listed[0]) == sorted(public_names(package))
 
 
 def test_unknown_public_name_is_an_attribute_error() -> None:

@@ -14,7 +14,7 @@ from helpers.archive_images import make_pictures
 from helpers.archive_rows import make_rows
 from swath.encoders import create_model
 from swath.models import Contract, Model, load_model, save_model
-from swath.sensors.sensor import get_sensor
+from swath.sensors.registry import get_sensor
 
 DIMENSIONS = 8
 

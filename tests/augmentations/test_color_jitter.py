@@ -9,7 +9,7 @@ import torch
 
 from swath.augmentations.color_jitter import RgbColorJitter, shift_hue
 from swath.keyed_random import sample_keys
-from swath.sensors.sensor import get_sensor
+from swath.sensors.registry import get_sensor
 
 RGB = get_sensor("rgb_aerial")
 

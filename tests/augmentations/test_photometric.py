@@ -7,18 +7,18 @@ import math
 import pytest
 import torch
 
-from swath.augmentations.photometric import (
-    PhotometricAugmentation,
+from swath.augmentations.blur import gaussian_blur
+from swath.augmentations.photometric import PhotometricAugmentation, make_photometric
+from swath.augmentations.photometric_options import (
     PhotometricStrengths,
     allowed_photometric,
     default_strengths,
-    gaussian_blur,
-    make_photometric,
 )
 from swath.augmentations.speckle import speckle_db
 from swath.errors import RecipeError
 from swath.keyed_random import normal, sample_keys
-from swath.sensors.sensor import Sensor, get_sensor
+from swath.sensors.registry import get_sensor
+from swath.sensors.sensor import Sensor
 
 LINEAR = get_sensor("sentinel1_grd_linear").with_statistics([0.2, 0.05], [0.3, 0.1], "made up")
 HEIGHTS = Sensor(name="dem", bands=[{"name": "z", "unit": "metres", "mean": 100.0, "std": 50.0}])

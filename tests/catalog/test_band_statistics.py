@@ -18,7 +18,8 @@ from swath.catalog.band_statistics import (
 )
 from swath.errors import ImageryError
 from swath.rasters.read import read_header
-from swath.sensors.sensor import Sensor, get_sensor
+from swath.sensors.registry import get_sensor
+from swath.sensors.sensor import Sensor
 
 
 def sensor(bands: int, **more: object) -> Sensor:

@@ -19,7 +19,7 @@ from swath.catalog.catalog import Catalog, build_catalog
 from swath.datasets.chips import ChipGrid
 from swath.datasets.opening import open_dataset
 from swath.errors import ImageryError
-from swath.sensors.sensor import get_sensor
+from swath.sensors.registry import get_sensor
 
 L2A = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 COARSE = {"B01": 3, "B09": 3, "B05": 2, "B06": 2, "B07": 2, "B8A": 2, "B11": 2, "B12": 2}

@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from swath.archive.archive import Archive
 from swath.archive.table.rows import vector_rows
-from swath.archive.table.store import Archive
 from swath.cli.main import build_app
 from swath.encoders import create_model
 from swath.errors import ArchiveError
 from swath.models import Contract, save_model
-from swath.sensors.sensor import get_sensor
+from swath.sensors.registry import get_sensor
 
 
 def swath(*words: object, code: int = 0, answer: str | None = None) -> str:

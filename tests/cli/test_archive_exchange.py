@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from helpers.archive_rows import make_rows
-from swath.archive.table.store import Archive
+from swath.archive.archive import Archive
 from swath.cli.main import build_app
 from swath.errors import ArchiveError
 from swath.geo.footprint import footprint_geometry

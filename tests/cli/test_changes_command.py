@@ -11,8 +11,8 @@ import pytest
 import rasterio
 from typer.testing import CliRunner
 
+from swath.archive.archive import Archive
 from swath.archive.table.rows import vector_rows
-from swath.archive.table.store import Archive
 from swath.cli.main import build_app
 from swath.errors import ArchiveError, SwathError
 

@@ -13,13 +13,13 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from swath.archive.table.store import Archive
+from swath.archive.archive import Archive
 from swath.cli import embed
 from swath.cli.search import search
 from swath.encoders import create_model
 from swath.errors import ArchiveError, ContractError, ImageryError, SwathError
 from swath.models import Contract, save_model
-from swath.sensors.sensor import get_sensor
+from swath.sensors.registry import get_sensor
 
 APP = typer.Typer()
 APP.command("embed")(embed.command)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from swath.catalog.catalog import Catalog
 from swath.cli.inspect import command
 from swath.errors import ImageryError
-from swath.sensors.sensor import get_sensor
+from swath.sensors.registry import get_sensor
 
 app = typer.Typer()
 app.command()(command)

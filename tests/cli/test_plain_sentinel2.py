@@ -11,7 +11,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from swath.archive.table.store import Archive
+from swath.archive.archive import Archive
 from swath.cli import embed
 from swath.cli.evaluate import frozen as evaluate
 from swath.cli.search import search
@@ -19,7 +19,7 @@ from swath.datasets.chips import ChipGrid
 from swath.encoders import create_model
 from swath.errors import ImageryError
 from swath.models import Contract, save_model
-from swath.sensors.sensor import get_sensor
+from swath.sensors.registry import get_sensor
 from swath.training.build import open_training_data
 from swath.training.config.recipe import load_recipe
 

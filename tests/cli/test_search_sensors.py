@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from helpers.pairs_on_disk import OPTIONS, S1, S2, write_pairs
-from swath.archive.table.store import Archive
+from swath.archive.archive import Archive
 from swath.cli import embed
 from swath.cli.search import search
 from swath.encoders import create_model

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from helpers.rasters import noise, write_tiff
-from swath.datasets.chip import Chip, PixelWindow
+from swath.datasets.chip import Chip
 from swath.datasets.chips import ChipGrid, RandomChips, draw_position, grid_positions
 from swath.datasets.opening import ImageDataset, collate, open_dataset
 from swath.errors import ImageryError
+from swath.geo.grid import PixelWindow
 from swath.rasters.read import SceneHeader, read_header, read_window
 
 

@@ -13,9 +13,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from swath.archive.ingest.chip_ids import preprocessing
+from swath.datasets.collate import collate
 from swath.datasets.hdf5 import Hdf5Images
 from swath.datasets.opening import open_dataset
-from swath.datasets.protocol import collate
 from swath.errors import ArchiveError, ImageryError
 from swath.sensors.sensor import Sensor
 

@@ -15,15 +15,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from helpers.rasters import noise, write_tiff
-from swath.datasets.opening import (
-    ClassFolder,
-    CsvManifest,
-    ImageDataset,
-    UnlabeledFolderDataset,
-    collate,
-    detect_layout,
-    open_dataset,
-)
+from swath.datasets.csv_table import CsvManifest
+from swath.datasets.folders import ClassFolder, UnlabeledFolderDataset
+from swath.datasets.opening import ImageDataset, collate, detect_layout, open_dataset
 from swath.errors import ImageryError
 from swath.sensors.sensor import Sensor
 

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from swath.demo.page import demo_summary
-from swath.demo.run import RECIPE, DemoResults, run_demo
+from swath.demo.results import DemoResults
+from swath.demo.run import RECIPE, run_demo
 from swath.demo.serve import serve_demo
 from swath.errors import SwathError
 from swath.training.config.recipe import load_recipe

@@ -147,7 +147,7 @@ def test_script_is_there_and_knows_its_options(page: str, script: str, arguments
 def test_yaml_of_a_sensor_is_valid(page: Path, block: str, tmp_path: Path) -> None:
     data = yaml.safe_load(block)
     if "bands" in data:
-        from swath.sensors.sensor import get_sensor
+        from swath.sensors.registry import get_sensor
 
         path = tmp_path / "sensor.yaml"
         path.write_text(block, encoding="utf-8")

@@ -9,7 +9,7 @@ import shapely
 
 from swath.errors import ArchiveError
 from swath.geo import footprint as places
-from swath.geo.footprint import parse_area
+from swath.geo.areas import parse_area
 
 
 def polygon(*rings: list[list[float]]) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from shapely import from_wkb
 
-from swath.geo.footprint import boxes_overlap, footprint_geometry, to_geojson_geometry
+from swath.geo.areas import boxes_overlap
+from swath.geo.footprint import footprint_geometry, to_geojson_geometry
 
 SQUARE = [(10.0, 0.0), (11.0, 0.0), (11.0, 1.0), (10.0, 1.0), (10.0, 0.0)]
 CROSSING = {

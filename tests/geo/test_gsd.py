@@ -12,13 +12,9 @@ from hypothesis import strategies as st
 from pyproj import CRS, Geod, Proj, Transformer
 
 from swath.errors import ImageryError
-from swath.geo.gsd import (
-    effective_gsd,
-    image_footprint,
-    pixel_size_on_ground,
-    resampled_transform,
-    window_transform,
-)
+from swath.geo.footprint import image_footprint
+from swath.geo.gsd import effective_gsd, pixel_size_on_ground
+from swath.geo.transform import resampled_transform, window_transform
 from swath.rasters.header import read_header
 
 WGS84 = Geod(ellps="WGS84")

@@ -10,7 +10,8 @@ import pytest
 import shapely
 
 from swath.geo import footprint as places
-from swath.geo.footprint import footprint_geometry, footprints_intersecting, parse_area
+from swath.geo.areas import footprints_intersecting, parse_area
+from swath.geo.footprint import footprint_geometry
 from swath.geo.polygon_grid import BORDER, INSIDE, OUTSIDE, classify_boxes
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from swath.archive.table.store import schema
+from swath.archive.table.rows import schema
 
 DIMENSIONS = 8
 

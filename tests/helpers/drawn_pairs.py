@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from swath.datasets.chip import Batch
-from swath.datasets.protocol import Problem, Sample, collate
-from swath.evaluation.features.extract import EvalSubset
-from swath.sensors.sensor import get_sensor
+from swath.datasets.collate import collate
+from swath.datasets.protocol import Sample
+from swath.errors import Problem
+from swath.evaluation.data.subset import EvalSubset
+from swath.sensors.registry import get_sensor
 
 S1, S2 = "sentinel1_grd", "sentinel2_l2a"
 CLASSES = ("water", "forest", "fields", "town")

@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from swath.datasets.chip import Batch
-from swath.datasets.opening import CsvManifest
+from swath.datasets.csv_table import CsvManifest
 from swath.evaluation.data.splits import TrainTestSplit
-from swath.evaluation.features.extract import EvalSubset
+from swath.evaluation.data.subset import EvalSubset
 
 CLASSES = ("dark", "grey", "light", "spots")
 
@@ -114,7 +114,7 @@ class Labelled:
     """Many images of a few classes, of no content."""
 
     def __init__(self, count: int, classes: int) -> None:
-        from swath.sensors.sensor import get_sensor
+        from swath.sensors.registry import get_sensor
 
         self.sensor = get_sensor("rgb_aerial")
         self.classes: list[str] = [f"class {i}" for i in range(classes)]

@@ -24,8 +24,8 @@ import lancedb  # noqa: F401 -- slow to import
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from helpers.archive_rows import make_rows
+from swath.archive.archive import Archive
 from swath.archive.table.sensor_means import sum_by_sensor
-from swath.archive.table.store import Archive
 
 PIECE = 40
 

@@ -10,7 +10,7 @@ import numpy as np
 import rasterio
 from rasterio.transform import from_origin
 
-from swath.sensors.sensor import get_sensor
+from swath.sensors.registry import get_sensor
 
 S1, S2 = "sentinel1_grd", "sentinel2_l2a"
 OPTIONS = {"bands": {S1: 2, S2: 12}, "patch_size": 8, "embed_dim": 24, "depth": 1, "heads": 2}

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from swath.archive.archive import Archive
 from swath.archive.ingest.run import embed_archive
-from swath.archive.table.store import Archive
 from swath.datasets.opening import open_dataset
 from swath.encoders import create_model
 from swath.models import Contract, Model, load_model, save_model
-from swath.sensors.sensor import get_sensor
+from swath.sensors.registry import get_sensor
 
 SIDE, CHIP = 96, 32  # pixels of a scene and of a chip: 9 chips a scene
 TOKEN = "a-token-for-tests-only"

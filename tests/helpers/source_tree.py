@@ -8,15 +8,13 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-import swath
-
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "swath"
 
 # Each package (folder or single module) may import those before it and itself, never a later one.
 # Packages in one tuple do not import each other.
 ORDER = (
-    ("errors", "samples"),
+    ("errors", "samples", "_version"),
     ("registry", "files", "keyed_random"),
     ("yaml_io", "renames"),
     ("geo",),
@@ -69,6 +67,18 @@ def syntax_tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+@cache
+def public_names(package: str = "swath") -> dict[str, str]:
+    """Public name -> its full dotted name, from a package's stub, which is also what loads them."""
+    stub = PACKAGE.parent.joinpath(*package.split("."), "__init__.pyi")
+    names = {}
+    for node in syntax_tree(stub).body:
+        if isinstance(node, ast.ImportFrom):
+            source = f"{package}.{node.module}" if node.module else package
+            names |= {alias.asname or alias.name: f"{source}.{alias.name}" for alias in node.names}
+    return names
+
+
 def imports_of(name: str) -> Iterator[Edge]:
     for node in ast.walk(syntax_tree(modules()[name])):
         if isinstance(node, ast.Import):
@@ -79,9 +89,8 @@ def imports_of(name: str) -> Iterator[Edge]:
             targets = []
             for alias in node.names:
                 inner = f"{module}.{alias.name}"
-                if module == "swath" and alias.name in swath._PUBLIC:
-                    inner = swath._PUBLIC[alias.name]
-                targets.append(inner if inner in modules() else module)
+                inner = public_names().get(alias.name, inner) if module == "swath" else inner
+                targets.append(inner if inner in modules() else inner.rpartition(".")[0])
         else:
             continue
         for target in dict.fromkeys(targets):

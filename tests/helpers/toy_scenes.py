@@ -13,8 +13,9 @@ from torch import Tensor
 
 from swath.encoders import create_model
 from swath.models.contract import Contract
+from swath.tasks.change.task import ChangeDetectionConfig
 from swath.tasks.classification.task import ClassificationConfig
-from swath.tasks.dense.task import ChangeDetectionConfig, SegmentationConfig
+from swath.tasks.dense.task import SegmentationConfig
 from swath.tasks.model import TaskModel, build_task
 
 ENCODER = {"bands": 3, "patch_size": 4, "embed_dim": 16, "depth": 2, "heads": 2}

@@ -14,7 +14,7 @@ import torch
 
 from helpers import toy_objective  # noqa: F401 - registers the toy method
 from swath.training.config.recipe import parse_recipe
-from swath.training.engine import pretrain
+from swath.training.pretraining import pretrain
 from swath.training.signals import TrainingInterrupted
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ import torch
 
 from swath.errors import ContractError
 from swath.models import Contract, GsdRangeWarning
-from swath.sensors.sensor import Band, Sensor, get_sensor
+from swath.sensors.registry import get_sensor
+from swath.sensors.sensor import Band, Sensor
 
 
 def reflectance_sensor(bands: int = 2, name: str = "two_bands") -> Sensor:

@@ -6,18 +6,19 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from swath.augmentations.photometric import PhotometricStrengths
+from swath.augmentations.photometric_options import PhotometricStrengths
 from swath.encoders.multi_sensor import MultiSensorViT
 from swath.encoders.protocol import create_model
 from swath.encoders.vit import ViT
 from swath.errors import ContractError, RecipeError
 from swath.keyed_random import sample_keys
 from swath.objectives.check import check_objective, example_batch, example_paired_batch
-from swath.objectives.cmid import CMID, CMIDConfig
+from swath.objectives.cmid import CMID
+from swath.objectives.cmid_config import CMIDConfig
 from swath.objectives.losses.contrastive import KeyQueue
 from swath.objectives.modules.cell_matching import cell_locations, match_cells
 from swath.objectives.modules.ema import ema_copy, ema_update
-from swath.sensors.sensor import get_sensor
+from swath.sensors.registry import get_sensor
 
 SMALL = {
     "view_size": 64, "mask_block": 16, "hidden_dim": 32, "out_dim": 16, "queue_size": 50, "prototypes": 24,

@@ -11,7 +11,8 @@ from swath.encoders.multi_sensor import MultiSensorViT
 from swath.encoders.vit import ViT
 from swath.errors import ContractError, RecipeError
 from swath.objectives.check import check_objective, example_batch, example_paired_batch
-from swath.objectives.csmae import CSMAE, CSMAEConfig
+from swath.objectives.csmae import CSMAE
+from swath.objectives.csmae_config import CSMAEConfig
 
 BANDS = {"radar": 2, "optical": 5}
 SMALL = {"decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2}

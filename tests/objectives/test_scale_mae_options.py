@@ -6,11 +6,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from helpers.reference_options import reduce_views
 from swath.encoders.vit import ViT
 from swath.errors import RecipeError
 from swath.objectives.check import check_objective, example_batch
 from swath.objectives.protocol import objectives
-from swath.objectives.scale_mae import ScaleMAE, ScaleMAEConfig, reduce_views
+from swath.objectives.scale_mae import ScaleMAE, ScaleMAEConfig
 
 TINY = {
     "source_size": 32,

@@ -15,7 +15,8 @@ from helpers.reference_files import close, names, not_compared
 from swath.encoders.cnn import CNN
 from swath.encoders.swin import Swin
 from swath.models.importers.cmid import cmid_encoder_options, cmid_layout
-from swath.objectives.cmid import CMID, VIEWS, CMIDConfig
+from swath.objectives.cmid import CMID, VIEWS
+from swath.objectives.cmid_config import CMIDConfig
 from swath.objectives.losses.contrastive import info_nce
 from swath.objectives.losses.focal_frequency import focal_reconstruction
 from swath.objectives.modules.cell_matching import cell_locations, match_cells, take_cells

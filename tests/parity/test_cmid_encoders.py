@@ -10,6 +10,7 @@ import torch
 from timm.models.swin_transformer import SwinTransformer
 
 from helpers.reference_files import close, names
+from helpers.reference_options import to_released_order
 from swath.encoders.cnn import CNN
 from swath.encoders.swin import Swin
 from swath.errors import CheckpointError
@@ -20,7 +21,6 @@ from swath.models.importers.cmid import (
     cmid_encoder_state,
     cmid_part,
     is_cmid,
-    to_released_order,
     to_timm_order,
 )
 

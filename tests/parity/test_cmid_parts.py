@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from helpers.reference_files import close, not_compared
+from helpers.reference_options import teacher_temperature_at
 from swath.objectives.losses.contrastive import info_nce
 from swath.objectives.losses.focal_frequency import focal_frequency, focal_reconstruction
-from swath.objectives.losses.prototypes import PrototypeLoss, teacher_temperature_at
+from swath.objectives.losses.prototypes import PrototypeLoss
 from swath.objectives.modules.cell_matching import cell_locations
 from swath.objectives.modules.ema import cosine_momentum
 from swath.objectives.modules.masking import random_blocks
 from swath.training.optim.adan import Adan
-from swath.training.optim.param_groups import cosine_with_scaled_warmup
+from swath.training.optim.schedules import cosine_with_scaled_warmup
 
 COMPARED = [
     r"grid\.(loc|out)", r"mask\.seed\d+", r"mim\.(x|x_rec|mask|total|spatial_only|grad)", r"ffl\.pred_target",

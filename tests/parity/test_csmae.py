@@ -14,11 +14,12 @@ from swath.encoders import vit
 from swath.encoders.multi_sensor import MultiSensorViT
 from swath.encoders.positions import gsd_positions
 from swath.models.importers.csmae import csmae_layout, csmae_options
-from swath.objectives.csmae import CSMAE, CSMAEConfig
+from swath.objectives.csmae import CSMAE
+from swath.objectives.csmae_config import CSMAEConfig
 from swath.objectives.losses.contrastive import nt_xent, paired_softplus
 from swath.objectives.modules import cross_sensor_decoder as cross_decoder
 from swath.training.budget import Budget
-from swath.training.config.recipe import TrainingConfig
+from swath.training.config.sections import TrainingConfig
 
 TOLERANCE = 1e-5
 FILES = names(

@@ -28,9 +28,7 @@ def test_neighbours_and_distances(reference: dict[str, Any], asking: str, answer
     name = f"{asking}_{answering}"
     if reference[f"min_gap_sqdist.{name}"] > 1e-6:  # otherwise rounding may decide who is nearer
         assert torch.equal(found.ids, reference[f"topk_ids.{name}"])
-    assert torch.allclose(
-        found.squared_distances, reference[f"topk_sqdist.{name}"].double(), rtol=0, atol=1e-5
-    )
+    assert torch.allclose(2 - 2 * found.cosines, reference[f"topk_sqdist.{name}"].double(), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("asking", "answering"), DIRECTIONS)

@@ -9,12 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from helpers.reference_options import reduce_views
 from swath.encoders.positions import gsd_positions
 from swath.encoders.vit import ViT
 from swath.models.importers.scale_mae import UNUSED, scale_mae_layout
 from swath.objectives.losses.reconstruction import low_pass
 from swath.objectives.modules.masking import random_masking
-from swath.objectives.scale_mae import ScaleMAE, ScaleMAEConfig, reduce_views
+from swath.objectives.scale_mae import ScaleMAE, ScaleMAEConfig
 
 TOLERANCE = 1e-5
 CASES = (

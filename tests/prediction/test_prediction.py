@@ -24,7 +24,7 @@ from swath.prediction import PredictionOptions, predict_scenes
 from swath.prediction import run as run_module
 from swath.prediction.inputs import scene_pair
 from swath.rasters.read import read_header
-from swath.tasks.dense.task import class_color
+from swath.tasks.dense.colors import class_color
 from swath.tasks.model import TaskModel, save_task_model
 
 TILE = PredictionOptions(tile=32)

@@ -19,8 +19,9 @@ from PIL import Image
 from helpers.rasters import noise, write_tiff
 from swath.errors import ImageryError
 from swath.rasters import safe_open
+from swath.rasters.open_files import close_all, open_cached
 from swath.rasters.read import PixelWindow, ReadLimits, read_header, read_window
-from swath.rasters.safe_open import close_all, open_cached, open_checked, sniff_driver
+from swath.rasters.safe_open import open_checked, sniff_driver
 
 
 def refused(path: Path, *words: str) -> None:

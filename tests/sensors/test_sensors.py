@@ -12,19 +12,17 @@ import numpy as np
 import pytest
 
 from swath.errors import ImageryError, SwathError
-from swath.sensors.sensor import (
-    Band,
-    Sensor,
+from swath.sensors.matching import match_band_by_filename, match_bands
+from swath.sensors.registry import (
     get_sensor,
     list_sensors,
-    match_band_by_filename,
-    match_bands,
     read_sensor,
     register_sensor,
     sensors,
-    to_unit,
     write_sensor,
 )
+from swath.sensors.sensor import Band, Sensor
+from swath.sensors.units import to_unit
 
 BUILT_IN = [
     "landsat89_l2",
@@ -142,7 +140,7 @@ def test_threads_that_ask_first_at_the_same_time_all_get_their_sensor() -> None:
     script = """
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
-from swath.sensors.sensor import get_sensor
+from swath.sensors.registry import get_sensor
 together = Barrier(8)
 def ask(_):
     together.wait()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from swath.errors import ImageryError
-from swath.sensors.sensor import get_sensor
+from swath.sensors.registry import get_sensor
 from swath.sensors.sentinel2_offset import detect_offset_dn, resolve_offset_dn
 
 NEW = "S2A_MSIL2A_20220212T101031_N0400_R022_T33UUP_20220212T140559.SAFE"

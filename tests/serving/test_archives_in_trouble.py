@@ -15,8 +15,8 @@ import pyarrow as pa
 import pytest
 from starlette.testclient import TestClient
 
+from swath.archive.archive import Archive
 from swath.archive.table.rows import schema
-from swath.archive.table.store import Archive
 from swath.errors import ArchiveError
 from swath.serving.http.app import create_app
 

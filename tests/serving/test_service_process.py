@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from helpers import served as served
-from swath.archive.table.store import Archive
+from swath.archive.archive import Archive
 from swath.serving.client import Client, ServiceError
 
 

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from swath.errors import ImageryError
-from swath.sensors.sensor import Sensor, get_sensor
+from swath.sensors.registry import get_sensor
+from swath.sensors.sensor import Sensor
 from swath.simulated import CLASSES, Landscape, optical, radar, render, simulate_landscape, simulate_pair
 from swath.simulated.landscape.primitives import LandscapePlan
 from swath.simulated.landscape.rasterize import rasterize

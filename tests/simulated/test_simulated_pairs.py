@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from swath.datasets.protocol import ImageDataset, PairedDataset, collate
+from swath.datasets.collate import collate
+from swath.datasets.protocol import ImageDataset, PairedDataset
 from swath.errors import ImageryError
 from swath.simulated import (
     CHANGES,

@@ -22,10 +22,10 @@ from swath.encoders import create_model
 from swath.errors import RecipeError
 from swath.training.build import open_training_data
 from swath.training.config.recipe import parse_recipe
-from swath.training.engine import pretrain
 from swath.training.loading import BatchLoader
 from swath.training.monitoring.metrics_log import read_metrics
 from swath.training.parallel import World, sync_batch_norm
+from swath.training.pretraining import pretrain
 
 MONITORED = {"steps": 10, "monitor_every": 5, "pictures_every": 5, "clip": 0.5}
 

@@ -15,8 +15,8 @@ import swath
 from helpers import toy_objective as toy
 from swath.errors import RecipeError, TrainingError
 from swath.training.config.recipe import PretrainRecipe
-from swath.training.engine import pretrain
 from swath.training.monitoring.metrics_log import read_metrics
+from swath.training.pretraining import pretrain
 
 Make = Callable[..., PretrainRecipe]
 

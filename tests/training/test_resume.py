@@ -23,8 +23,9 @@ from swath.files import sha256
 from swath.training import checkpoint
 from swath.training.checkpoint import list_checkpoints
 from swath.training.config.recipe import PretrainRecipe
-from swath.training.engine import Trainer, pretrain
+from swath.training.engine import Trainer
 from swath.training.monitoring.metrics_log import read_metrics
+from swath.training.pretraining import pretrain
 
 Make = Callable[..., PretrainRecipe]
 

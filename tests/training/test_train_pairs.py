@@ -20,8 +20,8 @@ from swath.errors import ContractError, ImageryError, RecipeError
 from swath.models import load_model
 from swath.training.build import build_objective, dataset_sensors, open_training_data
 from swath.training.config.recipe import parse_recipe
-from swath.training.engine import pretrain
 from swath.training.monitoring.metrics_log import read_metrics
+from swath.training.pretraining import pretrain
 
 S1, S2 = "sentinel1_ben", "sentinel2_ben"
 RADAR, OPTICAL = ("VH", "VV"), ("B02", "B03", "B04", "B08", "B05", "B06", "B07", "B11", "B12", "B8A")

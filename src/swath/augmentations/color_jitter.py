@@ -19,7 +19,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from swath.augmentations.photometric import gaussian_blur, is_rgb_photograph
+from swath.augmentations.blur import gaussian_blur
+from swath.augmentations.photometric_options import is_rgb_photograph
 from swath.datasets.chip import Batch
 from swath.errors import RecipeError
 from swath.keyed_random import normal, uniform

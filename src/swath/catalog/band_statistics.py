@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from swath.datasets.chip import PixelWindow
-from swath.datasets.protocol import Problem
-from swath.errors import ImageryError
+from swath.errors import ImageryError, Problem
+from swath.geo.grid import PixelWindow
 from swath.keyed_random import sample_keys, uniform
 from swath.rasters.read import SceneHeader
 from swath.rasters.sensor_scene import SensorScene, match_scene_to_sensor
-from swath.sensors.sensor import Sensor, builtin_sensors, write_sensor
+from swath.sensors.registry import builtin_sensors, write_sensor
+from swath.sensors.sensor import Sensor
 from swath.sensors.sentinel2_offset import SENTINEL2
 
 Array64 = NDArray[np.float64]

@@ -26,13 +26,13 @@ from typing import Self
 from swath.catalog.scene_files import SceneFiles, find_scenes
 from swath.catalog.stac import PARQUET_SUFFIXES, STAC_NAMES, is_stac_geoparquet
 from swath.catalog.table import FORMAT_VERSION, CatalogEntry, from_row, to_table
-from swath.datasets.protocol import Problem
-from swath.errors import ImageryError
+from swath.errors import ImageryError, Problem
 from swath.rasters.pillow_reader import IMAGE_SUFFIXES
 from swath.rasters.read import SceneHeader, read_header
 from swath.rasters.remote import is_remote
 from swath.rasters.sensor_scene import match_scene_bands
-from swath.sensors.sensor import Sensor, get_sensor, list_sensors
+from swath.sensors.registry import get_sensor, list_sensors
+from swath.sensors.sensor import Sensor
 
 Progress = Callable[[int, int], None]
 _MANY = 2000  # from here on headers are read by processes: opening a file is mostly Python, under one lock

@@ -13,7 +13,8 @@ from pathlib import Path
 from swath.catalog.stac import PARQUET_SUFFIXES, STAC_NAMES, StacScene, is_stac, read_stac
 from swath.rasters.cloud_mask import CLOUD_LAYERS
 from swath.rasters.pillow_reader import IMAGE_SUFFIXES, TIFF_SUFFIXES
-from swath.sensors.sensor import Sensor, get_sensor, list_sensors
+from swath.sensors.registry import get_sensor, list_sensors
+from swath.sensors.sensor import Sensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,8 +47,8 @@ def command(
 
     Example: swath changes chips.archive --before 2016 --after 2018 --map change.tif
     """
+    from swath.archive.archive import Archive
     from swath.archive.changes.detect import find_changes
-    from swath.archive.table.store import Archive
     from swath.cli.search.options import parse_filters, period_of
     from swath.errors import SwathError
 

@@ -126,9 +126,10 @@ def command(
     """
     from rich.console import Console
 
+    from swath.archive.archive import Archive
     from swath.archive.ingest.run import embed_archive
     from swath.archive.query.image_query import resolve_query_sensor
-    from swath.archive.table.store import Archive, archive_exists
+    from swath.archive.table.lance import archive_exists
     from swath.datasets.opening import open_dataset
     from swath.errors import ArchiveError
     from swath.models import load_model

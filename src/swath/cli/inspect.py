@@ -171,7 +171,7 @@ def _inspect(
 
     from swath.catalog.catalog import build_catalog
     from swath.errors import ImageryError
-    from swath.sensors.sensor import get_sensor
+    from swath.sensors.registry import get_sensor
 
     if statistics is None:
         for option, value in (("--bands", bands), ("--unit", unit), ("--name", name)):
@@ -216,8 +216,9 @@ def _pair(
     from rich.markup import escape
 
     from swath.datasets.pairs.join import join_catalogs
+    from swath.datasets.pairs.parquet import write_pairs
     from swath.errors import ImageryError
-    from swath.sensors.sensor import get_sensor
+    from swath.sensors.registry import get_sensor
 
     if len(paths) != 2:
         raise ImageryError(
@@ -245,7 +246,7 @@ def _pair(
             workers=workers,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    report = found.write(out)
+    report = write_pairs(found, out)
     sizes = {(pair.grid.width, pair.grid.height) for pair in found.pairs}
     low, high = (f"{w} x {h}" for w, h in (min(sizes), max(sizes)))
     gaps = sorted(pair.days for pair in found.pairs if pair.days is not None)
@@ -307,7 +308,8 @@ def _sensor_for_statistics(
 ) -> Any:
     """The sensor to take statistics of: a known one, or a new one from band names and unit."""
     from swath.errors import ImageryError
-    from swath.sensors.sensor import UNITS, Sensor, get_sensor, list_sensors
+    from swath.sensors.registry import get_sensor, list_sensors
+    from swath.sensors.sensor import UNITS, Sensor
 
     if sensor is not None:
         if bands is not None or unit is not None or scale != 1.0:

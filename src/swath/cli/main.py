@@ -51,7 +51,7 @@ def build_app() -> typer.Typer:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from swath import __version__
+        from swath._version import __version__
 
         typer.echo(f"swath {__version__}")
         raise typer.Exit()

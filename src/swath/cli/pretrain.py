@@ -49,7 +49,7 @@ def command(
     """
     from swath.errors import RecipeError
     from swath.training.config.recipe import load_recipe
-    from swath.training.engine import pretrain
+    from swath.training.pretraining import pretrain
     from swath.training.signals import TrainingInterrupted
 
     if resume and fresh:
@@ -96,7 +96,7 @@ def _print_recipe(recipe: PretrainRecipe) -> None:
 
 def _describe(recipe: PretrainRecipe, data: Path) -> None:
     """What a run would do, found out without a step."""
-    from swath.datasets.protocol import split_by_sensor
+    from swath.datasets.collate import split_by_sensor
     from swath.training.budget import Budget
     from swath.training.build import build_contract, build_objective, dataset_sensors, open_training_data
     from swath.training.loading import BatchLoader

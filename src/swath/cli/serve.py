@@ -80,7 +80,7 @@ def _token(token: str | None, file: Path | None) -> str | None:
 
 def _model(archive: str, given: Path | None, device: str) -> Model | None:
     """The archive's model, or None with a word about what cannot be done then."""
-    from swath.archive.table.store import Archive
+    from swath.archive.archive import Archive
     from swath.models import load_model
 
     opened = Archive.open(archive)

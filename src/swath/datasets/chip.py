@@ -12,19 +12,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from swath.geo.grid import PixelWindow
+
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class PixelWindow:
-    """A rectangle of pixels on a scene's native grid: column and row of its upper left pixel, and size."""
-
-    column: int
-    row: int
-    width: int
-    height: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,14 +26,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swath.datasets.chip import Batch, PixelWindow
+from swath.datasets.chip import Batch
+from swath.datasets.collate import collate
 from swath.datasets.image_files import Gsd
-from swath.datasets.protocol import Epoch, Problem, Sample, collate
-from swath.errors import ImageryError, suggest
+from swath.datasets.protocol import Epoch, Sample
+from swath.errors import ImageryError, Problem, suggest
+from swath.geo.grid import PixelWindow
 from swath.keyed_random import sample_keys
 from swath.rasters.read import read_header
 from swath.rasters.sensor_scene import SensorScene, match_scene_to_sensor
-from swath.sensors.sensor import Sensor, get_sensor
+from swath.sensors.registry import get_sensor
+from swath.sensors.sensor import Sensor
 
 _SOURCES, _LABELS = ("source", "file"), ("label", "class")
 _WINDOW = ("column", "row", "width", "height")

@@ -22,14 +22,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swath.datasets.chip import Batch, Chip, PixelWindow
-from swath.datasets.protocol import Epoch, ImageDataset, Problem, Sample, collate
-from swath.errors import ImageryError
-from swath.geo.gsd import image_footprint, window_transform
+from swath.datasets.chip import Batch, Chip
+from swath.datasets.collate import collate
+from swath.datasets.protocol import Epoch, Sample
+from swath.errors import ImageryError, Problem
+from swath.geo.footprint import image_footprint
+from swath.geo.grid import PixelWindow
+from swath.geo.transform import window_transform
 from swath.keyed_random import sample_keys, uniform
 from swath.rasters.read import SceneHeader
 from swath.rasters.sensor_scene import SensorScene, match_scene_to_sensor
-from swath.sensors.sensor import Sensor, get_sensor
+from swath.sensors.registry import get_sensor
+from swath.sensors.sensor import Sensor
 
 MAX_DRAWS = 32
 _DRAWS_IN_SCENE = 4  # how often another place of the same scene is tried before another scene
@@ -378,86 +382,9 @@ def window_footprint(header: SceneHeader, window: PixelWindow) -> tuple[tuple[fl
     return image_footprint(transform, header.crs, window.width, window.height)
 
 
-def open_chips(
-    path: str | Path,
-    *,
-    sensor: str | Path | Sensor,
-    gsd: float | Literal["relative"] | None = None,
-    sampling: Literal["grid", "random"] = "grid",
-    chip_size: int = 224,
-    chip_metres: float | None = None,
-    stride: int | None = None,
-    chips_per_epoch: int | None = None,
-    min_valid: float | None = None,
-    align: bool | None = None,
-    seed: int = 0,
-    offset_dn: float | None = None,
-    pattern: str | None = None,
-    workers: int | None = None,
-    remote: bool = False,
-) -> ImageDataset:
-    """Chips of all scenes at `path`: a catalogue (``.parquet``), a folder, a STAC file or one raster.
-
-    Args:
-        path: What to open; a folder is catalogued first (headers only).
-        sensor: What the scenes were taken with.
-        sampling: ``grid`` makes a `ChipGrid`, ``random`` `RandomChips`.
-        gsd: Metres per pixel; None for what the files say.
-        chip_size: Side in pixels.
-        chip_metres: Side on the ground instead, in metres.
-        stride: Grid: pixels from chip to chip; default their side.
-        chips_per_epoch: Random: how many.
-        min_valid: Smallest valid share; default 0 on a grid, 0.5 at random.
-        align: Random: begin chips on block boundaries.
-        seed: Of the random places.
-        offset_dn: Added to stored values before scaling (Sentinel-2 baselines).
-        pattern: Take only files whose path below `path` matches, such as ``*/s2.tif``.
-        workers: Threads that read headers.
-        remote: Whether what a catalogue or STAC names may be fetched from elsewhere.
-
-    Raises:
-        ImageryError: Nothing usable, or options of the other kind of sampling.
-    """
-    if sampling not in ("grid", "random"):
-        raise ImageryError(f"sampling={sampling!r}: 'grid' or 'random' is wanted")
-    foreign = (
-        {"chips_per_epoch": chips_per_epoch, "align": align or None}
-        if sampling == "grid"
-        else {"stride": stride}
-    )
-    for name, value in foreign.items():
-        if value is not None:
-            raise ImageryError(f"{name}={value!r} means nothing with sampling={sampling!r}; leave it out")
-    from swath.catalog.catalog import open_catalog
-
-    scenes, problems = open_catalog(
-        path, sensor=get_sensor(sensor), pattern=pattern, workers=workers, remote=remote
-    )
-    if sampling == "grid":
-        return ChipGrid(
-            scenes,
-            sensor,
-            gsd=gsd,
-            chip_size=chip_size,
-            chip_metres=chip_metres,
-            stride=stride,
-            min_valid=0.0 if min_valid is None else min_valid,
-            seed=seed,
-            offset_dn=offset_dn,
-            problems=problems,
-        )
-    return RandomChips(
-        scenes,
-        sensor,
-        gsd=gsd,
-        chip_size=chip_size,
-        chip_metres=chip_metres,
-        chips_per_epoch=chips_per_epoch,
-        min_valid=0.5 if min_valid is None else min_valid,
-        align=bool(align),
-        seed=seed,
-        offset_dn=offset_dn,
-        problems=problems,
+def _too_empty(path: str, window: PixelWindow, share: float, wanted: float) -> str:
+    return f"{path}: the chip at column {window.column}, row {window.row} has {share:.0%} valid pixels" + (
+        f", fewer than min_valid={wanted:g}" if share > 0 else ""
     )
 
 
@@ -481,9 +408,3 @@ def _of_sensor(
         beside = f", while {scenes[0].header.path} does" if scenes else ""
         raise ImageryError(f"{unfit[0]} ({len(unfit)} of {total} scenes do not fit{beside}.)")
     return scenes
-
-
-def _too_empty(path: str, window: PixelWindow, share: float, wanted: float) -> str:
-    return f"{path}: the chip at column {window.column}, row {window.row} has {share:.0%} valid pixels" + (
-        f", fewer than min_valid={wanted:g}" if share > 0 else ""
-    )

@@ -26,13 +26,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.datasets.image_files import Array, Gsd, ImageFileDataset, Valid
-from swath.datasets.protocol import Problem
-from swath.errors import ImageryError
+from swath.datasets.image_files import Gsd, ImageFileDataset
+from swath.errors import ImageryError, Problem
 from swath.rasters.read import SceneHeader
 from swath.rasters.safe_open import REAL_TYPES
 from swath.rasters.sensor_scene import match_scene_to_sensor
-from swath.sensors.sensor import Sensor, get_sensor, to_unit
+from swath.sensors.registry import get_sensor
+from swath.sensors.sensor import Sensor
+from swath.sensors.units import Array, Valid, to_unit
 
 SUFFIXES = frozenset({".h5", ".hdf5", ".he5"})
 _LABELS = ("labels", "label", "targets", "y")  # what a data set of class indices is called by default

@@ -17,26 +17,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swath.datasets.chip import Batch
-from swath.datasets.protocol import Epoch, Problem, Sample, collate
-from swath.errors import ImageryError, suggest
+from swath.datasets.collate import collate
+from swath.datasets.image_reading import is_plain_uint8, read_header_any, read_image_file
+from swath.datasets.memory import check_memory
+from swath.datasets.protocol import Epoch, Sample
+from swath.errors import ImageryError, Problem, suggest
 from swath.keyed_random import sample_keys, uniform
 from swath.rasters.pillow_reader import (
     MAX_PICTURE_PIXELS,
-    decode_image,
-    is_16bit_png,
-    read_image_header,
 )
-from swath.rasters.read import SceneHeader, read_header
+from swath.rasters.read import SceneHeader
 from swath.rasters.resampling import Kernel, resample
-from swath.rasters.safe_open import sniff_driver
 from swath.rasters.sensor_scene import GSD_FIX, match_scene_to_sensor
-from swath.sensors.sensor import Sensor, get_sensor, to_unit
+from swath.sensors.registry import get_sensor
+from swath.sensors.sensor import Sensor
+from swath.sensors.units import Array, Valid
 
 Fit = Literal["centre_crop", "random_crop", "resize"]
 Cache = Literal["none", "memory"]
 Gsd = float | Literal["relative"] | None
-Array = NDArray[Any]
-Valid = NDArray[np.bool_]
 Array64 = NDArray[np.float64]
 
 
@@ -347,87 +346,8 @@ class ImageFileDataset:
                 self._valid = torch.ones((), dtype=torch.bool).expand(self._valid.shape)
 
 
-def read_header_any(
-    path: str,
-    *,
-    max_pixels: int = MAX_PICTURE_PIXELS,
-    palette: Literal["refuse", "index"] = "refuse",
-) -> SceneHeader:
-    """What the header of an image file says, raster or picture; raises `ImageryError`.
-
-    Args:
-        path: The file.
-        max_pixels: For images that are decoded whole.
-        palette: Of rasters with a colour table, as in `swath.rasters.read.read_header`.
-    """
-    if not is_raster(path):
-        found = read_image_header(path, max_pixels=max_pixels)
-        return SceneHeader(
-            path,
-            (path,),
-            "picture",
-            found.width,
-            found.height,
-            found.bands,
-            found.dtype,
-            ("",) * found.bands,
-        )
-    header = read_header(path, palette=palette)
-    if header.width * header.height > max_pixels:
-        raise ImageryError(
-            f"{path}: {header.width} x {header.height} pixels are more than the limit of "
-            f"{max_pixels:,} for whole images; use layout='chips', which reads windows"
-        )
-    return header
-
-
-def read_image_file(
-    path: str,
-    sensor: Sensor,
-    *,
-    offset_dn: float | None = None,
-    max_pixels: int = MAX_PICTURE_PIXELS,
-) -> tuple[Array, Valid]:
-    """A whole image file, raster or picture: [C, H, W] in the sensor's unit, and valid [H, W].
-
-    Raises:
-        ImageryError: It is damaged, too large, or not of this sensor.
-    """
-    header = read_header_any(path, max_pixels=max_pixels)
-    scene = match_scene_to_sensor(header, sensor, gsd="relative", offset_dn=offset_dn)
-    if scene.header.driver != "picture":
-        return scene.read()
-    stored, valid = decode_image(path, max_pixels=max_pixels)
-    return to_unit(stored, sensor, scene.offset_dn), valid
-
-
-def is_raster(path: str) -> bool:
-    """Whether a file is for GDAL (TIFF, and colour PNG of 16 bits) and not for Pillow; told by its bytes."""
-    kind = sniff_driver(path)
-    return kind == "GTiff" or (kind == "PNG" and is_16bit_png(path))
-
-
-def is_plain_uint8(sensor: Sensor) -> bool:
-    """Whether the sensor's pixels are stored bytes that need no conversion."""
-    return all(band.unit == "uint8" and band.scale == 1.0 and band.offset == 0.0 for band in sensor.bands)
-
-
 def _random_crop(image: Tensor, valid: Tensor, size: tuple[int, int], key: Tensor) -> tuple[Tensor, Tensor]:
     room = torch.tensor([image.shape[1] - size[0] + 1, image.shape[2] - size[1] + 1])
     top, left = (uniform(key, "fit/crop", 2)[0] * room).long().tolist()
     window = (slice(top, top + size[0]), slice(left, left + size[1]))
     return image[:, *window], valid[window]
-
-
-def check_memory(wanted: int) -> None:
-    """Refuse a cache that would not fit (where the system tells what is free)."""
-    try:
-        meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
-        free = int(meminfo.split("MemAvailable:")[1].split()[0]) * 1024
-    except (OSError, IndexError, ValueError):
-        return
-    if wanted > 0.9 * free:
-        raise ImageryError(
-            f"cache='memory' needs {wanted / 2**30:.1f} GiB, but only {free / 2**30:.1f} GiB are free; use "
-            "cache='none' (with loader workers), or a smaller size="
-        )

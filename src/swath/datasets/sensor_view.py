@@ -12,7 +12,7 @@ from torch import Tensor
 
 from swath.datasets.chip import Batch
 from swath.datasets.protocol import ImageDataset, Sample
-from swath.errors import ImageryError
+from swath.sensors.matching import band_indices
 from swath.sensors.sensor import Sensor
 
 
@@ -74,26 +74,3 @@ class SensorView:
         if self.labels is not None:
             batch["label"] = torch.from_numpy(self.labels[batch["index"].numpy()])
         return cast(Batch, batch)
-
-
-def band_indices(have: Sensor, wanted: Sensor) -> list[int]:
-    """Where the bands of one sensor are among those of another, by name.
-
-    Raises:
-        ImageryError: One is not there, or in another unit.
-    """
-    names = list(have.band_names)
-    absent = [band.name for band in wanted.bands if band.name not in names]
-    if absent:
-        raise ImageryError(
-            f"these images are of sensor {have.name!r} ({', '.join(names)}): band {', '.join(absent)} of "
-            f"sensor {wanted.name!r} is not among them"
-        )
-    indices = [names.index(name) for name in wanted.band_names]
-    for index, band in zip(indices, wanted.bands, strict=True):
-        if have.bands[index].unit != band.unit:
-            raise ImageryError(
-                f"band {band.name} is in {have.bands[index].unit} here, but sensor {wanted.name!r} has it in "
-                f"{band.unit}"
-            )
-    return indices

@@ -22,11 +22,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swath.datasets.chip import Batch
-from swath.datasets.image_files import is_plain_uint8
-from swath.datasets.protocol import Epoch, Problem, Sample, collate
-from swath.errors import ImageryError, SwathError, suggest
+from swath.datasets.collate import collate
+from swath.datasets.image_reading import is_plain_uint8
+from swath.datasets.protocol import Epoch, Sample
+from swath.errors import ImageryError, Problem, SwathError, suggest
 from swath.keyed_random import sample_keys
-from swath.sensors.sensor import Sensor, get_sensor, to_unit
+from swath.sensors.registry import get_sensor
+from swath.sensors.sensor import Sensor
+from swath.sensors.units import to_unit
 
 PREFIX = "torchgeo:"
 

@@ -12,7 +12,7 @@ from swath.reporting.html import figure, jpeg, plot_bytes, table, write_html
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from swath.demo.run import DemoResults
+    from swath.demo.results import DemoResults
 
 
 def write_demo_report(walk: DemoResults) -> Path:

@@ -9,18 +9,18 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from swath.demo.results import DemoResults
 from swath.errors import SwathError
 from swath.samples import samples_dir
 
 if TYPE_CHECKING:
+    from swath.archive.archive import Archive
     from swath.archive.query.query import Query
-    from swath.archive.table.store import Archive
     from swath.evaluation.protocols.frozen import EvaluationResult
     from swath.models.model import Model
 
@@ -33,35 +33,6 @@ RECIPE = Path(__file__).with_name("recipe.yaml")
 
 Progress = Callable[[int, int], None]
 Say = Callable[[str], None]
-
-
-@dataclass(slots=True)
-class DemoResults:
-    """What the demo did and saw; `page.py` tells it.
-
-    Attributes:
-        out: Folder of everything.
-        seconds: Duration of each stage by name.
-        catalogue: A row a real scene: file, pixels, bands, CRS, GSD in metres.
-        metrics: The logged steps of the run.
-        evaluation: kNN scores over scales, the model first.
-        searches: (what was asked, picture) of each search.
-        precision: Share of same-class answers among ten, over all simulated queries, and by chance.
-        refusal: What the contract said to imagery of another sensor.
-        embedded: Chips in the archive.
-        about: Model, machine and software, for the foot of the page.
-    """
-
-    out: Path
-    seconds: dict[str, float] = field(default_factory=dict)
-    catalogue: list[dict[str, Any]] = field(default_factory=list)
-    metrics: list[dict[str, Any]] = field(default_factory=list)
-    evaluation: EvaluationResult | None = None
-    searches: list[tuple[str, Path]] = field(default_factory=list)
-    precision: tuple[float, float] = (0.0, 0.0)
-    refusal: str = ""
-    embedded: int = 0
-    about: dict[str, Any] = field(default_factory=dict)
 
 
 def run_demo(
@@ -168,7 +139,7 @@ def _imagery(walk: DemoResults, unlabelled: dict[str, int], labelled: dict[str, 
 
 def _pretrain(walk: DemoResults, imagery: Path, overrides: tuple[str, ...], show: bool) -> Path:
     from swath.training.config.recipe import load_recipe
-    from swath.training.engine import pretrain
+    from swath.training.pretraining import pretrain
 
     run = walk.out / "run"
     model = pretrain(load_recipe(RECIPE, list(overrides)), imagery, run, show=show)
@@ -181,7 +152,8 @@ def _measure(walk: DemoResults, model: Model, labelled_set: Path) -> EvaluationR
     """The scale curve of the model, its random initialisation and the baselines, on simulated scenes."""
     from swath.evaluation.data.splits import open_split
     from swath.evaluation.features.baselines import BASELINES, random_init
-    from swath.evaluation.features.extract import FeatureExtractor, ModelFeatureExtractor
+    from swath.evaluation.features.model import ModelFeatureExtractor
+    from swath.evaluation.features.protocol import FeatureExtractor
     from swath.evaluation.protocols.frozen import evaluate_knn
     from swath.evaluation.report.plots import plot_scale_curve
     from swath.evaluation.report.tables import write_scores
@@ -207,7 +179,7 @@ def _embed(walk: DemoResults, model: Model, model_dir: Path, aerial: Path, label
         report = embed_archive(model, dataset, archive, model_path=str(model_dir), workers=0)
         if report.failures:
             raise SwathError(f"{report.failures[0][0]}: could not be embedded: {report.failures[0][1]}")
-    from swath.archive.table.store import Archive
+    from swath.archive.archive import Archive
 
     opened = Archive.open(archive)
     walk.embedded = opened.count()

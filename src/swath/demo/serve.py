@@ -30,7 +30,7 @@ def serve_demo(out: str | Path, *, port: int = PORT) -> None:
         raise SwathError(f"{archive}: is not there; run `swath demo --out {shlex.quote(str(out))}` first")
     if find_spec("fastapi") is None or find_spec("uvicorn") is None:
         raise SwathError("the web page needs more libraries: pip install 'swath[serve]'")
-    from swath.archive.table.store import Archive
+    from swath.archive.archive import Archive
     from swath.models import load_model
     from swath.serving.server import serve
 

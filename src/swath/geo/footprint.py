@@ -10,27 +10,25 @@ a box (west, south, east, north), or with more corners.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.errors import ArchiveError
-from swath.geo.polygon_grid import BORDER, OUTSIDE, classify_boxes
+from swath.geo.crs import crs84_transformer, ground_crs
+from swath.geo.transform import Transform
 
 Ring = Sequence[tuple[float, float]]
 Box = tuple[float, float, float, float]  # west, south, east, north in degrees; west > east crosses 180
-
-MOST_CORNERS = 20_000  # of an area; more is a coastline that wants to be simplified first
-_MANY = 2_000  # footprints near an area from which a grid over it is quicker than looking at each
 
 
 def footprint_geometry(ring: Ring) -> tuple[bytes, dict[str, float]]:
     """A ring of (longitude, latitude) as WKB (OGC:CRS84) and its bbox (xmin, ymin, xmax, ymax)."""
     from shapely import MultiPolygon, Polygon, to_wkb
 
-    whole = Polygon(_continuous(ring))
+    whole = Polygon(unwrapped_ring(ring))
     west, south, east, north = whole.bounds
     if west >= -180 and east <= 180:
         return to_wkb(whole), {"xmin": west, "ymin": south, "xmax": east, "ymax": north}
@@ -41,10 +39,10 @@ def footprint_geometry(ring: Ring) -> tuple[bytes, dict[str, float]]:
         "xmax": 180.0 if round_the_globe else _within_a_turn(east),
         "ymax": north,
     }
-    return to_wkb(MultiPolygon(_within_the_map(whole))), bounds
+    return to_wkb(MultiPolygon(split_at_antimeridian(whole))), bounds
 
 
-def _continuous(ring: Ring) -> NDArray[np.float64]:
+def unwrapped_ring(ring: Ring) -> NDArray[np.float64]:
     """Corners [n, 2] of a ring whose longitudes do not jump, middle within +-180; around a pole, with it."""
     corners = np.array(ring, dtype=np.float64)[:, :2]
     while len(corners) > 3 and _same_point(corners[0], corners[-1]):
@@ -69,7 +67,7 @@ def _same_point(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
     return bool(one[1] == other[1] and (one[0] - other[0]) % 360 == 0)
 
 
-def _within_the_map(whole: Any) -> list[Any]:
+def split_at_antimeridian(whole: Any) -> list[Any]:
     """Polygons of a geometry cut at +-180 degrees and moved between them."""
     from shapely import box, make_valid
     from shapely.affinity import translate
@@ -84,104 +82,6 @@ def _within_the_map(whole: Any) -> list[Any]:
 
 def _within_a_turn(longitude: float) -> float:
     return (longitude + 180) % 360 - 180
-
-
-def parse_area(area: Any) -> Any:
-    """An area as one shapely geometry within +-180 degrees.
-
-    Args:
-        area: A GeoJSON Polygon or MultiPolygon (or a Feature of one), a shapely geometry, WKB, or a box
-            (west, south, east, north) where west > east crosses the antimeridian.
-
-    Raises:
-        ArchiveError: It is none of these, has no area, lies off the globe, or has too many corners.
-    """
-    import shapely
-    from shapely.geometry import mapping
-
-    try:
-        if isinstance(area, bytes):
-            area = mapping(shapely.from_wkb(area))
-        elif isinstance(area, shapely.Geometry):
-            area = mapping(area)
-    except (shapely.errors.ShapelyError, ValueError, TypeError) as error:
-        raise ArchiveError(f"the area is no geometry ({error})") from None
-    if isinstance(area, Mapping):
-        polygons = _polygons(area)
-    else:
-        west, south, east, north = parse_bbox(area)
-        east = east + 360 if west > east else east
-        # A box may be wider than half the globe: corners in between keep its edges short.
-        across = np.linspace(west, east, 5)
-        polygons = [[[(x, south) for x in across] + [(x, north) for x in across[::-1]]]]
-    parts = []
-    for shell, *holes in polygons:
-        whole = shapely.make_valid(shapely.Polygon(_checked_ring(shell)))
-        for hole in holes:
-            whole = whole.difference(_beside(shapely.make_valid(shapely.Polygon(_checked_ring(hole))), whole))
-        parts += _within_the_map(whole)
-    merged = shapely.union_all(parts) if parts else shapely.Polygon()
-    if merged.is_empty or merged.area == 0:
-        raise ArchiveError("the area is empty: its corners enclose nothing")
-    return merged
-
-
-def parse_bbox(box: Any) -> Box:
-    """A box (west, south, east, north) in degrees, or an ArchiveError that says what is wrong with it."""
-    try:
-        west, south, east, north = (float(part) for part in box)
-    except (TypeError, ValueError):
-        raise ArchiveError(
-            f"an area is a GeoJSON Polygon or MultiPolygon, or four numbers west, south, east, north; not "
-            f"{str(box)[:80]!r}"
-        ) from None
-    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= north <= 90):
-        raise ArchiveError(
-            f"a box is west, south, east, north: longitudes -180 to 180, latitudes -90 to 90, south first; "
-            f"not {west:g}, {south:g}, {east:g}, {north:g}"
-        )
-    return west, south, east, north
-
-
-def _polygons(geojson: Mapping[str, Any]) -> list[Any]:
-    """Coordinates of the polygons of a GeoJSON geometry."""
-    if geojson.get("type") == "Feature" and isinstance(geojson.get("geometry"), Mapping):
-        geojson = geojson["geometry"]
-    kind, coordinates = geojson.get("type"), geojson.get("coordinates")
-    if kind not in ("Polygon", "MultiPolygon") or not isinstance(coordinates, list | tuple):
-        raise ArchiveError(f"an area is a GeoJSON Polygon or MultiPolygon, not {kind!r}")
-    polygons = list(coordinates) if kind == "MultiPolygon" else [coordinates]
-    if not polygons or any(not isinstance(part, list | tuple) or not part for part in polygons):
-        raise ArchiveError("the area has no ring")
-    corners = sum(len(ring) for part in polygons for ring in part if isinstance(ring, list | tuple))
-    if corners > MOST_CORNERS:
-        raise ArchiveError(f"the area has {corners:,} corners; simplify it to at most {MOST_CORNERS:,}")
-    return polygons
-
-
-def _checked_ring(ring: Any) -> NDArray[np.float64]:
-    """A ring of an area, made continuous."""
-    try:
-        corners = np.array([tuple(corner)[:2] for corner in ring], dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ArchiveError("the area's corners are not pairs of longitude and latitude") from None
-    if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3:
-        raise ArchiveError("a ring of the area has fewer than 3 corners of longitude and latitude")
-    if not np.isfinite(corners).all() or (np.abs(corners).max(0) > (540, 90)).any():
-        raise ArchiveError(
-            "the area lies off the globe: corners are longitude (-180 to 180) and latitude (-90 to 90) in "
-            "degrees, longitude first"
-        )
-    return _continuous(corners.tolist())
-
-
-def _beside(hole: Any, whole: Any) -> Any:
-    """A hole moved by the turns that bring it over its polygon."""
-    from shapely.affinity import translate
-
-    middle = (whole.bounds[0] + whole.bounds[2]) / 2
-    own = (hole.bounds[0] + hole.bounds[2]) / 2
-    return translate(hole, 360 * round((middle - own) / 360))
 
 
 def to_geojson_geometry(wkb: bytes | None) -> dict[str, Any] | None:
@@ -205,97 +105,40 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def boxes_overlap(boxes: NDArray[np.float64], place: Box) -> NDArray[np.bool_]:
-    """Which of `boxes` [N, 4] (xmin, ymin, xmax, ymax; NaN where unknown) touch the box `place`.
+_EDGE_STEPS = 8
 
-    Both sides may cross the antimeridian (xmin > xmax): they are compared with their eastern edge moved by
-    360 degrees, at the three turns where they could meet.
+
+def image_footprint(
+    transform: Transform, crs: str, width: float, height: float
+) -> tuple[tuple[float, float], ...] | None:
+    """Closed ring of the image's corners as (longitude, latitude) in OGC:CRS84, counter-clockwise.
+
+    Across the antimeridian longitudes go on beyond +-180, so that the ring stays simple. None where a corner
+    is not on the Earth, and in a local, flat CRS, whose place on the Earth nobody knows.
     """
-    west, south, east, north = place
-    east = east + 360 if west > east else east
-    left, bottom, right, top = boxes.T
-    high: NDArray[np.bool_] = (bottom <= north) & (top >= south)
-    meets: NDArray[np.bool_] = high & (left <= east) & (right >= west)
-    # Of boxes within +-180 degrees another turn can only touch a place that reaches the antimeridian.
-    if east >= 180:
-        meets |= high & (left <= east - 360) & (right >= west - 360)
-    if west <= -180:
-        meets |= high & (left <= east + 360) & (right >= west + 360)
-    across = np.flatnonzero(left > right)
-    if len(across):
-        first, last = left[across], right[across] + 360
-        turns = [(first <= east - turn) & (last >= west - turn) for turn in (-360.0, 0.0, 360.0)]
-        meets[across] = high[across] & np.logical_or.reduce(turns)
-    return meets
-
-
-def boxes_intersecting(boxes: NDArray[np.float64], geometry: Any) -> NDArray[np.bool_]:
-    """Which of `boxes` [N, 4] touch the bounds of a shapely geometry, or of one of its parts."""
-    near = np.zeros(len(boxes), dtype=np.bool_)
-    for part in getattr(geometry, "geoms", [geometry]):  # one, or one on either side of the antimeridian
-        near |= boxes_overlap(boxes, part.bounds)
-    return near
-
-
-def footprints_intersecting(
-    geometries: Any, boxes: NDArray[np.float64], area: Any, *, share: float = 0.0
-) -> NDArray[np.bool_]:
-    """Which footprints touch `area`, or lie in it with at least `share` of themselves.
-
-    Args:
-        geometries: [N] WKB in longitude and latitude, null where unknown (an Arrow column); touched by
-            nothing then. One with a box but no geometry counts as its box.
-        boxes: [N, 4] their bounds, NaN where unknown.
-        area: shapely geometry, from `area_of` (a point will do where `share` is 0).
-        share: 0 to 1.
-    """
-    import shapely
-
-    near = boxes_intersecting(boxes, area)
-    rows = np.flatnonzero(near)
-    if not len(rows):
-        return near
-    shapely.prepare(area)
-    if len(rows) >= _MANY and area.area > 0:
-        # Most rows of a large area are settled by their boxes, without decoding their geometry.
-        kinds = classify_boxes(area, boxes[rows])
-        near[rows[kinds == OUTSIDE]] = False
-        rows = rows[kinds == BORDER]
-        if not len(rows):
-            return near
-    wkb = geometries.take(rows).to_numpy(zero_copy_only=False)
-    shapes = shapely.from_wkb(wkb)
-    plain = shapely.is_missing(shapes)
-    shapes[plain] = shapely.box(*boxes[rows[plain]].T)
-    near[rows] = (
-        shapely.intersects(area, shapes)
-        if share == 0
-        else shapely.area(shapely.intersection(shapes, area))
-        >= share * (1 - 1e-6) * np.maximum(shapely.area(shapes), 1e-30)
-    )
-    return near
-
-
-def overlap_fractions(
-    geometries: Sequence[bytes | None], boxes: NDArray[np.float64], footprint: bytes
-) -> NDArray[np.float64]:
-    """How much of the smaller footprint each of `geometries` shares with `footprint`, 0 to 1.
-
-    Args:
-        geometries: [N] WKB in longitude and latitude, None where unknown (0 shared).
-        boxes: [N, 4] their bounds (xmin, ymin, xmax, ymax), NaN where unknown.
-        footprint: WKB.
-    """
-    import shapely
-
-    own = shapely.from_wkb(footprint)
-    shares = np.zeros(len(geometries), dtype=np.float64)
-    rows = [
-        row for row in np.flatnonzero(boxes_intersecting(boxes, own)).tolist() if geometries[row] is not None
-    ]
-    if rows:
-        others = shapely.from_wkb(np.array([geometries[row] for row in rows], dtype=object))
-        common = shapely.area(shapely.intersection(others, own))
-        # Areas in square degrees: both lie at one latitude, so their ratio is that on the ground.
-        shares[rows] = common / np.maximum(np.minimum(shapely.area(others), shapely.area(own)), 1e-30)
-    return shares
+    if ground_crs(crs)[1] is None:
+        return None
+    to_crs84 = crs84_transformer(crs)
+    a, b, c, d, e, f = (float(number) for number in transform[:6])
+    # Walk the edges in small steps, so that a jump of longitude is known from a wide image.
+    walk = [k / _EDGE_STEPS for k in range(_EDGE_STEPS)]
+    outline = [(0.0, t) for t in walk] + [(t, 1.0) for t in walk]
+    outline += [(1.0, 1 - t) for t in walk] + [(1 - t, 0.0) for t in walk]
+    xs = [a * i * width + b * j * height + c for i, j in outline]
+    ys = [d * i * width + e * j * height + f for i, j in outline]
+    try:
+        lon, lat = to_crs84.transform(xs, ys)
+    except Exception as error:  # pyproj.ProjError: no transformation for this place
+        if type(error).__module__.startswith("pyproj"):
+            return None
+        raise
+    if not all(math.isfinite(value) for value in (*lon, *lat)):
+        return None
+    for k in range(1, len(lon)):
+        lon[k] -= 360 * round((lon[k] - lon[k - 1]) / 360)
+    lon, lat = lon[::_EDGE_STEPS], lat[::_EDGE_STEPS]
+    ring = [(float(x), float(y)) for x, y in zip(lon, lat, strict=True)]
+    area = sum(p[0] * q[1] - q[0] * p[1] for p, q in zip(ring, [*ring[1:], ring[0]], strict=True))
+    if area < 0:
+        ring.reverse()
+    return (*ring, ring[0])

@@ -12,14 +12,10 @@ last row).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
 
 from swath.errors import ImageryError
-
-Transform = Sequence[float]
-_EDGE_STEPS = 8
+from swath.geo.crs import ground_crs
+from swath.geo.transform import Transform
 
 
 def effective_gsd(transform: Transform, crs: str, width: float, height: float) -> float:
@@ -53,7 +49,7 @@ def pixel_size_on_ground(transform: Transform, crs: str, column: float, row: flo
     Raises:
         ImageryError: Unknown CRS, or the point does not lie on the Earth.
     """
-    to_lonlat, geod, unit = _ground(crs)
+    to_lonlat, geod, unit = ground_crs(crs)
     a, b, c, d, e, f = (float(number) for number in transform[:6])
     if geod is None:  # a local, flat CRS: its axes are lengths already
         return math.hypot(a, d) * unit, math.hypot(b, e) * unit
@@ -71,88 +67,3 @@ def pixel_size_on_ground(transform: Transform, crs: str, column: float, row: flo
         f"the grid point (column {column:g}, row {row:g}) is not on the Earth in {crs:.60}, so the ground "
         "sample distance cannot be measured. State it (`gsd=`), or warp the image to a fitting CRS."
     )
-
-
-def image_footprint(
-    transform: Transform, crs: str, width: float, height: float
-) -> tuple[tuple[float, float], ...] | None:
-    """Closed ring of the image's corners as (longitude, latitude) in OGC:CRS84, counter-clockwise.
-
-    Across the antimeridian longitudes go on beyond +-180, so that the ring stays simple. None where a corner
-    is not on the Earth, and in a local, flat CRS, whose place on the Earth nobody knows.
-    """
-    if _ground(crs)[1] is None:
-        return None
-    to_crs84 = _to_crs84(crs)
-    a, b, c, d, e, f = (float(number) for number in transform[:6])
-    # Walk the edges in small steps, so that a jump of longitude is known from a wide image.
-    walk = [k / _EDGE_STEPS for k in range(_EDGE_STEPS)]
-    outline = [(0.0, t) for t in walk] + [(t, 1.0) for t in walk]
-    outline += [(1.0, 1 - t) for t in walk] + [(1 - t, 0.0) for t in walk]
-    xs = [a * i * width + b * j * height + c for i, j in outline]
-    ys = [d * i * width + e * j * height + f for i, j in outline]
-    try:
-        lon, lat = to_crs84.transform(xs, ys)
-    except Exception as error:  # pyproj.ProjError: no transformation for this place
-        if type(error).__module__.startswith("pyproj"):
-            return None
-        raise
-    if not all(math.isfinite(value) for value in (*lon, *lat)):
-        return None
-    for k in range(1, len(lon)):
-        lon[k] -= 360 * round((lon[k] - lon[k - 1]) / 360)
-    lon, lat = lon[::_EDGE_STEPS], lat[::_EDGE_STEPS]
-    ring = [(float(x), float(y)) for x, y in zip(lon, lat, strict=True)]
-    area = sum(p[0] * q[1] - q[0] * p[1] for p, q in zip(ring, [*ring[1:], ring[0]], strict=True))
-    if area < 0:
-        ring.reverse()
-    return (*ring, ring[0])
-
-
-def window_transform(
-    transform: Transform, column: float, row: float
-) -> tuple[float, float, float, float, float, float]:
-    """The transform of a window whose upper left corner is at (column, row) of the grid."""
-    a, b, c, d, e, f = (float(number) for number in transform[:6])
-    return a, b, a * column + b * row + c, d, e, d * column + e * row + f
-
-
-def resampled_transform(
-    transform: Transform, x: float, y: float
-) -> tuple[float, float, float, float, float, float]:
-    """The transform after resampling: one new pixel is x old columns wide and y old rows high."""
-    a, b, c, d, e, f = (float(number) for number in transform[:6])
-    return a * x, b * y, c, d * x, e * y, f
-
-
-def _parse(crs: str) -> Any:
-    from pyproj import CRS
-    from pyproj.exceptions import CRSError
-
-    try:
-        return CRS.from_user_input(crs)
-    except CRSError as error:
-        raise ImageryError(f"unknown coordinate reference system {crs!r:.80}: {error}") from None
-
-
-@lru_cache(maxsize=256)
-def _ground(crs: str) -> tuple[Any, Any, float]:
-    """(transformer from the CRS to longitude and latitude on its own datum, its Geod, metres a unit)."""
-    from pyproj import Transformer
-
-    parsed = _parse(crs)
-    geod = parsed.get_geod()
-    if parsed.geodetic_crs is None or geod is None:
-        factor = parsed.axis_info[0].unit_conversion_factor if parsed.axis_info else 0.0
-        if not factor:
-            raise ImageryError(f"the CRS {crs!r:.80} has no length unit; state the ground sample distance")
-        return None, None, float(factor)
-    # To the CRS's own datum: no datum shift, so no grid files and no loss where one is not defined.
-    return Transformer.from_crs(parsed, parsed.geodetic_crs, always_xy=True), geod, 1.0
-
-
-@lru_cache(maxsize=256)
-def _to_crs84(crs: str) -> Any:
-    from pyproj import Transformer
-
-    return Transformer.from_crs(_parse(crs), "OGC:CRS84", always_xy=True)

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from swath.datasets.chip import Batch
 from swath.errors import ContractError, ImageryError, suggest
-from swath.sensors.sensor import Sensor, get_sensor
+from swath.sensors.registry import get_sensor
+from swath.sensors.sensor import Sensor
 from swath.sensors.value_range import check_unit_range
 
 

@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from swath import __version__
+from swath._version import __version__
 from swath.encoders import create_model
 from swath.encoders.pooling import Pooling
 from swath.errors import CheckpointError, SwathError, suggest

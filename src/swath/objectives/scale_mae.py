@@ -147,50 +147,6 @@ class ScaleMAEConfig(ObjectiveConfig):
         return self
 
 
-class ScaleMAEDecoder(nn.Module):
-    """From the encoder's tokens of the visible patches to the pixels of all.
-
-    Args:
-        encoder_dim: Width of the encoder.
-        patch_size: Side p of its patches.
-        bands: Sensor name -> number of bands.
-        config: Options.
-    """
-
-    def __init__(
-        self, encoder_dim: int, patch_size: int, bands: Mapping[str, int], config: ScaleMAEConfig
-    ) -> None:
-        super().__init__()
-        dim = config.decoder_dim
-        self.embed = OneDnnLinear(encoder_dim, dim)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.blocks = nn.Sequential(*(Block(dim, config.decoder_heads) for _ in range(config.decoder_depth)))
-        self.norm = nn.LayerNorm(dim, eps=EPS)
-        init_weights(self)
-        nn.init.normal_(self.mask_token, std=0.02)
-        self.pixels: FrequencyBandDecoder | LinearHeads
-        if config.head == "pyramid":
-            self.pixels = FrequencyBandDecoder(
-                dim,
-                config.fcn_dim,
-                config.fcn_layers,
-                patch_size,
-                bands,
-                independent=config.independent_heads,
-                progressive=config.progressive,
-            )
-        else:
-            self.pixels = LinearHeads(dim, patch_size, bands)
-
-    def forward(self, latent: Tensor, masking: PatchMasking, gsd: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Encoder tokens [B, 1 + K, D], class token first, -> token map [B, g_h, g_w, d]."""
-        x = fill_masked(self.embed(latent)[:, 1:], self.mask_token, masking)
-        position = gsd_positions(*grid, x.shape[-1], gsd, cls=False)
-        x = self.norm(self.blocks((x + position).to(self.mask_token.dtype)))
-        tokens: Tensor = x.view(len(x), *grid, x.shape[-1])
-        return tokens
-
-
 @register_objective("scale_mae", ScaleMAEConfig)
 class ScaleMAE(nn.Module):
     """Masked autoencoding at known scale: low and high frequencies from a quarter of the patches.
@@ -450,27 +406,45 @@ class ScaleMAE(nn.Module):
         return max(1, min(len(tokens), budget // (pixels * width * 4)))
 
 
-def reduce_views(
-    views: Mapping[str, Any], source_size: int, *, targets_from_source: bool = False
-) -> dict[str, Any]:
-    """The same views at a smaller source size: images and targets area-averaged, GSDs multiplied.
+class ScaleMAEDecoder(nn.Module):
+    """From the encoder's tokens of the visible patches to the pixels of all.
 
     Args:
-        views: From `ScaleMAE.views`, nothing nodata.
-        source_size: New side of the source in pixels, below the present one.
-        targets_from_source: Compatibility with the released code, whose forward makes the targets by
-            enlarging the already reduced *source* instead of reducing the target (a bug: high frequencies
-            are gone before they can be asked for).
+        encoder_dim: Width of the encoder.
+        patch_size: Side p of its patches.
+        bands: Sensor name -> number of bands.
+        config: Options.
     """
-    image = area_resize(views["image"], (source_size, source_size))
-    factor = views["image"].shape[-1] / source_size
-    side = int(views["target"].shape[-1] / factor)
-    origin = image if targets_from_source else views["target"]
-    return {
-        **views,
-        "image": image,
-        "gsd": views["gsd"] * factor,
-        "target": area_resize(origin, (side, side)),
-        "target_gsd": views["target_gsd"] * views["target"].shape[-1] / side,
-        "valid": None,
-    }
+
+    def __init__(
+        self, encoder_dim: int, patch_size: int, bands: Mapping[str, int], config: ScaleMAEConfig
+    ) -> None:
+        super().__init__()
+        dim = config.decoder_dim
+        self.embed = OneDnnLinear(encoder_dim, dim)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.blocks = nn.Sequential(*(Block(dim, config.decoder_heads) for _ in range(config.decoder_depth)))
+        self.norm = nn.LayerNorm(dim, eps=EPS)
+        init_weights(self)
+        nn.init.normal_(self.mask_token, std=0.02)
+        self.pixels: FrequencyBandDecoder | LinearHeads
+        if config.head == "pyramid":
+            self.pixels = FrequencyBandDecoder(
+                dim,
+                config.fcn_dim,
+                config.fcn_layers,
+                patch_size,
+                bands,
+                independent=config.independent_heads,
+                progressive=config.progressive,
+            )
+        else:
+            self.pixels = LinearHeads(dim, patch_size, bands)
+
+    def forward(self, latent: Tensor, masking: PatchMasking, gsd: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Encoder tokens [B, 1 + K, D], class token first, -> token map [B, g_h, g_w, d]."""
+        x = fill_masked(self.embed(latent)[:, 1:], self.mask_token, masking)
+        position = gsd_positions(*grid, x.shape[-1], gsd, cls=False)
+        x = self.norm(self.blocks((x + position).to(self.mask_token.dtype)))
+        tokens: Tensor = x.view(len(x), *grid, x.shape[-1])
+        return tokens

@@ -29,9 +29,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from swath.augmentations.geometric import crop_boxes, paired_random_crop, random_resized_crop
-from swath.augmentations.photometric import Photometric, PhotometricBySensor
+from swath.augmentations.photometric import PhotometricBySensor
+from swath.augmentations.photometric_options import Photometric
 from swath.datasets.chip import Batch
-from swath.datasets.protocol import split_by_sensor
+from swath.datasets.collate import split_by_sensor
 from swath.encoders.pooling import mean_std_pool
 from swath.errors import ContractError, RecipeError
 from swath.keyed_random import uniform
@@ -60,7 +61,7 @@ class UnifiedConfig(ScaleMAEConfig):
     photometric: Photometric = Field(
         "auto",
         description="Changes of each look: auto, what its sensor's physics allows; a mapping of strengths "
-        "(`swath.augmentations.photometric.PhotometricStrengths`); none.",
+        "(`swath.augmentations.photometric_options.PhotometricStrengths`); none.",
     )
     embedding: Literal["mean", "moments"] = Field(
         "moments", description="What agrees: the mean of the visible patches, or it and their spread."

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from swath.catalog.catalog import Catalog, header_of
 from swath.catalog.scene_files import SceneFiles, find_scenes
-from swath.datasets.image_files import is_raster, read_header_any
-from swath.datasets.opening import find_images, read_csv
+from swath.datasets.csv_table import read_csv
+from swath.datasets.folders import find_images
+from swath.datasets.image_reading import is_raster, read_header_any
 from swath.errors import ImageryError, suggest
 from swath.rasters.header import SceneHeader
 from swath.sensors.sensor import Sensor
-from swath.tasks.dense.data import AFTER, BEFORE
+from swath.tasks.dense.layouts import AFTER, BEFORE
 
 
 @dataclass(frozen=True)

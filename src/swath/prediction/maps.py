@@ -22,7 +22,7 @@ from swath.prediction.scene_view import ModelView
 from swath.prediction.vectors import VectorLayer, write_vector_layer
 from swath.prediction.writers import AppendableRaster, Array, SceneOutput, State
 from swath.rasters.safe_open import rasterio_module
-from swath.tasks.dense.task import class_color
+from swath.tasks.dense.colors import class_color
 from swath.tiling.blending import TileBlender
 from swath.tiling.grid import TileGrid, TileRun
 

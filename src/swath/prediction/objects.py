@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from swath.datasets.chip import PixelWindow as Pixels
+from swath.geo.grid import PixelWindow as Pixels
 from swath.prediction.maps import OutputTarget
 from swath.prediction.scene_view import ModelView
 from swath.prediction.vectors import Kind, VectorLayer, write_vector_layer

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from swath import __version__
+from swath._version import __version__
 from swath.errors import SwathError
 from swath.files import write_json
 from swath.prediction.inputs import SceneInput, find_scene_inputs

@@ -17,17 +17,18 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.datasets.chip import PixelWindow
-from swath.datasets.image_files import read_image_file
+from swath.datasets.image_reading import read_image_file
 from swath.errors import ImageryError
-from swath.geo.gsd import resampled_transform, window_transform
+from swath.geo.grid import PixelGrid, PixelWindow
+from swath.geo.transform import resampled_transform, window_transform
 from swath.models.contract import Contract
 from swath.prediction.options import PredictionOptions
 from swath.rasters.header import SceneHeader, Six
 from swath.rasters.resampling import kernel_support, resample
 from swath.rasters.sensor_scene import SensorScene, match_scene_to_sensor
-from swath.rasters.warp import PixelGrid, read_on_grid, to_pixels
-from swath.sensors.sensor import Sensor, to_unit
+from swath.rasters.warp import read_on_grid, to_pixels
+from swath.sensors.sensor import Sensor
+from swath.sensors.units import to_unit
 from swath.tasks.change.phase_correlation import phase_correlation_shift
 from swath.tasks.change.radiometric_match import RadiometricMatch, RadiometryStatistics
 from swath.tasks.dense.data import same_grid

@@ -27,7 +27,7 @@ from swath.rasters.remote import is_remote
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from swath.datasets.chip import PixelWindow
+    from swath.geo.grid import PixelWindow
     from swath.rasters.header import SceneHeader
 
 
@@ -66,7 +66,7 @@ def cloud_fraction(header: SceneHeader, window: PixelWindow) -> float | None:
 
 
 def _of_layer(header: SceneHeader, window: PixelWindow) -> float | None:
-    from swath.datasets.chip import PixelWindow as Box
+    from swath.geo.grid import PixelWindow as Box
     from swath.rasters.header import window_bounds_on
     from swath.rasters.read import read_window
 

@@ -16,9 +16,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from swath.datasets.chip import PixelWindow
 from swath.errors import ImageryError
-from swath.geo.gsd import effective_gsd, image_footprint
+from swath.geo.footprint import image_footprint
+from swath.geo.grid import PixelWindow
+from swath.geo.gsd import effective_gsd
 from swath.rasters.remote import is_remote
 from swath.rasters.safe_open import DEFAULT_LIMITS, SIDECARS, ReadLimits, gdal_options, open_checked
 

@@ -1,6 +1,6 @@
 """Reading windows of a scene's pixels, with their validity.
 
-`read_window` gives *stored* values; turning them into the sensor's unit is `swath.sensors.sensor.to_unit`.
+`read_window` gives *stored* values; turning them into the sensor's unit is `swath.sensors.units.to_unit`.
 Bands of different resolution are read onto the scene's grid. Which pixels are valid:
 
 - not where the file's own mask or alpha band is 0, nor where any value is NaN or infinite;
@@ -19,19 +19,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.datasets.chip import PixelWindow
 from swath.errors import ImageryError
-from swath.geo.gsd import effective_gsd, resampled_transform, window_transform
+from swath.geo.grid import PixelWindow
+from swath.geo.gsd import effective_gsd
+from swath.geo.transform import resampled_transform, window_transform
 from swath.rasters.header import Box, SceneHeader, read_header, window_bounds_on
+from swath.rasters.open_files import close_all, open_cached
 from swath.rasters.resampling import Kernel, check_kernel, kernel_support, resample
 from swath.rasters.safe_open import (
     DEFAULT_LIMITS,
     REAL_TYPES,
     OpenRaster,
     ReadLimits,
-    close_all,
     damaged_file_error,
-    open_cached,
     sniff_driver,
 )
 

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.datasets.chip import PixelWindow
 from swath.errors import ImageryError
+from swath.geo.grid import PixelWindow
 from swath.rasters.read import SceneHeader, read_window, window_gsd
-from swath.sensors.sensor import Sensor, match_bands, to_unit
+from swath.sensors.matching import match_bands
+from swath.sensors.sensor import Sensor
 from swath.sensors.sentinel2_offset import resolve_offset_dn
+from swath.sensors.units import to_unit
 
 GSD_FIX = "say it with `--gsd 0.3` (metres per pixel; `gsd=` in Python), or `--gsd relative` if it is unknown"
 
@@ -28,7 +30,7 @@ class SensorScene:
         bands: For each band of the sensor the 0-based index of the scene's.
         native_gsd: Metres per pixel that the user states for the whole scene (1.0 in relative mode); None to
             measure it on the ground, for each window at its own place.
-        offset_dn: Added to stored values before scaling, see `swath.sensors.sensor.to_unit`.
+        offset_dn: Added to stored values before scaling, see `swath.sensors.units.to_unit`.
     """
 
     header: SceneHeader
@@ -117,7 +119,7 @@ def match_scene_bands(header: SceneHeader, sensor: Sensor) -> list[int]:
     """For each band of the sensor the 0-based index of the scene's.
 
     Raises:
-        ImageryError: See `swath.sensors.sensor.match_bands`.
+        ImageryError: See `swath.sensors.matching.match_bands`.
     """
     try:
         return match_bands(sensor, header.descriptions, header.path)

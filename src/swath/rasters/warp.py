@@ -13,48 +13,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from swath.datasets.chip import PixelWindow
-from swath.datasets.pairs.readers import Array, Array64, Valid, stored_to_unit
 from swath.errors import ImageryError
-from swath.geo.gsd import effective_gsd
-from swath.rasters.header import SceneHeader, Six
+from swath.geo.grid import PixelGrid, PixelWindow, crs_transformer
+from swath.rasters.header import SceneHeader
 from swath.rasters.read import read_window
 from swath.rasters.resampling import resample
 from swath.rasters.sensor_scene import SensorScene
-from swath.sensors.sensor import to_unit
+from swath.sensors.units import Array, Array64, Valid, to_unit
 
 _STEP = 8  # target pixels between the points that are projected exactly; linear in between
-
-
-@dataclass(frozen=True, slots=True)
-class PixelGrid:
-    """A window of a pixel grid on the Earth.
-
-    Attributes:
-        crs: "EPSG:32633", WKT, ...
-        transform: (a, b, c, d, e, f) of ``x = a column + b row + c``, ``y = d column + e row + f``.
-        width: Columns.
-        height: Rows.
-    """
-
-    crs: str
-    transform: Six
-    width: int
-    height: int
-
-    @property
-    def gsd(self) -> float:
-        """Metres per pixel on the ground at the centre."""
-        return effective_gsd(self.transform, self.crs, self.width, self.height)
 
 
 def to_pixels(header: SceneHeader, crs: str, x: Array64, y: Array64) -> tuple[Array64, Array64]:
@@ -76,14 +47,6 @@ def to_pixels(header: SceneHeader, crs: str, x: Array64, y: Array64) -> tuple[Ar
             f"{header.path}: the grid reaches to where its CRS {header.crs:.40} is not defined"
         )
     return column, row
-
-
-@lru_cache(maxsize=256)
-def crs_transformer(source: str, target: str) -> Any:
-    """pyproj's transformer, x before y in both."""
-    from pyproj import Transformer
-
-    return Transformer.from_crs(source, target, always_xy=True)
 
 
 def _sources(header: SceneHeader, grid: PixelGrid) -> tuple[Array64, Array64, float]:
@@ -248,35 +211,3 @@ def _bilinear(values: Array, valid: Valid, x: Array64, y: Array64) -> tuple[Arra
     ok = total > 0.4999
     out /= np.where(ok, total, 1)
     return out * ok, ok
-
-
-class WarpedPairReader:
-    """One sensor's scenes on the grids of N places; a `swath.datasets.pairs.readers.PairReader`.
-
-    Args:
-        scenes: [N], the same scene may come many times.
-        grids: [N], all of one size.
-        times: [N] seconds since 1970 UTC.
-    """
-
-    def __init__(self, scenes: Sequence[SensorScene], grids: Sequence[PixelGrid], times: Array64) -> None:
-        self.sensor = scenes[0].sensor
-        self.names = [scene.header.path for scene in scenes]
-        self.shape = (grids[0].height, grids[0].width)
-        self.gsds = np.array([grid.gsd for grid in grids])
-        self.times = times
-        self._scenes, self._grids = list(scenes), list(grids)
-        self._offsets = np.array([scene.offset_dn for scene in scenes])
-
-    def read(self, place: int) -> tuple[list[Array], Valid]:
-        """See `PairReader`."""
-        stored, valid = read_on_grid(self._scenes[place], self._grids[place])
-        if not valid.any():
-            raise ImageryError(f"{self.names[place]}: nothing but no data at this place")
-        return [stored], valid
-
-    def finish(self, groups: Sequence[Array], places: NDArray[np.int64]) -> Tensor:
-        """See `PairReader`."""
-        if self.sensor.unit == "dB":  # converted already, see `read_on_grid`
-            return torch.from_numpy(groups[0].astype(np.float32, copy=False))
-        return stored_to_unit(groups[0], self.sensor, self._offsets[places])

@@ -12,8 +12,6 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.evaluation.report.plots import COLOURS
-
 _DASHES = ("", "7 3", "2 2", "9 3 2 3", "5 5", "1 3", "12 4", "4 2 1 2")
 
 
@@ -250,3 +248,9 @@ def _nice(low: float, high: float) -> tuple[float, float]:
         if start + 4 * factor * step >= high - 1e-9:
             return float(start), float(start + 4 * factor * step)
     return float(low), float(high)
+
+
+# Okabe and Ito's palette (2008): distinct for all common forms of colour blindness; the model comes first.
+# Then three of Tol's muted scheme, so that few figures need a colour twice. Marks differ, for print in grey.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999",
+           "#882255", "#999933", "#332288")  # fmt: skip

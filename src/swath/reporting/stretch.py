@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 
 from swath.errors import SwathError
 from swath.rasters.header import SceneHeader
-from swath.sensors.sensor import Sensor, get_sensor, match_bands
+from swath.sensors.matching import match_bands
+from swath.sensors.registry import get_sensor
+from swath.sensors.sensor import Sensor
 
 _PERCENTILES, _PERCENTILES_8_BIT = (2.0, 98.0), (0.5, 99.5)
 

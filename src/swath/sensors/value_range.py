@@ -54,7 +54,7 @@ def check_unit_range(
         if not image.is_floating_point() and unit not in ("uint8", "DN"):
             raise ContractError(
                 f"{wanted}, but these are integers ({_dtype(image)}), as files store them. "
-                "Convert with swath.sensors.sensor.to_unit(stored, sensor), which applies the "
+                "Convert with swath.sensors.units.to_unit(stored, sensor), which applies the "
                 "bands' scale and offset."
             )
         values = _look(image[:, rows], valid)
@@ -106,7 +106,7 @@ def _reflectance(v: _Values, mean: float | None) -> str | None:
     # Sun glint and snow reach 2; the darkest water in digital numbers of 1/10,000 is still tens.
     if v.median > 5 or v.most > 50:
         return (
-            "looks like digital numbers. Convert with swath.sensors.sensor.to_unit(stored, sensor); for "
+            "looks like digital numbers. Convert with swath.sensors.units.to_unit(stored, sensor); for "
             "Sentinel-2 that is (DN + offset) / 10000."
         )
     if v.below_zero > 0.15:

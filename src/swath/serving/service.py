@@ -45,6 +45,10 @@ class ServerState:
         """All lanes."""
         return self.searching, self.drawing, self.embedding
 
+    def metrics_text(self) -> bytes:
+        """The figures of the service for Prometheus."""
+        return self.metrics.text(self.lanes, self.cache, self.holdings.info())
+
     def warm(self) -> None:
         """Get ready in the background what the first requests would wait for."""
         self.searching.begin(self.holdings.info)

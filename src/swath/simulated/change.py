@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swath.datasets.chip import Chip
-from swath.sensors.sensor import Sensor, get_sensor
+from swath.sensors.registry import get_sensor
+from swath.sensors.sensor import Sensor
 from swath.simulated.landscape.plan import Planner, draw_plan, world_size
 from swath.simulated.landscape.primitives import (
     LandscapePlan,

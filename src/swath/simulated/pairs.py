@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swath.datasets.image_files import check_memory
+from swath.datasets.memory import check_memory
 from swath.datasets.pairs.dataset import PairedImageDataset
 from swath.errors import ImageryError, suggest
-from swath.sensors.sensor import Sensor, get_sensor
+from swath.sensors.registry import get_sensor
+from swath.sensors.sensor import Sensor
 from swath.simulated.landscape.rasterize import Landscape, check_request, simulate_landscape
 from swath.simulated.landscape.surfaces import CLASSES
 from swath.simulated.sensing import SENSORS, Gsd, sensor_grids, simulated_to_unit, to_stored_values

@@ -15,10 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swath.datasets.chip import Chip, PixelWindow
-from swath.datasets.image_files import is_plain_uint8
+from swath.datasets.chip import Chip
+from swath.datasets.image_reading import is_plain_uint8
 from swath.errors import ImageryError
-from swath.sensors.sensor import Sensor, get_sensor
+from swath.geo.grid import PixelWindow
+from swath.sensors.registry import get_sensor
+from swath.sensors.sensor import Sensor
 from swath.simulated import optical, radar
 from swath.simulated.landscape.rasterize import Landscape, check_request, simulate_landscape
 

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swath.files import atomic_folder
-from swath.sensors.sensor import Sensor, get_sensor
+from swath.sensors.registry import get_sensor
+from swath.sensors.sensor import Sensor
 from swath.simulated.change import CHANGES, simulate_change
 from swath.simulated.landscape.rasterize import BOX_KINDS, Landscape, simulate_landscape
 from swath.simulated.landscape.surfaces import CLASSES

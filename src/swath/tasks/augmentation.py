@@ -12,7 +12,8 @@ from pydantic import Field
 from torch import Tensor
 
 from swath.augmentations.geometric import random_flip_rotate
-from swath.augmentations.photometric import Photometric, make_photometric
+from swath.augmentations.photometric import make_photometric
+from swath.augmentations.photometric_options import Photometric
 from swath.datasets.chip import Batch
 from swath.keyed_random import uniform
 from swath.objectives.protocol import ObjectiveConfig

@@ -15,18 +15,14 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from swath.errors import RecipeError, SwathError
 from swath.models.directory import read_config
 from swath.tasks.classification.data import ClassificationDataConfig
-from swath.tasks.dense.data import SegmentationDataConfig
+from swath.tasks.dense.config import SegmentationDataConfig
 from swath.tasks.detection.data.splits import DetectionDataConfig
 from swath.tasks.lora import LoRAConfig
 from swath.tasks.protocol import tasks
 from swath.tasks.splits import TaskDataConfig
-from swath.training.config.recipe import (
-    BaseRecipe,
-    ComponentConfig,
-    RecipeSection,
-    format_validation_error,
-    read_recipe,
-)
+from swath.training.config.errors import format_validation_error
+from swath.training.config.recipe import BaseRecipe, read_recipe
+from swath.training.config.sections import ComponentConfig, RecipeSection
 
 Mode = Literal["frozen", "lora", "full", "scratch"]
 DATA: dict[str, type[TaskDataConfig]] = {

@@ -24,12 +24,12 @@ from swath.files import atomic_path, write_json
 from swath.reporting.charts import Line, line_chart
 from swath.reporting.html import SafeHtml, figure, jpeg, table, write_html
 from swath.reporting.rgb import to_rgb
-from swath.tasks.dense.task import class_color, colorize_mask
+from swath.tasks.dense.colors import class_color, colorize_mask
 from swath.tasks.detection.report import detection_gallery, precision_curves
-from swath.tasks.finetune import predict_image, score_model
 from swath.tasks.model import TaskModel
 from swath.tasks.recipe import FinetuneRecipe
 from swath.tasks.scores import Figure, TaskScores
+from swath.tasks.scoring import predict_image, score_model
 from swath.tasks.splits import DataSplits, describe_splits
 from swath.training.run_directory import RunDirectory
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swath.datasets.chip import Batch
-from swath.datasets.protocol import ImageDataset, Sample, collate
+from swath.datasets.collate import collate
+from swath.datasets.protocol import ImageDataset, Sample
 from swath.errors import ImageryError, RecipeError
 from swath.keyed_random import sample_keys
 from swath.objectives.protocol import ObjectiveConfig

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import time
 
-from swath.training.config.recipe import TrainingConfig
-from swath.training.optim.param_groups import (
-    bolts_cosine_schedule,
-    cosine_schedule,
-    cosine_with_scaled_warmup,
-)
+from swath.training.config.sections import TrainingConfig
+from swath.training.optim.schedules import bolts_cosine_schedule, cosine_schedule, cosine_with_scaled_warmup
 
 
 class Budget:

@@ -15,46 +15,40 @@ import json
 import math
 import platform
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from swath import __version__
-from swath.cpu.allocator import retain_freed_memory
+from swath._version import __version__
 from swath.datasets.chip import Batch
-from swath.datasets.protocol import map_tensors, split_by_sensor
+from swath.datasets.collate import map_tensors, split_by_sensor
 from swath.errors import RecipeError, TrainingError
 from swath.files import write_json
 from swath.keyed_random import permutation
 from swath.models.contract import Contract
-from swath.models.directory import SavedObjective, save_model
 from swath.training import checkpoint as checkpoints
 from swath.training.budget import Budget
 from swath.training.build import (
     Data,
-    bands_per_sensor,
-    build_contract,
-    build_objective,
     dataset_sensors,
-    open_training_data,
 )
-from swath.training.config.recipe import BaseRecipe, PretrainRecipe
+from swath.training.config.recipe import BaseRecipe
 from swath.training.loading import BatchLoader, default_workers
+from swath.training.monitoring.async_metrics import _AsyncMetrics
 from swath.training.monitoring.collapse import collapse_warning, embed_monitor_batch, feature_std, rankme
 from swath.training.monitoring.divergence import diagnose
 from swath.training.monitoring.image_grid import write_image_grid
 from swath.training.monitoring.metrics_log import MetricsLogger
-from swath.training.monitoring.progress import Display, format_duration
-from swath.training.optim.param_groups import build_optimizer, gradient_norm, set_learning_rate
+from swath.training.monitoring.progress import Display
+from swath.training.optim.param_groups import build_optimizer, gradient_norm
+from swath.training.optim.schedules import set_learning_rate
 from swath.training.parallel import (
     StopConsensus,
     World,
     broadcast_object,
-    init_distributed,
     is_sharded,
     mean_over_ranks,
     no_gradient_sync,
@@ -62,61 +56,12 @@ from swath.training.parallel import (
     unsharded_params,
     wrap_parallel,
 )
-from swath.training.run_directory import RunDirectory, Start, fingerprint
+from swath.training.precision import _PRECISION
+from swath.training.run_directory import RunDirectory, fingerprint
 from swath.training.signals import StopRequest, TrainingInterrupted, catch_stop_signals
 
-_PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 R = TypeVar("R", bound=BaseRecipe)
 _PICTURED = 8  # samples on a picture of reconstructions
-
-
-def pretrain(
-    recipe: PretrainRecipe,
-    data: str | Path | Data,
-    out: str | Path,
-    *,
-    start: Start = "auto",
-    show: bool = False,
-) -> Path:
-    """Train by a recipe; under torchrun, together with the other processes.
-
-    Args:
-        recipe: See `load_recipe`.
-        data: Imagery as `open_dataset` takes it, or a data set.
-        out: The run's folder (see `swath.training.run_directory`).
-        start: ``auto`` continues what is there, ``resume`` insists on it, ``fresh`` begins anew.
-        show: Progress on the terminal.
-
-    Returns:
-        The model directory, ``out/model``.
-
-    Raises:
-        RecipeError: Recipe and data, or recipe and run, do not fit.
-        ImageryError: The data cannot be used.
-        TrainingError: Numbers not finite, disk full, folder in use.
-        Interrupted: SIGTERM or SIGINT came; the run is saved.
-    """
-    return run_training(Trainer, recipe, data, out, start=start, show=show)
-
-
-def run_training(
-    trainer: type[Trainer[R]],
-    recipe: R,
-    data: str | Path | Data,
-    out: str | Path,
-    *,
-    start: Start = "auto",
-    show: bool = False,
-) -> Path:
-    """What every kind of training does around its loop; arguments and errors as of `pretrain`."""
-    retain_freed_memory()
-    with init_distributed(recipe.training.device) as world, _numerics(recipe, world.device):
-        run = RunDirectory(out)
-        with run.locked() if world.first else nullcontext():
-            if world.first:
-                run.prepare(recipe, start)
-            broadcast_object(None, world)  # the others wait until the folder is ready
-            return trainer(recipe, data, run, world, show=show).train()
 
 
 class Trainer(Generic[R]):
@@ -131,7 +76,7 @@ class Trainer(Generic[R]):
     def __init__(
         self,
         recipe: R,
-        data: str | Path | Data,
+        dataset: Data,
         run: RunDirectory,
         world: World,
         *,
@@ -140,7 +85,7 @@ class Trainer(Generic[R]):
         config = recipe.training
         self.recipe, self.config, self.run, self.world = recipe, config, run, world
         self.device = world.device
-        self.dataset = self.open(data) if isinstance(data, str | Path) else data
+        self.dataset = dataset
         self.fingerprint = fingerprint(self.dataset)
         self.sensors = dataset_sensors(self.dataset)
         self.contract = self.build_contract()
@@ -179,17 +124,17 @@ class Trainer(Generic[R]):
             )
         if hasattr(self.objective, "prepare"):
             # Before a checkpoint is restored: it replaces whatever was fitted here.
-            self.objective.prepare(self.ready(self.probe))  # type: ignore[operator]
+            self.objective.prepare(self.prepare_batch(self.probe))  # type: ignore[operator]
         self.objective.train()
         # The untrained encoder, to compare with; looked at before it is sharded.
         older = checkpoints.list_checkpoints(run.checkpoints)
         begins = self.looks_first and config.monitor_every and not older
-        self.untrained = {"step": 0, **self.look()} if begins else None
+        self.untrained = {"step": 0, **self.validate()} if begins else None
         sync_batch_norm(self.objective, world, config.sync_batch_norm)
         if config.compile:
             self.objective.compile()
         self.module = wrap_parallel(self.objective, world, config.parallel, config.find_unused)
-        self.optimiser = self.build_optimiser()
+        self.optimiser = self.build_optimizer()
         self.parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
 
@@ -210,7 +155,7 @@ class Trainer(Generic[R]):
             self._write_info()
         with self.display, catch_stop_signals() as stop:
             self._announce()
-            if not (self.budget.finished(self.step) or self.enough()):
+            if not (self.budget.finished(self.step) or self.should_stop()):
                 self._loop(stop)
         if self.metrics is not None:
             self.metrics.close()
@@ -245,7 +190,7 @@ class Trainer(Generic[R]):
                 unread = None
             if log or look:
                 self._log(reading, last=last, look=bool(look))
-            if look and self.enough():
+            if look and self.should_stop():
                 last = save = True
             if picture:
                 self._picture()
@@ -266,7 +211,7 @@ class Trainer(Generic[R]):
         for number, batch in enumerate(parts):
             # For objectives that draw from torch's generator: its state follows from the step.
             torch.manual_seed(hash((self.recipe.seed, self.step, self.world.rank, number)))
-            views = self.objective.views(self.ready(batch))  # type: ignore[operator]
+            views = self.objective.views(self.prepare_batch(batch))  # type: ignore[operator]
             self._note_gsd(views)
             with no_gradient_sync(self.module, wait=number < len(parts) - 1):
                 with self._autocast():
@@ -302,7 +247,7 @@ class Trainer(Generic[R]):
                     indices=[i for part in self.batches.parts(reading.step) for i in part],
                     batches=self.batches,
                     objective=self.objective,
-                    ready=self.ready,
+                    ready=self.prepare_batch,
                     checkpoint=older[-1] if older else None,
                 )
             )
@@ -329,7 +274,7 @@ class Trainer(Generic[R]):
         if self.scaler.is_enabled():
             row["loss_scale"] = self.scaler.get_scale()
         if look:
-            row |= self.look()
+            row |= self.validate()
         self._write(row)
         self.display.log(row, last=last)
         warning = collapse_warning(self.metrics.rows) if look and self.metrics is not None else None
@@ -345,7 +290,7 @@ class Trainer(Generic[R]):
         few = map_tensors(self.probe, lambda x: x[:_PICTURED])
         self.objective.eval()
         with torch.no_grad(), unsharded_params(self.objective), self._autocast():
-            views = self.objective.views(self.ready(few))  # type: ignore[operator]
+            views = self.objective.views(self.prepare_batch(few))  # type: ignore[operator]
             pictures = self.objective.pictures(views)  # type: ignore[operator]
         self.objective.train()
         if pictures and self.world.first:
@@ -418,19 +363,19 @@ class Trainer(Generic[R]):
 
     # ---- what is particular to pretraining
 
-    def open(self, path: str | Path) -> Data:
-        """The imagery that is trained on."""
-        return open_training_data(self._pretraining, path)
-
     def build_contract(self, gsd_range: tuple[float, float] | None = None) -> Contract:
-        """What the model may be shown."""
-        return build_contract(self._pretraining, self.sensors, gsd_range)
+        """What the model may be given."""
+        raise NotImplementedError
 
     def build_objective(self) -> nn.Module:
         """What is trained, as it is before the first step."""
-        return build_objective(self._pretraining, self.sensors)
+        raise NotImplementedError
 
-    def build_optimiser(self) -> torch.optim.Optimizer:
+    def write_model(self, objective: nn.Module, contract: Contract, provenance: dict[str, Any]) -> None:
+        """Write the model directory of an objective with its final weights."""
+        raise NotImplementedError
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
         """Over whatever of the objective is trained."""
         return build_optimizer(self.objective, self.recipe.optimiser, self.recipe.learning_rate)
 
@@ -439,47 +384,22 @@ class Trainer(Generic[R]):
         for one in split_by_sensor(batch).values():
             self.contract.check(one["image"], one["sensor"], valid=one.get("valid"))
 
-    def ready(self, batch: Batch) -> Batch:
-        """A batch as it comes from the loader, on the device and normalised."""
+    def prepare_batch(self, batch: Batch) -> Batch:
+        """A batch from the loader, moved to the device and normalized."""
         return self.contract.normalise(self._to_device(batch))
 
-    def look(self) -> dict[str, float]:
-        """Every `monitor_every` steps: the measures of collapse, now."""
+    def validate(self) -> dict[str, float]:
+        """Measures taken every `monitor_every` steps: of collapse, unless a subclass has others."""
         with unsharded_params(self.objective), self._autocast():
-            batch = self.ready(self.probe)
+            batch = self.prepare_batch(self.probe)
             encoder: nn.Module = self.objective.encoder  # type: ignore[assignment]
             features = [embed_monitor_batch(encoder, one) for one in split_by_sensor(batch).values()]
         # Of several sensors the one that is worst off: a collapse of one is a collapse.
         return {"feature_std": min(map(feature_std, features)), "rankme": min(map(rankme, features))}
 
-    def enough(self) -> bool:
-        """Whether, after a look, training ends although there is budget left."""
+    def should_stop(self) -> bool:
+        """Whether training ends after a validation although there is budget left."""
         return False
-
-    def write_model(self, objective: nn.Module, contract: Contract, provenance: dict[str, Any]) -> None:
-        """The model directory, of an objective with its final weights."""
-        recipe = self._pretraining
-        prefix = "encoder."
-        save_model(
-            self.run.model,
-            name=recipe.name,
-            encoder_name=recipe.encoder.name,
-            encoder_options={"bands": bands_per_sensor(self.sensors), **recipe.encoder.options},
-            encoder=objective.encoder,  # type: ignore[arg-type]
-            contract=contract,
-            pooling=recipe.pooling,
-            objective=SavedObjective(
-                recipe.objective.name,
-                recipe.objective.options,
-                {key: value for key, value in objective.state_dict().items() if not key.startswith(prefix)},
-            ),
-            provenance=provenance,
-        )
-
-    @property
-    def _pretraining(self) -> PretrainRecipe:
-        assert isinstance(self.recipe, PretrainRecipe)
-        return self.recipe
 
     # ---- small things
 
@@ -575,53 +495,3 @@ class Trainer(Generic[R]):
     def _autocast(self) -> Any:
         dtype = _PRECISION[self.config.precision]
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32)
-
-
-class _AsyncMetrics:
-    """Losses and gradient norm of a step, on their way from the device.
-
-    Reading a number from a GPU waits for all work queued before it. So they are copied in the background, and
-    looked at when the next step is queued already.
-    """
-
-    def __init__(self, step: int, names: list[str], numbers: Tensor, rate: float) -> None:
-        self.step, self.rate = step, rate
-        self._names = [*names, "grad_norm"]
-        self._event = None
-        if numbers.device.type == "cuda":
-            self._numbers = torch.empty(numbers.shape, pin_memory=True)
-            self._numbers.copy_(numbers, non_blocking=True)
-            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._event.record()
-        else:
-            self._numbers = numbers
-
-    def values(self) -> dict[str, float]:
-        """By name; waits for the step, not for later ones."""
-        if self._event is not None:
-            self._event.synchronize()
-        return dict(zip(self._names, self._numbers.tolist(), strict=True))
-
-
-@contextmanager
-def _numerics(recipe: BaseRecipe, device: torch.device) -> Iterator[None]:
-    """Deterministic kernels if wanted; the caller's settings and random state are put back afterwards."""
-    wanted = recipe.training.deterministic
-    wanted = device.type == "cpu" if wanted is None else wanted
-    before = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-    debug: Any = torch.utils.deterministic
-    fill = debug.fill_uninitialized_memory
-    with torch.random.fork_rng():
-        torch.use_deterministic_algorithms(wanted, warn_only=True)
-        debug.fill_uninitialized_memory = False  # costs time and is about bugs, not order
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-            debug.fill_uninitialized_memory = fill
-
-
-__all__ = ["Trainer", "format_duration", "pretrain", "run_training"]

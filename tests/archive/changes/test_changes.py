@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from swath.archive.archive import Archive
 from swath.archive.changes.detect import find_changes, write_changes
 from swath.archive.changes.heatmap import write_heatmap
 from swath.archive.query.filters import Filter, parse_datetime
-from swath.archive.table.store import Archive
 from swath.errors import ArchiveError
 from swath.geo.footprint import footprint_geometry
 

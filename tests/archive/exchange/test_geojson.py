@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from swath.archive.archive import Archive
 from swath.archive.exchange.geojson import write_geojson
-from swath.archive.table.store import Archive
 from swath.geo.footprint import footprint_geometry
 
 SQUARE = [(10.0, 0.0), (11.0, 0.0), (11.0, 1.0), (10.0, 1.0), (10.0, 0.0)]

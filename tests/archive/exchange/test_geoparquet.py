@@ -18,10 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from swath.archive.archive import Archive
 from swath.archive.exchange import spatial_sort as spatial_order
 from swath.archive.exchange.geoparquet import read_geoparquet, write_geoparquet
 from swath.archive.exchange.spatial_sort import hilbert
-from swath.archive.table.store import Archive, schema
+from swath.archive.table.rows import schema
 from swath.errors import ArchiveError
 from swath.geo.footprint import footprint_geometry
 

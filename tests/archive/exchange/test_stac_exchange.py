@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 import pystac
 import pytest
 
+from swath.archive.archive import Archive
 from swath.archive.exchange.geojson import write_archive_geojson
-from swath.archive.exchange.stac import EMB, write_stac
-from swath.archive.table.store import Archive
+from swath.archive.exchange.stac import write_stac
+from swath.archive.exchange.stac_objects import EMB
 from swath.errors import ArchiveError
 from swath.geo.footprint import footprint_geometry
 from swath.models import Model, load_model, save_model

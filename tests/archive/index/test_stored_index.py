@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from swath.archive.archive import Archive
 from swath.archive.index import files as stored
 from swath.archive.index.files import build_index, build_index_if_due, check_index, index_status, open_index
 from swath.archive.index.ivf import IvfSearchIndex, build_ivf
@@ -18,7 +19,6 @@ from swath.archive.index.protocol import ExactIndex
 from swath.archive.index.vectors import SimilaritySpace, VectorBlocks, normalize_rows
 from swath.archive.query.filters import Filter
 from swath.archive.query.searcher import Searcher
-from swath.archive.table.store import Archive
 from swath.errors import ArchiveError
 
 Rows = Callable[..., pa.Table]

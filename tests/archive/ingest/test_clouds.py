@@ -11,12 +11,12 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
+from swath.archive.archive import Archive
 from swath.archive.ingest.run import embed_archive
-from swath.archive.table.store import Archive
 from swath.catalog.catalog import Catalog, build_catalog
-from swath.datasets.chip import PixelWindow
 from swath.datasets.opening import open_dataset
 from swath.errors import ImageryError
+from swath.geo.grid import PixelWindow
 from swath.models import Model
 from swath.rasters.cloud_mask import cloud_fraction
 from swath.rasters.read import read_header

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+from swath.archive.archive import Archive
 from swath.archive.ingest.run import embed_archive
-from swath.archive.table.store import Archive
-from swath.datasets.chip import PixelWindow
 from swath.datasets.opening import open_dataset
 from swath.errors import ArchiveError, ContractError, ImageryError
+from swath.geo.grid import PixelWindow
 from swath.models.model import Model
 from swath.rasters.read import read_header, read_window
 

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from swath.archive.archive import Archive
 from swath.archive.ingest.run import EmbedReport, embed_archive
-from swath.archive.table.store import Archive
 from swath.datasets.opening import open_dataset
 from swath.errors import ArchiveError
 from swath.models import Model, save_model

@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from swath.archive.archive import Archive
 from swath.archive.ingest.run import embed_archive
 from swath.archive.query.filters import Filter
 from swath.archive.query.image_query import query_by_image
@@ -21,13 +22,13 @@ from swath.archive.query.query import query_by_id
 from swath.archive.show.contact_sheet import write_contact_sheet
 from swath.archive.table import store
 from swath.archive.table.sensor_means import sum_by_sensor, update_means
-from swath.archive.table.store import Archive
 from swath.datasets.opening import open_dataset
 from swath.encoders import create_model
 from swath.errors import ArchiveError, ContractError
-from swath.geo.footprint import footprint_geometry, overlap_fractions
+from swath.geo.areas import overlap_fractions
+from swath.geo.footprint import footprint_geometry
 from swath.models import Contract, Model, load_model, save_model
-from swath.sensors.sensor import get_sensor
+from swath.sensors.registry import get_sensor
 
 Rows = Callable[..., pa.Table]
 S1, S2 = "sentinel1_grd", "sentinel2_l2a"
@@ -227,7 +228,7 @@ def test_what_was_not_centred_says_why(mixed: Archive, archive: Archive, rows: R
 
 
 def test_names_of_sensors_may_be_short(mixed: Archive) -> None:
-    searcher = mixed.searcher()
+    searcher = mixed.searcher
     assert searcher.sensor_names("s1") == [S1]
     assert searcher.sensor_names(["S2", "sentinel1"]) == [S2, S1]
     with pytest.raises(ArchiveError, match="begins the sensors sentinel1_grd, sentinel2_l2a"):

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from swath.archive.archive import Archive
 from swath.archive.query.diversity import maximal_marginal_relevance
 from swath.archive.query.filters import Filter
-from swath.archive.table.store import Archive
 from swath.geo.footprint import footprint_geometry
 
 Rows = Callable[..., pa.Table]
@@ -46,7 +46,7 @@ def archive(rows: Rows, tmp_path_factory: pytest.TempPathFactory) -> Archive:
 
 
 def test_one_answer_a_place_with_its_dates_and_scales(archive: Archive) -> None:
-    vector = archive.searcher().vector(f"{0:032x}")
+    vector = archive.searcher.vector(f"{0:032x}")
     answers = archive.search(vector, PLACES, group_places=True)
     wests = [answer.bbox[0] for answer in answers]
     assert sorted(wests) == [5.0 * i for i in range(PLACES)]
@@ -65,7 +65,7 @@ def test_one_answer_a_place_with_its_dates_and_scales(archive: Archive) -> None:
 
 
 def test_fewer_places_than_asked_for_are_said(archive: Archive) -> None:
-    vector = archive.searcher().vector(f"{0:032x}")
+    vector = archive.searcher.vector(f"{0:032x}")
     answers = archive.search(vector, 30, group_places=True)
     assert len(answers) == PLACES
     assert "10 of 30 answers" in (answers.shortfall or "")
@@ -77,7 +77,7 @@ def test_fewer_places_than_asked_for_are_said(archive: Archive) -> None:
 
 
 def test_no_two_answers_of_one_field(archive: Archive) -> None:
-    vector = archive.searcher().vector(f"{0:032x}")
+    vector = archive.searcher.vector(f"{0:032x}")
     answers = archive.search(vector, 6, diverse=True)
     assert answers[0].bbox[0] == 0
     assert len({answer.bbox[0] for answer in answers}) == 6

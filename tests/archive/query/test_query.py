@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from swath.archive.archive import Archive
 from swath.archive.ingest.run import embed_archive
 from swath.archive.query.image_query import query_by_image
 from swath.archive.query.query import query_by_id
-from swath.archive.table.store import Archive
-from swath.datasets.chip import PixelWindow
 from swath.datasets.opening import open_dataset
 from swath.errors import ArchiveError, ContractError, ImageryError
+from swath.geo.grid import PixelWindow
 from swath.models import Contract, Model
 
 
@@ -171,7 +171,7 @@ def test_relative_scale_is_taken_over(model: Model, pictures: Path, tmp_path: Pa
         dataset = open_dataset(pictures, sensor="rgb_aerial", gsd="relative", layout="images")
         embed_archive(relative, dataset, path, workers=0, gsd_by_width=by_width)
         archive = Archive.open(path)
-        assert not archive.searcher().in_metres
+        assert not archive.searcher.in_metres
         query = query_by_image(archive, pictures / "002.png", relative)
         assert query.chip.gsd == expected
         assert query.search(archive, 1)[0].score == pytest.approx(1, abs=1e-5)

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from swath.archive.archive import Archive
 from swath.archive.index.vectors import normalize_rows
 from swath.archive.query.query import query_by_area, query_by_examples, query_by_place
 from swath.archive.query.relevance_feedback import FeedbackExample, RelevanceFeedback, query_vector
-from swath.archive.table.store import Archive
 from swath.errors import ArchiveError
 from swath.geo.footprint import footprint_geometry
 
@@ -113,7 +113,7 @@ def test_what_is_not_liked_moves_away(archive: Archive, method: str) -> None:
 
 def test_one_example_is_that_chip(archive: Archive) -> None:
     one = archive.search(like=[name(7)], k=5)
-    same = archive.search(archive.searcher().vector(name(7)), 5)
+    same = archive.search(archive.searcher.vector(name(7)), 5)
     assert [(a.id, a.score) for a in one] == [(a.id, pytest.approx(a.score, abs=1e-6)) for a in same]
 
 

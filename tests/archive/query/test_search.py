@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from swath.archive.archive import Archive
 from swath.archive.index.protocol import ExactIndex
 from swath.archive.index.vectors import SimilaritySpace, VectorBlocks
 from swath.archive.query.filters import Filter
-from swath.archive.table.store import Archive
 from swath.errors import ArchiveError
 
 Rows = Callable[..., pa.Table]
@@ -148,7 +148,7 @@ def test_too_few_answers_are_said(archive: Archive, tmp_path: Path) -> None:
 
 
 def test_exclusions(archive: Archive) -> None:
-    searcher = archive.searcher()
+    searcher = archive.searcher
     name = f"{17:032x}"
     vector = searcher.vector(name)
     assert searcher.search(vector, 1)[0].id == name
@@ -160,7 +160,7 @@ def test_exclusions(archive: Archive) -> None:
 def test_chips_are_found_by_the_beginning_of_their_id(rows: Rows, tmp_path: Path) -> None:
     archive = Archive.create(tmp_path / "archive", "micro-1", 8)
     archive.upsert(rows(3, id=["abcdef1" + "0" * 25, "abcdef2" + "0" * 25, "123456" + "0" * 26]))
-    searcher = archive.searcher()
+    searcher = archive.searcher
     found = searcher.find("123456")
     assert found is not None
     assert found.id == "123456" + "0" * 26
@@ -196,7 +196,7 @@ def test_k_out_of_range_is_refused(archive: Archive, k: int, words: str) -> None
 def test_a_search_sees_the_last_commit(rows: Rows, tmp_path: Path) -> None:
     archive = Archive.create(tmp_path / "archive", "micro-1", 8)
     archive.upsert(rows(4))
-    searcher = archive.searcher()
+    searcher = archive.searcher
     assert len(searcher.search(np.ones(8), 10)) == 4
     kept = searcher.snapshot()
     assert searcher.snapshot() is kept  # nothing is read again while nothing changes

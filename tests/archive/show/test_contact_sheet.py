@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from swath.archive.archive import Archive
 from swath.archive.ingest.run import embed_archive
 from swath.archive.query.image_query import query_by_image
 from swath.archive.query.query import Query
 from swath.archive.show.contact_sheet import write_contact_sheet
 from swath.archive.show.thumbnails import stretch_by_sensor
-from swath.archive.table.store import Archive
 from swath.datasets.opening import open_dataset
 from swath.models import Model
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from swath.archive.archive import Archive
 from swath.archive.changes.detect import find_changes
 from swath.archive.ingest.run import embed_archive
 from swath.archive.query.filters import parse_datetime
 from swath.archive.show.notebook import SHOWN
 from swath.archive.table.rows import vector_rows
-from swath.archive.table.store import Archive
 from swath.datasets.opening import open_dataset
 from swath.models import Model
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from swath.archive.table.store import Archive
+from swath.archive.archive import Archive
 
 ROUNDS = 24
 

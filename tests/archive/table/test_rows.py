@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 from shapely import from_wkb
 
+from swath.archive.archive import Archive
 from swath.archive.table.rows import schema, vector_rows
-from swath.archive.table.store import Archive
 from swath.errors import ArchiveError
 
 Rows = Callable[..., pa.Table]

@@ -13,7 +13,9 @@ import pyarrow as pa
 import pytest
 
 import swath
-from swath.archive.table.store import Archive, archive_exists, schema
+from swath.archive.archive import Archive
+from swath.archive.table.lance import archive_exists
+from swath.archive.table.rows import schema
 from swath.errors import ArchiveError
 
 Rows = Callable[..., pa.Table]
@@ -214,7 +216,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from helpers.archive_rows import make_rows
-from swath.archive.table.store import Archive
+from swath.archive.archive import Archive
 archive = Archive.open_or_create({path!r}, "micro-1", 8)
 for first in range(0, 40, 8):
     archive.upsert(make_rows(8, first=first))
@@ -233,7 +235,7 @@ FULL = """
 import resource, sys
 sys.path.insert(0, {tests!r})
 from helpers.archive_rows import make_rows
-from swath.archive.table.store import Archive
+from swath.archive.archive import Archive
 from swath.errors import ArchiveError
 
 archive = Archive.open({path!r})

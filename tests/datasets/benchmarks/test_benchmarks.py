@@ -14,7 +14,7 @@ from swath.datasets.benchmarks import catalog as known_sets
 from swath.datasets.benchmarks.catalog import BenchmarkDataset, get_benchmark, is_benchmark, list_benchmarks
 from swath.datasets.benchmarks.fetch import fetch_benchmark
 from swath.errors import ImageryError
-from swath.sensors.sensor import get_sensor
+from swath.sensors.registry import get_sensor
 
 NAMES = [
     "aid", "airound", "cv-brct", "eurosat", "eurosat-ms", "mlrsnet", "optimal-31", "resisc45", "ucmerced",

@@ -23,7 +23,7 @@ from swath.datasets.bigearthnet.pickles import unpack_pickle
 from swath.datasets.bigearthnet.readers import PatchReader, unpack_safetensors
 from swath.datasets.pairs.opening import open_pairs
 from swath.errors import ImageryError
-from swath.sensors.sensor import get_sensor
+from swath.sensors.registry import get_sensor
 
 BOTH = ("sentinel1_ben", "sentinel2_ben")
 SIDES = {"B01": 20, "B05": 60, "B06": 60, "B07": 60, "B8A": 60, "B09": 20, "B11": 60, "B12": 60}

@@ -15,14 +15,16 @@ from hypothesis import strategies as st
 
 from helpers.pair_files import S1, S2, S2_BANDS
 from helpers.rasters import write_tiff
-from swath.datasets.pairs.join import PairJoinResult, join_catalogs, utm_crs
+from swath.datasets.pairs.join import PairJoinResult, join_catalogs
 from swath.datasets.pairs.opening import open_pairs
-from swath.datasets.pairs.parquet import is_pair_table
+from swath.datasets.pairs.parquet import is_pair_table, write_pairs
 from swath.errors import ImageryError
-from swath.geo.gsd import window_transform
+from swath.geo.crs import utm_crs
+from swath.geo.grid import PixelGrid, crs_transformer
+from swath.geo.transform import window_transform
 from swath.rasters.read import read_header
 from swath.rasters.sensor_scene import match_scene_to_sensor
-from swath.rasters.warp import PixelGrid, crs_transformer, read_on_grid, to_pixels
+from swath.rasters.warp import read_on_grid, to_pixels
 from swath.sensors.sensor import Sensor
 
 UTM33 = "EPSG:32633"
@@ -239,7 +241,7 @@ def test_written_table_opens_as_co_registered_pairs(tmp_path: Path) -> None:
     found = joined(tmp_path, chip_size=16)
     assert len(found.pairs) == 9
     table = tmp_path / "out" / "pairs.parquet"
-    report = found.write(table)
+    report = write_pairs(found, table)
     assert is_pair_table(table)
     assert next(csv.reader(report.open())) == ["sensor", "path", "reason"]
     for cache in ("none", "memory"):
@@ -263,7 +265,7 @@ def test_table_opens_in_geopandas_with_footprints(tmp_path: Path) -> None:
     geopandas = pytest.importorskip("geopandas")
     write_scene(tmp_path / "a", "radar", S1, 0, 0)
     write_scene(tmp_path / "b", "optical", S2, 0, 0)
-    joined(tmp_path).write(tmp_path / "pairs.parquet")
+    write_pairs(joined(tmp_path), tmp_path / "pairs.parquet")
     frame = geopandas.read_parquet(tmp_path / "pairs.parquet")
     assert frame.geometry[0].area > 0
     assert tuple(frame.total_bounds.round(2)) == (15.0, 45.15, 15.01, 45.15)
@@ -299,7 +301,7 @@ def test_scenes_of_two_zones_are_paired(tmp_path: Path) -> None:
     write_scene(tmp_path / "b", "optical", S2, x - 500_000, y - 5_000_000, size=100, crs="EPSG:32634")
     found = joined(tmp_path, chip_size=32)
     assert {pair.grid.crs for pair in found.pairs} == {"EPSG:32634"}
-    found.write(tmp_path / "pairs.parquet")
+    write_pairs(found, tmp_path / "pairs.parquet")
     pairs = open_pairs(tmp_path / "pairs.parquet", sensors=(S1, S2), offset_dn=0.0)
     assert all(bool(pairs[i]["sensors"][S1]["valid"].all()) for i in range(len(pairs)))
 
@@ -372,7 +374,7 @@ def test_opening_asks_for_what_the_table_has(tmp_path: Path) -> None:
     write_scene(tmp_path / "a", "radar_2", S1, 3005, 0)
     write_scene(tmp_path / "b", "optical_2", S2, 3000, 0)
     table = tmp_path / "pairs.parquet"
-    joined(tmp_path).write(table)
+    write_pairs(joined(tmp_path), table)
     with pytest.raises(ImageryError, match="has no sensor 'sentinel2_l1c'"):
         open_pairs(table, sensors=(S1, "sentinel2_l1c"))
     with pytest.raises(ImageryError, match="2 different sizes"):
@@ -397,7 +399,7 @@ def test_many_scenes_are_joined_quickly() -> None:
 
     from swath.datasets.pairs.join import _Join
     from swath.rasters.header import SceneHeader
-    from swath.sensors.sensor import get_sensor
+    from swath.sensors.registry import get_sensor
 
     def header(number: int, side: str) -> SceneHeader:
         east = 300_000 + 1200 * (number % 100)

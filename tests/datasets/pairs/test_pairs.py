@@ -12,12 +12,13 @@ import torch
 
 from helpers.pair_files import S1, S2, S2_BANDS, optical, radar, write_pair, write_pairs, write_table
 from helpers.rasters import write_tiff
+from swath.datasets.collate import collate
 from swath.datasets.pairs.dataset import PairedImageDataset
 from swath.datasets.pairs.opening import open_pairs
-from swath.datasets.protocol import ImageDataset, PairedDataset, collate
+from swath.datasets.protocol import ImageDataset, PairedDataset
 from swath.errors import ImageryError
 from swath.keyed_random import sample_keys
-from swath.sensors.sensor import get_sensor
+from swath.sensors.registry import get_sensor
 
 BOTH = (S1, S2)
 

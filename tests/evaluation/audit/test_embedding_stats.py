@@ -13,17 +13,16 @@ from hypothesis import strategies as st
 
 from helpers.eval_scenes import Fake, colour, constant
 from swath.errors import SwathError
-from swath.evaluation.audit.geometry import (
+from swath.evaluation.audit.geometry import embedding_stats, evaluate_embedding_stats
+from swath.evaluation.data.splits import TrainTestSplit
+from swath.evaluation.measures.embedding import (
     alignment,
     class_alignment,
     effective_rank,
-    embedding_stats,
-    evaluate_embedding_stats,
     participation_ratio,
     two_nn,
     uniformity,
 )
-from swath.evaluation.data.splits import TrainTestSplit
 from swath.training.monitoring.collapse import rankme
 
 SEEDS = st.integers(0, 2**31 - 1)

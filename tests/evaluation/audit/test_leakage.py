@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from helpers.eval_scenes import Fake, colour
-from swath.datasets.opening import CsvManifest
+from swath.datasets.csv_table import CsvManifest
 from swath.evaluation.audit.footprint_overlap import footprint_overlaps
 from swath.evaluation.audit.keypoint_overlap import gsd_levels
 from swath.evaluation.audit.leakage import LeakageReport, add_leakage_note, exclude_leaks, find_leaks
@@ -28,7 +28,7 @@ from swath.evaluation.audit.near_duplicates import (
     weighted_shifts,
 )
 from swath.evaluation.data.splits import TrainTestSplit
-from swath.evaluation.features.extract import EvalSubset
+from swath.evaluation.data.subset import EvalSubset
 from swath.evaluation.protocols.frozen import evaluate_knn
 
 SIDE = 128

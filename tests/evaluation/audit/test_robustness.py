@@ -17,11 +17,12 @@ from swath.errors import SwathError
 from swath.evaluation.audit.corruptions import DEGRADATIONS, corruptions_for
 from swath.evaluation.audit.robustness import CLEAN, RobustnessReport, evaluate_robustness
 from swath.evaluation.data.splits import TrainTestSplit
+from swath.evaluation.data.subset import EvalSubset
 from swath.evaluation.features.cache import FeatureCache
-from swath.evaluation.features.extract import EvalSubset
 from swath.evaluation.protocols.setup import extract_split_features
 from swath.keyed_random import sample_keys
-from swath.sensors.sensor import Sensor, get_sensor
+from swath.sensors.registry import get_sensor
+from swath.sensors.sensor import Sensor
 
 
 def batch_of(sensor: Sensor, count: int = 3, side: int = 40) -> Batch:

@@ -14,7 +14,7 @@ from swath.errors import ImageryError
 from swath.evaluation.data.opening import is_benchmark_name, native_sensor, open_eval_data
 from swath.evaluation.features.opening import open_eval_model
 from swath.evaluation.protocols.frozen import evaluate_knn
-from swath.sensors.sensor import get_sensor
+from swath.sensors.registry import get_sensor
 
 
 @pytest.fixture

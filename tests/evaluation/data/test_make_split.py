@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.eval_scenes import read_table, write_table
-from swath.datasets.opening import CsvManifest
+from swath.datasets.csv_table import CsvManifest
 from swath.errors import ImageryError
 from swath.evaluation.data.make_split import NOWHERE, assign_groups, make_split
 from swath.evaluation.data.splits import open_split

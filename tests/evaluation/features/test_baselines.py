@@ -13,6 +13,7 @@ from swath.datasets.chip import Batch
 from swath.encoders import create_model
 from swath.errors import SwathError
 from swath.evaluation.data.splits import TrainTestSplit
+from swath.evaluation.data.subset import EvalSubset
 from swath.evaluation.features.baselines import (
     BASELINES,
     ColorHistogram,
@@ -24,7 +25,7 @@ from swath.evaluation.features.baselines import (
     make_baseline,
     random_init,
 )
-from swath.evaluation.features.extract import EvalSubset, extract_features
+from swath.evaluation.features.extract import extract_features
 from swath.models import Contract, Model
 from swath.sensors.sensor import Band, Sensor
 

@@ -15,7 +15,8 @@ from swath.encoders import create_model
 from swath.evaluation.data.splits import TrainTestSplit
 from swath.evaluation.features.baselines import ImageStatistics, RawPixels
 from swath.evaluation.features.cache import FeatureCache, default_cache_dir
-from swath.evaluation.features.extract import ModelFeatureExtractor, extract_features, pooling_variants
+from swath.evaluation.features.extract import extract_features, pooling_variants
+from swath.evaluation.features.model import ModelFeatureExtractor
 from swath.evaluation.protocols.frozen import evaluate_knn
 from swath.evaluation.protocols.setup import extract_split_features
 from swath.models import Contract, Model

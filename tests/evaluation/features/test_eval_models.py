@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from swath.datasets.chip import Batch
 from swath.errors import CheckpointError, ContractError, SwathError
 from swath.evaluation.data.splits import TrainTestSplit
-from swath.evaluation.features.extract import ModelFeatureExtractor
+from swath.evaluation.features.model import ModelFeatureExtractor
 from swath.evaluation.features.opening import open_eval_model, open_feature_extractors
 from swath.evaluation.features.timm_model import TimmFeatureExtractor
 from swath.evaluation.protocols.frozen import evaluate_knn

@@ -15,15 +15,15 @@ from swath.datasets.chip import Batch
 from swath.encoders import create_model
 from swath.errors import ContractError, ImageryError
 from swath.evaluation.data.splits import TrainTestSplit
+from swath.evaluation.data.subset import EvalSubset
 from swath.evaluation.features.cache import FeatureCache
 from swath.evaluation.features.extract import (
-    EvalSubset,
-    ModelFeatureExtractor,
     extract_features,
     pooling_variants,
     resize_batch,
     supported_image_sizes,
 )
+from swath.evaluation.features.model import ModelFeatureExtractor
 from swath.models import Contract, GsdRangeWarning, Model
 
 

@@ -16,7 +16,7 @@ import torch
 from helpers.eval_scenes import Fake, Labelled, constant, many, rich_noise
 from swath.errors import ImageryError
 from swath.evaluation.data.splits import TrainTestSplit
-from swath.evaluation.features.extract import EvalSubset
+from swath.evaluation.data.subset import EvalSubset
 from swath.evaluation.protocols.fewshot import evaluate_fewshot
 from swath.evaluation.protocols.frozen import evaluate_knn, evaluate_linear
 from swath.evaluation.protocols.results import EvaluationResult

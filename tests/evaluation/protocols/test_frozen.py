@@ -14,8 +14,9 @@ from helpers.eval_scenes import Fake, colour, constant, many, rich_noise
 from swath.encoders import create_model
 from swath.errors import SwathError
 from swath.evaluation.data.splits import TrainTestSplit
+from swath.evaluation.data.subset import EvalSubset
 from swath.evaluation.features.baselines import ImageStatistics
-from swath.evaluation.features.extract import EvalSubset, ModelFeatureExtractor
+from swath.evaluation.features.model import ModelFeatureExtractor
 from swath.evaluation.protocols.frozen import (
     default_image_sizes,
     evaluate_knn,

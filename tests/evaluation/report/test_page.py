@@ -16,15 +16,10 @@ from helpers.eval_scenes import Fake, colour, constant, read_table, write_table
 from helpers.html_structure import Structure
 from swath.errors import SwathError
 from swath.evaluation.data.splits import TrainTestSplit, open_split
-from swath.evaluation.report.data import (
-    BENCH_COLUMNS,
-    ReportData,
-    best_classifier,
-    collect_report_data,
-    write_html_report,
-)
+from swath.evaluation.report.data import ReportData, best_classifier, collect_report_data
 from swath.evaluation.report.page import render_report, summary_sentences
 from swath.evaluation.report.tsne import tsne
+from swath.evaluation.report.write import BENCH_COLUMNS, write_html_report
 from swath.reporting.charts import Line, line_chart
 
 

@@ -14,7 +14,8 @@ from swath.encoders.vit import ViT
 from swath.errors import ContractError, ImageryError, SwathError
 from swath.evaluation.measures.retrieval import exact_neighbors
 from swath.evaluation.retrieval.features import RetrievalModel, retrieval_baselines, retrieval_model
-from swath.evaluation.retrieval.protocol import MIXED, evaluate_retrieval, modality_gaps
+from swath.evaluation.retrieval.protocol import evaluate_retrieval, modality_gaps
+from swath.evaluation.retrieval.results import MIXED
 from swath.evaluation.retrieval.splits import split_retrieval
 from swath.models import Contract, Model
 

@@ -13,16 +13,14 @@ from PIL import Image
 
 from helpers.drawn_pairs import S1, S2, ByFunction, draw_pairs
 from swath.evaluation.retrieval.features import RetrievalModel
-from swath.evaluation.retrieval.figures import composite, draw_queries, principal_components
-from swath.evaluation.retrieval.protocol import MIXED, RetrievalEvaluation, evaluate_retrieval
-from swath.evaluation.retrieval.report import (
-    retrieval_grids,
-    retrieval_summary,
-    short_sensor_names,
-    write_retrieval,
-)
+from swath.evaluation.retrieval.figures import draw_queries, principal_components
+from swath.evaluation.retrieval.names import short_sensor_names
+from swath.evaluation.retrieval.protocol import evaluate_retrieval
+from swath.evaluation.retrieval.report import retrieval_grids, retrieval_summary, write_retrieval
+from swath.evaluation.retrieval.results import MIXED, RetrievalEvaluation
 from swath.evaluation.retrieval.splits import split_retrieval
-from swath.sensors.sensor import get_sensor
+from swath.reporting.rgb import composite
+from swath.sensors.registry import get_sensor
 
 
 def means(batch):  # type: ignore[no-untyped-def]

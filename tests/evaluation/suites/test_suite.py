@@ -19,9 +19,8 @@ from helpers.html_structure import Structure
 from swath.datasets.benchmarks.catalog import get_benchmark
 from swath.errors import SwathError
 from swath.evaluation.features.cache import FeatureCache
-from swath.evaluation.report.plots import COLOURS
-from swath.evaluation.suites import Suite, SuiteModel, get_suite, list_suites
 from swath.evaluation.suites import run as running
+from swath.evaluation.suites.config import Suite, SuiteModel, get_suite, list_suites
 from swath.evaluation.suites.results import SuiteResult
 from swath.evaluation.suites.run import run_suite
 from swath.evaluation.suites.tables import (
@@ -30,9 +29,9 @@ from swath.evaluation.suites.tables import (
     suite_notes,
     suite_summary,
     suite_table_cells,
-    write_suite_report,
 )
-from swath.reporting.charts import DifferenceRow, forest_plot
+from swath.evaluation.suites.write import write_suite_report
+from swath.reporting.charts import COLOURS, DifferenceRow, forest_plot
 
 MODELS = [
     SuiteModel(model="random:vit_micro_patch8", name="micro"),

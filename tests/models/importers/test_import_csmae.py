@@ -11,7 +11,8 @@ from swath.errors import CheckpointError, ContractError
 from swath.models import load_model, load_objective
 from swath.models.importers.csmae import csmae_layout, is_csmae
 from swath.models.importers.import_weights import import_weights
-from swath.objectives.csmae import CSMAE, CSMAEConfig
+from swath.objectives.csmae import CSMAE
+from swath.objectives.csmae_config import CSMAEConfig
 
 S1, S2 = "sentinel1_ben", "sentinel2_ben"
 

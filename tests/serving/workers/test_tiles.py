@@ -12,11 +12,12 @@ import pytest
 from PIL import Image
 
 from helpers import served as served
+from swath.archive.archive import Archive
 from swath.archive.query.filters import Filter
 from swath.archive.table.rows import schema
-from swath.archive.table.store import Archive
+from swath.geo.grid import PixelGrid
 from swath.rasters.header import read_header
-from swath.rasters.warp import PixelGrid, read_preview
+from swath.rasters.warp import read_preview
 from swath.reporting.stretch import Stretch, to_rgba
 from swath.serving.settings import ServerSettings
 from swath.serving.workers.archive_handle import ArchiveHandle, bounds_across_antimeridian

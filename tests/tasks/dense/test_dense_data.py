@@ -13,11 +13,12 @@ from swath.encoders import create_model
 from swath.errors import ImageryError
 from swath.models.contract import Contract
 from swath.rasters.safe_open import rasterio_module
-from swath.sensors.sensor import get_sensor
+from swath.sensors.registry import get_sensor
 from swath.tasks.augmentation import AugmentConfig, MixConfig, TaskAugmentation, mixup_cutmix
 from swath.tasks.change.phase_correlation import phase_correlation_shift
 from swath.tasks.change.radiometric_match import RadiometryStatistics, match_radiometry
-from swath.tasks.dense.data import SegmentationDataConfig, open_segmentation
+from swath.tasks.dense.config import SegmentationDataConfig
+from swath.tasks.dense.data import open_segmentation
 from swath.tasks.dense.losses import IGNORE, class_weights, dense_losses
 from swath.tasks.dense.masks import MaskValues
 from swath.tasks.lora import LoRAConfig, add_lora, merge_lora
@@ -25,7 +26,7 @@ from swath.tasks.model import build_task
 from swath.tasks.protocol import normalize_task_batch, tasks
 from swath.tasks.scores import confusion_matrix, score_classification, score_segmentation
 from swath.tasks.splits import stratified_fraction
-from swath.training.config.recipe import OptimizerConfig
+from swath.training.config.sections import OptimizerConfig
 from swath.training.optim.layer_decay import layer_decay_groups, layer_ids
 
 RGB = get_sensor("rgb_aerial")

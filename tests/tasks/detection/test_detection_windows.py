@@ -17,7 +17,7 @@ from helpers.toy_scenes import task_model, write_scene
 from swath.encoders import create_model
 from swath.models.contract import Contract
 from swath.prediction import PredictionOptions, predict_scenes
-from swath.sensors.sensor import get_sensor
+from swath.sensors.registry import get_sensor
 from swath.tasks.detection import task as task_module
 from swath.tasks.detection.data.splits import DetectionDataConfig, open_detection
 from swath.tasks.detection.scoring import score_boxes

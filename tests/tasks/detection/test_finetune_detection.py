@@ -163,7 +163,7 @@ def test_an_image_that_cannot_be_read_is_passed_over(data: Path, model: Path, tm
 
 
 def opened(data: Path, sensor: str = "rgb_aerial", **options: Any) -> Any:
-    from swath.sensors.sensor import get_sensor
+    from swath.sensors.registry import get_sensor
 
     classes = options.pop("insist", ())
     return open_detection(DetectionDataConfig(gsd=0.5, **options), data, get_sensor(sensor), 0, classes)

@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from swath.sensors.sensor import get_sensor
+from swath.reporting.rgb import display_bands
+from swath.sensors.registry import get_sensor
 from swath.training.monitoring.collapse import collapse_warning, feature_std, rankme
-from swath.training.monitoring.image_grid import display_bands, write_image_grid
+from swath.training.monitoring.image_grid import write_image_grid
 from swath.training.monitoring.progress import Display, format_duration
 
 

@@ -8,8 +8,9 @@ from torch import nn
 
 from swath.encoders import create_model
 from swath.training.budget import Budget
-from swath.training.config.recipe import TrainingConfig
-from swath.training.optim.param_groups import cosine_schedule, gradient_norm, parameter_groups
+from swath.training.config.sections import TrainingConfig
+from swath.training.optim.param_groups import gradient_norm, parameter_groups
+from swath.training.optim.schedules import cosine_schedule
 
 
 def names(module: nn.Module, **options: bool) -> dict[str, float]:

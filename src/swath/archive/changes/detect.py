@@ -29,13 +29,15 @@ from numpy.typing import NDArray
 from swath.archive.index.columns import ChipColumns
 from swath.archive.index.vectors import Floats, normalize_rows
 from swath.archive.query.filters import Filter
-from swath.archive.query.results import SearchResult
+from swath.archive.query.results import SearchResult, results_from_rows
+from swath.archive.query.searcher import searcher_of
 from swath.errors import ArchiveError
 from swath.files import write_json
 from swath.geo.footprint import to_geojson_geometry
+from swath.reporting.notebook import NotebookRepr
 
 if TYPE_CHECKING:
-    from swath.archive.table.store import Archive
+    from swath.archive.table.store import ArchiveTable
 
 Period = tuple[datetime, datetime]
 
@@ -66,7 +68,7 @@ class ChangeResult:
 
 
 @dataclass(frozen=True, slots=True)
-class ChangeResults(Sequence[ChangeResult]):
+class ChangeResults(NotebookRepr, Sequence[ChangeResult]):
     """Places by how much they changed, most first; a sequence of `Change`.
 
     Attributes:
@@ -91,15 +93,9 @@ class ChangeResults(Sequence[ChangeResult]):
     def __getitem__(self, index: Any) -> Any:
         return self.items[index]
 
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        from swath.archive.show.notebook import changes_html
-
-        return changes_html(self)
-
 
 def find_changes(
-    archive: Archive,
+    archive: ArchiveTable,
     before: Period,
     after: Period,
     *,
@@ -124,7 +120,7 @@ def find_changes(
         raise ArchiveError("the first period has to end before the second begins, and both to go forward")
     if k is not None and k < 1:
         raise ArchiveError(f"k is {k}; ask for at least 1 place")
-    searcher = archive.searcher()
+    searcher = searcher_of(archive)
     snapshot = searcher.snapshot()
     chips, vectors = snapshot.chips, snapshot.vectors
     names = searcher.sensor_names(sensor) if sensor is not None else None
@@ -150,7 +146,7 @@ def find_changes(
     order = np.lexsort((second, -scores))
     first, second, distances, scores = first[order], second[order], distances[order], scores[order]
     shown = slice(None if k is None else k)
-    olds, news = (chips.answers(part[shown], scores[shown]) for part in (first, second))
+    olds, news = (results_from_rows(chips, part[shown], scores[shown]) for part in (first, second))
     items = tuple(
         ChangeResult(rank, float(score), float(distance), old, new)
         for rank, (score, distance, old, new) in enumerate(

@@ -8,7 +8,7 @@ from typing import Any
 
 from swath.archive.exchange.spatial_sort import Progress
 from swath.archive.query.results import SearchResult, SearchResults
-from swath.archive.table.store import Archive
+from swath.archive.table.store import ArchiveTable
 from swath.errors import ArchiveError
 from swath.files import atomic_path, write_json
 from swath.geo.footprint import to_geojson_geometry
@@ -69,7 +69,7 @@ _COLUMNS = ["id", "geometry", "bbox", "datetime", "window", *_SHOWN]
 
 
 def write_archive_geojson(
-    archive: Archive, path: str | os.PathLike[str], *, progress: Progress | None = None
+    archive: ArchiveTable, path: str | os.PathLike[str], *, progress: Progress | None = None
 ) -> int:
     """Write footprints and properties of all chips, without their vectors; a feature a line.
 

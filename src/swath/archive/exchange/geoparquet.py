@@ -27,8 +27,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from swath.archive.exchange.spatial_sort import Progress, sort_spatially
-from swath.archive.exchange.stac import archive_stac_collection, collect_facts
-from swath.archive.table.store import Archive, archive_exists, schema
+from swath.archive.exchange.stac_objects import archive_stac_collection, collect_facts
+from swath.archive.table.lance import archive_exists
+from swath.archive.table.rows import schema
+from swath.archive.table.store import ArchiveTable
 from swath.errors import ArchiveError
 from swath.files import atomic_path
 
@@ -42,7 +44,7 @@ _REPEATING = ["sensor", "gsd", "source", "label", "model_id", "preprocessing", "
 
 
 def write_geoparquet(
-    archive: Archive,
+    archive: ArchiveTable,
     path: str | os.PathLike[str],
     *,
     group_rows: int | None = None,
@@ -167,14 +169,14 @@ def read_geoparquet(
             model_id, dimensions = _described(path, file)
             total = file.metadata.num_rows
             if archive_exists(to):
-                archive = Archive.open(to, model_id=model_id)
+                archive = ArchiveTable.open(to, model_id=model_id)
                 if archive.dimensions != dimensions:
                     raise ArchiveError(
                         f"{path}: has embeddings of {dimensions} numbers, the archive {archive.path} of "
                         f"{archive.dimensions}; import into another path"
                     )
             else:
-                archive = Archive.create(to, model_id, dimensions)
+                archive = ArchiveTable.create(to, model_id, dimensions)
             tables = _tables(path, file, dimensions, lambda done: progress and progress(done, total))
             if archive.count() == 0:
                 return total, archive.append(tables)

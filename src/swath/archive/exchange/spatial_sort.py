@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 from numpy.typing import NDArray
 
-from swath.archive.table.store import Archive
+from swath.archive.table.store import ArchiveTable
 
 Progress = Callable[[int, int], None]  # (done, in all)
 
@@ -75,7 +75,7 @@ def hilbert_position(boxes: pa.Array) -> NDArray[np.uint64]:
 
 
 def sort_spatially(
-    archive: Archive,
+    archive: ArchiveTable,
     columns: list[str],
     scratch: Path,
     *,
@@ -113,7 +113,7 @@ def sort_spatially(
 
 
 def _scatter(
-    archive: Archive,
+    archive: ArchiveTable,
     columns: list[str],
     files: list[Path],
     starts: NDArray[np.uint64],

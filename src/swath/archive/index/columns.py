@@ -11,8 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from swath.archive.query.results import SearchResult, result_from_row
-
 COLUMNS = (
     "id",
     "geometry",
@@ -77,15 +75,6 @@ class ChipColumns:
         return ChipColumns(
             [part.filter(pa.array(piece)) for part, piece in zip(self.parts, pieces, strict=True)]
         )
-
-    def answers(self, rows: NDArray[np.int64], scores: NDArray[np.float32]) -> list[SearchResult]:
-        """Rows by number as answers, ranked from 1."""
-        table = self.take(rows)
-        described = table.to_pylist() if table is not None else []
-        return [
-            result_from_row(rank, float(score), row)
-            for rank, (row, score) in enumerate(zip(described, scores, strict=True), start=1)
-        ]
 
     @cached_property
     def sensor_names(self) -> list[str]:

@@ -43,7 +43,7 @@ from swath.errors import ArchiveError
 from swath.files import atomic_folder, sha256
 
 if TYPE_CHECKING:
-    from swath.archive.table.store import Archive
+    from swath.archive.table.store import ArchiveTable
 
 FOLDER = "search_index"
 FORMAT_VERSION = 2  # since 2 chips have a cloud_fraction
@@ -131,7 +131,7 @@ class IndexStatus:
         return not self.fitting or moved > MOST_UNINDEXED * self.rows
 
 
-def open_index(archive: Archive) -> StoredIndex | None:
+def open_index(archive: ArchiveTable) -> StoredIndex | None:
     """The newest usable index of an archive; None where there is none.
 
     An index that is damaged, of another format, model or archive is passed over: search is exact then, and
@@ -149,7 +149,7 @@ def open_index(archive: Archive) -> StoredIndex | None:
     return None
 
 
-def check_index(archive: Archive) -> str | None:
+def check_index(archive: ArchiveTable) -> str | None:
     """Why the newest index cannot be used, in words; None where it can, or where there is none."""
     for folder in _folders(archive.path) if is_local(archive.path) else []:
         try:
@@ -163,7 +163,7 @@ def check_index(archive: Archive) -> str | None:
 
 
 def build_index(
-    archive: Archive,
+    archive: ArchiveTable,
     *,
     kind: Kind = "sq8",
     cells: int | None = None,
@@ -205,7 +205,7 @@ def build_index(
 
 
 def _write(
-    archive: Archive, version: int, folder: Path, kind: Kind, cells: int | None, both: bool, say: Say
+    archive: ArchiveTable, version: int, folder: Path, kind: Kind, cells: int | None, both: bool, say: Say
 ) -> None:
     """All files of an index."""
     count, dimensions = archive.count(), archive.dimensions
@@ -279,7 +279,7 @@ def _open(folder: Path) -> StoredIndex:
     return StoredIndex(folder, int(described["of_version"]), row_ids, vectors, lengths, chips, described)
 
 
-def _of_archive(index: StoredIndex, archive: Archive) -> bool:
+def _of_archive(index: StoredIndex, archive: ArchiveTable) -> bool:
     """Whether an index is of this archive, and not of another that was at the same place before."""
     time_of = _time_of(archive, index.version)
     if time_of is not None and time_of != index.described["of_time"]:
@@ -289,7 +289,7 @@ def _of_archive(index: StoredIndex, archive: Archive) -> bool:
     return int(index.vectors.shape[1]) == archive.dimensions
 
 
-def _time_of(archive: Archive, version: int) -> str | None:
+def _time_of(archive: ArchiveTable, version: int) -> str | None:
     """When a version was committed, if it can still be opened."""
     times = {entry.number: entry.time for entry in archive.versions()}
     found = times.get(version)
@@ -330,7 +330,7 @@ def _ends(path: Path) -> str:
     return found.hexdigest()
 
 
-def index_status(archive: Archive) -> IndexStatus:
+def index_status(archive: ArchiveTable) -> IndexStatus:
     """How an archive and its index stand to each other, from one scan of the rows' numbers."""
     means = archive.sensor_means()
     centred = centering_default(means)
@@ -343,7 +343,9 @@ def index_status(archive: Archive) -> IndexStatus:
     return IndexStatus(rows, held, len(stored.row_ids) - held, stored.version, centred, fitting)
 
 
-def build_index_if_due(archive: Archive, *, kind: Kind = "sq8", say: Say = lambda _: None) -> Path | None:
+def build_index_if_due(
+    archive: ArchiveTable, *, kind: Kind = "sq8", say: Say = lambda _: None
+) -> Path | None:
     """Make the index of an archive if one is due (see `IndexStatus.due`); None where it is not."""
     if not is_local(archive.path) or not index_status(archive).due:
         return None
@@ -351,7 +353,7 @@ def build_index_if_due(archive: Archive, *, kind: Kind = "sq8", say: Say = lambd
 
 
 @contextmanager
-def index_carried(archive: Archive) -> Iterator[None]:
+def index_carried(archive: ArchiveTable) -> Iterator[None]:
     """Around a compaction, which moves rows but changes none: the index follows them by their ids.
 
     Nobody else may write meanwhile. Only the row numbers are written anew; all other files are linked.
@@ -368,7 +370,7 @@ def index_carried(archive: Archive) -> Iterator[None]:
             _carry(archive, stored, alive)
 
 
-def _carry(archive: Archive, stored: StoredIndex, alive: NDArray[np.bool_]) -> None:
+def _carry(archive: ArchiveTable, stored: StoredIndex, alive: NDArray[np.bool_]) -> None:
     """The index of the newest version, which has the chips `alive` [N] of `stored` elsewhere."""
     ids, row_ids = [], []
     for batch in archive.batches(["id", "_rowid"]):

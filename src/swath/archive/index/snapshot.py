@@ -19,7 +19,7 @@ from swath.archive.table.sensor_means import Means, sum_by_sensor
 from swath.errors import ArchiveError
 
 if TYPE_CHECKING:
-    from swath.archive.table.store import Archive
+    from swath.archive.table.store import ArchiveTable
 
 _SAMPLE = 1024  # random chips that stand for the archive
 
@@ -93,7 +93,7 @@ class ArchiveSnapshot:
         return found
 
 
-def read_snapshot(archive: Archive, version: int, stored: StoredIndex | None = None) -> ArchiveSnapshot:
+def read_snapshot(archive: ArchiveTable, version: int, stored: StoredIndex | None = None) -> ArchiveSnapshot:
     """A pinned version, ready to be searched.
 
     Args:
@@ -125,7 +125,7 @@ def read_snapshot(archive: Archive, version: int, stored: StoredIndex | None = N
     return ArchiveSnapshot(version, chips, held, means, alive, stored)
 
 
-def _read_all(archive: Archive) -> tuple[pa.Table, Floats]:
+def _read_all(archive: ArchiveTable) -> tuple[pa.Table, Floats]:
     """Small columns and raw vectors of all rows, in one scan so that their orders agree."""
     count = archive.count()
     vectors = np.empty((count, archive.dimensions), dtype=np.float32)
@@ -140,7 +140,7 @@ def _read_all(archive: Archive) -> tuple[pa.Table, Floats]:
 
 
 def _read_since(
-    archive: Archive, version: int, stored: StoredIndex
+    archive: ArchiveTable, version: int, stored: StoredIndex
 ) -> tuple[pa.Table, Floats, NDArray[np.bool_] | None] | None:
     """Small columns and raw vectors of rows that an index lacks, and which of its rows are still there.
 

@@ -15,11 +15,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swath.datasets.chip import PixelWindow
 from swath.datasets.hdf5 import Hdf5Images
 from swath.datasets.image_files import ImageFileDataset
 from swath.datasets.protocol import ImageDataset
 from swath.errors import ArchiveError
+from swath.geo.grid import PixelWindow
 from swath.rasters.safe_open import sniff_driver
 
 if TYPE_CHECKING:

@@ -16,8 +16,7 @@ from swath.archive.ingest.chip_ids import ChipSource
 from swath.archive.ingest.read import ChipMetadata, DecodedChips
 from swath.archive.table.rows import schema
 from swath.datasets.chip import Batch
-from swath.datasets.protocol import Problem
-from swath.errors import ContractError
+from swath.errors import ContractError, Problem
 
 
 class Embedder(Protocol):

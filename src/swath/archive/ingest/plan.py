@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from swath.archive.ingest.chip_ids import ChipSource, absolute_path, chip_sources, preprocessing
-from swath.archive.table.store import Archive, archive_exists
+from swath.archive.table.lance import archive_exists
+from swath.archive.table.store import ArchiveTable
 from swath.datasets.protocol import ImageDataset
 from swath.errors import ArchiveError
 
@@ -49,7 +50,7 @@ def plan_embedding(path: str | os.PathLike[str], jobs: Sequence[Job], model_id: 
         for job in jobs:
             job.pending = list(range(len(job.chips)))
         return []
-    held = Archive.open(path, model_id=model_id).rows(["id", "source", "fingerprint"])
+    held = ArchiveTable.open(path, model_id=model_id).rows(["id", "source", "fingerprint"])
     ids, sources, prints = (held[name].to_pylist() for name in ("id", "source", "fingerprint"))
     known = dict(zip(ids, prints, strict=True))
     current: dict[str, set[str]] = {}
@@ -68,7 +69,7 @@ def plan_embedding(path: str | os.PathLike[str], jobs: Sequence[Job], model_id: 
     ]
 
 
-def remove_stale(archive: Archive, jobs: Sequence[Job], suspects: Sequence[str]) -> int:
+def remove_stale(archive: ArchiveTable, jobs: Sequence[Job], suspects: Sequence[str]) -> int:
     """Delete the suspects that this run has not replaced: their file has changed and has no such chip now."""
     if not suspects:
         return 0
@@ -79,7 +80,7 @@ def remove_stale(archive: Archive, jobs: Sequence[Job], suspects: Sequence[str])
     )
 
 
-def prune(archive: Archive, folder: str | os.PathLike[str]) -> int:
+def prune(archive: ArchiveTable, folder: str | os.PathLike[str]) -> int:
     """Delete the rows of files below `folder` that are gone; returns how many.
 
     A file that cannot be looked at (permissions, a network that hangs) is not gone. `folder` itself must be

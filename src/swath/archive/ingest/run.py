@@ -24,9 +24,10 @@ from swath.archive.ingest.encode import ChipEncoder, Embedder, EncodedChips
 from swath.archive.ingest.plan import Job, make_jobs, plan_embedding, prune, remove_stale
 from swath.archive.ingest.read import ChipFilter, PendingChips, prefetch_chips
 from swath.archive.ingest.writer import CommitWriter
-from swath.archive.table.store import Archive, archive_exists
-from swath.datasets.protocol import ImageDataset, Problem
-from swath.errors import ArchiveError, ContractError
+from swath.archive.table.lance import archive_exists
+from swath.archive.table.store import ArchiveTable
+from swath.datasets.protocol import ImageDataset
+from swath.errors import ArchiveError, ContractError, Problem
 
 if TYPE_CHECKING:
     from swath.training.parallel import World
@@ -118,7 +119,7 @@ def embed_archive(
     """
     started = time.monotonic()
     if archive_exists(path):
-        Archive.open(path, model_id=model.id)
+        ArchiveTable.open(path, model_id=model.id)
     reference = model.contract.reference_size if gsd_by_width else None
     if gsd_by_width and reference is None:
         raise ArchiveError("gsd_by_width needs a model of relative scale with a reference size; give a GSD")
@@ -224,7 +225,7 @@ def _finish(
     """When all rows are in: delete what has lost its pixels, merge small files, note where the model was."""
     if not archive_exists(path):
         return  # there was nothing to embed
-    archive = Archive.open(path, model_id=model.id)
+    archive = ArchiveTable.open(path, model_id=model.id)
     report.removed = remove_stale(archive, jobs, stale)
     if prune_below is not None:
         report.pruned = prune(archive, prune_below)

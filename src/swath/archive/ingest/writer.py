@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from swath.archive.table.rows import schema
-from swath.archive.table.store import Archive
+from swath.archive.table.store import ArchiveTable
 from swath.errors import ArchiveError
 
 COMMIT_ROWS = 8192
@@ -21,7 +21,7 @@ class CommitWriter:
     """Commits rows every few seconds, in a thread of its own; leaving the context commits the rest."""
 
     def __init__(self, path: str | os.PathLike[str], model_id: str, seconds: float) -> None:
-        self.archive: Archive | None = None
+        self.archive: ArchiveTable | None = None
         self._path, self._model_id, self._seconds = path, model_id, seconds
         self._rows: list[pa.Table] = []
         self._last = time.monotonic()
@@ -57,7 +57,7 @@ class CommitWriter:
 
     def add_same(self, rows: pa.Table) -> None:
         """Take rows of chips whose pixels are as they were; their vectors are in the archive."""
-        archive = Archive.open(self._path, model_id=self._model_id)
+        archive = ArchiveTable.open(self._path, model_id=self._model_id)
         held = archive.rows(["id", "embedding"], ids=rows["id"].to_pylist())
         # One that somebody has deleted meanwhile stays deleted until the next run.
         at = pc.index_in(rows["id"], value_set=held["id"])
@@ -80,5 +80,5 @@ class CommitWriter:
     def _commit(self, rows: pa.Table) -> None:
         if self.archive is None:
             dimensions = rows.schema.field("embedding").type.list_size
-            self.archive = Archive.open_or_create(self._path, self._model_id, dimensions)
+            self.archive = ArchiveTable.open_or_create(self._path, self._model_id, dimensions)
         self.archive.upsert(rows)

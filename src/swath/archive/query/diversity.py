@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from swath.archive.index.columns import ChipColumns
 from swath.archive.index.vectors import Floats
-from swath.geo.footprint import boxes_overlap, overlap_fractions
+from swath.geo.areas import boxes_overlap, overlap_fractions
 
 SAME_PLACE = 0.5  # shared by the footprints of one place, of the smaller
 _BESIDE = 0.5  # of a chip's own width: nearer chips are of one field

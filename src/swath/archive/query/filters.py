@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from swath.archive.index.columns import NO_TIME, ChipColumns
 from swath.errors import ArchiveError
-from swath.geo.footprint import boxes_overlap, footprints_intersecting, parse_area, parse_bbox
+from swath.geo.areas import boxes_overlap, footprints_intersecting, parse_area, parse_bbox
 
 _REMEMBERED = 8  # areas, whose chips are known without looking again
 
@@ -30,7 +30,7 @@ class Filter:
         bbox: West, south, east, north in degrees that the footprint's bounds must touch; west > east crosses
             the antimeridian.
         area: What the footprint itself must touch: a GeoJSON Polygon or MultiPolygon, a shapely geometry, WKB
-            or a box; see `swath.geo.footprint.parse_area`.
+            or a box; see `swath.geo.areas.parse_area`.
         valid: Smallest share of pixels that are not nodata, 0 to 1.
         cloud: Largest share of pixels that are cloud, 0 to 1. Where nothing says how cloudy it is (see
             `swath.rasters.cloud_mask`), a chip does not pass.

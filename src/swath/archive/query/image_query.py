@@ -26,16 +26,19 @@ from swath.archive.ingest.encode import Embedder
 from swath.archive.query.query import Query
 from swath.archive.query.relevance_feedback import FeedbackExample
 from swath.archive.query.results import SearchResult
-from swath.archive.table.store import Archive
-from swath.datasets.chip import PixelWindow
+from swath.archive.query.searcher import searcher_of
+from swath.archive.table.store import ArchiveTable
 from swath.datasets.image_files import ImageFileDataset
 from swath.datasets.opening import open_dataset
 from swath.errors import ArchiveError, ContractError, ImageryError
 from swath.geo.footprint import footprint_geometry
+from swath.geo.grid import PixelWindow
 from swath.models.contract import Contract
 from swath.rasters.pillow_reader import read_image_header
 from swath.rasters.safe_open import sniff_driver
-from swath.sensors.sensor import Sensor, get_sensor, match_bands
+from swath.sensors.matching import match_bands
+from swath.sensors.registry import get_sensor
+from swath.sensors.sensor import Sensor
 
 if TYPE_CHECKING:
     from swath.models import Model
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
 
 
 def load_archive_model(
-    archive: Archive, path: str | os.PathLike[str] | None = None, device: str = "cpu"
+    archive: ArchiveTable, path: str | os.PathLike[str] | None = None, device: str = "cpu"
 ) -> Model:
     """The archive's model: from `path`, or from where it last embedded into the archive.
 
@@ -64,7 +67,7 @@ def load_archive_model(
 
 
 def query_by_image(
-    archive: Archive,
+    archive: ArchiveTable,
     path: str | os.PathLike[str],
     model: Embedder,
     *,
@@ -109,14 +112,14 @@ class QueryPreprocessing:
     preprocessings: Mapping[str, str]
 
     @classmethod
-    def of(cls, archive: Archive, model: Embedder) -> QueryPreprocessing:
+    def of(cls, archive: ArchiveTable, model: Embedder) -> QueryPreprocessing:
         """Of an archive, which must be of this model and hold something.
 
         Raises:
             ArchiveError: It is not, or does not.
         """
         archive.require_model(model.id)
-        searcher = archive.searcher()
+        searcher = searcher_of(archive)
         every = searcher.preprocessings()
         if not every:
             raise ArchiveError(f"{archive.path}: is empty; embed something into it first")

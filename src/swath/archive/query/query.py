@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,12 +15,12 @@ from swath.archive.index.vectors import Floats
 from swath.archive.query.filters import Filter
 from swath.archive.query.relevance_feedback import DEFAULT, FeedbackExample, Method, RelevanceFeedback
 from swath.archive.query.results import SearchResult, SearchResults
+from swath.archive.query.searcher import searcher_of
 from swath.errors import ArchiveError
-from swath.geo.footprint import parse_area
+from swath.geo.areas import parse_area
 
 if TYPE_CHECKING:
-    from swath.archive.ingest.encode import Embedder
-    from swath.archive.table.store import Archive
+    from swath.archive.table.store import ArchiveTable
 
 MOST_EXAMPLES = 1_000  # chips of a place that are asked for together; of more, so many at random
 _EARTH_KM = 6371.0
@@ -59,7 +58,7 @@ class Query:
 
     def search(
         self,
-        archive: Archive,
+        archive: ArchiveTable,
         k: int = 10,
         *,
         where: Filter | None = None,
@@ -92,7 +91,7 @@ class Query:
             footprint = self._footprint()
         asked = [chip.id for chip in self.chips if chip.id] if exclude_self else []
         files = [chip.source for chip in self.chips if not chip.id] if exclude_self else []
-        return archive.searcher().search(
+        return searcher_of(archive).search(
             RelevanceFeedback(self.like, self.unlike, self.method),
             k,
             where=where,
@@ -122,7 +121,7 @@ class Query:
         return merged
 
 
-def query_by_id(archive: Archive, name: str) -> Query:
+def query_by_id(archive: ArchiveTable, name: str) -> Query:
     """A chip of the archive, by its id or the beginning of it (at least 6 characters).
 
     Raises:
@@ -132,7 +131,7 @@ def query_by_id(archive: Archive, name: str) -> Query:
 
 
 def query_by_examples(
-    archive: Archive, like: Sequence[str], unlike: Sequence[str] = (), *, method: Method | None = None
+    archive: ArchiveTable, like: Sequence[str], unlike: Sequence[str] = (), *, method: Method | None = None
 ) -> Query:
     """Chips of the archive: more like these, less like those.
 
@@ -158,7 +157,7 @@ def query_by_examples(
     return _of_chips(archive, text, chips, avoided, method or ("rocchio" if single else DEFAULT))
 
 
-def query_by_place(archive: Archive, longitude: float, latitude: float) -> Query:
+def query_by_place(archive: ArchiveTable, longitude: float, latitude: float) -> Query:
     """The chips of the archive that show a point, all dates, scales and sensors together (their mean).
 
     Raises:
@@ -174,14 +173,14 @@ def query_by_place(archive: Archive, longitude: float, latitude: float) -> Query
     here = Point(longitude, latitude)
     if longitude == -180:  # and 180, where other footprints end
         here = MultiPoint([(-180, latitude), (180, latitude)])
-    chips = archive.searcher().at_place(here)
+    chips = searcher_of(archive).at_place(here)
     text = f"{longitude:.5f}, {latitude:.5f}"
     if not chips:
         raise ArchiveError(f"{archive.path}: no chip shows {text}{_nearest(archive, longitude, latitude)}")
     return _of_chips(archive, text, chips)
 
 
-def query_by_area(archive: Archive, area: Any) -> Query:
+def query_by_area(archive: ArchiveTable, area: Any) -> Query:
     """The chips of an area together (their mean): those that lie in it by half, else those that touch it.
 
     Args:
@@ -192,7 +191,7 @@ def query_by_area(archive: Archive, area: Any) -> Query:
         ArchiveError: It is no area, or no chip touches it.
     """
     shape = parse_area(area)
-    chips = archive.searcher().at_place(shape)
+    chips = searcher_of(archive).at_place(shape)
     west, south, east, north = shape.bounds
     text = f"area within {west:.5f}, {south:.5f}, {east:.5f}, {north:.5f}"
     if not chips:
@@ -205,57 +204,22 @@ def query_by_area(archive: Archive, area: Any) -> Query:
     return _of_chips(archive, text, chips)
 
 
-def build_query(
-    archive: Archive,
-    *,
-    image: str | os.PathLike[str] | None = None,
-    like: Sequence[str] = (),
-    unlike: Sequence[str] = (),
-    place: tuple[float, float] | None = None,
-    area: Any = None,
-    model: Embedder | None = None,
-    sensor: str | None = None,
-    method: Method | None = None,
-) -> Query:
-    """One query from what is given of an image, chips, a place and an area; see `Archive.search`.
-
-    Raises:
-        ArchiveError: Not exactly one of them is given.
-    """
-    given = {"image": image is not None, "like": bool(like or unlike), "place": place is not None}
-    given["area"] = area is not None
-    asked = [name for name, there in given.items() if there]
-    if len(asked) != 1:
-        raise ArchiveError(
-            f"ask for one of {', '.join(given)}; given are {' and '.join(asked) or 'none of them'}"
-        )
-    if image is not None:
-        from swath.archive.query.image_query import load_archive_model, query_by_image
-
-        return query_by_image(archive, image, model or load_archive_model(archive), sensor=sensor)
-    if place is not None:
-        return query_by_place(archive, *place)
-    if area is not None:
-        return query_by_area(archive, area)
-    return query_by_examples(archive, like, unlike, method=method)
-
-
 def _of_chips(
-    archive: Archive,
+    archive: ArchiveTable,
     text: str,
     chips: Sequence[SearchResult],
     avoided: Sequence[SearchResult] = (),
     method: Method = "rocchio",
 ) -> Query:
-    vectors = archive.searcher().vectors([chip.id for chip in (*chips, *avoided)])
+    vectors = searcher_of(archive).vectors([chip.id for chip in (*chips, *avoided)])
     examples = [
         FeedbackExample(vector, chip.sensor) for vector, chip in zip(vectors, (*chips, *avoided), strict=True)
     ]
     return Query(text, examples[: len(chips)], chips, examples[len(chips) :], avoided, method)
 
 
-def _chip(archive: Archive, name: str) -> SearchResult:
-    chip = archive.searcher().find(name)
+def _chip(archive: ArchiveTable, name: str) -> SearchResult:
+    chip = searcher_of(archive).find(name)
     if chip is None:
         raise ArchiveError(
             f"{name!r} is no image file, and no chip of {archive.path} has an id that begins so; give the "
@@ -268,9 +232,9 @@ def _distinct(chips: Any) -> list[SearchResult]:
     return list({chip.id: chip for chip in chips}.values())
 
 
-def _nearest(archive: Archive, longitude: float, latitude: float) -> str:
+def _nearest(archive: ArchiveTable, longitude: float, latitude: float) -> str:
     """Where the nearest footprint is, in words."""
-    chips = archive.searcher().chips()
+    chips = searcher_of(archive).chips()
     boxes = chips.boxes[chips.placed]
     if not len(boxes):
         return "; its chips have no footprints"

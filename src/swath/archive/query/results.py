@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from swath.datasets.chip import PixelWindow
+import numpy as np
+from numpy.typing import NDArray
+
+from swath.archive.index.columns import ChipColumns
+from swath.geo.grid import PixelWindow
+from swath.reporting.notebook import NotebookRepr
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,7 @@ class SearchResult:
 
 
 @dataclass(frozen=True, slots=True)
-class SearchResults(Sequence[SearchResult]):
+class SearchResults(NotebookRepr, Sequence[SearchResult]):
     """Answers, best first; a sequence of `SearchResult`.
 
     Attributes:
@@ -77,12 +82,6 @@ class SearchResults(Sequence[SearchResult]):
             reason += ", and the others are of the same places or fields"
         return f"{len(self.items)} of {self.asked} answers: {reason}"
 
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        from swath.archive.show.notebook import results_html
-
-        return results_html(self)
-
 
 def result_from_row(rank: int, score: float, row: dict[str, Any]) -> SearchResult:
     """An answer from a row of the archive's small columns."""
@@ -103,3 +102,15 @@ def result_from_row(rank: int, score: float, row: dict[str, Any]) -> SearchResul
         label=row["label"],
         files=tuple(row["files"]) if row["files"] else None,
     )
+
+
+def results_from_rows(
+    columns: ChipColumns, rows: NDArray[np.int64], scores: NDArray[np.float32]
+) -> list[SearchResult]:
+    """Rows by number as results, ranked from 1."""
+    table = columns.take(rows)
+    records = table.to_pylist() if table is not None else []
+    return [
+        result_from_row(rank, float(score), record)
+        for rank, (record, score) in enumerate(zip(records, scores, strict=True), start=1)
+    ]

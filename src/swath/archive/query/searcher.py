@@ -30,13 +30,13 @@ from swath.archive.index.vectors import Floats, SimilaritySpace
 from swath.archive.query.diversity import LocationGroups, diversify
 from swath.archive.query.filters import Filter, intersects
 from swath.archive.query.relevance_feedback import FeedbackExample, RelevanceFeedback, query_vector
-from swath.archive.query.results import SearchResult, SearchResults
+from swath.archive.query.results import SearchResult, SearchResults, results_from_rows
 from swath.archive.table.sensor_means import FEWEST_TO_CENTRE
 from swath.errors import ArchiveError, suggest
-from swath.geo.footprint import boxes_intersecting, overlap_fractions
+from swath.geo.areas import boxes_intersecting, overlap_fractions
 
 if TYPE_CHECKING:
-    from swath.archive.table.store import Archive
+    from swath.archive.table.store import ArchiveTable
 
 SHORTEST_PREFIX = 6  # characters of a chip id that may stand for the whole
 MOST_ANSWERS = 10_000  # of one search; more is an export
@@ -48,7 +48,7 @@ _CANDIDATES, _MOST_CANDIDATES = 10, 20_000  # looked at for each varied answer a
 class Searcher:
     """Answers queries over one archive; see `Archive.search`, which makes and keeps one."""
 
-    def __init__(self, archive: Archive) -> None:
+    def __init__(self, archive: ArchiveTable) -> None:
         self.archive = archive
         self._snapshot: ArchiveSnapshot | None = None
 
@@ -135,7 +135,7 @@ class Searcher:
             notes += more
         else:
             scores, rows = index.neighbours(wanted, k, allowed, effort=effort)
-            items = snapshot.chips.answers(rows, scores)
+            items = results_from_rows(snapshot.chips, rows, scores)
         return SearchResults(
             items=tuple(items),
             asked=k,
@@ -165,7 +165,9 @@ class Searcher:
         if not inside.any():
             inside = intersects(chips, area)
         rows = np.flatnonzero(inside)
-        return [replace(found, rank=0) for found in chips.answers(rows, np.ones(len(rows), np.float32))]
+        return [
+            replace(found, rank=0) for found in results_from_rows(chips, rows, np.ones(len(rows), np.float32))
+        ]
 
     def sensor_names(self, sensor: str | Sequence[str]) -> list[str]:
         """Names of sensors as the archive has them.
@@ -210,7 +212,7 @@ class Searcher:
             raise ArchiveError(f"{name!r} begins {len(rows)} ids ({some}, ...); give more characters")
         if not len(rows):
             return None
-        return replace(chips.answers(rows, np.ones(1, np.float32))[0], rank=0)
+        return replace(results_from_rows(chips, rows, np.ones(1, np.float32))[0], rank=0)
 
     def vector(self, name: str) -> Floats:
         """The embedding [D] of the chip with the full id `name`, as the model gave it (to rounding)."""
@@ -378,11 +380,11 @@ class Searcher:
             if len(kept) == k or look in (candidates, _MOST_CANDIDATES):
                 break
             look *= 4
-        answers = snapshot.chips.answers(rows[kept], scores[kept])
+        answers = results_from_rows(snapshot.chips, rows[kept], scores[kept])
         notes = []
         if group_places:
             for number, places in enumerate(joined):
-                others = snapshot.chips.answers(rows[places], scores[places])
+                others = results_from_rows(snapshot.chips, rows[places], scores[places])
                 answers[number] = replace(answers[number], others=tuple(others))
             notes.append(f"one answer a place, with its other chips among the best {len(rows):,}")
         if diverse:
@@ -400,3 +402,11 @@ class Searcher:
 def _taken(space: SimilaritySpace, rows: NDArray[np.int64], some: NDArray[np.int64]) -> Floats:
     """Vectors of some candidates, by their place among `rows`."""
     return space.take(rows[some])
+
+
+def searcher_of(archive: ArchiveTable) -> Searcher:
+    """The searcher of an open archive, made once and renewed when the archive has changed."""
+    if archive.search_state is None:
+        archive.search_state = Searcher(archive)
+    searcher: Searcher = archive.search_state
+    return searcher

@@ -11,18 +11,18 @@ import io
 import math
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from swath.archive.changes.detect import ChangeResults
 from swath.archive.query.results import SearchResult, SearchResults
+from swath.archive.show.text import summary_text
 from swath.archive.show.thumbnails import read_thumbnails
-from swath.archive.table.summary import summary_of, summary_text
-
-if TYPE_CHECKING:
-    from swath.archive.changes.detect import ChangeResults
-    from swath.archive.table.store import Archive
+from swath.archive.table.store import ArchiveTable
+from swath.archive.table.summary import summary_of
+from swath.reporting.notebook import to_html
 
 SHOWN = 24  # answers with a picture; the others are counted
 _SIDE = 128  # pixels of a picture
@@ -31,7 +31,8 @@ _MOST_BOXES = 1_500  # footprints that are drawn; of more, so many evenly throug
 _COLOURS = ("#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#a16207", "#0e7490")
 
 
-def archive_html(archive: Archive) -> str:
+@to_html.register
+def archive_html(archive: ArchiveTable) -> str:
     """What an archive holds, as a table, with its footprints in longitude and latitude beside it."""
     rows = archive.rows(["sensor", "gsd", "datetime", "bbox"])
     summary = summary_of(rows)
@@ -49,6 +50,7 @@ def archive_html(archive: Archive) -> str:
     return f"<div style='display:flex;gap:24px;align-items:center;flex-wrap:wrap'>{table}{drawing}</div>"
 
 
+@to_html.register
 def results_html(answers: SearchResults) -> str:
     """Answers as pictures with score, sensor, scale and date, best first; and what there is to say."""
     tiles = "".join(
@@ -61,6 +63,7 @@ def results_html(answers: SearchResults) -> str:
     return _page(tiles, notes)
 
 
+@to_html.register
 def changes_html(changes: ChangeResults) -> str:
     """Places before and after, most changed first."""
     shown = changes.items[: SHOWN // 2]

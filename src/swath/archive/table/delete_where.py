@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from swath.errors import ArchiveError
 
 if TYPE_CHECKING:
-    from swath.archive.table.store import Archive
+    from swath.archive.table.store import ArchiveTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class DeleteCondition:
     cloudier_than: float | None = None
 
 
-def matching_ids(archive: Archive, condition: DeleteCondition) -> list[str]:
+def matching_ids(archive: ArchiveTable, condition: DeleteCondition) -> list[str]:
     """Ids of the rows that meet `condition`, by one scan of the small columns.
 
     Raises:

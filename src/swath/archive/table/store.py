@@ -14,10 +14,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -46,17 +47,7 @@ from swath.archive.table.sensor_means import (
     update_means,
     write_means,
 )
-from swath.archive.table.summary import ArchiveSummary, summary_of, summary_text
 from swath.errors import ArchiveError
-
-__all__ = ["Archive", "ArchiveSummary", "ArchiveVersion", "CompactionResult", "archive_exists", "schema"]
-
-if TYPE_CHECKING:
-    from swath.archive.ingest.encode import Embedder
-    from swath.archive.query.filters import Filter
-    from swath.archive.query.relevance_feedback import Method
-    from swath.archive.query.results import SearchResults
-    from swath.archive.query.searcher import Searcher
 
 FORMAT = "swath-archive"
 FORMAT_VERSION = 2  # since 2 rows have a cloud_fraction; archives of 1 get the column when written
@@ -84,8 +75,8 @@ class CompactionResult:
     versions_removed: int
 
 
-class Archive:
-    """An archive of embedded chips. Make one with `Archive.create`, open one with `Archive.open`.
+class ArchiveTable:
+    """The rows of an archive and their versions; `swath.Archive` adds search, index and display.
 
     Any number of processes may read while one writes. Writers on one machine take turns (a lock file that
     the kernel releases when a process dies).
@@ -100,7 +91,7 @@ class Archive:
         self.path = path
         self._table = table
         self._pinned = pinned
-        self._searcher: Searcher | None = None
+        self.search_state: Any = None  # what `swath.archive.query.searcher.searcher_of` keeps
         described = _described(path, table)
         self.model_id: str = described["model_id"]
         self.dimensions: int = described["dimensions"]
@@ -108,7 +99,7 @@ class Archive:
     # --- making and opening -----------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], model_id: str, dimensions: int) -> Archive:
+    def create(cls, path: str | os.PathLike[str], model_id: str, dimensions: int) -> Self:
         """Make an empty archive at `path` for embeddings of `model_id` with D = `dimensions`.
 
         Raises:
@@ -134,7 +125,7 @@ class Archive:
     @classmethod
     def open(
         cls, path: str | os.PathLike[str], *, model_id: str | None = None, version: int | None = None
-    ) -> Archive:
+    ) -> Self:
         """Open the archive at `path`.
 
         Args:
@@ -168,7 +159,7 @@ class Archive:
         return archive
 
     @classmethod
-    def open_or_create(cls, path: str | os.PathLike[str], model_id: str, dimensions: int) -> Archive:
+    def open_or_create(cls, path: str | os.PathLike[str], model_id: str, dimensions: int) -> Self:
         """The archive at `path`, made if nothing is there; it must be of `model_id` (else ArchiveError)."""
         if not archive_exists(path):
             try:
@@ -280,13 +271,11 @@ class Archive:
         is killed here loses nothing: the merged files are a new version like any other, and what it replaced
         goes only when it is old.
         """
-        from swath.archive.index.files import index_carried
-
         self._require_writable()
         with translate_lance_errors(self.path, "could not be compacted"), write_lock(self.path):
             files, versions = self.files(), len(self.versions())
             before, known = self._known_means()
-            with index_carried(self):
+            with self._index_kept():
                 self._table.optimize(cleanup_older_than=keep)
             if is_local(self.path):  # elsewhere another writer may have come between
                 self._keep_means(int(self._table.version), known)
@@ -294,6 +283,10 @@ class Archive:
             return CompactionResult(
                 files, self.files(), versions - len(self.versions()) + self.version - before
             )
+
+    def _index_kept(self) -> AbstractContextManager[object]:
+        """What surrounds a compaction, which moves rows; the facade takes the index along."""
+        return nullcontext()
 
     def remember_model(self, path: str) -> None:
         """Note where the model directory was last seen, so that search by image finds it by itself."""
@@ -438,9 +431,9 @@ class Archive:
                 rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
         return rows.select(list(names))
 
-    def at(self, version: int) -> Archive:
+    def at(self, version: int) -> Self:
         """This archive as it was at `version`, read-only."""
-        return Archive.open(self.path, version=version)
+        return type(self).open(self.path, version=version)
 
     def files(self) -> int:
         """Number of data files; every commit adds one, `compact` merges them."""
@@ -462,125 +455,10 @@ class Archive:
             known = self.stored_means()
         return known or sum_by_sensor(self.batches(["sensor", "embedding"]), self.dimensions)
 
-    def summary(self) -> ArchiveSummary:
-        """Counts, ranges and bounds, from one scan of the small columns."""
-        return summary_of(self.rows(["sensor", "gsd", "datetime", "bbox"]))
-
-    # --- searching --------------------------------------------------------------------------------------
-
-    def search(
-        self,
-        vector: Any = None,
-        k: int = 10,
-        *,
-        image: str | os.PathLike[str] | None = None,
-        like: Sequence[str] = (),
-        unlike: Sequence[str] = (),
-        place: tuple[float, float] | None = None,
-        area: Any = None,
-        model: Embedder | None = None,
-        method: Method | None = None,
-        where: Filter | None = None,
-        sensor: str | Sequence[str] | None = None,
-        query_sensor: str | None = None,
-        centre: bool | None = None,
-        diverse: bool = False,
-        group_places: bool = False,
-        exclude_self: bool = False,
-        exclude_pair: bool = False,
-        exclude_footprint: bytes | None = None,
-        exclude_share: float = 0.5,
-    ) -> SearchResults:
-        """The `k` chips that are most like a vector, an image, chips of the archive, or a place.
-
-        Ask for exactly one of `vector`, `image`, `like`, `place` and `area`.
-
-        Args:
-            vector: [D] raw embedding by the archive's model.
-            k: How many; there may be fewer, and `Answers.shortfall` says why.
-            image: An image file; it is embedded as the archive's chips were.
-            like: Ids of chips (the first 6 characters do): more like these.
-            unlike: Ids of chips: less like those; they never answer. Only beside `like`.
-            place: Longitude and latitude: the chips that show it are the query.
-            area: GeoJSON Polygon or MultiPolygon, or a box (west, south, east, north): the chips in it are.
-            model: Embeds `image`; by default the archive's model, from where it was last seen.
-            method: How several examples become one direction (see `swath.archive.query.relevance_feedback`).
-            where: Only chips that pass.
-            sensor: Only chips of this sensor, or of these.
-            query_sensor: What `vector` or `image` was taken with.
-            centre: Compare vectors less the mean of their sensor; by default where there are several.
-            diverse: No ten answers from one field.
-            group_places: One answer a place, with its dates, scales and sensors in `SearchResult.others`.
-            exclude_self: Leave out the chips that are asked for.
-            exclude_pair: Leave out the ground that is asked for, in any sensor and at any date.
-            exclude_footprint: WKB: chips that show this ground must not answer. Only beside `vector`.
-            exclude_share: How much of the smaller footprint must be shared for that.
-
-        Raises:
-            ArchiveError: Not exactly one thing is asked for, or as `Searcher.search` has it.
-        """
-        if vector is not None:
-            if image is not None or like or unlike or place is not None or area is not None:
-                raise ArchiveError("a vector is asked for alone, without image, chips, place or area")
-            return self.searcher().search(
-                vector,
-                k,
-                where=where,
-                sensor=sensor,
-                query_sensor=query_sensor,
-                centre=centre,
-                diverse=diverse,
-                group_places=group_places,
-                exclude_footprint=exclude_footprint,
-                exclude_share=exclude_share,
-            )
-        from swath.archive.query.query import build_query
-
-        query = build_query(
-            self,
-            image=image,
-            like=like,
-            unlike=unlike,
-            place=place,
-            area=area,
-            model=model,
-            sensor=query_sensor,
-            method=method,
-        )
-        return query.search(
-            self,
-            k,
-            where=where,
-            sensor=sensor,
-            centre=centre,
-            diverse=diverse,
-            group_places=group_places,
-            exclude_self=exclude_self,
-            exclude_pair=exclude_share if exclude_pair else None,
-        )
-
-    def searcher(self) -> Searcher:
-        """The searcher over this archive, kept in memory and renewed when the archive has changed."""
-        if self._searcher is None:
-            from swath.archive.query.searcher import Searcher
-
-            self._searcher = Searcher(self)
-        return self._searcher
-
     # --- showing itself ---------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
         return f"Archive({self.path!r}, {self.count():,} chips x {self.dimensions}, model {self.model_id})"
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        from swath.archive.show.notebook import archive_html
-
-        return archive_html(self)
-
-    def describe(self) -> dict[str, str]:
-        """The summary as words, for the terminal and notebooks."""
-        return summary_text(self, self.summary())
 
     # --- checks -----------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 if TYPE_CHECKING:
-    from swath.archive.table.store import Archive
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +65,3 @@ def summary_of(table: pa.Table) -> ArchiveSummary:
         bounds=bounds,
         placed=len(boxes),
     )
-
-
-def summary_text(archive: Archive, summary: ArchiveSummary) -> dict[str, str]:
-    """An archive in words, for the terminal and notebooks: what it holds, its model and version."""
-    words = {"chips": "", "model": f"{archive.model_id} ({archive.dimensions} dimensions)"}
-    return words | summary.words() | {"version": str(archive.version)}

@@ -30,7 +30,7 @@ def info(
     from rich.console import Console
     from rich.table import Table
 
-    from swath.archive.table.store import Archive
+    from swath.archive.archive import Archive
 
     opened = Archive.open(archive, version=version)
     table = Table.grid(padding=(0, 2))
@@ -53,7 +53,7 @@ def versions(archive: Annotated[str, _ARCHIVE]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from swath.archive.table.store import Archive
+    from swath.archive.archive import Archive
 
     table = Table("version", "written", "chips", box=None, header_style="bold")
     for one in Archive.open(archive).versions():
@@ -85,8 +85,8 @@ def delete(
 
     Examples: swath archive delete chips.archive --source '*/2019/*' --sensor sentinel2_l2a
     """
+    from swath.archive.archive import Archive
     from swath.archive.table.delete_where import DeleteCondition, matching_ids
-    from swath.archive.table.store import Archive
     from swath.errors import ArchiveError
 
     opened = Archive.open(archive)
@@ -121,7 +121,7 @@ def compact(
     """
     from datetime import timedelta
 
-    from swath.archive.table.store import Archive
+    from swath.archive.archive import Archive
 
     done = Archive.open(archive).compact(keep=timedelta(days=keep_days))
     typer.echo(
@@ -156,8 +156,8 @@ def index(
 
     Example: swath archive index chips.archive
     """
+    from swath.archive.archive import Archive
     from swath.archive.index.files import build_index, check_index, index_status, open_index
-    from swath.archive.table.store import Archive
     from swath.errors import ArchiveError
 
     opened = Archive.open(archive)

@@ -47,10 +47,10 @@ def export(
 
       swath archive export chips.archive chips.geojson --to geojson
     """
+    from swath.archive.archive import Archive
     from swath.archive.exchange.geojson import write_archive_geojson
     from swath.archive.exchange.geoparquet import write_geoparquet
     from swath.archive.exchange.stac import write_stac
-    from swath.archive.table.store import Archive
     from swath.errors import ArchiveError
 
     if model is not None and to is not ExchangeFormat.stac:

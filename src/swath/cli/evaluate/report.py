@@ -97,8 +97,9 @@ def command(
     from rich.console import Console
 
     from swath.cli.evaluate.run import escape_markup, feature_cache, numbers, open_eval_inputs, progress_bar
-    from swath.evaluation.report.data import collect_report_data, write_html_report
+    from swath.evaluation.report.data import collect_report_data
     from swath.evaluation.report.page import summary_sentences
+    from swath.evaluation.report.write import write_html_report
 
     console, progress = Console(), Console(stderr=True)
     wanted = [name.strip() for name in by.split(",")] if by else None

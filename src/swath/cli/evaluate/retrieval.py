@@ -166,7 +166,7 @@ def _candidates(
 
     from swath.errors import ContractError, SwathError, suggest
     from swath.evaluation.retrieval.features import retrieval_baselines, retrieval_model
-    from swath.sensors.sensor import get_sensor
+    from swath.sensors.registry import get_sensor
 
     if name.startswith("baseline:"):
         if pooling is not None:

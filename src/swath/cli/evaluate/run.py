@@ -224,7 +224,7 @@ def _untrained(found: Sequence[Any], pooling: str | None, mode: Any) -> list[Any
 
 def _as_published(candidate: Any) -> Any:
     from swath.errors import SwathError
-    from swath.evaluation.features.extract import ModelFeatureExtractor
+    from swath.evaluation.features.model import ModelFeatureExtractor
 
     if candidate.model is None:
         raise SwathError(f"--protocol scale_mae is for models of Swath; {candidate.name} is none")

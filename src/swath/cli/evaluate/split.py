@@ -104,7 +104,7 @@ def _shares(text: str) -> dict[str, float]:
 
 def _label(path: Path) -> str | None:
     """``class`` or ``label``, whichever the table has."""
-    from swath.datasets.opening import read_csv
+    from swath.datasets.csv_table import read_csv
 
     header, _ = read_csv(path)
     return next((name for name in ("class", "label") if name in header), None)

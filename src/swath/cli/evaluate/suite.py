@@ -67,10 +67,11 @@ def command(
 
     from swath.cli.evaluate.run import escape_markup, progress_bar
     from swath.evaluation.features.cache import FeatureCache
-    from swath.evaluation.suites import get_suite
+    from swath.evaluation.suites.config import get_suite
     from swath.evaluation.suites.results import SuiteResult
     from swath.evaluation.suites.run import run_suite
-    from swath.evaluation.suites.tables import suite_notes, suite_summary, suite_tables, write_suite_report
+    from swath.evaluation.suites.tables import suite_notes, suite_summary, suite_tables
+    from swath.evaluation.suites.write import write_suite_report
 
     console, progress = Console(), Console(stderr=True)
 
@@ -112,7 +113,7 @@ def command(
 
 def _model(text: str, pooling: str | None, bands: str | None) -> Any:
     """``NAME=MODEL``, or a model alone. Options go to those that they have a meaning for."""
-    from swath.evaluation.suites import SuiteModel
+    from swath.evaluation.suites.config import SuiteModel
 
     name, equals, model = text.partition("=")
     if not equals or Path(text).exists():

@@ -63,7 +63,7 @@ def period_of(text: str) -> tuple[datetime, datetime]:
 def box_of(text: str) -> tuple[float, float, float, float]:
     """WEST,SOUTH,EAST,NORTH."""
     from swath.errors import ArchiveError
-    from swath.geo.footprint import parse_bbox
+    from swath.geo.areas import parse_bbox
 
     try:
         return parse_bbox([float(part) for part in text.split(",")])
@@ -76,7 +76,7 @@ def box_of(text: str) -> tuple[float, float, float, float]:
 def area_in(path: Path) -> Any:
     """The polygons of a GeoJSON file as one geometry."""
     from swath.errors import ArchiveError
-    from swath.geo.footprint import parse_area
+    from swath.geo.areas import parse_area
 
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

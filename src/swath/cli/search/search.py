@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from swath.archive.archive import Archive
     from swath.archive.query.query import Query
     from swath.archive.query.results import SearchResults
-    from swath.archive.table.store import Archive
     from swath.models import Model
     from swath.sensors.sensor import Sensor
 
@@ -149,8 +149,8 @@ def command(
 
     swath search chips.archive --place 13.40,52.52 --group-places --exclude-pair
     """
+    from swath.archive.archive import Archive
     from swath.archive.exchange.geojson import write_geojson
-    from swath.archive.table.store import Archive
     from swath.cli.search.options import parse_filters
     from swath.errors import SwathError
 
@@ -158,7 +158,7 @@ def command(
     where = parse_filters(
         gsd=only_gsd, time=only_time, bbox=only_bbox, area=only_area, valid=min_valid, cloud=max_cloud
     )
-    names = opened.searcher().sensor_names(sensor) if sensor else None
+    names = opened.searcher.sensor_names(sensor) if sensor else None
     if pair_share is not None and not exclude_pair:
         raise SwathError("--pair-share says how --exclude-pair judges; give both")
     loaded: Model | None = None
@@ -185,7 +185,7 @@ def command(
         exclude_self=exclude_self,
         exclude_pair=share,
     )
-    relative = not opened.searcher().in_metres
+    relative = not opened.searcher.in_metres
     _table(answers, relative)
     if geojson is not None:
         write_geojson(geojson, answers, query=_described(asked, opened) | {"centred": answers.centred})

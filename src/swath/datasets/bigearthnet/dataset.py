@@ -31,8 +31,7 @@ import numpy as np
 from swath.datasets.bigearthnet.labels import CLASSES_19, CLASSES_43, labels_19, labels_43
 from swath.datasets.bigearthnet.patch_names import ben14k, is_ben14k, parse_patch_name
 from swath.datasets.bigearthnet.readers import PatchFolders, PatchLmdb, PatchReader, PatchSource, sentinel_of
-from swath.datasets.protocol import Problem
-from swath.errors import ImageryError, suggest
+from swath.errors import ImageryError, Problem, suggest
 from swath.sensors.sensor import Sensor
 
 __all__ = ["BigEarthNet", "ben14k", "find_bigearthnet", "is_bigearthnet"]

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from swath.datasets.pairs.readers import Array
 from swath.errors import ImageryError
+from swath.sensors.units import Array
 
 _ARRAY_MAKERS = {("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct")}
 _PACKAGE = "bigearthnet_patch_interface"

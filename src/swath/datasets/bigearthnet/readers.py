@@ -23,10 +23,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from swath.datasets.bigearthnet.pickles import unpack_pickle
-from swath.datasets.pairs.readers import Array, Array64, Valid, stored_to_unit
 from swath.errors import ImageryError
 from swath.rasters.read import read_header, read_window
 from swath.sensors.sensor import Sensor
+from swath.sensors.units import Array, Array64, Valid, stored_to_unit
 
 SIDE = 120  # pixels of a patch in its 10 m bands
 GSD = 10.0

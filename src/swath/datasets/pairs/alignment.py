@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from swath.datasets.pairs.csv_table import PairRecord
 from swath.datasets.pairs.readers import NativePairReader, PairFit, PairReader
-from swath.datasets.protocol import Problem
-from swath.errors import ImageryError, suggest
+from swath.errors import ImageryError, Problem, suggest
 from swath.rasters.header import SceneHeader, read_header
 from swath.rasters.sensor_scene import SensorScene, match_scene_to_sensor
 from swath.sensors.sensor import Sensor

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.datasets.protocol import Problem
-from swath.errors import ImageryError, suggest
+from swath.errors import ImageryError, Problem, suggest
 from swath.rasters.pillow_reader import IMAGE_SUFFIXES
-from swath.sensors.sensor import Sensor, match_band_by_filename
+from swath.sensors.matching import match_band_by_filename
+from swath.sensors.sensor import Sensor
 
 Labels = NDArray[np.int64] | NDArray[np.float32]
 
@@ -81,7 +81,7 @@ def read_pair_csv(path: Path, sensors: Sequence[Sensor]) -> PairTable:
     Raises:
         ImageryError: No column for a sensor, both `class` and `labels`, a time that is none, an id twice.
     """
-    from swath.datasets.opening import read_csv
+    from swath.datasets.csv_table import read_csv
 
     header, rows = read_csv(path)
     named = [name for name in header if name not in _FIXED and not name.startswith(("time_", "offset_dn_"))]

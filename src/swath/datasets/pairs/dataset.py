@@ -25,11 +25,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swath.datasets.chip import Batch
-from swath.datasets.image_files import check_memory
+from swath.datasets.collate import collate
+from swath.datasets.memory import check_memory
 from swath.datasets.pairs.csv_table import Labels
 from swath.datasets.pairs.readers import PairReader, check_unit
-from swath.datasets.protocol import Epoch, PairedDataset, PairedSample, Problem, Sample, collate
-from swath.errors import ImageryError, suggest
+from swath.datasets.protocol import Epoch, PairedDataset, PairedSample, Sample
+from swath.errors import ImageryError, Problem, suggest
 from swath.keyed_random import sample_keys
 from swath.sensors.sensor import Sensor
 

@@ -2,7 +2,7 @@
 
     found = pair_archives("s1/", "s2/", sensors=("sentinel1_grd", "sentinel2_l2a"), grid="sentinel2_l2a",
                           days=3, chip_size=120)
-    found.write("pairs.parquet")
+    write_pairs(found, "pairs.parquet")
     open_pairs("pairs.parquet", sensors=("sentinel1_grd", "sentinel2_l2a"))
 
 Candidates are found by a tree of footprints, so that archives may be large; overlap is then measured on the
@@ -13,7 +13,6 @@ pixel edges lie on multiples of it. Nothing is resampled here: reading a pair wa
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,12 +23,14 @@ from typing import Any
 import numpy as np
 
 from swath.catalog.catalog import Progress, build_catalog, open_catalog
-from swath.datasets.protocol import Problem
-from swath.errors import ImageryError, suggest
-from swath.geo.gsd import window_transform
+from swath.datasets.pairs.unmatched import _Why
+from swath.errors import ImageryError, Problem, suggest
+from swath.geo.crs import utm_crs
+from swath.geo.grid import PixelGrid, crs_transformer
+from swath.geo.transform import window_transform
 from swath.rasters.header import SceneHeader
-from swath.rasters.warp import PixelGrid, crs_transformer
-from swath.sensors.sensor import Sensor, get_sensor
+from swath.sensors.registry import get_sensor
+from swath.sensors.sensor import Sensor
 from swath.sensors.sentinel2_offset import detect_offset_dn
 
 # Pixels by which a chip may stick out of the common ground: the centres of its border pixels still lie
@@ -73,12 +74,6 @@ class PairJoinResult:
     pairs: list[JoinedPair] = field(default_factory=list)
     unpaired: list[tuple[str, str, str]] = field(default_factory=list)
     offsets: dict[str, float] = field(default_factory=dict)
-
-    def write(self, path: str | Path) -> Path:
-        """Write the pairs as GeoParquet, and the unpaired as CSV beside it; returns the CSV's path."""
-        from swath.datasets.pairs.parquet import write_pairs
-
-        return write_pairs(self, Path(path))
 
 
 def join_catalogs(
@@ -161,17 +156,6 @@ def _scenes(
 
 
 # ---------------------------------------------------------------------------------------------------- joining
-
-
-@dataclass(slots=True)
-class _Why:
-    """The best that is known of why a scene is in no pair."""
-
-    share: float = 0.0  # largest overlap
-    gap: float | None = None  # least days to one that overlaps enough
-    no_time: bool = False
-    small: bool = False  # the common ground is smaller than a chip
-    taken: bool = False  # another scene is nearer in time
 
 
 class _Join:
@@ -428,14 +412,6 @@ def _chips(common: Any, chip: int) -> Iterator[tuple[int, int, int, int]]:
         yield int(x), int(y), chip, chip
 
 
-def utm_crs(lon: float, lat: float) -> str:
-    """The UTM zone of a place ("EPSG:32633"); polar stereographic (UPS) beyond 84 degrees north, 80 south."""
-    if lat > 84 or lat < -80:
-        return "EPSG:32661" if lat > 0 else "EPSG:32761"
-    zone = int((lon + 180) // 6) % 60 + 1
-    return f"EPSG:{32600 + zone if lat >= 0 else 32700 + zone}"
-
-
 def _ring(grid: PixelGrid) -> tuple[tuple[float, float], ...]:
     a, b, c, d, e, f = grid.transform
     corners = ((0, 0), (0, grid.height), (grid.width, grid.height), (grid.width, 0), (0, 0))
@@ -464,9 +440,3 @@ def _name(scene: SceneHeader) -> str:
     path = Path(scene.path)
     name = path.stem if len(scene.files) == 1 else path.name
     return f"{path.parent.name}/{name}" if len(name) < 8 and path.parent.name else name
-
-
-def relative(path: str, base: Path) -> str:
-    """A path as a table in `base` stores it: relative where it lies below it."""
-    absolute = os.path.abspath(path)  # noqa: PTH100 (keeps links)
-    return os.path.relpath(absolute, base) if Path(absolute).is_relative_to(base) else absolute

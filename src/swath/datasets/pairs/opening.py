@@ -16,9 +16,9 @@ from swath.datasets.pairs.csv_table import PairTable
 from swath.datasets.pairs.dataset import PairedImageDataset
 from swath.datasets.pairs.published import TOLERANCE, detect_published, read_published
 from swath.datasets.pairs.readers import PairFit
-from swath.datasets.protocol import Problem
-from swath.errors import ImageryError, suggest
-from swath.sensors.sensor import Sensor, get_sensor
+from swath.errors import ImageryError, Problem, suggest
+from swath.sensors.registry import get_sensor
+from swath.sensors.sensor import Sensor
 
 __all__ = ["detect_pair_layout", "open_pairs"]
 

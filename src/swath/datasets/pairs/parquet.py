@@ -23,12 +23,13 @@ from swath.catalog.table import polygon_wkb
 from swath.datasets.pairs.csv_table import PairRecord, PairTable, encode_labels
 from swath.datasets.pairs.dataset import PairedImageDataset
 from swath.datasets.pairs.readers import PairFit, PairReader
+from swath.datasets.pairs.warped import WarpedPairReader
 from swath.errors import ImageryError, suggest
 from swath.files import atomic_path
-from swath.geo.gsd import resampled_transform, window_transform
+from swath.geo.grid import PixelGrid
+from swath.geo.transform import resampled_transform, window_transform
 from swath.rasters.header import SceneHeader, read_header
 from swath.rasters.sensor_scene import SensorScene, match_scene_to_sensor
-from swath.rasters.warp import PixelGrid, WarpedPairReader
 from swath.sensors.sensor import Sensor
 
 if TYPE_CHECKING:
@@ -38,13 +39,14 @@ FORMAT_VERSION = 1
 _KEY = b"swath:pairs"
 
 
-def write_pairs(found: PairJoinResult, path: Path) -> Path:
+def write_pairs(found: PairJoinResult, path: str | Path) -> Path:
     """Write the pairs, and beside them ``<name>_unpaired.csv``; returns the latter's path."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from swath.datasets.pairs.join import relative
+    from swath.files import relative
 
+    path = Path(path)
     base = path.absolute().parent
     text, real, whole = pa.string(), pa.float64(), pa.int32()
     fields = [("id", text), ("crs", text), ("transform", pa.list_(real)), ("width", whole), ("height", whole)]
@@ -207,6 +209,7 @@ def _labelled(path: Path, rows: Sequence[Mapping[str, Any]]) -> PairTable:
 
 
 def _key(path: Path, row: Mapping[str, Any], sensor: Sensor) -> tuple[tuple[str, ...], float | None]:
+    path = Path(path)
     base = path.absolute().parent
     files = tuple(os.path.normpath(base / file) for file in row[f"files_{sensor.name}"])
     return files, row[f"offset_dn_{sensor.name}"]

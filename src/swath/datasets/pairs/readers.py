@@ -10,23 +10,21 @@ Legend: N places, B samples, C bands, H x W pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swath.datasets.chip import PixelWindow
 from swath.errors import ImageryError
+from swath.geo.grid import PixelWindow
 from swath.rasters.read import read_window
 from swath.rasters.resampling import resample
 from swath.rasters.sensor_scene import SensorScene
 from swath.sensors.sensor import Sensor
+from swath.sensors.units import Array, Array64, Valid, stored_to_unit
 
-Array = NDArray[Any]
-Array64 = NDArray[np.float64]
-Valid = NDArray[np.bool_]
 PairFit = Literal["centre_crop", "resize"]
 
 
@@ -111,27 +109,6 @@ class NativePairReader:
     def finish(self, groups: Sequence[Array], places: NDArray[np.int64]) -> Tensor:
         """See `PairReader`."""
         return stored_to_unit(groups[0], self.sensor, self._offsets[places])
-
-
-def stored_to_unit(stored: Array | Tensor, sensor: Sensor, offset_dn: Array64) -> Tensor:
-    """As `swath.sensors.sensor.to_unit`, for a batch [B, C, H, W] whose places have their own offset [B].
-
-    A tensor is changed in place, an array is not.
-    """
-    scale = np.array([band.scale for band in sensor.bands])
-    offset = np.array([band.offset for band in sensor.bands])
-    plain = bool((scale == 1).all() and (offset == 0).all() and (offset_dn == 0).all())
-    if isinstance(stored, np.ndarray):
-        if plain and sensor.unit == "uint8" and stored.dtype == np.uint8:
-            return torch.from_numpy(stored)
-        stored = torch.from_numpy(stored.astype(np.float32, copy=not plain))
-    if plain:
-        return stored
-    stored *= torch.from_numpy(scale.astype(np.float32))[None, :, None, None]
-    added = torch.from_numpy((offset_dn[:, None] * scale + offset).astype(np.float32))
-    if bool(added.any()):
-        stored += added[:, :, None, None]
-    return stored
 
 
 def check_unit(sensor: Sensor, image: Tensor, valid: Tensor, where: str) -> None:

@@ -21,7 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from swath.augmentations.photometric import gaussian_blur, wavelength
+from swath.augmentations.blur import gaussian_blur
+from swath.augmentations.photometric_options import wavelength
 from swath.augmentations.speckle import speckle_db
 from swath.datasets.chip import Batch
 from swath.errors import SwathError, suggest

@@ -44,7 +44,8 @@ from swath.evaluation.audit.near_duplicates import (
     thumbnails,
 )
 from swath.evaluation.data.splits import TrainTestSplit
-from swath.evaluation.features.extract import EvalSubset, Progress
+from swath.evaluation.data.subset import EvalSubset
+from swath.evaluation.features.protocol import Progress
 from swath.evaluation.protocols.results import EvaluationResult
 from swath.evaluation.protocols.scoring import restrict_evaluation
 

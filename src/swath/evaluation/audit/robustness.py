@@ -24,18 +24,16 @@ from torch import Tensor
 from swath.errors import SwathError
 from swath.evaluation.audit.corruptions import DEGRADATIONS, FORMAT, corruptions_for
 from swath.evaluation.data.splits import TrainTestSplit
+from swath.evaluation.data.subset import EvalSubset
+from swath.evaluation.features.buffer import FeatureBuffer
 from swath.evaluation.features.cache import FeatureCache
 from swath.evaluation.features.extract import (
-    EvalSubset,
-    FeatureBuffer,
-    FeatureExtractor,
-    FeatureSet,
-    Progress,
     concat_chunks,
     extract_features,
     resize_batch,
     supported_image_sizes,
 )
+from swath.evaluation.features.protocol import FeatureExtractor, FeatureSet, Progress
 from swath.evaluation.measures.intervals import bootstrap_interval, paired_difference
 from swath.evaluation.protocols.knn_classifier import Standardiser, knn_predict
 from swath.evaluation.protocols.setup import default_image_sizes, native_scale
@@ -330,7 +328,8 @@ def plot_robustness(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from swath.evaluation.report.plots import COLOURS, MARKS
+    from swath.evaluation.report.plots import MARKS
+    from swath.reporting.charts import COLOURS
 
     kinds = report.degradations
     columns = min(4, len(kinds))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from swath.errors import ImageryError
 from swath.evaluation.data.splits import TrainTestSplit
-from swath.evaluation.features.extract import EvalSubset
+from swath.evaluation.data.subset import EvalSubset
 
 
 def check_split(split: TrainTestSplit) -> list[str]:

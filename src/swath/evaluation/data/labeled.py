@@ -20,13 +20,15 @@ import numpy as np
 from swath.datasets.bigearthnet.dataset import is_bigearthnet
 from swath.datasets.bigearthnet.readers import GSD
 from swath.datasets.chip_table import ChipTable, is_chip_table
+from swath.datasets.csv_table import CsvManifest
 from swath.datasets.image_files import Gsd
-from swath.datasets.opening import CsvManifest, open_dataset
+from swath.datasets.opening import open_dataset
 from swath.datasets.pairs.opening import open_pairs
 from swath.datasets.protocol import ImageDataset
 from swath.datasets.sensor_view import SensorView
 from swath.errors import ImageryError
-from swath.sensors.sensor import Sensor, get_sensor
+from swath.sensors.registry import get_sensor
+from swath.sensors.sensor import Sensor
 
 LabelKind = Literal["multi", "single"]
 

@@ -29,7 +29,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.datasets.opening import CsvManifest
+from swath.datasets.csv_table import CsvManifest
 from swath.datasets.protocol import ImageDataset
 from swath.errors import ImageryError, suggest
 from swath.files import atomic_path

@@ -16,16 +16,18 @@ from typing import Any
 import numpy as np
 
 from swath.datasets.benchmarks.catalog import LocalBenchmark, get_benchmark, is_benchmark, list_benchmarks
+from swath.datasets.csv_table import read_csv
 from swath.datasets.image_files import Gsd, ImageFileDataset
-from swath.datasets.opening import read_csv
 from swath.datasets.protocol import ImageDataset
 from swath.datasets.sensor_view import SensorView
 from swath.datasets.torchgeo import PREFIX, open_torchgeo, sensor_of_torchgeo
 from swath.errors import ImageryError, suggest
 from swath.evaluation.data.labeled import LabeledDataset
 from swath.evaluation.data.splits import TrainTestSplit, open_split, split_labeled
-from swath.evaluation.features.extract import EvalSubset, GsdMode
-from swath.sensors.sensor import Sensor, get_sensor
+from swath.evaluation.data.subset import EvalSubset
+from swath.evaluation.features.protocol import GsdMode
+from swath.sensors.registry import get_sensor
+from swath.sensors.sensor import Sensor
 
 __all__ = ["is_benchmark_name", "locate_dataset", "native_sensor", "open_eval_data"]
 

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from swath.datasets.folders import ClassFolder
 from swath.datasets.image_files import Gsd
-from swath.datasets.opening import ClassFolder, open_dataset
-from swath.datasets.protocol import ImageDataset, Problem
-from swath.errors import ImageryError, suggest
+from swath.datasets.opening import open_dataset
+from swath.datasets.protocol import ImageDataset
+from swath.errors import ImageryError, Problem, suggest
 from swath.evaluation.data.labeled import LabeledDataset, LabelKind, open_labeled
-from swath.evaluation.features.extract import EvalSubset
+from swath.evaluation.data.subset import EvalSubset
 from swath.sensors.sensor import Sensor
 
 _QUERY_NAMES = ("val", "test", "valid", "validation")

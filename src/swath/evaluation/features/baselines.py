@@ -21,13 +21,10 @@ from torch import Tensor
 from swath.datasets.chip import Batch
 from swath.encoders import create_model
 from swath.errors import ImageryError, SwathError, suggest
-from swath.evaluation.features.extract import (
-    EvalSubset,
-    FeatureExtractor,
-    GsdMode,
-    ModelFeatureExtractor,
-    resize_batch,
-)
+from swath.evaluation.data.subset import EvalSubset
+from swath.evaluation.features.extract import resize_batch
+from swath.evaluation.features.model import ModelFeatureExtractor
+from swath.evaluation.features.protocol import FeatureExtractor, GsdMode
 from swath.models.model import Model
 
 _IDENTITY = "swath.evaluation.features.baselines/1"  # for the cache: another number when features change

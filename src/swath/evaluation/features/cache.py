@@ -25,10 +25,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from swath.datasets.image_files import ImageFileDataset
-from swath.evaluation.features.extract import CHUNK, EvalSubset, FeatureBuffer, FeatureExtractor
+from swath.evaluation.data.subset import EvalSubset
+from swath.evaluation.features.buffer import CHUNK, FeatureBuffer
+from swath.evaluation.features.hashing import images_hash
+from swath.evaluation.features.protocol import FeatureExtractor
 from swath.files import atomic_path, write_json
 
 FORMAT = 1
@@ -157,54 +159,3 @@ class CacheEntry(FeatureBuffer):
             return None
         fits = rows.ndim == 2 and 0 < len(rows) <= most and rows.dtype == np.float32
         return torch.from_numpy(rows) if fits else None
-
-
-def images_hash(part: EvalSubset) -> str:
-    """SHA-256 over the images of a part as a featurizer meets them (before resizing).
-
-    Whole image files are known by path, size and time of change; of any other data set all pixels are read.
-    """
-    dataset = part.dataset
-    digest = hashlib.sha256(json.dumps(dataset.sensor.to_dict(), sort_keys=True).encode())
-    if isinstance(dataset, ImageFileDataset) and dataset.fit != "random_crop":
-        how = [dataset.size, dataset.fit, dataset.offset_dn]
-        digest.update(json.dumps(how).encode())
-        digest.update(np.ascontiguousarray(dataset.gsds[part.indices]).tobytes())
-        for path in part.paths:
-            try:
-                file = Path(path).stat()
-                state = f"{file.st_size} {file.st_mtime_ns}"
-            except OSError:
-                state = "absent"
-            digest.update(f"{Path(path).absolute()}\t{state}\n".encode())
-        return digest.hexdigest()
-    for start in range(0, len(part.indices), 64):
-        batch = dataset.get_batch(part.indices[start : start + 64])
-        for name in ("index", "image", "gsd", "valid"):
-            value = batch.get(name)
-            if isinstance(value, Tensor):
-                digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-                digest.update(_bytes(value))
-    return digest.hexdigest()
-
-
-def module_hash(module: nn.Module) -> str:
-    """SHA-256 over a network: its weights, and the classes and plain attributes of all of its modules."""
-    digest = hashlib.sha256()
-    for name, part in module.named_modules():
-        plain = {
-            key: value
-            for key, value in vars(part).items()
-            if not key.startswith("_")
-            and key != "training"
-            and isinstance(value, int | float | str | bool | tuple | None)
-        }
-        digest.update(f"{name} {type(part).__name__} {sorted(plain.items())}\n".encode())
-    for name, value in module.state_dict().items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(_bytes(value))
-    return digest.hexdigest()
-
-
-def _bytes(value: Tensor) -> memoryview:
-    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data

@@ -22,15 +22,13 @@ import torch
 from swath.encoders import create_model, list_models
 from swath.errors import SwathError, suggest
 from swath.evaluation.features.baselines import BASELINES, make_baseline
-from swath.evaluation.features.extract import (
-    FeatureExtractor,
-    GsdMode,
-    ModelFeatureExtractor,
-    pooling_variants,
-)
+from swath.evaluation.features.extract import pooling_variants
+from swath.evaluation.features.model import ModelFeatureExtractor
+from swath.evaluation.features.protocol import FeatureExtractor, GsdMode
 from swath.evaluation.features.timm_model import PREFIX, TimmFeatureExtractor
 from swath.models import Contract, Model, load_model
-from swath.sensors.sensor import Sensor, get_sensor
+from swath.sensors.registry import get_sensor
+from swath.sensors.sensor import Sensor
 
 __all__ = ["EvalModel", "open_eval_model", "open_feature_extractors"]
 

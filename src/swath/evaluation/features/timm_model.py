@@ -28,11 +28,12 @@ from torch import Tensor, nn
 
 from swath.datasets.chip import Batch
 from swath.errors import CheckpointError, ContractError, SwathError, suggest
-from swath.evaluation.features.extract import EvalSubset
+from swath.evaluation.data.subset import EvalSubset
 from swath.files import sha256
 from swath.models.contract import Contract
 from swath.models.importers.inert_pickle import read_checkpoint
-from swath.sensors.sensor import Sensor, get_sensor
+from swath.sensors.registry import get_sensor
+from swath.sensors.sensor import Sensor
 
 RED_GREEN_BLUE = ("red", "green", "blue")
 PREFIX = "timm:"
@@ -136,7 +137,7 @@ class TimmFeatureExtractor:
     @property
     def identity(self) -> str:
         """Hash of weights and structure; what is done to images before is in the settings."""
-        from swath.evaluation.features.cache import module_hash
+        from swath.evaluation.features.hashing import module_hash
 
         return module_hash(self._module)
 

@@ -66,11 +66,6 @@ class Neighbors:
     ids: Tensor
     cosines: Tensor
 
-    @property
-    def squared_distances(self) -> Tensor:
-        """[Q, k] squared L2 distances of the unit vectors, 2 - 2 cos: ranks alike."""
-        return 2 - 2 * self.cosines
-
 
 @dataclass(frozen=True, slots=True)
 class RetrievalScores:

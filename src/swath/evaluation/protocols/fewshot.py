@@ -20,7 +20,7 @@ from torch import Tensor
 from swath.errors import SwathError
 from swath.evaluation.data.splits import TrainTestSplit
 from swath.evaluation.features.cache import FeatureCache
-from swath.evaluation.features.extract import FeatureExtractor, Progress
+from swath.evaluation.features.protocol import FeatureExtractor, Progress
 from swath.evaluation.protocols.logistic_regression import fit_linear_probe
 from swath.evaluation.protocols.results import EvaluationResult
 from swath.evaluation.protocols.scoring import score_repeats

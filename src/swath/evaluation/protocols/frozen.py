@@ -16,7 +16,8 @@ from typing import Any
 
 from swath.evaluation.data.splits import TrainTestSplit
 from swath.evaluation.features.cache import FeatureCache
-from swath.evaluation.features.extract import FeatureExtractor, Progress, supported_image_sizes
+from swath.evaluation.features.extract import supported_image_sizes
+from swath.evaluation.features.protocol import FeatureExtractor, Progress
 from swath.evaluation.protocols.knn_classifier import check_k, knn_scores, standardize_features
 from swath.evaluation.protocols.logistic_regression import fit_linear_probe
 from swath.evaluation.protocols.penalty_search import GRID, SHARE, fit_with_selected_c

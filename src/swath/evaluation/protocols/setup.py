@@ -18,15 +18,10 @@ from torch import Tensor
 from swath.errors import SwathError
 from swath.evaluation.data.checks import check_split, count_classes
 from swath.evaluation.data.splits import TrainTestSplit
+from swath.evaluation.data.subset import EvalSubset
 from swath.evaluation.features.cache import FeatureCache
-from swath.evaluation.features.extract import (
-    EvalSubset,
-    FeatureExtractor,
-    FeatureSet,
-    Progress,
-    extract_features,
-    supported_image_sizes,
-)
+from swath.evaluation.features.extract import extract_features, supported_image_sizes
+from swath.evaluation.features.protocol import FeatureExtractor, FeatureSet, Progress
 from swath.evaluation.protocols.results import EvaluationResult
 from swath.evaluation.protocols.scoring import score_multilabel, score_single_label
 from swath.models.contract import GsdRangeWarning

@@ -61,7 +61,7 @@ def image_tiles(dataset: ImageDataset, places: Sequence[int]) -> dict[int, bytes
     """Images by position as small JPEGs; 8-bit colour as it is, others stretched together."""
     from PIL import Image
 
-    from swath.evaluation.retrieval.figures import composite
+    from swath.reporting.rgb import composite
 
     wanted = sorted(set(places))
     if not wanted:

@@ -9,9 +9,6 @@ Legend: N bank images, Q queries, D feature dimensions.
 
 from __future__ import annotations
 
-import csv
-import io
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +26,8 @@ from swath.evaluation.audit.leakage import LeakageReport, add_leakage_note, excl
 from swath.evaluation.audit.robustness import RobustnessReport, evaluate_robustness
 from swath.evaluation.data.splits import TrainTestSplit
 from swath.evaluation.features.cache import FeatureCache
-from swath.evaluation.features.extract import FeatureExtractor, Progress, supported_image_sizes
+from swath.evaluation.features.extract import supported_image_sizes
+from swath.evaluation.features.protocol import FeatureExtractor, Progress
 from swath.evaluation.protocols.fewshot import evaluate_fewshot
 from swath.evaluation.protocols.frozen import evaluate_knn, evaluate_linear
 from swath.evaluation.protocols.results import EvaluationResult, Score
@@ -39,17 +37,10 @@ from swath.evaluation.protocols.setup import (
     extract_split_features,
     native_scale,
 )
-from swath.evaluation.report.tables import command_line, software_versions, write_scores
+from swath.evaluation.report.tables import command_line, software_versions
 from swath.evaluation.report.tsne import MOST, tsne
-from swath.files import atomic_path, write_json
 
 NEIGHBOURS = 5
-# Of the result tables of torchgeo-bench (its README, "Output Format"), in that order.
-BENCH_COLUMNS = (
-    "dataset", "method", "metric_name", "metric_value", "ci_lower", "ci_upper", "feature_dim", "best_c",
-    "n_train", "n_val", "n_test", "seed", "model", "name", "normalization", "image_size", "interpolation",
-    "partition",
-)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -218,76 +209,6 @@ def collect_report_data(
     )
 
 
-def write_html_report(dossier: ReportData, folder: str | Path, **about: Any) -> list[Path]:
-    """``report.html`` and the figures behind it: JSON and CSV of each protocol, and ``bench.csv``."""
-    from swath.evaluation.report.page import render_report
-
-    folder = Path(folder)
-    written = [render_report(dossier, folder / "report.html")]
-    for evaluation in dossier.evaluations:
-        written += write_scores(evaluation, folder, command=dossier.command, **about)
-    knn = dossier.knn
-    origin = dossier.origin(knn.protocol, knn.config_hash)
-    clean = [_scores(one) for one in dossier.clean if one is not None]
-    write_json(
-        folder / "leakage.json", {**origin, **dossier.leakage.to_dict(), "scores_without_leaks": clean}
-    )
-    written += [folder / "leakage.json", dossier.geometry.write(folder, **origin)]
-    if dossier.robustness is not None:
-        written += dossier.robustness.write(folder, **origin)
-    written.append(write_torchgeo_bench_csv(dossier, folder / "bench.csv"))
-    return written
-
-
-def write_torchgeo_bench_csv(dossier: ReportData, path: str | Path) -> Path:
-    """A row a figure, in the columns of torchgeo-bench's result tables: rows of both can stand in one file.
-
-    ``method`` is its ``knn5`` with our number of neighbours (``knn20``, ``knn20-z``) or ``linear``; ``n_val``
-    the bank images that chose ``best_c``; ``model`` the model's id and pooling, or the baseline; ``name``
-    what the page calls it; ``normalization`` "contract" for models (what travels with the weights) and "none"
-    for baselines; ``image_size`` the side of bank and queries (scores at two sides are left out);
-    ``seed`` that of the split where it was made here.
-    """
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, BENCH_COLUMNS)
-    writer.writeheader()
-    wide = {row.features: row.dimensions for row in dossier.geometry.rows}
-    for evaluation in dossier.evaluations:
-        protocol = evaluation.protocol
-        neighbours = f"knn{protocol.get('k', '')}"
-        for score in evaluation.scores:
-            if score.query_side != score.bank_side:
-                continue
-            settings = protocol["featurizers"].get(score.features, {})
-            named = [settings.get("model") or settings.get("baseline") or "", settings.get("pooling") or ""]
-            seed = str(protocol["split"]).rpartition("seed ")[2] if "seed " in str(protocol["split"]) else ""
-            common = {
-                "dataset": dossier.title,
-                "method": re.sub(r"^knn", neighbours, score.classifier),
-                "feature_dim": wide.get(score.features, ""),
-                "best_c": score.details.get("C", ""),
-                "n_train": protocol["bank"]["images"],
-                "n_val": score.details.get("validation_images", ""),
-                "n_test": len(score.hits),
-                "seed": seed,
-                "model": ", ".join(part for part in named if part),
-                "name": score.features,
-                "normalization": "contract" if "model" in settings else "none",
-                "image_size": score.query_side,
-                "interpolation": "area",
-                "partition": "default",
-            }
-            headline = "accuracy" if evaluation.metric == "top-1 accuracy" else evaluation.metric
-            figures = {headline: (score.value, score.low, score.high), **score.figures}
-            for metric, (value, low, high) in figures.items():
-                numbers = {"metric_value": value, "ci_lower": low, "ci_upper": high}
-                rounded = {name: "" if np.isnan(v) else round(float(v), 6) for name, v in numbers.items()}
-                writer.writerow({**common, "metric_name": metric, **rounded})
-    with atomic_path(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
-    return Path(path)
-
-
 def best_classifier(evaluation: EvaluationResult, features: str) -> str:
     """The classifier that serves a featurizer best."""
     kinds = [kind for name, kind in evaluation.rows if name == features]
@@ -297,19 +218,6 @@ def best_classifier(evaluation: EvaluationResult, features: str) -> str:
 def largest_score(evaluation: EvaluationResult, features: str, classifier: str) -> Score:
     """The score at the largest symmetric side."""
     return max(evaluation.select(classifier, features, symmetric=True), key=lambda score: score.query_side)
-
-
-def _scores(evaluation: EvaluationResult) -> dict[str, Any]:
-    rows = [
-        {
-            **score.head,
-            "value": round(score.value, 6),
-            "low95": round(score.low, 6),
-            "high95": round(score.high, 6),
-        }
-        for score in evaluation.scores
-    ]
-    return {"protocol": evaluation.protocol["id"], "queries": len(evaluation.labels), "scores": rows}
 
 
 def _title(split: TrainTestSplit) -> str:

@@ -9,11 +9,8 @@ from typing import Any
 from swath.evaluation.measures.classification import reliability_curve
 from swath.evaluation.protocols.results import EvaluationResult, Score
 from swath.files import atomic_path
+from swath.reporting.charts import COLOURS
 
-# Okabe and Ito's palette (2008): distinct for all common forms of colour blindness; the model comes first.
-# Then three of Tol's muted scheme, so that few figures need a colour twice. Marks differ, for print in grey.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999",
-           "#882255", "#999933", "#332288")  # fmt: skip
 MARKS = "osD^vP*X"
 _INK = "#333333"
 

@@ -27,7 +27,7 @@ def software_versions() -> dict[str, str]:
     """Versions that a figure may depend on."""
     import torch
 
-    from swath import __version__
+    from swath._version import __version__
 
     found = {"swath": __version__, "torch": torch.__version__}
     for package in ("numpy", "pillow", "rasterio"):

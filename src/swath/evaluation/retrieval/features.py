@@ -15,17 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swath.datasets.chip import Batch
-from swath.datasets.protocol import ImageDataset, Problem
-from swath.errors import ImageryError
+from swath.datasets.protocol import ImageDataset
+from swath.errors import ImageryError, Problem
+from swath.evaluation.data.subset import EvalSubset
 from swath.evaluation.features.baselines import ImageStatistics, RandomConvolutionalFeatures, random_init
-from swath.evaluation.features.extract import (
-    EvalSubset,
-    FeatureExtractor,
-    GsdMode,
-    ModelFeatureExtractor,
-    Progress,
-    resize_batch,
-)
+from swath.evaluation.features.extract import resize_batch
+from swath.evaluation.features.model import ModelFeatureExtractor
+from swath.evaluation.features.protocol import FeatureExtractor, GsdMode, Progress
 from swath.evaluation.retrieval.splits import RetrievalSplit
 from swath.models.model import Model
 

@@ -17,12 +17,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swath.datasets.chip import Batch
-from swath.evaluation.retrieval.protocol import MIXED, RetrievalEvaluation, RetrievalScore, center_features
-from swath.evaluation.retrieval.report import short_sensor_names
+from swath.evaluation.retrieval.names import short_sensor_names
+from swath.evaluation.retrieval.protocol import center_features
+from swath.evaluation.retrieval.results import MIXED, RetrievalEvaluation, RetrievalScore
 from swath.files import atomic_path
-from swath.sensors.sensor import Sensor
-from swath.training.monitoring.image_grid import display_bands
+from swath.reporting.rgb import composite
 
 _TILE, _GAP, _MARGIN, _LEFT, _CAPTION, _HEAD = 104, 8, 20, 96, 20, 46
 _PAPER, _INK, _QUIET = "#fbfaf7", "#1d232b", "#6b7480"
@@ -201,31 +200,6 @@ def principal_components(values: Tensor) -> tuple[Tensor, Tensor]:
     axes = axes * axes.gather(0, axes.abs().argmax(dim=0, keepdim=True)).sign()
     shares = spread[-2:].flip(0).clamp_min(0) / spread.clamp_min(0).sum().clamp_min(1e-30)
     return centred @ axes, shares
-
-
-def composite(batch: Batch, sensor: Sensor) -> list[NDArray[np.uint8]]:
-    """Images of a batch as [H, W, 3] uint8 each, stretched together; nodata is white."""
-    image = batch["image"].detach().float().cpu()
-    bands = {band.name.upper(): i for i, band in enumerate(sensor.bands)}
-    if {"VV", "VH"} <= set(bands):
-        pair = image[:, [bands["VV"], bands["VH"]]]
-        if sensor.unit == "linear":
-            pair = 10 * pair.clamp_min(1e-6).log10()
-        shown = torch.cat([pair, pair[:, :1] - pair[:, 1:]], dim=1)
-    else:
-        shown = image[:, display_bands(sensor)]
-    valid = torch.isfinite(shown).all(dim=1)
-    if "valid" in batch:
-        valid &= batch["valid"].cpu()
-    pixels = shown.permute(1, 0, 2, 3)[:, valid].numpy()
-    if pixels.shape[1]:
-        low, high = np.percentile(pixels, [2, 98], axis=1)
-    else:
-        low, high = np.zeros(3), np.ones(3)
-    scaled = (shown.numpy() - low[:, None, None]) / np.maximum(high - low, 1e-6)[:, None, None]
-    tiles = np.clip(np.nan_to_num(scaled) * 255, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
-    tiles[~valid.numpy()] = 255
-    return list(tiles)
 
 
 def _extremes(values: Tensor, count: int) -> list[tuple[int, str]]:

@@ -12,12 +12,9 @@ Legend: Q queries, N places of the archive, D feature dimensions, k answers.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,12 +24,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swath.errors import ImageryError, SwathError
-from swath.evaluation.features.extract import Progress
+from swath.evaluation.features.protocol import Progress
 from swath.evaluation.measures.label_overlap import LabelOverlap, label_overlap
 from swath.evaluation.measures.retrieval import (
     F1_LABEL,
     METRICS,
-    ClassScore,
     Neighbors,
     RetrievalScores,
     chance_scores,
@@ -41,155 +37,9 @@ from swath.evaluation.measures.retrieval import (
     retrieval_scores,
 )
 from swath.evaluation.retrieval.features import RetrievalModel, extract_pair_features
+from swath.evaluation.retrieval.results import MIXED, ModalityGap, RetrievalEvaluation, RetrievalScore
 from swath.evaluation.retrieval.splits import RetrievalSplit
 from swath.models.contract import GsdRangeWarning
-
-MIXED = "all sensors"  # what the archive of all sensors together is called
-
-
-@dataclass(slots=True)
-class RetrievalScore:
-    """One candidate in one direction.
-
-    Attributes:
-        features: Name of the candidate; "chance" for a ranking in random order.
-        centred: Whether each sensor's mean over the archive was taken out.
-        asking: Sensor of the queries.
-        answering: Sensor of the archive, or `MIXED`.
-        scores: Query by query; None where the features of the two sensors cannot be compared.
-        intervals: Metric -> 95% bootstrap interval of its mean.
-        neighbours: [Q, k] positions in the archive (in the mixed one: sensor times N plus position).
-        same_sensor: Mixed archive: share of the answers that are of the query's own sensor.
-        reason: Why there are no scores.
-    """
-
-    features: str
-    centred: bool
-    asking: str
-    answering: str
-    scores: RetrievalScores | None = field(repr=False, default=None)
-    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
-    neighbours: Tensor | None = field(repr=False, default=None)
-    same_sensor: float | None = None
-    reason: str | None = None
-
-    @property
-    def values(self) -> dict[str, float]:
-        """Metric -> mean over the queries; empty where nothing could be compared."""
-        return self.scores.means() if self.scores is not None else {}
-
-
-@dataclass(frozen=True, slots=True)
-class ModalityGap:
-    """How far two sensors lie apart in one feature space, over the archive.
-
-    Attributes:
-        features, centred: As in `RetrievalScore`.
-        first, second: The two sensors.
-        pairs: Mean cosine of true pairs: one place, two sensors.
-        within_first: Mean cosine of two different places in the first sensor.
-        within_second: The same in the second sensor.
-        across: Mean cosine of two different places, one in each sensor.
-        distance: Between the sensors' mean unit vectors (Liang et al. 2022, "Mind the gap").
-    """
-
-    features: str
-    centred: bool
-    first: str
-    second: str
-    pairs: float
-    within_first: float
-    within_second: float
-    across: float
-    distance: float
-
-    @property
-    def closed(self) -> bool:
-        """Whether a place is nearer to itself in the other sensor than to a random one of its own sensor."""
-        return self.pairs > max(self.within_first, self.within_second)
-
-
-@dataclass(slots=True)
-class RetrievalEvaluation:
-    """Scores and all that they depend on.
-
-    Attributes:
-        protocol: Every setting that could change a figure (JSON-safe).
-        scores: Chance first, then every candidate, raw and centred, in every direction.
-        gaps: Of every candidate and pair of sensors.
-        classes: (asking, answering, centred) -> rows a class, of the first candidate.
-        notes: What a reader of the figures should know.
-        split: Who asked whom.
-        queries: [Q] positions of the queries in the data set (those that could be read).
-        archive: [N] positions of the archive.
-        features: Sensor -> [N, D] raw features of the archive by the first candidate.
-        seconds: How long it took.
-    """
-
-    protocol: dict[str, Any]
-    scores: list[RetrievalScore]
-    gaps: list[ModalityGap]
-    classes: dict[tuple[str, str, bool], list[ClassScore]]
-    notes: list[str]
-    split: RetrievalSplit
-    queries: NDArray[np.int64]
-    archive: NDArray[np.int64]
-    features: dict[str, Tensor]
-    seconds: float = 0.0
-
-    @property
-    def sensors(self) -> list[str]:
-        """Names of the sensors."""
-        return [sensor.name for sensor in self.split.dataset.sensors]
-
-    @property
-    def candidates(self) -> list[str]:
-        """Names of what was scored, the one in question first."""
-        return list(dict.fromkeys(s.features for s in self.scores if s.features != "chance"))
-
-    def get(self, features: str, asking: str, answering: str, centred: bool) -> RetrievalScore:
-        """One score."""
-        for score in self.scores:
-            if (score.features, score.asking, score.answering) == (features, asking, answering) and (
-                score.centred == centred or features == "chance"
-            ):
-                return score
-        raise SwathError(f"there is no score of {features!r} from {asking} to {answering}")
-
-    def compare(self, features: str, against: str, asking: str, answering: str) -> dict[str, Any] | None:
-        """Paired difference of F1, each with the centring that serves it best; None where not comparable."""
-        sides = []
-        for name in (features, against):
-            both = [self.get(name, asking, answering, centred) for centred in (False, True)]
-            scored = [score for score in both if score.scores is not None]
-            if not scored:
-                return None
-            sides.append(max(scored, key=lambda score: score.values["f1"]))
-        one, other = sides
-        assert one.scores is not None
-        assert other.scores is not None
-        gap, low, high = one.scores.difference(other.scores, self.units)["f1"]
-        return {
-            "features": features,
-            "centred": one.centred,
-            "against": against,
-            "against_centred": other.centred,
-            "asking": asking,
-            "answering": answering,
-            "f1_difference": gap,
-            "low95": low,
-            "high95": high,
-        }
-
-    @property
-    def units(self) -> list[str] | None:
-        """[Q] groups that the bootstrap draws whole, or None."""
-        return self.split.groups(self.queries) if self.split.dataset.groups is not None else None
-
-    @property
-    def config_hash(self) -> str:
-        """12 hex digits over everything in the protocol."""
-        return hashlib.sha256(json.dumps(self.protocol, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def evaluate_retrieval(

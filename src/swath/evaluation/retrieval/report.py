@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from swath.evaluation.measures.retrieval import METRICS
 from swath.evaluation.report.tables import command_line, software_versions
-from swath.evaluation.retrieval.protocol import MIXED, RetrievalEvaluation, RetrievalScore
+from swath.evaluation.retrieval.names import short_sensor_names
+from swath.evaluation.retrieval.results import MIXED, RetrievalEvaluation, RetrievalScore
 from swath.files import atomic_path, write_json
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-_SHORT = {"sentinel1": "S1", "sentinel2": "S2"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +27,6 @@ class TextTable:
     header: list[str]
     rows: list[list[str]]
     best: frozenset[tuple[int, int]] = frozenset()
-
-
-def short_sensor_names(sensors: Sequence[str]) -> dict[str, str]:
-    """Sensor name -> what to call it in a table: S1 and S2 where that is no riddle, else its name."""
-    found = {name: _SHORT.get(name.split("_")[0], name) for name in sensors}
-    return found if len(set(found.values())) == len(found) else {name: name for name in sensors}
 
 
 def retrieval_grids(evaluation: RetrievalEvaluation) -> list[TextTable]:

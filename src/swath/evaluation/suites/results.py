@@ -10,7 +10,7 @@ import numpy as np
 
 from swath.errors import SwathError
 from swath.evaluation.protocols.results import EvaluationResult
-from swath.evaluation.suites import Suite
+from swath.evaluation.suites.config import Suite
 
 Status = Literal["done", "absent", "failed"]
 

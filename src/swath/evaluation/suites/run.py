@@ -23,13 +23,13 @@ from swath.evaluation.data.opening import is_benchmark_name, locate_dataset, nat
 from swath.evaluation.data.splits import TrainTestSplit
 from swath.evaluation.features.baselines import make_baseline, random_init
 from swath.evaluation.features.cache import FeatureCache
-from swath.evaluation.features.extract import FeatureExtractor, Progress
 from swath.evaluation.features.opening import EvalModel, open_eval_model
+from swath.evaluation.features.protocol import FeatureExtractor, Progress
 from swath.evaluation.protocols.frozen import evaluate_knn, evaluate_linear
 from swath.evaluation.protocols.results import EvaluationResult
 from swath.evaluation.protocols.setup import default_image_sizes, native_scale
 from swath.evaluation.report.tables import software_versions, write_scores
-from swath.evaluation.suites import Suite, SuiteDataset, SuiteModel
+from swath.evaluation.suites.config import Suite, SuiteDataset, SuiteModel
 from swath.evaluation.suites.results import DatasetResult, SuiteResult, SuiteScore, merge_evaluations, rows_of
 from swath.files import write_json
 

@@ -6,83 +6,18 @@ say so; a mean over sets says over how many.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from swath.evaluation.report.tables import command_line, software_versions
 from swath.evaluation.suites.results import DatasetResult, SuiteResult, SuiteScore
-from swath.files import atomic_path, write_json
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 PARTIAL = "†"  # beside the title of a set of which only a part is here
 FEW_QUERIES = 50  # of fewer, one image is more than two points; no verdict is given
-
-
-def write_suite_report(result: SuiteResult, folder: str | Path, *, command: str | None = None) -> list[Path]:
-    """Write ``suite.html``, ``.json``, ``.csv`` and ``.md`` into `folder`, each whole or not at all."""
-    from swath.evaluation.suites.page import write_suite_page
-
-    folder = Path(folder)
-    command = command or command_line()
-    write_json(folder / "suite.json", {
-        "suite": result.suite.model_dump(mode="json"),
-        "models": result.models,
-        "finished": result.finished,
-        "sets": [asdict(one) for one in result.sets],
-        "software": software_versions(),
-        "command": command,
-    })  # fmt: skip
-    text = io.StringIO(newline="")
-    columns = [
-        "set", "status", "protocol", "features", "role", "classifier", "metric", "value", "low95", "high95",
-        "queries", "chance", "above_best_baseline", "above_low95", "above_high95", "best_baseline", "scales",
-        "partial", "reason", "protocol_id", "config_hash", "split_hash", "software", "command",
-    ]  # fmt: skip
-    writer = csv.DictWriter(text, columns)
-    writer.writeheader()
-    for one in result.sets:
-        about = {"set": one.title, "status": one.status, "partial": int(one.partial), "reason": one.reason}
-        about |= {
-            "software": " ".join(f"{k}={v}" for k, v in software_versions().items()),
-            "command": command,
-        }
-        writer.writerows({**about, **_flat(row), **one.origins.get(row.protocol, {})} for row in one.rows)
-        if not one.rows:
-            writer.writerow(about)
-        writer.writerows({**about, "features": name, "reason": why} for name, why in one.unfit.items())
-    for path, content in ((folder / "suite.csv", text.getvalue()), (folder / "suite.md", markdown(result))):
-        with atomic_path(path) as temporary:
-            temporary.write_text(content, encoding="utf-8", newline="")
-    written = [folder / name for name in ("suite.json", "suite.csv", "suite.md")]
-    return [write_suite_page(result, folder / "suite.html", command=command), *written]
-
-
-def _flat(row: SuiteScore) -> dict[str, Any]:
-    return {
-        "protocol": row.protocol,
-        "features": row.features,
-        "role": row.role,
-        "classifier": row.classifier,
-        "metric": row.metric,
-        "value": row.value,
-        "low95": row.low,
-        "high95": row.high,
-        "queries": row.queries,
-        "chance": row.chance,
-        "above_best_baseline": row.gap,
-        "above_low95": row.gap_low,
-        "above_high95": row.gap_high,
-        "best_baseline": row.against,
-        "scales": " ".join(f"{side}:{value}" for side, value in row.scales.items()),
-    }
 
 
 # ------------------------------------------------------------------------------------------------- the table

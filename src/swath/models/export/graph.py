@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from swath import __version__
+from swath._version import __version__
 from swath.encoders.protocol import size_divisor
 from swath.encoders.swin import Swin
 from swath.errors import ContractError

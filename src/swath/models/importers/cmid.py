@@ -214,14 +214,6 @@ def to_timm_order(key: str, tensor: Tensor) -> Tensor:
     return cells.transpose(-3, -1).flatten(-3).contiguous()
 
 
-def to_released_order(key: str, tensor: Tensor) -> Tensor:
-    """The way back from `to_field_order`."""
-    if ".downsample." not in key or not key.startswith("layers."):
-        return tensor
-    cells = tensor.reshape(*tensor.shape[:-1], 2, 2, -1)
-    return cells.transpose(-3, -1).flatten(-3).contiguous()
-
-
 def cmid_encoder_options(weights: Mapping[str, Tensor], part: Part = "student") -> tuple[str, dict[str, Any]]:
     """What to build: name and options for `create_model`, read off the tensors' shapes.
 

@@ -27,9 +27,11 @@ from swath.models.importers.csmae import UNUSED as CSMAE_UNUSED
 from swath.models.importers.csmae import csmae_layout, csmae_options, is_csmae
 from swath.models.importers.inert_pickle import read_checkpoint, to_plain_data
 from swath.models.importers.scale_mae import UNUSED, scale_mae_layout
-from swath.objectives.cmid import CMID, CMIDConfig
+from swath.objectives.cmid import CMID
+from swath.objectives.cmid_config import CMIDConfig
 from swath.objectives.protocol import objectives
-from swath.sensors.sensor import Sensor, get_sensor
+from swath.sensors.registry import get_sensor
+from swath.sensors.sensor import Sensor
 
 # The GSDs of the released training: 2.5 x 2 x (crop side - 1) / 448, with crops of 200 to 448 pixels. They
 # are ratios to nothing in particular; no true metres were ever read.

@@ -110,12 +110,3 @@ class PrototypeLoss(nn.Module):
         mean = total / count.clamp_min(1.0)
         keep = torch.where(count > 0, self.centre_momentum, 1.0)
         self.centre.mul_(keep).add_(mean * (1 - keep))
-
-
-def teacher_temperature_at(
-    epoch: int, start: float = 0.04, end: float = 0.07, warmup_epochs: int = 50
-) -> float:
-    """Linear from `start` at epoch 0 to `end` at the last warm-up epoch, then constant."""
-    if epoch >= warmup_epochs or warmup_epochs < 2:
-        return end
-    return start + (end - start) * epoch / (warmup_epochs - 1)

@@ -14,7 +14,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from swath import __version__
+from swath._version import __version__
 from swath.serving.http.errors import ApiError
 from swath.serving.http.metrics import RequestCounter
 from swath.serving.http.routes import router

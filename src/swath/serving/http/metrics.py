@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
+from swath.serving.http.schemas import ArchiveInfo
 from swath.serving.http.security import App, Message, Receive, Scope, Send
-
-if TYPE_CHECKING:
-    from swath.serving.service import ServerState
+from swath.serving.workers.image_cache import ImageCache
+from swath.serving.workers.worker_pool import WorkerPool
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -47,17 +47,15 @@ class PrometheusMetrics:
         self.rows = Gauge("swath_archive_rows", "Chips in the archive.", registry=self.registry)
         self.version = Gauge("swath_archive_version", "Version of the archive.", registry=self.registry)
 
-    def text(self, service: ServerState) -> bytes:
-        """Everything, now."""
+    def text(self, pools: Iterable[WorkerPool], cache: ImageCache, info: ArchiveInfo) -> bytes:
+        """All figures in Prometheus' text format; queues, cache and archive as they are now."""
         from prometheus_client import generate_latest
 
-        for lane in service.lanes:
+        for lane in pools:
             self.waiting.labels(lane.name).set(lane.taken)
-        cache = service.cache
         self.cached.set(cache.held)
         self.hits.set(cache.hits)
         self.misses.set(cache.misses)
-        info = service.holdings.info()
         self.rows.set(info.rows)
         self.version.set(info.version)
         return generate_latest(self.registry)

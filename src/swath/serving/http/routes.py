@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from swath import __version__
+from swath._version import __version__
 from swath.archive.query.filters import Filter
 from swath.serving.http.api_docs import render_api_docs
 from swath.serving.http.errors import ApiError
@@ -261,7 +261,7 @@ async def health(request: Request, service: Serving) -> Health | dict[str, str]:
 @router.get("/metrics", tags=["service"], response_class=Response)
 async def metrics(service: Serving) -> Response:
     """Figures for Prometheus."""
-    text = await service.searching.run(service.metrics.text, service)
+    text = await service.searching.run(service.metrics_text)
     return Response(text, media_type=CONTENT_TYPE)
 
 

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from swath.archive.archive import Archive
 from swath.archive.index.columns import NO_TIME, ChipColumns
 from swath.archive.query.results import SearchResult
 from swath.archive.table.sensor_means import centering_default
-from swath.archive.table.store import Archive
 from swath.errors import ArchiveError, SwathError
 from swath.geo.footprint import to_geojson_geometry
-from swath.sensors.sensor import Sensor, get_sensor
+from swath.sensors.registry import get_sensor
+from swath.sensors.sensor import Sensor
 from swath.serving.http.errors import ApiError, api_error_from
 from swath.serving.http.schemas import ArchiveInfo, ChipRecord, Limits, SearchCapabilities, SensorInfo
 from swath.serving.settings import ServerSettings
@@ -64,7 +65,7 @@ class ArchiveHandle:
                 if self._archive is None:
                     self._archive = self._open()
                 archive = self._archive
-                archive.searcher().chips()  # a new version is read once, not by every thread that sees it
+                archive.searcher.chips()  # a new version is read once, not by every thread that sees it
             yield archive
         except SwathError as error:
             refusal = api_error_from(error, self.path, str(PurePath(self.path)))
@@ -76,7 +77,7 @@ class ArchiveHandle:
     def chips(self) -> ChipColumns:
         """The small columns of all chips."""
         with self.archive() as archive:
-            return archive.searcher().chips()
+            return archive.searcher.chips()
 
     def chip(self, name: str) -> SearchResult:
         """The chip with this id.
@@ -85,7 +86,7 @@ class ArchiveHandle:
             Refusal: 404.
         """
         with self.archive() as archive:
-            return chip_of(archive.searcher(), name)
+            return chip_of(archive.searcher, name)
 
     @property
     def sensors(self) -> dict[str, Sensor]:
@@ -111,7 +112,7 @@ class ArchiveHandle:
             return self._info[1]
 
     def _described(self, archive: Archive, version: int) -> ArchiveInfo:
-        chips = archive.searcher().chips()
+        chips = archive.searcher.chips()
         counts = np.bincount(chips.sensors, minlength=len(chips.sensor_names)).tolist()
         times = chips.times[chips.times != NO_TIME]
         centred = centering_default(archive.sensor_means())
@@ -126,7 +127,7 @@ class ArchiveHandle:
                 for count, name in sorted(zip(counts, chips.sensor_names, strict=True), reverse=True)
             ],
             gsd=(float(chips.gsd.min()), float(chips.gsd.max())) if len(chips) else None,
-            gsd_mode="metres" if archive.searcher().in_metres else "relative",
+            gsd_mode="metres" if archive.searcher.in_metres else "relative",
             time=(_moment(times.min()), _moment(times.max())) if len(times) else None,
             bounds=bounds_across_antimeridian(chips.boxes[chips.placed]),
             version=version,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from swath.archive.index.columns import ChipColumns
 from swath.archive.query.filters import Filter
+from swath.archive.query.results import results_from_rows
 from swath.serving.http.errors import ApiError
 from swath.serving.http.schemas import ChipPage, Feature, FeatureCollection
 from swath.serving.workers.archive_handle import ArchiveHandle, chip_record
@@ -43,7 +44,7 @@ def list_footprints(holdings: ArchiveHandle, where: Filter, limit: int) -> Featu
     """
     _check(limit, holdings.settings.most_footprints, "footprints")
     with holdings.archive() as archive:
-        chips = archive.searcher().chips()
+        chips = archive.searcher.chips()
         mask = where.mask(chips)
         rows = np.flatnonzero(chips.placed if mask is None else chips.placed & mask)
         total = len(rows)
@@ -59,7 +60,7 @@ def list_chips(holdings: ArchiveHandle, where: Filter, limit: int, offset: int) 
     """Chips that pass, with or without a place, in a mixed order that stays while the archive does."""
     _check(limit, holdings.settings.most_answers, "chips")
     with holdings.archive() as archive:
-        chips = archive.searcher().chips()
+        chips = archive.searcher.chips()
         mask = where.mask(chips)
         rows = np.arange(len(chips)) if mask is None else np.flatnonzero(mask)
         mixed = np.random.default_rng(0).permutation(len(rows))
@@ -73,7 +74,7 @@ def _check(limit: int, most: int, what: str) -> None:
 
 
 def _taken(chips: ChipColumns, rows: NDArray[np.int64]) -> list[Any]:
-    return chips.answers(rows, np.ones(len(rows), np.float32))
+    return results_from_rows(chips, rows, np.ones(len(rows), np.float32))
 
 
 def _even(total: int, limit: int) -> NDArray[np.int64]:

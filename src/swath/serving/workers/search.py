@@ -27,8 +27,8 @@ from swath.serving.settings import ServerSettings
 from swath.serving.workers.archive_handle import ArchiveHandle, chip_fields, chip_of, chip_record
 
 if TYPE_CHECKING:
+    from swath.archive.archive import Archive
     from swath.archive.changes.detect import Period
-    from swath.archive.table.store import Archive
 
 
 def search_by_example(holdings: ArchiveHandle, request: SearchRequest) -> SearchResponse:
@@ -106,7 +106,7 @@ def to_filter(filters: Filters) -> Filter:
 
 def _by_examples(archive: Archive, like: list[str], unlike: Sequence[str] = ()) -> Query:
     for name in (*like, *unlike):
-        chip_of(archive.searcher(), name)  # whole ids only, and 404 for others
+        chip_of(archive.searcher, name)  # whole ids only, and 404 for others
     return query_by_examples(archive, like, unlike)
 
 

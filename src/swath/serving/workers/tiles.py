@@ -25,11 +25,12 @@ from numpy.typing import NDArray
 
 from swath.archive.index.columns import NO_TIME, ChipColumns
 from swath.archive.query.filters import Filter
-from swath.archive.query.results import SearchResult
+from swath.archive.query.results import SearchResult, results_from_rows
 from swath.errors import ImageryError
+from swath.geo.grid import PixelGrid
 from swath.rasters.header import SceneHeader, read_header
 from swath.rasters.read import read_window
-from swath.rasters.warp import PixelGrid, read_preview
+from swath.rasters.warp import read_preview
 from swath.reporting.stretch import Stretch, choose_display_bands, to_rgba
 from swath.serving.http.errors import ApiError
 from swath.serving.workers.archive_handle import ArchiveHandle
@@ -120,7 +121,7 @@ class TileRenderer:
         # the newest of its chips are enough.
         newest = rows[np.argsort(-_sortable(chips.times[rows]), kind="stable")][: 50 * self.most_sources]
         found: dict[tuple[str, ...], _Source] = {}
-        for chip in chips.answers(newest, np.ones(len(newest), np.float32)):
+        for chip in results_from_rows(chips, newest, np.ones(len(newest), np.float32)):
             files = chip.files or (chip.source,)
             place = chip.bbox
             assert place is not None
@@ -173,7 +174,7 @@ class TileRenderer:
                 step = max(1, len(rows) // _SAMPLE)
                 some = rows[step // 2 :: step][:_SAMPLE]
                 self._stretches[key] = self._measured(
-                    chips.answers(some, np.ones(len(some), np.float32)), eight_bit
+                    results_from_rows(chips, some, np.ones(len(some), np.float32)), eight_bit
                 )
             return self._stretches[key]
 

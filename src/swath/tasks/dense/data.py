@@ -18,23 +18,20 @@ Legend: N images, T dates, C bands, K classes, H x W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from swath.datasets.chip import Batch
-from swath.datasets.image_files import read_header_any, read_image_file
-from swath.datasets.opening import find_images, read_csv
-from swath.datasets.protocol import Epoch, Problem, Sample, collate
-from swath.errors import ImageryError, suggest
+from swath.datasets.collate import collate
+from swath.datasets.image_reading import read_header_any, read_image_file
+from swath.datasets.protocol import Epoch, Sample
+from swath.errors import ImageryError, Problem
 from swath.keyed_random import sample_keys, uniform
 from swath.rasters.read import SceneHeader
 from swath.rasters.resampling import resample
@@ -42,81 +39,18 @@ from swath.rasters.sensor_scene import GSD_FIX, match_scene_to_sensor
 from swath.sensors.sensor import Sensor
 from swath.tasks.change.phase_correlation import phase_correlation_shift
 from swath.tasks.change.radiometric_match import match_radiometry
+from swath.tasks.dense.config import SegmentationDataConfig
+from swath.tasks.dense.layouts import LabeledImage, find_labeled_images, split_into_tiles
 from swath.tasks.dense.losses import IGNORE
-from swath.tasks.dense.masks import Classes, Colour, Colours, MaskValues, infer_mask_classes, mask_size
-from swath.tasks.splits import DataSplits, TaskDataConfig
+from swath.tasks.dense.masks import MaskValues, infer_mask_classes, mask_size
+from swath.tasks.splits import DataSplits
 
 Array = NDArray[Any]
 T = TypeVar("T")
 R = TypeVar("R")
-_MASKS = ("masks", "mask", "labels", "label")
-BEFORE, AFTER = ("A", "before", "T1", "t1"), ("B", "after", "T2", "t2")
 _CHECKED = 3  # pairs whose registration is looked at
 _TRUSTED = 8.0  # see `shift_between`
 _LISTED = 10  # problems that an error tells
-
-
-class SegmentationDataConfig(TaskDataConfig):
-    """How images and masks are read.
-
-    Attributes:
-        layout: ``auto``, ``folders``, ``places`` or ``csv``.
-        classes: Names in the order of the masks' values 0, 1, ...; or a value, or several, a name. Left out:
-            what the masks hold.
-        ignore: Values of masks that do not count.
-        colours: Of masks that are pictures: (red, green, blue) of each class, or several; in place of
-            `classes`.
-        ignore_colours: Colours of masks that do not count.
-        size: Side of a training crop in pixels.
-        scale: Range of the zoom of training crops; 0.5 shows twice the ground, at twice the GSD.
-        tile: Training images are parted into tiles of at least this side in pixels, and each is an image by
-            itself: `labels_share` then counts tiles, drawn evenly over images, as ground that somebody has
-            labelled here and there. Left out: images stay whole.
-        crops: Crops of each image (or tile) in an epoch.
-        focus: Share of the crops that are laid around a pixel of a class drawn evenly among the image's.
-        align: Change only: bring the second date onto the grid of the first where they differ.
-    """
-
-    layout: Literal["auto", "folders", "places", "csv"] = "auto"
-    classes: Classes | None = None
-    ignore: tuple[int, ...] = ()
-    colours: Colours | None = None
-    ignore_colours: tuple[Colour, ...] = ()
-    size: int = Field(default=256, gt=0)
-    scale: tuple[float, float] = (1.0, 1.0)
-    tile: int | None = Field(default=None, gt=0)
-    crops: int = Field(default=1, gt=0)
-    focus: float = Field(default=0.0, ge=0, le=1)
-    align: bool = False
-
-    @model_validator(mode="after")
-    def _one_meaning(self) -> SegmentationDataConfig:
-        if self.colours is not None and (self.classes is not None or self.ignore):
-            raise ValueError("masks are in colours (colours, ignore_colours) or numbers (classes, ignore)")
-        if self.ignore_colours and self.colours is None:
-            raise ValueError("ignore_colours is for masks in colours, which `colours` tells")
-        if self.tile is not None and self.tile * self.scale[0] < self.size:
-            raise ValueError(
-                f"a crop of {self.size} pixels at a zoom of {self.scale[0]:g} does not fit into a tile of "
-                f"{self.tile}: tile is at least size / scale"
-            )
-        return self
-
-
-@dataclass(frozen=True)
-class LabeledImage:
-    """One image (or pair) and its mask: files, fold and stated GSD; and rows and columns, of a tile."""
-
-    images: tuple[str, ...]
-    mask: str
-    fold: str | None = None
-    gsd: float | None = None
-    tile: tuple[slice, slice] = (slice(None), slice(None))
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """What tiles of one image (or pair) share."""
-        return *self.images, self.mask
 
 
 class SegmentationDataset:
@@ -273,8 +207,9 @@ class SegmentationDataset:
         header, other = read_header_any(first), read_header_any(path)
         if same_grid(header, other) or not self.data.align:
             return read_image_file(path, self.sensor, offset_dn=self.data.offset_dn)
-        from swath.rasters.warp import PixelGrid, read_on_grid
-        from swath.sensors.sensor import to_unit
+        from swath.geo.grid import PixelGrid
+        from swath.rasters.warp import read_on_grid
+        from swath.sensors.units import to_unit
 
         if header.crs is None or header.transform is None:
             raise ImageryError(f"{first}: has no georeference, so {path} cannot be aligned to it")
@@ -410,19 +345,6 @@ def open_segmentation(
     return DataSplits(learned, watched, tested, values.names, counts, notes)
 
 
-def split_into_tiles(item: LabeledImage, tile: int) -> Iterator[LabeledImage]:
-    """An image in tiles of nearly one size, at least `tile` pixels a side where the image has as many.
-
-    Raises:
-        ImageryError: The mask cannot be read.
-    """
-    height, width = mask_size(item.mask)
-    rows, columns = (np.linspace(0, n, max(1, n // tile) + 1).round().astype(int) for n in (height, width))
-    for top, bottom in pairwise(rows.tolist()):
-        for left, right in pairwise(columns.tolist()):
-            yield replace(item, tile=(slice(top, bottom), slice(left, right)))
-
-
 def map_collecting_errors(function: Callable[[T], R], things: Sequence[T]) -> list[R]:
     """What a function says of each; or one error with all of theirs, so that nobody mends files one by one.
 
@@ -442,66 +364,6 @@ def map_collecting_errors(function: Callable[[T], R], things: Sequence[T]) -> li
     more = f"\n  ... and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
     listed = "".join(f"\n  {problem}" for problem in problems[:_LISTED])
     raise ImageryError(f"{len(problems)} files are of no use:{listed}{more}")
-
-
-def find_labeled_images(path: Path, data: SegmentationDataConfig, dates: int) -> Iterator[LabeledImage]:
-    """Images with their masks, in a fixed order.
-
-    Raises:
-        ImageryError: The layout is not recognised, or files are missing.
-    """
-    if data.layout == "csv" or (data.layout == "auto" and path.suffix.lower() == ".csv"):
-        yield from _from_table(path, data, dates)
-        return
-    if not path.is_dir():
-        raise ImageryError(
-            f"{path}: there is no such folder" if not path.exists() else f"{path}: is no folder"
-        )
-    masks = next((path / name for name in _MASKS if (path / name).is_dir()), None)
-    if data.layout == "folders" or (data.layout == "auto" and masks is not None):
-        names = (("images", "image"),) if dates == 1 else (BEFORE, AFTER)
-        folders = [next((path / name for name in some if (path / name).is_dir()), None) for some in names]
-        if masks is None or None in folders:
-            wanted = "images/ and masks/" if dates == 1 else "A/, B/ and masks/"
-            raise ImageryError(f"{path}: the layout `folders` wants {wanted} in it")
-        stems = [{p.stem: p for p in find_images(folder)} for folder in (*folders, masks) if folder]
-        for stem in sorted(stems[0]):
-            lacking = [i for i, files in enumerate(stems) if stem not in files]
-            if lacking:
-                where = [*folders, masks][lacking[0]]
-                raise ImageryError(f"{stems[0][stem]}: has no file of the same name in {where}")
-            *images, mask = (str(files[stem]) for files in stems)
-            yield LabeledImage(tuple(images), mask)
-        return
-    for place in sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        by_stem = {p.stem: str(p) for p in find_images(place)}
-        wanted_names = ("image", "mask") if dates == 1 else ("date1", "date2", "mask")
-        if "mask" in by_stem:
-            lacking_names = [name for name in wanted_names if name not in by_stem]
-            if lacking_names:
-                raise ImageryError(f"{place}: has a mask but no {lacking_names[0]}.* beside it")
-            yield LabeledImage(tuple(by_stem[name] for name in wanted_names[:-1]), by_stem["mask"])
-
-
-def _from_table(path: Path, data: SegmentationDataConfig, dates: int) -> Iterator[LabeledImage]:
-    header, rows = read_csv(path)
-    columns = ("image", "mask") if dates == 1 else ("before", "after", "mask")
-    for column in columns:
-        if column not in header:
-            raise ImageryError(f"{path}: has no column {column!r}.{suggest(column, header)}")
-    fold = next((name for name in ("fold", "split") if name in header), None)
-    scale = data.gsd if isinstance(data.gsd, str) and data.gsd in header else None
-    scale = scale or next((name for name in ("gsd", "gsd_m") if name in header and data.gsd is None), None)
-    for line, row in rows:
-        files = [str(path.parent / row[column]) for column in columns]
-        for file in files:
-            if not Path(file).is_file():
-                raise ImageryError(f"{path}, line {line}: there is no file {file}")
-        try:
-            gsd = float(row[scale]) if scale else None
-        except ValueError:
-            raise ImageryError(f"{path}, line {line}: {scale} is {row[str(scale)]!r}, not a number") from None
-        yield LabeledImage(tuple(files[:-1]), files[-1], row[fold] if fold else None, gsd)
 
 
 def _registration(dataset: SegmentationDataset) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.datasets.image_files import is_raster, read_header_any
+from swath.datasets.image_reading import is_raster, read_header_any
 from swath.errors import ImageryError
 from swath.tasks.dense.losses import IGNORE
 

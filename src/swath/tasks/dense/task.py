@@ -16,21 +16,14 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from swath.datasets.chip import Batch
-from swath.encoders.protocol import IntermediateFeatures
 from swath.encoders.pyramid import FeaturePyramid, build_pyramid
 from swath.models.contract import Contract
 from swath.objectives.protocol import Losses
 from swath.tasks.augmentation import AugmentConfig, TaskAugmentation
-from swath.tasks.dense.bit import BIT, LEVEL
+from swath.tasks.dense.colors import colorize_mask
 from swath.tasks.dense.heads import FCNHead, Head, Norm, build_head, upsample
 from swath.tasks.dense.losses import IGNORE, DenseLoss, dense_losses
 from swath.tasks.protocol import Task, TaskConfig, register_task
-
-# Okabe and Ito's colours, then more of the same lightness; the first class, mostly background, is dark.
-COLOURS = (
-    (40, 40, 40), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
-    (204, 121, 167), (153, 153, 153), (120, 200, 80), (160, 90, 60), (150, 120, 220), (90, 220, 210),
-)  # fmt: skip
 
 
 class DenseConfig(TaskConfig):
@@ -171,66 +164,3 @@ class SegmentationTask(DensePredictionTask):
         if self.auxiliary is not None and self.training:
             auxiliary = upsample(self.auxiliary(maps[2]), image.shape[2:])
         return upsample(self.head(maps), image.shape[2:]), auxiliary
-
-
-class ChangeDetectionConfig(DenseConfig):
-    """Options of the task ``change``.
-
-    Attributes:
-        head: ``upernet``, ``fpn`` or ``linear`` on the absolute difference of each level; or ``bit``, whose
-            inner sizes are the paper's, whatever `head_width`. It looks at a single map, at stride 16: of a
-            CNN its third stage (the fourth is then not trained), of a plain transformer its last block.
-        match: ``moments`` brings each band of the later date to the mean and spread that the earlier one has
-            over the whole scene, in training and in prediction (see `swath.tasks.change.radiometric_match`).
-    """
-
-    head: Literal["upernet", "fpn", "linear", "bit"] = "upernet"
-    match: Literal["none", "moments"] = "none"
-
-
-@register_task("change", ChangeDetectionConfig)
-class ChangeDetectionTask(DensePredictionTask):
-    """A class for every pixel of a pair: what has changed between two dates, or how."""
-
-    dates = 2
-    config: ChangeDetectionConfig
-
-    def __init__(self, encoder: nn.Module, config: ChangeDetectionConfig, contract: Contract) -> None:
-        layers, levels = None, (0, 1, 2, 3)
-        if config.head == "bit":
-            # It looks at a single map: of a plain transformer the last one, so that every block is used.
-            layers = (encoder.depth,) * 4 if isinstance(encoder, IntermediateFeatures) else None
-            levels = (LEVEL,)  # type: ignore[assignment]
-        super().__init__(encoder, config, contract, layers=layers, levels=levels)
-        channels, classes = self.pyramid.channels, len(config.classes)
-        self.head: nn.Module
-        if config.head == "bit":
-            self.head = BIT(channels, classes, norm=config.norm)
-        else:
-            self.head = build_head(config.head, channels, classes, config.head_width, config.norm)
-
-    def logits(self, image: Tensor, gsd: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Of images [B, 2, C, H, W], before and after."""
-        size = image.shape[-2:]
-        maps = self.pyramid(image.flatten(0, 1), gsd.repeat_interleave(2), self.sensor)
-        before, after = [m[0::2] for m in maps], [m[1::2] for m in maps]
-        difference = [(a - b).abs() for a, b in zip(after, before, strict=True)]
-        auxiliary = None
-        if self.auxiliary is not None and self.training:
-            auxiliary = upsample(self.auxiliary(difference[2]), size)
-        if self.config.head == "bit":
-            return self.head(before, after, size), auxiliary
-        return upsample(self.head(difference), size), auxiliary
-
-
-def colorize_mask(mask: Tensor) -> Tensor:
-    """Class indices [B, H, W] as colours, uint8 [B, 3, H, W]; `IGNORE` is white."""
-    table = torch.full((256, 3), 255, dtype=torch.uint8)
-    for index in range(IGNORE):
-        table[index] = torch.tensor(class_color(index), dtype=torch.uint8)
-    return table.to(mask.device)[mask.long()].movedim(-1, 1)
-
-
-def class_color(index: int) -> tuple[int, int, int]:
-    """The colour of class `index` on maps and in reports."""
-    return COLOURS[index % len(COLOURS)]

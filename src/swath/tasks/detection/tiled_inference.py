@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from swath.datasets.chip import Batch, PixelWindow
+from swath.datasets.chip import Batch
+from swath.geo.grid import PixelWindow
 from swath.tasks.detection.data.dataset import tile_windows
 from swath.tasks.detection.detectors.common import Detections
 from swath.tasks.detection.rotated_boxes import corners, from_xyxy, rotated_nms

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swath.files import atomic_path
+from swath.reporting.rgb import display_bands
 from swath.sensors.sensor import Sensor
 
 LARGEST = 256  # pixels of a tile's side
@@ -62,14 +63,6 @@ def _sensor_of(name: str, sensors: Sensor | Sequence[Sensor]) -> Sensor:
         return sensors
     owner = name.split(":")[0]
     return next(sensor for sensor in sensors if sensor.name == owner)
-
-
-def display_bands(sensor: Sensor) -> list[int]:
-    """Indices of the red, green and blue band; of one band three times where there is no such triple."""
-    common = [band.common_name for band in sensor.bands]
-    if all(name in common for name in ("red", "green", "blue")):
-        return [common.index(name) for name in ("red", "green", "blue")]
-    return [0, 1, 2] if len(common) == 3 else [0, 0, 0]
 
 
 def _tiles(picture: Tensor, side: int, bands: list[int]) -> NDArray[Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from swath.training.config.recipe import OptimizerConfig
+from swath.training.config.sections import OptimizerConfig
 from swath.training.optim.param_groups import parameter_groups
 
 

@@ -24,9 +24,8 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.datasets.opening import find_images
-from swath.datasets.protocol import Problem
-from swath.errors import ImageryError, suggest
+from swath.datasets.folders import find_images
+from swath.errors import ImageryError, Problem, suggest
 
 Layout = Literal["auto", "coco", "yolo", "dota", "voc"]
 LAYOUTS = ("auto", "coco", "yolo", "dota", "voc")

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from swath.datasets.chip import PixelWindow
+from swath.geo.grid import PixelWindow
 from swath.keyed_random import uniform
 from swath.tasks.detection.data.dataset import Boxes, DetectionSample, clip_boxes_to_window
 from swath.tasks.detection.rotated_boxes import corners, min_area_rect

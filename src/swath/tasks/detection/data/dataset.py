@@ -36,15 +36,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swath.datasets.chip import PixelWindow
-from swath.datasets.image_files import Gsd, is_raster
-from swath.datasets.protocol import Epoch, Problem
-from swath.errors import ImageryError, suggest
+from swath.datasets.image_files import Gsd
+from swath.datasets.image_reading import is_raster
+from swath.datasets.protocol import Epoch
+from swath.errors import ImageryError, Problem, suggest
+from swath.geo.grid import PixelWindow
 from swath.keyed_random import sample_keys
 from swath.rasters.pillow_reader import decode_image, read_image_header
 from swath.rasters.read import SceneHeader, read_header
 from swath.rasters.sensor_scene import SensorScene, match_scene_to_sensor
-from swath.sensors.sensor import Sensor, get_sensor, to_unit
+from swath.sensors.registry import get_sensor
+from swath.sensors.sensor import Sensor
+from swath.sensors.units import to_unit
 from swath.tasks.detection.data.annotations import ImageBoxes, Layout, read_annotations
 from swath.tasks.detection.rotated_boxes import from_xyxy, min_area_rect, rotated_iou
 

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from swath.datasets.chip import PixelWindow
-from swath.datasets.protocol import Problem
-from swath.errors import ImageryError, RecipeError, suggest
+from swath.errors import ImageryError, Problem, RecipeError, suggest
+from swath.geo.grid import PixelWindow
 from swath.keyed_random import sample_keys, uniform
 from swath.sensors.sensor import Sensor
 from swath.tasks.detection.data.annotations import Layout

@@ -1,0 +1,142 @@
+"""The archive as users have it: rows with versions, search, index, changes and exchange in one class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import swath.archive.show.notebook  # noqa: F401 -- registers what notebooks show
+from swath.archive.index.files import index_carried
+from swath.archive.query.build import build_query
+from swath.archive.query.filters import Filter
+from swath.archive.query.relevance_feedback import Method
+from swath.archive.query.results import SearchResults
+from swath.archive.query.searcher import Searcher, searcher_of
+from swath.archive.show.text import summary_text
+from swath.archive.table.store import ArchiveTable
+from swath.archive.table.summary import ArchiveSummary, summary_of
+from swath.errors import ArchiveError
+from swath.reporting.notebook import NotebookRepr
+
+if TYPE_CHECKING:
+    from swath.archive.ingest.encode import Embedder
+
+
+class Archive(ArchiveTable, NotebookRepr):
+    """An archive of embedded chips. Make one with `Archive.create`, open one with `Archive.open`.
+
+    Any number of processes may read while one writes. Writers on one machine take turns (a lock file that
+    is released when a process dies).
+
+    Attributes:
+        path: Folder or object-store URL of the archive.
+        model_id: The only model whose embeddings it takes.
+        dimensions: Numbers in an embedding, D.
+    """
+
+    def search(
+        self,
+        vector: Any = None,
+        k: int = 10,
+        *,
+        image: str | os.PathLike[str] | None = None,
+        like: Sequence[str] = (),
+        unlike: Sequence[str] = (),
+        place: tuple[float, float] | None = None,
+        area: Any = None,
+        model: Embedder | None = None,
+        method: Method | None = None,
+        where: Filter | None = None,
+        sensor: str | Sequence[str] | None = None,
+        query_sensor: str | None = None,
+        centre: bool | None = None,
+        diverse: bool = False,
+        group_places: bool = False,
+        exclude_self: bool = False,
+        exclude_pair: bool = False,
+        exclude_footprint: bytes | None = None,
+        exclude_share: float = 0.5,
+    ) -> SearchResults:
+        """The `k` chips that are most like a vector, an image, chips of the archive, or a place.
+
+        Ask for exactly one of `vector`, `image`, `like`, `place` and `area`.
+
+        Args:
+            vector: [D] raw embedding by the archive's model.
+            k: How many; there may be fewer, and `Answers.shortfall` says why.
+            image: An image file; it is embedded as the archive's chips were.
+            like: Ids of chips (the first 6 characters do): more like these.
+            unlike: Ids of chips: less like those; they never answer. Only beside `like`.
+            place: Longitude and latitude: the chips that show it are the query.
+            area: GeoJSON Polygon or MultiPolygon, or a box (west, south, east, north): the chips in it are.
+            model: Embeds `image`; by default the archive's model, from where it was last seen.
+            method: How several examples become one direction (see `swath.archive.query.relevance_feedback`).
+            where: Only chips that pass.
+            sensor: Only chips of this sensor, or of these.
+            query_sensor: What `vector` or `image` was taken with.
+            centre: Compare vectors less the mean of their sensor; by default where there are several.
+            diverse: No ten answers from one field.
+            group_places: One answer a place, with its dates, scales and sensors in `SearchResult.others`.
+            exclude_self: Leave out the chips that are asked for.
+            exclude_pair: Leave out the ground that is asked for, in any sensor and at any date.
+            exclude_footprint: WKB: chips that show this ground must not answer. Only beside `vector`.
+            exclude_share: How much of the smaller footprint must be shared for that.
+
+        Raises:
+            ArchiveError: Not exactly one thing is asked for, or as `Searcher.search` has it.
+        """
+        if vector is not None:
+            if image is not None or like or unlike or place is not None or area is not None:
+                raise ArchiveError("a vector is asked for alone, without image, chips, place or area")
+            return self.searcher.search(
+                vector,
+                k,
+                where=where,
+                sensor=sensor,
+                query_sensor=query_sensor,
+                centre=centre,
+                diverse=diverse,
+                group_places=group_places,
+                exclude_footprint=exclude_footprint,
+                exclude_share=exclude_share,
+            )
+        query = build_query(
+            self,
+            image=image,
+            like=like,
+            unlike=unlike,
+            place=place,
+            area=area,
+            model=model,
+            sensor=query_sensor,
+            method=method,
+        )
+        return query.search(
+            self,
+            k,
+            where=where,
+            sensor=sensor,
+            centre=centre,
+            diverse=diverse,
+            group_places=group_places,
+            exclude_self=exclude_self,
+            exclude_pair=exclude_share if exclude_pair else None,
+        )
+
+    @property
+    def searcher(self) -> Searcher:
+        """The searcher over this archive, cached and renewed when the archive has changed."""
+        return searcher_of(self)
+
+    def summary(self) -> ArchiveSummary:
+        """Counts, ranges and bounds, from one scan of the small columns."""
+        return summary_of(self.rows(["sensor", "gsd", "datetime", "bbox"]))
+
+    def describe(self) -> dict[str, str]:
+        """The summary as text, for the terminal and notebooks."""
+        return summary_text(self, self.summary())
+
+    def _index_kept(self) -> AbstractContextManager[object]:
+        return index_carried(self)

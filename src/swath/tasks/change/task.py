@@ -1,0 +1,64 @@
+"""The task : what differs between two dates."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from swath.encoders.protocol import IntermediateFeatures
+from swath.models.contract import Contract
+from swath.tasks.dense.bit import BIT, LEVEL
+from swath.tasks.dense.heads import build_head, upsample
+from swath.tasks.dense.task import DenseConfig, DensePredictionTask
+from swath.tasks.protocol import register_task
+
+
+class ChangeDetectionConfig(DenseConfig):
+    """Options of the task ``change``.
+
+    Attributes:
+        head: ``upernet``, ``fpn`` or ``linear`` on the absolute difference of each level; or ``bit``, whose
+            inner sizes are the paper's, whatever `head_width`. It looks at a single map, at stride 16: of a
+            CNN its third stage (the fourth is then not trained), of a plain transformer its last block.
+        match: ``moments`` brings each band of the later date to the mean and spread that the earlier one has
+            over the whole scene, in training and in prediction (see `swath.tasks.change.radiometric_match`).
+    """
+
+    head: Literal["upernet", "fpn", "linear", "bit"] = "upernet"
+    match: Literal["none", "moments"] = "none"
+
+
+@register_task("change", ChangeDetectionConfig)
+class ChangeDetectionTask(DensePredictionTask):
+    """A class for every pixel of a pair: what has changed between two dates, or how."""
+
+    dates = 2
+    config: ChangeDetectionConfig
+
+    def __init__(self, encoder: nn.Module, config: ChangeDetectionConfig, contract: Contract) -> None:
+        layers, levels = None, (0, 1, 2, 3)
+        if config.head == "bit":
+            # It looks at a single map: of a plain transformer the last one, so that every block is used.
+            layers = (encoder.depth,) * 4 if isinstance(encoder, IntermediateFeatures) else None
+            levels = (LEVEL,)  # type: ignore[assignment]
+        super().__init__(encoder, config, contract, layers=layers, levels=levels)
+        channels, classes = self.pyramid.channels, len(config.classes)
+        self.head: nn.Module
+        if config.head == "bit":
+            self.head = BIT(channels, classes, norm=config.norm)
+        else:
+            self.head = build_head(config.head, channels, classes, config.head_width, config.norm)
+
+    def logits(self, image: Tensor, gsd: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Of images [B, 2, C, H, W], before and after."""
+        size = image.shape[-2:]
+        maps = self.pyramid(image.flatten(0, 1), gsd.repeat_interleave(2), self.sensor)
+        before, after = [m[0::2] for m in maps], [m[1::2] for m in maps]
+        difference = [(a - b).abs() for a, b in zip(after, before, strict=True)]
+        auxiliary = None
+        if self.auxiliary is not None and self.training:
+            auxiliary = upsample(self.auxiliary(difference[2]), size)
+        if self.config.head == "bit":
+            return self.head(before, after, size), auxiliary
+        return upsample(self.head(difference), size), auxiliary
