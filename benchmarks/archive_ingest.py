@@ -37,11 +37,11 @@ MODEL = "benchmark-0"
 def pieces(rows: int, dimensions: int, piece: int) -> Iterator[pa.Table]:
     """Clustered vectors, as embeddings are, with footprints; seeded."""
     random = np.random.default_rng(0)
-    centres = random.standard_normal((1000, dimensions), dtype=np.float32)
+    centers = random.standard_normal((1000, dimensions), dtype=np.float32)
     for first in range(0, rows, piece):
         count = min(piece, rows - first)
-        which = random.integers(0, len(centres), count)
-        vectors = centres[which] + 0.5 * random.standard_normal((count, dimensions), dtype=np.float32)
+        which = random.integers(0, len(centers), count)
+        vectors = centers[which] + 0.5 * random.standard_normal((count, dimensions), dtype=np.float32)
         west, south = random.uniform(-180, 179, count), random.uniform(-80, 79, count)
         yield vector_rows(
             MODEL,

@@ -11,7 +11,7 @@ agrees with the embedding, which is hard for an index.
 What is timed, one query at a time, in turns, so that whatever else the machine does hits all, by the clock
 and by CPU time of the whole process (which a busy machine does not stretch):
 
-- archive: `Searcher.search`: version check, filter, neighbours, exact scores, rows and answers
+- archive: `Searcher.search`: version check, filter, neighbors, exact scores, rows and answers
 - FAISS: the same kind of index in memory, row numbers only, not re-scored
 - LanceDB: its own index (IVF_PQ, refined) with as many probes as its recall needs, ids and distances
 
@@ -190,8 +190,8 @@ def measured(archive: Archive, tree: Tree, options: argparse.Namespace) -> dict[
     import faiss
 
     queries = tree.queries(options.queries)
-    centred = queries.copy()
-    normalize_rows(centred)
+    centered = queries.copy()
+    normalize_rows(centered)
     searcher = archive.searcher
     snapshot = searcher.snapshot()
     index = open_index(archive)
@@ -208,7 +208,7 @@ def measured(archive: Archive, tree: Tree, options: argparse.Namespace) -> dict[
         "archive, a polygon of 4 corners": Filter(area=polygon(four)),
         "archive, a star of 40 corners": Filter(area=polygon(many)),
     }
-    truth = {name: exact(snapshot, centred, where) for name, where in filters.items()}
+    truth = {name: exact(snapshot, centered, where) for name, where in filters.items()}
 
     cells = snapshot.stored.cells(False)  # type: ignore[union-attr]
     assert cells is not None
@@ -229,10 +229,10 @@ def measured(archive: Archive, tree: Tree, options: argparse.Namespace) -> dict[
             searcher.search(queries[i], K, where=areas[i])
         )
     parameters = faiss.SearchParametersIVF(nprobe=probes)
-    ways["FAISS, in memory"] = lambda i: in_memory.search(centred[i : i + 1], K, params=parameters)[1][0]
+    ways["FAISS, in memory"] = lambda i: in_memory.search(centered[i : i + 1], K, params=parameters)[1][0]
     if not options.no_lancedb:
         ways["LanceDB, its index"] = lancedb_way(
-            options.folder, tree, options.rows, centred, truth["archive"]
+            options.folder, tree, options.rows, centered, truth["archive"]
         )
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     cpu: dict[str, list[float]] = {name: [] for name in ways}
@@ -267,7 +267,7 @@ def star(points: int) -> list[tuple[float, float]]:
 
 
 def exact(snapshot: Any, queries: np.ndarray, where: Filter | None) -> list[np.ndarray]:
-    """Row numbers of the true neighbours among the rows that pass."""
+    """Row numbers of the true neighbors among the rows that pass."""
     mask = where.mask(snapshot.chips) if where else None
     rows = np.arange(len(snapshot.chips)) if mask is None else np.flatnonzero(mask)
     best = np.zeros((len(queries), 0), np.int64)

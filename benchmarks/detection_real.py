@@ -44,10 +44,10 @@ MODES = {
 ALL = [
     "data.size=64", "data.focus=0.9", "data.val_share=0.0", "data.boxes=repair", "select=last",
     "task.options.window=64", "task.options.regions=32", "task.options.proposals=200",
-    "training.batch_size=4", "optimiser.lr=2.0e-3", "training.workers=0", "training.tensorboard=false",
+    "training.batch_size=4", "optimizer.lr=2.0e-3", "training.workers=0", "training.tensorboard=false",
     "scales=[1.0]",
 ]  # fmt: skip
-TREES = ["data.fold=site", "data.scale=[0.35, 0.5]", "task.options.seam=24"]
+TREES = ["data.split=site", "data.scale=[0.35, 0.5]", "task.options.seam=24"]
 SETS = {
     "kit_ais": [
         "data.train=[images/MOS1*]",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-COLOURS = ("#0f766e", "#14b8a6", "#6b7280", "#9ca3af", "#b45309", "#d1d5db", "#1d4ed8")
+COLORS = ("#0f766e", "#14b8a6", "#6b7280", "#9ca3af", "#b45309", "#d1d5db", "#1d4ed8")
 
 
 def numbers(name: str) -> dict[str, Any]:
@@ -26,15 +26,15 @@ def rsscn7(plt: Any) -> None:
     data = numbers("rsscn7")
     compute = data.get("compute", {})
     figure, axes = plt.subplots(1, 2 if compute else 1, figsize=(11 if compute else 6.5, 4.4), squeeze=False)
-    for (name, values), colour in zip(data["scale"].items(), COLOURS, strict=False):
+    for (name, values), color in zip(data["scale"].items(), COLORS, strict=False):
         style = "--" if "untrained" in name or "published" in name else "-"
-        axes[0, 0].plot(data["sides"], values, style, marker="o", ms=4, color=colour, label=name)
+        axes[0, 0].plot(data["sides"], values, style, marker="o", ms=4, color=color, label=name)
     axes[0, 0].set(xscale="log", xlabel="side of bank and query images, pixels", ylabel="kNN top-1, %")
     axes[0, 0].set_xticks(data["sides"], [str(side) for side in data["sides"]])
     axes[0, 0].minorticks_off()
     axes[0, 0].set_ylim(10, None)  # room for the legend below the lines
-    for (name, points), colour in zip(compute.items(), COLOURS, strict=False):
-        axes[0, 1].plot(*zip(*points, strict=True), marker="o", ms=4, color=colour, label=name)
+    for (name, points), color in zip(compute.items(), COLORS, strict=False):
+        axes[0, 1].plot(*zip(*points, strict=True), marker="o", ms=4, color=color, label=name)
     if compute:
         axes[0, 1].set(xlabel="CPU-minutes along one run (0: untrained)", ylabel="top-1, %")
     for axis in axes.flat:
@@ -50,11 +50,11 @@ def methods(plt: Any) -> None:
     """What each method makes of the same minutes: kNN against image side, and the linear probe."""
     data = numbers("rsscn7_methods")
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), width_ratios=(3, 2))
-    colours = dict(zip(data["scale"], COLOURS, strict=False))
+    colors = dict(zip(data["scale"], COLORS, strict=False))
     for name, values in data["scale"].items():
         plain = name in ("untrained", "RCF 512", "image statistics")
         style, width = ("--", 1.2) if plain else ("-", 2)
-        left.plot(data["sides"], values, style, lw=width, marker="o", ms=4, color=colours[name])
+        left.plot(data["sides"], values, style, lw=width, marker="o", ms=4, color=colors[name])
         left.annotate(name, (data["sides"][-1], values[-1]), (6, -3), textcoords="offset points", fontsize=8)
     left.set(
         xscale="log", xlabel="side of bank and query images, pixels", ylabel="kNN top-1, %", xlim=(14, 250)
@@ -62,7 +62,7 @@ def methods(plt: Any) -> None:
     left.set_xticks(data["sides"], [str(side) for side in data["sides"]])
     left.minorticks_off()
     names = list(data["linear"])[::-1]
-    shades = [colours.get(name, COLOURS[4]) for name in names]
+    shades = [colors.get(name, COLORS[4]) for name in names]
     bars = right.barh(names, [data["linear"][name] for name in names], color=shades)
     right.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
     right.set(xlabel="linear probe at 128 px, %", xlim=(0, 100))
@@ -81,7 +81,7 @@ def csmae(plt: Any) -> None:
     width = 0.8 / len(data["f1"])
     for turn, (name, values) in enumerate(data["f1"].items()):
         at = [place + (turn - len(data["f1"]) / 2 + 0.5) * width for place in range(len(values))]
-        axis.bar(at, values, width, label=name, color=COLOURS[turn])
+        axis.bar(at, values, width, label=name, color=COLORS[turn])
     axis.axhline(data["chance"], color="black", lw=0.8, ls=":")
     axis.text(-0.48, data["chance"] + 0.5, "chance", fontsize=7)
     axis.set_xticks(range(len(data["directions"])), data["directions"])

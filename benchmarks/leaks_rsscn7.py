@@ -3,7 +3,7 @@
     python benchmarks/leaks_rsscn7.py DATA/rsscn7 [--seeds 0,1,2]
 
 The data set's `overlap_pairs.csv` lists pairs of images that show the same ground (15% or more at one scale,
-or one place at two neighbouring scales); it is not complete, so pairs found beyond it are printed to be
+or one place at two neighboring scales); it is not complete, so pairs found beyond it are printed to be
 looked at.
 """
 

@@ -4,7 +4,7 @@
     python benchmarks/prediction.py speed --encoder resnet50   # the same tiles: from memory, and by predict
 
 `memory` predicts in a process of its own and prints the most memory that it ever held. `speed` times the
-network alone on normalised tiles that are in memory (nothing is read, nothing blended or written), then
+network alone on normalized tiles that are in memory (nothing is read, nothing blended or written), then
 `predict_scenes` on the file, in turns; both in wall seconds and in CPU seconds, which a busy machine does not
 distort.
 """
@@ -118,7 +118,7 @@ def speed(args: argparse.Namespace) -> None:
 
     task_model = model(args.encoder, "naip", "upernet").to(args.device)
     pace = RuntimeOptions(batch_size=args.batch_size, workers=args.workers)
-    synchronise = torch.cuda.synchronize if args.device == "cuda" else lambda: None
+    synchronize = torch.cuda.synchronize if args.device == "cuda" else lambda: None
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         scene = Path(folder) / "scene.tif"
         write_scene(scene, args.side, 4)
@@ -140,7 +140,7 @@ def speed(args: argparse.Namespace) -> None:
             wall, cpu = time.monotonic(), time.process_time()
             for batch in batches:
                 task_model.task.predict(batch)
-            synchronise()
+            synchronize()
             bare = (time.monotonic() - wall, time.process_time() - cpu)
             wall, cpu = time.monotonic(), time.process_time()
             predict_scenes(task_model, scene, Path(folder) / str(turn), options, pace=pace)

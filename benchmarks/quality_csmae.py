@@ -10,7 +10,7 @@ the same budget of CPU time, on one thread; budgets include reading but not simu
 scoring only.
 
 Reported is the paper's F1 at 10 (the harmonic mean of averaged precision and recall, in percent) in the four
-directions, centred by sensor and not, with the cost of each variant. A run that is there is not trained
+directions, centered by sensor and not, with the cost of each variant. A run that is there is not trained
 again.
 """
 
@@ -82,7 +82,7 @@ def recipe(name: str, cpu_minutes: float, seed: int) -> Any:
         "name": f"csmae_{name}",
         "seed": seed,
         "training.cpu_minutes": cpu_minutes,
-        "training.pictures_every": 0,
+        "training.images_every": 0,
         "encoder.options.patch_size": 10,
         "encoder.options.specific_depth": specific,
         "encoder.options.common_depth": common,
@@ -137,7 +137,7 @@ def main() -> None:
         gsd=20.0,
     )
     print(f"{len(pairs)} simulated places in {time.process_time() - began:.0f} CPU-s", flush=True)
-    train = pairs.select(fold="train")
+    train = pairs.select(split="train")
     candidates: list[Any] = []
     cost: dict[str, dict[str, float]] = {}
     for name in options.models.split(","):
@@ -160,16 +160,16 @@ def main() -> None:
     directions = [(a, b) for a in (S1, S2) for b in (S1, S2)]
     rows = []
     print(
-        f"\n{'F1@10, %':<18}{'centred':<9}" + "".join(f"{_SHORT[a]}->{_SHORT[b]:<9}" for a, b in directions)
+        f"\n{'F1@10, %':<18}{'centered':<9}" + "".join(f"{_SHORT[a]}->{_SHORT[b]:<9}" for a, b in directions)
     )
     for score in ["chance", *(c.name for c in candidates)]:
-        for centred in (False, True):
-            row: dict[str, Any] = {"features": score, "centred": centred}
-            if score == "chance" and centred:
+        for centered in (False, True):
+            row: dict[str, Any] = {"features": score, "centered": centered}
+            if score == "chance" and centered:
                 continue
-            text = f"{score:<18}{'yes' if centred else 'no':<9}"
+            text = f"{score:<18}{'yes' if centered else 'no':<9}"
             for a, b in directions:
-                one = found.get(score, a, b, centred)
+                one = found.get(score, a, b, centered)
                 value = one.values.get("f1")
                 low, high = one.intervals.get("f1", (float("nan"), float("nan")))
                 row[f"{a}->{b}"] = {"f1": value, "low": low, "high": high}

@@ -2,7 +2,7 @@
 
 Protocol: bank = fold train, queries = fold val of the data set's index.csv (overlapping scenes are on one
 side), kNN with k = 20, T = 0.07, cosine, images area-resized to 16, 32, 64 and 128 px; "knn-z" on features
-standardised by the bank; linear probe (logistic, standardised, C = 0.1) at the largest side. Every encoder is
+standardized by the bank; linear probe (logistic, standardized, C = 0.1) at the largest side. Every encoder is
 scored with each read-out of its last features: the mean of tokens, and moments (mean and spread).
 
     python benchmarks/quality_rsscn7.py --minutes 20                     # Scale-MAE: train, then score
@@ -60,7 +60,7 @@ READ_OUTS = ["mean", "moments"]
 
 def train(minutes: float, seed: int, recipe: Path, overrides: list[str], out: Path) -> Path:
     """Train for `minutes` of CPU time on the train fold; returns the model directory."""
-    settings = [f"training.cpu_minutes={minutes}", f"seed={seed}", "data.gsd=relative", "data.fold=train"]
+    settings = [f"training.cpu_minutes={minutes}", f"seed={seed}", "data.gsd=relative", "data.split=train"]
     started = time.process_time()
     model = pretrain(load_recipe(recipe, [*settings, *overrides]), DATA, out)
     print(f"trained: {time.process_time() - started:.0f} CPU-s with start and end, {out}")
@@ -76,7 +76,7 @@ def untrained(run: Path, split: TrainTestSplit) -> Model:
         # The images that the engine shows it, which are of all classes: the table is ordered by class.
         chosen = permutation(recipe.seed, -1, len(split.bank.indices))[: recipe.training.monitor_images]
         batch = split.bank.dataset.get_batch(split.bank.indices[chosen])
-        objective.prepare(contract.normalise(batch))
+        objective.prepare(contract.normalize(batch))
     return Model(objective.encoder, contract, name="untrained", pooling=recipe.pooling)
 
 
@@ -192,7 +192,7 @@ def main() -> None:
     out = arguments.out / (arguments.name or f"seed{arguments.seed}_{arguments.minutes:g}min")
     directories: list[Path] = arguments.score or []
     if not directories and not arguments.along:
-        keep = ["training.checkpoint_every=100", "training.keep=10000"] if arguments.keep_checkpoints else []
+        keep = ["training.checkpoint_every=100", "training.keep_checkpoints=10000"] if arguments.keep_checkpoints else []
         overrides = [*keep, *arguments.overrides]
         directories = [train(arguments.minutes, arguments.seed, arguments.recipe, overrides, out)]
         if arguments.train_only:

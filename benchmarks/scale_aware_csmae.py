@@ -11,7 +11,7 @@ SIMULATED DATA (`swath.simulated`): places of 600 m, seen by radar (60 px of 10 
 - `scale_aware`: aerial pixels stay 2.5 m, with patches of half the ground and so four times as many;
   positions are metres, and a decoder asks for the other sensor's patches by their place (with).
 
-Reported is the paper's F1 at 10 in the four directions, centred by sensor.
+Reported is the paper's F1 at 10 in the four directions, centered by sensor.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def main() -> None:
                 f"seed={options.seed}",
                 f"sensor=[{RADAR}, {AERIAL}]",
                 f"training.cpu_minutes={options.cpu_minutes}",
-                "training.pictures_every=0",
+                "training.images_every=0",
                 f"encoder.options.patch_size={{{RADAR}: 10, {AERIAL}: {patch}}}",
                 f"encoder.options.scale_aware={str(aware).lower()}",
                 "objective.options.reconstruction=target",
@@ -82,16 +82,16 @@ def main() -> None:
         )
         run = options.out / f"{name}_{options.cpu_minutes:g}min_seed{options.seed}"
         if not (run / "model" / "config.json").is_file():
-            pretrain(recipe, pairs.select(fold="train"), run)
+            pretrain(recipe, pairs.select(split="train"), run)
         model = load_model(run / "model")
         split = split_retrieval(pairs, queries="val", archive="test")
         found = evaluate_retrieval(
             [retrieval_model(model, [RADAR, AERIAL], name=name)], split, k=10, resamples=500
         )
         row: dict[str, Any] = {"pairs_seen": model.config["provenance"]["images"]}
-        for who, centred in ((name, True), ("chance", False)):
+        for who, centered in ((name, True), ("chance", False)):
             for a, b in directions:
-                score = found.get(who, a, b, centred)
+                score = found.get(who, a, b, centered)
                 row[f"{who}: {a}->{b}"] = (score.values["f1"], *score.intervals.get("f1", ()))
         results[name] = row
         shown = [f"{100 * row[f'{name}: {a}->{b}'][0]:.1f}" for a, b in directions]

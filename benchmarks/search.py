@@ -1,7 +1,7 @@
 """Exact search and upserts: an archive of 200,000 x 384 side by side with bare numpy on the same vectors.
 
 Both answer the same queries in turns, query by query, so that whatever else the machine does hits both. Bare
-numpy is `vectors @ query` and `argpartition` on normalised vectors that lie in memory; the archive also asks
+numpy is `vectors @ query` and `argpartition` on normalized vectors that lie in memory; the archive also asks
 the table for its version, fetches the answers' rows and makes objects of them. It is checked that both find
 the same chips. Upserts are timed as the archive grows, in batches of 1,000 new rows.
 
@@ -105,12 +105,12 @@ def main() -> None:
         searcher.search(vectors[0], K)
         found["open_and_first_answer_s"] = round(time.perf_counter() - started, 2)
 
-        normalised = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        normalized = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         filters = {"archive": None, "archive, 10 % pass a filter": Filter(sensors=["sentinel1_grd"])}
         seconds: dict[str, list[float]] = {"numpy": [], **{name: [] for name in filters}}
         for query in random.standard_normal((options.queries, options.dimensions), dtype=np.float32):
             started = time.perf_counter()
-            expected = numpy_search(normalised, query)
+            expected = numpy_search(normalized, query)
             seconds["numpy"].append(time.perf_counter() - started)
             for name, where in filters.items():
                 started = time.perf_counter()

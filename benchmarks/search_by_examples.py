@@ -1,4 +1,4 @@
-"""Search by several examples, and whether the scale of answers is biased: on labelled images in an archive.
+"""Search by several examples, and whether the scale of answers is biased: on labeled images in an archive.
 
 What is asked: a user shows a few images of one class (drawn at random), sees the first 20 answers of their
 mean, marks some of the wrong ones ("less like those"), and asks again. Each way of combining the examples

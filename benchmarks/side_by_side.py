@@ -28,7 +28,7 @@ def run_steps(
 ) -> None:
     """In a worker: a few steps, reported as JSON on standard output.
 
-    A step is forward, backward and `update` (optimiser and what follows it). Loss and gradient norm are those
+    A step is forward, backward and `update` (optimizer and what follows it). Loss and gradient norm are those
     of the first one: later ones magnify differences in rounding.
     """
     import torch

@@ -29,7 +29,7 @@ from swath.evaluation.measures.retrieval import chance_scores, exact_neighbors, 
 from swath.sensors.registry import get_sensor
 from swath.simulated import CLASSES, SENSORS, simulate_landscape
 from swath.simulated.sensing import simulated_to_unit, to_stored_values
-from swath.simulated.writing import COLOURS
+from swath.simulated.writing import COLORS
 
 QUERIES = 500
 K = 10
@@ -65,9 +65,9 @@ def difficulty(places: int) -> None:
     wanted = torch.from_numpy(np.array(labels))
     both = {}
     for sensor in sensors:
-        mean = standardised(np.array(found[f"mean {sensor.name}"]))
+        mean = standardized(np.array(found[f"mean {sensor.name}"]))
         both[sensor.name] = np.concatenate(
-            [mean, standardised(np.array(found[f"std {sensor.name}"]))], axis=1
+            [mean, standardized(np.array(found[f"std {sensor.name}"]))], axis=1
         )
         alone, more = f1(mean, mean, wanted), f1(both[sensor.name], both[sensor.name], wanted)
         print(f"F1@{K}, {sensor.name} -> itself: mean only {alone:.3f}, mean and std {more:.3f}")
@@ -75,7 +75,7 @@ def difficulty(places: int) -> None:
         told = ridge(both[asking], both[answering])
         score = f1(told, both[answering], wanted)
         print(f"F1@{K}, {asking} -> {answering}: linear map of mean and std {score:.3f}")
-    true = standardised(np.array(shares))
+    true = standardized(np.array(shares))
     print(f"F1@{K}, area shares: {f1(true, true, wanted):.3f}")
     print(f"F1@{K}, chance: {chance_scores(wanted[:QUERIES], wanted[QUERIES:], K).means()['f1']:.3f}")
     frequency = ", ".join(
@@ -84,7 +84,7 @@ def difficulty(places: int) -> None:
     print(f"labels a place: {wanted.sum(dim=1).mean():.2f}; how often: {frequency}")
 
 
-def standardised(features: np.ndarray) -> np.ndarray:
+def standardized(features: np.ndarray) -> np.ndarray:
     archive = features[QUERIES:]
     return (features - archive.mean(axis=0)) / archive.std(axis=0)
 
@@ -97,12 +97,12 @@ def ridge(asking: np.ndarray, answering: np.ndarray) -> np.ndarray:
 
 def f1(asking: np.ndarray, answering: np.ndarray, labels: torch.Tensor) -> float:
     queries, archive = torch.from_numpy(asking[:QUERIES]), torch.from_numpy(answering[QUERIES:])
-    neighbours = exact_neighbors(queries, archive, K)
-    return float(retrieval_scores(neighbours.ids, labels[:QUERIES], labels[QUERIES:]).means()["f1"])
+    neighbors = exact_neighbors(queries, archive, K)
+    return float(retrieval_scores(neighbors.ids, labels[:QUERIES], labels[QUERIES:]).means()["f1"])
 
 
 def picture(path: Path, places: tuple[int, ...] = (0, 26, 42, 60, 5, 62)) -> None:
-    """Places, one a column: Sentinel-2 in true and false colour, VV, VH, classes; beside them a key."""
+    """Places, one a column: Sentinel-2 in true and false color, VV, VH, classes; beside them a key."""
     columns = []
     for index in places:
         ground = simulate_landscape(0, index)
@@ -117,7 +117,7 @@ def picture(path: Path, places: tuple[int, ...] = (0, 26, 42, 60, 5, 62)) -> Non
             np.clip(s2[[7, 3, 2]] / 0.45, 0, 1).transpose(1, 2, 0) ** 0.8,
             np.repeat(np.clip((s1[0] + 22) / 22, 0, 1)[..., None], 3, axis=2),
             np.repeat(np.clip((s1[1] + 28) / 22, 0, 1)[..., None], 3, axis=2),
-            np.array(COLOURS)[ground.mask] / 255,
+            np.array(COLORS)[ground.mask] / 255,
         ]
         columns.append(
             np.concatenate([np.pad(row, ((0, 4), (0, 4), (0, 0)), constant_values=1) for row in rows])
@@ -129,17 +129,17 @@ def picture(path: Path, places: tuple[int, ...] = (0, 26, 42, 60, 5, 62)) -> Non
     whole.paste(sheet, (0, 0))
     pen = ImageDraw.Draw(whole)
     names = (
-        "Sentinel-2, true colour",
-        "Sentinel-2, false colour",
+        "Sentinel-2, true color",
+        "Sentinel-2, false color",
         "Sentinel-1, VV",
         "Sentinel-1, VH",
         "classes",
     )
     for row, name in enumerate(names):
         pen.text((sheet.width + 8, row * 186 + 6), name, fill="black")
-    for k, (name, colour) in enumerate(zip(CLASSES, COLOURS, strict=True)):
+    for k, (name, color) in enumerate(zip(CLASSES, COLORS, strict=True)):
         top = 4 * 186 + 24 + 15 * k
-        pen.rectangle((sheet.width + 8, top, sheet.width + 20, top + 11), fill=colour)
+        pen.rectangle((sheet.width + 8, top, sheet.width + 20, top + 11), fill=color)
         pen.text((sheet.width + 26, top), name, fill="black")
     pen.text(
         (4, sheet.height + 8), "SIMULATED: drawn by swath simulate, 1.2 km a side, 10 m pixels", fill="black"

@@ -5,7 +5,7 @@
 Ten real Sentinel-1 / Sentinel-2 pairs (BigEarthNet, TerraMind, SSL4EO-S12; Level-2A) are cut into tiles of
 60 px. Six are trained on; the tiles of four others, of other scenes, are searched, and an answer is right if
 it is of the query's scene. TEN PAIRS ARE NO BENCHMARK: this shows that the whole way works on real files,
-from GeoTIFF to a matrix of scores. (Every other tile of a scene asks, the rest answer, and neighbours look
+from GeoTIFF to a matrix of scores. (Every other tile of a scene asks, the rest answer, and neighbors look
 alike.)
 """
 
@@ -108,16 +108,16 @@ def main() -> None:
         )
         run = options.out
         if not (run / "model" / "config.json").is_file():
-            pretrain(recipe, pairs.select(fold="train"), run)
+            pretrain(recipe, pairs.select(split="train"), run)
         model = load_model(run / "model")
         candidates = [retrieval_model(model, [S1, S2], name="CSMAE"), *retrieval_baselines([S1, S2], model)]
         found = evaluate_retrieval(candidates, split_retrieval(pairs, queries="val", archive="test"), k=5)
-        print(f"{'F1@5, %':<20}{'centred':<9}S1->S1  S1->S2  S2->S1  S2->S2")
+        print(f"{'F1@5, %':<20}{'centered':<9}S1->S1  S1->S2  S2->S1  S2->S2")
         for name in ("chance", *(c.name for c in candidates)):
-            for centred in (False, True)[: 1 if name == "chance" else 2]:
-                values = [found.get(name, a, b, centred).values.get("f1") for a in (S1, S2) for b in (S1, S2)]
+            for centered in (False, True)[: 1 if name == "chance" else 2]:
+                values = [found.get(name, a, b, centered).values.get("f1") for a in (S1, S2) for b in (S1, S2)]
                 shown = "".join("-       " if v is None else f"{100 * v:<8.1f}" for v in values)
-                print(f"{name:<20}{'yes' if centred else 'no':<9}{shown}")
+                print(f"{name:<20}{'yes' if centered else 'no':<9}{shown}")
 
 
 if __name__ == "__main__":

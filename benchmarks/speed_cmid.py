@@ -6,7 +6,7 @@
 A step is everything between two batches: both encoders on both views, the three losses, the backward pass,
 the new keys in the queue, Adan, and the teacher's move. `plain` is written the way one would write it from
 the paper, with torch's modules and timm's ResNet, under the names of the released checkpoints: student and
-teacher each take one view after the other, attention materialises its scores and builds its mask and its bias
+teacher each take one view after the other, attention materializes its scores and builds its mask and its bias
 in every block, the queue is copied before new keys enter, Adan and the teacher's average go tensor by tensor,
 and each loss is read out. `swath` is the library as `swath pretrain` runs it; `swath-onednn` without its
 choice of matrix library, so what the structure alone gives; `swath-malloc` without `keep_freed_memory`, and
@@ -363,13 +363,13 @@ def swath_update(model: Any) -> Any:
     from swath.training.config.sections import OptimizerConfig
     from swath.training.optim.param_groups import build_optimizer
 
-    optimiser = build_optimizer(model, OptimizerConfig(name="adan", lr=RATE, weight_decay=DECAY), RATE)
+    optimizer = build_optimizer(model, OptimizerConfig(name="adan", lr=RATE, weight_decay=DECAY), RATE)
     step = 0
 
     def update() -> None:
         nonlocal step
         step += 1
-        optimiser.step()
+        optimizer.step()
         model.after_step(step, TOTAL)
 
     return update
@@ -416,7 +416,7 @@ def weights_of(folder: str, kind: str) -> str:
 
 
 def write_weights(folder: str, name: str) -> None:
-    """One random initialisation under both models' names; the teacher is not quite the student."""
+    """One random initialization under both models' names; the teacher is not quite the student."""
     import torch
     from safetensors.torch import save_file
 

@@ -180,7 +180,7 @@ def build_swath(specific: int, common: int, decoder: str) -> Any:
 
 
 def write_weights(folder: str, name: str) -> None:
-    """One random initialisation under both models' names."""
+    """One random initialization under both models' names."""
     import torch
     from safetensors.torch import save_file
 

@@ -190,7 +190,7 @@ def build_swath(size: dict[str, int]) -> Any:
 
 
 def write_weights(folder: str, size_name: str) -> None:
-    """One random initialisation under both models' names: ``SIZE_plain`` and ``SIZE_swath.safetensors``."""
+    """One random initialization under both models' names: ``SIZE_plain`` and ``SIZE_swath.safetensors``."""
     import torch
     from safetensors.torch import save_file
 
@@ -224,7 +224,7 @@ def worker(variant: str, size_name: str, threads: int, folder: str) -> None:
         retain_freed_memory()
     size = SIZES[size_name]
     kind = "plain" if variant.startswith("plain") else "swath"
-    with torch.device("meta"):  # no initialisation that memory and time would be spent on
+    with torch.device("meta"):  # no initialization that memory and time would be spent on
         model = build_plain(size) if kind == "plain" else build_swath(size)
     model.load_state_dict(load_file(weights_of(folder, size_name, kind)), assign=True)
     assert not any(t.is_meta for t in (*model.parameters(), *model.buffers()))

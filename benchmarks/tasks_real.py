@@ -35,7 +35,7 @@ from swath.training.signals import TrainingInterrupted
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 MODES = {
     "scratch": ["mode=scratch", "layer_decay=1.0"],
-    "frozen": ["mode=frozen", "layer_decay=1.0", "optimiser.lr=3.0e-3"],
+    "frozen": ["mode=frozen", "layer_decay=1.0", "optimizer.lr=3.0e-3"],
     "lora": ["mode=lora", "layer_decay=1.0"],
     "full": ["mode=full"],
 }
@@ -53,7 +53,7 @@ def sets(oscd_model: Path | None, sztaki_out: int) -> dict[str, tuple[str, str, 
                 "data.test=val",
                 "data.val_share=0.1",
                 "data.size=64",
-                "data.fit=resize",
+                "data.resize_mode=resize",
                 "training.batch_size=16",
             ],
         ),

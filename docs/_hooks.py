@@ -3,7 +3,7 @@
 - `{{ include FILE }}` on a page puts in a Markdown file of the repository, its links put right.
 - `{{ cli }}` puts in every verb of the command line with its options, read from the program.
 - `{{ sensors }}` puts in the built-in sensors as tables.
-- `{{ datasets }}` puts in the labelled data sets that are known by name.
+- `{{ datasets }}` puts in the labeled data sets that are known by name.
 - `$$ ... $$` (on lines of their own) and `$...$` become MathML: no script is needed to show them.
 - `benchmarks/figures` appears in the site as `assets/figures`.
 """
@@ -147,7 +147,7 @@ def _datasets() -> str:
             ),
             ("had from", pages),
             *(("archive", _archive(archive)) for archive in known.archives),
-            ("licence", known.licence),
+            ("license", known.license),
             ("cite", known.paper),
         ]
         lines += [

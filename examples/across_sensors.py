@@ -40,10 +40,10 @@ def main(places: int, minutes: float, out: Path) -> float:
             "encoder.options.patch_size=10",
         ],
     )
-    model = swath.load_model(pretrain(recipe, pairs.select(fold="train"), out))
+    model = swath.load_model(pretrain(recipe, pairs.select(split="train"), out))
 
     # 2. Embed new places, each sensor by its own branch.
-    test = pairs.select(fold="test")
+    test = pairs.select(split="test")
     vectors = {}
     for sensor in (RADAR, OPTICAL):
         batch = test.only(sensor).get_batch(range(len(test)))

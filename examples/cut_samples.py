@@ -44,7 +44,7 @@ def write_cog(
     descriptions: list[str],
     **creation: object,
 ) -> None:
-    """A cloud-optimised GeoTIFF with overviews; `image` is [bands, rows, columns]."""
+    """A cloud-optimized GeoTIFF with overviews; `image` is [bands, rows, columns]."""
     bands, height, width = image.shape
     with MemoryFile() as memory:
         with memory.open(driver="GTiff", width=width, height=height, count=bands, dtype=image.dtype,

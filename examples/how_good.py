@@ -1,10 +1,10 @@
 """How good are a model's features? kNN over scales, with baselines and intervals beside them, in Python.
 
     python examples/how_good.py                          # an untrained ViT on simulated scenes; half a minute
-    python examples/how_good.py --model runs/first/model --data labelled/
+    python examples/how_good.py --model runs/first/model --data labeled/
 
-`labelled/` holds one folder a class, or is a CSV table of files and classes. On the command line the same is
-``swath evaluate knn runs/first/model labelled/``.
+`labeled/` holds one folder a class, or is a CSV table of files and classes. On the command line the same is
+``swath evaluate knn runs/first/model labeled/``.
 """
 
 from __future__ import annotations

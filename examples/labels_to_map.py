@@ -1,4 +1,4 @@
-"""From a few labelled images to a map of a whole scene: fine-tune a segmentation, then predict, in Python.
+"""From a few labeled images to a map of a whole scene: fine-tune a segmentation, then predict, in Python.
 
     python examples/labels_to_map.py                   # simulated Sentinel-2 images; minutes on one core
     python examples/labels_to_map.py --model runs/mine/model       # begin with a pretrained encoder
@@ -29,9 +29,9 @@ RECIPE = Path(__file__).resolve().parent.parent / "configs" / "finetune_segment.
 
 
 def draw(out: Path, places: int) -> tuple[Path, Path, Path]:
-    """A table of labelled images; a scene of another place, and its true classes."""
+    """A table of labeled images; a scene of another place, and its true classes."""
     small = write_simulated_pairs(
-        out / "labelled", folds={"train": places, "test": max(2, places // 4)}, size=64, sensors=[SENSOR]
+        out / "labeled", folds={"train": places, "test": max(2, places // 4)}, size=64, sensors=[SENSOR]
     )
     with (
         (small / "pairs.csv").open(newline="") as source,

@@ -25,10 +25,10 @@ def test_package_stays_small() -> None:
 
 
 def test_aerial_scenes_are_at_a_tenth_of_a_metre() -> None:
-    catalogue = build_catalog(samples_dir("aerial"), sensor="rgb_aerial")
-    assert not catalogue.problems
-    assert len(catalogue.scenes) == 3
-    for header in catalogue.scenes:
+    catalog = build_catalog(samples_dir("aerial"), sensor="rgb_aerial")
+    assert not catalog.problems
+    assert len(catalog.scenes) == 3
+    for header in catalog.scenes:
         assert header.gsd == pytest.approx(0.1, rel=1e-3)
         _, valid = read_window(header, out_shape=(64, 64))
         assert valid.mean() > 0.99

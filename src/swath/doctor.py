@@ -327,7 +327,7 @@ def _step(report: Diagnostics) -> dict[str, Any]:
             create_model("vit_micro_patch8", depth=2), entry.config.model_validate(options)
         )
         objective = objective.to(device)
-        optimiser = build_optimizer(objective, OptimizerConfig(lr=1e-3), 1e-3)
+        optimizer = build_optimizer(objective, OptimizerConfig(lr=1e-3), 1e-3)
         batch = {
             "image": torch.randn(8, 3, 64, 64, device=device),
             "gsd": torch.linspace(0.5, 5.0, 8, device=device),
@@ -341,8 +341,8 @@ def _step(report: Diagnostics) -> dict[str, Any]:
             loss = objective(objective.views(batch))["total"]  # type: ignore[operator]
             loss.backward()
             norm = gradient_norm(objective.parameters(), None)
-            optimiser.step()
-            optimiser.zero_grad()
+            optimizer.step()
+            optimizer.zero_grad()
             losses.append(float(loss.detach()))
             seconds.append(time.perf_counter() - began)
     learns = all(map(math.isfinite, [*losses, float(norm)])) and losses[-1] < losses[0]

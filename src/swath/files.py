@@ -1,6 +1,6 @@
 """Files that appear whole or not at all.
 
-Every artefact of Swath (checkpoints, model directories, catalogues, reports) is written beside its target
+Every artifact of Swath (checkpoints, model directories, catalogs, reports) is written beside its target
 under a temporary name, flushed to the disk and then renamed, which POSIX makes atomic. A reader never sees
 half a file, whenever the writer is killed.
 """
@@ -30,7 +30,7 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes 0600; an artefact is as readable as any other file
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes 0600; an artifact is as readable as any other file
         temporary.replace(target)
         _sync_folder(target.parent)
     finally:

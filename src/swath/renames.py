@@ -18,9 +18,32 @@ _log = logging.getLogger(__name__)
 # Kind of file -> old dotted key -> new dotted key. `*` stands for any key or any element of a list. Both
 # sides have the same depth; parents are renamed by rows of their own and stand in a row's old key in their
 # old spelling.
+_RUN = {
+    "optimiser": "optimizer",
+    "optimiser.final_lr": "optimizer.min_lr_ratio",
+    "optimiser.decay_all": "optimizer.decay_norm_and_bias",
+    "training.accumulate": "training.gradient_accumulation_steps",
+    "training.clip": "training.max_grad_norm",
+    "training.find_unused": "training.find_unused_parameters",
+    "training.keep": "training.keep_checkpoints",
+    "training.pictures_every": "training.images_every",
+    "data.fold": "data.split",
+    "data.fit": "data.resize_mode",
+    "data.where": "data.filter",
+    "data.file": "data.file_column",
+    "data.label": "data.label_column",
+    "data.separator": "data.label_separator",
+    "data.root": "data.image_root",
+    "data.group": "data.hdf5_group",
+    "data.align": "data.align_to_blocks",
+}
+_MODE = {"data.resize_mode": {"centre_crop": "center_crop"}}
 KEYS: dict[str, dict[str, str]] = {
-    "recipe": {},
-    "finetune": {},
+    "recipe": _RUN,
+    "finetune": _RUN | {
+        "data.colours": "data.colors",
+        "data.ignore_colours": "data.ignore_colors",
+    },
     "config": {},
     "pairs": {},
     "catalog": {},
@@ -28,7 +51,10 @@ KEYS: dict[str, dict[str, str]] = {
 }
 
 # Kind of file -> new dotted key -> old value -> new value.
-VALUES: dict[str, dict[str, dict[Any, Any]]] = {}
+VALUES: dict[str, dict[str, dict[Any, Any]]] = {
+    "recipe": _MODE,
+    "finetune": _MODE,
+}
 
 
 def current_names(data: Mapping[str, Any], kind: str, source: str) -> dict[str, Any]:
@@ -50,6 +76,20 @@ def current_names(data: Mapping[str, Any], kind: str, source: str) -> dict[str, 
     for old, new in found.items():
         _log.warning("%s: '%s' is now '%s' (still read; will be refused from 0.3)", source, old, new)
     return dict(renamed)
+
+
+def current_key(key: str, kind: str) -> str:
+    """Today's spelling of a dotted key, as `--set` takes it."""
+    parts = key.split(".")
+    renamed = [
+        next((n.split(".")[-1] for o, n in KEYS[kind].items() if o.split(".") == parts[: i + 1]), parts[i])
+        for i in range(len(parts))
+    ]
+    # A child's row names its parent in the old spelling; a key may come with the parent in the new one.
+    for old, new in KEYS[kind].items():
+        if new.split(".")[:-1] == renamed[:-1] and old.split(".")[-1] == parts[-1]:
+            renamed[-1] = new.split(".")[-1]
+    return ".".join(renamed)
 
 
 def stored_names(data: Mapping[str, Any], kind: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ DIMENSIONS = 8
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """A randomly initialised vit_micro over RGB, saved and loaded; same images, same embeddings."""
+    """A randomly initialized vit_micro over RGB, saved and loaded; same images, same embeddings."""
     torch.manual_seed(0)
     path = save_model(
         tmp_path_factory.mktemp("models") / "micro",

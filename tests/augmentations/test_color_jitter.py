@@ -1,4 +1,4 @@
-"""The colour changes of CMID's authors: as the field defines them, in their stated shares."""
+"""The color changes of CMID's authors: as the field defines them, in their stated shares."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ RGB = get_sensor("rgb_aerial")
 
 @pytest.mark.parametrize("turn", [0.0, 0.1, -0.1, 0.4])
 def test_hue_turns_as_in_hsv(turn):
-    colours = torch.rand(1, 3, 20, 10, generator=torch.Generator().manual_seed(0))
-    colours[0, :, 0, :3] = torch.eye(3)
-    colours[0, :, 1] = 0.5  # grey has no hue
-    new = shift_hue(colours, torch.full((1, 1, 1, 1), turn))
-    for old, found in zip(colours[0].flatten(1).T.tolist(), new[0].flatten(1).T.tolist(), strict=True):
+    colors = torch.rand(1, 3, 20, 10, generator=torch.Generator().manual_seed(0))
+    colors[0, :, 0, :3] = torch.eye(3)
+    colors[0, :, 1] = 0.5  # gray has no hue
+    new = shift_hue(colors, torch.full((1, 1, 1, 1), turn))
+    for old, found in zip(colors[0].flatten(1).T.tolist(), new[0].flatten(1).T.tolist(), strict=True):
         hue, saturation, value = colorsys.rgb_to_hsv(*old)
         assert found == pytest.approx(colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value), abs=1e-5)
 
@@ -36,10 +36,10 @@ def test_shares_of_images_are_as_stated():
     noisy = new.flatten(2).std(dim=2).amax(dim=1) > 0.5
     assert float(noisy.float().mean()) == pytest.approx(0.6, abs=0.08)
     deviation = new.flatten(2).std(dim=2)[noisy][:, 1]
-    assert 3.2 < float(deviation.median()) < 7.1  # roots of 10 to 50; grey mixes three
+    assert 3.2 < float(deviation.median()) < 7.1  # roots of 10 to 50; gray mixes three
     assert deviation.max() < 9.5
-    grey = (new[:, 0] - new[:, 2]).abs().amax(dim=(1, 2)) < 1e-3
-    assert float(grey.float().mean()) == pytest.approx(0.2, abs=0.06)
+    gray = (new[:, 0] - new[:, 2]).abs().amax(dim=(1, 2)) < 1e-3
+    assert float(gray.float().mean()) == pytest.approx(0.2, abs=0.06)
 
 
 def test_order_of_the_bands_does_not_matter():

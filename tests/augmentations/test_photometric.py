@@ -29,7 +29,7 @@ EVERY_OPTICAL = PhotometricStrengths(
 
 
 def batch_of(sensor, count=4, height=24, width=32, holes=False):
-    """Normalised images of `sensor` whose values in the unit make sense."""
+    """Normalized images of `sensor` whose values in the unit make sense."""
     generator = torch.Generator().manual_seed(7)
     image = 0.5 * torch.randn(count, len(sensor.bands), height, width, generator=generator)
     image = image + torch.randn(count, len(sensor.bands), 1, 1, generator=generator) * 0.3
@@ -161,7 +161,7 @@ def test_blur_keeps_what_is_even_and_widens_a_point():
     assert float(spread[1].sum()) == pytest.approx(1.0, rel=1e-4)
     holes = torch.rand(2, 1, 20, 30, generator=torch.Generator().manual_seed(0)) > 0.5
     seen = gaussian_blur(flat, sigma, holes) * holes
-    torch.testing.assert_close(seen, flat * holes)  # a hole takes nothing away from its neighbours
+    torch.testing.assert_close(seen, flat * holes)  # a hole takes nothing away from its neighbors
 
 
 def test_noise_is_normal_and_differs_by_pixel_and_band():
@@ -176,11 +176,11 @@ def test_noise_is_normal_and_differs_by_pixel_and_band():
     assert torch.corrcoef(bands).fill_diagonal_(0).abs().max() < 0.04
 
 
-def test_panchromatic_leaves_grey_and_greys_colours():
-    grey = batch_of(OPTICAL)
-    grey["image"] = grey["image"][:, :1].expand(-1, 12, -1, -1).contiguous()
+def test_panchromatic_leaves_gray_and_grays_colors():
+    gray = batch_of(OPTICAL)
+    gray["image"] = gray["image"][:, :1].expand(-1, 12, -1, -1).contiguous()
     change = PhotometricAugmentation(OPTICAL, PhotometricStrengths(panchromatic=1.0))
-    torch.testing.assert_close(change(grey)["image"], grey["image"])
+    torch.testing.assert_close(change(gray)["image"], gray["image"])
     batch = batch_of(OPTICAL)
     new = change(batch)["image"]
     torch.testing.assert_close(new.mean(1), batch["image"].mean(1), rtol=1e-4, atol=1e-5)
@@ -277,7 +277,7 @@ def test_auto_takes_what_each_sensor_allows():
         default_strengths(both)
 
 
-def test_solarisation_inverts_what_is_bright():
+def test_solarization_inverts_what_is_bright():
     batch = batch_of(RGB, height=16, width=16)
     new = in_unit(PhotometricAugmentation(RGB, PhotometricStrengths(solarize=1.0))(batch)["image"], RGB)
     old = in_unit(batch["image"], RGB).clamp(0, 255)

@@ -1,4 +1,4 @@
-"""Catalogues: products of band files, STAC, sensors by evidence, GeoParquet, and rows instead of crashes."""
+"""Catalogs: products of band files, STAC, sensors by evidence, GeoParquet, and rows instead of crashes."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def product(folder: Path, stem: str, bands: tuple[str, ...] = L2A, suffix: str =
     return folder
 
 
-def by_name(catalogue: Catalog) -> dict[str, Any]:
-    return {Path(entry.path).name: entry for entry in catalogue.entries}
+def by_name(catalog: Catalog) -> dict[str, Any]:
+    return {Path(entry.path).name: entry for entry in catalog.entries}
 
 
 # ---------------------------------------------------------------------------------------- what is a scene
@@ -58,9 +58,9 @@ def test_two_products_in_one_folder_stay_apart(tmp_path: Path) -> None:
     product(tmp_path, "one", ("VV", "VH"))
     product(tmp_path, "two", ("VV", "VH"))
     product(tmp_path, "three", ("VV",))  # a band alone is a file like any other
-    catalogue = build_catalog(tmp_path)
-    assert sorted(len(entry.files) for entry in catalogue.entries) == [1, 2, 2]
-    assert {entry.sensor for entry in catalogue.entries} == {None}  # dB or linear: the names do not say
+    catalog = build_catalog(tmp_path)
+    assert sorted(len(entry.files) for entry in catalog.entries) == [1, 2, 2]
+    assert {entry.sensor for entry in catalog.entries} == {None}  # dB or linear: the names do not say
 
 
 def test_landsat_names_and_files_beside_the_bands(tmp_path: Path) -> None:
@@ -68,12 +68,12 @@ def test_landsat_names_and_files_beside_the_bands(tmp_path: Path) -> None:
     product(tmp_path, "LC08_L2SP_025037_20200101_02_T1", tuple(names))
     for other in ("QA_PIXEL", "QA_RADSAT"):
         write_tiff(tmp_path / f"LC08_L2SP_025037_20200101_02_T1_{other}.tif", noise(1, 60, 60))
-    catalogue = build_catalog(tmp_path)
-    kind, layer = catalogue.scenes[0].cloud_layer or ("", "")
+    catalog = build_catalog(tmp_path)
+    kind, layer = catalog.scenes[0].cloud_layer or ("", "")
     assert (kind, Path(layer).name[-12:]) == ("QA_PIXEL", "QA_PIXEL.tif")
-    assert [entry.sensor for entry in catalogue.entries if entry.problem is None] == ["landsat89_l2"]
-    assert [Path(path).name[-13:] for path, _ in catalogue.problems] == ["QA_RADSAT.tif"]
-    assert "none of them; left out" in catalogue.problems[0][1]
+    assert [entry.sensor for entry in catalog.entries if entry.problem is None] == ["landsat89_l2"]
+    assert [Path(path).name[-13:] for path, _ in catalog.problems] == ["QA_RADSAT.tif"]
+    assert "none of them; left out" in catalog.problems[0][1]
 
 
 def test_the_sensor_is_known_only_by_evidence(tmp_path: Path) -> None:
@@ -106,9 +106,9 @@ def test_broken_files_become_rows(tmp_path: Path) -> None:
     (tmp_path / ".hidden.tif").write_bytes(b"")
     product(tmp_path / "half", "x", ("B02", "B03"))
     (tmp_path / "half" / "x_B03.tif").write_bytes(b"")
-    catalogue = build_catalog(tmp_path)
-    assert len(catalogue.scenes) == 1
-    reasons = {Path(path).name: reason for path, reason in catalogue.problems}
+    catalog = build_catalog(tmp_path)
+    assert len(catalog.scenes) == 1
+    reasons = {Path(path).name: reason for path, reason in catalog.problems}
     assert set(reasons) == {"empty.tif", "cut.tif", "program.tif", "virtual.tif", "half"}
     assert "0 bytes" in reasons["empty.tif"]
     assert "0 bytes" in reasons["half"]
@@ -117,7 +117,7 @@ def test_broken_files_become_rows(tmp_path: Path) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
-def test_mutated_tiffs_never_stop_the_catalogue(
+def test_mutated_tiffs_never_stop_the_catalog(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
@@ -132,9 +132,9 @@ def test_mutated_tiffs_never_stop_the_catalogue(
 def test_the_same_file_counts_once(tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "a.tif", noise(3, 20, 20, np.uint8))
     (tmp_path / "b.tif").symlink_to(path)
-    catalogue = build_catalog(tmp_path)
-    assert len(catalogue.scenes) == 1
-    assert "is the same file as" in catalogue.problems[0][1]
+    catalog = build_catalog(tmp_path)
+    assert len(catalog.scenes) == 1
+    assert "is the same file as" in catalog.problems[0][1]
 
 
 def test_nothing_found_and_no_such_folder(tmp_path: Path) -> None:
@@ -181,14 +181,14 @@ def archive(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_catalogue_is_read_as_it_was_written(archive: Path, tmp_path: Path) -> None:
-    catalogue = build_catalog(archive)
+def test_a_catalog_is_read_as_it_was_written(archive: Path, tmp_path: Path) -> None:
+    catalog = build_catalog(archive)
     for target in (tmp_path / "outside" / "c.parquet", archive / "c.parquet"):
-        catalogue.write(target)
-        assert Catalog.read(target).entries == catalogue.entries
+        catalog.write(target)
+        assert Catalog.read(target).entries == catalog.entries
 
 
-def test_archive_and_catalogue_move_together(archive: Path, tmp_path: Path) -> None:
+def test_archive_and_catalog_move_together(archive: Path, tmp_path: Path) -> None:
     build_catalog(archive).write(archive / "c.parquet")
     moved = tmp_path / "moved"
     shutil.move(archive, moved)
@@ -198,8 +198,8 @@ def test_archive_and_catalogue_move_together(archive: Path, tmp_path: Path) -> N
 
 
 def test_it_opens_in_geopandas(archive: Path, tmp_path: Path) -> None:
-    catalogue = build_catalog(archive)
-    catalogue.write(tmp_path / "c.parquet")
+    catalog = build_catalog(archive)
+    catalog.write(tmp_path / "c.parquet")
     frame = geopandas.read_parquet(tmp_path / "c.parquet")
     assert frame.crs == "OGC:CRS84"
     assert len(frame) == 5
@@ -230,16 +230,16 @@ def test_other_parquet_files_are_refused(tmp_path: Path) -> None:
     import pyarrow as pa
 
     pq.write_table(pa.table({"path": ["x"]}), tmp_path / "other.parquet")
-    with pytest.raises(ImageryError, match=r"other\.parquet: is no catalogue; make one with `swath inspect"):
+    with pytest.raises(ImageryError, match=r"other\.parquet: is no catalog; make one with `swath inspect"):
         Catalog.read(tmp_path / "other.parquet")
     (tmp_path / "cut.parquet").write_bytes((tmp_path / "other.parquet").read_bytes()[:100])
     with pytest.raises(ImageryError, match="cannot be read as Parquet"):
         Catalog.read(tmp_path / "cut.parquet")
 
 
-def test_a_full_disk_leaves_the_old_catalogue(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    catalogue = build_catalog(archive)
-    catalogue.write(archive / "c.parquet")
+def test_a_full_disk_leaves_the_old_catalog(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog = build_catalog(archive)
+    catalog.write(archive / "c.parquet")
     before = (archive / "c.parquet").read_bytes()
 
     def full(*_: Any, **__: Any) -> None:
@@ -247,7 +247,7 @@ def test_a_full_disk_leaves_the_old_catalogue(archive: Path, monkeypatch: pytest
 
     monkeypatch.setattr(pq, "write_table", full)
     with pytest.raises(OSError, match="No space"):
-        catalogue.write(archive / "c.parquet")
+        catalog.write(archive / "c.parquet")
     assert (archive / "c.parquet").read_bytes() == before
     assert sorted(path.name for path in archive.iterdir() if ".tmp" in path.name) == []
 
@@ -277,7 +277,7 @@ def dump(path: Path, data: Any) -> Path:
     return path
 
 
-def test_a_static_catalogue_says_what_is_in_a_folder(tmp_path: Path) -> None:
+def test_a_static_catalog_says_what_is_in_a_folder(tmp_path: Path) -> None:
     product(tmp_path / "items" / "one", "x")
     write_tiff(tmp_path / "not_listed.tif", noise(3, 20, 20, np.uint8))
     write_tiff(tmp_path / "items" / "two.tif", noise(3, 20, 20, np.uint8))
@@ -297,17 +297,17 @@ def test_a_static_catalogue_says_what_is_in_a_folder(tmp_path: Path) -> None:
         {"rel": "child", "href": "https://example.org/catalog.json"},
     ]
     dump(tmp_path / "catalog.json", {"type": "Catalog", "stac_version": "1.0.0", "id": "c", "links": links})
-    catalogue = build_catalog(tmp_path)
-    one, two = sorted(catalogue.scenes, key=lambda scene: scene.bands, reverse=True)
-    assert {entry.sensor for entry in catalogue.entries if entry.problem is None} == {
+    catalog = build_catalog(tmp_path)
+    one, two = sorted(catalog.scenes, key=lambda scene: scene.bands, reverse=True)
+    assert {entry.sensor for entry in catalog.entries if entry.problem is None} == {
         "sentinel2_l2a",
         "rgb_aerial",
     }
     assert one.descriptions == L2A
     assert two.descriptions == ("R", "G", "B")
     assert str(one.time) == "2021-03-04 05:06:07+00:00"
-    reasons = " ".join(reason for _, reason in catalogue.problems)
-    assert len(catalogue.problems) == 2
+    reasons = " ".join(reason for _, reason in catalog.problems)
+    assert len(catalog.problems) == 2
     assert "missing.json" in reasons
     assert "https://example.org/catalog.json" in reasons
     # The item states the processing baseline, so that nobody has to.
@@ -326,9 +326,9 @@ def test_an_item_collection_and_its_remote_assets(tmp_path: Path) -> None:
         None,
     ]
     path = dump(tmp_path / "items.json", {"type": "FeatureCollection", "features": features})
-    catalogue = build_catalog(path)
-    assert [scene.gsd for scene in catalogue.scenes] == [0.25]
-    reasons = [reason for _, reason in catalogue.problems]
+    catalog = build_catalog(path)
+    assert [scene.gsd for scene in catalog.scenes] == [0.25]
+    reasons = [reason for _, reason in catalog.problems]
     assert len(reasons) == 4
     assert "far" in reasons[0]
     assert "download" in reasons[0]
@@ -374,8 +374,8 @@ def test_real_products_and_formats(data_dir: Path) -> None:
     folder = data_dir / "fixtures_rico" / "BigEarthNet"
     if not folder.exists():
         pytest.skip(f"{folder} is not there")
-    catalogue = build_catalog(folder)
-    assert not catalogue.problems
-    assert sum(entry.sensor == "sentinel2_l2a" for entry in catalogue.entries) == 3
-    assert sum(len(entry.files) == 2 for entry in catalogue.entries) == 4  # Sentinel-1
-    assert all(scene.gsd == pytest.approx(10, rel=0.01) for scene in catalogue.scenes)
+    catalog = build_catalog(folder)
+    assert not catalog.problems
+    assert sum(entry.sensor == "sentinel2_l2a" for entry in catalog.entries) == 3
+    assert sum(len(entry.files) == 2 for entry in catalog.entries) == 4  # Sentinel-1
+    assert all(scene.gsd == pytest.approx(10, rel=0.01) for scene in catalog.scenes)

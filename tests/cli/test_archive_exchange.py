@@ -40,8 +40,8 @@ def test_there_and_back(archive: Archive, tmp_path: Path) -> None:
 
 
 def test_other_forms(archive: Archive, tmp_path: Path) -> None:
-    swath("archive", "export", archive.path, tmp_path / "catalogue", "--to", "stac")
-    assert json.loads((tmp_path / "catalogue" / "item.json").read_text())["assets"]["embeddings"]
+    swath("archive", "export", archive.path, tmp_path / "catalog", "--to", "stac")
+    assert json.loads((tmp_path / "catalog" / "item.json").read_text())["assets"]["embeddings"]
     swath("archive", "export", archive.path, tmp_path / "a.geojson", "--to", "geojson")
     assert len(json.loads((tmp_path / "a.geojson").read_text())["features"]) == 3
 

@@ -28,7 +28,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scenes")
     random = np.random.default_rng(0)
     rows = []
-    for name, level in (("dark", 60), ("grey", 120), ("light", 190)):
+    for name, level in (("dark", 60), ("gray", 120), ("light", 190)):
         (folder / name).mkdir()
         for i in range(30):
             image = np.clip(random.normal(level, 25, (32, 32, 3)), 0, 255).astype(np.uint8)
@@ -274,7 +274,7 @@ def test_metres_are_needed_unless_relative(run: Callable[..., Result], model: Pa
         (["knn", "rcf", ".", "--protocol", "scale_mae", "--k", "5"], "fixes --k"),
         (["knn", "rcf", ".", "--protocol", "scale_mae"], "is for models of Swath"),
         (["knn", "rcf", ".", "--gsds", "x"], "--gsds are metres"),
-        (["fewshot", "rcf", ".", "--shots", "0"], "--shots are labelled images"),
+        (["fewshot", "rcf", ".", "--shots", "0"], "--shots are labeled images"),
         (["fewshot", "rcf", ".", "--classifier", "svm"], "linear and centroid"),
         (["knn", "baseline:rcf", ".", "--gsd-mode", "feet"], "--gsd-mode is metres or relative"),
     ],

@@ -114,7 +114,7 @@ def test_report_is_one_page(run: Callable[..., Result], scenes: Path, tmp_path: 
     )  # fmt: skip
     assert "1 of 12 queries" in result.stdout
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "<h1>Blocks: image statistics, colour histogram</h1>" in page
+    assert "<h1>Blocks: image statistics, color histogram</h1>" in page
     assert (tmp_path / "bench.csv").is_file()
     assert (tmp_path / "leakage.json").is_file()
     assert "data:image" in page

@@ -49,7 +49,7 @@ def test_a_saved_model_in_timm(folder, tmp_path):
     exec(program, {"timm": timm, "load_file": load_file}, found)  # the lines that it prints work
     model = load_model(folder)
     image = torch.rand(2, 3, 32, 32) * 255
-    batch = model.contract.normalise({"image": image, "gsd": torch.full((2,), 0.5)})
+    batch = model.contract.normalize({"image": image, "gsd": torch.full((2,), 0.5)})
     with torch.no_grad():
         theirs = found["network"].eval()(batch["image"])
     torch.testing.assert_close(theirs, model.embed(image, gsd=0.5), rtol=1e-4, atol=1e-5)

@@ -35,7 +35,7 @@ sensor: sentinel2_l2a
 data: {chip_size: 32, pattern: '*/s2_*.tif', offset_dn: -1000}
 encoder: {name: vit_micro_patch16}
 objective: {name: scale_mae}
-optimiser: {lr: 1.0e-3}
+optimizer: {lr: 1.0e-3}
 training: {steps: 1, batch_size: 2}
 """
 

@@ -18,7 +18,7 @@ from swath.errors import ImageryError, RecipeError, SwathError
 RECIPE: dict[str, Any] = {
     "name": "tiny",
     "sensor": "rgb_aerial",
-    "data": {"gsd": "relative", "size": 32, "fit": "random_crop"},
+    "data": {"gsd": "relative", "size": 32, "resize_mode": "random_crop"},
     "encoder": {"name": "vit_micro_patch8", "options": {"depth": 1, "embed_dim": 16, "heads": 2}},
     "objective": {
         "name": "scale_mae",
@@ -26,7 +26,7 @@ RECIPE: dict[str, Any] = {
             "source_size": 16, "decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2, "head": "linear",
         },
     },
-    "optimiser": {"blr": 0.1},
+    "optimizer": {"blr": 0.1},
     "training": {"steps": 4, "batch_size": 4, "workers": 0, "log_every": 1, "tensorboard": False},
 }  # fmt: skip
 

@@ -76,16 +76,16 @@ def test_radar_asks_and_optics_answer_without_the_own_place(home: Path, tmp_path
     assert len(lines) == 11
     assert all(S2 in line for line in lines)
     assert f"{S2}_3.tif" not in text
-    assert f"centred: less the mean of each sensor: {S1} (12 chips), {S2} (12 chips)" in text
+    assert f"centered: less the mean of each sensor: {S1} (12 chips), {S2} (12 chips)" in text
     report = json.loads((tmp_path / "a.geojson").read_text())
     assert report["query"]["sensor"] == S1
-    assert report["query"]["centred"] is True
+    assert report["query"]["centered"] is True
     assert (tmp_path / "a.png").stat().st_size > 1000
 
 
-def test_without_centring_it_is_said(home: Path) -> None:
-    text = swath("search", home / "archive", home / S2 / f"{S2}_0.tif", "--no-centre", "-k", 3)
-    assert "not centred: as asked" in text
+def test_without_centering_it_is_said(home: Path) -> None:
+    text = swath("search", home / "archive", home / S2 / f"{S2}_0.tif", "--no-center", "-k", 3)
+    assert "not centered: as asked" in text
     assert S2 in answered(text)[0]
 
 

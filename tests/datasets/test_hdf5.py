@@ -60,13 +60,13 @@ def test_images_in_groups_are_classes(grouped):
         place = dataset.paths.index(f"{grouped}::{('field', 'city')[i % 2]}/{i}")
         assert torch.equal(dataset[place]["image"], torch.from_numpy(PIXELS[i]).permute(2, 0, 1))
         assert dataset.labels[place] == (i + 1) % 2
-    city = open_dataset(grouped, sensor="rgb_aerial", gsd="relative", group="city")
+    city = open_dataset(grouped, sensor="rgb_aerial", gsd="relative", hdf5_group="city")
     assert (len(city), city.classes) == (3, None)
 
 
 def test_options_of_whole_images_work_here_too(stacked):
-    cached = open_dataset(stacked, sensor="rgb_aerial", gsd=1.0, cache="memory", size=(6, 8), fit="resize")
-    fresh = open_dataset(stacked, sensor="rgb_aerial", gsd=1.0, size=(6, 8), fit="resize")
+    cached = open_dataset(stacked, sensor="rgb_aerial", gsd=1.0, cache="memory", size=(6, 8), resize_mode="resize")
+    fresh = open_dataset(stacked, sensor="rgb_aerial", gsd=1.0, size=(6, 8), resize_mode="resize")
     batch = cached.get_batch([4, 1])
     assert torch.equal(batch["image"], collate([fresh[4], fresh[1]])["image"])
     assert batch["gsd"].tolist() == [2.0, 2.0]
@@ -142,9 +142,9 @@ def test_files_that_are_none(tmp_path, stacked):
     with pytest.raises(ImageryError, match=r"cut\.h5: is not a whole HDF5 file"):
         open_dataset(cut, sensor="rgb_aerial", gsd=1)
     with pytest.raises(ImageryError, match="has no 'test'; there are note, train"):
-        open_dataset(stacked, sensor="rgb_aerial", gsd=1, group="test")
+        open_dataset(stacked, sensor="rgb_aerial", gsd=1, hdf5_group="test")
     with pytest.raises(ImageryError, match="no data set 'class'"):
-        open_dataset(stacked, sensor="rgb_aerial", gsd=1, label="class")
+        open_dataset(stacked, sensor="rgb_aerial", gsd=1, label_column="class")
     with pytest.raises(ImageryError, match="wants 4"):
         open_dataset(stacked, sensor="naip", gsd=1)
 

@@ -74,7 +74,7 @@ def test_a_batch_has_what_the_samples_have(folder: Path) -> None:
 @pytest.mark.parametrize("fit", ["centre_crop", "random_crop", "resize"])
 def test_cached_batches_equal_those_read_from_files(folder: Path, fit: str) -> None:
     picture(folder / "water" / "large.png", 30, size=(40, 33))
-    options = {"gsd": 0.5, "size": (20, 16), "fit": fit, "seed": 3}
+    options = {"gsd": 0.5, "size": (20, 16), "resize_mode": fit, "seed": 3}
     from_files = ClassFolder(folder, "rgb_aerial", **options)
     cached = ClassFolder(folder, "rgb_aerial", cache="memory", **options)
     from_files.set_epoch(2)
@@ -89,7 +89,7 @@ def test_cached_batches_equal_those_read_from_files(folder: Path, fit: str) -> N
 
 
 def test_resizing_changes_the_gsd_by_the_geometric_mean(folder: Path) -> None:
-    data = ClassFolder(folder, "rgb_aerial", gsd=2.0, size=(12, 8), fit="resize")
+    data = ClassFolder(folder, "rgb_aerial", gsd=2.0, size=(12, 8), resize_mode="resize")
     assert data[0]["image"].shape == (3, 12, 8)
     assert data[0]["gsd"] == pytest.approx(2.0 * np.sqrt(24 / 12 * 32 / 8))
 
@@ -102,8 +102,8 @@ def test_cropping_does_not_change_the_gsd(folder: Path) -> None:
 
 
 def test_random_crops_depend_on_seed_epoch_and_index_only(folder: Path) -> None:
-    data = ClassFolder(folder, "rgb_aerial", gsd=1.0, size=8, fit="random_crop", seed=1)
-    again = ClassFolder(folder, "rgb_aerial", gsd=1.0, size=8, fit="random_crop", seed=1)
+    data = ClassFolder(folder, "rgb_aerial", gsd=1.0, size=8, resize_mode="random_crop", seed=1)
+    again = ClassFolder(folder, "rgb_aerial", gsd=1.0, size=8, resize_mode="random_crop", seed=1)
     first = [data[i]["image"] for i in range(len(data))]
     assert all(torch.equal(again[i]["image"], first[i]) for i in reversed(range(len(data))))
     data.set_epoch(1)
@@ -114,7 +114,7 @@ def test_random_crops_depend_on_seed_epoch_and_index_only(folder: Path) -> None:
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_loader_workers_see_the_same_samples_and_the_epoch(folder: Path, context: str) -> None:
-    data = ClassFolder(folder, "rgb_aerial", gsd=1.0, size=8, fit="random_crop")
+    data = ClassFolder(folder, "rgb_aerial", gsd=1.0, size=8, resize_mode="random_crop")
     loader = DataLoader(
         data, 4, collate_fn=collate, num_workers=2, multiprocessing_context=context, persistent_workers=True
     )
@@ -184,16 +184,16 @@ def test_csv_manifest_filters_rows_and_keeps_class_indices(folder: Path) -> None
         "water/0.webp,water,2.0,val,1",
         "field/deeper/0.jpg,field,1.0,train,1",
     )
-    data = CsvManifest(manifest, "rgb_aerial", fold="val")
+    data = CsvManifest(manifest, "rgb_aerial", split="val")
     assert data.classes == ["field", "forest", "water"]
     assert data.labels is not None
     assert data.labels.tolist() == [1, 2]
     assert data.gsds.tolist() == [0.5, 2.0]
     assert data.columns["scale"] == ["0", "1"]
-    assert len(CsvManifest(manifest, "rgb_aerial", where={"scale": "1"})) == 2
-    assert len(CsvManifest(manifest, "rgb_aerial", fold="train", where={"scale": ["0", "1"]})) == 2
+    assert len(CsvManifest(manifest, "rgb_aerial", filter={"scale": "1"})) == 2
+    assert len(CsvManifest(manifest, "rgb_aerial", split="train", filter={"scale": ["0", "1"]})) == 2
     assert CsvManifest(manifest, "rgb_aerial", gsd="relative").gsds.tolist() == [1.0] * 4
-    assert CsvManifest(manifest, "rgb_aerial", label=None).labels is None
+    assert CsvManifest(manifest, "rgb_aerial", label_column=None).labels is None
 
 
 def test_csv_rows_and_columns_stay_together_when_a_file_is_broken(folder: Path) -> None:
@@ -348,7 +348,7 @@ def test_layouts_are_told_apart(folder: Path, tmp_path_factory: pytest.TempPathF
 
 def test_options_of_another_layout_are_refused(folder: Path) -> None:
     with pytest.raises(ImageryError, match=r"layout='class_folder', where fold='x' means nothing.*'csv'"):
-        open_dataset(folder, sensor="rgb_aerial", gsd=1.0, fold="x")
+        open_dataset(folder, sensor="rgb_aerial", gsd=1.0, split="x")
     chips = open_dataset(folder, sensor="rgb_aerial", gsd=1.0, chip_size=8)
     assert len(chips) == 9 * 3 * 4
     assert len(open_dataset(folder, sensor="rgb_aerial", gsd=1.0, chip_size=8, cache="none")) == len(chips)
@@ -358,7 +358,7 @@ def test_options_of_another_layout_are_refused(folder: Path) -> None:
         open_dataset(folder, sensor="rgb_aerial", gsd=1.0, chip_size=8, layout="class_folder")
     with pytest.raises(ImageryError, match=r"unknown option 'chipsize'.*'chip_size'"):
         open_dataset(folder, sensor="rgb_aerial", gsd=1.0, chipsize=3)
-    assert len(open_dataset(folder, sensor="rgb_aerial", gsd=1.0, fold=None, cache="none")) == 9
+    assert len(open_dataset(folder, sensor="rgb_aerial", gsd=1.0, split=None, cache="none")) == 9
 
 
 def test_training_on_pictures_needs_no_geodata_library(folder: Path) -> None:
@@ -385,7 +385,7 @@ def test_any_bytes_under_an_image_name_are_read_or_explained(
         content[position] = data.draw(st.integers(0, 255))
     path.write_bytes(bytes(content[: data.draw(st.integers(0, len(content)))]))
     picture(tmp_path / "good.png")
-    options = {"gsd": 1.0, "size": 4, "fit": "resize", "cache": "memory"}
+    options = {"gsd": 1.0, "size": 4, "resize_mode": "resize", "cache": "memory"}
     try:
         found = UnlabeledFolderDataset(tmp_path, "rgb_aerial", **options)
     except ImageryError as error:  # a mutation can make another colour model of it, and that is an error
@@ -399,8 +399,8 @@ def test_rsscn7_opens_as_its_readme_says(data_dir: Path) -> None:
     index = data_dir / "rsscn7" / "index.csv"
     if not index.exists():
         pytest.skip(f"{index} is not there")
-    train = open_dataset(index, sensor="rgb_aerial", fold="train")
-    val = open_dataset(index, sensor="rgb_aerial", fold="val", where={"scale": "3"})
+    train = open_dataset(index, sensor="rgb_aerial", split="train")
+    val = open_dataset(index, sensor="rgb_aerial", split="val", filter={"scale": "3"})
     assert (len(train), len(val)) == (7 * 4 * 60, 7 * 15)
     assert train.classes == val.classes
     assert not train.problems
@@ -418,23 +418,23 @@ def labelled_table(folder: Path, header: str, *rows: str) -> Path:
 
 def test_several_labels_in_one_column(tmp_path: Path) -> None:
     table = labelled_table(tmp_path, "file,labels", "water|road", "", "road | tree")
-    data = CsvManifest(table, "rgb_aerial", "relative", label="labels", separator="|")
+    data = CsvManifest(table, "rgb_aerial", "relative", label_column="labels", label_separator="|")
     assert data.classes == ["road", "tree", "water"]
     assert data.labels is not None
     assert data.labels.tolist() == [[1, 0, 1], [0, 0, 0], [1, 1, 0]]
     assert data[2]["label"].tolist() == [1, 1, 0]
-    cached = CsvManifest(table, "rgb_aerial", "relative", label="labels", separator="|", cache="memory")
+    cached = CsvManifest(table, "rgb_aerial", "relative", label_column="labels", label_separator="|", cache="memory")
     assert torch.equal(cached.get_batch([2, 0])["label"], data.get_batch([2, 0])["label"])
 
 
 def test_a_column_a_label(tmp_path: Path) -> None:
     table = labelled_table(tmp_path, "file,tree,road", "1,0", "0,0", "true,1.0")
-    data = CsvManifest(table, "rgb_aerial", "relative", label=["road", "tree"])
+    data = CsvManifest(table, "rgb_aerial", "relative", label_column=["road", "tree"])
     assert data.classes == ["road", "tree"]
     assert data.labels is not None
     assert data.labels.tolist() == [[0, 1], [0, 0], [1, 1]]
     table = labelled_table(tmp_path, "file,tree,road", "1,0", "0,2", "1,1")
     with pytest.raises(ImageryError, match=r"line 3: road is '2'; of a column a label, 0 or 1"):
-        CsvManifest(table, "rgb_aerial", "relative", label=["road", "tree"])
+        CsvManifest(table, "rgb_aerial", "relative", label_column=["road", "tree"])
     with pytest.raises(ImageryError, match="separator="):
-        CsvManifest(table, "rgb_aerial", "relative", label=["road", "tree"], separator=";")
+        CsvManifest(table, "rgb_aerial", "relative", label_column=["road", "tree"], label_separator=";")

@@ -29,8 +29,8 @@ SMALL = {
         "training.monitor_images=16",
         "data.chips_per_epoch=64",
     ),
-    "unlabelled": {"pretrain": 24},
-    "labelled": {"train": 40, "val": 16},
+    "unlabeled": {"pretrain": 24},
+    "labeled": {"train": 40, "val": 16},
 }
 
 
@@ -112,13 +112,13 @@ def test_contract_refuses_the_sentinel2_scene(walked: tuple[Path, list[str]]) ->
     assert "band" in refused[1]
 
 
-def test_artefacts_are_where_the_tutorial_says(walked: tuple[Path, list[str]]) -> None:
+def test_artifacts_are_where_the_tutorial_says(walked: tuple[Path, list[str]]) -> None:
     out = walked[0].parent
     for name in (
         "run/model/config.json",
         "run/metrics.csv",
         "scores/knn.json",
-        "catalogue.parquet",
+        "catalog.parquet",
         "archive",
     ):
         assert (out / name).exists(), name

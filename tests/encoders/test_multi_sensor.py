@@ -80,11 +80,11 @@ def test_patches_of_equal_ground_have_equal_places():
 
 
 def test_the_middle_of_a_patch_decides():
-    """One patch of 2 units is centred between two of 1 unit."""
+    """One patch of 2 units is centered between two of 1 unit."""
     from swath.encoders.positions import gsd_positions
 
-    one = gsd_positions(2, 2, 16, torch.tensor([1.0]), cls=False, centred=True)
-    two = gsd_positions(1, 1, 16, torch.tensor([2.0]), cls=False, centred=True)
+    one = gsd_positions(2, 2, 16, torch.tensor([1.0]), cls=False, centered=True)
+    two = gsd_positions(1, 1, 16, torch.tensor([2.0]), cls=False, centered=True)
     between = torch.tensor(0.5)  # (0 + 1) / 2
     assert torch.isclose(two[0, 0, 0], between.sin())
     assert torch.equal(one, gsd_positions(2, 2, 16, torch.tensor([1.0]), cls=False))

@@ -31,8 +31,8 @@ def radii(latitude: float) -> tuple[float, float]:
     return prime * math.cos(math.radians(latitude)), a * (1 - e2) / (1 - e2 * sine**2) ** 1.5
 
 
-def centred(x: float, y: float, pixel: float, size: int = 64) -> tuple[float, ...]:
-    """North-up transform of a size x size image whose centre is at (x, y)."""
+def centered(x: float, y: float, pixel: float, size: int = 64) -> tuple[float, ...]:
+    """North-up transform of a size x size image whose center is at (x, y)."""
     return (pixel, 0.0, x - pixel * size / 2, 0.0, -pixel, y + pixel * size / 2)
 
 
@@ -44,7 +44,7 @@ def test_utm_is_the_pixel_size_but_for_the_projections_scale(
     south = latitude < 0
     northing = Proj("EPSG:32633")(15.0, latitude)[1] + (10_000_000 if south else 0)
     crs = "EPSG:32733" if south else "EPSG:32633"
-    measured = effective_gsd(centred(500_000 + across, northing, pixel), crs, 64, 64)
+    measured = effective_gsd(centered(500_000 + across, northing, pixel), crs, 64, 64)
     # 0.9996 on the central meridian, above 1 at the zone's edges
     assert measured == pytest.approx(pixel, rel=1e-3)
     lon, lat = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(500_000 + across, northing)
@@ -58,12 +58,12 @@ def test_degrees_shrink_with_the_cosine_of_latitude_in_x(
     latitude: float, longitude: float, metres: float
 ) -> None:
     degrees = metres / 111_320
-    x, y = pixel_size_on_ground(centred(longitude, latitude, degrees), "EPSG:4326", 32, 32)
+    x, y = pixel_size_on_ground(centered(longitude, latitude, degrees), "EPSG:4326", 32, 32)
     along, up = radii(latitude)
     assert x == pytest.approx(math.radians(degrees) * along, rel=1e-5)
     assert y == pytest.approx(math.radians(degrees) * up, rel=1e-5)
     assert x / y == pytest.approx(math.cos(math.radians(latitude)), rel=0.01)
-    assert effective_gsd(centred(longitude, latitude, degrees), "EPSG:4326", 64, 64) == pytest.approx(
+    assert effective_gsd(centered(longitude, latitude, degrees), "EPSG:4326", 64, 64) == pytest.approx(
         math.sqrt(x * y)
     )
 
@@ -74,7 +74,7 @@ def test_web_mercator_is_corrected_by_the_cosine_of_latitude(
     latitude: float, longitude: float, pixel: float
 ) -> None:
     x, y = Transformer.from_crs("EPSG:4326", "EPSG:3857", always_xy=True).transform(longitude, latitude)
-    measured = effective_gsd(centred(x, y, pixel), "EPSG:3857", 64, 64)
+    measured = effective_gsd(centered(x, y, pixel), "EPSG:3857", 64, 64)
     # The projection is spherical on an ellipsoidal Earth: 0.7 % between x and y, half of it left here.
     assert measured == pytest.approx(pixel * math.cos(math.radians(latitude)), rel=0.006)
 
@@ -99,7 +99,7 @@ def test_polar_stereographic_follows_its_scale_factor(
     latitude: float, longitude: float, pixel: float
 ) -> None:
     x, y = Transformer.from_crs("EPSG:4326", "EPSG:3995", always_xy=True).transform(longitude, latitude)
-    measured = effective_gsd(centred(x, y, pixel), "EPSG:3995", 64, 64)
+    measured = effective_gsd(centered(x, y, pixel), "EPSG:3995", 64, 64)
     if latitude < 89.999:
         scale = Proj("EPSG:3995").get_factors(longitude, latitude).parallel_scale
         assert measured == pytest.approx(pixel / scale, rel=1e-4)
@@ -114,7 +114,7 @@ def test_polar_stereographic_follows_its_scale_factor(
 )
 def test_resampling_by_x_and_y_multiplies_gsd_by_their_geometric_mean(crs: str, x: float, y: float) -> None:
     east, north = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(8.0, 47.0)
-    transform = centred(east, north, 2.0, size=512)
+    transform = centered(east, north, 2.0, size=512)
     before = effective_gsd(transform, crs, 512, 512)
     after = effective_gsd(resampled_transform(transform, x, y), crs, 512 / x, 512 / y)
     assert after == pytest.approx(before * math.sqrt(x * y), rel=1e-5)
@@ -132,13 +132,13 @@ def test_pixels_may_be_oblong() -> None:
 def test_centimetres_are_measured_as_well_as_kilometres(crs: str) -> None:
     lon, lat = {"EPSG:5070": (-96.0, 40.0), "EPSG:27700": (-1.5, 52.5)}.get(crs, (8.0, 47.0))
     x, y = Transformer.from_crs(CRS(crs).geodetic_crs, crs, always_xy=True).transform(lon, lat)
-    per_metre = [effective_gsd(centred(x, y, pixel), crs, 64, 64) / pixel for pixel in (0.02, 1.0, 1000.0)]
+    per_metre = [effective_gsd(centered(x, y, pixel), crs, 64, 64) / pixel for pixel in (0.02, 1.0, 1000.0)]
     assert per_metre == pytest.approx([per_metre[1]] * 3, rel=1e-4)
 
 
 def test_a_crs_in_feet_gives_metres() -> None:
     x, y = Transformer.from_crs("EPSG:4326", "EPSG:2263", always_xy=True).transform(-74.0, 40.7)
-    assert effective_gsd(centred(x, y, 1.0), "EPSG:2263", 64, 64) == pytest.approx(0.3048, rel=1e-4)
+    assert effective_gsd(centered(x, y, 1.0), "EPSG:2263", 64, 64) == pytest.approx(0.3048, rel=1e-4)
 
 
 def test_a_local_crs_without_a_globe_uses_its_length_unit() -> None:
@@ -150,16 +150,16 @@ def test_a_local_crs_without_a_globe_uses_its_length_unit() -> None:
 
 def test_another_globe_is_measured_on_itself() -> None:
     moon = "+proj=longlat +R=1737400 +no_defs"
-    assert effective_gsd(centred(0, 0, 0.01), moon, 64, 64) == pytest.approx(
+    assert effective_gsd(centered(0, 0, 0.01), moon, 64, 64) == pytest.approx(
         1737400 * math.radians(0.01), rel=1e-4
     )
 
 
 def test_a_place_that_is_not_on_the_earth_is_refused() -> None:
     with pytest.raises(ImageryError, match=r"not on the Earth.*State it \(`gsd=`\)"):
-        effective_gsd(centred(0, 120, 0.1), "EPSG:4326", 64, 64)
+        effective_gsd(centered(0, 120, 0.1), "EPSG:4326", 64, 64)
     with pytest.raises(ImageryError, match="not on the Earth"):
-        effective_gsd(centred(9e6, 9e6, 1000), "+proj=geos +h=35786023 +lon_0=0", 64, 64)
+        effective_gsd(centered(9e6, 9e6, 1000), "+proj=geos +h=35786023 +lon_0=0", 64, 64)
 
 
 def test_an_unknown_crs_is_refused_by_name() -> None:
@@ -234,7 +234,7 @@ def test_oscd_agrees_with_its_own_table(data_dir: Path) -> None:
     ("name", "gsd", "tolerance"),
     [
         ("rasterio/RGB.byte.tif", 300.0, 0.001),
-        ("solaris/sample_geotiff.tif", 0.5, 0.001),
+        ("solariz/sample_geotiff.tif", 0.5, 0.001),
         ("geowombat/rgbn.tif", 5.0, 0.001),
         ("opengeos/naip/m_4709963_se_14_1_20200831.tif", 5.0, 0.001),
         ("opengeos/raster/landsat7.tif", 23.7, 0.01),  # 30 in EPSG:3857, at 38 degrees north

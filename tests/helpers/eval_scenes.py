@@ -1,4 +1,4 @@
-"""Labelled images drawn in memory and on disk, and featurizers whose score is known beforehand."""
+"""Labeled images drawn in memory and on disk, and featurizers whose score is known beforehand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from swath.datasets.csv_table import CsvManifest
 from swath.evaluation.data.splits import TrainTestSplit
 from swath.evaluation.data.subset import EvalSubset
 
-CLASSES = ("dark", "grey", "light", "spots")
+CLASSES = ("dark", "gray", "light", "spots")
 
 
 def draw(kind: str, random: np.random.Generator, side: int = 32) -> NDArray[np.uint8]:
@@ -27,7 +27,7 @@ def draw(kind: str, random: np.random.Generator, side: int = 32) -> NDArray[np.u
         blocks = random.integers(0, 2, (side // 4, side // 4, 1)) * 200.0
         image = np.kron(blocks, np.ones((4, 4, 3))) + random.normal(20, 5, (side, side, 3))
     else:
-        level = {"dark": 60, "grey": 120, "light": 190}[kind] + random.normal(0, 6)
+        level = {"dark": 60, "gray": 120, "light": 190}[kind] + random.normal(0, 6)
         image = random.normal(level, 12, (side, side, 3))
     return np.clip(image, 0, 255).astype(np.uint8)
 
@@ -96,7 +96,7 @@ def constant(batch: Batch) -> Tensor:
     return torch.full((len(batch["image"]), 8), 3.7)
 
 
-def colour(batch: Batch) -> Tensor:
+def color(batch: Batch) -> Tensor:
     image = batch["image"].float().flatten(2)
     return torch.cat([image.mean(2), image.std(2), torch.full((len(image), 1), 50.0)], dim=1)
 
@@ -110,7 +110,7 @@ def rich_noise(batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.stack(rows)
 
 
-class Labelled:
+class Labeled:
     """Many images of a few classes, of no content."""
 
     def __init__(self, count: int, classes: int) -> None:
@@ -134,7 +134,7 @@ class Labelled:
 
 
 def many(count: int = 2000, queries: int = 1000, classes: int = 5) -> TrainTestSplit:
-    dataset = Labelled(count + queries, classes)
+    dataset = Labeled(count + queries, classes)
     positions = np.arange(count + queries)
     return TrainTestSplit(
         EvalSubset(dataset, positions[:count], "train"),  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Tiny labelled imagery that can be learned in seconds: simulated, with a seed."""
+"""Tiny labeled imagery that can be learned in seconds: simulated, with a seed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from swath.models.contract import Contract
 from swath.models.directory import save_model
 
 ENCODER = {"bands": 3, "patch_size": 4, "embed_dim": 32, "depth": 2, "heads": 2}
-COLOURS = {"field": (120, 160, 60), "forest": (30, 70, 30), "water": (20, 50, 120)}
+COLORS = {"field": (120, 160, 60), "forest": (30, 70, 30), "water": (20, 50, 120)}
 
 
 def noise(generator: np.random.Generator, side: int) -> np.ndarray[Any, Any]:
@@ -29,10 +29,10 @@ def save(path: Path, picture: np.ndarray[Any, Any]) -> None:
 
 
 def write_classes(root: Path, count: int = 8, side: int = 16) -> Path:
-    """A table of images of three colours, with folds."""
+    """A table of images of three colors, with folds."""
     generator = np.random.default_rng(0)
     lines = ["file,class,fold"]
-    for name, mean in COLOURS.items():
+    for name, mean in COLORS.items():
         for i in range(count):
             save(root / name / f"{i}.png", noise(generator, side) + np.array(mean))
             lines.append(f"{name}/{i}.png,{name},{('train', 'train', 'val', 'test')[i % 4]}")
@@ -66,7 +66,7 @@ def write_masks(root: Path, count: int = 6, side: int = 32) -> Path:
     generator = np.random.default_rng(1)
     for i in range(count):
         mask = _blob(generator, side)
-        picture = np.where(mask[..., None], np.array(COLOURS["water"]), np.array(COLOURS["field"]))
+        picture = np.where(mask[..., None], np.array(COLORS["water"]), np.array(COLORS["field"]))
         save(root / "images" / f"s{i}.png", picture + noise(generator, side))
         save(root / "masks" / f"s{i}.png", mask * 255)
     return root
@@ -78,7 +78,7 @@ def write_changes(root: Path, count: int = 6, side: int = 32) -> Path:
     for i in range(count):
         before, new = _blob(generator, side), _blob(generator, side)
         for date, wet in (("date1", before), ("date2", before | new)):
-            picture = np.where(wet[..., None], np.array(COLOURS["water"]), np.array(COLOURS["field"]))
+            picture = np.where(wet[..., None], np.array(COLORS["water"]), np.array(COLORS["field"]))
             save(root / f"p{i}" / f"{date}.png", picture + noise(generator, side))
         save(root / f"p{i}" / "mask.png", new & ~before)
     return root
@@ -89,12 +89,12 @@ def write_boxes(root: Path, count: int = 6, side: int = 64, *, layout: str = "co
     generator = np.random.default_rng(3)
     images, notes, lines = [], [], {}
     for i in range(count):
-        picture = np.full((side, side, 3), COLOURS["field"], dtype=np.float64)
+        picture = np.full((side, side, 3), COLORS["field"], dtype=np.float64)
         lines[f"t{i}"] = []
         for k, (kind, (wide, tall)) in enumerate((("car", (20, 10)), ("pond", (16, 16)), ("car", (10, 20)))):
             x = int(generator.integers(0, side - wide))
             y = int(k * side / 3 + generator.integers(0, side / 3 - tall + 1))
-            picture[y : y + tall, x : x + wide] = (230, 230, 230) if kind == "car" else COLOURS["water"]
+            picture[y : y + tall, x : x + wide] = (230, 230, 230) if kind == "car" else COLORS["water"]
             notes.append({
                 "id": len(notes), "image_id": i, "category_id": 1 + (kind == "pond"),
                 "bbox": [x, y, wide, tall], "iscrowd": 0,
@@ -142,10 +142,10 @@ def write_recipe(path: Path, kind: str, /, **sections: Any) -> Path:
         options |= {"head_width": 16}
     recipe: dict[str, Any] = {
         "name": "tiny", "task": {"name": kind, "options": options}, "data": data,
-        "optimiser": {"lr": 3e-3},
+        "optimizer": {"lr": 3e-3},
         "training": {
             "steps": 30, "batch_size": 6, "log_every": 5, "monitor_every": 10, "checkpoint_every": 10,
-            "pictures_every": 0, "monitor_images": 4, "tensorboard": False, "workers": 0,
+            "images_every": 0, "monitor_images": 4, "tensorboard": False, "workers": 0,
         },
     }  # fmt: skip
     for key, value in sections.items():

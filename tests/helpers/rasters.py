@@ -30,9 +30,9 @@ def write_tiff(path: Path, values: np.ndarray, **profile: Any) -> Path:
     }
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "w", **settings) as dataset:
         if alpha:
-            from rasterio.enums import ColorInterp as Colour
+            from rasterio.enums import ColorInterp as Color
 
-            dataset.colorinterp = [Colour.red, Colour.green, Colour.blue, Colour.alpha]
+            dataset.colorinterp = [Color.red, Color.green, Color.blue, Color.alpha]
         dataset.write(values)
         dataset.update_tags(**tags)
         if descriptions:

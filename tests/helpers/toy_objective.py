@@ -52,7 +52,7 @@ class ToyConfig(ObjectiveConfig):
 
 @register_objective("toy_objective", ToyConfig)
 class ToyObjective(nn.Module):
-    """Removes noise: mean colour of every patch, from a noisy image."""
+    """Removes noise: mean color of every patch, from a noisy image."""
 
     def __init__(self, encoder: nn.Module, config: ToyConfig) -> None:
         super().__init__()
@@ -106,14 +106,14 @@ RECIPE: dict[str, Any] = {
     "data": {"gsd": 0.5, "cache": "memory"},
     "encoder": {"name": "toy_encoder"},
     "objective": {"name": "toy_objective"},
-    "optimiser": {"lr": 0.01},
+    "optimizer": {"lr": 0.01},
     "training": {
         "steps": 12,
         "batch_size": 8,
         "warmup_steps": 2,
         "checkpoint_every": 4,
         "log_every": 1,
-        "pictures_every": 0,
+        "images_every": 0,
         "monitor_every": 0,
         "tensorboard": False,
         "device": "cpu",

@@ -39,7 +39,7 @@ def task_model(kind: str = "segment", contract: Contract | None = None) -> TaskM
     return TaskModel(task, contract, kind=kind, name="toy")
 
 
-class ByColour(torch.nn.Module):
+class ByColor(torch.nn.Module):
     """In place of a network: what it says of a pixel is a function of it and of its place in the tile,
     so that seams would show, exact to the last bit in any batch."""
 
@@ -47,15 +47,15 @@ class ByColour(torch.nn.Module):
         image = batch["image"]
         height, width = image.shape[-2:]
         y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-        colour = image.flatten(1, -3).double()[:, :3]
-        logits = colour * 2 + torch.stack([(x * 7 + y) % 5, (x + y * 3) % 7, (x * y) % 3])
+        color = image.flatten(1, -3).double()[:, :3]
+        logits = color * 2 + torch.stack([(x * 7 + y) % 5, (x + y * 3) % 7, (x * y) % 3])
         return logits.softmax(1).float()
 
 
-def by_colour(contract: Contract | None = None) -> TaskModel:
-    """A segmentation model whose network is `ByColour`."""
+def by_color(contract: Contract | None = None) -> TaskModel:
+    """A segmentation model whose network is `ByColor`."""
     model = task_model("segment", contract)
-    model.task.predict = ByColour().predict  # type: ignore[method-assign]
+    model.task.predict = ByColor().predict  # type: ignore[method-assign]
     return model
 
 

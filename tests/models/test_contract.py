@@ -107,14 +107,14 @@ def noise(low: float, high: float, bands: int = 1) -> torch.Tensor:
 
 REFUSED = [
     ("reflectance", 0.1, 0.05, noise(200, 4000), "looks like digital numbers"),
-    ("reflectance", 0.1, 0.05, noise(-2, 2), "standardised already"),
+    ("reflectance", 0.1, 0.05, noise(-2, 2), "standardized already"),
     ("reflectance", 0.1, 0.05, noise(-0.1, 0.1), "an offset of -1000 was applied"),
     ("reflectance", 0.1, 0.05, noise(200, 4000).to(torch.int16), r"integers \(int16\), as files store them"),
     ("dB", -12.0, 5.0, noise(0.001, 0.8), "looks like linear power"),
-    ("dB", -12.0, 5.0, noise(-2, 2), "standardised already"),
+    ("dB", -12.0, 5.0, noise(-2, 2), "standardized already"),
     ("linear", 0.1, 0.1, noise(-25, -3), "looks like dB"),
     ("uint8", 120.0, 60.0, noise(0, 1), "share of 1. Multiply by 255"),
-    ("uint8", 120.0, 60.0, noise(-2, 2), "standardised already"),
+    ("uint8", 120.0, 60.0, noise(-2, 2), "standardized already"),
     ("uint8", 120.0, 60.0, noise(0, 3000), "more than 8 bits"),
     ("kelvin", 290.0, 10.0, noise(5, 30), "Celsius"),
     ("DN", 1500.0, 700.0, noise(0, 1), "looks scaled"),
@@ -215,19 +215,19 @@ def test_gsd_inside_the_trained_range_does_not_warn(contract: Contract) -> None:
         contract.gsd(np.array([0.3, 2.2], dtype=np.float32), 2, 64)
 
 
-# ---- normalising
+# ---- normalizing
 
 
-def test_normalises_by_the_contracts_statistics() -> None:
+def test_normalizes_by_the_contracts_statistics() -> None:
     contract = Contract.of("sentinel2_l2a", reference_gsd=10.0)
     sensor = contract.sensors["sentinel2_l2a"]
     image = torch.rand(2, 12, 4, 6)
-    ready = contract.normalise({"image": image, "gsd": torch.tensor([10.0, 20.0]), "sensor": sensor.name})
+    ready = contract.normalize({"image": image, "gsd": torch.tensor([10.0, 20.0]), "sensor": sensor.name})
     mean = torch.tensor(sensor.mean, dtype=torch.float64).view(12, 1, 1)
     std = torch.tensor(sensor.std, dtype=torch.float64).view(12, 1, 1)
     torch.testing.assert_close(ready["image"], ((image - mean) / std).float(), rtol=1e-5, atol=1e-5)
     assert ready["gsd"].tolist() == [1.0, 2.0]
-    torch.testing.assert_close(contract.denormalise(ready["image"]), image)
+    torch.testing.assert_close(contract.denormalize(ready["image"]), image)
 
 
 def test_invalid_and_non_finite_pixels_become_zero_and_are_marked(contract: Contract) -> None:
@@ -235,7 +235,7 @@ def test_invalid_and_non_finite_pixels_become_zero_and_are_marked(contract: Cont
     image[0, 1, 0, 0], image[0, 2, 0, 1] = float("nan"), float("inf")
     valid = torch.ones(1, 4, 4, dtype=torch.bool)
     valid[0, 3, 3] = False
-    ready = contract.normalise({"image": image, "gsd": torch.ones(1), "valid": valid})
+    ready = contract.normalize({"image": image, "gsd": torch.ones(1), "valid": valid})
     for row, column in ((0, 0), (0, 1), (3, 3)):
         assert ready["image"][0, :, row, column].tolist() == [0, 0, 0]
         assert not ready["valid"][0, row, column]
@@ -244,19 +244,19 @@ def test_invalid_and_non_finite_pixels_become_zero_and_are_marked(contract: Cont
     assert torch.isnan(image[0, 1, 0, 0]), "the batch itself is left as it is"
 
 
-def test_integers_of_any_width_are_normalised(contract: Contract) -> None:
+def test_integers_of_any_width_are_normalized(contract: Contract) -> None:
     image = torch.randint(0, 255, (1, 3, 4, 4), dtype=torch.uint8)
-    byte = contract.normalise({"image": image, "gsd": torch.ones(1)})
-    real = contract.normalise({"image": image.float(), "gsd": torch.ones(1)})
+    byte = contract.normalize({"image": image, "gsd": torch.ones(1)})
+    real = contract.normalize({"image": image.float(), "gsd": torch.ones(1)})
     assert torch.equal(byte["image"], real["image"])
 
 
-def test_normalises_the_same_under_inference_mode_and_after_it(contract: Contract) -> None:
+def test_normalizes_the_same_under_inference_mode_and_after_it(contract: Contract) -> None:
     batch = {"image": torch.rand(1, 3, 4, 4) * 255, "gsd": torch.ones(1)}
     with torch.inference_mode():
-        contract.normalise(batch)  # type: ignore[arg-type]
+        contract.normalize(batch)  # type: ignore[arg-type]
     image = batch["image"].clone().requires_grad_()
-    contract.normalise({**batch, "image": image})["image"].sum().backward()  # type: ignore[arg-type, typeddict-item]
+    contract.normalize({**batch, "image": image})["image"].sum().backward()  # type: ignore[arg-type, typeddict-item]
     assert image.grad is not None
 
 
@@ -264,7 +264,7 @@ def test_transpose_swaps_rows_and_columns_of_image_and_mask() -> None:
     contract = Contract.of("rgb_aerial", transpose=True)
     image = torch.rand(1, 3, 4, 6) * 255
     valid = torch.rand(1, 4, 6) > 0.5
-    ready = contract.normalise({"image": image, "gsd": torch.ones(1), "valid": valid})
-    plain = Contract.of("rgb_aerial").normalise({"image": image, "gsd": torch.ones(1), "valid": valid})
+    ready = contract.normalize({"image": image, "gsd": torch.ones(1), "valid": valid})
+    plain = Contract.of("rgb_aerial").normalize({"image": image, "gsd": torch.ones(1), "valid": valid})
     assert torch.equal(ready["image"], plain["image"].transpose(2, 3))
     assert torch.equal(ready["valid"], plain["valid"].transpose(1, 2))

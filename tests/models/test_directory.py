@@ -34,7 +34,7 @@ def test_loads_with_the_same_embeddings(tmp_path: Path, contract: Contract) -> N
     path = save_small(tmp_path / "m", contract, encoder, pooling="mean")
     model = swath.load_model(path)
     with torch.no_grad():
-        batch = contract.normalise({"image": IMAGES, "gsd": torch.full((3,), 0.5)})
+        batch = contract.normalize({"image": IMAGES, "gsd": torch.full((3,), 0.5)})
         expected = encoder(batch["image"], batch["gsd"]).pooled
     torch.testing.assert_close(model.embed(IMAGES, gsd=0.5), expected)
     assert model.contract == contract

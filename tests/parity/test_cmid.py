@@ -226,7 +226,7 @@ def test_every_step_on_the_way(reference):
             close(own, tensors[f"out.student_local_logits_{number}"], "student's prototypes")
             close(wanted, tensors[f"out.teacher_local_logits_{number}"], "teacher's prototypes")
             logits.append((own, wanted))
-        for number, (own, wanted) in enumerate(logits, 1):  # the second sees the centre that the first moved
+        for number, (own, wanted) in enumerate(logits, 1):  # the second sees the center that the first moved
             loss = objective.agreement(own, wanted, objective._teacher_temperature())
             close(loss, tensors[f"out.local_loss_{number}"], f"local loss {number}")
 

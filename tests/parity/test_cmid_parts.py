@@ -1,4 +1,4 @@
-"""CMID's parts, one by one, against the released code: losses, locations, schedules, optimiser."""
+"""CMID's parts, one by one, against the released code: losses, locations, schedules, optimizer."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_reconstruction_losses(reference):
     close(plain, reference["ffl.pred_target"], "frequency without replacement")
 
 
-def test_prototypes_and_their_centre(reference):
+def test_prototypes_and_their_center(reference):
     student, teacher = reference["dino.student"], reference["dino.teacher"]
     loss = PrototypeLoss(student.shape[1])
     for turn in (1, 2):
@@ -107,8 +107,8 @@ def test_schedules(reference):
 
 def test_adan(reference):
     weight = torch.nn.Parameter(reference["adan.p0"].clone())
-    optimiser = Adan([weight], lr=4e-3, weight_decay=0.02)
+    optimizer = Adan([weight], lr=4e-3, weight_decay=0.02)
     for turn, grad in enumerate(reference["adan.grads"], 1):
         weight.grad = grad.clone()
-        optimiser.step()
+        optimizer.step()
         close(weight, reference[f"adan.p{turn}"], f"weights after step {turn}")

@@ -104,7 +104,7 @@ def test_position_tables(reference):
     ):
         table = reference["state_dict"][key]
         side = round((table.shape[1] - 1) ** 0.5)
-        close(gsd_positions(side, side, table.shape[2], torch.ones(1), centred=True), table, key)
+        close(gsd_positions(side, side, table.shape[2], torch.ones(1), centered=True), table, key)
 
 
 def test_masks_and_tokens(reference):
@@ -256,16 +256,16 @@ def test_features_of_whole_images(reference):
 def test_training_steps(reference):
     """AdamW as they use it: weight decay on everything that is trained."""
     objective, layout = build(reference)
-    optimiser = torch.optim.AdamW(objective.parameters(), lr=1e-3, weight_decay=0.05, betas=(0.9, 0.95))
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-3, weight_decay=0.05, betas=(0.9, 0.95))
     theirs = torch.as_tensor(reference["adamw.loss_before_each_step_and_after_3"])
     history = []
     for step in range(len(theirs)):
         losses = objective(views(reference))
         history.append(losses["total"].item())
         if step < len(theirs) - 1:
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             losses["total"].backward()
-            optimiser.step()
+            optimizer.step()
     close(torch.tensor(history), theirs, "losses over three steps", 2e-5)
     ours = dict(objective.named_parameters())
     for key, place in layout.items():

@@ -21,7 +21,7 @@ def reference(parity_dir: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("asking", "answering"), DIRECTIONS)
-def test_neighbours_and_distances(reference: dict[str, Any], asking: str, answering: str) -> None:
+def test_neighbors_and_distances(reference: dict[str, Any], asking: str, answering: str) -> None:
     found = exact_neighbors(
         reference[f"query_feat_{asking}"], reference[f"archive_feat_{answering}"], int(reference["k"])
     )

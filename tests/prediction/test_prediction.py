@@ -16,7 +16,7 @@ from PIL import Image
 from rasterio.windows import Window
 from typer.testing import CliRunner
 
-from helpers.toy_scenes import CLASSES, by_colour, pixels, read, task_model, write_scene
+from helpers.toy_scenes import CLASSES, by_color, pixels, read, task_model, write_scene
 from swath.cli.main import build_app
 from swath.errors import ContractError, ImageryError
 from swath.models.contract import Contract
@@ -30,10 +30,10 @@ from swath.tasks.model import TaskModel, save_task_model
 TILE = PredictionOptions(tile=32)
 
 
-def test_a_map_is_a_cog_with_colours_names_and_the_scenes_place(tmp_path: Path) -> None:
+def test_a_map_is_a_cog_with_colors_names_and_the_scenes_place(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "scene.tif", pixels(600, 520))
     report = predict_scenes(
-        by_colour(), scene, tmp_path / "out", PredictionOptions(tile=128, probabilities=True)
+        by_color(), scene, tmp_path / "out", PredictionOptions(tile=128, probabilities=True)
     )
     record = report.scenes[0]
     assert record.files == {"classes": "scene_classes.tif", "probabilities": "scene_probabilities.tif"}
@@ -80,7 +80,7 @@ def test_what_lies_under_nodata_does_not_matter_and_stays_nodata(tmp_path: Path)
 def test_polygons_hold_their_classes_areas(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "scene.tif", pixels(50, 64), gsd=0.5)
     options = PredictionOptions(tile=32, polygons=("road", "field"))
-    report = predict_scenes(by_colour(), scene, tmp_path, options)
+    report = predict_scenes(by_color(), scene, tmp_path, options)
     classes = read(tmp_path / "scene_classes.tif")[0]
     package = geopandas.read_file(tmp_path / "scene_polygons.gpkg", layer="classes")
     parquet = geopandas.read_parquet(tmp_path / "scene_polygons.parquet")
@@ -103,12 +103,12 @@ def test_polygons_hold_their_classes_areas(tmp_path: Path) -> None:
 
 def test_small_polygons_are_left_out_and_unknown_classes_refused(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "scene.tif", pixels(50, 64))
-    predict_scenes(by_colour(), scene, tmp_path, PredictionOptions(tile=32, polygons=("all",), min_area=12))
+    predict_scenes(by_color(), scene, tmp_path, PredictionOptions(tile=32, polygons=("all",), min_area=12))
     found = geopandas.read_parquet(tmp_path / "scene_polygons.parquet")
     assert len(found)
     assert found["pixels"].min() >= 12
     with pytest.raises(ContractError, match="no class 'river'; its classes are field, forest, road"):
-        predict_scenes(by_colour(), scene, tmp_path, PredictionOptions(polygons=("river",)))
+        predict_scenes(by_color(), scene, tmp_path, PredictionOptions(polygons=("river",)))
 
 
 def test_a_picture_is_mapped_in_its_pixels(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_picture_is_mapped_in_its_pixels(tmp_path: Path) -> None:
     Image.fromarray(np.moveaxis(image, 0, 2)).save(tmp_path / "picture.png")
     scene = write_scene(tmp_path / "plain.tif", image, crs=None)
     options = PredictionOptions(tile=32, gsd=0.5, polygons=("road",))
-    report = predict_scenes(by_colour(), [tmp_path / "picture.png", scene], tmp_path / "out", options)
+    report = predict_scenes(by_color(), [tmp_path / "picture.png", scene], tmp_path / "out", options)
     assert not report.failures
     assert any("pixel coordinates" in note for note in report.scenes[0].notes)
     maps = [read(tmp_path / "out" / f"{name}_classes.tif") for name in ("picture", "plain")]
@@ -175,10 +175,10 @@ def bright_boxes() -> TaskModel:
     def predict(batch: Any) -> list[Any]:
         result = []
         for image in batch["image"]:
-            labelled, _ = ndimage.label((image[0] > 1.5).numpy())
+            labeled, _ = ndimage.label((image[0] > 1.5).numpy())
             boxes = [
                 [part[1].start, part[0].start, part[1].stop, part[0].stop]
-                for part in ndimage.find_objects(labelled)
+                for part in ndimage.find_objects(labeled)
             ]
             boxes.append([0, 30, 4, 34])  # a false one, of a low score
             scores = [0.9] * (len(boxes) - 1) + [0.1]
@@ -277,7 +277,7 @@ def test_pairs_are_found(tmp_path: Path, layout: str) -> None:
 def test_a_scene_of_another_gsd_is_looked_at_as_the_model_was_trained(tmp_path: Path) -> None:
     image = np.repeat(np.repeat(pixels(40, 50), 2, 1), 2, 2)
     scene = write_scene(tmp_path / "scene.tif", image, gsd=0.25)
-    model = by_colour(Contract.of("rgb_aerial", gsd_range=(0.5, 0.7)))
+    model = by_color(Contract.of("rgb_aerial", gsd_range=(0.5, 0.7)))
     report = predict_scenes(model, scene, tmp_path / "out", TILE)
     record = report.scenes[0]
     assert "trained on 0.5 to 0.7; coarser" in record.notes[0]
@@ -298,7 +298,7 @@ def test_a_scene_of_another_gsd_is_looked_at_as_the_model_was_trained(tmp_path: 
 def test_a_scene_much_too_coarse_is_refused_and_a_stated_gsd_is_for_those_that_do_not_tell(
     tmp_path: Path,
 ) -> None:
-    model = by_colour(Contract.of("rgb_aerial", gsd_range=(0.4, 0.7)))
+    model = by_color(Contract.of("rgb_aerial", gsd_range=(0.4, 0.7)))
     far = write_scene(tmp_path / "far.tif", pixels(30, 30), gsd=10)
     refused = predict_scenes(model, far, tmp_path / "out", TILE)
     assert "enlarged 14 times" in refused.failures[0][1]
@@ -316,14 +316,14 @@ def test_a_scene_much_too_coarse_is_refused_and_a_stated_gsd_is_for_those_that_d
 
 def test_a_model_that_never_saw_metres_looks_at_scenes_as_it_was_trained(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "scene.tif", pixels(40, 40), crs=None)
-    model = by_colour(Contract.of("rgb_aerial", gsd_mode="relative"))
+    model = by_color(Contract.of("rgb_aerial", gsd_mode="relative"))
     report = predict_scenes(model, scene, tmp_path, TILE)
     assert (report.scenes[0].gsd, report.scenes[0].pixels) == (1.0, (40, 40))
-    smaller = by_colour(Contract.of("rgb_aerial", gsd_mode="relative", gsd_range=(2.0, 4.0)))
+    smaller = by_color(Contract.of("rgb_aerial", gsd_mode="relative", gsd_range=(2.0, 4.0)))
     report = predict_scenes(smaller, scene, tmp_path, TILE)  # it was trained on images of half the size
     assert (report.scenes[0].gsd, report.scenes[0].pixels) == (2.0, (20, 20))
     with pytest.raises(ContractError, match="gsd: this model sees scale in metres"):
-        predict_scenes(by_colour(), scene, tmp_path, PredictionOptions(gsd="relative"))
+        predict_scenes(by_color(), scene, tmp_path, PredictionOptions(gsd="relative"))
 
 
 def test_a_folder_with_scenes_of_no_use_is_done_and_they_are_listed(tmp_path: Path) -> None:
@@ -335,7 +335,7 @@ def test_a_folder_with_scenes_of_no_use_is_done_and_they_are_listed(tmp_path: Pa
     (folder / "text.tif").write_text("no image", encoding="utf-8")
     whole = write_scene(folder / "cut_off.tif", pixels(200, 200))
     whole.write_bytes(whole.read_bytes()[:60000])
-    report = predict_scenes(by_colour(), folder, tmp_path / "out", TILE)
+    report = predict_scenes(by_color(), folder, tmp_path / "out", TILE)
     assert report.count("done") == 1
     assert (tmp_path / "out" / "deep" / "fine_classes.tif").is_file()
     problems = {Path(scene).name: reason for scene, reason in report.failures}
@@ -348,7 +348,7 @@ def test_a_folder_with_scenes_of_no_use_is_done_and_they_are_listed(tmp_path: Pa
 
 def test_what_is_done_is_skipped_until_something_changes(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "scene.tif", pixels(40, 40))
-    model, out = by_colour(), tmp_path / "out"
+    model, out = by_color(), tmp_path / "out"
 
     def status(options: PredictionOptions = TILE) -> str:
         return predict_scenes(model, scene, out, options).scenes[0].status
@@ -373,18 +373,18 @@ def test_a_full_disk_is_an_error_that_says_so(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(run_module, "predict_tiles", full)
     with pytest.raises(Exception, match="the disk is full"):
-        predict_scenes(by_colour(), scene, tmp_path / "out", TILE)
+        predict_scenes(by_color(), scene, tmp_path / "out", TILE)
 
 
 def test_results_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
     for name in ("a/scene.tif", "b/scene.tif"):
         write_scene(tmp_path / name, pixels(20, 20))
     both = [tmp_path / "a" / "scene.tif", tmp_path / "b" / "scene.tif"]
-    report = predict_scenes(by_colour(), both, tmp_path / "out", TILE)
+    report = predict_scenes(by_color(), both, tmp_path / "out", TILE)
     assert [scene.name for scene in report.scenes] == ["scene", "scene-2"]
     table = tmp_path / "scenes.csv"
     table.write_text("scene,gsd\n../" + tmp_path.name + "/a/scene.tif,0.4\n", encoding="utf-8")
-    named = predict_scenes(by_colour(), table, tmp_path / "out", TILE)
+    named = predict_scenes(by_color(), table, tmp_path / "out", TILE)
     assert named.scenes[0].gsd == 0.4
     assert (tmp_path / "out" / named.scenes[0].files["classes"]).resolve().is_relative_to(tmp_path / "out")
 
@@ -392,9 +392,9 @@ def test_results_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None
 def test_nothing_to_predict_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ImageryError, match="no scene was found"):
-        predict_scenes(by_colour(), tmp_path / "empty", tmp_path / "out")
+        predict_scenes(by_color(), tmp_path / "empty", tmp_path / "out")
     with pytest.raises(ImageryError, match="there is no such"):
-        predict_scenes(by_colour(), tmp_path / "missing", tmp_path / "out")
+        predict_scenes(by_color(), tmp_path / "missing", tmp_path / "out")
     with pytest.raises(ImageryError, match="compares two dates"):
         predict_scenes(task_model("change"), write_scene(tmp_path / "a.tif", pixels(9, 9)), tmp_path / "out")
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from helpers.toy_scenes import by_colour, pixels, read, task_model, write_scene
+from helpers.toy_scenes import by_color, pixels, read, task_model, write_scene
 from swath.models.contract import Contract
 from swath.prediction import PredictionOptions, predict_scenes
 from swath.prediction import tile_loop as scene_module
@@ -96,7 +96,7 @@ def test_whatever_is_read_and_computed_together_the_pixels_are_the_same(
         image[:, height // 3 : height // 2, width // 4 :] = 0
     scene = write_scene(folder / "scene.tif", image, nodata=0)
     options = PredictionOptions(tile=tile, overlap=overlap, probabilities=True)
-    model = by_colour()
+    model = by_color()
     found = []
     for i, pace in enumerate(paces):
         report = predict_scenes(model, scene, folder / str(i), options, pace=pace)
@@ -154,7 +154,7 @@ def test_a_killed_run_goes_on_within_the_scene(
     monkeypatch.setattr(scene_module, "CHECKPOINT_SECONDS", 0.0)
     scene = write_scene(tmp_path / "scene.tif", pixels(80, 70))
     options = PredictionOptions(tile=20, overlap=0.25, probabilities=True)
-    model = by_colour()
+    model = by_color()
     predict_scenes(model, scene, tmp_path / "whole", options)
 
     def kill(progress: PredictionProgress) -> None:
@@ -180,7 +180,7 @@ def test_a_begun_scene_is_begun_anew_with_other_options(
 ) -> None:
     monkeypatch.setattr(scene_module, "CHECKPOINT_SECONDS", 0.0)
     scene = write_scene(tmp_path / "scene.tif", pixels(60, 40))
-    model = by_colour()
+    model = by_color()
 
     def kill(progress: PredictionProgress) -> None:
         if progress.done >= 6:

@@ -70,7 +70,7 @@ def test_what_is_not_there_cannot_be_read(scene: SceneHeader, arguments: dict[st
     factor=st.sampled_from([0.5, 1, 2, 3, 7]),
     kernel=st.sampled_from(["area", "nearest", "bilinear", "cubic"]),
 )
-def test_neighbouring_windows_fit_without_a_seam(
+def test_neighboring_windows_fit_without_a_seam(
     scene: SceneHeader, column: int, row: int, factor: float, kernel: Kernel
 ) -> None:
     """A window read by itself equals that part of a larger read, also with kernels that look beyond it."""
@@ -147,9 +147,9 @@ def test_any_band_with_nodata_makes_a_pixel_invalid(tmp_path: Path) -> None:
     assert np.argwhere(~valid).tolist() == [[4, 5], [7, 7]]
 
 
-def test_in_8_bit_colour_all_bands_decide_together(tmp_path: Path) -> None:
+def test_in_8_bit_color_all_bands_decide_together(tmp_path: Path) -> None:
     values = noise(3, dtype=np.uint8)
-    values[1, 4, 5] = 255  # a saturated green is a colour
+    values[1, 4, 5] = 255  # a saturated green is a color
     values[:, 7, 7] = 255
     header = read_header(write_tiff(tmp_path / "a.tif", values, nodata=255))
     assert np.argwhere(~read_window(header)[1]).tolist() == [[7, 7]]

@@ -102,12 +102,12 @@ def test_what_an_item_names_elsewhere_is_fetched_only_if_that_is_asked_for(
     data = open_dataset(path, sensor="rgb_aerial", chip_size=32, remote=True)
     assert len(data) == 4
     assert "image" in data[0]
-    catalogue = build_catalog(path, sensor="rgb_aerial", remote=True)
-    catalogue.write(tmp_path / "catalogue.parquet")
-    assert Catalog.read(tmp_path / "catalogue.parquet").scenes[0].files == (f"{store.url}/scene.tif",)
+    catalog = build_catalog(path, sensor="rgb_aerial", remote=True)
+    catalog.write(tmp_path / "catalog.parquet")
+    assert Catalog.read(tmp_path / "catalog.parquet").scenes[0].files == (f"{store.url}/scene.tif",)
     with pytest.raises(ImageryError, match="--remote"):
-        open_dataset(tmp_path / "catalogue.parquet", sensor="rgb_aerial", chip_size=32)
-    again = open_dataset(tmp_path / "catalogue.parquet", sensor="rgb_aerial", chip_size=32, remote=True)
+        open_dataset(tmp_path / "catalog.parquet", sensor="rgb_aerial", chip_size=32)
+    again = open_dataset(tmp_path / "catalog.parquet", sensor="rgb_aerial", chip_size=32, remote=True)
     assert len(again) == 4
 
 

@@ -277,10 +277,10 @@ def test_complex_values_are_refused(tmp_path: Path) -> None:
     refused(path, "complex64", "amplitude or dB")
 
 
-def test_colour_tables_are_refused_as_imagery_and_taken_as_class_maps(tmp_path: Path) -> None:
+def test_color_tables_are_refused_as_imagery_and_taken_as_class_maps(tmp_path: Path) -> None:
     path = tmp_path / "map.png"
     Image.fromarray(noise(dtype=np.uint8).transpose(1, 2, 0)).quantize(16).save(path)
-    refused(path, "colour table", "gdal_translate -expand rgb")
+    refused(path, "color table", "gdal_translate -expand rgb")
     assert read_window(read_header(path, palette="index"))[0].max() < 16
 
 

@@ -233,10 +233,10 @@ def test_a_wrong_sensor_file_is_explained(what: str, tmp_path: Path) -> None:
 
 
 def test_all_wrong_keys_are_told_at_once(tmp_path: Path) -> None:
-    path = write(tmp_path / "own.yaml", "name: a\ncolour: 1\nbands: [{unit: DN}, {name: b, unit: db}]")
+    path = write(tmp_path / "own.yaml", "name: a\ncolor: 1\nbands: [{unit: DN}, {name: b, unit: db}]")
     with pytest.raises(ImageryError) as error:
         read_sensor(path)
-    for expected in ("colour: unknown key", "bands[0].name: missing", "Did you mean 'dB'"):
+    for expected in ("color: unknown key", "bands[0].name: missing", "Did you mean 'dB'"):
         assert expected in str(error.value)
 
 

@@ -5,7 +5,7 @@ window.checks = {
   unnamed() {
     const controls = [...document.querySelectorAll("button, input, select, a, [role=slider], dialog[open]")];
     const named = (e) =>
-      e.getAttribute("aria-label") || e.getAttribute("aria-labelledby") || e.textContent.trim() ||
+      e.getAttribute("aria-label") || e.getAttribute("aria-labeledby") || e.textContent.trim() ||
       [...(e.labels ?? [])].some((label) => label.textContent.trim());
     return controls.filter((e) => e.offsetParent || e.matches("dialog")).filter((e) => !named(e)).map((e) => e.outerHTML.slice(0, 120));
   },
@@ -18,9 +18,9 @@ window.checks = {
   /** Texts with a contrast below 4.5 (WCAG 2.2, 1.4.3) against the nearest ground that is not transparent. */
   faint() {
     const pixel = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
-    const rgba = (colour) => {
+    const rgba = (color) => {
       pixel.clearRect(0, 0, 1, 1);
-      pixel.fillStyle = colour;
+      pixel.fillStyle = color;
       pixel.fillRect(0, 0, 1, 1);
       return [...pixel.getImageData(0, 0, 1, 1).data];
     };
@@ -28,8 +28,8 @@ window.checks = {
     const luminance = ([r, g, b]) => 0.2126 * linear(r / 255) + 0.7152 * linear(g / 255) + 0.0722 * linear(b / 255);
     const ground = (element) => {
       for (let e = element; e; e = e.parentElement) {
-        const colour = rgba(getComputedStyle(e).backgroundColor);
-        if (colour[3] > 200) return colour;
+        const color = rgba(getComputedStyle(e).backgroundColor);
+        if (color[3] > 200) return color;
       }
       return [255, 255, 255];
     };

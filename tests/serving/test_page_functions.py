@@ -65,7 +65,7 @@ def test_a_box_across_the_antimeridian_is_cut_there(js: Any) -> None:
     assert [(min(x), max(x)) for x in lons] == [(170, 180), (-180, -170)]
     assert js("geo", "geometryBox(boxPolygon([170, -10, -170, 10]))") == [170, -10, -170, 10]
     assert js("geo", "asBox(boxPolygon([170, -10, -170, 10]))") == [170, -10, -170, 10]
-    assert js("geo", "centreOf(boxPolygon([170, -10, -160, 10]))") == [-175, 0]
+    assert js("geo", "centerOf(boxPolygon([170, -10, -160, 10]))") == [-175, 0]
 
 
 def test_polygons_are_closed_counter_clockwise_and_have_an_area(js: Any) -> None:

@@ -26,7 +26,7 @@ def test_the_archive_describes_itself(client: Client, archive_folder: Path) -> N
     info = client.archive()
     assert (info.rows, info.placed, info.gsd_mode) == (18, 18, "metres")
     assert info.version == Archive.open(archive_folder).version
-    assert [(sensor.name, sensor.rows, sensor.centred) for sensor in info.sensors] == [
+    assert [(sensor.name, sensor.rows, sensor.centered) for sensor in info.sensors] == [
         ("rgb_aerial", 18, False)
     ]
     assert info.time is not None
@@ -45,7 +45,7 @@ def test_sources_are_told_by_name_only(client: Client, archive_folder: Path) -> 
     assert client.chips(limit=1).chips[0].source in ("scene_0.tif", "scene_1.tif")
 
 
-def test_like_finds_the_neighbours_that_the_archive_finds(client: Client, archive_folder: Path) -> None:
+def test_like_finds_the_neighbors_that_the_archive_finds(client: Client, archive_folder: Path) -> None:
     asked = client.chips(limit=3).chips
     answer = client.search(like=[asked[0].id], k=5)
     expected = Archive.open(archive_folder).search(like=[asked[0].id], k=5, exclude_self=True)

@@ -1,4 +1,4 @@
-"""Simulated scenes are reproducible, balanced, true in scale, and colour does not give the class away."""
+"""Simulated scenes are reproducible, balanced, true in scale, and color does not give the class away."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def test_no_scene_is_blank() -> None:
         assert scene.image.std() > 3, scene.kind
 
 
-def test_mean_colour_says_little_about_the_class() -> None:
-    """A nearest-centroid rule on the mean colour stays far below what the layout would allow."""
+def test_mean_color_says_little_about_the_class() -> None:
+    """A nearest-centroid rule on the mean color stays far below what the layout would allow."""
     scenes = [simulate_scene(5, index, size=32) for index in range(30 * len(KINDS))]
-    colour = np.array([scene.image.mean(axis=(0, 1)) for scene in scenes])
+    color = np.array([scene.image.mean(axis=(0, 1)) for scene in scenes])
     labels = np.array([list(KINDS).index(scene.kind) for scene in scenes])
     half = len(scenes) // 2
-    centroids = np.array([colour[:half][labels[:half] == k].mean(axis=0) for k in range(len(KINDS))])
-    nearest = np.linalg.norm(colour[half:, None] - centroids, axis=2).argmin(axis=1)
+    centroids = np.array([color[:half][labels[:half] == k].mean(axis=0) for k in range(len(KINDS))])
+    nearest = np.linalg.norm(color[half:, None] - centroids, axis=2).argmin(axis=1)
     assert (nearest == labels[half:]).mean() < 0.35
 
 
-def test_written_set_is_labelled_georeferenced_and_says_what_it_is(tmp_path: Path) -> None:
+def test_written_set_is_labeled_georeferenced_and_says_what_it_is(tmp_path: Path) -> None:
     folder = write_simulated(tmp_path / "set", seed=6, folds={"train": 9, "val": 8}, size=32)
     with (folder / "index.csv").open(encoding="utf-8") as table:
         rows = list(csv.DictReader(table))

@@ -110,11 +110,11 @@ def test_speckle_has_the_stated_looks(looks: float) -> None:
     speckle = (radar.render_radar(ground, LINEAR, looks=looks) / mean)[:, 8:-8, 8:-8].astype(np.float64)
     assert speckle.mean() == pytest.approx(1, abs=0.02)
     assert speckle.mean() ** 2 / speckle.var() == pytest.approx(looks, rel=0.12)
-    # Close to a gamma distribution, whose skewness is 2 / sqrt(looks); neighbours overlap a little.
+    # Close to a gamma distribution, whose skewness is 2 / sqrt(looks); neighbors overlap a little.
     skewness = ((speckle - speckle.mean()) ** 3).mean() / speckle.std() ** 3
     assert skewness == pytest.approx(2 / np.sqrt(looks), rel=0.3)
-    neighbours = np.corrcoef(speckle[0, :, 1:].ravel(), speckle[0, :, :-1].ravel())[0, 1]
-    assert 0.2 < neighbours < 0.55
+    neighbors = np.corrcoef(speckle[0, :, 1:].ravel(), speckle[0, :, :-1].ravel())[0, 1]
+    assert 0.2 < neighbors < 0.55
     assert abs(np.corrcoef(speckle[0].ravel(), speckle[1].ravel())[0, 1]) < 0.03
 
 

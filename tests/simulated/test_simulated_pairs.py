@@ -42,8 +42,8 @@ def test_they_keep_the_promise_of_paired_data_sets(pairs: SimulatedPairs) -> Non
         assert torch.equal(batch["sensors"][name]["image"], alone["sensors"][name]["image"])
     assert torch.equal(batch["label"], alone["label"])
     assert torch.equal(batch["key"], batch["sensors"][S1]["key"])
-    assert len(pairs.select(fold="test")) == 4
-    assert torch.equal(pairs.select(fold="test")[0]["sensors"][S2]["image"], pairs[8]["sensors"][S2]["image"])
+    assert len(pairs.select(split="test")) == 4
+    assert torch.equal(pairs.select(split="test")[0]["sensors"][S2]["image"], pairs[8]["sensors"][S2]["image"])
 
 
 def test_cached_recomputed_and_single_places_are_the_same(pairs: SimulatedPairs) -> None:
@@ -92,7 +92,7 @@ def test_wrong_counts_are_refused() -> None:
 
 
 def test_means_alone_do_not_give_the_labels_away() -> None:
-    """Nearest neighbours by the mean of each band find far fewer of the labels than there are to find."""
+    """Nearest neighbors by the mean of each band find far fewer of the labels than there are to find."""
     pairs = SimulatedPairs(300, seed=9, size=60)
     labels = np.asarray(pairs.labels) > 0
     for name, most in ((S1, 0.66), (S2, 0.74)):

@@ -97,7 +97,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_pairs_from_the_command_line(tmp_path: Path) -> None:
     told = run(tmp_path / "set", "--fold", "train=3", "--fold", "test=1", "--size", 32, "--seed", 5)
     assert "4 simulated places (3 train, 1 test)" in told
-    assert len(open_pairs(tmp_path / "set", sensors=SENSORS, fold="train")) == 3
+    assert len(open_pairs(tmp_path / "set", sensors=SENSORS, split="train")) == 3
 
 
 def test_change_from_the_command_line(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers import labeled_images as labelled
+from helpers import labeled_images as labeled
 from swath.errors import ImageryError, RecipeError
 from swath.models.directory import load_model
 from swath.prediction import PredictionOptions, predict_scenes
@@ -22,9 +22,9 @@ from swath.tasks.scores import confusion_matrix
 from swath.training.monitoring.metrics_log import read_metrics
 
 WRITE = {
-    "classify": labelled.write_classes,
-    "segment": labelled.write_masks,
-    "change": labelled.write_changes,
+    "classify": labeled.write_classes,
+    "segment": labeled.write_masks,
+    "change": labeled.write_changes,
 }
 
 
@@ -35,13 +35,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return labelled.write_model(tmp_path_factory.mktemp("model") / "m")
+    return labeled.write_model(tmp_path_factory.mktemp("model") / "m")
 
 
 def run(
     tmp_path: Path, task: str, data: Path, model: Path | None, out: str = "run", /, **sections: Any
 ) -> Path:
-    recipe = labelled.write_recipe(tmp_path / f"{out}.yaml", task, **sections)
+    recipe = labeled.write_recipe(tmp_path / f"{out}.yaml", task, **sections)
     finetune(load_finetune_recipe(recipe, model=model, task=task), data, tmp_path / out)
     return tmp_path / out
 
@@ -122,7 +122,7 @@ def test_an_image_that_cannot_be_read_is_listed_and_the_rest_is_scored(
 
 
 def test_a_test_fold_is_drawn_evenly_over_classes_and_scored_whole(model: Path, tmp_path: Path) -> None:
-    data = labelled.write_classes(tmp_path / "data", count=20)
+    data = labeled.write_classes(tmp_path / "data", count=20)
     (data / "index.csv").unlink()  # class folders, without folds
     shares = {"test_share": 0.2, "val_share": 0.25}
     done = run(tmp_path, "classify", data, model, data=shares, training={"steps": 3})
@@ -143,7 +143,7 @@ def test_a_test_fold_is_drawn_evenly_over_classes_and_scored_whole(model: Path, 
 
 
 def test_several_labels_an_image(model: Path, tmp_path: Path) -> None:
-    data = labelled.write_labels(tmp_path / "several")
+    data = labeled.write_labels(tmp_path / "several")
     done = run(
         tmp_path, "classify", data, model, data={"label": "label", "separator": "+"}, training={"steps": 40}
     )
@@ -215,7 +215,7 @@ def test_the_best_weights_are_kept_and_patience_ends(
 
 
 def test_from_scratch_without_a_model(data: dict[str, Path], tmp_path: Path) -> None:
-    encoder = {"name": "vit", "options": {k: v for k, v in labelled.ENCODER.items() if k != "bands"}}
+    encoder = {"name": "vit", "options": {k: v for k, v in labeled.ENCODER.items() if k != "bands"}}
     done = run(
         tmp_path, "classify", data["classify"], None,
         mode="scratch", encoder=encoder, sensor="rgb_aerial", training={"steps": 5},
@@ -245,9 +245,9 @@ def test_mistakes_are_explained(
 def test_a_scale_that_pretraining_never_showed_is_noted(
     data: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    coarse = labelled.write_model(tmp_path / "m", gsd_range=(0.9, 1.2))
+    coarse = labeled.write_model(tmp_path / "m", gsd_range=(0.9, 1.2))
     for scale, noted in (((0.7, 1.4), True), ((0.4, 0.5), False)):
-        recipe = labelled.write_recipe(
+        recipe = labeled.write_recipe(
             tmp_path / "r.yaml", "segment", mode="frozen", data={"scale": scale}, training={"steps": 2}
         )
         loaded = load_finetune_recipe(recipe, model=coarse)
@@ -264,7 +264,7 @@ def test_the_scales_of_the_report_can_be_chosen(data: dict[str, Path], model: Pa
 
 
 def test_without_a_model_the_way_to_begin_is_said(tmp_path: Path) -> None:
-    recipe = labelled.write_recipe(tmp_path / "recipe.yaml", "segment")
+    recipe = labeled.write_recipe(tmp_path / "recipe.yaml", "segment")
     with pytest.raises(RecipeError, match=r"Give --model DIR; or, .*--set mode=scratch"):
         load_finetune_recipe(recipe)
 

@@ -89,5 +89,5 @@ def test_a_pixel_of_two_dates_is_valid_if_it_is_so_at_both() -> None:
     assert (~ready["valid"]).nonzero().tolist() == [[0, 0, 0], [1, 1, 2]]
     assert (ready["image"][1, :, :, 1, 2] == 0).all()
     assert ready["gsd"].tolist() == [10.0, 20.0]
-    one = contract.normalise({"image": image[:1, 1], "gsd": batch["gsd"][:1], "sensor": "sentinel2_l2a"})
+    one = contract.normalize({"image": image[:1, 1], "gsd": batch["gsd"][:1], "sensor": "sentinel2_l2a"})
     torch.testing.assert_close(ready["image"][0, 1, :, 1:], one["image"][0, :, 1:])

@@ -96,15 +96,15 @@ def test_the_optimiser_continues_bit_for_bit() -> None:
         module = nn.Linear(3, 3)
         return module, torch.optim.AdamW(parameter_groups(module, 0.1), lr=0.1, fused=True)
 
-    def step(module: nn.Module, optimiser: torch.optim.AdamW) -> None:
-        optimiser.zero_grad()
+    def step(module: nn.Module, optimizer: torch.optim.AdamW) -> None:
+        optimizer.zero_grad()
         module(torch.ones(2, 3)).square().sum().backward()
-        optimiser.step()
+        optimizer.step()
 
-    module, optimiser = built()
-    step(module, optimiser)
-    weights, state = checkpoint.model_state(module), checkpoint.optimizer_state(optimiser)
-    step(module, optimiser)
+    module, optimizer = built()
+    step(module, optimizer)
+    weights, state = checkpoint.model_state(module), checkpoint.optimizer_state(optimizer)
+    step(module, optimizer)
     other, again = built()
     checkpoint.load_model_state(other, weights)
     checkpoint.load_optimizer_state(again, state)

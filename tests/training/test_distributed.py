@@ -27,7 +27,7 @@ from swath.training.monitoring.metrics_log import read_metrics
 from swath.training.parallel import World, sync_batch_norm
 from swath.training.pretraining import pretrain
 
-MONITORED = {"steps": 10, "monitor_every": 5, "pictures_every": 5, "clip": 0.5}
+MONITORED = {"steps": 10, "monitor_every": 5, "images_every": 5, "clip": 0.5}
 
 CMID: dict[str, Any] = {
     "encoder": {"name": "vit_micro_patch8", "options": {"depth": 1, "embed_dim": 16, "heads": 2}},
@@ -81,7 +81,7 @@ def recipes() -> dict[str, dict[str, Any]]:
         for name, data in made.items()
         for mode, options in {
             "ddp": {"parallel": "ddp"},
-            "ddp-accumulated": {"parallel": "ddp", "accumulate": 2},
+            "ddp-accumulated": {"parallel": "ddp", "gradient_accumulation_steps": 2},
             "fsdp": {"parallel": "fsdp"},
         }.items()
         # They compare samples, so have no parts; and one of them is enough to shard.
@@ -166,7 +166,7 @@ def test_ranks_and_parts_share_the_same_global_batches(ranks: int, parts: int, i
     dataset = open_training_data(parse_recipe(toy.RECIPE), images)
     seen: dict[int, list[int]] = {}
     for rank in range(ranks):
-        batches = BatchLoader(dataset, seed=3, batch_size=8, rank=rank, ranks=ranks, accumulate=parts)
+        batches = BatchLoader(dataset, seed=3, batch_size=8, rank=rank, ranks=ranks, gradient_accumulation_steps=parts)
         for step in range(1, 7):
             seen.setdefault(step, []).extend(i for part in batches.parts(step) for i in part)
     whole = BatchLoader(dataset, seed=3, batch_size=8)
@@ -182,7 +182,7 @@ def test_a_batch_that_cannot_be_divided_is_refused(images: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet_nano", "regnety"])
-def test_batch_norm_is_synchronised_on_gpus(name: str) -> None:
+def test_batch_norm_is_synchronized_on_gpus(name: str) -> None:
     options = {"architecture": "regnety_002"} if name == "regnety" else {}
     encoder = create_model("cnn" if options else name, bands=3, **options)
     weights = dict(encoder.named_parameters())
@@ -202,7 +202,7 @@ def test_batch_norm_is_synchronised_on_gpus(name: str) -> None:
     assert torch.equal(encoder(image, gsd).pooled, before)  # activations within timm's norms are kept
 
 
-def test_synchronised_batch_norm_needs_gpus() -> None:
+def test_synchronized_batch_norm_needs_gpus() -> None:
     with pytest.raises(RecipeError, match="needs GPUs and these 2 processes run on a CPU"):
         sync_batch_norm(create_model("resnet_nano"), World(0, 2, torch.device("cpu")), True)
     sync_batch_norm(create_model("vit_nano_patch8"), World(0, 2, torch.device("cpu")), True)  # has none

@@ -44,7 +44,7 @@ def test_a_run_learns_and_ends_in_a_model_directory(images: Path, recipe: Make, 
 def test_what_a_run_leaves(images: Path, recipe: Make, tmp_path: Path) -> None:
     run = tmp_path / "run"
     pretrain(
-        recipe(training={"pictures_every": 6, "monitor_every": 6, "tensorboard": True, "keep": 2}),
+        recipe(training={"images_every": 6, "monitor_every": 6, "tensorboard": True, "keep": 2}),
         images,
         run,
     )
@@ -66,7 +66,7 @@ def test_what_a_run_leaves(images: Path, recipe: Make, tmp_path: Path) -> None:
 
 def test_accumulation_equals_a_large_batch(images: Path, recipe: Make, tmp_path: Path) -> None:
     for parts in (1, 4):
-        pretrain(recipe(training={"accumulate": parts}), images, tmp_path / str(parts))
+        pretrain(recipe(training={"gradient_accumulation_steps": parts}), images, tmp_path / str(parts))
     np.testing.assert_allclose(losses(tmp_path / "1"), losses(tmp_path / "4"), rtol=1e-5)
 
 
@@ -127,7 +127,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_a_diagnosis(
     assert "step 7: total and plain and grad_norm are not finite" in message
     assert "lr 0.00" in message
     assert "samples: " in message
-    assert "no single sample does it: lower optimiser.lr" in message
+    assert "no single sample does it: lower optimizer.lr" in message
     assert str(run / "checkpoints" / "step_00000004") in message
     assert (run / "checkpoints" / "step_00000004" / "model.safetensors").is_file()
     assert len(losses(run)) == 6

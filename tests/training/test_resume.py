@@ -172,11 +172,11 @@ def test_a_metrics_line_cut_by_a_kill_is_dropped(images: Path, recipe: Make, tmp
 
 def test_another_recipe_is_refused_with_what_differs(images: Path, recipe: Make, tmp_path: Path) -> None:
     pretrain(recipe(), images, tmp_path / "run")
-    other = recipe(training={"steps": 20}, optimiser={"lr": 0.02})
+    other = recipe(training={"steps": 20}, optimizer={"lr": 0.02})
     with pytest.raises(RecipeError) as caught:
         pretrain(other, images, tmp_path / "run")
     assert "training.steps: 12 in the run, 20 now" in str(caught.value)
-    assert "optimiser.lr: 0.01 in the run, 0.02 now" in str(caught.value)
+    assert "optimizer.lr: 0.01 in the run, 0.02 now" in str(caught.value)
     assert "--fresh" in str(caught.value)
     pretrain(other, images, tmp_path / "run", start="fresh")
     assert len(losses(tmp_path / "run")) == 20

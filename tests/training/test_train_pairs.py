@@ -68,10 +68,10 @@ def recipe_data(**training: Any) -> dict[str, Any]:
             "options": {"decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2},
         },
         "contract": {"reference_gsd": 10.0},
-        "optimiser": {"lr": 0.003},
+        "optimizer": {"lr": 0.003},
         "training": {
             "steps": 8, "batch_size": 8, "warmup_steps": 1, "checkpoint_every": 4, "keep": 9, "log_every": 1,
-            "pictures_every": 4, "monitor_every": 4, "tensorboard": False, "device": "cpu", **training,
+            "images_every": 4, "monitor_every": 4, "tensorboard": False, "device": "cpu", **training,
         },
     }  # fmt: skip
 
@@ -129,8 +129,8 @@ def test_two_processes_have_the_losses_of_one(run: Path, pairs: Path, tmp_path: 
 
 def test_accumulation_is_refused_where_samples_are_compared(pairs: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"accumulate: csmae compares the samples of a step"):
-        pretrain(parse_recipe(recipe_data(accumulate=2)), pairs, tmp_path / "run")
-    data = recipe_data(accumulate=2, steps=2)
+        pretrain(parse_recipe(recipe_data(gradient_accumulation_steps=2)), pairs, tmp_path / "run")
+    data = recipe_data(gradient_accumulation_steps=2, steps=2)
     data["objective"]["options"]["mim_weight"] = 0.0
     pretrain(parse_recipe(data), pairs, tmp_path / "other")
 

@@ -51,7 +51,7 @@ class Archive(ArchiveTable, NotebookRepr):
         where: Filter | None = None,
         sensor: str | Sequence[str] | None = None,
         query_sensor: str | None = None,
-        centre: bool | None = None,
+        center: bool | None = None,
         diverse: bool = False,
         group_places: bool = False,
         exclude_self: bool = False,
@@ -76,7 +76,7 @@ class Archive(ArchiveTable, NotebookRepr):
             where: Only chips that pass.
             sensor: Only chips of this sensor, or of these.
             query_sensor: What `vector` or `image` was taken with.
-            centre: Compare vectors less the mean of their sensor; by default where there are several.
+            center: Compare vectors less the mean of their sensor; by default where there are several.
             diverse: No ten answers from one field.
             group_places: One answer a place, with its dates, scales and sensors in `SearchResult.others`.
             exclude_self: Leave out the chips that are asked for.
@@ -96,7 +96,7 @@ class Archive(ArchiveTable, NotebookRepr):
                 where=where,
                 sensor=sensor,
                 query_sensor=query_sensor,
-                centre=centre,
+                center=center,
                 diverse=diverse,
                 group_places=group_places,
                 exclude_footprint=exclude_footprint,
@@ -118,7 +118,7 @@ class Archive(ArchiveTable, NotebookRepr):
             k,
             where=where,
             sensor=sensor,
-            centre=centre,
+            center=center,
             diverse=diverse,
             group_places=group_places,
             exclude_self=exclude_self,

@@ -1,4 +1,4 @@
-"""What the authors of CMID do to RGB photographs: colour jitter, blur, noise, solarisation, grey.
+"""What the authors of CMID do to RGB photographs: color jitter, blur, noise, solarization, gray.
 
 Habits of photography rather than physics of a sensor, so only for display values of 8 bits in red, green and
 blue; `swath.augmentations.photometric` has what other sensors allow. In this order, as torchvision and
@@ -8,7 +8,7 @@ albumentations define the steps:
    tenth of the circle), in random order;
 2. Gaussian blur, sigma 0.1 to 2 pixels;
 3. with chance 0.6 Gaussian noise of variance 10 to 50 in each value;
-4. with chance 0.2 values from 128 on inverted; 5. with chance 0.2 grey.
+4. with chance 0.2 values from 128 on inverted; 5. with chance 0.2 gray.
 
 Values stay within 0 to 255 but are not rounded to whole numbers, and the blur's kernel is not cut off at 3 to
 7 pixels. Legend: B samples, H x W pixels.
@@ -43,14 +43,14 @@ class RgbColorJitter:
                 f"for sensor {sensor.name!r} with {len(sensor.bands)} bands in {sensor.unit}; auto takes "
                 "what a sensor's physics allows"
             )
-        colours = [band.common_name for band in sensor.bands]
-        self._rgb = [colours.index(name) for name in ("red", "green", "blue")]
+        colors = [band.common_name for band in sensor.bands]
+        self._rgb = [colors.index(name) for name in ("red", "green", "blue")]
         self._back = [self._rgb.index(place) for place in range(3)]
         self._mean = torch.tensor(sensor.mean).view(-1, 1, 1)
         self._std = torch.tensor(sensor.std).view(-1, 1, 1)
 
     def __call__(self, batch: Batch, stream: str = "photometric") -> Batch:
-        """Change a normalised batch; arguments and result as of `PhotometricAugmentation`."""
+        """Change a normalized batch; arguments and result as of `PhotometricAugmentation`."""
         image, key = batch["image"].float(), batch["key"].to(batch["image"].device)
         mean, std = self._mean.to(image.device), self._std.to(image.device)
         valid = batch.get("valid")
@@ -66,7 +66,7 @@ class RgbColorJitter:
         noise = normal(key, f"{stream}/noise/pixels", x[0].numel()).view(x.shape)
         x = torch.where(draw("noise") < 0.6, (x + deviation * noise).clamp(0, 1), x)
         x = torch.where((draw("solarize") < 0.2) & (x >= 128 / 255), 1 - x, x)
-        x = torch.where(draw("grey") < 0.2, _grey(x).expand_as(x), x)
+        x = torch.where(draw("grey") < 0.2, _gray(x).expand_as(x), x)
         x = (x[:, self._back] * 255 - mean) / std
         return {**batch, "image": x.masked_fill(~shown, 0.0)}
 
@@ -78,8 +78,8 @@ def _jittered(x: Tensor, shown: Tensor, order: Tensor, amounts: Tensor) -> Tenso
     for turn in range(4):
         done = (
             x * (1 + 0.4 * amount[:, :1]),
-            _mean_grey(x, shown).lerp(x, 1 + 0.4 * amount[:, 1:2]),
-            _grey(x).lerp(x, 1 + 0.2 * amount[:, 2:3]),
+            _mean_gray(x, shown).lerp(x, 1 + 0.4 * amount[:, 1:2]),
+            _gray(x).lerp(x, 1 + 0.2 * amount[:, 2:3]),
             shift_hue(x, 0.1 * amount[:, 3:]),
         )
         which = turns[:, turn, None, None, None]
@@ -89,14 +89,14 @@ def _jittered(x: Tensor, shown: Tensor, order: Tensor, amounts: Tensor) -> Tenso
     return x
 
 
-def _grey(x: Tensor) -> Tensor:
+def _gray(x: Tensor) -> Tensor:
     luma = torch.tensor(_LUMA, device=x.device).view(3, 1, 1)
     return (x * luma).sum(dim=1, keepdim=True)
 
 
-def _mean_grey(x: Tensor, shown: Tensor) -> Tensor:
+def _mean_gray(x: Tensor, shown: Tensor) -> Tensor:
     weight = shown.to(x.dtype)
-    total = (_grey(x) * weight).sum(dim=(2, 3), keepdim=True)
+    total = (_gray(x) * weight).sum(dim=(2, 3), keepdim=True)
     return total / weight.sum(dim=(2, 3), keepdim=True).clamp_min(1)
 
 
@@ -116,7 +116,7 @@ def shift_hue(x: Tensor, turn: Tensor) -> Tensor:
         (green - blue) / safe,
         torch.where(high == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
-    # Over the six sixths of the circle each colour is a trapezium; red's middle is at 0, green's 2, blue's 4.
+    # Over the six sixths of the circle each color is a trapezium; red's middle is at 0, green's 2, blue's 4.
     place = hue + 6 * turn - torch.tensor([0.0, 2.0, 4.0], device=x.device).view(3, 1, 1)
     distance = ((place + 3) % 6 - 3).abs()
     return low + chroma * (2 - distance).clamp(0, 1)

@@ -2,7 +2,7 @@
 
 Every function takes a batch and returns a new one, on the batch's own device. Random numbers come from
 `batch["key"]` and the name of the decision (`stream`) alone, so a sample is cut the same way whatever the
-batch size, worker or rank. Works before and after normalisation; uint8 images come back as float32 from
+batch size, worker or rank. Works before and after normalization; uint8 images come back as float32 from
 anything that interpolates.
 """
 

@@ -1,6 +1,6 @@
 """Photometric changes that the physics of a sensor allows: light, air, optics and noise; for radar, speckle.
 
-A photograph's colour jitter means nothing to a radar, and little to thirteen reflectances. What may change
+A photograph's color jitter means nothing to a radar, and little to thirteen reflectances. What may change
 about the picture of a place while the place stays the same depends on how it was measured:
 
 ==========  ==============================================================================================
@@ -9,13 +9,13 @@ optical     The sun is stronger or weaker (`gain`), a band's calibration is off 
             (`contrast`), optics blur (`blur`), electronics are noisy (`noise`), bands are broader
             (`panchromatic`) or missing (`band_drop`). `solarize` is no physics but a habit with photographs
             of 8 bits, and is for them only.
-radar       Coherent waves interfere (`speckle`), calibration is off (`calibration`), a polarisation is
+radar       Coherent waves interfere (`speckle`), calibration is off (`calibration`), a polarization is
             missing (`band_drop`).
 others      Heights and temperatures have optics and noise, but no sun (`blur`, `noise`, `band_drop`).
 ==========  ==============================================================================================
 
 What a sensor's unit does not allow is refused. Strengths of 0 change nothing. Everything is computed on the
-batch's device, from the samples' keys alone; batches are normalised, so changes that are defined in the unit
+batch's device, from the samples' keys alone; batches are normalized, so changes that are defined in the unit
 (a gain has its zero there) are carried over by the sensor's mean and standard deviation.
 
 Legend: B samples, C bands, H x W pixels; x a value in the unit, n = (x - mean) / std.
@@ -50,7 +50,7 @@ from swath.sensors.sensor import Sensor
 Change = Callable[[Batch, str], Batch]
 
 
-_GREY_FROM = 128.0  # solarisation's threshold
+_GRAY_FROM = 128.0  # solarization's threshold
 
 
 def make_photometric(option: Photometric, sensor: Sensor) -> Change | None:
@@ -60,7 +60,7 @@ def make_photometric(option: Photometric, sensor: Sensor) -> Change | None:
         option: ``none``; ``auto``, all that the sensor's physics allows at moderate strength; ``paper``, what
             CMID's authors do to RGB photographs (`swath.augmentations.color_jitter`); or
             `PhotometricStrengths`.
-        sensor: What the batches, normalised by its statistics, are from.
+        sensor: What the batches, normalized by its statistics, are from.
 
     Returns:
         ``change(batch, stream) -> batch``; None for ``none``.
@@ -103,7 +103,7 @@ class PhotometricBySensor:
                 self._changes[sensor.name] = change
 
     def __call__(self, batch: Batch, stream: str = "photometric") -> Batch:
-        """Change a normalised batch of one sensor.
+        """Change a normalized batch of one sensor.
 
         Raises:
             RecipeError: Its sensor was never made known.
@@ -120,10 +120,10 @@ class PhotometricBySensor:
 
 
 class PhotometricAugmentation:
-    """Random changes of normalised images that a sensor's physics allows.
+    """Random changes of normalized images that a sensor's physics allows.
 
     Args:
-        sensor: Whose mean and standard deviation the images were normalised with.
+        sensor: Whose mean and standard deviation the images were normalized with.
         strengths: Of each change.
 
     Raises:
@@ -149,7 +149,7 @@ class PhotometricAugmentation:
             self._hazy = std[first] / std
 
     def __call__(self, batch: Batch, stream: str = "photometric") -> Batch:
-        """Change a normalised batch.
+        """Change a normalized batch.
 
         Args:
             batch: With `image` [B, C, H, W], `key` and, optionally, `valid`; it is left as it is.
@@ -210,12 +210,12 @@ class PhotometricAugmentation:
         return image * factor + (factor - 1) * self._on(self._zero, image)
 
     def _eight_bits(self, image: Tensor, draw: _Draw) -> Tensor:
-        """Display values end at 0 and 255; solarisation where asked for."""
+        """Display values end at 0 and 255; solarization where asked for."""
         zero, std = self._on(self._zero, image), self._on(self._std, image)
         low, high = -zero, 255 / std - zero
         if self.strengths.solarize:
             inverted = low + high - image
-            which = (draw("solarize") < self.strengths.solarize) & (image >= _GREY_FROM / std - zero)
+            which = (draw("solarize") < self.strengths.solarize) & (image >= _GRAY_FROM / std - zero)
             image = torch.where(which, inverted, image)
         return torch.clamp(image, low, high)
 

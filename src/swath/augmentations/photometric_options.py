@@ -28,7 +28,7 @@ class PhotometricStrengths(BaseModel):
     blur: float = Field(0.0, ge=0, le=20, description="Sigma of a Gaussian point spread, in pixels.")
     noise: float = Field(0.0, ge=0, description="Sigma of each pixel's noise, in standard deviations.")
     panchromatic: float = Field(
-        0.0, ge=0, le=1, description="Share of the mean over bands that replaces each band (grey at 1)."
+        0.0, ge=0, le=1, description="Share of the mean over bands that replaces each band (gray at 1)."
     )
     band_drop: float = Field(
         0.0, ge=0, lt=1, description="Chance of each band to be missing: its mean everywhere. Never all."
@@ -92,7 +92,7 @@ _AUTO: dict[str, dict[str, float]] = {
 }  # fmt: skip
 
 
-# Nominal centres in nm of STAC's common names, for bands that state no wavelength.
+# Nominal centers in nm of STAC's common names, for bands that state no wavelength.
 _NOMINAL = {"coastal": 443, "blue": 480, "green": 560, "yellow": 600, "red": 655, "nir": 850, "nir08": 865}
 
 
@@ -141,8 +141,8 @@ def wavelength(band: Band) -> float | None:
 
 def is_rgb_photograph(sensor: Sensor) -> bool:
     """Whether images are display values of 8 bits in red, green and blue (in any order)."""
-    colours = sorted(band.common_name or "" for band in sensor.bands)
-    return sensor.unit == "uint8" and colours == ["blue", "green", "red"]
+    colors = sorted(band.common_name or "" for band in sensor.bands)
+    return sensor.unit == "uint8" and colors == ["blue", "green", "red"]
 
 
 def _units(sensor: Sensor) -> str:

@@ -114,7 +114,7 @@ def compute_band_statistics(
     """Statistics of each band over the valid pixels of all scenes.
 
     Args:
-        scenes: Headers, from a catalogue.
+        scenes: Headers, from a catalog.
         sensor: What they were taken with; its own statistics are not looked at.
         offset_dn: Added to stored values before scaling, see
         `swath.rasters.sensor_scene.match_scene_to_sensor`.
@@ -132,14 +132,14 @@ def compute_band_statistics(
     read = used = 0
     looked = [match_scene_to_sensor(header, sensor, gsd="relative", offset_dn=offset_dn) for header in scenes]
 
-    def summarise(number: int) -> tuple[RunningStatistics, _Sample, int] | ImageryError:
+    def summarize(number: int) -> tuple[RunningStatistics, _Sample, int] | ImageryError:
         try:
             return _scene_statistics(looked[number], number, windows_per_scene, seed)
         except ImageryError as error:
             return error
 
     with ThreadPoolExecutor(workers) as pool:
-        for number, result in enumerate(pool.map(summarise, range(len(looked)))):
+        for number, result in enumerate(pool.map(summarize, range(len(looked)))):
             if isinstance(result, ImageryError):
                 problems.append((looked[number].header.path, str(result)))
             else:
@@ -256,7 +256,7 @@ class _Sample:
         self._thin()
 
     def _thin(self) -> None:
-        """Halve until it fits; a random half, because neighbours are alike."""
+        """Halve until it fits; a random half, because neighbors are alike."""
         while sum(part.shape[1] for part, _ in self.parts) > _SAMPLE_LIMIT:
             key = sample_keys(self._seed, -1, torch.tensor([self._thinned]))
             self._thinned += 1

@@ -1,8 +1,8 @@
-"""The catalogue of an archive: what every scene's header says, gathered once, as GeoParquet.
+"""The catalog of an archive: what every scene's header says, gathered once, as GeoParquet.
 
-    catalogue = build_catalogue("archive/", sensor="sentinel2_l2a")
-    catalogue.write("archive/catalogue.parquet")      # opens in geopandas, DuckDB, QGIS
-    Catalogue.read("archive/catalogue.parquet").scenes
+    catalog = build_catalog("archive/", sensor="sentinel2_l2a")
+    catalog.write("archive/catalog.parquet")      # opens in geopandas, DuckDB, QGIS
+    Catalog.read("archive/catalog.parquet").scenes
 
 A scene is a file, or the files of a product that has one a band (``..._B02.tif``, ``..._B03.tif``), or a STAC
 item. Whatever cannot be used is a row with the reason in `problem`.
@@ -81,7 +81,7 @@ class Catalog:
     def write(self, path: str | Path) -> None:
         """Write GeoParquet 1.1, whole or not at all.
 
-        Paths below the file's folder are stored relative to it (archive and catalogue can move together),
+        Paths below the file's folder are stored relative to it (archive and catalog can move together),
         others absolute.
         """
         import pyarrow.parquet as pq
@@ -97,7 +97,7 @@ class Catalog:
         """Read what `write` has written.
 
         Raises:
-            ImageryError: Not a Parquet file, or not a catalogue of this version.
+            ImageryError: Not a Parquet file, or not a catalog of this version.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -108,7 +108,7 @@ class Catalog:
             raise ImageryError(f"{path}: cannot be read as Parquet ({error})") from None
         version = (table.schema.metadata or {}).get(b"swath:catalogue")
         if version != str(FORMAT_VERSION).encode():
-            what = "is no catalogue" if version is None else f"is of format {version!r}"
+            what = "is no catalog" if version is None else f"is of format {version!r}"
             raise ImageryError(f"{path}: {what}; make one with `swath inspect DIR --out {Path(path).name}`")
         base = Path(path).absolute().parent
         return cls([from_row(row, base) for row in table.drop_columns(["geometry", "bbox"]).to_pylist()])
@@ -170,20 +170,20 @@ def open_catalog(
     workers: int | None = None,
     remote: bool = False,
 ) -> tuple[list[SceneHeader], list[Problem]]:
-    """Usable scenes and problems of a catalogue, a folder, a STAC file, one image or the URL of one."""
+    """Usable scenes and problems of a catalog, a folder, a STAC file, one image or the URL of one."""
     if is_remote(os.fspath(path)):  # named by the user himself
         entry = _entry(SceneFiles(str(path), (str(path),)), [sensor], given=True)
-        catalogue = Catalog([entry])
+        catalog = Catalog([entry])
     elif Path(path).suffix.lower() not in PARQUET_SUFFIXES or is_stac_geoparquet(Path(path)):
-        catalogue = build_catalog(path, sensor=sensor, pattern=pattern, workers=workers, remote=remote)
+        catalog = build_catalog(path, sensor=sensor, pattern=pattern, workers=workers, remote=remote)
     else:
         read = Catalog.read(path)
         checked = [_checked(entry if remote else _at_hand(entry), sensor) for entry in read.entries]
-        catalogue = Catalog([e for e in checked if pattern is None or fnmatch(e.path, pattern)])
-        return catalogue.scenes, catalogue.problems
-    if not catalogue.scenes and len(catalogue.problems) == 1:
-        raise ImageryError(catalogue.problems[0][1])
-    return catalogue.scenes, catalogue.problems
+        catalog = Catalog([e for e in checked if pattern is None or fnmatch(e.path, pattern)])
+        return catalog.scenes, catalog.problems
+    if not catalog.scenes and len(catalog.problems) == 1:
+        raise ImageryError(catalog.problems[0][1])
+    return catalog.scenes, catalog.problems
 
 
 def _at_hand(entry: CatalogEntry) -> CatalogEntry:
@@ -256,7 +256,7 @@ def _each_file_once(entries: Iterable[CatalogEntry]) -> list[CatalogEntry]:
         if before is not None and entry.problem is None:
             entry = dataclasses.replace(
                 entry,
-                problem=f"{entry.path}: is the same file as {before}, which is in the catalogue already",
+                problem=f"{entry.path}: is the same file as {before}, which is in the catalog already",
             )
         for file in real:
             first.setdefault(file, entry.path)

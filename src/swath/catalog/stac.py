@@ -1,8 +1,8 @@
-"""Scenes named by STAC: items, item collections, static catalogues, and stac-geoparquet.
+"""Scenes named by STAC: items, item collections, static catalogs, and stac-geoparquet.
 
 The files that describe are read from the local disk; assets that are elsewhere only where that is asked for
 (see `swath.rasters.remote`). What a file claims is checked like anything else from outside: its size, its
-types, its links (each file is visited once, so a catalogue that links to itself ends).
+types, its links (each file is visited once, so a catalog that links to itself ends).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class StacScene:
 
 
 def is_stac(path: Path) -> bool:
-    """Whether a file is a STAC item, item collection, collection or catalogue."""
+    """Whether a file is a STAC item, item collection, collection or catalog."""
     try:
         data = _load(path)
     except ImageryError:
@@ -90,7 +90,7 @@ def read_stac(path: str | Path, *, remote: bool = False) -> Iterator[StacScene]:
         return
     data = _load(first)
     if data.get("type") not in ("Feature", "FeatureCollection", "Catalog", "Collection"):
-        raise ImageryError(f"{first}: is JSON, but no STAC item, item collection, collection or catalogue")
+        raise ImageryError(f"{first}: is JSON, but no STAC item, item collection, collection or catalog")
     seen = {first.resolve()}
     stack: list[tuple[Path, dict[str, Any]]] = [(first, data)]
     while stack:

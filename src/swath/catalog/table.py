@@ -1,4 +1,4 @@
-"""One row of a catalogue, and how rows become a GeoParquet table and come back."""
+"""One row of a catalog, and how rows become a GeoParquet table and come back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """One row of a catalogue.
+    """One row of a catalog.
 
     Attributes:
         path: The file, the folder of a product's band files, or the STAC item.
@@ -142,7 +142,7 @@ def from_row(row: dict[str, Any], base: Path) -> CatalogEntry:
             name: tuple(v) if isinstance(v := row[name], list) else v for name in _PLAIN
         }
         flat = row["footprint"]
-        clouds = row.get("cloud_layer")  # catalogues of earlier days have no such column
+        clouds = row.get("cloud_layer")  # catalogs of earlier days have no such column
         header = SceneHeader(
             path=path,
             files=files,

@@ -1,4 +1,4 @@
-"""`swath datasets`: labelled data sets known by name, and how to have them."""
+"""`swath datasets`: labeled data sets known by name, and how to have them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 app = typer.Typer(
-    help="Labelled data sets known by name: what they are, where they are had, and fetching them.",
+    help="Labeled data sets known by name: what they are, where they are had, and fetching them.",
     no_args_is_help=True,
 )
 
@@ -67,7 +67,7 @@ def show(name: NameArgument, root: RootOption = None) -> None:
         ("classes", ", ".join(known.classes) + (f" ({known.classes_note})" if known.classes_note else "")),
         ("split", known.split.note.strip()),
         ("folders", ", ".join(known.folders)),
-        ("licence", known.licence),
+        ("license", known.license),
         ("cite", known.paper),
         *(("page", f"{source.url} ({source.title})") for source in known.sources),
         *(("archive", _archive(archive)) for archive in known.archives),
@@ -100,7 +100,7 @@ def fetch(
     """Download a set, verify it, and unpack it to DIR/NAME.
 
     A download that was cut or killed goes on where it stopped. Published checksums are verified; where there
-    is none, that of the first download is written down and held against later ones. Mind the licence.
+    is none, that of the first download is written down and held against later ones. Mind the license.
 
     Example: swath datasets fetch eurosat --out data
     """
@@ -125,7 +125,7 @@ def fetch(
         console.print(f"[yellow]note:[/yellow] {escape_markup(note)}", highlight=False)
     console.print(f"{known.title} lies in {escape_markup(str(arrived.found.folder))}", highlight=False)
     console.print(
-        f"licence: {escape_markup(known.licence)}; cite: {escape_markup(known.paper)}", highlight=False
+        f"license: {escape_markup(known.license)}; cite: {escape_markup(known.paper)}", highlight=False
     )
     console.print(
         f"use it: swath evaluate knn MODEL {known.name} --root {escape_markup(str(out))}", highlight=False

@@ -22,7 +22,7 @@ def command(
     data: Annotated[
         str,
         typer.Argument(
-            help="Folder of images, scenes or classes, CSV table, catalogue, STAC file (JSON or geoparquet), "
+            help="Folder of images, scenes or classes, CSV table, catalog, STAC file (JSON or geoparquet), "
             "one image, or the URL of a GeoTIFF (https://, s3://, gs://)."
         ),
     ],
@@ -60,7 +60,7 @@ def command(
         int | None, typer.Option(help="whole images: pixels of the side that they are brought to.", min=1)
     ] = None,
     fit: Annotated[
-        str | None, typer.Option(help="whole images: centre_crop or resize.  \\[default: centre_crop]")
+        str | None, typer.Option(help="whole images: center_crop or resize.  \\[default: center_crop]")
     ] = None,
     pattern: Annotated[
         str | None,
@@ -75,7 +75,7 @@ def command(
         ),
     ] = None,
     remote: Annotated[
-        bool, typer.Option("--remote", help="Fetch what a STAC file or catalogue names elsewhere, by URL.")
+        bool, typer.Option("--remote", help="Fetch what a STAC file or catalog names elsewhere, by URL.")
     ] = False,
     fold: Annotated[str | None, typer.Option(help="csv: only the rows of this fold.")] = None,
     min_valid: Annotated[
@@ -159,8 +159,8 @@ def command(
                     chip_metres=metres,
                     stride=stride,
                     size=size,
-                    fit=fit,
-                    fold=fold,
+                    resize_mode=fit,
+                    split=fold,
                     pattern=pattern,
                     offset_dn=offset_dn,
                     remote=remote or None,

@@ -33,7 +33,7 @@ def command(
     """Write a model in another program's form.
 
     onnx: one file for onnxruntime and others. Inputs: image in the sensor's unit, and gsd, one an image;
-    normalisation is inside. Batch and size are free (a Swin is for one --size). Checked before it is written.
+    normalization is inside. Batch and size are free (a Swin is for one --size). Checked before it is written.
 
     torch: the same as a torch.export program (.pt2).
 

@@ -17,7 +17,7 @@ _Recipe = Annotated[
     Path, typer.Argument(help="Recipe (YAML); configs/finetune_*.yaml are some to begin with.")
 ]
 _Data = Annotated[
-    Path, typer.Option("--data", help="Labelled imagery: a folder, a CSV table, or a COCO file.")
+    Path, typer.Option("--data", help="Labeled imagery: a folder, a CSV table, or a COCO file.")
 ]
 _Out = Annotated[Path, typer.Option("--out", help="The run's folder: metrics, checkpoints, model, report.")]
 _Model = Annotated[
@@ -92,7 +92,7 @@ def detect(
     """Train to find objects, as upright or oriented boxes.
 
     Data: a COCO file; or a folder in the layout of YOLO, DOTA or PASCAL VOC. Folds are patterns of paths, or
-    a field of COCO's images: --set data.fold=site --set "data.test=[north, south]".
+    a field of COCO's images: --set data.split=site --set "data.test=[north, south]".
 
     [dim]Example:[/dim] swath finetune detect configs/finetune_detect.yaml --model runs/first/model
     --data cars/annotations.json --out runs/cars --set data.val_share=0.2

@@ -30,7 +30,7 @@ def command(
     A CSMAE model takes BigEarthNet's Sentinel-1 (VH, VV in dB) or Sentinel-2 (10 bands) images; that its
     authors trained it on transposed images is stated in its contract and handled there.
 
-    The weights keep the licence that their authors gave them (Scale-MAE: CC-BY-NC-4.0, non-commercial).
+    The weights keep the license that their authors gave them (Scale-MAE: CC-BY-NC-4.0, non-commercial).
 
     Examples:
 

@@ -11,14 +11,14 @@ import typer
 def command(
     path: Annotated[
         list[Path],
-        typer.Argument(help="Folder, STAC file (.json) or one image; with --pair two, or catalogues."),
+        typer.Argument(help="Folder, STAC file (.json) or one image; with --pair two, or catalogs."),
     ],
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
             "-o",
-            help="GeoParquet file to write; opens in geopandas, DuckDB and QGIS. Default: catalogue.parquet, "
+            help="GeoParquet file to write; opens in geopandas, DuckDB and QGIS. Default: catalog.parquet, "
             "with --pair pairs.parquet.",
             show_default=False,
         ),
@@ -99,7 +99,7 @@ def command(
         int | None, typer.Option(min=1, help="Files read at the same time; default: the number of CPUs.")
     ] = None,
 ) -> None:
-    """Read all headers below PATH once, write them as a catalogue (GeoParquet), and say what is there.
+    """Read all headers below PATH once, write them as a catalog (GeoParquet), and say what is there.
 
     Files that cannot be used are rows with the reason. With [bold]--statistics[/bold] pixels are read too.
 
@@ -145,7 +145,7 @@ def command(
     if len(sensor or []) > 1 or len(pattern or []) > 1:
         raise ImageryError("--sensor and --pattern are given once, or twice with --pair")
     _inspect(
-        console, path[0], out or Path("catalogue.parquet"), sensor[0] if sensor else None,
+        console, path[0], out or Path("catalog.parquet"), sensor[0] if sensor else None,
         pattern[0] if pattern else None, statistics, bands, unit, scale, name, offset_dn, windows_per_scene,
         workers,
     )  # fmt: skip
@@ -166,7 +166,7 @@ def _inspect(
     windows_per_scene: int | None,
     workers: int | None,
 ) -> None:
-    """The catalogue of one archive, and its statistics."""
+    """The catalog of one archive, and its statistics."""
     import re
 
     from swath.catalog.catalog import build_catalog
@@ -186,17 +186,17 @@ def _inspect(
 
     with _progress(console) as bar:
         task = bar.add_task("headers", total=None)
-        catalogue = build_catalog(
+        catalog = build_catalog(
             path,
             sensor=wanted,
             pattern=pattern,
             workers=workers,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    catalogue.write(out)
-    _print_summary(console, catalogue, out)
+    catalog.write(out)
+    _print_summary(console, catalog, out)
     if statistics is not None and wanted is not None:
-        _statistics(console, catalogue, wanted, statistics, name, offset_dn, windows_per_scene, workers)
+        _statistics(console, catalog, wanted, statistics, name, offset_dn, windows_per_scene, workers)
 
 
 def _pair(
@@ -325,22 +325,22 @@ def _sensor_for_statistics(
     return Sensor.from_dict({"name": name, "bands": entries}, where="--bands, --unit and --name")
 
 
-def _print_summary(console: Any, catalogue: Any, out: Path) -> None:
+def _print_summary(console: Any, catalog: Any, out: Path) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    scenes, problems = len(catalogue.scenes), catalogue.problems
+    scenes, problems = len(catalog.scenes), catalog.problems
     table = Table(box=None, header_style="bold", title_justify="left")
     for column in ("scenes", "sensor", "bands", "GSD", "CRS", "pixels"):
         table.add_column(column, justify="right" if column in ("scenes", "GSD") else "left")
-    for row in catalogue.summary():
+    for row in catalog.summary():
         table.add_row(*(escape(text) for text in row))
     console.print(table)
-    if any(entry.sensor is None and entry.problem is None for entry in catalogue.entries):
+    if any(entry.sensor is None and entry.problem is None for entry in catalog.entries):
         console.print(
             "\n[dim]sensor ?: the files do not say; name it with --sensor where you use them.[/dim]"
         )
-    if any(scene.gsd is None for scene in catalogue.scenes):
+    if any(scene.gsd is None for scene in catalog.scenes):
         console.print(
             "[dim]GSD unknown: no georeference; give --gsd METRES or --gsd relative where you use them.[/dim]"
         )
@@ -364,7 +364,7 @@ def _print_summary(console: Any, catalogue: Any, out: Path) -> None:
 
 def _statistics(
     console: Any,
-    catalogue: Any,
+    catalog: Any,
     sensor: Any,
     target: Path,
     name: str | None,
@@ -385,9 +385,9 @@ def _statistics(
     )
 
     with _progress(console) as bar:
-        task = bar.add_task("pixels", total=len(catalogue.scenes))
+        task = bar.add_task("pixels", total=len(catalog.scenes))
         found = compute_band_statistics(
-            catalogue.scenes,
+            catalog.scenes,
             sensor,
             offset_dn=offset_dn,
             windows_per_scene=windows_per_scene,

@@ -65,7 +65,7 @@ def command(
     overlap: Annotated[
         float | None,
         typer.Option(
-            help="Share of a tile that neighbours have in common, 0 to 0.5.  "
+            help="Share of a tile that neighbors have in common, 0 to 0.5.  "
             "\\[default: 0.25; 0 for classes of tiles]",
         ),
     ] = None,
@@ -89,7 +89,7 @@ def command(
 ) -> None:
     """Apply a fine-tuned model to whole scenes of any size.
 
-    Segmentation and change: NAME_classes.tif, a Cloud-Optimised GeoTIFF with colours and class names.
+    Segmentation and change: NAME_classes.tif, a Cloud-Optimized GeoTIFF with colors and class names.
     Classification: NAME_windows.gpkg and .parquet, a row a tile. Detection: NAME_objects.gpkg and .parquet.
     All in the CRS of the scene; no data stays no data; without georeference in pixel coordinates.
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def command(
     recipe: Annotated[Path, typer.Argument(help="Recipe (YAML); configs/ has some to begin with.")],
     data: Annotated[
-        Path, typer.Option("--data", help="Folder of images, scenes or classes, CSV table, or catalogue.")
+        Path, typer.Option("--data", help="Folder of images, scenes or classes, CSV table, or catalog.")
     ],
     out: Annotated[Path, typer.Option("--out", help="The run's folder: metrics, checkpoints, model.")],
     settings: Annotated[
@@ -111,7 +111,7 @@ def _describe(recipe: PretrainRecipe, data: Path) -> None:
     few = batches.fetch(0, list(range(min(2, len(dataset)))))
     for one in split_by_sensor(few).values():
         contract.check(one["image"], one["sensor"], valid=one.get("valid"))
-    views = objective.views(contract.normalise(few))  # type: ignore[operator]
+    views = objective.views(contract.normalize(few))  # type: ignore[operator]
 
     typer.echo(f"samples      {len(dataset)} ({len(dataset.problems)} files left out)")
     unit = "m" if recipe.gsd_mode == "metres" else "(relative)"

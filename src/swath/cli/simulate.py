@@ -1,4 +1,4 @@
-"""`swath simulate`: labelled scenes drawn by code, as files."""
+"""`swath simulate`: labeled scenes drawn by code, as files."""
 
 from __future__ import annotations
 

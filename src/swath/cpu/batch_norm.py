@@ -1,6 +1,6 @@
-"""Batch normalisation of maps with channels innermost: quick on a CPU, and as exact as in the other layout.
+"""Batch normalization of maps with channels innermost: quick on a CPU, and as exact as in the other layout.
 
-On a CPU torch normalises that layout in a third of the time, but adds up all rows of a channel one after the
+On a CPU torch normalizes that layout in a third of the time, but adds up all rows of a channel one after the
 other, which costs two digits of statistics and gradients (2e-5 relative over 64 maps of 56 x 56). Here the
 same kernels see k rows as one row of k times as many channels: k short sums in place of a long one, which are
 then put together without loss (Chan et al. 1983).
@@ -27,8 +27,8 @@ def _wide(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).reshape(-1, parts * channels)
 
 
-class _Normalise(torch.autograd.Function):
-    """Map -> normalised map, mean and (biased) variance of its channels."""
+class _Normalize(torch.autograd.Function):
+    """Map -> normalized map, mean and (biased) variance of its channels."""
 
     @staticmethod
     def forward(
@@ -87,10 +87,10 @@ class ChannelsLastBatchNorm2d(nn.BatchNorm2d):
             or torch.compiler.is_compiling()
         ):
             return super().forward(input)
-        out, mean, variance = _Normalise.apply(input, self.weight, self.bias, self.eps)
+        out, mean, variance = _Normalize.apply(input, self.weight, self.bias, self.eps)
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
             self.num_batches_tracked += 1
-        normalised: Tensor = out
-        return normalised
+        normalized: Tensor = out
+        return normalized

@@ -52,8 +52,8 @@ class Chip:
 class Batch(TypedDict, total=False):
     """Samples of one sensor, stacked. B samples, C bands, H x W pixels.
 
-    In the sensor's unit as it comes from a loader; normalised (zero mean, unit variance by the contract's
-    statistics, invalid pixels 0, GSD in units of the reference GSD) once `Contract.normalise` has seen it.
+    In the sensor's unit as it comes from a loader; normalized (zero mean, unit variance by the contract's
+    statistics, invalid pixels 0, GSD in units of the reference GSD) once `Contract.normalize` has seen it.
     """
 
     image: Tensor  # [B, C, H, W] float32 or uint8

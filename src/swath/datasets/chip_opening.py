@@ -23,17 +23,17 @@ def open_chips(
     stride: int | None = None,
     chips_per_epoch: int | None = None,
     min_valid: float | None = None,
-    align: bool | None = None,
+    align_to_blocks: bool | None = None,
     seed: int = 0,
     offset_dn: float | None = None,
     pattern: str | None = None,
     workers: int | None = None,
     remote: bool = False,
 ) -> ImageDataset:
-    """Chips of all scenes at `path`: a catalogue (``.parquet``), a folder, a STAC file or one raster.
+    """Chips of all scenes at `path`: a catalog (``.parquet``), a folder, a STAC file or one raster.
 
     Args:
-        path: What to open; a folder is catalogued first (headers only).
+        path: What to open; a folder is catalogd first (headers only).
         sensor: What the scenes were taken with.
         sampling: ``grid`` makes a `ChipGrid`, ``random`` `RandomChips`.
         gsd: Metres per pixel; None for what the files say.
@@ -47,7 +47,7 @@ def open_chips(
         offset_dn: Added to stored values before scaling (Sentinel-2 baselines).
         pattern: Take only files whose path below `path` matches, such as ``*/s2.tif``.
         workers: Threads that read headers.
-        remote: Whether what a catalogue or STAC names may be fetched from elsewhere.
+        remote: Whether what a catalog or STAC names may be fetched from elsewhere.
 
     Raises:
         ImageryError: Nothing usable, or options of the other kind of sampling.
@@ -55,7 +55,7 @@ def open_chips(
     if sampling not in ("grid", "random"):
         raise ImageryError(f"sampling={sampling!r}: 'grid' or 'random' is wanted")
     foreign = (
-        {"chips_per_epoch": chips_per_epoch, "align": align or None}
+        {"chips_per_epoch": chips_per_epoch, "align": align_to_blocks or None}
         if sampling == "grid"
         else {"stride": stride}
     )
@@ -88,7 +88,7 @@ def open_chips(
         chip_metres=chip_metres,
         chips_per_epoch=chips_per_epoch,
         min_valid=0.5 if min_valid is None else min_valid,
-        align=bool(align),
+        align_to_blocks=bool(align_to_blocks),
         seed=seed,
         offset_dn=offset_dn,
         problems=problems,

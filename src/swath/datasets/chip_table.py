@@ -1,4 +1,4 @@
-"""Labelled chips listed in a (Geo)Parquet table: windows of scenes, each with a label.
+"""Labeled chips listed in a (Geo)Parquet table: windows of scenes, each with a label.
 
 The columns that count, as exports of Swath's own archives have them (`swath.archive.exchange.geoparquet`) and
 others easily can:

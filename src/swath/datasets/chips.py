@@ -192,7 +192,7 @@ class ChipGrid(_Chips):
     without any valid pixel, or with a smaller share of them than `min_valid`, have no image (see `Sample`).
 
     Args:
-        scenes: Headers, from a catalogue or `swath.rasters.read.read_header`.
+        scenes: Headers, from a catalog or `swath.rasters.read.read_header`.
         sensor: What the scenes were taken with.
         gsd: Metres per pixel of all scenes, ``"relative"``, or None to measure it by their georeference.
         chip_size: Pixels of a chip's side.
@@ -296,7 +296,7 @@ class RandomChips(_Chips):
         chip_metres: float | None = None,
         chips_per_epoch: int | None = None,
         min_valid: float = 0.5,
-        align: bool = False,
+        align_to_blocks: bool = False,
         seed: int = 0,
         offset_dn: float | None = None,
         problems: Iterable[Problem] = (),
@@ -314,7 +314,7 @@ class RandomChips(_Chips):
         )
         if chips_per_epoch is not None and chips_per_epoch < 1:
             raise ImageryError(f"chips_per_epoch={chips_per_epoch}: at least one chip is wanted")
-        self.align = align
+        self.align = align_to_blocks
         self.paths = [scene.header.path for scene in self.scenes]
         areas = np.array([s.header.width * s.header.height for s in self.scenes], dtype=np.float64)
         shares = areas / np.square(np.array(self.chip_pixels, dtype=np.float64))

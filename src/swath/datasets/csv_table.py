@@ -43,24 +43,24 @@ class CsvManifest(ImageFileDataset):
         sensor: str | Path | Sensor,
         gsd: Gsd | str = None,
         *,
-        root: str | Path | None = None,
-        file: str = "file",
-        label: str | Sequence[str] | None = "class",
-        separator: str | None = None,
-        fold: str | None = None,
-        where: Mapping[str, str | Sequence[str]] | None = None,
+        image_root: str | Path | None = None,
+        file_column: str = "file",
+        label_column: str | Sequence[str] | None = "class",
+        label_separator: str | None = None,
+        split: str | None = None,
+        filter: Mapping[str, str | Sequence[str]] | None = None,
         **options: Any,
     ) -> None:
         path = Path(path)
         header, rows = read_csv(path)
-        if file not in header:
-            raise ImageryError(f"{path}: has no column {file!r} of file names.{suggest(file, header)}")
-        if label == "class" and label not in header:
-            label = None
-        wanted = dict(where or {})
-        if fold is not None:
-            wanted["fold" if "fold" in header or "split" not in header else "split"] = fold
-        columns = [label] if isinstance(label, str) else list(label or [])
+        if file_column not in header:
+            raise ImageryError(f"{path}: has no column {file_column!r} of file names.{suggest(file_column, header)}")
+        if label_column == "class" and label_column not in header:
+            label_column = None
+        wanted = dict(filter or {})
+        if split is not None:
+            wanted["fold" if "fold" in header or "split" not in header else "split"] = split
+        columns = [label_column] if isinstance(label_column, str) else list(label_column or [])
         for column in [*wanted, *columns]:
             if column not in header:
                 raise ImageryError(f"{path}: has no column {column!r}.{suggest(column, header)}")
@@ -69,13 +69,13 @@ class CsvManifest(ImageFileDataset):
         if gsd is None:
             gsd = next((column for column in ("gsd_m", "gsd") if column in header), None)
 
-        reader = None if not columns else _labels_of(path, rows, columns, separator, isinstance(label, str))
+        reader = None if not columns else _labels_of(path, rows, columns, label_separator, isinstance(label_column, str))
         chosen = [(line, row) for line, row in rows if _matches(row, wanted)]
         if not chosen:
             values = {column: sorted({row[column] for _, row in rows})[:12] for column in wanted}
             raise ImageryError(f"{path}: no row has {wanted}; there are {values}")
-        base = Path(root) if root is not None else path.parent
-        entries, problems = _without_duplicates(path, base, chosen, file, columns)
+        base = Path(image_root) if image_root is not None else path.parent
+        entries, problems = _without_duplicates(path, base, chosen, file_column, columns)
         native = _numbers(path, entries, gsd) if isinstance(gsd, str) and gsd != "relative" else gsd
         super().__init__(
             [name for name, _, _ in entries],

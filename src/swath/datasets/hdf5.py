@@ -73,18 +73,18 @@ class Hdf5Images(ImageFileDataset):
         sensor: str | Path | Sensor,
         gsd: Gsd = None,
         *,
-        group: str | None = None,
-        label: str | None = None,
+        hdf5_group: str | None = None,
+        label_column: str | None = None,
         **options: Any,
     ) -> None:
-        found = _Contents(get_sensor(sensor), group, label)
+        found = _Contents(get_sensor(sensor), hdf5_group, label_column)
         for file in hdf5_files(Path(path)):
             found.look_into(str(file))
         self._forms = found.forms
         problems = [*found.problems, *options.pop("problems", ())]
         if not found.paths:
             reason = f"; the first problem: {problems[0][1]}" if problems else ""
-            raise ImageryError(f"{path}: holds no images{f' below {group!r}' if group else ''}{reason}")
+            raise ImageryError(f"{path}: holds no images{f' below {hdf5_group!r}' if hdf5_group else ''}{reason}")
         labels, classes = found.classes()
         super().__init__(
             found.paths, sensor=sensor, gsd=gsd, labels=labels, classes=classes, problems=problems, **options

@@ -33,7 +33,7 @@ from swath.sensors.registry import get_sensor
 from swath.sensors.sensor import Sensor
 from swath.sensors.units import Array, Valid
 
-Fit = Literal["centre_crop", "random_crop", "resize"]
+Fit = Literal["center_crop", "random_crop", "resize"]
 Cache = Literal["none", "memory"]
 Gsd = float | Literal["relative"] | None
 Array64 = NDArray[np.float64]
@@ -60,7 +60,7 @@ class ImageFileDataset:
         classes: Names of the classes.
         size: Output size, one number or (height, width); None keeps the files' own size, which then has to
             be the same for all.
-        fit: How an image gets to `size`: ``centre_crop``, ``random_crop`` (drawn anew each epoch), or
+        fit: How an image gets to `size`: ``center_crop``, ``random_crop`` (drawn anew each epoch), or
             ``resize`` (area average when shrinking, bilinear when enlarging; the GSD follows).
         cache: ``memory`` decodes everything once, when the data set is made.
         seed: Seed of the samples' keys.
@@ -86,7 +86,7 @@ class ImageFileDataset:
         labels: Sequence[int] | NDArray[Any] | None = None,
         classes: Sequence[str] | None = None,
         size: int | tuple[int, int] | None = None,
-        fit: Fit = "centre_crop",
+        resize_mode: Fit = "center_crop",
         cache: Cache = "none",
         seed: int = 0,
         offset_dn: float | None = None,
@@ -94,14 +94,14 @@ class ImageFileDataset:
         workers: int | None = None,
         problems: Iterable[Problem] = (),
     ) -> None:
-        if fit not in ("centre_crop", "random_crop", "resize"):
-            raise ImageryError(f"fit={fit!r}:{suggest(str(fit), ['centre_crop', 'random_crop', 'resize'])}")
+        if resize_mode not in ("center_crop", "random_crop", "resize"):
+            raise ImageryError(f"fit={resize_mode!r}:{suggest(str(resize_mode), ['center_crop', 'random_crop', 'resize'])}")
         if cache not in ("none", "memory"):
             raise ImageryError(f"cache={cache!r}:{suggest(str(cache), ['none', 'memory'])}")
         self.sensor = get_sensor(sensor)
         self.classes = list(classes) if classes is not None else None
         self.size = (size, size) if isinstance(size, int) else size
-        self.fit = fit
+        self.resize_mode = resize_mode
         self.seed = seed
         self.problems: list[Problem] = list(problems)
         self._max_pixels = max_pixels
@@ -153,7 +153,7 @@ class ImageFileDataset:
                 "sensor": self.sensor.name,
                 "shape": shape,
             }
-        if self.size is not None and self.fit == "random_crop":
+        if self.size is not None and self.resize_mode == "random_crop":
             image, valid = _random_crop(image, valid, self.size, key)
         sample: Sample = {
             "image": image,
@@ -208,7 +208,7 @@ class ImageFileDataset:
         """Indices of the usable files; the others become problems. Raises where files contradict."""
         keep: list[int] = []
         unfit: list[tuple[str, str]] = []
-        smallest = self.size if self.size is not None and self.fit != "resize" else (1, 1)
+        smallest = self.size if self.size is not None and self.resize_mode != "resize" else (1, 1)
         for i, probe in enumerate(probes):
             if isinstance(probe, str):
                 self.problems.append((names[i], probe))
@@ -235,7 +235,7 @@ class ImageFileDataset:
                 (small, a), *_, (large, b) = sorted(first.items())
                 raise ImageryError(
                     f"images of {len(first)} different sizes, such as {small[1]} x {small[0]} in {a} and "
-                    f"{large[1]} x {large[0]} in {b}: choose one with size=, and fit='centre_crop', "
+                    f"{large[1]} x {large[0]} in {b}: choose one with size=, and fit='center_crop', "
                     "'random_crop' or 'resize'"
                 )
         return keep
@@ -282,13 +282,13 @@ class ImageFileDataset:
         """The part of getting to `size` that is the same in every epoch, and its GSD factor."""
         factor = 1.0
         height, width = valid.shape
-        if self.size is not None and self.fit == "resize":
+        if self.size is not None and self.resize_mode == "resize":
             factor = float(np.sqrt(height / self.size[0] * width / self.size[1]))
             if valid.shape != self.size:
                 shrinks = self.size[0] <= height and self.size[1] <= width
                 kernel: Kernel = "area" if shrinks else "bilinear"
                 image, valid = resample(image, valid, (0, height), (0, width), self.size, kernel)
-        elif self.size is not None and self.fit == "centre_crop":
+        elif self.size is not None and self.resize_mode == "center_crop":
             top, left = (height - self.size[0]) // 2, (width - self.size[1]) // 2
             window = (slice(top, top + self.size[0]), slice(left, left + self.size[1]))
             image, valid = image[:, *window], valid[window]
@@ -296,7 +296,7 @@ class ImageFileDataset:
 
     def _fill_cache(self, pool: ThreadPoolExecutor) -> None:
         """Decode everything; leave out (and report) what turns out to be broken."""
-        ragged = self.size is not None and self.fit == "random_crop"
+        ragged = self.size is not None and self.resize_mode == "random_crop"
         pixels = self.shapes.prod(axis=1)
         if self.size is not None and not ragged:
             pixels = np.full(len(self), self.size[0] * self.size[1])

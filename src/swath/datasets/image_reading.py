@@ -29,7 +29,7 @@ def read_header_any(
     Args:
         path: The file.
         max_pixels: For images that are decoded whole.
-        palette: Of rasters with a colour table, as in `swath.rasters.read.read_header`.
+        palette: Of rasters with a color table, as in `swath.rasters.read.read_header`.
     """
     if not is_raster(path):
         found = read_image_header(path, max_pixels=max_pixels)
@@ -73,7 +73,7 @@ def read_image_file(
 
 
 def is_raster(path: str) -> bool:
-    """Whether a file is for GDAL (TIFF, and colour PNG of 16 bits) and not for Pillow; told by its bytes."""
+    """Whether a file is for GDAL (TIFF, and color PNG of 16 bits) and not for Pillow; told by its bytes."""
     kind = sniff_driver(path)
     return kind == "GTiff" or (kind == "PNG" and is_16bit_png(path))
 

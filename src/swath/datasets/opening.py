@@ -42,14 +42,14 @@ Layout = Literal["auto", "chips", "class_folder", "csv", "hdf5", "images"]
 _LAYOUTS = ("auto", "chips", "class_folder", "csv", "hdf5", "images")
 
 # Which options of `open_dataset` have a meaning in which layout; any other is refused, not passed over.
-_WHOLE = {"size", "fit", "cache", "max_pixels", "offset_dn", "workers"}
+_WHOLE = {"size", "resize_mode", "cache", "max_pixels", "offset_dn", "workers"}
 _OPTIONS = {
     "images": _WHOLE,
     "class_folder": _WHOLE | {"classes"},
-    "hdf5": _WHOLE | {"group", "label"},
-    "csv": _WHOLE | {"root", "file", "label", "separator", "fold", "where"},
+    "hdf5": _WHOLE | {"hdf5_group", "label_column"},
+    "csv": _WHOLE | {"image_root", "file_column", "label_column", "label_separator", "split", "filter"},
     "chips": {
-        "sampling", "chip_size", "chip_metres", "stride", "chips_per_epoch", "min_valid", "align",
+        "sampling", "chip_size", "chip_metres", "stride", "chips_per_epoch", "min_valid", "align_to_blocks",
         "offset_dn", "pattern", "workers", "remote",
     },
 }  # fmt: skip
@@ -68,11 +68,11 @@ def open_dataset(
     """Open imagery in any layout.
 
     Args:
-        path: A folder, a CSV table, a catalogue (``.parquet``), a STAC file (JSON or stac-geoparquet), an
+        path: A folder, a CSV table, a catalog (``.parquet``), a STAC file (JSON or stac-geoparquet), an
             HDF5 file, one image, or the URL of a GeoTIFF.
         sensor: What the imagery was taken with: a registered name, a YAML path or a `Sensor`.
         gsd: Metres per pixel, ``"relative"``, a column of the CSV table, or None for what the files say.
-        layout: ``auto`` decides by what is there: a CSV table is a manifest; a catalogue, a STAC file and
+        layout: ``auto`` decides by what is there: a CSV table is a manifest; a catalog, a STAC file and
             georeferenced TIFFs are scenes for chips, and so are others where an option of chips is given;
             otherwise images are ``class_folder`` where they lie in sub-folders and ``images`` (no labels)
             where they do not. HDF5 files, one or a folder of them, are ``hdf5``.

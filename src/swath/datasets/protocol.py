@@ -129,7 +129,7 @@ class PairedDataset(Protocol):
         """Only these places, in this order; pixels in memory are shared."""
         ...
 
-    def select(self, *, fold: str) -> PairedDataset:
+    def select(self, *, split: str) -> PairedDataset:
         """Only the places of one fold."""
         ...
 

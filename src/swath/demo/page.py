@@ -43,11 +43,11 @@ def demo_summary(walk: DemoResults) -> list[str]:
     gap = evaluation.compare(ours, "random init", kind)
     if gap.low > 0:
         learned = (
-            f"Training helped: {100 * gap.difference:.1f} points above the same encoder freshly initialised"
+            f"Training helped: {100 * gap.difference:.1f} points above the same encoder freshly initialized"
         )
     elif gap.high < 0:
         learned = (
-            f"Training hurt: {-100 * gap.difference:.1f} points below the same encoder freshly initialised"
+            f"Training hurt: {-100 * gap.difference:.1f} points below the same encoder freshly initialized"
         )
     else:
         learned = f"Training made no clear difference: {100 * gap.difference:+.1f} points to a fresh encoder"
@@ -88,14 +88,14 @@ def _imagery(walk: DemoResults) -> str:
         "<h2>Imagery</h2><p>Each file is opened by the one driver that its first bytes call for. The "
         "GSD is measured "
         "on the ground, whatever the coordinate system.</p>"
-        + table(list(walk.catalogue[0]), [list(row.values()) for row in walk.catalogue])
+        + table(list(walk.catalog[0]), [list(row.values()) for row in walk.catalog])
         + figure(
             jpeg(_thumbnails()),
-            "The real scenes: two in Yellowstone, one in Florida, and Sentinel-2 in colour.",
+            "The real scenes: two in Yellowstone, one in Florida, and Sentinel-2 in color.",
         )
         + figure(
             jpeg(_classes()),
-            "The simulated classes, one a column. Their layout in metres makes the class; colours, "
+            "The simulated classes, one a column. Their layout in metres makes the class; colors, "
             "light, haze "
             "and GSD (0.5 to 2 m) are drawn independently of it.",
         )
@@ -133,10 +133,10 @@ def _scores(walk: DemoResults) -> str:
     curve = (walk.out / "scores" / "scale_curve.png").read_bytes()
     count = len(evaluation.scores[0].hits)
     return (
-        "<h2>How good are the features?</h2><p>Twenty nearest neighbours vote (cosine, temperature "
+        "<h2>How good are the features?</h2><p>Twenty nearest neighbors vote (cosine, temperature "
         "0.07); images are "
         f"reduced to each side by area. {count} simulated queries of eight classes, so chance is 12.5%. "
-        "<i>knn-z</i> standardises each feature by the bank first. Fresh scenes, other than those "
+        "<i>knn-z</i> standardizes each feature by the bank first. Fresh scenes, other than those "
         "pretrained on.</p>"
         + figure(
             curve,
@@ -170,10 +170,10 @@ def _contract(walk: DemoResults) -> str:
 def _next() -> str:
     return (
         "<h2>Your own GeoTIFFs</h2><pre>"
-        "swath inspect scenes/ --sensor sentinel2_l2a --out catalogue.parquet\n"
+        "swath inspect scenes/ --sensor sentinel2_l2a --out catalog.parquet\n"
         "swath pretrain configs/scale_mae_chips_cpu.yaml --data scenes/ --out runs/mine "
         "--set sensor=sentinel2_l2a\n"
-        "swath evaluate knn runs/mine/model labelled/\n"
+        "swath evaluate knn runs/mine/model labeled/\n"
         "swath embed runs/mine/model scenes/ --to archive --layout chips --chip-size 128\n"
         "swath search archive query.tif -k 10 --picture answers.png</pre>"
     )
@@ -200,8 +200,8 @@ def _thumbnails(height: int = 260) -> Any:
     for path in (*sorted(samples_dir("aerial").glob("*.tif")), *samples_dir("sentinel2").glob("*.tif")):
         header = read_header(path)
         width = round(height * header.width / header.height)
-        colour = [0, 1, 2] if header.bands == 3 else [2, 1, 0]  # Sentinel-2: B04, B03, B02
-        stored, _ = read_window(header, bands=colour, out_shape=(height, width))
+        color = [0, 1, 2] if header.bands == 3 else [2, 1, 0]  # Sentinel-2: B04, B03, B02
+        stored, _ = read_window(header, bands=color, out_shape=(height, width))
         image = stored.astype(np.float32)
         if header.dtype != "uint8":
             low, high = np.percentile(image, (1, 99))

@@ -17,7 +17,7 @@ class DemoResults:
     Attributes:
         out: Folder of everything.
         seconds: Duration of each stage by name.
-        catalogue: A row a real scene: file, pixels, bands, CRS, GSD in metres.
+        catalog: A row a real scene: file, pixels, bands, CRS, GSD in metres.
         metrics: The logged steps of the run.
         evaluation: kNN scores over scales, the model first.
         searches: (what was asked, picture) of each search.
@@ -29,7 +29,7 @@ class DemoResults:
 
     out: Path
     seconds: dict[str, float] = field(default_factory=dict)
-    catalogue: list[dict[str, Any]] = field(default_factory=list)
+    catalog: list[dict[str, Any]] = field(default_factory=list)
     metrics: list[dict[str, Any]] = field(default_factory=list)
     evaluation: EvaluationResult | None = None
     searches: list[tuple[str, Path]] = field(default_factory=list)

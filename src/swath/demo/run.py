@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from swath.models.model import Model
 
 SEED = 11
-UNLABELLED = {"pretrain": 800}  # simulated scenes of 192 px that are pretrained on, labels unused
-LABELLED = {"train": 480, "val": 320}  # bank and queries; other scenes than those
+UNLABELED = {"pretrain": 800}  # simulated scenes of 192 px that are pretrained on, labels unused
+LABELED = {"train": 480, "val": 320}  # bank and queries; other scenes than those
 SIDES = (16, 32, 64)  # of 128 pixels
 CHIP, CHIP_METRES = 64, 12.8  # of the real scenes: 128 native pixels of 0.1 m, read as 64
 RECIPE = Path(__file__).with_name("recipe.yaml")
@@ -41,8 +41,8 @@ def run_demo(
     minutes: float | None = None,
     settings: tuple[str, ...] = (),
     fresh: bool = False,
-    unlabelled: dict[str, int] | None = None,
-    labelled: dict[str, int] | None = None,
+    unlabeled: dict[str, int] | None = None,
+    labeled: dict[str, int] | None = None,
     say: Say = print,
     show: bool = False,
 ) -> Path:
@@ -53,8 +53,8 @@ def run_demo(
         minutes: Processor minutes of pretraining instead of the recipe's.
         settings: Overrides of the recipe, ``"training.steps=20"``.
         fresh: Begin anew.
-        unlabelled: Simulated scenes to pretrain on, ``{fold: count}``.
-        labelled: Simulated scenes to measure with, ``{"train": count, "val": count}``.
+        unlabeled: Simulated scenes to pretrain on, ``{fold: count}``.
+        labeled: Simulated scenes to measure with, ``{"train": count, "val": count}``.
         say: Called with a line for each stage.
         show: Live progress of the training on the terminal.
 
@@ -72,15 +72,15 @@ def run_demo(
     _prepare(walk.out, fresh)
     began = time.monotonic()
     with _stage(walk, "look at imagery", say):
-        imagery, labelled_set = _imagery(walk, unlabelled or UNLABELLED, labelled or LABELLED)
+        imagery, labeled_set = _imagery(walk, unlabeled or UNLABELED, labeled or LABELED)
     with _stage(walk, "pretrain", say):
         overrides = (*((f"training.cpu_minutes={minutes}",) if minutes is not None else ()), *settings)
         model_dir = _pretrain(walk, imagery, overrides, show)
     model = load_model(model_dir)
     with _stage(walk, "measure", say):
-        walk.evaluation = _measure(walk, model, labelled_set)
+        walk.evaluation = _measure(walk, model, labeled_set)
     with _stage(walk, "embed", say):
-        archive = _embed(walk, model, model_dir, imagery / "aerial", labelled_set)
+        archive = _embed(walk, model, model_dir, imagery / "aerial", labeled_set)
     with _stage(walk, "search", say):
         _search(walk, model, archive)
     walk.seconds["all"] = time.monotonic() - began
@@ -104,28 +104,28 @@ def _prepare(out: Path, fresh: bool) -> None:
     marker.touch()
 
 
-def _imagery(walk: DemoResults, unlabelled: dict[str, int], labelled: dict[str, int]) -> tuple[Path, Path]:
-    """A folder of GeoTIFFs to pretrain on (real and simulated), and a labelled one (simulated)."""
+def _imagery(walk: DemoResults, unlabeled: dict[str, int], labeled: dict[str, int]) -> tuple[Path, Path]:
+    """A folder of GeoTIFFs to pretrain on (real and simulated), and a labeled one (simulated)."""
     from swath.catalog.catalog import build_catalog
     from swath.simulated import write_simulated
 
-    imagery, labelled_set = walk.out / "imagery", walk.out / "labelled"
+    imagery, labeled_set = walk.out / "imagery", walk.out / "labeled"
     if not (imagery / "aerial").is_dir():
         shutil.copytree(samples_dir("aerial"), imagery / "aerial")
-    wanted = ((imagery / "simulated", SEED, 192, unlabelled), (labelled_set, SEED + 1, 128, labelled))
+    wanted = ((imagery / "simulated", SEED, 192, unlabeled), (labeled_set, SEED + 1, 128, labeled))
     for folder, seed, size, folds in wanted:
         table = folder / "index.csv"
         if not table.is_file() or len(table.read_text().splitlines()) != 1 + sum(folds.values()):
             write_simulated(folder, seed=seed, folds=folds, size=size)
     for part in ("aerial", "sentinel2"):
-        catalogue = build_catalog(samples_dir(part))
-        for entry in catalogue.entries:
+        catalog = build_catalog(samples_dir(part))
+        for entry in catalog.entries:
             header = entry.header
             if header is None:
                 raise SwathError(
                     f"{entry.path}: a sample cannot be read ({entry.problem}); install Swath again"
                 )
-            walk.catalogue.append({
+            walk.catalog.append({
                 "file": f"{part}/{Path(header.path).name}",
                 "pixels": f"{header.width} x {header.height}",
                 "bands": header.bands,
@@ -133,8 +133,8 @@ def _imagery(walk: DemoResults, unlabelled: dict[str, int], labelled: dict[str, 
                 "GSD": "unknown" if header.gsd is None else f"{header.gsd:.3g} m",
                 "driver": header.driver,
             })  # fmt: skip
-    catalogue.write(walk.out / "catalogue.parquet")
-    return imagery, labelled_set
+    catalog.write(walk.out / "catalog.parquet")
+    return imagery, labeled_set
 
 
 def _pretrain(walk: DemoResults, imagery: Path, overrides: tuple[str, ...], show: bool) -> Path:
@@ -148,8 +148,8 @@ def _pretrain(walk: DemoResults, imagery: Path, overrides: tuple[str, ...], show
     return model
 
 
-def _measure(walk: DemoResults, model: Model, labelled_set: Path) -> EvaluationResult:
-    """The scale curve of the model, its random initialisation and the baselines, on simulated scenes."""
+def _measure(walk: DemoResults, model: Model, labeled_set: Path) -> EvaluationResult:
+    """The scale curve of the model, its random initialization and the baselines, on simulated scenes."""
     from swath.evaluation.data.splits import open_split
     from swath.evaluation.features.baselines import BASELINES, random_init
     from swath.evaluation.features.model import ModelFeatureExtractor
@@ -158,7 +158,7 @@ def _measure(walk: DemoResults, model: Model, labelled_set: Path) -> EvaluationR
     from swath.evaluation.report.plots import plot_scale_curve
     from swath.evaluation.report.tables import write_scores
 
-    split = open_split(labelled_set / "index.csv", sensor=model.contract.sensor())
+    split = open_split(labeled_set / "index.csv", sensor=model.contract.sensor())
     featurizers: list[FeatureExtractor] = [ModelFeatureExtractor(model, "Scale-MAE"), random_init(model)]
     featurizers += [make() for make in BASELINES.values()]
     evaluation = evaluate_knn(featurizers, split, sides=SIDES, asymmetric=False)
@@ -167,14 +167,14 @@ def _measure(walk: DemoResults, model: Model, labelled_set: Path) -> EvaluationR
     return evaluation
 
 
-def _embed(walk: DemoResults, model: Model, model_dir: Path, aerial: Path, labelled_set: Path) -> Archive:
+def _embed(walk: DemoResults, model: Model, model_dir: Path, aerial: Path, labeled_set: Path) -> Archive:
     """One archive of the real scenes, cut into chips, and of the simulated queries."""
     from swath.archive.ingest.run import embed_archive
     from swath.datasets.opening import open_dataset
 
     sensor, archive = model.contract.sensor(), walk.out / "archive"
     chips = open_dataset(aerial, sensor=sensor, layout="chips", chip_size=CHIP, chip_metres=CHIP_METRES)
-    scenes = open_dataset(labelled_set / "index.csv", sensor=sensor, fold="val", size=64, fit="resize")
+    scenes = open_dataset(labeled_set / "index.csv", sensor=sensor, split="val", size=64, resize_mode="resize")
     for dataset in (chips, scenes):
         report = embed_archive(model, dataset, archive, model_path=str(model_dir), workers=0)
         if report.failures:
@@ -231,7 +231,7 @@ def _questions(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
 
 
 def _precision(archive: Archive, k: int = 10) -> tuple[float, float]:
-    """Share of same-class answers among the first `k`, over all labelled chips; and by chance."""
+    """Share of same-class answers among the first `k`, over all labeled chips; and by chance."""
     rows = archive.rows(["label", "embedding"])
     labels = np.array(rows["label"].to_pylist(), dtype=object)
     has = np.array([label is not None for label in labels])

@@ -1,6 +1,6 @@
 """Convolutional networks of timm behind the encoder protocol: ResNets, and whatever is built like them.
 
-timm draws the network (its names, its initialisation); nothing is ever downloaded. Of the network we keep
+timm draws the network (its names, its initialization); nothing is ever downloaded. Of the network we keep
 what leads to the maps of strides 4, 8, 16 and 32, in timm's names, so that weights of the field load into an
 encoder of one sensor, and ours load there.
 
@@ -107,7 +107,7 @@ class CNN(MaskTokenEncoder):
         """Maps [B, channels[i], H / strides[i], W / strides[i]], finest first.
 
         Args:
-            image: [B, C, H, W] normalised.
+            image: [B, C, H, W] normalized.
             gsd: [B]; not looked at.
             sensor: Name of the images' sensor, needed when the encoder has several.
             token: [1, D, 1, 1], put after the stem at the cells that `mask` hides.

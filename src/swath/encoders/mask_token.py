@@ -10,7 +10,7 @@ from swath.encoders.protocol import EncoderFeatures
 
 
 class MaskTokenEncoder(nn.Module):
-    """Base of encoders that fulfil `MaskableEncoder`: a call and a call with hidden cells are one encoding.
+    """Base of encoders that fulfill `MaskableEncoder`: a call and a call with hidden cells are one encoding.
 
     A subclass has `encode(image, gsd, sensor, *, token, mask, replace)`, which makes whatever its family
     makes of images, and `features_of`, which makes `Features` of that.

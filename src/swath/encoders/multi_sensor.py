@@ -124,7 +124,7 @@ class MultiSensorViT(nn.Module):
         """Tokens after the final norm, class token first, of the sensors given.
 
         Args:
-            images: Sensor name -> [B, C, H, W] normalised; sizes may differ between sensors.
+            images: Sensor name -> [B, C, H, W] normalized; sizes may differ between sensors.
             gsd: Sensor name -> [B] relative to the reference.
             keep: Sensor name -> [B, K] flat indices of the patches to look at; all by default.
 
@@ -173,7 +173,7 @@ class MultiSensorViT(nn.Module):
         return image.shape[2] // p, image.shape[3] // p
 
     def step(self, gsd: Tensor, sensor: str) -> Tensor:
-        """Distance [B] between neighbouring patches, in units of position: 1 unless scale-aware.
+        """Distance [B] between neighboring patches, in units of position: 1 unless scale-aware.
 
         Scale-aware, it is one where GSD is the reference and the patch the largest of all sensors'.
         """
@@ -197,7 +197,7 @@ class MultiSensorViT(nn.Module):
         check_band_count(image, embed.proj.in_channels, sensor)
         step = self.step(gsd, sensor)
         position = gsd_positions(
-            *self.grid(image, sensor), self.embed_dim, step, cls=False, at=keep, centred=True
+            *self.grid(image, sensor), self.embed_dim, step, cls=False, at=keep, centered=True
         )
         x = (embed(image, keep) + position).to(embed.proj.weight.dtype)
         return torch.cat([self.cls_token[sensor].expand(x.shape[0], -1, -1), x], dim=1)

@@ -19,7 +19,7 @@ def gsd_positions(
     *,
     cls: bool = True,
     at: Tensor | None = None,
-    centred: bool = False,
+    centered: bool = False,
 ) -> Tensor:
     """GSD-aware positions of a grid of patches, row-major.
 
@@ -33,7 +33,7 @@ def gsd_positions(
         gsd: [B] one GSD a sample, relative to the reference GSD, of any floating or integer type.
         cls: Put a zero row for the class token first.
         at: [B, K] flat indices of the patches wanted, in that order; all N = grid_h * grid_w by default.
-        centred: Measure to the middle of a patch, (c + 1/2) g - 1/2, so that patches of different size over
+        centered: Measure to the middle of a patch, (c + 1/2) g - 1/2, so that patches of different size over
             the same ground agree; the same at a GSD of 1. Scale-MAE measures to the corner, c g.
 
     Returns:
@@ -52,7 +52,7 @@ def gsd_positions(
     def axis(count: int) -> Tensor:  # [B, count, dim / 2]
         index = torch.arange(count, dtype=torch.float32, device=gsd.device)
         # (index * gsd) first and then the frequency: at large GSDs the order decides the last digits.
-        place = (index + 0.5) * gsd[:, None] - 0.5 if centred else index * gsd[:, None]
+        place = (index + 0.5) * gsd[:, None] - 0.5 if centered else index * gsd[:, None]
         phase = place.unsqueeze(-1) * frequency
         return torch.cat([phase.sin(), phase.cos()], dim=-1)
 

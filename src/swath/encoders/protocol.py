@@ -48,7 +48,7 @@ class Encoder(Protocol):
         """Encode.
 
         Args:
-            image: [B, C, H, W] normalised float.
+            image: [B, C, H, W] normalized float.
             gsd: [B] float32, metres per pixel divided by the model's reference GSD (so 1 at the reference).
             sensor: Which sensor the images are from; may be None for an encoder of a single sensor.
         """
@@ -89,7 +89,7 @@ class MaskableEncoder(Encoder, Protocol):
         stem has looked over the cells' borders by then.)
 
         Args:
-            image: [B, C, H, W] normalised float.
+            image: [B, C, H, W] normalized float.
             gsd: [B], as for a call.
             sensor: As for a call.
             token: Of shape `mask_token_shape`.
@@ -121,7 +121,7 @@ class IntermediateFeatures(Encoder, Protocol):
         """The map after each of `layers`.
 
         Args:
-            image: [B, C, H, W] normalised float.
+            image: [B, C, H, W] normalized float.
             gsd: [B], as for a call.
             sensor: As for a call.
             layers: Numbers from 1 to `depth`, in any order, also repeated.
@@ -150,7 +150,7 @@ register_encoder = encoders.register
 
 
 def create_model(name: str, **options: Any) -> nn.Module:
-    """Build the encoder called `name`, freshly initialised.
+    """Build the encoder called `name`, freshly initialized.
 
     Args:
         name: One of `list_models()`.

@@ -13,7 +13,7 @@ brings it to its own stride:
   resampled, bilinearly, to the exact stride.
 
 Images may have any size. What the encoder needs to divide them is padded on at the right and at the bottom,
-as 0, which is what nodata is in normalised images, and cut off the maps again: cell (i, j) of a map of stride
+as 0, which is what nodata is in normalized images, and cut off the maps again: cell (i, j) of a map of stride
 s always is about the pixels from (i s, j s) to (i s + s, j s + s), and a map has H / s x W / s cells,
 rounded up.
 """
@@ -48,7 +48,7 @@ def build_pyramid(
         layers: Four blocks of a plain transformer, 1 is the first; by default spread evenly, ending with the
             last. Encoders with a hierarchy have no such choice.
         transpose: The encoder wants its images transposed (`Contract.transpose`): upright images are turned
-            for it and its maps turned back. (`Contract.normalise` of such a contract has turned them already;
+            for it and its maps turned back. (`Contract.normalize` of such a contract has turned them already;
             leave that to one of the two.)
 
     Returns:
@@ -142,7 +142,7 @@ class FeaturePyramid(nn.Module):
         """Four maps, finest first.
 
         Args:
-            image: [B, C, H, W] normalised float, of any H and W.
+            image: [B, C, H, W] normalized float, of any H and W.
             gsd: [B], metres per pixel relative to the reference GSD.
             sensor: As the encoder wants it.
         """

@@ -32,7 +32,7 @@ from swath.encoders.protocol import EncoderFeatures, register_encoder
 from swath.encoders.vit import Mlp, PatchEmbed
 
 EPS = 1e-5  # of every LayerNorm
-FAR = -100.0  # added to scores between cells that only the shift made neighbours; exp(-100) is nothing
+FAR = -100.0  # added to scores between cells that only the shift made neighbors; exp(-100) is nothing
 
 
 class WindowPartition(NamedTuple):
@@ -309,7 +309,7 @@ class Swin(MaskTokenEncoder):
         """Maps [B, channels[i], H / strides[i], W / strides[i]] of all stages, finest first.
 
         Args:
-            image: [B, C, H, W] normalised.
+            image: [B, C, H, W] normalized.
             gsd: [B] relative to the reference GSD.
             sensor: Name of the images' sensor, needed when the encoder has several.
             token: [1, 1, D], put at the patches that `mask` hides.
@@ -326,7 +326,7 @@ class Swin(MaskTokenEncoder):
                 raise ValueError("a mask needs its token")
             x = insert_mask_token(x, token, mask, replace=replace)
         if self.scale_aware:
-            x = x + gsd_positions(height, width, x.shape[-1], gsd, cls=False, centred=True)
+            x = x + gsd_positions(height, width, x.shape[-1], gsd, cls=False, centered=True)
         x = x.to(embed.proj.weight.dtype)
         maps = []
         for stage in self.layers:

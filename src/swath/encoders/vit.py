@@ -182,7 +182,7 @@ class ViT(MaskTokenEncoder):
         """Tokens after the final norm, class token first: [B, 1 + N, D].
 
         Args:
-            image: [B, C, H, W] normalised.
+            image: [B, C, H, W] normalized.
             gsd: [B] relative to the reference GSD.
             sensor: Name of the images' sensor, needed when the encoder has several.
             keep: [B, K] int64, flat indices of the patches to look at; the result is then [B, 1 + K, D] in
@@ -267,7 +267,7 @@ def collect_layer_maps(
 
 
 def init_weights(module: nn.Module) -> None:
-    """Initialise linear maps as MAE does: xavier-uniform weights, zero biases; norms to identity.
+    """Initialize linear maps as MAE does: xavier-uniform weights, zero biases; norms to identity.
 
     A patch embedding counts as linear. Other convolutions keep torch's default.
     """

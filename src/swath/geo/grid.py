@@ -38,7 +38,7 @@ class PixelGrid:
 
     @property
     def gsd(self) -> float:
-        """Metres per pixel on the ground at the centre."""
+        """Metres per pixel on the ground at the center."""
         return effective_gsd(self.transform, self.crs, self.width, self.height)
 
 

@@ -2,7 +2,7 @@
 
 A pixel's size in its CRS is not its size on the ground: degrees shrink with latitude, Web Mercator stretches
 by 1 / cos(latitude), polar and global projections distort by place, feet are not metres. So the distance
-between neighbouring pixels is *measured* on the CRS's own ellipsoid (Karney's geodesic, by pyproj).
+between neighboring pixels is *measured* on the CRS's own ellipsoid (Karney's geodesic, by pyproj).
 
 A transform is the six numbers (a, b, c, d, e, f) of ``x = a * column + b * row + c`` and
 ``y = d * column + e * row + f``, where pixel (0, 0) spans columns 0 to 1 (as rasterio's Affine, without its
@@ -19,7 +19,7 @@ from swath.geo.transform import Transform
 
 
 def effective_gsd(transform: Transform, crs: str, width: float, height: float) -> float:
-    """Ground sample distance at the image's centre: geometric mean of the x and the y direction.
+    """Ground sample distance at the image's center: geometric mean of the x and the y direction.
 
     Args:
         transform: Six numbers (a, b, c, d, e, f), see the module.
@@ -31,7 +31,7 @@ def effective_gsd(transform: Transform, crs: str, width: float, height: float) -
         Metres per pixel.
 
     Raises:
-        ImageryError: Unknown CRS, or the centre of the image does not lie on the Earth.
+        ImageryError: Unknown CRS, or the center of the image does not lie on the Earth.
     """
     along_x, along_y = pixel_size_on_ground(transform, crs, width / 2, height / 2)
     return math.sqrt(along_x * along_y)
@@ -43,7 +43,7 @@ def pixel_size_on_ground(transform: Transform, crs: str, column: float, row: flo
     Args:
         transform: Six numbers, see the module.
         crs: See `effective_gsd`.
-        column: Continuous column coordinate of the point (0.5 is the centre of the first pixel).
+        column: Continuous column coordinate of the point (0.5 is the center of the first pixel).
         row: Continuous row coordinate.
 
     Raises:
@@ -53,7 +53,7 @@ def pixel_size_on_ground(transform: Transform, crs: str, column: float, row: flo
     a, b, c, d, e, f = (float(number) for number in transform[:6])
     if geod is None:  # a local, flat CRS: its axes are lengths already
         return math.hypot(a, d) * unit, math.hypot(b, e) * unit
-    # The neighbours half a step to either side: left, right, above, below.
+    # The neighbors half a step to either side: left, right, above, below.
     columns = (column - 0.5, column + 0.5, column, column)
     rows = (row, row, row - 0.5, row + 0.5)
     xs = [a * i + b * j + c for i, j in zip(columns, rows, strict=True)]

@@ -1,4 +1,4 @@
-"""What a model directory says about its model: a card for people, a STAC item for catalogues."""
+"""What a model directory says about its model: a card for people, a STAC item for catalogs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _EO = "https://stac-extensions.github.io/eo/v2.0.0/schema.json"
 
 @dataclass(frozen=True)
 class _Task:
-    """How a card speaks of a task: what the model does, of what, and what catalogues call it."""
+    """How a card speaks of a task: what the model does, of what, and what catalogs call it."""
 
     does: str
     images: str
@@ -91,7 +91,7 @@ def model_card(
         "```",
         "",
         f"Images are [N, bands, height, width] with sides that are multiples of {step} pixels, in the unit "
-        "and order of bands given below: the model standardises them itself.",
+        "and order of bands given below: the model standardizes them itself.",
         "",
         "## Scale",
         "",
@@ -113,7 +113,7 @@ def model_card(
         f"- No score is part of this card: {measured}",
         "- Other sensors, band orders, units and scales than those above are refused or warned about; do not "
         "work around that by renaming.",
-        "- Mind the licence of the imagery it was trained on.",
+        "- Mind the license of the imagery it was trained on.",
         "",
         f"Model id `{config['id']}`; weights SHA-256 `{config['files']['model.safetensors']}`.",
         "",

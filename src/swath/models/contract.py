@@ -2,8 +2,8 @@
 
 It travels with the weights. It names the sensors with their bands, units and statistics, says how ground
 sample distances (GSD) are counted, and which of them training has seen. `Contract.check` refuses imagery that
-does not fit, in words that say how to put it right; `Contract.normalise`, the one place where Swath
-normalises pixels, turns what fits into what an encoder takes. Nothing is reordered, rescaled or filled up in
+does not fit, in words that say how to put it right; `Contract.normalize`, the one place where Swath
+normalizes pixels, turns what fits into what an encoder takes. Nothing is reordered, rescaled or filled up in
 silence.
 
 Legend: B samples, C bands, H x W pixels.
@@ -35,7 +35,7 @@ class Contract(BaseModel):
     """What a model may be shown.
 
     Attributes:
-        sensors: By name; each with the statistics that images are standardised with.
+        sensors: By name; each with the statistics that images are standardized with.
         gsd_mode: What a GSD means to this model. ``metres``: metres per pixel on the ground. ``relative``:
             how much coarser an image is than at its native resolution, or than `reference_size` pixels over
             the same scene (the official Scale-MAE weights never saw metres).
@@ -72,7 +72,7 @@ class Contract(BaseModel):
             if missing:
                 raise ContractError(
                     f"sensor {name!r} has no mean and std for band {', '.join(missing)}, so images cannot be "
-                    f"standardised. Estimate them with `swath inspect DIR --sensor {name} --statistics "
+                    f"standardized. Estimate them with `swath inspect DIR --sensor {name} --statistics "
                     "my_sensor.yaml` and name that file as the sensor."
                 )
         if self.gsd_mode == "relative" and self.reference_gsd != 1:
@@ -160,7 +160,7 @@ class Contract(BaseModel):
         """Refuse pixels that do not fit. (What there is to say about their scale, `gsd` says.)
 
         Args:
-            image: [B, C, H, W], in the unit that the sensor states, before normalisation. A sample of its
+            image: [B, C, H, W], in the unit that the sensor states, before normalization. A sample of its
                 values is looked at, which on a GPU waits for it.
             sensor: What it was taken with; may be left out where the model has one sensor.
             bands: Names of the image's bands in its order, where known. A tensor cannot tell its order:
@@ -246,12 +246,12 @@ class Contract(BaseModel):
 
     # ---- what an encoder takes
 
-    def normalise(self, batch: Batch) -> Batch:
-        """Standardise a batch as the encoder was trained on it, on the batch's own device.
+    def normalize(self, batch: Batch) -> Batch:
+        """Standardize a batch as the encoder was trained on it, on the batch's own device.
 
         Args:
             batch: `image` [B, C, H, W] in the sensor's unit (integer or float), `gsd` [B], and optionally
-                `valid` [B, H, W] and `sensor`. Or a paired batch, whose sensors are standardised one by one.
+                `valid` [B, H, W] and `sensor`. Or a paired batch, whose sensors are standardized one by one.
                 It is left as it is.
 
         Returns:
@@ -262,7 +262,7 @@ class Contract(BaseModel):
             ContractError: Unknown sensor, or wrong number of bands. (`check` looks closer.)
         """
         if "sensors" in batch:
-            pair = {name: self.normalise(one) for name, one in batch["sensors"].items()}
+            pair = {name: self.normalize(one) for name, one in batch["sensors"].items()}
             return cast(Batch, {**batch, "sensors": pair})
         own = self.sensor(batch.get("sensor"))
         image = batch["image"]
@@ -283,8 +283,8 @@ class Contract(BaseModel):
         gsd = batch["gsd"].to(torch.float32) / self.reference_gsd
         return cast(Batch, {**batch, "image": normal, "valid": valid, "gsd": gsd, "sensor": own.name})
 
-    def denormalise(self, image: Tensor, sensor: str | None = None) -> Tensor:
-        """Normalised [B, C, H, W] back to the sensor's unit, for pictures."""
+    def denormalize(self, image: Tensor, sensor: str | None = None) -> Tensor:
+        """Normalized [B, C, H, W] back to the sensor's unit, for pictures."""
         own = self.sensor(sensor)
         scale, shift = _affine(tuple(own.mean), tuple(own.std), image.device)
         return (image - shift) / scale

@@ -5,7 +5,7 @@ config.json            format and version, encoder and its options, pooling, con
 model.safetensors      the encoder's weights
 objective.safetensors  optional: what the objective trained beside the encoder (to go on training)
 README.md              model card, for people
-mlm.json               the same for catalogues: a STAC item with the Machine Learning Model extension
+mlm.json               the same for catalogs: a STAC item with the Machine Learning Model extension
 =====================  ======================================================================================
 
 A directory appears whole or not at all, holds no code and no pickle, and is read only if its checksums hold.

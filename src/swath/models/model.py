@@ -128,7 +128,7 @@ class Model(nn.Module):
         With gradients if they are enabled. Arguments and errors as for `embed`.
         """
         batch = self._batch(images, gsd, sensor, valid, bands)
-        return self._encode(self.contract.normalise(_to(batch, self.device)))
+        return self._encode(self.contract.normalize(_to(batch, self.device)))
 
     def forward(self, images: Any, gsd: Any = None, sensor: str | None = None) -> Tensor:
         """Embeddings [N, D] on the model's device, with gradients if they are enabled."""
@@ -143,13 +143,13 @@ class Model(nn.Module):
 
     def encode_batch(self, batch: Batch) -> EncoderFeatures:
         """All that the encoder says of such a batch, on the model's device; several poolings may share it."""
-        return self._encode(self.contract.normalise(_to(batch, self.device)))
+        return self._encode(self.contract.normalize(_to(batch, self.device)))
 
     def answer(self, image: Tensor, gsd: Tensor, sensor: str) -> Tensor:
         """What the model is for, as a function of tensors alone, which can be exported: embeddings [B, D].
 
         Args:
-            image: [B, C, H, W] normalised, no data 0, as the user sees it (not transposed).
+            image: [B, C, H, W] normalized, no data 0, as the user sees it (not transposed).
             gsd: [B] relative to the reference.
             sensor: Name of the images' sensor.
         """

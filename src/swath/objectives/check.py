@@ -21,7 +21,7 @@ from swath.objectives.protocol import Objective
 
 
 def example_batch(bands: int = 3, size: int = 64, count: int = 4, sensor: str | None = None) -> Batch:
-    """A normalised batch of smooth random images, all valid, with GSDs from 0.3 to 10."""
+    """A normalized batch of smooth random images, all valid, with GSDs from 0.3 to 10."""
     generator = torch.Generator().manual_seed(size)
     coarse = torch.randn(count, bands, 8, 8, generator=generator)
     image = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
@@ -51,11 +51,11 @@ def check_objective(
 
     Args:
         build: Makes the objective; called several times.
-        batch: A normalised batch of at least four samples that fits it, all valid.
+        batch: A normalized batch of at least four samples that fits it, all valid.
         ranks_average: Check that the loss of a batch is the mean of the losses of its halves. Methods that
             compare samples with each other (contrast) set it False.
         fixed_target: Check that steps on one batch lower the loss. Methods whose targets move while they
-            learn (a teacher's centre, a queue that fills with the very same images) set it False.
+            learn (a teacher's center, a queue that fills with the very same images) set it False.
         tolerance: Largest relative difference where results must be equal up to rounding.
 
     Raises:
@@ -77,7 +77,7 @@ def check_objective(
 def example_paired_batch(
     bands: Mapping[str, int], size: int | Mapping[str, int] = 64, count: int = 4
 ) -> Batch:
-    """A normalised paired batch: one smooth random field a place, which every sensor sees with other weights.
+    """A normalized paired batch: one smooth random field a place, which every sensor sees with other weights.
 
     Args:
         bands: Sensor name -> number of bands.
@@ -190,13 +190,13 @@ def _check_gradients(objective: Any, batch: Batch) -> None:
 
 def _check_learning(objective: Any, batch: Batch, steps: int = 12) -> None:
     parameters = [p for p in objective.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=1e-3)
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3)
     history = []
     for step in range(steps):
         loss = _total(objective, batch)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        optimizer.step()
         objective.after_step(step, steps)
         history.append(loss.item())
     assert history[-1] < history[0], f"{steps} steps on one batch do not lower the loss: {history}"

@@ -111,7 +111,7 @@ class CMID(nn.Module):
     # ---- what is shown
 
     def views(self, batch: Batch) -> dict[str, Any]:
-        """Normalised batch -> two views, with what is hidden of them and where their cells lie.
+        """Normalized batch -> two views, with what is hidden of them and where their cells lie.
 
         Returns:
             Each a mapping "first", "second" -> `image` and `shown` (with hidden blocks filled) [B, C, H, W],
@@ -197,7 +197,7 @@ class CMID(nn.Module):
         """Fit what is fitted to data before the first step; see `CMIDConfig.first_layer`.
 
         Args:
-            batch: Some hundred normalised samples, the same on every rank.
+            batch: Some hundred normalized samples, the same on every rank.
         """
         if self.config.first_layer == "random":
             return
@@ -214,7 +214,7 @@ class CMID(nn.Module):
         """Losses by name; `total` is the weighted sum of `reconstruction`, `global` and `local`.
 
         Raises:
-            ContractError: BatchNorm would have to normalise a single value.
+            ContractError: BatchNorm would have to normalize a single value.
         """
         config = self.config
         self._check_batch(len(views["apart"]))

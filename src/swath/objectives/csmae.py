@@ -123,7 +123,7 @@ class CSMAE(nn.Module):
     # ---- what is shown
 
     def views(self, batch: Batch) -> dict[str, Any]:
-        """Normalised batch of pairs -> images of each sensor, oriented alike, and the numbers behind masks.
+        """Normalized batch of pairs -> images of each sensor, oriented alike, and the numbers behind masks.
 
         Returns:
             `image`, `gsd`, `valid`, `noise`, each a mapping sensor -> [B, C, H, W], [B], [B, H, W], [B, N].
@@ -279,7 +279,7 @@ class CSMAE(nn.Module):
 
         def positions(sensor: str, step: Tensor, at: Tensor) -> Tensor:
             return gsd_positions(
-                *grids[sensor], self.config.decoder_dim, step, cls=False, at=at, centred=True
+                *grids[sensor], self.config.decoder_dim, step, cls=False, at=at, centered=True
             )
 
         seen = positions(route.source, step, keep[route.source])
@@ -354,7 +354,7 @@ class CSMAE(nn.Module):
             shown[f"{name}: image"] = image
             shown[f"{name}: visible"] = image.masked_fill(hidden, 0.0)
             for (source, target), pixels in predictions.items():
-                if target != name or self.config.norm_pix:  # standardised patches are not pixels to look at
+                if target != name or self.config.norm_pix:  # standardized patches are not pixels to look at
                     continue
                 rebuilt = pixels.float().view(len(image), *grid, side, side, -1)
                 rebuilt = rebuilt.permute(0, 5, 1, 3, 2, 4).reshape(image.shape)

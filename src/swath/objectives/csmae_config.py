@@ -40,7 +40,7 @@ class CSMAEConfig(ObjectiveConfig):
     unimodal: bool = Field(True, description="Rebuild each sensor from itself (UMR).")
     crossmodal: bool = Field(True, description="Rebuild each sensor from every other (CMR).")
     pixel_loss: Literal["l2", "l1"] = Field("l2", description="Squared (the paper) or absolute error.")
-    norm_pix: bool = Field(False, description="Standardise each target patch over its pixels and bands.")
+    norm_pix: bool = Field(False, description="Standardize each target patch over its pixels and bands.")
     target_weights: dict[str, float] = Field(
         default_factory=dict,
         description="Weight of a sensor's reconstruction losses, by sensor; 1 where not given. A sensor of "

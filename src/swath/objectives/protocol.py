@@ -6,8 +6,8 @@ a teacher). The engine drives it by these calls::
     objective.know_sensors(sensors)      # optional: once, when built: what batches will be from, in order
     objective.prepare(batch)             # optional: once before a run, a start that depends on the data
     views  = objective.views(batch)      # augmentation, on the batch's device, by batch["key"]
-    losses = objective(views)            # named losses; losses["total"] is what is minimised
-    ...optimiser step...
+    losses = objective(views)            # named losses; losses["total"] is what is minimized
+    ...optimizer step...
     objective.after_step(step, total_steps)   # momentum teachers and the like; most do nothing
 
 An objective whose losses compare the samples of a batch with each other (contrast) says so by an attribute
@@ -43,15 +43,15 @@ class Objective(Protocol):
     encoder: nn.Module
 
     def views(self, batch: Batch) -> Mapping[str, Any]:
-        """Normalised batch -> the views the objective trains on (crops, targets), each with its own GSD."""
+        """Normalized batch -> the views the objective trains on (crops, targets), each with its own GSD."""
         ...
 
     def __call__(self, views: Mapping[str, Any]) -> Losses:
-        """Views -> scalar losses by name; `total` is minimised. A mean over samples, so ranks can average."""
+        """Views -> scalar losses by name; `total` is minimized. A mean over samples, so ranks can average."""
         ...
 
     def after_step(self, step: int, total_steps: int) -> None:
-        """Called once after each optimiser step."""
+        """Called once after each optimizer step."""
         ...
 
     def pictures(self, views: Mapping[str, Any]) -> dict[str, Tensor]:

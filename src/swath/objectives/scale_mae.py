@@ -195,7 +195,7 @@ class ScaleMAE(nn.Module):
             init_weights(self.texture_head)
 
     def views(self, batch: Batch) -> dict[str, Any]:
-        """Normalised batch -> target crop, source, their GSDs and the numbers that decide the mask.
+        """Normalized batch -> target crop, source, their GSDs and the numbers that decide the mask.
 
         Returns:
             `image` [B, C, S, S] and its `gsd` [B]; `target` [B, C, 2S, 2S], its `valid` [B, 2S, 2S] and
@@ -236,7 +236,7 @@ class ScaleMAE(nn.Module):
         """Fit what is fitted to data before the first step (texture target, whitened patch embedding).
 
         Args:
-            batch: Some hundred normalised samples, the same on every rank.
+            batch: Some hundred normalized samples, the same on every rank.
         """
         if self.texture is None and self.config.patch_init == "xavier":
             return

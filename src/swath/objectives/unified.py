@@ -152,7 +152,7 @@ class Unified(ScaleMAE):
     # ---- what is shown
 
     def views(self, batch: Batch) -> dict[str, Any]:
-        """Normalised batch -> looks at each place: two crops of one sensor, or one crop of every sensor.
+        """Normalized batch -> looks at each place: two crops of one sensor, or one crop of every sensor.
 
         Returns:
             `looks`: name -> a view as of Scale-MAE, with `cells` [B, N, 2], where its patches lie in metres,
@@ -338,7 +338,7 @@ class EncodedView:
     Attributes:
         tokens: [B, K, D] of the visible patches.
         places: [B, K, 2] where on the ground they lie, in metres.
-        step: [B] how far apart neighbouring patches are, in metres.
+        step: [B] how far apart neighboring patches are, in metres.
     """
 
     tokens: Tensor

@@ -1,4 +1,4 @@
-"""Which scenes, or pairs, a prediction is of: files, folders, products, STAC, catalogues, tables."""
+"""Which scenes, or pairs, a prediction is of: files, folders, products, STAC, catalogs, tables."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def find_scene_inputs(scenes: Sequence[str | Path], sensor: Sensor, dates: int) 
     """The scenes (or, of two dates, pairs) at some places, in a fixed order.
 
     Args:
-        scenes: Image files, folders (in which band files become products), STAC files, catalogues, or CSV
+        scenes: Image files, folders (in which band files become products), STAC files, catalogs, or CSV
             tables. Tables have the column ``scene`` (or ``file``, ``image``), or ``before`` and ``after``,
             and may have ``gsd`` and ``name``; files are relative to the table. Pairs are in tables, in
             folders with A/ and B/ (or before/, after/; by the files' names), or in a folder a place with

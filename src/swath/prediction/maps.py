@@ -1,4 +1,4 @@
-"""Maps of classes: rasters with colours and names, the probabilities beside them, and polygons.
+"""Maps of classes: rasters with colors and names, the probabilities beside them, and polygons.
 
 Legend: K classes, H x W pixels.
 """
@@ -236,7 +236,7 @@ def _write_cog(
     *,
     map_of_classes: bool = False,
 ) -> None:
-    """Strips [bands, n, W], from the top, as a Cloud-Optimised GeoTIFF: first a plain one, then its copy."""
+    """Strips [bands, n, W], from the top, as a Cloud-Optimized GeoTIFF: first a plain one, then its copy."""
     rasterio = rasterio_module()
     from rasterio.shutil import copy
 

@@ -66,7 +66,7 @@ class DetectionWriter:
         """See `OutputWriter`."""
 
     def add(self, window: TileRun, valid: Array, said: Sequence[Detections], which: Array) -> None:
-        """See `OutputWriter`; objects whose centre has no data are none."""
+        """See `OutputWriter`; objects whose center has no data are none."""
         rows, columns = self.grid.rows, self.grid.columns
         top = rows.starts[window.row]
         for position, found in zip(which.tolist(), said, strict=True):

@@ -18,7 +18,7 @@ class PredictionOptions:
 
     Attributes:
         tile: Side in pixels of what the network sees at once; None: see `preferred_tiles`.
-        overlap: Share of a tile that it has in common with its neighbour; None: see `preferred_tiles`.
+        overlap: Share of a tile that it has in common with its neighbor; None: see `preferred_tiles`.
         gsd: Metres per pixel of scenes that do not tell; ``"relative"`` for models that count so.
         read_gsd: At how many metres per pixel scenes are looked at. ``auto``: as they are where the model has
             been trained on that, else resampled to the nearest GSD that it has. ``native``: as they are. A

@@ -116,7 +116,7 @@ def predict_scenes(
 ) -> PredictReport:
     """Apply a task model to whole scenes.
 
-    Maps of classes become ``NAME_classes.tif`` (COG, with colours and names), on request
+    Maps of classes become ``NAME_classes.tif`` (COG, with colors and names), on request
     ``NAME_probabilities.tif`` and polygons; classes of tiles ``NAME_windows.gpkg`` and ``.parquet``; objects
     ``NAME_objects.gpkg`` and ``.parquet``; all in the CRS of the scene. Where a scene has no data, results
     have none.

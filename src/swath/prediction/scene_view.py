@@ -179,7 +179,7 @@ class ModelView:
         width: Columns.
         views: One, or before and after.
         scene: The (first) scene.
-        gsd: Metres per pixel at its centre, of what is looked at (1 in relative mode).
+        gsd: Metres per pixel at its center, of what is looked at (1 in relative mode).
         native_gsd: Of the file.
         header: Of the (first) scene.
         notes: What people should know.
@@ -232,7 +232,7 @@ class ModelView:
         return (images[0] if len(images) == 1 else np.stack(images, axis=1)), valid, gsd
 
     def gsd_of(self, box: TileBounds) -> float:
-        """GSD at a tile's own place, which in a geographic CRS is not that of the scene's centre."""
+        """GSD at a tile's own place, which in a geographic CRS is not that of the scene's center."""
         down, right = self.steps
         top, left = int(box.top * down), int(box.left * right)
         height = min(max(1, round(box.height * down)), self.header.height - top)

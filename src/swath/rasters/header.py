@@ -43,7 +43,7 @@ class SceneHeader:
         descriptions: One a band; the file's stem where a band file has none; "" where unknown.
         crs: "EPSG:32633" or WKT; None without georeference.
         transform: (a, b, c, d, e, f) of ``x = a column + b row + c``, ``y = d column + e row + f``; or None.
-        gsd: Effective ground sample distance at the centre, metres per pixel; None where unknown.
+        gsd: Effective ground sample distance at the center, metres per pixel; None where unknown.
         nodata: Stored value that means no data in every band; None if there is none. To overrule a wrong tag,
             use ``dataclasses.replace(header, nodata=None)`` or ``read_header(..., nodata=...)``.
         has_alpha: Whether transparency is stored beside the bands.
@@ -101,7 +101,7 @@ def read_header(
         path: A file, or band files in the order of the bands.
         limits: What a header may claim.
         nodata: "file" believes the files; a number or None overrules them.
-        palette: An image of colour-table indexes is no imagery and is refused; "index" takes it as it is (for
+        palette: An image of color-table indexes is no imagery and is refused; "index" takes it as it is (for
             class maps).
 
     Raises:
@@ -125,7 +125,7 @@ def _header_of_file(path: str, limits: ReadLimits, palette: str) -> SceneHeader:
         with gdal_options():
             if source.palette and palette == "refuse":
                 raise ImageryError(
-                    f"{path}: its values are indexes into a colour table, not colours. Expand them: "
+                    f"{path}: its values are indexes into a color table, not colors. Expand them: "
                     f"gdal_translate -expand rgb {path} OUT.tif"
                 )
             crs, transform, gsd, ring = _georeference(dataset)
@@ -185,7 +185,7 @@ def _georeference(
         ring = image_footprint(transform, crs, *size)
     except (
         ImageryError
-    ):  # the centre is off the Earth, or pyproj does not know this CRS: the user has to state GSD
+    ):  # the center is off the Earth, or pyproj does not know this CRS: the user has to state GSD
         return crs, transform, None, None
     return crs, transform, gsd, ring
 

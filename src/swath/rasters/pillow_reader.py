@@ -1,6 +1,6 @@
 """Reading JPEG, PNG and WebP safely, without GDAL.
 
-Labelled scene collections are mostly plain pictures. Pillow reads them on a machine that has no geodata
+Labeled scene collections are mostly plain pictures. Pillow reads them on a machine that has no geodata
 libraries, as fast as anything else. What a file *is* is told by its first bytes, never by its name; Pillow
 is then allowed that one format only; the header is judged before a pixel is allocated.
 """
@@ -40,10 +40,10 @@ class ImageHeader:
 
 
 def is_16bit_png(path: str | os.PathLike[str]) -> bool:
-    """Whether this is a colour PNG of 16 bits a band, which Pillow would reduce to 8 bits in silence."""
+    """Whether this is a color PNG of 16 bits a band, which Pillow would reduce to 8 bits in silence."""
     with Path(path).open("rb") as file:
         head = file.read(26)
-    # IHDR comes first by the standard: byte 24 is the bit depth, byte 25 the colour type (0 is greyscale).
+    # IHDR comes first by the standard: byte 24 is the bit depth, byte 25 the color type (0 is grayscale).
     return head.startswith(b"\x89PNG") and len(head) == 26 and head[24] == 16 and head[25] != 0
 
 
@@ -51,7 +51,7 @@ def read_image_header(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIC
     """Read the header of a JPEG, PNG or WebP file; no pixel is decoded.
 
     Raises:
-        ImageryError: Not such a file, damaged, too large, animated, or of a colour model that is no imagery.
+        ImageryError: Not such a file, damaged, too large, animated, or of a color model that is no imagery.
     """
     with _open(path, max_pixels) as image:
         dtype = "uint16" if image.mode.startswith("I;16") else "uint8"
@@ -67,7 +67,7 @@ def decode_image(
     valid; a palette is looked up; a bilevel picture becomes 0 and 255.
 
     Returns:
-        image [C, H, W] uint8 (uint16 for 16-bit greyscale PNG), and valid [H, W] bool.
+        image [C, H, W] uint8 (uint16 for 16-bit grayscale PNG), and valid [H, W] bool.
 
     Raises:
         ImageryError: As `picture_header`; also truncated or corrupt data.
@@ -117,7 +117,7 @@ def _open(path: str | os.PathLike[str], max_pixels: int) -> Any:
             "pictures; convert it to a tiled GeoTIFF, which is read by windows"
         )
     if image.mode not in _BANDS:
-        raise ImageryError(f"{path}: colour model {image.mode} is not supported; convert it to RGB")
+        raise ImageryError(f"{path}: color model {image.mode} is not supported; convert it to RGB")
     if getattr(image, "n_frames", 1) > 1:
         raise ImageryError(f"{path}: an animation; keep one frame a file")
     return image

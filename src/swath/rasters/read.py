@@ -55,7 +55,7 @@ _STRIP_PIXELS = 2**24  # decoded at once when much is reduced
 def window_gsd(
     header: SceneHeader, window: PixelWindow | None = None, out_shape: tuple[int, int] | None = None
 ) -> float | None:
-    """Effective GSD of a window after resampling to `out_shape` (h, w), measured at the window's own centre.
+    """Effective GSD of a window after resampling to `out_shape` (h, w), measured at the window's own center.
 
     None where the scene has no georeference to measure by.
     """
@@ -205,7 +205,7 @@ def _pixels(
     """Native pixels of a file as they are stored, and which of them are valid."""
     dataset = source.dataset
     wanted = [source.bands[band] for band in picked]
-    # See the head of the module: in 8-bit colour, all bands decide together whether a pixel is no data.
+    # See the head of the module: in 8-bit color, all bands decide together whether a pixel is no data.
     by_all = source.eight_bit and len(source.bands) > 1 and header.nodata is not None
     read = list(source.bands) if by_all else wanted
     span = ((box[1], box[3]), (box[0], box[2]))

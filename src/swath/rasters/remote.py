@@ -5,7 +5,7 @@ file, so that a page of HTML or a virtual raster behind a URL is refused like an
 stores take their credentials from where GDAL looks (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL`` or
 ``AWS_S3_ENDPOINT``, ``AWS_NO_SIGN_REQUEST=YES``, ``GOOGLE_APPLICATION_CREDENTIALS``, ...).
 
-What a catalogue or a STAC item names is fetched only where the user has said that it may be (``remote=True``,
+What a catalog or a STAC item names is fetched only where the user has said that it may be (``remote=True``,
 ``--remote``): such a file comes from outside, and could name any address that this machine can reach.
 """
 

@@ -2,11 +2,11 @@
 
 One definition for every format, driver and overview: an output pixel is the weighted mean of the *valid*
 input pixels under the kernel, and it is valid itself where valid input covers at least half of its area. No
-data, transparency and NaN therefore never bleed into their neighbours. Kernels, for an output pixel that
+data, transparency and NaN therefore never bleed into their neighbors. Kernels, for an output pixel that
 covers `s` input pixels in one direction:
 
 =========  ====================================================================================
-nearest    the input pixel under the centre
+nearest    the input pixel under the center
 area       exact share of overlap: the mean of what it covers; replicates where s < 1
 bilinear   triangle of half-width max(1, s): widened when reducing, so it does not alias
 cubic      Keys' cubic (a = -0.5) of half-width 2 max(1, s), as Pillow's BICUBIC
@@ -55,9 +55,9 @@ def kernel_weights(size: int, span: Span, count: int, kernel: Kernel) -> tuple[A
     """
     step = (span[1] - span[0]) / count
     low = span[0] + step * np.arange(count)
-    centre = low + step / 2
+    center = low + step / 2
     if kernel == "nearest":
-        index = np.floor(centre).astype(np.int64)[:, None]
+        index = np.floor(center).astype(np.int64)[:, None]
         weight = np.ones_like(index, dtype=np.float64)
     elif kernel == "area":
         # 1e-9: an edge that rounding puts just before a pixel's border does not need that pixel.
@@ -69,9 +69,9 @@ def kernel_weights(size: int, span: Span, count: int, kernel: Kernel) -> tuple[A
     else:
         widen = max(1.0, step)
         half = kernel_support(kernel, step)
-        first = np.floor(centre - half).astype(np.int64)
+        first = np.floor(center - half).astype(np.int64)
         index = first[:, None] + np.arange(int(np.ceil(2 * half)) + 1)
-        x = np.abs(index + 0.5 - centre[:, None]) / widen
+        x = np.abs(index + 0.5 - center[:, None]) / widen
         weight = np.clip(1 - x, 0, None) if kernel == "bilinear" else _keys(x)
     inside = (index >= 0) & (index < size)
     weight = np.where(inside, weight, 0.0)

@@ -136,7 +136,7 @@ def rasterio_module() -> Any:
     theirs = str(get_gdal_config("GDAL_SKIP") or "")
     skip = [*(theirs.split(",") if "," in theirs else theirs.split()), *SKIPPED_DRIVERS]
     set_gdal_config("GDAL_SKIP", ",".join(dict.fromkeys(skip)))
-    # For the whole process, because it matters while reading: a damaged JPEG is an error, not a grey area.
+    # For the whole process, because it matters while reading: a damaged JPEG is an error, not a gray area.
     set_gdal_config("GDAL_ERROR_ON_LIBJPEG_WARNING", "TRUE")
     if "GDAL_CACHEMAX" not in os.environ:
         # GDAL's default is 5 % of the memory for *each* process, too much for a loader with many workers.
@@ -168,7 +168,7 @@ class OpenRaster:
         alpha: 1-based index of the alpha band, or None.
         masked: Whether the file holds a mask of its own.
         eight_bit: Whether values are 8 bits wide.
-        palette: Whether the values are indexes into a colour table.
+        palette: Whether the values are indexes into a color table.
     """
 
     path: str
@@ -284,7 +284,7 @@ def _check(path: str, dataset: Any, driver: str, limits: ReadLimits) -> OpenRast
             f"{path}: {width} x {height} pixels in a format without random access, the limit is "
             f"{limits.whole_pixels:,} pixels. Tile it: gdal_translate -of COG"
         )
-    meaning = [colour.name for colour in dataset.colorinterp]
+    meaning = [color.name for color in dataset.colorinterp]
     alpha = meaning.index("alpha") + 1 if "alpha" in meaning else None
     bands = tuple(i for i in range(1, count + 1) if meaning[i - 1] != "alpha")
     if not bands:

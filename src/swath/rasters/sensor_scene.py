@@ -80,7 +80,7 @@ def match_scene_to_sensor(
     """Look at a scene as imagery of `sensor`.
 
     Args:
-        header: From `swath.rasters.read.read_header` or a catalogue.
+        header: From `swath.rasters.read.read_header` or a catalog.
         sensor: The sensor.
         gsd: Metres per pixel, ``"relative"``, or None to measure it by the georeference.
         offset_dn: Added to stored values before scaling; None for what the scene says about itself. Only

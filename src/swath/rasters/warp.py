@@ -1,7 +1,7 @@
 """Reading a scene on a grid that is not its own: co-registration of one sensor with another.
 
 Where the target pixels are larger than the scene's, the scene is first averaged by area to about their size;
-then it is interpolated bilinearly at the centres of the target pixels. Invalid pixels never count; a target
+then it is interpolated bilinearly at the centers of the target pixels. Invalid pixels never count; a target
 pixel is valid where valid ones have at least half of the weight. Decibels are averaged and interpolated as
 power, because the mean of logarithms is not the backscatter of the area. Where the grids are aligned pixel by
 pixel, stored values are copied as they are.
@@ -29,7 +29,7 @@ _STEP = 8  # target pixels between the points that are projected exactly; linear
 
 
 def to_pixels(header: SceneHeader, crs: str, x: Array64, y: Array64) -> tuple[Array64, Array64]:
-    """Columns and rows of a scene (continuous, 0.5 is the first pixel's centre) at points of another CRS.
+    """Columns and rows of a scene (continuous, 0.5 is the first pixel's center) at points of another CRS.
 
     Raises:
         ImageryError: The scene has no georeference, or a point cannot be projected.
@@ -50,7 +50,7 @@ def to_pixels(header: SceneHeader, crs: str, x: Array64, y: Array64) -> tuple[Ar
 
 
 def _sources(header: SceneHeader, grid: PixelGrid) -> tuple[Array64, Array64, float]:
-    """The scene's column and row [h, w] at each target pixel's centre, and its pixels a target pixel."""
+    """The scene's column and row [h, w] at each target pixel's center, and its pixels a target pixel."""
     columns = np.linspace(0, grid.width, -(-grid.width // _STEP) + 1)
     rows = np.linspace(0, grid.height, -(-grid.height // _STEP) + 1)
     a, b, c, d, e, f = grid.transform
@@ -127,7 +127,7 @@ def read_preview(
     """A scene on a grid as it is drawn on a map: quick, from overviews, and as far as the scene reaches.
 
     Reduced by the power of two that leaves at least the grid's resolution, in blocks that are counted from
-    the scene's corner, so that neighbouring grids meet without a seam; then bilinear. Enlarged more than
+    the scene's corner, so that neighboring grids meet without a seam; then bilinear. Enlarged more than
     twice, pixels stay pixels. Numbers are stored ones and are not averaged as power: not for measuring.
 
     Args:
@@ -172,7 +172,7 @@ def _blocks(at: Array64, block: int, size: int) -> tuple[int, int]:
 
 def _span(at: Array64, factor: int, size: int) -> tuple[int, int]:
     """First source pixel and number of blocks of `factor` that cover `at` with a block to spare."""
-    # In phase with the target: the edge of its first pixel, half a step before its first centre.
+    # In phase with the target: the edge of its first pixel, half a step before its first center.
     low = math.floor(float(at.min()) - factor / 2 + 1e-3)
     first = low - factor
     if first < 0:
@@ -190,7 +190,7 @@ def _nearest(stored: Array, valid: Valid, x: NDArray[np.int64], y: NDArray[np.in
 
 
 def _bilinear(values: Array, valid: Valid, x: Array64, y: Array64) -> tuple[Array, Valid]:
-    """Values [C, H, W] at continuous pixel coordinates [h, w] (0 is the centre of the first pixel)."""
+    """Values [C, H, W] at continuous pixel coordinates [h, w] (0 is the center of the first pixel)."""
     height, width = valid.shape
     left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
     dx, dy = (x - left).astype(values.dtype), (y - top).astype(values.dtype)

@@ -1,6 +1,6 @@
-"""Small charts as SVG text: sharp at any size, in the page's own colours, dark or light.
+"""Small charts as SVG text: sharp at any size, in the page's own colors, dark or light.
 
-Every line has its own colour and dash, so that it can be told without colour too.
+Every line has its own color and dash, so that it can be told without color too.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ _DASHES = ("", "7 3", "2 2", "9 3 2 3", "5 5", "1 3", "12 4", "4 2 1 2")
 
 
 def series_color(index: int) -> str:
-    """Colour of the line or class number `index`; black follows the page."""
-    chosen = COLOURS[index % len(COLOURS)]
+    """Color of the line or class number `index`; black follows the page."""
+    chosen = COLORS[index % len(COLORS)]
     return "var(--ink)" if chosen == "#000000" else chosen
 
 
 def dash(index: int) -> str:
-    """Dashes of line number `index`: lines that share a colour do not share them."""
-    return _DASHES[(index + index // len(COLOURS)) % len(_DASHES)]
+    """Dashes of line number `index`: lines that share a color do not share them."""
+    return _DASHES[(index + index // len(COLORS)) % len(_DASHES)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Line:
         low: Lower ends, or empty.
         high: Upper ends, or empty.
         strong: Drawn thick, with its interval shaded.
-        index: Chooses colour and dash.
+        index: Chooses color and dash.
     """
 
     name: str
@@ -144,7 +144,7 @@ def scatter(
     title: str,
     side: int = 430,
 ) -> str:
-    """Points [N, 2] in the colours of their classes, each class with a letter at its centre."""
+    """Points [N, 2] in the colors of their classes, each class with a letter at its center."""
     low, high = points.min(axis=0), points.max(axis=0)
     span = float(max(high - low)) or 1.0
     placed = (points - (low + high) / 2) / span * (side - 40) + side / 2
@@ -171,7 +171,7 @@ def scatter(
 
 
 def legend(names: Sequence[str], *, lines: bool = False) -> str:
-    """Which colour (and, of `lines`, which dash) is whose, as an HTML list."""
+    """Which color (and, of `lines`, which dash) is whose, as an HTML list."""
     items = []
     for i, name in enumerate(names):
         if not lines:
@@ -250,7 +250,7 @@ def _nice(low: float, high: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-# Okabe and Ito's palette (2008): distinct for all common forms of colour blindness; the model comes first.
-# Then three of Tol's muted scheme, so that few figures need a colour twice. Marks differ, for print in grey.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999",
+# Okabe and Ito's palette (2008): distinct for all common forms of color blindness; the model comes first.
+# Then three of Tol's muted scheme, so that few figures need a color twice. Marks differ, for print in gray.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999",
            "#882255", "#999933", "#332288")  # fmt: skip

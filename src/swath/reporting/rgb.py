@@ -13,7 +13,7 @@ from swath.sensors.sensor import Sensor
 
 
 def to_rgb(batch: Any, sensor: Sensor) -> NDArray[np.uint8]:
-    """The first image of a batch (in the sensor's unit) as uint8 [H, W, 3]: 8-bit colour as it is, all else
+    """The first image of a batch (in the sensor's unit) as uint8 [H, W, 3]: 8-bit color as it is, all else
     stretched.
     """
     image = batch["image"]

@@ -1,8 +1,8 @@
-"""Chips as colours on a screen: which bands are shown, and how their values are stretched to 0 to 255.
+"""Chips as colors on a screen: which bands are shown, and how their values are stretched to 0 to 255.
 
 Red, green and blue where the sensor has them; of radar VV, VH and VV - VH in decibels; else the first three
-bands, else the first in grey. A `Stretch` is taken over many pictures of one sensor together and then applied
-to each, so that pictures can be compared: each band from the 2nd to the 98th percentile; 8-bit colour by all
+bands, else the first in gray. A `Stretch` is taken over many pictures of one sensor together and then applied
+to each, so that pictures can be compared: each band from the 2nd to the 98th percentile; 8-bit color by all
 bands at once from the 0.5th to the 99.5th, which keeps its hues. What is not valid is transparent.
 
 Contact sheets, the pictures and the map of `swath serve` all show imagery so.
@@ -70,8 +70,8 @@ def choose_display_bands(
             return DisplayBands((0, 1, 2) if header.bands >= 3 else (0,))
     placed = match_bands(known, header.descriptions, header.path)
     common = [band.common_name for band in known.bands]
-    if all(colour in common for colour in ("red", "green", "blue")):
-        return DisplayBands(tuple(placed[common.index(colour)] for colour in ("red", "green", "blue")))
+    if all(color in common for color in ("red", "green", "blue")):
+        return DisplayBands(tuple(placed[common.index(color)] for color in ("red", "green", "blue")))
     names = [band.name.upper() for band in known.bands]
     if "VV" in names and "VH" in names:
         return DisplayBands(tuple(placed[names.index(band)] for band in ("VV", "VH")), known.unit)
@@ -105,7 +105,7 @@ def to_rgba(
     if stretch is not None:
         low, high = (np.array(side, np.float32)[:, None, None] for side in (stretch.low, stretch.high))
         pixels = (pixels - low) / (high - low) * 255
-    colour = np.clip(np.nan_to_num(pixels), 0, 255).astype(np.uint8)
+    color = np.clip(np.nan_to_num(pixels), 0, 255).astype(np.uint8)
     alpha = np.where(valid, 255, 0).astype(np.uint8)[None]
-    stacked = np.concatenate([np.broadcast_to(colour, (3, *valid.shape)), alpha])
+    stacked = np.concatenate([np.broadcast_to(color, (3, *valid.shape)), alpha])
     return np.ascontiguousarray(stacked.transpose(1, 2, 0))

@@ -46,7 +46,7 @@ class Band(BaseModel):
     Attributes:
         name: As the provider names it ("B8A", "VV").
         common_name: The STAC EO extension's name ("nir08"), where there is one.
-        wavelength: Centre wavelength in nanometres.
+        wavelength: Center wavelength in nanometres.
         gsd: Native ground sample distance in metres.
         unit: Meaning of a value once scaled, one of `UNITS`.
         scale: ``value = (stored + offset_dn) * scale + offset``.

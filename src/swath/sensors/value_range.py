@@ -1,7 +1,7 @@
 """Does an image hold what its unit says? Told from the values, because a tensor says nothing else.
 
 Only mistakes that are beyond doubt are refused: a factor of thousands (digital numbers taken for
-reflectance), another scale (radar power taken for decibels), images that somebody has standardised already. A
+reflectance), another scale (radar power taken for decibels), images that somebody has standardized already. A
 dark, cloudy or saturated scene passes.
 """
 
@@ -97,8 +97,8 @@ def _look(image: Tensor, valid: Tensor | None) -> _Values | None:
     )
 
 
-_STANDARDISED = (
-    "looks as if the images were standardised already. Hand them over in their unit; the model does the rest."
+_STANDARDIZED = (
+    "looks as if the images were standardized already. Hand them over in their unit; the model does the rest."
 )
 
 
@@ -115,7 +115,7 @@ def _reflectance(v: _Values, mean: float | None) -> str | None:
                 "looks as if an offset of -1000 was applied that these files do not have (Sentinel-2 before "
                 "processing baseline 04.00): leave offset_dn out."
             )
-        return _STANDARDISED
+        return _STANDARDIZED
     return None
 
 
@@ -127,7 +127,7 @@ def _decibels(v: _Values, mean: float | None) -> str | None:
             "10 * torch.log10(images), zero power being no data."
         )
     if v.least > -4 and v.most < 4.5 and mean is not None and mean < -6:
-        return _STANDARDISED
+        return _STANDARDIZED
     return None
 
 
@@ -139,11 +139,11 @@ def _linear(v: _Values, mean: float | None) -> str | None:
 
 def _display(v: _Values, mean: float | None) -> str | None:
     if v.least < -0.5:
-        return _STANDARDISED
+        return _STANDARDIZED
     if v.most <= 1.0 and not v.whole:
         return "looks like a share of 1. Multiply by 255, or hand over the uint8 images."
     if v.most <= 6.0 and not v.whole:
-        return _STANDARDISED
+        return _STANDARDIZED
     if v.most > 256:
         return "looks like more than 8 bits. Scale to 0 to 255 as the training images were (mind stretch)."
     return None

@@ -1,11 +1,11 @@
 """Simulated aerial scenes with labels: drawn by code, never a substitute for real imagery in a claim.
 
-The demo and some tests need labelled scenes at many ground sample distances, which no freely shippable
+The demo and some tests need labeled scenes at many ground sample distances, which no freely shippable
 sample offers. These are simple drawings in *metres*: tree crowns, houses, roads, rivers and fields of
 natural size are laid out on the ground and then looked at with a given GSD. What makes a class is its
-layout. Ground cover, crown and roof colours, the sun's azimuth, illumination, white balance, haze and
+layout. Ground cover, crown and roof colors, the sun's azimuth, illumination, white balance, haze and
 sensor noise are drawn at random for every scene and independently of the class, as season, hour and camera
-are in real archives: the mean colour alone tells little.
+are in real archives: the mean color alone tells little.
 
 Every scene is a pure function of (seed, index).
 """
@@ -27,7 +27,7 @@ _OVERSAMPLING = (
     2  # drawn with 2 x 2 samples a pixel, then averaged by area: the camera integrates over a pixel
 )
 
-# Surface colours (red, green, blue; 0 to 255 before illumination), a few variants each. Rough, from memory of
+# Surface colors (red, green, blue; 0 to 255 before illumination), a few variants each. Rough, from memory of
 # aerial imagery rather than measured spectra.
 _COVER = ((96, 120, 62), (126, 138, 78), (150, 132, 96), (168, 150, 118), (120, 104, 80), (84, 98, 58))
 _CROWN = ((46, 70, 36), (62, 86, 44), (84, 100, 50), (112, 98, 48), (58, 74, 58))
@@ -35,7 +35,7 @@ _ROOF = ((164, 92, 74), (140, 138, 134), (196, 192, 184), (112, 100, 92), (88, 9
 _PAVED = ((146, 144, 140), (118, 116, 114), (172, 166, 154))
 _WATER = ((52, 70, 66), (70, 88, 92), (88, 92, 70), (40, 56, 74))
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,8 @@ class _AerialCanvas:
         angle = random.uniform(0, 2 * np.pi)
         self.turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
-    def pick(self, palette: tuple[Colour, ...]) -> Colour:
-        """A palette's colour, varied a little."""
+    def pick(self, palette: tuple[Color, ...]) -> Color:
+        """A palette's color, varied a little."""
         base = np.array(palette[self.random.integers(len(palette))]) + self.random.normal(0, 7, 3)
         red, green, blue = (int(value) for value in np.clip(base, 5, 250))
         return red, green, blue
@@ -84,17 +84,17 @@ class _AerialCanvas:
         turned = np.asarray(points, dtype=float) @ self.turn.T + self.extent / 2
         return [(float(x), float(y)) for x, y in turned * self.scale]
 
-    def polygon(self, points: Any, colour: Colour) -> None:
-        self.pen.polygon(self._to_pixels(points), fill=colour)
+    def polygon(self, points: Any, color: Color) -> None:
+        self.pen.polygon(self._to_pixels(points), fill=color)
 
-    def band(self, points: Any, width: float, colour: Colour) -> None:
+    def band(self, points: Any, width: float, color: Color) -> None:
         """A band of constant width in metres along a line, with round bends."""
         pixels, across = self._to_pixels(points), max(1, round(width * self.scale))
-        self.pen.line(pixels, fill=colour, width=across)
+        self.pen.line(pixels, fill=color, width=across)
         for x, y in pixels[1:-1]:
-            self.pen.ellipse((x - across / 2, y - across / 2, x + across / 2, y + across / 2), fill=colour)
+            self.pen.ellipse((x - across / 2, y - across / 2, x + across / 2, y + across / 2), fill=color)
 
-    def crown(self, x: float, y: float, diameter: float, colour: Colour) -> None:
+    def crown(self, x: float, y: float, diameter: float, color: Color) -> None:
         """A tree: shadow, crown, and a sunlit side."""
         ((cx, cy),) = self._to_pixels([(x, y)])
         radius = max(0.5, diameter * self.scale / 2)
@@ -102,8 +102,8 @@ class _AerialCanvas:
         self.pen.ellipse(
             (cx + dx - radius, cy + dy - radius, cx + dx + radius, cy + dy + radius), fill=(28, 34, 30)
         )
-        self.pen.ellipse((cx - radius, cy - radius, cx + radius, cy + radius), fill=colour)
-        lit = (min(255, colour[0] + 24), min(255, colour[1] + 26), min(255, colour[2] + 14))
+        self.pen.ellipse((cx - radius, cy - radius, cx + radius, cy + radius), fill=color)
+        lit = (min(255, color[0] + 24), min(255, color[1] + 26), min(255, color[2] + 14))
         sx, sy = cx - dx * 0.3, cy - dy * 0.3
         self.pen.ellipse((sx - radius / 2, sy - radius / 2, sx + radius / 2, sy + radius / 2), fill=lit)
 
@@ -124,35 +124,35 @@ class _AerialCanvas:
 
 def _forest(ground: _AerialCanvas) -> None:
     """Crowns of 4 to 9 m at random places, nearly closed."""
-    colour, mean = ground.pick(_CROWN), ground.between(4.5, 8)
+    color, mean = ground.pick(_CROWN), ground.between(4.5, 8)
     for _ in range(int(2.6 * ground.extent**2 / mean**2)):
         x, y = ground.random.uniform(-0.72, 0.72, 2) * ground.extent
-        ground.crown(x, y, mean * ground.between(0.7, 1.3), colour)
+        ground.crown(x, y, mean * ground.between(0.7, 1.3), color)
 
 
 def _savanna(ground: _AerialCanvas) -> None:
     """The same crowns, few and far between."""
-    colour, mean = ground.pick(_CROWN), ground.between(4.5, 8)
+    color, mean = ground.pick(_CROWN), ground.between(4.5, 8)
     for _ in range(max(3, int(0.25 * ground.extent**2 / mean**2))):
         x, y = ground.random.uniform(-0.72, 0.72, 2) * ground.extent
-        ground.crown(x, y, mean * ground.between(0.7, 1.3), colour)
+        ground.crown(x, y, mean * ground.between(0.7, 1.3), color)
 
 
 def _orchard(ground: _AerialCanvas) -> None:
     """The same crowns on a lattice."""
-    colour, mean = ground.pick(_CROWN), ground.between(3.5, 6)
+    color, mean = ground.pick(_CROWN), ground.between(3.5, 6)
     step = mean * ground.between(1.25, 1.6)
     for x, y in ground.lattice(step, step * ground.between(1.0, 1.3)):
-        ground.crown(x, y, mean * ground.between(0.85, 1.1), colour)
+        ground.crown(x, y, mean * ground.between(0.85, 1.1), color)
 
 
 def _fields(ground: _AerialCanvas) -> None:
-    """Parcels 40 to 90 m wide, each of its own colour, ploughed in its own direction."""
+    """Parcels 40 to 90 m wide, each of its own color, ploughed in its own direction."""
     width, length = ground.between(40, 70), ground.between(60, 140)
     for x, y in ground.lattice(width, length):
-        colour = ground.pick(_COVER)
-        ground.polygon([(x, y), (x + width, y), (x + width, y + length), (x, y + length)], colour)
-        furrow = tuple(max(0, value - 14) for value in colour)
+        color = ground.pick(_COVER)
+        ground.polygon([(x, y), (x + width, y), (x + width, y + length), (x, y + length)], color)
+        furrow = tuple(max(0, value - 14) for value in color)
         for offset in np.arange(2, width, 6.0):
             ground.band([(x + offset, y), (x + offset, y + length)], 1.5, furrow)  # type: ignore[arg-type]
 
@@ -268,7 +268,7 @@ def write_simulated(
     gsd: tuple[float, float] = (0.5, 2.0),
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write labelled scenes as GeoTIFFs, and `index.csv` (file, class, gsd_m, fold), whole or not at all.
+    """Write labeled scenes as GeoTIFFs, and `index.csv` (file, class, gsd_m, fold), whole or not at all.
 
     The scenes lie in rows at Null Island (0 degrees north, 0 degrees east), where nobody takes them for a
     real place; each says `SIMULATED=yes` in its tags.

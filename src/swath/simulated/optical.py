@@ -1,7 +1,7 @@
 """What a sunlit sensor sees of a landscape: reflectance of any bands, or the bytes of an aerial photograph.
 
 Per scene, independently of every other sensor and of the classes, are drawn: the state of each crop (green,
-in flower, ripe, bare), how green and how bright grass and trees are, the soil's colour, the sun's direction,
+in flower, ripe, bare), how green and how bright grass and trees are, the soil's color, the sun's direction,
 haze, and the spots of better and worse growth in fields. What a scene shares with other sensors' is the
 ground: parcels, cover, hills.
 
@@ -45,7 +45,7 @@ for _name, _shade in (("broad-leaved trees", 0.30), ("coniferous trees", 0.32), 
 
 
 def wavelengths(sensor: Sensor) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """[C] centre wavelengths of a sensor's bands in nanometres.
+    """[C] center wavelengths of a sensor's bands in nanometres.
 
     Raises:
         ImageryError: A band has none, and no common name that stands for one, or is out of range.

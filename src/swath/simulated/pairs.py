@@ -1,4 +1,4 @@
-"""`SimulatedPairs`: a paired data set without files, as many labelled places as one wants."""
+"""`SimulatedPairs`: a paired data set without files, as many labeled places as one wants."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ are drawn: roughness and biomass of each crop, soil moisture, wind over water, t
 direction (which streets run across it and shine), the strength of single corner reflectors, and speckle.
 
 Left out, and so not to be learnt here: layover and shadow, azimuth ambiguities, borders, other polarisations
-than co- and cross-polarised, coherence.
+than co- and cross-polarized, coherence.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from swath.simulated.landscape.surfaces import CROP_VARIETIES, CROPS, of_patches
 LOOKS = 4.4  # equivalent number of looks of Sentinel-1 IW GRD, high resolution
 NOISE_DB = -24.5  # noise-equivalent sigma nought
 _STREAM = 23
-_SIDE = 0.15  # weight of each neighbour in the impulse response: pixels overlap, as in GRD products
+_SIDE = 0.15  # weight of each neighbor in the impulse response: pixels overlap, as in GRD products
 _MEAN = np.stack([of_patches("vv"), of_patches("vh")], axis=1)
 _WANDER, _CLUTTER, _SLANT = of_patches("wander"), of_patches("clutter"), of_patches("slant")
 
@@ -39,7 +39,7 @@ def render_radar(
         speckle: False gives the mean power that speckle would multiply.
 
     Raises:
-        ImageryError: A band is not a polarisation, or `looks` is not positive.
+        ImageryError: A band is not a polarization, or `looks` is not positive.
     """
     order = _polarisations(sensor)
     if looks is None:
@@ -77,7 +77,7 @@ def render_radar(
 
 
 def _polarisations(sensor: Sensor) -> list[int]:
-    """For each band 0 (co-polarised) or 1 (cross-polarised)."""
+    """For each band 0 (co-polarized) or 1 (cross-polarized)."""
     kinds = {"VV": 0, "HH": 0, "VH": 1, "HV": 1}
     unknown = [band.name for band in sensor.bands if band.name.upper() not in kinds]
     if unknown or sensor.unit not in ("dB", "linear"):
@@ -130,14 +130,14 @@ def _corner_reflectors(landscape: Landscape, random: np.random.Generator, image:
     if not blocks:
         return
     houses = patches_of("house")
-    centres = np.concatenate([b.centre for b in blocks])
+    centers = np.concatenate([b.center for b in blocks])
     likely = np.concatenate(
         [np.full(len(b.patch), 0.30 if b.kind == "building" else 0.05 if b.patch[0] >= houses.start else 0.0)
          for b in blocks]
     )  # fmt: skip
-    echo = np.exp(random.normal(5.6, 1.1, len(centres))) * (random.random(len(centres)) < likely)
+    echo = np.exp(random.normal(5.6, 1.1, len(centers))) * (random.random(len(centers)) < likely)
     o = landscape.cells.shape[0] // landscape.size
-    at = np.floor((centres / landscape.gsd + landscape.size / 2) * o).astype(int)
+    at = np.floor((centers / landscape.gsd + landscape.size / 2) * o).astype(int)
     seen = (echo > 0) & (at >= 0).all(axis=1) & (at < landscape.cells.shape[0]).all(axis=1)
     at, echo = at[seen], echo[seen]
     patch = landscape.cells[at[:, 1], at[:, 0]]
@@ -151,7 +151,7 @@ def _corner_reflectors(landscape: Landscape, random: np.random.Generator, image:
 
 
 def _speckle(random: np.random.Generator, shape: tuple[int, ...], looks: float) -> F32:
-    """Multiplicative speckle: gamma with mean 1 and variance 1 / looks, neighbours correlated.
+    """Multiplicative speckle: gamma with mean 1 and variance 1 / looks, neighbors correlated.
 
     Normal numbers under the impulse response, made gamma by the cube of Wilson and Hilferty (1931): true to a
     percent from two looks up, to a few percent at one.
@@ -172,7 +172,7 @@ def _blur(image: F32) -> F32:
 
 def _response(padded: F32) -> F32:
     """The impulse response over [..., H + 2, W + 2]."""
-    side, centre = np.float32(_SIDE), np.float32(1 - 2 * _SIDE)
-    rows: F32 = centre * padded[..., 1:-1, :] + side * (padded[..., :-2, :] + padded[..., 2:, :])
-    blurred: F32 = centre * rows[..., 1:-1] + side * (rows[..., :-2] + rows[..., 2:])
+    side, center = np.float32(_SIDE), np.float32(1 - 2 * _SIDE)
+    rows: F32 = center * padded[..., 1:-1, :] + side * (padded[..., :-2, :] + padded[..., 2:, :])
+    blurred: F32 = center * rows[..., 1:-1] + side * (rows[..., :-2] + rows[..., 2:])
     return blurred

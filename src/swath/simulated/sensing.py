@@ -1,4 +1,4 @@
-"""Any sensor looks at a landscape: optical by wavelength, radar by polarisation, cameras in bytes.
+"""Any sensor looks at a landscape: optical by wavelength, radar by polarization, cameras in bytes.
 
 Values come rounded as products store them (0.0001 of reflectance, 0.01 dB), so that a chip made in memory,
 one read from a written file and one from a data set's cache are the same to the bit.
@@ -79,7 +79,7 @@ def render(landscape: Landscape, sensor: str | Path | Sensor, *, cloud: float = 
 
     Args:
         landscape: The ground; its GSD and size are the image's.
-        sensor: Reflectance with wavelengths, dB or linear power with polarisations, or uint8 with colours.
+        sensor: Reflectance with wavelengths, dB or linear power with polarisations, or uint8 with colors.
         cloud: Opacity of thin cloud over optical sensors, 0 to 1.
 
     Raises:

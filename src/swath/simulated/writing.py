@@ -27,9 +27,9 @@ from swath.simulated.sensing import SENSORS, Gsd, sensor_grids, to_stored_values
 
 _COLUMNS = 40  # scenes in a row
 # Of masks; in the order of CLASSES.
-COLOURS = ((230, 200, 90), (150, 210, 90), (40, 140, 60), (20, 90, 70), (120, 190, 190), (50, 90, 200),
+COLORS = ((230, 200, 90), (150, 210, 90), (40, 140, 60), (20, 90, 70), (120, 190, 190), (50, 90, 200),
             (220, 80, 80), (150, 60, 150), (60, 60, 60), (200, 180, 160))  # fmt: skip
-_CHANGE_COLOURS = ((0, 0, 0), (220, 80, 80), (200, 160, 90), (50, 90, 200))
+_CHANGE_COLORS = ((0, 0, 0), (220, 80, 80), (200, 160, 90), (50, 90, 200))
 
 _README = """\
 Simulated imagery, drawn by `swath simulate` from a seed. It shows no real place and lies at Null Island on
@@ -51,7 +51,7 @@ def write_simulated_pairs(
     cloud: float = 0.0,
     progress: Progress | None = None,
 ) -> Path:
-    """Write labelled places seen by several sensors, whole or not at all.
+    """Write labeled places seen by several sensors, whole or not at all.
 
     ``pairs.csv`` has the columns id, one a sensor (files), labels, fold, group, mask; ``masks/`` the classes
     by pixel on the first sensor's grid, ``boxes.json`` settlements, buildings and ships in COCO's form on the
@@ -93,7 +93,7 @@ def write_simulated_pairs(
                 file = temporary / sensor.name / f"{name}.tif"
                 _write_image(file, to_stored_values(ground, sensor, cloud=cloud), sensor, ground, corner)
             ground = grounds[grid[wanted[0].name]]
-            _write_mask(temporary / "masks" / f"{name}.tif", ground.mask, ground, corner, COLOURS)
+            _write_mask(temporary / "masks" / f"{name}.tif", ground.mask, ground, corner, COLORS)
             coco.add(f"{wanted[0].name}/{name}.tif", ground)
             labels = ";".join(CLASSES[k] for k in np.flatnonzero(ground.labels))
             rows.append([name, *(f"{sensor.name}/{name}.tif" for sensor in wanted), labels, fold, name,
@@ -158,7 +158,7 @@ def write_simulated_change(
                     file = temporary / f"{date}_{sensor.name}" / f"{name}.tif"
                     _write_values(file, chip.image, sensor, chip.gsd, corner)
             mask = temporary / "masks" / f"{name}.tif"
-            _write_mask(mask, change.mask, change.before_ground, corner, _CHANGE_COLOURS)
+            _write_mask(mask, change.mask, change.before_ground, corner, _CHANGE_COLORS)
             kinds = ";".join(CHANGES[k] for k in np.unique(change.mask) if k)
             rows.append([name, *(f"{column}/{name}.tif" for column in columns), f"masks/{name}.tif", kinds,
                          fold, name])  # fmt: skip
@@ -216,9 +216,9 @@ def _write_mask(
     mask: NDArray[np.uint8],
     ground: Landscape,
     corner: tuple[float, float],
-    colours: Sequence[tuple[int, int, int]],
+    colors: Sequence[tuple[int, int, int]],
 ) -> None:
-    _write_tiff(path, mask[None], ground.gsd, corner, ("class",), {}, colours)
+    _write_tiff(path, mask[None], ground.gsd, corner, ("class",), {}, colors)
 
 
 def _write_tiff(
@@ -228,24 +228,24 @@ def _write_tiff(
     corner: tuple[float, float],
     bands: Sequence[str],
     tags: Mapping[str, str],
-    colours: Sequence[tuple[int, int, int]] | None = None,
+    colors: Sequence[tuple[int, int, int]] | None = None,
 ) -> None:
     import rasterio
 
     count, height, width = values.shape
-    # GDAL takes the fourth of four bands of bytes for transparency, unless told that nothing is a colour.
+    # GDAL takes the fourth of four bands of bytes for transparency, unless told that nothing is a color.
     kind = {"photometric": "rgb" if count == 3 and values.dtype == np.uint8 else "minisblack"}
     with rasterio.open(
         path, "w", driver="GTiff", width=width, height=height, count=count, dtype=values.dtype.name,
         crs="EPSG:32631", transform=rasterio.Affine(gsd, 0, corner[0], 0, -gsd, corner[1]),
-        compress="deflate", zlevel=1, **({} if colours is not None else kind),
+        compress="deflate", zlevel=1, **({} if colors is not None else kind),
     ) as file:  # fmt: skip
         file.write(values)
         for number, band in enumerate(bands, 1):
             file.set_band_description(number, band)
         file.update_tags(SIMULATED="yes", **tags)
-        if colours is not None:
-            file.write_colormap(1, {value: (*colour, 255) for value, colour in enumerate(colours)})
+        if colors is not None:
+            file.write_colormap(1, {value: (*color, 255) for value, color in enumerate(colors)})
 
 
 def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -21,7 +21,7 @@ from swath.sensors.sensor import Sensor
 
 
 class AugmentConfig(ObjectiveConfig):
-    """How training images are changed, in place and in colour.
+    """How training images are changed, in place and in color.
 
     Attributes:
         orientation: ``flip`` left to right; ``all`` eight orientations of a square, which for views from
@@ -46,7 +46,7 @@ class TaskAugmentation:
         self._change = make_photometric(config.photometric, sensor)
 
     def __call__(self, batch: Batch) -> Batch:
-        """A normalised batch, its `mask` along with it, oriented and coloured at random.
+        """A normalized batch, its `mask` along with it, oriented and colored at random.
 
         Args:
             batch: `image` [B, C, H, W] or [B, T, C, H, W], `key`; optionally `valid` and `mask` [B, H, W].
@@ -114,7 +114,7 @@ def mixup_cutmix(image: Tensor, target: Tensor, key: Tensor, config: MixConfig) 
     chosen = u[:, 0] < config.probability
     cut = u[:, 1] < (0.5 if config.mixup and config.cutmix else float(config.cutmix > 0))
     share = torch.where(cut, _beta(key, config.cutmix), _beta(key, config.mixup)).to(image.device)
-    # CutMix: a box of 1 - share of the area with its centre anywhere, cut to the image; the share follows.
+    # CutMix: a box of 1 - share of the area with its center anywhere, cut to the image; the share follows.
     height, width = image.shape[2:]
     reach = torch.sqrt(1 - share) / 2
     rows = (torch.arange(height, device=image.device) + 0.5) / height

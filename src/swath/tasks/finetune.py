@@ -124,8 +124,8 @@ class FinetuneTrainer(Trainer[FinetuneRecipe]):
         """With a rate for each layer."""
         task = self.objective
         assert isinstance(task, Task)
-        groups = layer_decay_groups(task, task.encoder, self.recipe.optimiser, self.recipe.layer_decay)
-        return optimizer_for_groups(groups, self.recipe.optimiser, self.recipe.learning_rate)
+        groups = layer_decay_groups(task, task.encoder, self.recipe.optimizer, self.recipe.layer_decay)
+        return optimizer_for_groups(groups, self.recipe.optimizer, self.recipe.learning_rate)
 
     def check_imagery(self, batch: Batch) -> None:
         """Refuse pixels that do not fit the contract, at any date."""
@@ -134,7 +134,7 @@ class FinetuneTrainer(Trainer[FinetuneRecipe]):
             self.contract.check(one, batch["sensor"], valid=valid)
 
     def prepare_batch(self, batch: Batch) -> Batch:
-        """On the device, normalised, upright."""
+        """On the device, normalized, upright."""
         return normalize_task_batch(self.contract, self._to_device(batch))
 
     def validate(self) -> dict[str, float]:
@@ -200,7 +200,7 @@ class FinetuneTrainer(Trainer[FinetuneRecipe]):
         if low * 0.9 <= float(gsd.max()) and float(gsd.min()) <= high * 1.1:
             return []
         unit = "m" if self.source.contract.gsd_mode == "metres" else "times the native pixels'"
-        how = "data.size with data.fit=resize" if self.recipe.task.name == "classify" else "data.scale"
+        how = "data.size with data.resize_mode=resize" if self.recipe.task.name == "classify" else "data.scale"
         return [
             f"training images have a GSD of {float(gsd.min()):.3g} to {float(gsd.max()):.3g} {unit}, and the "
             f"model was pretrained on {low:.3g} to {high:.3g}: {how} brings them nearer"
@@ -236,7 +236,7 @@ class FinetuneTrainer(Trainer[FinetuneRecipe]):
 
 
 def open_folds(recipe: FinetuneRecipe, path: str | Path, sensor: Sensor, source: Model | None) -> DataSplits:
-    """The recipe's view of the labelled data at `path`; raises as `open_classes`, `open_masks`, ..."""
+    """The recipe's view of the labeled data at `path`; raises as `open_classes`, `open_masks`, ..."""
     read, options = recipe.how_read, recipe.options
     if source is not None:
         relative = source.contract.gsd_mode == "relative"

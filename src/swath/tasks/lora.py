@@ -1,7 +1,7 @@
 """LoRA: a low-rank change beside frozen weights (Hu et al. 2021, arXiv 2106.09685).
 
 A weight W [out, in] becomes W + (alpha / r) B A with A [r, in], B [out, r]; only A and B are trained, and B
-begins as 0, so that nothing changes at first. Here that is a *parametrisation* of the weight: whatever reads
+begins as 0, so that nothing changes at first. Here that is a *parametrization* of the weight: whatever reads
 ``layer.weight`` sees the sum, be it a linear layer, a convolution or a fused function; and merging is no more
 than keeping the sum.
 """

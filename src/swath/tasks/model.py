@@ -101,7 +101,7 @@ class TaskModel(Model):
         return self.task.predict(normalize_task_batch(self.contract, on_device))
 
     def answer(self, image: Tensor, gsd: Tensor, sensor: str) -> Tensor:
-        """Probabilities, as `predict`, of normalised images: what an exported model computes."""
+        """Probabilities, as `predict`, of normalized images: what an exported model computes."""
         said: Tensor = self.task.predict({"image": image, "gsd": gsd, "sensor": sensor})
         return said
 
@@ -204,7 +204,7 @@ def load_task_model(path: str | Path, device: str | torch.device = "cpu") -> Tas
 
 
 def build_task(kind: str, encoder: torch.nn.Module, config: Any, contract: Contract) -> Task:
-    """The task `kind` on an encoder; its head is freshly initialised from torch's generator as it stands."""
+    """The task `kind` on an encoder; its head is freshly initialized from torch's generator as it stands."""
     with torch.random.fork_rng(devices=[]):
         return tasks.get(kind).build(encoder, config, contract)
 

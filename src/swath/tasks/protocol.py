@@ -6,7 +6,7 @@ an objective like any other: ``views(batch)``, ``task(views) -> losses``, ``afte
 
     probabilities = task.predict(batch)     # [B, K] of images, [B, K, H, W] of pixels
 
-Batches are normalised, and images stand upright: where a contract says that its encoder sees them transposed,
+Batches are normalized, and images stand upright: where a contract says that its encoder sees them transposed,
 the task turns them for the encoder and turns its maps back. A batch of images of two dates has `image`
 [B, 2, C, H, W] and a `valid` [B, H, W] of what is valid at both.
 
@@ -67,22 +67,22 @@ class Task(nn.Module):
         self.transpose = contract.transpose
 
     def views(self, batch: Batch) -> Mapping[str, Any]:
-        """Normalised batch -> what is trained on: images and labels, augmented by the samples' keys."""
+        """Normalized batch -> what is trained on: images and labels, augmented by the samples' keys."""
         raise NotImplementedError
 
     def forward(self, views: Mapping[str, Any]) -> Losses:
-        """Views -> scalar losses by name; `total` is minimised."""
+        """Views -> scalar losses by name; `total` is minimized."""
         raise NotImplementedError
 
     def predict(self, batch: Batch) -> Any:
-        """Normalised batch -> probabilities [B, K], or [B, K, H, W]; detectors: a list of `Detections`."""
+        """Normalized batch -> probabilities [B, K], or [B, K, H, W]; detectors: a list of `Detections`."""
         raise NotImplementedError
 
     def after_step(self, step: int, total_steps: int) -> None:
         """Nothing, for most."""
 
     def pictures(self, views: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Named pictures: [B, C, h, w] normalised, or [B, 3, h, w] uint8 as it is; may be empty."""
+        """Named pictures: [B, C, h, w] normalized, or [B, 3, h, w] uint8 as it is; may be empty."""
         return {}
 
     def train(self, mode: bool = True) -> Task:
@@ -134,24 +134,24 @@ def register_task(name: str, config: type[TaskConfig]) -> Callable[[type[Task]],
 
 
 def normalize_task_batch(contract: Contract, batch: Batch) -> Batch:
-    """`Contract.normalise` for tasks: images stand upright, and may be of several dates.
+    """`Contract.normalize` for tasks: images stand upright, and may be of several dates.
 
     Args:
         contract: Of the model.
         batch: `image` [B, C, H, W] or [B, T, C, H, W] in the sensor's unit, and the rest of a batch.
 
     Returns:
-        The batch with `image` normalised and `valid` [B, H, W]; a pixel is valid if it is so at all dates.
+        The batch with `image` normalized and `valid` [B, H, W]; a pixel is valid if it is so at all dates.
     """
     upright = contract.model_copy(update={"transpose": False})
     image = batch["image"]
     if image.ndim == 4:
-        return upright.normalise(batch)
+        return upright.normalize(batch)
     dates = image.shape[1]
     flat: Batch = {"image": image.flatten(0, 1), "gsd": batch["gsd"], "sensor": batch["sensor"]}
     if "valid" in batch:
         flat["valid"] = batch["valid"].repeat_interleave(dates, dim=0)
-    flat = upright.normalise(flat)
+    flat = upright.normalize(flat)
     valid = flat["valid"].reshape(-1, dates, *image.shape[3:]).all(dim=1)
     image = flat["image"].reshape(image.shape)
     if not bool(valid.all()):

@@ -130,7 +130,7 @@ class TaskDataConfig(ObjectiveConfig):
             found: Positions of the samples of train, val and test.
             strata: What each sample of the whole data set belongs to (its class).
             seed: Of the draws.
-            labels: Whether the share of the labels is drawn too; else by `labelled`, later.
+            labels: Whether the share of the labels is drawn too; else by `labeled`, later.
         """
         train, val, test = found["train"], found["val"], found["test"]
 
@@ -144,10 +144,10 @@ class TaskDataConfig(ObjectiveConfig):
         if not train:
             raise RecipeError("data.test_share and data.val_share leave no sample to learn from")
         if labels:
-            train = self.labelled(train, [strata[i] for i in train], seed)
+            train = self.labeled(train, [strata[i] for i in train], seed)
         return {"train": train, "val": val, "test": test}
 
-    def labelled(self, train: list[int], strata: Sequence[Any], seed: int) -> list[int]:
+    def labeled(self, train: list[int], strata: Sequence[Any], seed: int) -> list[int]:
         """Those of the training samples whose labels are used.
 
         Args:

@@ -5,7 +5,7 @@ So the *tile*, the piece that the network sees at once, decides the result, and 
 the model (the crops that it was trained on), and tiles lie on one grid that begins at the scene's upper left
 corner. How many tiles are read or computed together decides nothing.
 
-Neighbouring tiles overlap. Of a pixel that several tiles show, the answers are averaged by weights that fall
+Neighboring tiles overlap. Of a pixel that several tiles show, the answers are averaged by weights that fall
 off towards the tile's sides, where it has seen the least of a pixel's surroundings: sin^2 ramps, which add up
 to 1 over the overlap. Weights are separable, so their sum at a pixel is a product of two numbers known in
 advance, and nothing has to be counted.
@@ -82,14 +82,14 @@ class TileAxis:
 
     @property
     def _ramp(self) -> int:
-        """Pixels that neighbours share; at most half a tile, or the ramps of its two sides would meet and the
+        """Pixels that neighbors share; at most half a tile, or the ramps of its two sides would meet and the
         weights add up to less than 1 (half of an odd tile is rounded down)."""
         return min(round(self.tile * self.overlap), self.tile // 2)
 
 
 @dataclass(frozen=True)
 class TileRun:
-    """Neighbouring tiles of one row that are read and looked at together.
+    """Neighboring tiles of one row that are read and looked at together.
 
     Attributes:
         row: Index of the row of tiles.

@@ -18,7 +18,7 @@ from swath.sensors.sensor import Sensor
 from swath.training.config.recipe import PretrainRecipe
 
 # Of a recipe's `data`, what opening pairs understands; the layouts of one sensor's imagery have the others.
-_OF_PAIRS = {"layout", "gsd", "size", "fit", "cache", "fold", "offset_dn", "classes", "subset"}
+_OF_PAIRS = {"layout", "gsd", "size", "resize_mode", "cache", "split", "offset_dn", "classes", "subset"}
 
 Data = ImageDataset | PairedDataset
 Sensors = Sensor | tuple[Sensor, ...]  # a data set's one sensor, or the sensors of its pairs
@@ -70,7 +70,7 @@ def build_contract(
 
 
 def build_objective(recipe: PretrainRecipe, sensors: Sensors) -> nn.Module:
-    """The objective around its encoder, freshly initialised: the same weights for the same recipe."""
+    """The objective around its encoder, freshly initialized: the same weights for the same recipe."""
     entry = objectives.get(recipe.objective.name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)

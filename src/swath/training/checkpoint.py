@@ -43,15 +43,15 @@ class TrainingCheckpoint:
     """A checkpoint in memory.
 
     Attributes:
-        step: Optimiser steps done.
+        step: Optimizer steps done.
         model: The objective's state by name.
-        optimiser: State tensors by ``<moment>/<parameter>``.
+        optimizer: State tensors by ``<moment>/<parameter>``.
         state: JSON-safe rest.
     """
 
     step: int
     model: dict[str, Tensor]
-    optimiser: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
     state: dict[str, Any]
 
 
@@ -84,25 +84,25 @@ def load_model_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
         copy_into(target, state[name])
 
 
-def optimizer_state(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """State tensors by ``<moment>/<parameter name>``; groups carry their names (see `parameter_groups`)."""
     found = {}
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
-            for key, value in optimiser.state.get(parameter, {}).items():
+            for key, value in optimizer.state.get(parameter, {}).items():
                 found[f"{key}/{name}"] = gather_full_tensor(value)
     return found
 
 
-def load_optimizer_state(optimiser: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
-    """Fill the optimiser's state from whole tensors."""
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
+    """Fill the optimizer's state from whole tensors."""
     by_name: dict[str, dict[str, Tensor]] = {}
     for key, value in state.items():
         moment, _, name = key.partition("/")
         by_name.setdefault(name, {})[moment] = value
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
-            optimiser.state[parameter] = {
+            optimizer.state[parameter] = {
                 # `step` is a scalar of its own; moments have the parameter's form
                 moment: shard_like(parameter, value)
                 if value.shape == parameter.shape
@@ -125,7 +125,7 @@ def save(folder: Path, checkpoint: TrainingCheckpoint, keep: int) -> Path:
         _check_room(folder, checkpoint)
         with atomic_folder(target) as part:
             save_file(checkpoint.model, part / "model.safetensors")
-            save_file(checkpoint.optimiser, part / "optimiser.safetensors")
+            save_file(checkpoint.optimizer, part / "optimiser.safetensors")
             state = {"format": FORMAT, "version": VERSION, "step": checkpoint.step, **checkpoint.state}
             (part / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
             sums = {path.name: sha256(path) for path in sorted(part.iterdir())}
@@ -163,7 +163,7 @@ def load(path: Path) -> TrainingCheckpoint:
         return TrainingCheckpoint(
             step=state["step"],
             model=load_file(path / "model.safetensors"),
-            optimiser=load_file(path / "optimiser.safetensors"),
+            optimizer=load_file(path / "optimiser.safetensors"),
             state=state,
         )
     except (OSError, SafetensorError) as error:
@@ -227,7 +227,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _check_room(folder: Path, checkpoint: TrainingCheckpoint) -> None:
     """Raise now what the disk would say halfway through some gigabytes."""
-    tensors = [*checkpoint.model.values(), *checkpoint.optimiser.values()]
+    tensors = [*checkpoint.model.values(), *checkpoint.optimizer.values()]
     wanted = sum(t.numel() * t.element_size() for t in tensors)
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free

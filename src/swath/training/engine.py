@@ -98,7 +98,7 @@ class Trainer(Generic[R]):
             batch_size=config.batch_size,
             rank=world.rank,
             ranks=world.size,
-            accumulate=config.accumulate,
+            accumulate=config.gradient_accumulation_steps,
             workers=workers,
             pin=self.device.type == "cuda",
         )
@@ -117,9 +117,9 @@ class Trainer(Generic[R]):
             )
 
         self.objective = self.build_objective().to(self.device)
-        if config.accumulate > 1 and getattr(self.objective, "compares_samples", False):
+        if config.gradient_accumulation_steps > 1 and getattr(self.objective, "compares_samples", False):
             raise RecipeError(
-                f"training.accumulate: {recipe.trains} compares the samples of a step with each "
+                f"training.gradient_accumulation_steps: {recipe.trains} compares the samples of a step with each "
                 "other, and in parts it could not; use more processes or a smaller batch_size"
             )
         if hasattr(self.objective, "prepare"):
@@ -133,9 +133,9 @@ class Trainer(Generic[R]):
         sync_batch_norm(self.objective, world, config.sync_batch_norm)
         if config.compile:
             self.objective.compile()
-        self.module = wrap_parallel(self.objective, world, config.parallel, config.find_unused)
-        self.optimiser = self.build_optimizer()
-        self.parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        self.module = wrap_parallel(self.objective, world, config.parallel, config.find_unused_parameters)
+        self.optimizer = self.build_optimizer()
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
 
         self.step = 0
@@ -181,7 +181,7 @@ class Trainer(Generic[R]):
             save = last or stopping or self.step % config.checkpoint_every == 0
             log = last or self.step % config.log_every == 0
             look = config.monitor_every and (last or self.step % config.monitor_every == 0)
-            picture = config.pictures_every and (last or self.step % config.pictures_every == 0)
+            picture = config.images_every and (last or self.step % config.images_every == 0)
             if unread is not None:
                 self._check(unread)
             unread = reading if self.device.type == "cuda" else None
@@ -204,9 +204,9 @@ class Trainer(Generic[R]):
         agreement.close()
 
     def _train_step(self, parts: list[Batch]) -> _AsyncMetrics:
-        """One optimiser step on this rank's share of a batch, in parts."""
-        rate = self.recipe.learning_rate * self.budget.rate(self.step, self.recipe.optimiser.final_lr)
-        set_learning_rate(self.optimiser, rate)
+        """One optimizer step on this rank's share of a batch, in parts."""
+        rate = self.recipe.learning_rate * self.budget.rate(self.step, self.recipe.optimizer.min_lr_ratio)
+        set_learning_rate(self.optimizer, rate)
         sums: dict[str, Tensor] = {}
         for number, batch in enumerate(parts):
             # For objectives that draw from torch's generator: its state follows from the step.
@@ -219,15 +219,15 @@ class Trainer(Generic[R]):
                 self.scaler.scale(losses["total"] / len(parts)).backward()
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value.detach().float() / len(parts)
-        self.scaler.unscale_(self.optimiser)
-        norm = gradient_norm(self.parameters, self.config.clip)
+        self.scaler.unscale_(self.optimizer)
+        norm = gradient_norm(self.parameters, self.config.max_grad_norm)
         means = mean_over_ranks(torch.stack(list(sums.values())), self.world)
         reading = _AsyncMetrics(self.step, list(sums), torch.cat([means, norm.reshape(1).to(means)]), rate)
         if self.device.type == "cpu":
             self._check(reading)  # before the step: the weights stay good, and can be asked what went wrong
-        self.scaler.step(self.optimiser)
+        self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         self.objective.after_step(self.step, self.budget.total_steps(self.step))  # type: ignore[operator]
         return reading
 
@@ -320,10 +320,10 @@ class Trainer(Generic[R]):
         saved = self.run.checkpoints / f"step_{self.step:08d}"
         if self.world.first or is_sharded(self.objective):  # shards are gathered by all together
             model = checkpoints.model_state(self.objective)
-            optimiser = checkpoints.optimizer_state(self.optimiser)
+            optimizer = checkpoints.optimizer_state(self.optimizer)
         if self.world.first:
-            whole = checkpoints.TrainingCheckpoint(self.step, model, optimiser, state)
-            saved = checkpoints.save(self.run.checkpoints, whole, self.config.keep)
+            whole = checkpoints.TrainingCheckpoint(self.step, model, optimizer, state)
+            saved = checkpoints.save(self.run.checkpoints, whole, self.config.keep_checkpoints)
         broadcast_object(None, self.world)  # nobody goes on, or leaves, before it is on the disk
         return saved
 
@@ -341,7 +341,7 @@ class Trainer(Generic[R]):
                 "data, or begin anew with --fresh"
             )
         checkpoints.load_model_state(self.objective, found.model)
-        checkpoints.load_optimizer_state(self.optimiser, found.optimiser)
+        checkpoints.load_optimizer_state(self.optimizer, found.optimizer)
         self.scaler.load_state_dict(found.state["scaler"])
         self.step, self.elapsed = found.step, found.state["elapsed"]
         if found.state["gsd_range"]:
@@ -377,7 +377,7 @@ class Trainer(Generic[R]):
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         """Over whatever of the objective is trained."""
-        return build_optimizer(self.objective, self.recipe.optimiser, self.recipe.learning_rate)
+        return build_optimizer(self.objective, self.recipe.optimizer, self.recipe.learning_rate)
 
     def check_imagery(self, batch: Batch) -> None:
         """Refuse pixels that do not fit the contract."""
@@ -386,7 +386,7 @@ class Trainer(Generic[R]):
 
     def prepare_batch(self, batch: Batch) -> Batch:
         """A batch from the loader, moved to the device and normalized."""
-        return self.contract.normalise(self._to_device(batch))
+        return self.contract.normalize(self._to_device(batch))
 
     def validate(self) -> dict[str, float]:
         """Measures taken every `monitor_every` steps: of collapse, unless a subclass has others."""

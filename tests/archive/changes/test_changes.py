@@ -1,4 +1,4 @@
-"""Change search: calibrated by date and neighbourhood, of places that are shown at both times."""
+"""Change search: calibrated by date and neighborhood, of places that are shown at both times."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def archive_of(path: Path, table: pa.Table, model_id: str = "micro-1") -> Archiv
 
 @pytest.fixture
 def archive(rows: Rows, tmp_path: Path) -> Archive:
-    """Four chips: two neighbours, one across the antimeridian, one without place and time."""
+    """Four chips: two neighbors, one across the antimeridian, one without place and time."""
     when = datetime(2020, 1, 2, tzinfo=UTC)
     table = placed(
         rows,
@@ -133,7 +133,7 @@ def test_buckets_change_nothing(rows: Rows, tmp_path: Path) -> None:
     assert sorted(e.name for e in tmp_path.iterdir()) == ["archive", "parts.parquet", "whole.parquet"]
 
 
-def test_the_curve_visits_every_cell_and_goes_to_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_curve_visits_every_cell_and_goes_to_neighbors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spatial_order, "_LEVELS", 4)
     middle = (np.arange(16) + 0.5) / 16
     x, y = (v.ravel() for v in np.meshgrid(middle, middle))

@@ -66,7 +66,7 @@ def assert_valid(page: dict[str, Any]) -> None:
     found.validate()
 
 
-def test_a_catalogue_of_an_archive(archive: Archive, tmp_path: Path) -> None:
+def test_a_catalog_of_an_archive(archive: Archive, tmp_path: Path) -> None:
     assert write_stac(archive, tmp_path / "out") == 3
     found = pages(tmp_path / "out")
     assert set(found) == {"collection", "item"}

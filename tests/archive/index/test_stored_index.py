@@ -76,10 +76,10 @@ def test_the_index_stays_in_step_under_random_changes(
     """Whatever is written, replaced, deleted, compacted: every answer is that of an exact search."""
     random = np.random.default_rng(0)
     asked = [
-        {"centre": True},
-        {"centre": False},
-        {"centre": True, "where": Filter(gsd=(10, 10))},
-        {"centre": False, "sensor": SENSORS[1], "k": 700},
+        {"center": True},
+        {"center": False},
+        {"center": True, "where": Filter(gsd=(10, 10))},
+        {"center": False, "sensor": SENSORS[1], "k": 700},
     ]
     for step in range(10):
         first, count = int(random.integers(0, 800)), int(random.integers(1, 60))
@@ -172,8 +172,8 @@ def test_small_archives_need_no_index(archive: Archive) -> None:
         ("vectors.npy", "cut"),
         ("vectors.npy", "flipped"),
         ("chips.arrow", "flipped"),
-        ("centred.faiss", "cut"),
-        ("centred.faiss", "flipped"),
+        ("centered.faiss", "cut"),
+        ("centered.faiss", "flipped"),
         ("row_ids.npy", "gone"),
     ],
 )
@@ -241,10 +241,10 @@ def test_indexing_needs_enough_rows(rows: Rows, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def clustered() -> SimilaritySpace:
-    """12,000 vectors around 60 centres, as embeddings lie."""
+    """12,000 vectors around 60 centers, as embeddings lie."""
     random = np.random.default_rng(0)
-    centres = random.standard_normal((60, 16))
-    vectors = centres[random.integers(60, size=12_000)] + 0.6 * random.standard_normal((12_000, 16))
+    centers = random.standard_normal((60, 16))
+    vectors = centers[random.integers(60, size=12_000)] + 0.6 * random.standard_normal((12_000, 16))
     vectors = vectors.astype(np.float32)
     return SimilaritySpace(VectorBlocks([vectors], normalize_rows(vectors)))
 
@@ -260,8 +260,8 @@ def test_cells_find_what_exact_search_finds(clustered: SimilaritySpace, kind: st
             query = clustered.take(np.array([row]))[0] + 0.05 * random.standard_normal(16).astype(np.float32)
             query /= np.linalg.norm(query)
             allowed = None if share is None else random.random(12_000) < share
-            scores, found = index.neighbours(query, 10, allowed)
-            truth = exact.neighbours(query, 10, allowed)
+            scores, found = index.neighbors(query, 10, allowed)
+            truth = exact.neighbors(query, 10, allowed)
             hits += len(np.intersect1d(found, truth[1]))
             asked += 10
             assert allowed is None or allowed[found].all()
@@ -274,7 +274,7 @@ def test_few_allowed_rows_are_all_compared(clustered: SimilaritySpace) -> None:
     allowed = np.zeros(12_000, dtype=np.bool_)
     allowed[::7] = True
     query = clustered.take(np.array([3]))[0]
-    found, truth = (one.neighbours(query, 50, allowed) for one in (index, ExactIndex(clustered)))
+    found, truth = (one.neighbors(query, 50, allowed) for one in (index, ExactIndex(clustered)))
     assert found[1].tolist() == truth[1].tolist()
-    nothing = index.neighbours(query, 5, np.zeros(12_000, dtype=np.bool_))
+    nothing = index.neighbors(query, 5, np.zeros(12_000, dtype=np.bool_))
     assert len(nothing[0]) == len(nothing[1]) == 0

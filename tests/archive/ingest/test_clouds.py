@@ -69,18 +69,18 @@ def test_the_layer_beside_a_scene_says_the_share_of_each_chip(
     assert (again.embedded, again.clouded) == (1, 0)
 
 
-def test_band_files_and_catalogues_keep_their_layer(tmp_path: Path) -> None:
+def test_band_files_and_catalogs_keep_their_layer(tmp_path: Path) -> None:
     for band in ("B02", "B03", "B04"):
         write(tmp_path / "in" / f"T33_{band}_10m.tif", np.ones((1, 8, 8), np.uint16), 10)
     write(tmp_path / "in" / "T33_SCL_20m.tif", np.full((1, 4, 4), 8, np.uint8), 20)
-    catalogue = build_catalog(tmp_path / "in")
-    (entry,) = catalogue.entries
+    catalog = build_catalog(tmp_path / "in")
+    (entry,) = catalog.entries
     assert entry.header is not None
     assert len(entry.files) == 3
     assert entry.header.cloud_layer == ("SCL", str(tmp_path / "in" / "T33_SCL_20m.tif"))
-    catalogue.write(tmp_path / "in" / "catalogue.parquet")
+    catalog.write(tmp_path / "in" / "catalog.parquet")
     (tmp_path / "in").rename(tmp_path / "moved")
-    (moved,) = Catalog.read(tmp_path / "moved" / "catalogue.parquet").scenes
+    (moved,) = Catalog.read(tmp_path / "moved" / "catalog.parquet").scenes
     assert cloud_fraction(moved, PixelWindow(0, 0, 8, 8)) == 1.0
 
 

@@ -1,4 +1,4 @@
-"""An archive of several sensors: true means through every change, centring, restriction, and true pairs."""
+"""An archive of several sensors: true means through every change, centering, restriction, and true pairs."""
 
 from __future__ import annotations
 
@@ -180,21 +180,21 @@ def test_any_sensor_asks_and_any_answers(mixed: Archive) -> None:
         answers = asked.search(mixed, 3, sensor="s2")
         assert {answer.sensor for answer in answers} == {S2}
         assert answers[0].id == f"{2 * number + 1:032x}"  # the same place
-        assert answers.centred
-        assert answers.notes == (f"centred: less the mean of each sensor: {S1} (40 chips), {S2} (40 chips)",)
+        assert answers.centered
+        assert answers.notes == (f"centered: less the mean of each sensor: {S1} (40 chips), {S2} (40 chips)",)
 
 
-def test_centring_takes_away_that_a_sensor_finds_itself_first(mixed: Archive) -> None:
+def test_centering_takes_away_that_a_sensor_finds_itself_first(mixed: Archive) -> None:
     asked = query_by_id(mixed, f"{4:032x}")
-    with_it, without = (asked.search(mixed, 11, centre=centre) for centre in (None, False))
-    assert with_it.centred
+    with_it, without = (asked.search(mixed, 11, center=center) for center in (None, False))
+    assert with_it.centered
     assert with_it[1].sensor == S2
     assert {answer.sensor for answer in without} == {S1}
-    assert not without.centred
-    assert "not centred: as asked" in without.notes[0]
+    assert not without.centered
+    assert "not centered: as asked" in without.notes[0]
 
 
-def test_centred_search_is_brute_force_on_centred_vectors(mixed: Archive) -> None:
+def test_centered_search_is_brute_force_on_centered_vectors(mixed: Archive) -> None:
     table = mixed.rows(["id", "sensor", "embedding"])
     vectors = np.array(table["embedding"].to_pylist())
     sensors = np.array(table["sensor"].to_pylist())
@@ -210,19 +210,19 @@ def test_centred_search_is_brute_force_on_centred_vectors(mixed: Archive) -> Non
     assert np.allclose([answer.score for answer in answers], scores[order], atol=1e-5)
 
 
-def test_what_was_not_centred_says_why(mixed: Archive, archive: Archive, rows: Rows) -> None:
+def test_what_was_not_centered_says_why(mixed: Archive, archive: Archive, rows: Rows) -> None:
     vector = np.ones(8)
     assert "the query's sensor is not stated" in mixed.search(vector).notes[0]
     assert "holds no chip of the query's sensor naip" in mixed.search(vector, query_sensor="naip").notes[0]
     with pytest.raises(
-        ArchiveError, match="cannot centre: the archive holds no chip of the query's sensor naip"
+        ArchiveError, match="cannot center: the archive holds no chip of the query's sensor naip"
     ):
-        mixed.search(vector, query_sensor="naip", centre=True)
+        mixed.search(vector, query_sensor="naip", center=True)
     archive.upsert(two_sensors(rows, 0, 4))
     few = archive.search(vector, query_sensor=S1)
-    assert not few.centred
+    assert not few.centered
     assert "fewer than 10 chips of a sensor" in few.notes[0]
-    assert archive.search(vector, query_sensor=S1, centre=True).centred
+    assert archive.search(vector, query_sensor=S1, center=True).centered
     archive.delete([f"{2 * i + 1:032x}" for i in range(4)])  # one sensor is left: nothing to say
     assert archive.search(vector, query_sensor=S1).notes == ()
 
@@ -245,7 +245,7 @@ def test_the_true_pair_is_left_out_on_request(mixed: Archive) -> None:
     asked = query_by_id(mixed, f"{6:032x}")
     found = {answer.id for answer in asked.search(mixed, 80, exclude_pair=0.5)}
     assert {f"{6:032x}", f"{7:032x}"} & found == set()
-    assert len(found) == 78  # neighbours that only touch may answer
+    assert len(found) == 78  # neighbors that only touch may answer
     geometry, _ = place(3, shift=0.4)  # 60% of place 3, 40% of place 4
     for share, left in ((0.7, 80), (0.5, 78), (0.3, 76)):
         answers = mixed.search(np.ones(8), 80, exclude_footprint=geometry, exclude_share=share)
@@ -344,7 +344,7 @@ def test_an_image_asks_by_the_bands_that_it_has(embedded: Archive, both: Path, t
     assert "03.tif" not in {Path(answer.source).name for answer in across}
 
 
-def test_radar_is_drawn_in_colour_beside_optics(
+def test_radar_is_drawn_in_color_beside_optics(
     embedded: Archive, both: Path, two: Model, tmp_path: Path
 ) -> None:
     from PIL import Image
@@ -353,7 +353,7 @@ def test_radar_is_drawn_in_colour_beside_optics(
     write_contact_sheet(tmp_path / "sheet.png", asked, asked.search(embedded, 3, sensor=S2))
     with Image.open(tmp_path / "sheet.png") as sheet:
         query = np.asarray(sheet)[90:200, 45:200].astype(int)
-    assert np.ptp(query, axis=2).max() > 100  # not grey
+    assert np.ptp(query, axis=2).max() > 100  # not gray
 
 
 def test_an_image_of_a_sensor_that_the_model_does_not_know(

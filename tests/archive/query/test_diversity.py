@@ -86,7 +86,7 @@ def test_no_two_answers_of_one_field(archive: Archive) -> None:
     assert len(both[0].others) == DATES
 
 
-def test_neighbouring_windows_of_a_file_without_place_are_one_field(
+def test_neighboring_windows_of_a_file_without_place_are_one_field(
     rows: Rows, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     archive = Archive.create(tmp_path_factory.mktemp("variety") / "archive", "micro-1", 8)

@@ -33,7 +33,7 @@ def archive(model: Model, pictures: Path, tmp_path: Path) -> Archive:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"size": 16, "fit": "centre_crop"}, {"size": 64, "fit": "resize"}],
+    [{}, {"size": 16, "resize_mode": "center_crop"}, {"size": 64, "resize_mode": "resize"}],
     ids=["as they are", "cropped", "enlarged"],
 )
 def test_an_archived_image_finds_itself(

@@ -31,11 +31,11 @@ def square(west: float, south: float, side: float = 1.0) -> tuple[bytes, dict[st
 
 @pytest.fixture(scope="module")
 def archive(rows: Rows, tmp_path_factory: pytest.TempPathFactory) -> Archive:
-    """120 chips on a grid of 12 x 10 degrees from (-6, 0); in classes of 3 neighbours by vector."""
+    """120 chips on a grid of 12 x 10 degrees from (-6, 0); in classes of 3 neighbors by vector."""
     archive = Archive.create(tmp_path_factory.mktemp("examples") / "archive", "micro-1", 8)
     random = np.random.default_rng(0)
-    centres = random.standard_normal((40, 8))
-    vectors = (centres[np.arange(120) // 3] + 0.2 * random.standard_normal((120, 8))).astype(np.float32)
+    centers = random.standard_normal((40, 8))
+    vectors = (centers[np.arange(120) // 3] + 0.2 * random.standard_normal((120, 8))).astype(np.float32)
     places = [square(i % 12 - 6.0, i // 12 * 1.0) for i in range(120)]
     archive.upsert(
         rows(
@@ -105,7 +105,7 @@ def test_what_is_not_liked_moves_away(archive: Archive, method: str) -> None:
     )
     assert name(31) not in {answer.id for answer in with_}  # never answers itself
     ranks = [{answer.id: answer.rank for answer in found}[name(32)] for found in (with_, without)]
-    assert ranks[0] > ranks[1]  # its neighbour falls
+    assert ranks[0] > ranks[1]  # its neighbor falls
     assert {answer.id for answer in without} >= set(like)  # examples answer, unless they are left out
     left = query_by_examples(archive, like, method=method).search(archive, 120, exclude_self=True)
     assert not {answer.id for answer in left} & set(like)

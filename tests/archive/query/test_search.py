@@ -1,4 +1,4 @@
-"""Exact search: the same neighbours as brute force, filters before ranking, and words for too few answers."""
+"""Exact search: the same neighbors as brute force, filters before ranking, and words for too few answers."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_index_ranks_allowed_rows_only(few: bool) -> None:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     allowed = np.zeros(64, bool)
     allowed[random.permutation(64)[: 5 if few else 50]] = True
-    scores, rows = exact(vectors).neighbours(vectors[0], 10, allowed)
+    scores, rows = exact(vectors).neighbors(vectors[0], 10, allowed)
     expected = [i for i in np.argsort(-(vectors @ vectors[0]), kind="stable") if allowed[i]][:10]
     assert rows.tolist() == expected
     assert np.allclose(scores, (vectors @ vectors[0])[expected])
@@ -84,7 +84,7 @@ def test_index_ranks_allowed_rows_only(few: bool) -> None:
 
 def test_equal_scores_come_in_a_fixed_order() -> None:
     same = np.tile(np.array([[0.6, 0.8]], np.float32), (9, 1))
-    assert exact(same).neighbours(same[0], 9, None)[1].tolist() == list(range(9))
+    assert exact(same).neighbors(same[0], 9, None)[1].tolist() == list(range(9))
 
 
 @pytest.mark.parametrize(

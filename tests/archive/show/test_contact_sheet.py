@@ -35,7 +35,7 @@ def test_sheets_of_any_number(asked: tuple[Archive, Query], tmp_path: Path, k: i
         pixels = np.asarray(sheet.convert("RGB")).astype(int)
     columns = k if k <= 3 else min(6, -(-k // 2))
     assert pixels.shape[1] > 192 * (columns + 1)
-    # The query and the answers bring their colours: few pixels are paper.
+    # The query and the answers bring their colors: few pixels are paper.
     assert (np.abs(pixels - pixels[0, 0]).max(axis=2) > 12).mean() > 0.4
 
 
@@ -84,7 +84,7 @@ def test_chips_of_a_sensor_are_stretched_together() -> None:
     assert first[1:, :, 3].min() == 255
 
 
-def test_eight_bit_colours_keep_their_hue() -> None:
+def test_eight_bit_colors_keep_their_hue() -> None:
     pixels = np.zeros((3, 8, 8), np.float32)
     pixels[0] = np.linspace(20, 80, 64).reshape(8, 8)
     pixels[1] = pixels[0] / 2

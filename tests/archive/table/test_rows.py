@@ -56,7 +56,7 @@ def test_vectors_that_do_not_fit_are_refused() -> None:
     for change, words in (
         ({"ids": ["a"]}, r"shape \(2, 8\) for 1 ids"),
         ({"bounds": [[0, 0, 1, 1]]}, r"\[2, 4\] are wanted"),
-        ({"colour": ["red", "blue"]}, "no column 'colour'; it has id, embedding"),
+        ({"color": ["red", "blue"]}, "no column 'color'; it has id, embedding"),
         ({"gsd": ["ten", "one"]}, "do not fit"),
         ({"label": ["only one"]}, "do not fit"),
     ):

@@ -178,7 +178,7 @@ def main() -> None:
     # An archive with its index, tables and a catalogue.
     dataset = open_dataset(scenes, sensor="rgb_aerial", layout="chips", chip_size=16, offset_dn=0)
     embed_archive(load_model(model), dataset, str(root / "archive"))
-    whole = open_dataset(images, sensor="rgb_aerial", layout="images", size=16, fit="centre_crop", gsd=0.5)
+    whole = open_dataset(images, sensor="rgb_aerial", layout="images", size=16, resize_mode="centre_crop", gsd=0.5)
     embed_archive(load_model(model), whole, str(root / "archive"))
     archive = Archive.open(root / "archive")
     expected["archive"] = {"ids": sorted(archive.rows(["id"])["id"].to_pylist())}

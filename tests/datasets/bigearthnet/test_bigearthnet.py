@@ -192,12 +192,12 @@ def test_official_splits_decide_what_is_in(v1: Path, tmp_path: Path) -> None:
     root = tmp_path / "ben"
     shutil.copytree(v1, root)
     with pytest.raises(ImageryError, match="need the official splits"):
-        open_pairs(root, sensors=BOTH, fold="val")
+        open_pairs(root, sensors=BOTH, split="val")
     write_splits(root, {"train": S2_V1[:1], "val": [S2_V1[3]], "test": []})
     pairs = open_pairs(root, sensors=BOTH)
     assert pairs.folds == ["train", "val"]
     assert "2 patches are in none of the official splits" in pairs.problems[0][1]
-    assert open_pairs(root, sensors=BOTH, fold="val").paths == [S2_V1[3]]
+    assert open_pairs(root, sensors=BOTH, split="val").paths == [S2_V1[3]]
     with pytest.raises(ImageryError, match="needs the country"):
         open_pairs(root, sensors=BOTH, subset="ben14k")
     rows = [["s1_name", "s2_name", "country", "season"]]
@@ -250,7 +250,7 @@ def test_v2_folders_with_metadata_parquet(tmp_path: Path) -> None:
     assert pairs.folds == ["train", "val", "test"]
     assert pairs.groups == ["S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP"] * 3
     assert "1 places have no patch" in pairs.problems[0][1]
-    assert open_pairs(tmp_path, sensors=BOTH, fold="validation").paths == [s2[1]]
+    assert open_pairs(tmp_path, sensors=BOTH, split="validation").paths == [s2[1]]
 
 
 # -------------------------------------------------------------------------------------------------- databases

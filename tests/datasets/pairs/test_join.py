@@ -382,7 +382,7 @@ def test_opening_asks_for_what_the_table_has(tmp_path: Path) -> None:
     assert open_pairs(table, sensors=(S1, S2), offset_dn=0.0, size=48)[1]["sensors"][S1]["image"].shape[
         1:
     ] == (48, 48)
-    resized = open_pairs(table, sensors=(S1, S2), offset_dn=0.0, size=30, fit="resize")
+    resized = open_pairs(table, sensors=(S1, S2), offset_dn=0.0, size=30, resize_mode="resize")
     assert resized[0]["sensors"][S2]["gsd"] == pytest.approx(20, rel=0.01)
 
 

@@ -80,7 +80,7 @@ def test_memory_cache_keeps_stored_types(tmp_path: Path) -> None:
 def test_subset_and_folds_share_pixels_and_count_anew(tmp_path: Path) -> None:
     path = write_pairs(tmp_path, fold=["train", "val", "train", "val"], **{"class": ["c", "a", "b", "a"]})
     pairs = opened(path, cache="memory")
-    val = pairs.select(fold="val")
+    val = pairs.select(split="val")
     assert val.paths == ["p1", "p3"]
     assert val.folds == ["val", "val"]
     assert val[1]["index"] == 1
@@ -92,7 +92,7 @@ def test_subset_and_folds_share_pixels_and_count_anew(tmp_path: Path) -> None:
     assert opened(path, fold="val").paths == ["p1", "p3"]
     assert opened(path, fold="val").classes == pairs.classes
     with pytest.raises(ImageryError, match="Did you mean 'val'"):
-        pairs.select(fold="vall")
+        pairs.select(split="vall")
 
 
 def test_data_set_travels_to_loader_workers(tmp_path: Path) -> None:

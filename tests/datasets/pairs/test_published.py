@@ -185,7 +185,7 @@ def test_sen1floods11_by_its_names(tmp_path: Path) -> None:
     sample = pairs[0]["sensors"]
     assert not sample["sentinel1_grd"]["valid"][:2].any()
     assert bool(sample["sentinel2_l1c"]["valid"].all())
-    assert open_pairs(tmp_path, sensors=BOTH, fold="val").paths == ["Sri-Lanka_12"]
+    assert open_pairs(tmp_path, sensors=BOTH, split="val").paths == ["Sri-Lanka_12"]
 
 
 # ----------------------------------------------------------------------------------------- a set of one's own

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.eval_scenes import Fake, colour, constant
+from helpers.eval_scenes import Fake, color, constant
 from swath.errors import SwathError
 from swath.evaluation.audit.geometry import embedding_stats, evaluate_embedding_stats
 from swath.evaluation.data.splits import TrainTestSplit
@@ -114,16 +114,16 @@ def test_collapse_is_called_so_and_health_is_not() -> None:
 
 def test_report_has_a_row_a_featurizer_and_side_and_warns(split: TrainTestSplit, tmp_path: Path) -> None:
     report = evaluate_embedding_stats(
-        [Fake("colour", colour), Fake("constant", constant)], split.bank, sides=[16, 32]
+        [Fake("color", color), Fake("constant", constant)], split.bank, sides=[16, 32]
     )
     assert [(row.features, row.side) for row in report.rows] == [
-        ("colour", 16), ("colour", 32), ("constant", 16), ("constant", 32),
+        ("color", 16), ("color", 32), ("constant", 16), ("constant", 32),
     ]  # fmt: skip
     first = report.rows[0]
     assert first.images == 48
     assert first.dimensions == 7
     assert first.class_alignment is not None
-    assert first.class_alignment < 0.5, "colours tell these classes apart"
+    assert first.class_alignment < 0.5, "colors tell these classes apart"
     assert first.scale_alignment is not None
     assert report.rows[1].scale_alignment is None, "nothing is larger"
     assert any("constant at 16 px" in note for note in report.notes)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from helpers.eval_scenes import Fake, colour
+from helpers.eval_scenes import Fake, color
 from swath.datasets.csv_table import CsvManifest
 from swath.evaluation.audit.footprint_overlap import footprint_overlaps
 from swath.evaluation.audit.keypoint_overlap import gsd_levels
@@ -36,7 +36,7 @@ Picture = NDArray[np.uint8]
 
 
 def ground(seed: int, size: int = 384) -> Picture:
-    """Rectangles of all sizes and colours, like fields and roofs, with a little texture."""
+    """Rectangles of all sizes and colors, like fields and roofs, with a little texture."""
     random = np.random.default_rng(seed)
     image = np.full((size, size, 3), random.integers(60, 160, 3), dtype=np.float64)
     for _ in range(260):
@@ -127,7 +127,7 @@ def test_finding_is_one_sentence_and_json(leakage: LeakageReport) -> None:
 def test_scores_are_had_without_the_leaks(
     leaking: tuple[TrainTestSplit, dict[str, tuple[str, str]]], leakage: LeakageReport
 ) -> None:
-    evaluation = evaluate_knn([Fake("colour", colour)], leaking[0], sides=[32], k=1)
+    evaluation = evaluate_knn([Fake("color", color)], leaking[0], sides=[32], k=1)
     clean = exclude_leaks(evaluation, leakage)
     assert clean is not None
     kept = [Path(path).name for path in clean.paths]
@@ -172,7 +172,7 @@ def test_hash_bears_brightness_and_turns() -> None:
         assert torch.equal(restored[0], thumbs[0])
 
 
-def test_grey_takes_any_bands_and_leaves_nodata_out() -> None:
+def test_gray_takes_any_bands_and_leaves_nodata_out() -> None:
     image = torch.rand(2, 5, 16, 16, generator=torch.Generator().manual_seed(0)) * 3000
     valid = torch.ones(2, 16, 16, dtype=torch.bool)
     valid[0, :8] = False
@@ -209,7 +209,7 @@ def box(west: float, south: float, size: float = 0.1) -> list[tuple[float, float
     return [(west, south), (east, south), (east, north), (west, north), (west, south)]
 
 
-def test_footprints_that_overlap_are_found_and_neighbours_are_not() -> None:
+def test_footprints_that_overlap_are_found_and_neighbors_are_not() -> None:
     pytest.importorskip("shapely")
     bank = [box(10, 50), box(10.1, 50), None, box(20, 50)]
     found = footprint_overlaps([box(10.05, 50), None, box(30, 50), box(9.9, 50)], bank)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers.eval_scenes import Fake, colour
+from helpers.eval_scenes import Fake, color
 from swath.datasets.chip import Batch
 from swath.errors import SwathError
 from swath.evaluation.audit.corruptions import DEGRADATIONS, corruptions_for
@@ -164,23 +164,23 @@ def test_nodata_lends_nothing_to_its_surroundings() -> None:
 @pytest.fixture(scope="module")
 def report(split: TrainTestSplit) -> RobustnessReport:
     return evaluate_robustness(
-        [Fake("colour", colour)], split, degradations=["haze", "noise", "missing-bands"], k=3
+        [Fake("color", color)], split, degradations=["haze", "noise", "missing-bands"], k=3
     )
 
 
 def test_scores_fall_with_strength_from_the_clean_score(
     report: RobustnessReport, split: TrainTestSplit
 ) -> None:
-    curve = report.curve("colour", "haze")
+    curve = report.curve("color", "haze")
     assert [score.strength for score in curve] == [0, 0.1, 0.25, 0.5, 1.0, 2.0]
     assert curve[0].degradation == CLEAN
     assert curve[0].accuracy > 0.9
-    assert curve[-1].accuracy < 0.6, "all colours become that of the air"
+    assert curve[-1].accuracy < 0.6, "all colors become that of the air"
     assert curve[-1].loss == pytest.approx(curve[0].accuracy - curve[-1].accuracy)
     assert curve[-1].loss_low <= curve[-1].loss <= curve[-1].loss_high
     assert report.protocol["bank"]["images"] == 48
     assert report.protocol["degradations"]["noise"]["measure"] == "sigma, standard deviations"
-    assert "colour loses most by haze" in report.sentence() or "missing-bands" in report.sentence()
+    assert "color loses most by haze" in report.sentence() or "missing-bands" in report.sentence()
 
 
 class Counted(Fake):
@@ -189,20 +189,20 @@ class Counted(Fake):
     identity, learns = "counted/robust", True
 
     def __init__(self, most: int = 10**9) -> None:
-        super().__init__("colour", self._centred)
+        super().__init__("color", self._centered)
         self.shown, self.most = 0, most
-        self.centre: torch.Tensor | None = None
+        self.center: torch.Tensor | None = None
 
     def fit(self, part: EvalSubset, side: int) -> None:
         super().fit(part, side)
-        self.centre = colour(part.dataset.get_batch(part.indices)).mean(dim=0)
+        self.center = color(part.dataset.get_batch(part.indices)).mean(dim=0)
 
-    def _centred(self, batch: Batch) -> torch.Tensor:
-        assert self.centre is not None, "asked before it was fitted"
+    def _centered(self, batch: Batch) -> torch.Tensor:
+        assert self.center is not None, "asked before it was fitted"
         if self.shown >= self.most:
             raise KeyboardInterrupt
         self.shown += 1
-        return colour(batch) - self.centre
+        return color(batch) - self.center
 
 
 def test_a_killed_run_goes_on_and_a_second_one_computes_nothing(
@@ -233,7 +233,7 @@ def test_features_of_a_report_that_are_known_do_not_stop_the_rest(
         [fresh], split, degradations=["blur"], side=32, k=3, bank=known.bank, cache=FeatureCache(tmp_path)
     )
     assert fresh.fitted_on == [("train", 32)]
-    assert found.curve("colour", "blur")[0].accuracy > 0.9
+    assert found.curve("color", "blur")[0].accuracy > 0.9
 
 
 def test_degradations_and_their_strengths_are_kept_apart(split: TrainTestSplit, tmp_path: Path) -> None:
@@ -255,6 +255,6 @@ def test_files_hold_scores_and_a_picture(report: RobustnessReport, tmp_path: Pat
 
 
 def test_queries_can_be_limited_and_that_is_said(split: TrainTestSplit) -> None:
-    found = evaluate_robustness([Fake("colour", colour)], split, degradations=["blur"], k=3, limit=8)
+    found = evaluate_robustness([Fake("color", color)], split, degradations=["blur"], k=3, limit=8)
     assert found.protocol["queries"]["images"] == 8
     assert "8 of 20 queries were looked at" in found.notes[-1]

@@ -1,4 +1,4 @@
-"""Labelled images in the layouts that people have: several labels, tables of chips, BigEarthNet."""
+"""Labeled images in the layouts that people have: several labels, tables of chips, BigEarthNet."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_several_labels_are_split_by_fold_or_drawn(table: Path, tmp_path: Path) 
     several = write_table(tmp_path / "t.csv", rows, "file,labels,fold")
     split = open_split(several, sensor="rgb_aerial", gsd=0.5, label_column="labels", separator="|")
     assert split.bank.labels.shape == (48, 5)
-    assert split.bank.dataset.classes == ["all", "dark", "grey", "light", "spots"]
+    assert split.bank.dataset.classes == ["all", "dark", "gray", "light", "spots"]
     assert split.queries.labels.sum() == 40
     undivided = write_table(tmp_path / "u.csv", [r[:2] for r in rows], "file,labels")
     split = open_split(undivided, sensor="rgb_aerial", gsd=0.5, label_column="labels", separator="|")

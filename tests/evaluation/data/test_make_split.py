@@ -115,7 +115,7 @@ def test_real_tiles_in_blocks(data_dir: Path) -> None:
     pytest.importorskip("rasterio")
     source = data_dir / "rsvqa_lr"
     dataset = CsvManifest(
-        source / "rural_urban.csv", "rgb_aerial", "relative", root=_root(source), label="label"
+        source / "rural_urban.csv", "rgb_aerial", "relative", image_root=_root(source), label_column="label"
     )
     made = make_split(dataset, by="block", block_metres=10_000, buffer_metres=1000)
     counts = made.counts()

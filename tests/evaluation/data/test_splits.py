@@ -51,7 +51,7 @@ def test_label_column_is_found_or_named(table: Path, tmp_path: Path) -> None:
     for header, named in (("file,label,split", None), ("file,use,split", "use")):
         other = write_table(tmp_path / "t.csv", rows, header)
         split = open_split(other, sensor="rgb_aerial", gsd=0.5, label_column=named)
-        assert split.bank.dataset.classes == ["dark", "grey", "light", "spots"]
+        assert split.bank.dataset.classes == ["dark", "gray", "light", "spots"]
     with pytest.raises(ImageryError, match=r"no column 'usage'"):
         open_split(other, sensor="rgb_aerial", gsd=0.5, label_column="usage")
 

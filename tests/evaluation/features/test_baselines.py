@@ -101,7 +101,7 @@ def test_histogram_of_other_units_spans_the_bank() -> None:
     assert share.argmax() in (3, 4)
 
 
-def test_raw_pixels_are_the_standardised_image() -> None:
+def test_raw_pixels_are_the_standardized_image() -> None:
     images = torch.rand(10, 2, 32, 32)
     pixels = RawPixels()
     pixels.fit(part_of(images), 32)
@@ -180,6 +180,6 @@ def test_random_init_is_the_same_encoder_with_other_weights(table: Any) -> None:
     assert a.shape == (20, 48)
     assert torch.equal(a, b)
     assert not torch.allclose(a, c)
-    assert first.settings["model"] == "random initialisation of vit_micro_patch8"
+    assert first.settings["model"] == "random initialization of vit_micro_patch8"
     with pytest.raises(SwathError, match="does not say how its encoder is built"):
         random_init(Model(model.encoder, model.contract))

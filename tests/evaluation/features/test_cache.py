@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from helpers.eval_scenes import Fake, colour, many, split_of
+from helpers.eval_scenes import Fake, color, many, split_of
 from swath.encoders import create_model
 from swath.evaluation.data.splits import TrainTestSplit
 from swath.evaluation.features.baselines import ImageStatistics, RawPixels
@@ -34,7 +34,7 @@ class Counted(Fake):
     identity, learns = "counted/1", False
 
     def __init__(self, name: str = "counted", most: int = 10**9) -> None:
-        super().__init__(name, colour)
+        super().__init__(name, color)
         self.shown, self.most = 0, most
 
     def __call__(self, batch: Any) -> torch.Tensor:
@@ -192,7 +192,7 @@ def test_cached_features_are_mapped_and_writing_to_them_changes_no_file(
 
 
 def test_featurizer_without_identity_is_never_cached(split: TrainTestSplit, tmp_path: Path) -> None:
-    extract_features([Fake("c", colour)], split.queries, [16], cache=FeatureCache(tmp_path))
+    extract_features([Fake("c", color)], split.queries, [16], cache=FeatureCache(tmp_path))
     assert not list(tmp_path.iterdir())
 
 

@@ -122,8 +122,8 @@ def test_bands_that_do_not_fit_are_refused_with_the_fix_and_the_fix_works() -> N
     four = torch.randint(0, 256, (2, 4, 16, 16), dtype=torch.uint8)
     chosen = TimmFeatureExtractor(TIMM, "naip", bands=["red", "green", "blue"])(batch_of(four, "naip"))
     assert torch.equal(chosen, TimmFeatureExtractor(TIMM, "rgb_aerial")(batch_of(four[:, :3])))
-    false_colour = TimmFeatureExtractor(TIMM, "naip", bands=["nir", "red", "green"])(batch_of(four, "naip"))
-    assert not torch.equal(chosen, false_colour)
+    false_color = TimmFeatureExtractor(TIMM, "naip", bands=["nir", "red", "green"])(batch_of(four, "naip"))
+    assert not torch.equal(chosen, false_color)
 
 
 def test_reflectance_is_shown_up_to_0_3() -> None:

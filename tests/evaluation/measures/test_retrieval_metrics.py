@@ -62,7 +62,7 @@ def problems(draw: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch
 
 @given(problems())
 @settings(max_examples=80, deadline=None)
-def test_neighbours_and_scores_are_the_plain_definitions(problem: Any) -> None:
+def test_neighbors_and_scores_are_the_plain_definitions(problem: Any) -> None:
     queries, archive, query_labels, archive_labels, k, exclude = problem
     found = exact_neighbors(queries, archive, k, exclude=exclude, chunk=2)
     scores = retrieval_scores(found.ids, query_labels, archive_labels, exclude=exclude)

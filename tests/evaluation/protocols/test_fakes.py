@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.eval_scenes import Fake, Labelled, constant, many, rich_noise
+from helpers.eval_scenes import Fake, Labeled, constant, many, rich_noise
 from swath.errors import ImageryError
 from swath.evaluation.data.splits import TrainTestSplit
 from swath.evaluation.data.subset import EvalSubset
@@ -71,7 +71,7 @@ def test_penalty_chosen_on_shuffled_labels_finds_nothing() -> None:
 
 
 def test_training_images_among_the_queries_inflate_and_are_caught() -> None:
-    """Of features that know no class, only images that were seen before can be recognised."""
+    """Of features that know no class, only images that were seen before can be recognized."""
     honest = shuffled(many(400, 400))
     dataset = honest.bank.dataset
     leaky = replace(
@@ -108,7 +108,7 @@ def test_part_of_the_queries_is_scored_as_if_alone() -> None:
 # ---- several labels
 
 
-class SeveralLabels(Labelled):
+class SeveralLabels(Labeled):
     """Images of four labels, each with its own chance."""
 
     def __init__(self, count: int) -> None:
@@ -158,7 +158,7 @@ def test_several_labels_are_scored_by_map_and_fakes_are_at_chance(
 def broken(what: str) -> TrainTestSplit:
     split = many(40, 20)
     dataset: Any = split.bank.dataset
-    if what == "unlabelled":
+    if what == "unlabeled":
         dataset.labels[3] = -1
     elif what == "single class":
         dataset.labels[:] = 2
@@ -174,7 +174,7 @@ def broken(what: str) -> TrainTestSplit:
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("unlabelled", "1 of the 40 train images have no label, such as class/3.png"),
+        ("unlabeled", "1 of the 40 train images have no label, such as class/3.png"),
         ("single class", "are of class 'class 2'; a score needs two"),
         ("twice", "1 val images are listed more than once, such as class/45.png"),
         ("same path", "1 val images are listed more than once, such as class/51.png"),

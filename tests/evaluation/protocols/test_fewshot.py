@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers.eval_scenes import Fake, colour, constant, many, rich_noise
+from helpers.eval_scenes import Fake, color, constant, many, rich_noise
 from swath.errors import SwathError
 from swath.evaluation.data.splits import TrainTestSplit
 from swath.evaluation.protocols.fewshot import draw_shots, evaluate_fewshot
@@ -28,7 +28,7 @@ def test_draws_have_n_of_each_class_and_grow() -> None:
 
 def test_more_labels_are_better_and_the_interval_covers_the_draws(split: TrainTestSplit) -> None:
     def weak(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        return torch.cat([colour(batch), 40 * rich_noise(batch)], dim=1)  # type: ignore[arg-type]
+        return torch.cat([color(batch), 40 * rich_noise(batch)], dim=1)  # type: ignore[arg-type]
 
     evaluation = evaluate_fewshot(
         [Fake("weak", weak), Fake("constant", constant)], split, shots=[1, 10], draws=6
@@ -57,29 +57,29 @@ def test_features_that_know_no_class_are_at_chance() -> None:
 
 
 def test_more_than_there_are_is_refused_with_the_reason(split: TrainTestSplit) -> None:
-    evaluation = evaluate_fewshot([Fake("c", colour)], split, shots=[2, 50], draws=2)
+    evaluation = evaluate_fewshot([Fake("c", color)], split, shots=[2, 50], draws=2)
     assert evaluation.protocol["shots"] == [2]
     assert "shots refused: 50, because class dark has 12 images in the bank" in evaluation.notes
     with pytest.raises(SwathError, match="no few-shot score can be had: class dark has 12"):
-        evaluate_fewshot([Fake("c", colour)], split, shots=[50])
-    assert evaluate_fewshot([Fake("c", colour)], split, draws=1).protocol["shots"] == [1, 2, 5, 10]
+        evaluate_fewshot([Fake("c", color)], split, shots=[50])
+    assert evaluate_fewshot([Fake("c", color)], split, draws=1).protocol["shots"] == [1, 2, 5, 10]
 
 
 def test_misuse_is_refused(split: TrainTestSplit) -> None:
     with pytest.raises(SwathError, match="linear and centroid"):
-        evaluate_fewshot([Fake("c", colour)], split, classifiers=["svm"])  # type: ignore[list-item]
+        evaluate_fewshot([Fake("c", color)], split, classifiers=["svm"])  # type: ignore[list-item]
     with pytest.raises(SwathError, match="positive"):
-        evaluate_fewshot([Fake("c", colour)], split, shots=[0])
+        evaluate_fewshot([Fake("c", color)], split, shots=[0])
 
 
 def test_table_has_a_column_a_number(split: TrainTestSplit) -> None:
-    evaluation = evaluate_fewshot([Fake("c", colour)], split, shots=[1, 5], draws=2)
+    evaluation = evaluate_fewshot([Fake("c", color)], split, shots=[1, 5], draws=2)
     (table,) = score_tables(evaluation)
     assert [column.header for column in table.columns] == ["features", "by", "1", "5"]
 
 
 def test_report_has_a_curve(split: TrainTestSplit, tmp_path: Path) -> None:
-    evaluation = evaluate_fewshot([Fake("c", colour), Fake("k", constant)], split, shots=[1, 5], draws=2)
+    evaluation = evaluate_fewshot([Fake("c", color), Fake("k", constant)], split, shots=[1, 5], draws=2)
     written = write_scores(evaluation, tmp_path)
     assert [path.name for path in written] == [
         "fewshot.json",

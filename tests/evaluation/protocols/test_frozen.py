@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.eval_scenes import Fake, colour, constant, many, rich_noise
+from helpers.eval_scenes import Fake, color, constant, many, rich_noise
 from swath.encoders import create_model
 from swath.errors import SwathError
 from swath.evaluation.data.splits import TrainTestSplit
@@ -27,9 +27,9 @@ from swath.models import Contract, Model
 
 
 def test_easy_classes_are_told_apart(split: TrainTestSplit) -> None:
-    evaluation = evaluate_knn([Fake("colour", colour)], split, sides=[16, 32], k=5)
-    assert evaluation.mean("colour", "knn-z").accuracy > 0.9
-    assert evaluate_linear([Fake("colour", colour)], split, c=1.0).scores[0].accuracy > 0.9
+    evaluation = evaluate_knn([Fake("color", color)], split, sides=[16, 32], k=5)
+    assert evaluation.mean("color", "knn-z").accuracy > 0.9
+    assert evaluate_linear([Fake("color", color)], split, c=1.0).scores[0].accuracy > 0.9
 
 
 @pytest.mark.parametrize("evaluate", [evaluate_knn, evaluate_linear])
@@ -48,7 +48,7 @@ def test_features_that_know_no_class_are_at_chance(evaluate: object) -> None:
 
 
 def test_shuffled_labels_are_at_chance_and_leaks_are_not(split: TrainTestSplit) -> None:
-    """Labels without meaning cannot be learned; but a query that is in the bank too is recognised by them."""
+    """Labels without meaning cannot be learned; but a query that is in the bank too is recognized by them."""
     honest = many(1200, 600)
     shuffled = np.random.default_rng(0).permutation(honest.bank.dataset.labels)
     honest.bank.dataset.labels = shuffled  # type: ignore[misc]
@@ -64,7 +64,7 @@ def test_bank_of_asymmetric_scores_is_at_the_largest_side(split: TrainTestSplit)
         sign = 1.0 if batch["image"].shape[-1] == 32 else -1.0
         return sign * (batch["image"].float().flatten(1).mean(1, keepdim=True) - 110)
 
-    evaluation = evaluate_knn([Fake("sign", side_only)], split, sides=[16, 32], k=3, standardised=False)
+    evaluation = evaluate_knn([Fake("sign", side_only)], split, sides=[16, 32], k=3, standardized=False)
     pairs = [(s.query_side, s.bank_side) for s in evaluation.scores]
     assert pairs == [(16, 16), (32, 32), (16, 32)]
     same, full, reduced = (s.accuracy for s in evaluation.scores)
@@ -72,20 +72,20 @@ def test_bank_of_asymmetric_scores_is_at_the_largest_side(split: TrainTestSplit)
     assert reduced < full
 
 
-def test_more_neighbours_than_images_are_refused_before_anything_is_computed(split: TrainTestSplit) -> None:
-    fake = Fake("colour", colour)
-    with pytest.raises(SwathError, match="k = 49 neighbours cannot be had of a bank of 48 images"):
+def test_more_neighbors_than_images_are_refused_before_anything_is_computed(split: TrainTestSplit) -> None:
+    fake = Fake("color", color)
+    with pytest.raises(SwathError, match="k = 49 neighbors cannot be had of a bank of 48 images"):
         evaluate_knn([fake], split, sides=[16], k=49)
     assert fake.sides == set()
 
 
 def test_symmetric_only(split: TrainTestSplit) -> None:
-    evaluation = evaluate_knn([Fake("c", colour)], split, sides=[16, 32], k=3, asymmetric=False)
+    evaluation = evaluate_knn([Fake("c", color)], split, sides=[16, 32], k=3, asymmetric=False)
     assert {(s.query_side, s.bank_side) for s in evaluation.scores} == {(16, 16), (32, 32)}
 
 
 def test_baselines_are_fitted_on_the_bank_at_the_largest_side(split: TrainTestSplit) -> None:
-    fake = Fake("c", colour)
+    fake = Fake("c", color)
     evaluate_knn([fake], split, sides=[16, 32], k=3)
     assert fake.fitted_on == [("train", 32)]
 
@@ -102,15 +102,15 @@ def test_default_sides(native: int, step: int, expected: list[int]) -> None:
 
 
 def test_side_that_does_not_fit_is_refused_and_the_others_scored(split: TrainTestSplit) -> None:
-    evaluation = evaluate_knn([Fake("vit", colour, min_side=16)], split, sides=[8, 16, 32], k=3)
+    evaluation = evaluate_knn([Fake("vit", color, min_side=16)], split, sides=[8, 16, 32], k=3)
     assert evaluation.protocol["sides"] == [16, 32]
     assert evaluation.notes == ["scale refused: 8 px is less than one patch of vit (16 px)"]
     with pytest.raises(SwathError, match="no image scale is left: 8 px is less than one patch"):
-        evaluate_knn([Fake("vit", colour, min_side=16)], split, sides=[8], k=3)
+        evaluate_knn([Fake("vit", color, min_side=16)], split, sides=[8], k=3)
 
 
 def test_enlarging_is_noted(split: TrainTestSplit) -> None:
-    evaluation = evaluate_knn([Fake("c", colour)], split, sides=[32, 64], k=3)
+    evaluation = evaluate_knn([Fake("c", color)], split, sides=[32, 64], k=3)
     assert evaluation.notes == ["images of 32 px were enlarged (pixels repeated) to [64] px"]
 
 
@@ -150,15 +150,15 @@ def test_config_hash_changes_with_the_settings_alone(split: TrainTestSplit) -> N
 
 def test_names_must_differ(split: TrainTestSplit) -> None:
     with pytest.raises(SwathError, match="names that differ"):
-        evaluate_knn([Fake("c", colour), Fake("c", constant)], split)
+        evaluate_knn([Fake("c", color), Fake("c", constant)], split)
 
 
 def test_means_and_comparisons_are_paired_over_symmetric_scales(split: TrainTestSplit) -> None:
     evaluation = evaluate_knn(
-        [Fake("colour", colour), Fake("constant", constant)], split, sides=[16, 32], k=3
+        [Fake("color", color), Fake("constant", constant)], split, sides=[16, 32], k=3
     )
-    mean = evaluation.mean("colour", "knn")
-    scores = evaluation.select("knn", "colour", symmetric=True)
+    mean = evaluation.mean("color", "knn")
+    scores = evaluation.select("knn", "color", symmetric=True)
     assert mean.accuracy == pytest.approx(np.mean([s.accuracy for s in scores]))
     assert mean.low <= mean.accuracy <= mean.high
     gaps = evaluation.comparisons()
@@ -168,23 +168,23 @@ def test_means_and_comparisons_are_paired_over_symmetric_scales(split: TrainTest
 
 
 def test_linear_default_is_the_native_side(split: TrainTestSplit) -> None:
-    evaluation = evaluate_linear([Fake("vit", colour, min_side=16)], split)
+    evaluation = evaluate_linear([Fake("vit", color, min_side=16)], split)
     assert [(s.query_side, s.classifier) for s in evaluation.scores] == [(32, "linear")]
 
 
 def test_protocols_may_share_features(split: TrainTestSplit) -> None:
-    featurizers = [Fake("colour", colour), Fake("constant", constant)]
+    featurizers = [Fake("color", color), Fake("constant", constant)]
     extracted = extract_split_features(featurizers, split, [8, 32])
     for featurizer in featurizers:
         featurizer._function = None  # nothing is extracted again
     shared = evaluate_knn(featurizers, split, sides=[8, 32], k=3, extracted=extracted)
     linear = evaluate_linear(featurizers, split, sides=[32], extracted=extracted)
-    afresh = [Fake("colour", colour), Fake("constant", constant)]
+    afresh = [Fake("color", color), Fake("constant", constant)]
     alone = evaluate_knn(afresh, split, sides=[8, 32], k=3)
     assert [s.accuracy for s in shared.scores] == [s.accuracy for s in alone.scores]
     assert shared.config_hash == alone.config_hash
     assert linear.scores[0].accuracy == evaluate_linear(afresh, split, sides=[32]).scores[0].accuracy
-    with pytest.raises(SwathError, match=r"lack colour at 16 px"):
+    with pytest.raises(SwathError, match=r"lack color at 16 px"):
         evaluate_knn(featurizers, split, sides=[16], extracted=extracted)
 
 
@@ -198,7 +198,7 @@ def test_scale_mae_is_an_exact_special_case(split: TrainTestSplit) -> None:
         split,
         sides=[16, 32],
         asymmetric=False,
-        standardised=False,
+        standardized=False,
         protocol="scale_mae",
     )
     images = {

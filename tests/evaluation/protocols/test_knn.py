@@ -1,4 +1,4 @@
-"""The vote of the neighbours: against plain numpy, scikit-learn and by hand."""
+"""The vote of the neighbors: against plain numpy, scikit-learn and by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from swath.errors import SwathError
 from swath.evaluation.protocols.knn_classifier import (
-    Standardiser,
+    Standardizer,
     knn_predict,
     knn_scores,
     standardize_features,
@@ -20,9 +20,9 @@ from swath.evaluation.protocols.knn_classifier import (
 
 def clusters(count: int, dim: int = 16, classes: int = 5, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    centres = torch.randn(classes, dim, generator=torch.Generator().manual_seed(9))
+    centers = torch.randn(classes, dim, generator=torch.Generator().manual_seed(9))
     labels = torch.randint(classes, (count,), generator=generator)
-    return centres[labels] + 1.5 * torch.randn(count, dim, generator=generator), labels
+    return centers[labels] + 1.5 * torch.randn(count, dim, generator=generator), labels
 
 
 def plain(
@@ -67,7 +67,7 @@ def test_chunks_change_nothing(chunk: int) -> None:
     )
 
 
-def test_three_neighbours_by_hand() -> None:
+def test_three_neighbors_by_hand() -> None:
     bank = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0], [0.6, 0.8]])
     scores = knn_scores(
         bank, torch.tensor([0, 1, 2, 1]), torch.tensor([[5.0, 0.0]]), classes=3, k=3, temperature=1.0
@@ -96,7 +96,7 @@ def test_no_queries_give_no_scores() -> None:
 
 def test_misuse_is_refused() -> None:
     bank, labels = clusters(10)
-    with pytest.raises(SwathError, match="k = 20 neighbours cannot be had of a bank of 10"):
+    with pytest.raises(SwathError, match="k = 20 neighbors cannot be had of a bank of 10"):
         knn_scores(bank, labels, bank, classes=5)
     with pytest.raises(SwathError, match="temperature"):
         knn_scores(bank, labels, bank, classes=5, k=1, temperature=0.0)
@@ -105,12 +105,12 @@ def test_misuse_is_refused() -> None:
         knn_scores(bank, labels, bank, classes=5, k=1)
 
 
-def test_standardising_uses_the_bank_alone() -> None:
+def test_standardizing_uses_the_bank_alone() -> None:
     (bank, _), (queries, _) = clusters(200), clusters(50, seed=1)
     a, b = standardize_features(bank * 7 + 3, queries * 7 + 3)
     assert torch.allclose(a.mean(0), torch.zeros(16, dtype=torch.float64), atol=1e-9)
     assert torch.allclose(a.std(0, correction=0), torch.ones(16, dtype=torch.float64))
-    assert torch.allclose(Standardiser(bank * 7 + 3)(queries[:5] * 7 + 3), b[:5]), (
+    assert torch.allclose(Standardizer(bank * 7 + 3)(queries[:5] * 7 + 3), b[:5]), (
         "queries do not see each other"
     )
 

@@ -17,10 +17,10 @@ from swath.evaluation.protocols.logistic_regression import ProbeFitter, fit_line
 
 def task(count: int, dim: int, classes: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    centres = torch.randn(classes, dim, generator=torch.Generator().manual_seed(9))
+    centers = torch.randn(classes, dim, generator=torch.Generator().manual_seed(9))
     labels = torch.arange(count) % classes
     scale = 10 ** torch.linspace(-3, 3, dim)  # features of very different size, as real ones are
-    return (centres[labels] + 2 * torch.randn(count, dim, generator=generator)) * scale + 5, labels
+    return (centers[labels] + 2 * torch.randn(count, dim, generator=generator)) * scale + 5, labels
 
 
 @pytest.mark.parametrize("c", [0.001, 0.1, 10.0])
@@ -71,8 +71,8 @@ def test_classes_nearly_told_apart_take_few_products(monkeypatch: pytest.MonkeyP
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(6000) % 10
     mix = torch.randn(96, 96, generator=generator) * torch.logspace(0, -2, 96)
-    centres = 0.5 * torch.randn(10, 96, generator=generator)
-    train = (centres[labels] + torch.randn(6000, 96, generator=generator)) @ mix
+    centers = 0.5 * torch.randn(10, 96, generator=generator)
+    train = (centers[labels] + torch.randn(6000, 96, generator=generator)) @ mix
     spent: list[int] = []
     newton_step = ProbeFitter._newton_step
 

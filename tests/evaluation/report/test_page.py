@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.eval_scenes import Fake, colour, constant, read_table, write_table
+from helpers.eval_scenes import Fake, color, constant, read_table, write_table
 from helpers.html_structure import Structure
 from swath.errors import SwathError
 from swath.evaluation.data.splits import TrainTestSplit, open_split
@@ -38,7 +38,7 @@ def leaky(table: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainTestSpl
 @pytest.fixture(scope="module")
 def dossier(leaky: TrainTestSplit) -> ReportData:
     return collect_report_data(
-        [Fake("colour <model>", colour), Fake("shuffled", lambda batch: colour(batch).flip(1) ** 2)],
+        [Fake("color <model>", color), Fake("shuffled", lambda batch: color(batch).flip(1) ** 2)],
         [Fake("constant", constant)], leaky, sides=[16, 32], k=3, degradations=["noise", "blur"],
         command="swath evaluate report m d -o out",
     )  # fmt: skip
@@ -59,7 +59,7 @@ def test_page_stands_alone_and_is_well_formed(written: Path) -> None:
     assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", page)
     assert "@import" not in page
     assert "url(" not in page
-    assert "colour &lt;model&gt;" in page
+    assert "color &lt;model&gt;" in page
     assert "<model>" not in page
     structure = Structure()
     structure.feed(page)
@@ -114,7 +114,7 @@ def test_page_without_pictures_holds_none(dossier: ReportData, written: Path, tm
 
 def test_sentences_compare_with_the_best_baseline_and_with_each_other(dossier: ReportData) -> None:
     first, second, third = summary_sentences(dossier)
-    assert first.startswith("colour <model> (knn")
+    assert first.startswith("color <model> (knn")
     assert "is better than the best baseline, constant" in first
     assert second.startswith("shuffled")
     assert "best baseline" not in third
@@ -128,10 +128,10 @@ def test_bench_table_has_the_columns_that_are_promised(written: Path, dossier: R
     k = dossier.knn.protocol["k"]
     knn = [r for r in rows if r["method"] == f"knn{k}" and r["metric_name"] == "accuracy"]
     assert [(r["name"], r["image_size"]) for r in knn[:2]] == [
-        ("colour <model>", "16"),
-        ("colour <model>", "32"),
+        ("color <model>", "16"),
+        ("color <model>", "32"),
     ]
-    score = dossier.knn.select("knn", "colour <model>", symmetric=True)[0]
+    score = dossier.knn.select("knn", "color <model>", symmetric=True)[0]
     assert float(knn[0]["metric_value"]) == pytest.approx(score.value, abs=1e-6)
     assert float(knn[0]["ci_lower"]) <= float(knn[0]["metric_value"]) <= float(knn[0]["ci_upper"])
     assert (knn[0]["n_train"], knn[0]["feature_dim"]) == ("48", str(dossier.geometry.rows[0].dimensions))
@@ -140,8 +140,8 @@ def test_bench_table_has_the_columns_that_are_promised(written: Path, dossier: R
     assert all(float(r["best_c"]) > 0 and int(r["n_val"]) > 0 for r in linear)
 
 
-def test_neighbours_are_the_nearest(dossier: ReportData) -> None:
-    rows = dossier.neighbourhoods["colour <model>"]
+def test_neighbors_are_the_nearest(dossier: ReportData) -> None:
+    rows = dossier.neighborhoods["color <model>"]
     assert any(row.right for row in rows)
     for row in rows:
         assert len(row.answers) == 5
@@ -155,11 +155,11 @@ def test_report_of_no_model_is_refused(leaky: TrainTestSplit) -> None:
         collect_report_data([], [Fake("constant", constant)], leaky)
 
 
-def test_tsne_keeps_neighbours_and_repeats_itself() -> None:
+def test_tsne_keeps_neighbors_and_repeats_itself() -> None:
     generator = torch.Generator().manual_seed(0)
-    centres = torch.randn(4, 20, generator=generator) * 6
+    centers = torch.randn(4, 20, generator=generator) * 6
     labels = torch.arange(120) % 4
-    features = centres[labels] + torch.randn(120, 20, generator=generator)
+    features = centers[labels] + torch.randn(120, 20, generator=generator)
     points, divergence = tsne(features, steps=200)
     assert torch.equal(points, tsne(features, steps=200)[0])
     near = torch.cdist(points, points).fill_diagonal_(torch.inf).argmin(dim=1)

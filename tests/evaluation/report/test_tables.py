@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from helpers.eval_scenes import Fake, colour, constant
+from helpers.eval_scenes import Fake, color, constant
 from swath.errors import SwathError
 from swath.evaluation.data.splits import TrainTestSplit
 from swath.evaluation.protocols.frozen import EvaluationResult, evaluate_knn, evaluate_linear
@@ -23,7 +23,7 @@ from swath.evaluation.report.tables import score_tables, summary_sentence, write
 
 @pytest.fixture(scope="module")
 def evaluation(split: TrainTestSplit) -> EvaluationResult:
-    return evaluate_knn([Fake("colour", colour), Fake("constant", constant)], split, sides=[8, 16, 32], k=3)
+    return evaluate_knn([Fake("color", color), Fake("constant", constant)], split, sides=[8, 16, 32], k=3)
 
 
 def test_files_carry_protocol_hashes_versions_and_command(
@@ -82,24 +82,24 @@ def test_tables_fit_a_terminal_without_losing_a_figure(evaluation: EvaluationRes
 
 
 def test_verdict_says_who_is_better_and_how_sure(evaluation: EvaluationResult, split: TrainTestSplit) -> None:
-    assert summary_sentence(evaluation).startswith("colour (knn")
+    assert summary_sentence(evaluation).startswith("color (knn")
     assert "is better than the best baseline, constant" in summary_sentence(evaluation)
-    turned = evaluate_knn([Fake("constant", constant), Fake("colour", colour)], split, sides=[32], k=3)
-    assert "is worse than the best baseline, colour" in summary_sentence(turned)
-    twins = evaluate_knn([Fake("a", colour), Fake("b", colour)], split, sides=[32], k=3)
+    turned = evaluate_knn([Fake("constant", constant), Fake("color", color)], split, sides=[32], k=3)
+    assert "is worse than the best baseline, color" in summary_sentence(turned)
+    twins = evaluate_knn([Fake("a", color), Fake("b", color)], split, sides=[32], k=3)
     assert "cannot be told apart" in summary_sentence(twins)
-    assert summary_sentence(evaluate_knn([Fake("a", colour)], split, sides=[32], k=3)) == ""
+    assert summary_sentence(evaluate_knn([Fake("a", color)], split, sides=[32], k=3)) == ""
 
 
 def test_one_scale_gives_no_curve(split: TrainTestSplit, tmp_path: Path) -> None:
-    evaluation = evaluate_linear([Fake("colour", colour)], split)
+    evaluation = evaluate_linear([Fake("color", color)], split)
     assert [path.name for path in write_scores(evaluation, tmp_path)] == [
         "linear.json", "linear.csv", "linear_queries.npz", "linear_reliability.png",
     ]  # fmt: skip
 
 
 def test_plot_of_the_linear_probe_over_scales(split: TrainTestSplit, tmp_path: Path) -> None:
-    evaluation = evaluate_linear([Fake("colour", colour)], split, sides=[16, 32])
+    evaluation = evaluate_linear([Fake("color", color)], split, sides=[16, 32])
     picture = Image.open(plot_scale_curve(evaluation, tmp_path / "p.png"))
     assert picture.format == "PNG"
     assert min(picture.size) > 500
@@ -141,7 +141,7 @@ def test_files_say_more_than_the_headline(evaluation: EvaluationResult, tmp_path
 def test_mean_over_scales_is_not_called_whole_when_a_scale_was_refused(
     split: TrainTestSplit, tmp_path: Path
 ) -> None:
-    lacking = evaluate_knn([Fake("vit", colour, min_side=16)], split, sides=[8, 16, 32], k=3)
+    lacking = evaluate_knn([Fake("vit", color, min_side=16)], split, sides=[8, 16, 32], k=3)
     out = io.StringIO()
     Console(file=out, width=120).print(score_tables(lacking)[0])
     assert "mean of 2/3" in out.getvalue()

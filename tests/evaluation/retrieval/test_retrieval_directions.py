@@ -1,4 +1,4 @@
-"""Retrieval in every direction: scores that are known beforehand, centring, splits, and bad input."""
+"""Retrieval in every direction: scores that are known beforehand, centering, splits, and bad input."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def test_a_shared_space_is_found_in_every_direction(pairs: DrawnPairs) -> None:
     assert found.get("level", S1, S1, False).same_sensor is None
     assert 0.2 < (found.get("level", S1, MIXED, True).same_sensor or 0) < 0.8
     (raw, _) = found.gaps
-    assert (raw.first, raw.second, raw.centred) == (S1, S2, False)
+    assert (raw.first, raw.second, raw.centered) == (S1, S2, False)
     assert raw.closed
     rows = found.classes[S1, S2, False]
     assert [row.name for row in rows] == list(CLASSES)
     assert all(row.found > 0.99 > row.chance for row in rows)
 
 
-def test_centring_makes_a_constant_offset_of_a_sensor_vanish(pairs: DrawnPairs) -> None:
+def test_centering_makes_a_constant_offset_of_a_sensor_vanish(pairs: DrawnPairs) -> None:
     split = split_retrieval(pairs)
     plain = evaluate_retrieval([candidate("x", level)], split, k=5, resamples=10)
     moved = evaluate_retrieval([candidate("x", with_offset)], split, k=5, resamples=10)
@@ -81,7 +81,7 @@ def test_centring_makes_a_constant_offset_of_a_sensor_vanish(pairs: DrawnPairs) 
     raw = moved.get("x", S1, MIXED, False)
     assert raw.same_sensor == 1.0
     assert moved.get("x", S1, MIXED, True).same_sensor < 0.9
-    gaps = {gap.centred: gap for gap in moved.gaps}
+    gaps = {gap.centered: gap for gap in moved.gaps}
     assert not gaps[False].closed
     assert gaps[True].closed
     assert gaps[True].distance < 0.3 < gaps[False].distance
@@ -174,9 +174,9 @@ def test_queries_that_are_in_the_archive_do_not_see_their_own_group(pairs: Drawn
     found = evaluate_retrieval([candidate("level", level)], split, k=5, resamples=5)
     groups = np.array(pairs.groups)
     for answering in (S1, MIXED):
-        neighbours = found.get("level", S1, answering, False).neighbours
-        assert neighbours is not None
-        answered = groups[neighbours.numpy() % len(pairs)]
+        neighbors = found.get("level", S1, answering, False).neighbors
+        assert neighbors is not None
+        answered = groups[neighbors.numpy() % len(pairs)]
         assert not (answered == groups[:, None]).any()
 
 
@@ -192,14 +192,14 @@ def test_three_sensors_make_nine_directions_and_three_gaps() -> None:
     found = evaluate_retrieval(
         [candidate("level", level, (S1, S2, third))], split_retrieval(pairs), k=4, resamples=5
     )
-    own = [score for score in found.scores if score.features == "level" and not score.centred]
+    own = [score for score in found.scores if score.features == "level" and not score.centered]
     assert len(own) == 3 * (3 + 1)
     assert len(found.gaps) == 2 * 3
     for score in own:
         assert score.values["f1"] > 0.9
         if score.answering == MIXED:
-            assert score.neighbours is not None
-            assert int(score.neighbours.max()) < 3 * len(found.archive)
+            assert score.neighbors is not None
+            assert int(score.neighbors.max()) < 3 * len(found.archive)
 
 
 def test_the_mixed_archive_is_searched_as_one(pairs: DrawnPairs) -> None:
@@ -208,7 +208,7 @@ def test_the_mixed_archive_is_searched_as_one(pairs: DrawnPairs) -> None:
     views = [level(pairs.only(sensor).get_batch(found.archive)) for sensor in (S1, S2)]
     queries = level(pairs.only(S2).get_batch(found.queries))
     together = exact_neighbors(queries, torch.cat(views), 6)
-    assert torch.equal(found.get("level", S2, MIXED, False).neighbours, together.ids)  # type: ignore[arg-type]
+    assert torch.equal(found.get("level", S2, MIXED, False).neighbors, together.ids)  # type: ignore[arg-type]
 
 
 def test_gaps_are_exact_means_over_all_pairs() -> None:

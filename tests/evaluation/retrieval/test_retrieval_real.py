@@ -47,9 +47,9 @@ def test_real_pairs_end_to_end(table: Path, tmp_path: Path) -> None:
     found = evaluate_retrieval(candidates, split, k=2, resamples=50)
     scene = dict(zip(pairs.paths, pairs.groups or [], strict=True))
     for score in found.scores:
-        if score.neighbours is None:
+        if score.neighbors is None:
             continue
-        for query, answers in zip(pairs.paths, (score.neighbours % 4).tolist(), strict=True):
+        for query, answers in zip(pairs.paths, (score.neighbors % 4).tolist(), strict=True):
             assert scene[query] not in {scene[pairs.paths[i]] for i in answers}
         assert all(0 <= value <= 1 for value in score.values.values())
     names = {path.name for path in write_retrieval(found, tmp_path / "out")}

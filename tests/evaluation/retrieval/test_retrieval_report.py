@@ -38,7 +38,7 @@ def evaluation() -> RetrievalEvaluation:
 def test_tables_hold_the_scores(evaluation: RetrievalEvaluation) -> None:
     matrix, metrics, gaps, *classes = retrieval_grids(evaluation)
     assert matrix.header == [
-        "features", "centred", "S1 → S1", "S1 → S2", "S1 → all", "S2 → S1", "S2 → S2", "S2 → all",
+        "features", "centered", "S1 → S1", "S1 → S2", "S1 → all", "S2 → S1", "S2 → S2", "S2 → all",
     ]  # fmt: skip
     assert "not the IR F1@k" in matrix.title
     own = evaluation.get("one_*model*", S1, S2, True).values
@@ -97,8 +97,8 @@ def test_queries_are_drawn_with_unreadable_images_left_blank(
     with Image.open(path) as sheet:
         assert sheet.info["a"] == "b"
         pixels = np.asarray(sheet)
-    colours = {tuple(c) for c in pixels.reshape(-1, 3)[::7].tolist()}
-    assert (0, 0x72, 0xB2) in colours  # at least one answer shares a label
+    colors = {tuple(c) for c in pixels.reshape(-1, 3)[::7].tolist()}
+    assert (0, 0x72, 0xB2) in colors  # at least one answer shares a label
 
 
 def test_radar_is_shown_as_vv_vh_and_their_ratio() -> None:
@@ -115,7 +115,7 @@ def test_radar_is_shown_as_vv_vh_and_their_ratio() -> None:
     assert np.abs(linear[1].astype(int) - bright.astype(int)).max() <= 1
 
 
-def test_optical_imagery_is_shown_in_true_colour() -> None:
+def test_optical_imagery_is_shown_in_true_color() -> None:
     image = torch.zeros(1, 12, 2, 2)
     image[:, 3, 0] = 0.3  # B04, red
     (tile,) = composite({"image": image}, get_sensor(S2))

@@ -31,7 +31,7 @@ from swath.evaluation.suites.tables import (
     suite_table_cells,
 )
 from swath.evaluation.suites.write import write_suite_report
-from swath.reporting.charts import COLOURS, DifferenceRow, forest_plot
+from swath.reporting.charts import COLORS, DifferenceRow, forest_plot
 
 MODELS = [
     SuiteModel(model="random:vit_micro_patch8", name="micro"),
@@ -198,7 +198,7 @@ def test_gaps_that_are_beyond_doubt_are_filled() -> None:
         x_label="points",
     )
     filled = re.findall(r'r="4.5" stroke="[^"]*" stroke-width="2" fill="([^"]*)"', chart)
-    assert filled == [COLOURS[0], "var(--paper)"]
+    assert filled == [COLORS[0], "var(--paper)"]
     assert "not &lt;sure&gt;: +5.0 (-1.0 to +9.0)" in chart
 
 

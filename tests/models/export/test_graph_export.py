@@ -104,7 +104,7 @@ def test_onnx_says_what_it_wants(tmp_path):
     assert about["model"] == model.id
     assert json.loads(about["bands"]) == ["b0", "b1"]
     assert json.loads(about["mean"]) == [0.5, 0.5]
-    assert (about["gsd_mode"], about["normalisation"], about["size_multiple"]) == ("metres", "inside", "8")
+    assert (about["gsd_mode"], about["normalization"], about["size_multiple"]) == ("metres", "inside", "8")
     shapes = {
         value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
         for value in [*file.graph.input, *file.graph.output]

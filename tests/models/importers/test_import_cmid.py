@@ -28,7 +28,7 @@ def weights_of(reference):
 
 def embed(model, reference):
     """Embeddings of the reference images, whose numbers no camera could give: past the check of values."""
-    image = model.contract.denormalise(reference["in.img"].float())
+    image = model.contract.denormalize(reference["in.img"].float())
     with torch.no_grad():
         return model.embed_batch({"image": image, "gsd": torch.ones(len(image)), "sensor": "rgb_aerial"})
 

@@ -82,7 +82,7 @@ def test_users_never_meet_the_transposition(checkpoint, tmp_path):
     model = load_model(import_weights(checkpoint(objective), tmp_path / "model"))
     assert model.contract.transpose
     normal = torch.randn(2, 2, 12, 24)
-    features = model.features(model.contract.denormalise(normal, S1), gsd=10, sensor=S1)
+    features = model.features(model.contract.denormalize(normal, S1), gsd=10, sensor=S1)
     with torch.no_grad():
         theirs = objective.encoder(normal.transpose(2, 3), torch.ones(2), S1)
     assert (features.pooled - theirs.pooled).abs().max() < 1e-5
@@ -100,7 +100,7 @@ def test_a_reference_model_embeds_as_its_authors_do(parity_dir, tmp_path):
     model = load_model(out)
     x = reference["x"].transpose(2, 3)  # as a user has it: the network wants rows and columns swapped
     for sensor, image, key in ((S1, x[:, 10:], "s1"), (S2, x[:, :10], "s2")):
-        embedded = model.embed(model.contract.denormalise(image, sensor), gsd=10, sensor=sensor)
+        embedded = model.embed(model.contract.denormalize(image, sensor), gsd=10, sensor=sensor)
         assert (embedded - reference[f"eval.feat_{key}"]).abs().max() < 1e-5
 
 

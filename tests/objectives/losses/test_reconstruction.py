@@ -64,6 +64,6 @@ def test_pair_convolution_is_a_grouped_one():
     layer = GroupedPairConv(6)
     x = torch.randn(2, 4, 5, 6)
     grouped = layer.weight.view(2, 3, 3, 3).transpose(0, 1)  # [outputs, 2, 3, 3]
-    neighbours = x.view(2, 4, 5, 2, 3).transpose(3, 4).reshape(2, 4, 5, 6).permute(0, 3, 1, 2)
-    expected = F.conv2d(neighbours, grouped, layer.bias, padding=1, groups=3)
+    neighbors = x.view(2, 4, 5, 2, 3).transpose(3, 4).reshape(2, 4, 5, 6).permute(0, 3, 1, 2)
+    expected = F.conv2d(neighbors, grouped, layer.bias, padding=1, groups=3)
     torch.testing.assert_close(layer(x).permute(0, 3, 1, 2), expected)

@@ -42,7 +42,7 @@ def test_the_same_texture_elsewhere_is_nearer_than_another_texture() -> None:
     assert (fine - coarse).square().mean() > 4 * (fine - fine_elsewhere).square().mean()
 
 
-def test_targets_are_centred_and_about_white_on_what_they_were_fitted_to() -> None:
+def test_targets_are_centered_and_about_white_on_what_they_were_fitted_to() -> None:
     target = TextureTarget(3, count=8)
     images = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     target.fit(images, 8)

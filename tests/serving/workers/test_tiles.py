@@ -1,4 +1,4 @@
-"""Tiles show the right ground in the right colours: checked with files whose content is known."""
+"""Tiles show the right ground in the right colors: checked with files whose content is known."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_tile_shows_the_ground_that_it_says(tmp_path: Path, z: int) -> None:
     assert np.abs(shown[1] - row[:, None])[deep].max() < error
 
 
-def test_neighbouring_tiles_have_no_seam(tmp_path: Path) -> None:
+def test_neighboring_tiles_have_no_seam(tmp_path: Path) -> None:
     pixels = served.pixels_of(3).repeat(4, axis=1).repeat(4, axis=2).astype(np.float32)
     header = read_header(lonlat_scene(tmp_path / "a.tif", pixels, 10.0, 50.3, 0.001))
     z = 10

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from sklearn.metrics import f1_score, jaccard_score
 
-from helpers import labeled_images as labelled
+from helpers import labeled_images as labeled
 from swath.encoders import create_model
 from swath.errors import ImageryError
 from swath.models.contract import Contract
@@ -40,7 +40,7 @@ def opened(path: Path, dates: int = 1, **options: object):
 
 
 def test_mask_values_that_mean_nothing_name_the_file(tmp_path: Path) -> None:
-    labelled.write_masks(tmp_path)
+    labeled.write_masks(tmp_path)
     with pytest.raises(ImageryError, match=r"s0\.png: .* pixels have the value 255, which means nothing"):
         opened(tmp_path, classes=["field", "water"])
     folds = opened(tmp_path, classes={"field": 0, "water": 255})
@@ -49,21 +49,21 @@ def test_mask_values_that_mean_nothing_name_the_file(tmp_path: Path) -> None:
 
 
 def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
-    labelled.write_masks(tmp_path)
+    labeled.write_masks(tmp_path)
     Image.new("L", (30, 32)).save(tmp_path / "masks" / "s2.png")
     with pytest.raises(ImageryError, match=r"s2\.png: 30 x 32 pixels, but its image .* has 32 x 32"):
         opened(tmp_path)
 
 
 def test_all_files_of_no_use_are_told_at_once_and_before_training(tmp_path: Path) -> None:
-    labelled.write_masks(tmp_path, count=16)
+    labeled.write_masks(tmp_path, count=16)
     for i in range(12):
         Image.new("L", (30, 32)).save(tmp_path / "masks" / f"s{i}.png")
     with pytest.raises(ImageryError, match=r"^12 files are of no use:\n.*s0\.png: 30 x 32") as caught:
         opened(tmp_path)
     assert str(caught.value).count("\n") == 11
     assert str(caught.value).endswith("... and 2 more")
-    labelled.write_masks(tmp_path, count=16)
+    labeled.write_masks(tmp_path, count=16)
     for i in (3, 14):
         Image.new("L", (32, 32), 7).save(tmp_path / "masks" / f"s{i}.png")
     with pytest.raises(ImageryError, match=r"^2 files are of no use:\n.*s3\.png: .*\n.*s14\.png: .*value 7"):
@@ -71,21 +71,21 @@ def test_all_files_of_no_use_are_told_at_once_and_before_training(tmp_path: Path
 
 
 def test_an_image_without_a_mask_is_named(tmp_path: Path) -> None:
-    labelled.write_masks(tmp_path)
+    labeled.write_masks(tmp_path)
     (tmp_path / "masks" / "s3.png").unlink()
     with pytest.raises(ImageryError, match=r"s3\.png: has no file of the same name"):
         opened(tmp_path)
 
 
-def test_colours_are_no_mask(tmp_path: Path) -> None:
-    labelled.write_masks(tmp_path)
+def test_colors_are_no_mask(tmp_path: Path) -> None:
+    labeled.write_masks(tmp_path)
     Image.new("RGB", (32, 32)).save(tmp_path / "masks" / "s0.png")
-    with pytest.raises(ImageryError, match=r"a mask has one band, this has 3.*data\.colours"):
+    with pytest.raises(ImageryError, match=r"a mask has one band, this has 3.*data\.colors"):
         opened(tmp_path)
 
 
-def test_masks_in_colours_are_read_by_the_recipes_palette(tmp_path: Path) -> None:
-    labelled.write_masks(tmp_path)
+def test_masks_in_colors_are_read_by_the_recipes_palette(tmp_path: Path) -> None:
+    labeled.write_masks(tmp_path)
     plain = opened(tmp_path, classes={"field": 0, "water": 255})
     expected = [plain.train.read(number)[2] for number in range(6)]
     for i, path in enumerate(sorted((tmp_path / "masks").iterdir())):
@@ -96,9 +96,9 @@ def test_masks_in_colours_are_read_by_the_recipes_palette(tmp_path: Path) -> Non
         image = Image.fromarray(picture)
         (image.quantize(4) if i == 1 else image).save(path)  # one is a picture with a palette
     palette = {"field": [0, 200, 0], "water": [0, 0, 255]}
-    with pytest.raises(ImageryError, match=r"s0\.png: 6 pixels have the colour \(9, 9, 9\), which"):
-        opened(tmp_path, colours=palette)
-    folds = opened(tmp_path, colours=palette, ignore_colours=[[9, 9, 9]])
+    with pytest.raises(ImageryError, match=r"s0\.png: 6 pixels have the color \(9, 9, 9\), which"):
+        opened(tmp_path, colors=palette)
+    folds = opened(tmp_path, colors=palette, ignore_colors=[[9, 9, 9]])
     assert folds.classes == ("field", "water")
     for number in range(1, 6):
         assert np.array_equal(folds.train.read(number)[2], expected[number])
@@ -106,22 +106,22 @@ def test_masks_in_colours_are_read_by_the_recipes_palette(tmp_path: Path) -> Non
     assert (first[:2, :3] == IGNORE).all()
     assert set(np.unique(first)) == {0, 1, IGNORE}
     assert folds.weights.sum() == 6 * 32 * 32 - 6
-    both = opened(tmp_path, colours={"land": [[0, 200, 0], [9, 9, 9]], "water": [0, 0, 255]})
+    both = opened(tmp_path, colors={"land": [[0, 200, 0], [9, 9, 9]], "water": [0, 0, 255]})
     assert both.weights.sum() == 6 * 32 * 32
-    with pytest.raises(ImageryError, match=r"data\.colours \(0, 0, 255\) of 'sea' has another meaning"):
-        opened(tmp_path, colours={"water": [0, 0, 255], "sea": [0, 0, 255]})
-    with pytest.raises(ValueError, match=r"in colours .* or numbers"):
-        SegmentationDataConfig(colours=palette, classes=["a", "b"])
-    options = SegmentationDataConfig(colours=palette, ignore_colours=[[9, 9, 9]])
+    with pytest.raises(ImageryError, match=r"data\.colors \(0, 0, 255\) of 'sea' has another meaning"):
+        opened(tmp_path, colors={"water": [0, 0, 255], "sea": [0, 0, 255]})
+    with pytest.raises(ValueError, match=r"in colors .* or numbers"):
+        SegmentationDataConfig(colors=palette, classes=["a", "b"])
+    options = SegmentationDataConfig(colors=palette, ignore_colors=[[9, 9, 9]])
     assert SegmentationDataConfig.model_validate(options.model_dump(mode="json")) == options
-    labelled.write_masks(tmp_path)
+    labeled.write_masks(tmp_path)
     with pytest.raises(ImageryError, match=r"this has 1 \(L\)\. Masks of numbers want data\.classes"):
-        opened(tmp_path, colours=palette)
+        opened(tmp_path, colors=palette)
 
 
-def test_a_class_map_with_a_colour_table_is_a_mask_of_its_numbers(tmp_path: Path) -> None:
+def test_a_class_map_with_a_color_table_is_a_mask_of_its_numbers(tmp_path: Path) -> None:
     # What `swath predict` and `swath simulate` write, and many class maps that others hand out.
-    labelled.write_masks(tmp_path)
+    labeled.write_masks(tmp_path)
     expected = opened(tmp_path, classes={"field": 0, "water": 255}).train.read(0)[2]
     old = sorted((tmp_path / "masks").iterdir())[0]
     values = np.array(Image.open(old))
@@ -134,7 +134,7 @@ def test_a_class_map_with_a_colour_table_is_a_mask_of_its_numbers(tmp_path: Path
 
 
 def test_a_table_says_folds_and_gsd(tmp_path: Path) -> None:
-    labelled.write_masks(tmp_path)
+    labeled.write_masks(tmp_path)
     lines = ["image,mask,fold,gsd"]
     lines += [
         f"images/s{i}.png,masks/s{i}.png,{'train' if i < 4 else 'test'},{0.1 * (i + 1)}" for i in range(6)
@@ -150,7 +150,7 @@ def test_a_table_says_folds_and_gsd(tmp_path: Path) -> None:
 
 
 def test_crops_are_keyed_and_keep_the_gsd_true(tmp_path: Path) -> None:
-    labelled.write_masks(tmp_path)
+    labeled.write_masks(tmp_path)
     train = opened(tmp_path, size=16, scale=(0.5, 2.0), crops=3, classes={"field": 0, "water": 255}).train
     assert len(train) == 18
     first, again = train.get_batch([0, 1, 2]), train.get_batch([0, 1, 2])
@@ -192,7 +192,7 @@ def test_a_share_holds_all_of_a_smaller_one_and_is_even_over_classes() -> None:
 
 @pytest.mark.parametrize("cache", ["none", "memory"])
 def test_tiles_part_the_training_images_and_the_share_counts_them(tmp_path: Path, cache: str) -> None:
-    labelled.write_masks(tmp_path, count=3)
+    labeled.write_masks(tmp_path, count=3)
     whole = opened(tmp_path, test=["*s2*"])
     folds = opened(tmp_path, test=["*s2*"], tile=10, size=10, cache=cache)
     assert len(folds.train) == 2 * 3 * 3
@@ -218,7 +218,7 @@ def test_tiles_part_the_training_images_and_the_share_counts_them(tmp_path: Path
 def test_a_file_is_looked_at_once_however_many_tiles_it_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    labelled.write_masks(tmp_path, count=3)
+    labeled.write_masks(tmp_path, count=3)
     seen: list[str] = []
     read = MaskValues.read
 

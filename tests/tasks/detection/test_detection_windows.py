@@ -12,7 +12,7 @@ import pytest
 import torch
 from shapely.geometry import Polygon
 
-from helpers import labeled_images as labelled
+from helpers import labeled_images as labeled
 from helpers.toy_scenes import task_model, write_scene
 from swath.encoders import create_model
 from swath.models.contract import Contract
@@ -30,7 +30,7 @@ def detector(**options: Any) -> DetectionTask:
     config = DetectionConfig(
         head="fcos", head_width=64, classes=("car", "pond"), score=0.0, most=6, **options
     )
-    return DetectionTask(create_model("vit", **labelled.ENCODER), config, Contract.of("rgb_aerial")).eval()
+    return DetectionTask(create_model("vit", **labeled.ENCODER), config, Contract.of("rgb_aerial")).eval()
 
 
 def test_windows_are_looked_at_together_as_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +64,7 @@ def test_windows_are_looked_at_together_as_one_by_one(monkeypatch: pytest.Monkey
 def test_images_are_scored_at_the_scale_that_was_trained(
     scale: tuple[float, float], zoom: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = labelled.write_boxes(tmp_path)
+    data = labeled.write_boxes(tmp_path)
     options = DetectionDataConfig(gsd=0.5, size=32, scale=scale, fold="site", train="a", val="b", test="c")
     folds = open_detection(options, data, get_sensor("rgb_aerial"), 0)
     task, seen = detector(window=256, seam=0), []

@@ -118,7 +118,7 @@ def test_anchors_stand_around_the_middle_of_their_cells():
     assert first.shape == (3 * 5 * 3, 4)
     assert second.shape == (2 * 3 * 3, 4)
     assert first[1].tolist() == [4 - 16, 4 - 16, 4 + 16, 4 + 16]  # ratio 1 of the first cell
-    assert first[3 + 1].tolist() == [12 - 16, 4 - 16, 12 + 16, 4 + 16]  # its right neighbour
+    assert first[3 + 1].tolist() == [12 - 16, 4 - 16, 12 + 16, 4 + 16]  # its right neighbor
     flat, _, tall = first[:3]
     assert (flat[2:] - flat[:2]).tolist() == pytest.approx([32 * 2**0.5, 32 / 2**0.5])
     assert (tall[3] - tall[1]) / (tall[2] - tall[0]) == pytest.approx(2)
@@ -138,16 +138,16 @@ def test_candidates_are_assigned_and_sampled():
 
 
 def learn(detector, batch, steps: int, lr: float = 2e-3) -> list[float]:
-    optimiser = torch.optim.AdamW(detector.parameters(), lr)
+    optimizer = torch.optim.AdamW(detector.parameters(), lr)
     losses = []
     for step in range(steps):
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = lr * min(1, (step + 1) / 10) * (0.1 if step > 0.8 * steps else 1)
         loss = sum(detector.losses(batch).values())
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(detector.parameters(), 10.0)
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     return losses
 

@@ -14,7 +14,7 @@ import shapely
 import torch
 from PIL import Image
 
-from helpers import labeled_images as labelled
+from helpers import labeled_images as labeled
 from helpers.toy_scenes import write_scene
 from swath.errors import ImageryError, RecipeError
 from swath.models.directory import load_model
@@ -28,16 +28,16 @@ from swath.training.monitoring.metrics_log import read_metrics
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return labelled.write_boxes(tmp_path_factory.mktemp("boxes"))
+    return labeled.write_boxes(tmp_path_factory.mktemp("boxes"))
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return labelled.write_model(tmp_path_factory.mktemp("model") / "m")
+    return labeled.write_model(tmp_path_factory.mktemp("model") / "m")
 
 
 def run(tmp_path: Path, data: Path, model: Path | None, out: str = "run", /, **sections: Any) -> Path:
-    recipe = labelled.write_recipe(tmp_path / f"{out}.yaml", "detect", **sections)
+    recipe = labeled.write_recipe(tmp_path / f"{out}.yaml", "detect", **sections)
     finetune(load_finetune_recipe(recipe, model=model, task="detect"), data, tmp_path / out)
     return tmp_path / out
 
@@ -107,7 +107,7 @@ def test_the_other_heads_are_trained_and_come_back(
     sections: dict[str, Any] = {"training": {"steps": 2, "batch_size": 2}}
     if head == "oriented_rcnn":
         options |= {"hidden": 32, "anchor_scale": 4}
-        data = labelled.write_boxes(tmp_path / "dota", layout="dota")
+        data = labeled.write_boxes(tmp_path / "dota", layout="dota")
         sections["data"] = {"fold": None, "train": None, "val": ["images/t4*"], "test": ["images/t5*"]}
     done = run(tmp_path, data, model, task={"name": "detect", "options": options}, **sections)
     trained = load_task_model(done / "model")

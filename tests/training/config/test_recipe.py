@@ -29,7 +29,7 @@ def refused(**sections: Any) -> str:
     ("sections", "message"),
     [
         ({"training": {"epocs": 3}}, "my.yaml: training.epocs: unknown key. Did you mean 'epochs'?"),
-        ({"optimizer": {"lr": 1.0}}, "my.yaml: optimizer: unknown key. Did you mean 'optimiser'?"),
+        ({"optimizer": {"lr": 1.0}}, "my.yaml: optimizer: unknown key. Did you mean 'optimizer'?"),
         (
             {"training": {"steps": "many"}},
             "my.yaml: training.steps: should be a valid integer, but is 'many' (text)",
@@ -58,10 +58,10 @@ def refused(**sections: Any) -> str:
             "exactly one of steps, epochs, cpu_minutes (steps and epochs are given)",
         ),
         (
-            {"optimiser": {"blr": 0.1}},
-            "my.yaml: optimiser: give exactly one of lr, blr (lr and blr are given)",
+            {"optimizer": {"blr": 0.1}},
+            "my.yaml: optimizer: give exactly one of lr, blr (lr and blr are given)",
         ),
-        ({"training": {"accumulate": 3}}, "training: batch_size 8 cannot be divided into accumulate=3 parts"),
+        ({"training": {"gradient_accumulation_steps": 3}}, "training: batch_size 8 cannot be divided into gradient_accumulation_steps=3 parts"),
         (
             {"encoder": {"name": "toy_encodr"}},
             "encoder.name: unknown encoder 'toy_encodr'. Did you mean 'toy_encoder'?",
@@ -153,12 +153,12 @@ def test_overrides_are_yaml_and_checked_like_the_file(recipe_file: Callable[...,
     path = recipe_file()
     changes = [
         "training.batch_size=4",
-        "optimiser.lr=1e-4",
+        "optimizer.lr=1e-4",
         "data.size=[8, 16]",
         "objective.options.noise=0.5",
     ]
     recipe = load_recipe(path, changes)
-    assert (recipe.training.batch_size, recipe.optimiser.lr, recipe.data.size) == (4, 1e-4, (8, 16))
+    assert (recipe.training.batch_size, recipe.optimizer.lr, recipe.data.size) == (4, 1e-4, (8, 16))
     assert recipe.objective.options["noise"] == 0.5
     with pytest.raises(RecipeError, match=r"training\.epocs: unknown key. Did you mean 'epochs'"):
         load_recipe(path, ["training.epocs=5"])
@@ -170,7 +170,7 @@ def test_overrides_are_yaml_and_checked_like_the_file(recipe_file: Callable[...,
 
 def test_an_override_takes_the_place_of_its_group(recipe_file: Callable[..., Path]) -> None:
     recipe = load_recipe(
-        recipe_file(), ["training.epochs=3", "optimiser.blr=0.1", "training.warmup_epochs=1"]
+        recipe_file(), ["training.epochs=3", "optimizer.blr=0.1", "training.warmup_epochs=1"]
     )
     assert (recipe.training.steps, recipe.training.epochs) == (None, 3)
     assert recipe.learning_rate == pytest.approx(0.1 * 8 / 256)

@@ -53,7 +53,7 @@ def test_features_that_shrink_with_a_rising_loss_are_no_collapse() -> None:
     assert collapse_warning(looks((1.0, 5), (1.0, 40), (2.0, 10))) is None
 
 
-def test_pictures_become_a_grid_with_true_colours(tmp_path: Path) -> None:
+def test_pictures_become_a_grid_with_true_colors(tmp_path: Path) -> None:
     red = torch.full((2, 3, 8, 8), -2.5)
     red[:, 0] = 2.5
     write_image_grid(

@@ -6,7 +6,7 @@ distance alone says little, and two calibrations stand between it and a score:
 1. What all places of a pair of dates share is taken out: embeddings are compared less the mean of their own
    date, as sensors are compared less theirs.
 2. The score says by how many (robust) standard deviations a place's distance lies above the median of its
-   neighbours at the same pair of dates, so that a season that moves all fields does not hide a new road.
+   neighbors at the same pair of dates, so that a season that moves all fields does not hide a new road.
 
 A place is a pair of chips of one sensor and about one scale, before and after, whose footprints share most of
 their ground. Where a period has several dates, the pair that differs least counts: what changed for good
@@ -44,7 +44,7 @@ Period = tuple[datetime, datetime]
 SAME_GROUND = 0.6  # of the larger footprint, shared by the two chips of a pair
 SAME_SCALE = 1.5  # their GSDs differ by no more than this factor
 FEWEST_TOGETHER = 20  # pairs from which a mean and a spread say something
-NEIGHBOURS = 60  # pairs around a place that say what is usual there
+NEIGHBORS = 60  # pairs around a place that say what is usual there
 _MOST_PAIRS = 2_000_000
 _SPREAD = 1.4826  # of the median absolute deviation, to be a standard deviation of normal numbers
 
@@ -253,7 +253,7 @@ def embedding_distances(before: Floats, after: Floats, dates: NDArray[np.int64])
 
 
 def robust_z_scores(distances: Floats, middles: NDArray[np.float64], dates: NDArray[np.int64]) -> Floats:
-    """[P] robust standard deviations above the median of the neighbours at the same pair of dates.
+    """[P] robust standard deviations above the median of the neighbors at the same pair of dates.
 
     Args:
         distances: [P].
@@ -266,14 +266,14 @@ def robust_z_scores(distances: Floats, middles: NDArray[np.float64], dates: NDAr
     for rows in _together(dates):
         if len(rows) < FEWEST_TOGETHER:
             continue
-        around = min(NEIGHBOURS + 1, len(rows))
+        around = min(NEIGHBORS + 1, len(rows))
         # Offsets from the group's middle: metres apart are lost in float32 on the unit sphere otherwise.
         places = np.ascontiguousarray(1e4 * (middles[rows] - middles[rows].mean(0)), dtype=np.float32)
         _, near = faiss.knn(places, places, around)
         usual = distances[rows][near]
         middle = np.median(usual, axis=1)
         spread = _SPREAD * np.median(np.abs(usual - middle[:, None]), axis=1)
-        # Where all neighbours are the same (water, nodata) the spread of all pairs keeps scores finite.
+        # Where all neighbors are the same (water, nodata) the spread of all pairs keeps scores finite.
         whole = _SPREAD * np.median(np.abs(distances[rows] - np.median(distances[rows])))
         scores[rows] = (distances[rows] - middle) / np.maximum(spread, max(0.25 * whole, 1e-6))
     return scores

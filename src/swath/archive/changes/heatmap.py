@@ -1,4 +1,4 @@
-"""Changes as a map: a Cloud-Optimised GeoTIFF of scores, for a GIS to lay over imagery."""
+"""Changes as a map: a Cloud-Optimized GeoTIFF of scores, for a GIS to lay over imagery."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Rows of an archive in the order of a curve that fills the plane, with little memory.
 
-Neighbours on a Hilbert curve (Hilbert 1891) are neighbours on the ground, so that rows written along it fall
+Neighbors on a Hilbert curve (Hilbert 1891) are neighbors on the ground, so that rows written along it fall
 into row groups that cover small areas, and a reader who wants one place skips the others.
 
 The rows are sorted outside of memory: one scan of the small columns decides which stretch of the curve goes

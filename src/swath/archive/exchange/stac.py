@@ -35,7 +35,7 @@ def write_stac(
     model: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> int:
-    """Write a STAC catalogue of an archive: a folder that appears whole or not at all.
+    """Write a STAC catalog of an archive: a folder that appears whole or not at all.
 
     ===================  ==========================================================================
     collection.json      what is true of all vectors

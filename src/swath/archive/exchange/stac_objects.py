@@ -25,7 +25,7 @@ TABLE_FILE = "embeddings.parquet"
 
 @dataclass(frozen=True)
 class ArchiveFacts:
-    """What a catalogue says of an archive, from one scan of its small columns.
+    """What a catalog says of an archive, from one scan of its small columns.
 
     Attributes:
         rows: Chips.

@@ -7,7 +7,7 @@
         lengths.npy        [N] their lengths before
         chips.arrow        the small columns
         plain.faiss        cells of the vectors, and/or
-        centred.faiss      cells of the vectors less their sensor's mean
+        centered.faiss      cells of the vectors less their sensor's mean
 
 It is made of one version of the table and appears whole or not at all. A row that is replaced gets another
 number, and a compaction, which moves rows, takes the index along (`index_carried`). So a later version is
@@ -79,9 +79,9 @@ class StoredIndex:
     chips: pa.Table
     described: dict[str, Any]
 
-    def cells(self, centred: bool) -> IvfIndex | None:
+    def cells(self, centered: bool) -> IvfIndex | None:
         """The cells of one way of comparing, opened anew; None where there are none."""
-        name = _name(centred)
+        name = _name(centered)
         entry = self.described["cells"].get(name)
         if entry is None:
             return None
@@ -111,7 +111,7 @@ class IndexStatus:
         indexed: Chips of them that the index holds.
         gone: Rows of the index that are no more in the archive.
         version: Of the table that the index was made of; None without an index.
-        centred: Whether search compares this archive centred by default.
+        centered: Whether search compares this archive centered by default.
         fitting: Whether the index has cells for that.
     """
 
@@ -119,7 +119,7 @@ class IndexStatus:
     indexed: int
     gone: int
     version: int | None
-    centred: bool
+    centered: bool
     fitting: bool
 
     @property
@@ -178,7 +178,7 @@ def build_index(
         archive: On a local disk.
         kind: Of codes: ``sq8`` (a quarter of the vectors' size), ``flat`` or ``pq``.
         cells: How many; by default the power of two next to 2 sqrt(N).
-        both: Cells for centred and for plain comparison; by default for the one that search takes.
+        both: Cells for centered and for plain comparison; by default for the one that search takes.
         say: Told what is done.
 
     Returns:
@@ -238,13 +238,13 @@ def _write(
     means = archive.sensor_means()
     default = centering_default(means)
     entries: dict[str, Any] = {}
-    for centred in [default, not default] if both and len(means) > 1 else [default]:
+    for centered in [default, not default] if both and len(means) > 1 else [default]:
         matrix = np.stack([means[name].mean for name in chips.sensor_names]).astype(np.float32)
-        space = SimilaritySpace(VectorBlocks([vectors], lengths), chips.sensors, matrix if centred else None)
-        say(f"sorting {count:,} vectors into cells ({_name(centred)})")
+        space = SimilaritySpace(VectorBlocks([vectors], lengths), chips.sensors, matrix if centered else None)
+        say(f"sorting {count:,} vectors into cells ({_name(centered)})")
         made = build_ivf(space, kind, cells=cells)
-        write_ivf(made, folder / f"{_name(centred)}.faiss")
-        entries[_name(centred)] = {"kind": kind, "cells": made.count, "probes": dict(made.probes)}
+        write_ivf(made, folder / f"{_name(centered)}.faiss")
+        entries[_name(centered)] = {"kind": kind, "cells": made.count, "probes": dict(made.probes)}
     described = {
         "format": "swath-search-index",
         "format_version": FORMAT_VERSION,
@@ -312,8 +312,8 @@ def _folders(path: str) -> list[Path]:
     return sorted(found, reverse=True)
 
 
-def _name(centred: bool) -> str:
-    return "centred" if centred else "plain"
+def _name(centered: bool) -> str:
+    return "centred" if centered else "plain"
 
 
 def _checksums(path: Path) -> dict[str, Any]:
@@ -333,14 +333,14 @@ def _ends(path: Path) -> str:
 def index_status(archive: ArchiveTable) -> IndexStatus:
     """How an archive and its index stand to each other, from one scan of the rows' numbers."""
     means = archive.sensor_means()
-    centred = centering_default(means)
+    centered = centering_default(means)
     rows = sum(part.count for part in means.values())
     stored = open_index(archive)
     if stored is None:
-        return IndexStatus(rows, 0, 0, None, centred, fitting=False)
+        return IndexStatus(rows, 0, 0, None, centered, fitting=False)
     held = int(np.isin(stored.row_ids, archive.row_ids()).sum())
-    fitting = _name(centred) in stored.described["cells"]
-    return IndexStatus(rows, held, len(stored.row_ids) - held, stored.version, centred, fitting)
+    fitting = _name(centered) in stored.described["cells"]
+    return IndexStatus(rows, held, len(stored.row_ids) - held, stored.version, centered, fitting)
 
 
 def build_index_if_due(

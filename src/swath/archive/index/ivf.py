@@ -1,6 +1,6 @@
-"""Neighbours among very many vectors: FAISS looks in the nearest cells, what it finds is compared exactly.
+"""Neighbors among very many vectors: FAISS looks in the nearest cells, what it finds is compared exactly.
 
-Vectors are sorted into cells around centres (an inverted file, IVF). A query is compared with the centres,
+Vectors are sorted into cells around centers (an inverted file, IVF). A query is compared with the centers,
 then with compact codes of the vectors in the nearest cells; the best candidates are compared again with the
 vectors themselves, so that scores are exact and only the choice of candidates is approximate. How many cells
 that takes is not guessed: when an index is built, it searches for some of its own chips and raises the number
@@ -97,10 +97,10 @@ class IvfSearchIndex:
         self.cells = cells
         self._indexed = int(cells.index.ntotal)
 
-    def neighbours(
+    def neighbors(
         self, query: Floats, k: int, allowed: NDArray[np.bool_] | None, *, effort: float = 1.0
     ) -> Found:
-        """See `swath.archive.index.protocol.Index.neighbours`.
+        """See `swath.archive.index.protocol.Index.neighbors`.
 
         Args:
             query: [D], at length 1.
@@ -138,7 +138,7 @@ def build_ivf(space: SimilaritySpace, kind: Kind, *, cells: int | None = None, s
         space: N rows.
         kind: See `IvfIndex`.
         cells: How many; by default the power of two next to 2 sqrt(N).
-        seed: Of the rows that centres are trained on and of those that are searched for.
+        seed: Of the rows that centers are trained on and of those that are searched for.
 
     Raises:
         ArchiveError: An unknown kind, or fewer rows than cells.
@@ -166,12 +166,12 @@ def build_ivf(space: SimilaritySpace, kind: Kind, *, cells: int | None = None, s
 
 
 def calibrate_nprobe(space: SimilaritySpace, index: Any, kind: Kind, *, seed: int = 0) -> dict[int, int]:
-    """Cells to look into for 10 and for 100 answers, so that queries find their neighbours.
+    """Cells to look into for 10 and for 100 answers, so that queries find their neighbors.
 
     Random chips are searched for, exactly and by cells; the smallest power of sqrt(2) with a mean recall of
     at least `RECALL` is taken, with a margin. A chip itself does not count as found. Every second is moved
     towards another chip: what people search for lies between the places of an archive as often as beside one
-    of them, and there the neighbours are spread over more cells.
+    of them, and there the neighbors are spread over more cells.
     """
     count = len(space)
     random = np.random.default_rng(seed + 1)
@@ -180,14 +180,14 @@ def calibrate_nprobe(space: SimilaritySpace, index: Any, kind: Kind, *, seed: in
     queries[::2] = (1 - _BETWEEN) * queries[::2] + _BETWEEN * space.take(random.permutation(asked)[::2])
     normalize_rows(queries)
     most = min(max(_MEASURED_AT) + 1, count)
-    truth = _exact_neighbours(space, queries, most)
+    truth = _exact_neighbors(space, queries, most)
     found = {}
     probes = 1.0
     for wanted in _MEASURED_AT:
         k = min(wanted, most - 1)
         nearest = [near[near != own][:k] for near, own in zip(truth, asked, strict=True)]
         while probes < index.nlist:
-            # A neighbour among the candidates is found: they are all compared exactly.
+            # A neighbor among the candidates is found: they are all compared exactly.
             candidates = IvfIndex(index, kind, {}).candidates(queries, k + 1, round(probes), None)
             hits = sum(np.isin(near, some).sum() for near, some in zip(nearest, candidates, strict=True))
             if hits >= RECALL * k * len(asked):
@@ -197,7 +197,7 @@ def calibrate_nprobe(space: SimilaritySpace, index: Any, kind: Kind, *, seed: in
     return found
 
 
-def _exact_neighbours(space: SimilaritySpace, queries: Floats, k: int) -> NDArray[np.int64]:
+def _exact_neighbors(space: SimilaritySpace, queries: Floats, k: int) -> NDArray[np.int64]:
     """[Q, k] rows nearest to queries [Q, D], best first, in one pass over the vectors."""
     scores = np.full((len(queries), 0), 0, dtype=np.float32)
     rows = np.zeros((len(queries), 0), dtype=np.int64)
@@ -213,7 +213,7 @@ def _exact_neighbours(space: SimilaritySpace, queries: Floats, k: int) -> NDArra
 
 
 def _quarters(dimensions: int) -> int:
-    """Parts of a product quantiser: about four numbers each."""
+    """Parts of a product quantizer: about four numbers each."""
     return max(part for part in range(1, max(1, dimensions // 4) + 1) if dimensions % part == 0)
 
 

@@ -1,4 +1,4 @@
-"""Finding neighbours among vectors; search holds the rest of what a query means."""
+"""Finding neighbors among vectors; search holds the rest of what a query means."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Found = tuple[Floats, NDArray[np.int64]]
 
 
 class Index(Protocol):
-    """Finds neighbours among the N vectors of a space."""
+    """Finds neighbors among the N vectors of a space."""
 
-    def neighbours(
+    def neighbors(
         self, query: Floats, k: int, allowed: NDArray[np.bool_] | None, *, effort: float = 1.0
     ) -> Found:
         """Cosines and row numbers of the at most `k` best of the allowed rows, best first.
@@ -37,10 +37,10 @@ class ExactIndex:
     def __init__(self, space: SimilaritySpace) -> None:
         self.space = space
 
-    def neighbours(
+    def neighbors(
         self, query: Floats, k: int, allowed: NDArray[np.bool_] | None, *, effort: float = 1.0
     ) -> Found:
-        """See `Index.neighbours`."""
+        """See `Index.neighbors`."""
         if allowed is None:
             return largest(self.space.scores(query), None, k)
         rows = np.flatnonzero(allowed)

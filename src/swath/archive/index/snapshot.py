@@ -56,32 +56,32 @@ class ArchiveSnapshot:
         """The chips that this version has, without rows that are left over in an index."""
         return self.chips if self.alive is None else self.chips.filter(self.alive)
 
-    def space(self, centred: bool) -> SimilaritySpace:
+    def space(self, centered: bool) -> SimilaritySpace:
         """The vectors as they are, or less the mean of their own sensor."""
-        if centred not in self._spaces:
-            self._spaces[centred] = SimilaritySpace(
-                self.vectors, self.chips.sensors, self._mean_matrix if centred else None
+        if centered not in self._spaces:
+            self._spaces[centered] = SimilaritySpace(
+                self.vectors, self.chips.sensors, self._mean_matrix if centered else None
             )
-        return self._spaces[centred]
+        return self._spaces[centered]
 
-    def index(self, centred: bool) -> Index:
-        """What finds neighbours in that space."""
-        if centred not in self._indices:
-            cells = self.stored.cells(centred) if self.stored is not None else None
-            space = self.space(centred)
-            self._indices[centred] = IvfSearchIndex(space, cells) if cells is not None else ExactIndex(space)
-        return self._indices[centred]
+    def index(self, centered: bool) -> Index:
+        """What finds neighbors in that space."""
+        if centered not in self._indices:
+            cells = self.stored.cells(centered) if self.stored is not None else None
+            space = self.space(centered)
+            self._indices[centered] = IvfSearchIndex(space, cells) if cells is not None else ExactIndex(space)
+        return self._indices[centered]
 
     def sensor_number(self, name: str | None) -> int | None:
         """A sensor's place among `chips.sensor_names`; None if there is no chip of it."""
         names = self.chips.sensor_names
         return names.index(name) if name in names else None
 
-    def sample(self, centred: bool, count: int = _SAMPLE) -> Floats:
+    def sample(self, centered: bool, count: int = _SAMPLE) -> Floats:
         """[n, D] vectors of at most `count` random chips in that space; the same ones each time."""
         rows = np.arange(len(self.chips)) if self.alive is None else np.flatnonzero(self.alive)
         rows = np.random.default_rng(0).choice(rows, min(count, len(rows)), replace=False)
-        return self.space(centred).take(np.sort(rows))
+        return self.space(centered).take(np.sort(rows))
 
     @cached_property
     def _mean_matrix(self) -> Floats:

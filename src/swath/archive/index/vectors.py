@@ -1,6 +1,6 @@
 """What is compared: the cosine of vectors as they are, or of vectors less the mean of their own sensor.
 
-Vectors are kept once, at length 1, with their lengths beside them. A centred vector is (length * v - mean of
+Vectors are kept once, at length 1, with their lengths beside them. A centered vector is (length * v - mean of
 its sensor) at length 1; a cosine with it follows from the product with v by two numbers a chip, so that an
 archive of several sensors needs no second copy of its vectors.
 
@@ -23,7 +23,7 @@ _PIECE = 16_384  # rows in hand at once
 
 
 class VectorBlocks:
-    """N normalised vectors in blocks (arrays, or memory-mapped files), numbered through.
+    """N normalized vectors in blocks (arrays, or memory-mapped files), numbered through.
 
     Attributes:
         blocks: Arrays [n, D] of float32, at length 1 (a zero vector stays zero).
@@ -79,7 +79,7 @@ class SimilaritySpace:
         self._sensors = sensors
 
     @property
-    def centred(self) -> bool:
+    def centered(self) -> bool:
         """Whether vectors are compared less the mean of their sensor."""
         return self.means is not None
 
@@ -116,12 +116,12 @@ class SimilaritySpace:
         assert self._sensors is not None
         above = self.vectors.lengths * self.vectors.dot(query) - (self.means @ query)[self._sensors]
         found: Floats = np.divide(
-            above, self._centred_lengths, out=np.zeros_like(above), where=self._centred_lengths > 0
+            above, self._centered_lengths, out=np.zeros_like(above), where=self._centered_lengths > 0
         )
         return found
 
     @cached_property
-    def _centred_lengths(self) -> Floats:
+    def _centered_lengths(self) -> Floats:
         """[N] lengths of the raw vectors less their sensor's mean."""
         assert self.means is not None
         assert self._sensors is not None

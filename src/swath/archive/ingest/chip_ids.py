@@ -90,6 +90,10 @@ def chip_sources(dataset: ImageDataset, described: str) -> list[ChipSource]:
     return chips
 
 
+# Chip ids are hashes of this spelling, and archives store it: it stays as it was first written.
+_HASHED = {"center_crop": "centre_crop", "resize": "resize"}
+
+
 def preprocessing(dataset: ImageDataset, *, scale: str | None = None) -> str:
     """How `dataset` makes the model's input, as JSON by which a query image is opened in the same way.
 
@@ -107,11 +111,11 @@ def preprocessing(dataset: ImageDataset, *, scale: str | None = None) -> str:
     if isinstance(dataset, Hdf5Images):
         raise ArchiveError("images in HDF5 cannot be embedded: an archive points to files; write them out")
     if isinstance(dataset, ImageFileDataset):
-        if dataset.size is not None and dataset.fit == "random_crop":
+        if dataset.size is not None and dataset.resize_mode == "random_crop":
             raise ArchiveError("random crops cannot be embedded: an archive needs the same chip each time")
         options = {"layout": "images"}
         if dataset.size is not None:
-            options |= {"size": list(dataset.size), "fit": dataset.fit}
+            options |= {"size": list(dataset.size), "fit": _HASHED[dataset.resize_mode]}
     elif isinstance(dataset, ChipGrid):
         options = {"layout": "chips", "chip_size": dataset.chip_size}
         if dataset.chip_metres is not None:
@@ -132,7 +136,7 @@ def _where(
     if isinstance(dataset, ImageFileDataset):
         height, width = map(int, dataset.shapes[index])
         window = PixelWindow(0, 0, width, height)
-        if dataset.size is not None and dataset.fit == "centre_crop":
+        if dataset.size is not None and dataset.resize_mode == "center_crop":
             rows, columns = dataset.size
             window = PixelWindow((width - columns) // 2, (height - rows) // 2, columns, rows)
         terms = [f"{dataset.gsds[index]:.6g}"]

@@ -1,7 +1,7 @@
 """An image file as a query: it becomes a chip as the archive's chips did.
 
 An image of the user's goes through the same reading, cutting and conversion as the archive's chips: the
-preprocessing is stored with every row. Of an archive of chips cut from scenes, the chip at the image's centre
+preprocessing is stored with every row. Of an archive of chips cut from scenes, the chip at the image's center
 is taken; of an archive of whole images, the whole image.
 """
 
@@ -173,7 +173,7 @@ def read_query_image(
     if "size" in options:
         options["size"] = tuple(options["size"])
     dataset = open_dataset(Path(path), sensor=chosen, gsd=gsd, offset_dn=offset_dn, **options)
-    image, valid, native, window, time, header = _centre(dataset, path)
+    image, valid, native, window, time, header = _center(dataset, path)
     if not bool(valid.any()):
         raise ImageryError(f"{path}: none of its pixels is valid; choose an image that is not all nodata")
     if by_width:
@@ -296,7 +296,7 @@ def resolve_query_sensor(contract: Any, sensor: str | Path | Sensor | None) -> S
     return named
 
 
-def _centre(
+def _center(
     dataset: Any, path: str | os.PathLike[str]
 ) -> tuple[Tensor, Tensor, float, PixelWindow, datetime | None, SceneHeader | None]:
     """Pixels [C, H, W], valid [H, W], GSD, window, time, header of the chip in the middle of the only scene.

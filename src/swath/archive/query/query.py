@@ -63,7 +63,7 @@ class Query:
         *,
         where: Filter | None = None,
         sensor: str | Sequence[str] | None = None,
-        centre: bool | None = None,
+        center: bool | None = None,
         diverse: bool = False,
         group_places: bool = False,
         exclude_self: bool = False,
@@ -76,7 +76,7 @@ class Query:
             k: How many.
             where: Only chips that pass.
             sensor: Only chips of this sensor, or of these; any sensor may ask.
-            centre: As for `swath.archive.query.searcher.Searcher.search`.
+            center: As for `swath.archive.query.searcher.Searcher.search`.
             diverse: No two answers of one field, and those of the best that are less like each other.
             group_places: One answer a place, with its other dates and scales as `SearchResult.others`.
             exclude_self: Leave out the chips asked for, or every chip of the image file asked for.
@@ -96,7 +96,7 @@ class Query:
             k,
             where=where,
             sensor=sensor,
-            centre=centre,
+            center=center,
             diverse=diverse,
             group_places=group_places,
             exclude_footprint=footprint,

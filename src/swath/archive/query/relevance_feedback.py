@@ -13,7 +13,7 @@ the largest cosine, and the score keeps its meaning.
   where several examples are liked, and less where some are not liked; the two together are as good as the
   better of them, or nearly.
 
-Which is better on real labelled images is measured in benchmarks/RESULTS.md ("Search by several examples").
+Which is better on real labeled images is measured in benchmarks/RESULTS.md ("Search by several examples").
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class FeedbackExample:
 
     Attributes:
         vector: [D] as the model gave it.
-        sensor: Name; None where it is not known, which does for an archive that is not centred.
+        sensor: Name; None where it is not known, which does for an archive that is not centered.
     """
 
     vector: Floats
@@ -125,8 +125,8 @@ def _separating(
             np.full(len(sample), 0.5 * (1 - known) / max(1, len(sample))),
         ]
     )
-    centre = weight @ examples
-    moved = examples - centre
+    center = weight @ examples
+    moved = examples - center
     spread = float(sample.astype(np.float64).var(0).mean()) if len(sample) > 1 else 1.0
     penalty = shrinkage * max(spread, 1e-12) * np.eye(examples.shape[1])
     if not logistic:

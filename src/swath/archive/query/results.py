@@ -46,7 +46,7 @@ class SearchResults(NotebookRepr, Sequence[SearchResult]):
         candidates: Chips that passed the filter and the exclusions.
         total: Chips in the archive.
         version: Version of the archive that answered.
-        centred: Whether scores are cosines of vectors less the mean of their own sensor.
+        centered: Whether scores are cosines of vectors less the mean of their own sensor.
         varied: Whether answers that are alike or of one place were left out.
         notes: What a reader of the scores should know: how sensors were compared, what could not be judged.
     """
@@ -56,7 +56,7 @@ class SearchResults(NotebookRepr, Sequence[SearchResult]):
     candidates: int
     total: int
     version: int
-    centred: bool = False
+    centered: bool = False
     varied: bool = False
     notes: tuple[str, ...] = ()
 

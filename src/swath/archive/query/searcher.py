@@ -3,10 +3,10 @@
 A search first asks the table for its version (a look at one small file), so that answers are never older than
 the last commit; what is read of a version stays in memory (or memory-mapped) until the next.
 
-How neighbours are found is behind `Index`; filters arrive there as a mask of allowed rows, so that every
+How neighbors are found is behind `Index`; filters arrive there as a mask of allowed rows, so that every
 index filters before it ranks and never after.
 
-In an archive of several sensors vectors are *centred*: less the mean of their own sensor's chips, the query
+In an archive of several sensors vectors are *centered*: less the mean of their own sensor's chips, the query
 too. What is constant in a sensor would rank its own chips first, however alike the places are.
 """
 
@@ -31,7 +31,7 @@ from swath.archive.query.diversity import LocationGroups, diversify
 from swath.archive.query.filters import Filter, intersects
 from swath.archive.query.relevance_feedback import FeedbackExample, RelevanceFeedback, query_vector
 from swath.archive.query.results import SearchResult, SearchResults, results_from_rows
-from swath.archive.table.sensor_means import FEWEST_TO_CENTRE
+from swath.archive.table.sensor_means import FEWEST_TO_CENTER
 from swath.errors import ArchiveError, suggest
 from swath.geo.areas import boxes_intersecting, overlap_fractions
 
@@ -60,7 +60,7 @@ class Searcher:
         where: Filter | None = None,
         sensor: str | Sequence[str] | None = None,
         query_sensor: str | None = None,
-        centre: bool | None = None,
+        center: bool | None = None,
         diverse: bool = False,
         group_places: bool = False,
         exclude_ids: Sequence[str] = (),
@@ -75,8 +75,8 @@ class Searcher:
             k: How many answers, 1 to 10,000; there may be fewer (see `Answers.shortfall`).
             where: Only chips that pass.
             sensor: Only chips of this sensor, or of these (see `sensor_names`).
-            query_sensor: What the query was taken with; needed for centring (examples bring their own).
-            centre: Compare vectors less the mean of their own sensor. None: where the archive holds several
+            query_sensor: What the query was taken with; needed for centering (examples bring their own).
+            center: Compare vectors less the mean of their own sensor. None: where the archive holds several
                 sensors with at least 10 chips each and the query's sensor is one of them; `Answers.notes` say
                 how it was.
             diverse: No two answers of one field (nearer than half a chip's width, or overlapping), and among
@@ -91,7 +91,7 @@ class Searcher:
 
         Raises:
             ArchiveError: A vector of another size, not finite or zero; k out of range; a sensor that the
-                archive does not hold; `centre` without a mean of the query's sensor; a malformed filter;
+                archive does not hold; `center` without a mean of the query's sensor; a malformed filter;
                 examples that cancel each other; a damaged archive.
         """
         if not 1 <= k <= MOST_ANSWERS:
@@ -106,9 +106,9 @@ class Searcher:
             if isinstance(query, RelevanceFeedback)
             else RelevanceFeedback([FeedbackExample(query, query_sensor)])
         )
-        centring, note = self._centring(snapshot, examples, centre)
+        centering, note = self._centering(snapshot, examples, center)
         notes = [note] if note else []
-        wanted = self._direction(snapshot, examples, centring)
+        wanted = self._direction(snapshot, examples, centering)
         allowed = self._allowed(snapshot, where, sensor)
         if exclude_footprint is not None:
             other, unplaced = self._elsewhere(snapshot, exclude_footprint, exclude_share)
@@ -122,7 +122,7 @@ class Searcher:
                 found = self._isin(snapshot.chips, column, values)
                 allowed = ~found if allowed is None else allowed & ~found
         candidates = int(allowed.sum()) if allowed is not None else snapshot.count
-        index = snapshot.index(centring)
+        index = snapshot.index(centering)
         effort = 1.0 if len(examples.like) == 1 and not examples.unlike else _LEARNED_EFFORT
         if isinstance(index, ExactIndex) and snapshot.count >= FEWEST_INDEXED:
             notes.append(
@@ -130,11 +130,11 @@ class Searcher:
             )
         if (diverse or group_places) and candidates:
             items, more = self._varied(
-                snapshot, index, wanted, k, allowed, candidates, centring, diverse, group_places, effort
+                snapshot, index, wanted, k, allowed, candidates, centering, diverse, group_places, effort
             )
             notes += more
         else:
-            scores, rows = index.neighbours(wanted, k, allowed, effort=effort)
+            scores, rows = index.neighbors(wanted, k, allowed, effort=effort)
             items = results_from_rows(snapshot.chips, rows, scores)
         return SearchResults(
             items=tuple(items),
@@ -142,7 +142,7 @@ class Searcher:
             candidates=candidates,
             total=snapshot.count,
             version=snapshot.version,
-            centred=centring,
+            centered=centering,
             varied=diverse or group_places,
             notes=tuple(notes),
         )
@@ -255,14 +255,14 @@ class Searcher:
 
     # --- how a query becomes a direction --------------------------------------------------------------------
 
-    def _centring(
-        self, snapshot: ArchiveSnapshot, examples: RelevanceFeedback, centre: bool | None
+    def _centering(
+        self, snapshot: ArchiveSnapshot, examples: RelevanceFeedback, center: bool | None
     ) -> tuple[bool, str | None]:
-        """Whether to centre, and what to say about it."""
+        """Whether to center, and what to say about it."""
         means = snapshot.means
-        if centre is False or (centre is None and len(means) < 2):
+        if center is False or (center is None and len(means) < 2):
             several = len(means) > 1
-            return False, "not centred: as asked; sensors may rank their own chips first" if several else None
+            return False, "not centered: as asked; sensors may rank their own chips first" if several else None
         held = ", ".join(f"{name} ({part.count:,} chips)" for name, part in sorted(means.items()))
         asking = {example.sensor for example in (*examples.like, *examples.unlike)}
         unknown = sorted(name for name in asking if name is not None and name not in means)
@@ -271,28 +271,28 @@ class Searcher:
             reason = "the query's sensor is not stated (query_sensor)"
         elif unknown:
             reason = f"the archive holds no chip of the query's sensor {unknown[0]}, so it has no mean of it"
-        elif centre is None and min(part.count for part in means.values()) < FEWEST_TO_CENTRE:
-            reason = f"fewer than {FEWEST_TO_CENTRE} chips of a sensor ({held})"
+        elif center is None and min(part.count for part in means.values()) < FEWEST_TO_CENTER:
+            reason = f"fewer than {FEWEST_TO_CENTER} chips of a sensor ({held})"
         if reason is None:
-            return True, f"centred: less the mean of each sensor: {held}"
-        if centre:
-            raise ArchiveError(f"{self.archive.path}: cannot centre: {reason}; search without centring")
-        return False, f"not centred: {reason}; sensors may rank their own chips first"
+            return True, f"centered: less the mean of each sensor: {held}"
+        if center:
+            raise ArchiveError(f"{self.archive.path}: cannot center: {reason}; search without centering")
+        return False, f"not centered: {reason}; sensors may rank their own chips first"
 
-    def _direction(self, snapshot: ArchiveSnapshot, examples: RelevanceFeedback, centring: bool) -> Floats:
+    def _direction(self, snapshot: ArchiveSnapshot, examples: RelevanceFeedback, centering: bool) -> Floats:
         """[D] at length 1, in the space that is searched."""
-        like = self._compared(snapshot, examples.like, centring)
+        like = self._compared(snapshot, examples.like, centering)
         if len(examples.like) == 1 and not examples.unlike and examples.method == "rocchio":
             return np.asarray(like[0])
-        unlike = self._compared(snapshot, examples.unlike, centring)
-        sample = None if examples.method == "rocchio" else snapshot.sample(centring)
+        unlike = self._compared(snapshot, examples.unlike, centering)
+        sample = None if examples.method == "rocchio" else snapshot.sample(centering)
         return query_vector(like, unlike, sample, examples.method)
 
     def _compared(
-        self, snapshot: ArchiveSnapshot, examples: Sequence[FeedbackExample], centring: bool
+        self, snapshot: ArchiveSnapshot, examples: Sequence[FeedbackExample], centering: bool
     ) -> Floats:
         """[n, D] examples as the space compares them, at length 1."""
-        space = snapshot.space(centring)
+        space = snapshot.space(centering)
         found = np.empty((len(examples), self.archive.dimensions), dtype=np.float32)
         for place, example in enumerate(examples):
             found[place] = space.of(self._checked(example.vector), snapshot.sensor_number(example.sensor))
@@ -364,7 +364,7 @@ class Searcher:
         k: int,
         allowed: NDArray[np.bool_] | None,
         candidates: int,
-        centring: bool,
+        centering: bool,
         diverse: bool,
         group_places: bool,
         effort: float,
@@ -373,8 +373,8 @@ class Searcher:
         look = max(100, _CANDIDATES * k)
         while True:
             look = min(look, candidates, _MOST_CANDIDATES)
-            scores, rows = index.neighbours(query, look, allowed, effort=effort)
-            vectors = partial(_taken, snapshot.space(centring), rows)
+            scores, rows = index.neighbors(query, look, allowed, effort=effort)
+            vectors = partial(_taken, snapshot.space(centering), rows)
             ground = LocationGroups(snapshot.chips, rows)
             kept, joined = diversify(ground, scores, vectors, k, diverse=diverse, group_places=group_places)
             if len(kept) == k or look in (candidates, _MOST_CANDIDATES):

@@ -28,7 +28,7 @@ SHOWN = 24  # answers with a picture; the others are counted
 _SIDE = 128  # pixels of a picture
 _MAP = 260  # of the map's longer side
 _MOST_BOXES = 1_500  # footprints that are drawn; of more, so many evenly through the archive
-_COLOURS = ("#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#a16207", "#0e7490")
+_COLORS = ("#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#a16207", "#0e7490")
 
 
 @to_html.register
@@ -133,7 +133,7 @@ def _details(chip: SearchResult) -> str:
 def _map(
     rows: Sequence[dict[str, Any]], bounds: tuple[float, float, float, float], sensors: Sequence[str]
 ) -> str:
-    """Footprints as boxes in an SVG, a colour a sensor; those across the antimeridian are left out."""
+    """Footprints as boxes in an SVG, a color a sensor; those across the antimeridian are left out."""
     west, south, east, north = bounds
     shrink = max(
         0.05, math.cos(math.radians((south + north) / 2))
@@ -145,12 +145,12 @@ def _map(
         box = row["bbox"]
         if box is None or box["xmin"] > box["xmax"]:
             continue
-        colour = _COLOURS[sensors.index(row["sensor"]) % len(_COLOURS)]
+        color = _COLORS[sensors.index(row["sensor"]) % len(_COLORS)]
         x, y = (box["xmin"] - west) * shrink * scale, (north - box["ymax"]) * scale
         w, h = (box["xmax"] - box["xmin"]) * shrink * scale, (box["ymax"] - box["ymin"]) * scale
         boxes += (
-            f"<rect x='{x:.1f}' y='{y:.1f}' width='{max(w, 1):.1f}' height='{max(h, 1):.1f}' fill='{colour}' "
-            f"fill-opacity='0.15' stroke='{colour}' stroke-width='0.6'/>"
+            f"<rect x='{x:.1f}' y='{y:.1f}' width='{max(w, 1):.1f}' height='{max(h, 1):.1f}' fill='{color}' "
+            f"fill-opacity='0.15' stroke='{color}' stroke-width='0.6'/>"
         )
     width, height = round(wide * scale) + 4, round(high * scale) + 4
     view = f"width='{width}' height='{height}' viewBox='-2 -2 {width} {height}'"

@@ -135,18 +135,18 @@ def remove_old_means(location: str, keep: timedelta) -> None:
         database.open_table(MEANS_TABLE).optimize(cleanup_older_than=keep)
 
 
-FEWEST_TO_CENTRE = 10  # chips of a sensor from which its mean says something about it
+FEWEST_TO_CENTER = 10  # chips of a sensor from which its mean says something about it
 
 
 def centering_default(means: Means) -> bool:
-    """Whether an archive is searched centred: it holds several sensors, and enough chips of each."""
-    return len(means) > 1 and min(part.count for part in means.values()) >= FEWEST_TO_CENTRE
+    """Whether an archive is searched centered: it holds several sensors, and enough chips of each."""
+    return len(means) > 1 and min(part.count for part in means.values()) >= FEWEST_TO_CENTER
 
 
 def center_by_sensor(
     vectors: NDArray[np.float32], sensors: NDArray[Any], means: Means
 ) -> NDArray[np.float32]:
-    """Raw vectors [N, D] less the mean of their own sensor [N]; not normalised.
+    """Raw vectors [N, D] less the mean of their own sensor [N]; not normalized.
 
     A sensor without a mean is left as it is.
     """

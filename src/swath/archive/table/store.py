@@ -2,7 +2,7 @@
 
 Every change is one transaction that appears whole or not at all, and makes a new *version*; readers see
 whole versions while a writer writes. Vectors are stored raw (float32, as the model gave them): search
-normalises its own copy, and an export loses nothing.
+normalizes its own copy, and an export loses nothing.
 
 One archive holds embeddings of one model only, because distances between two models' vectors mean nothing.
 The model's id (name and hash of its weights) and the format's version are in the table's own metadata, so

@@ -139,7 +139,7 @@ def index(
     ] = "sq8",
     both: Annotated[
         bool,
-        typer.Option("--both", help="For centred and plain comparison, not only the one that search takes."),
+        typer.Option("--both", help="For centered and plain comparison, not only the one that search takes."),
     ] = False,
     if_due: Annotated[
         bool, typer.Option("--if-due", help="Only if there is none, or a tenth of the chips came or went.")

@@ -43,7 +43,7 @@ def export(
 
       swath archive export chips.archive chips.parquet
 
-      swath archive export chips.archive catalogue --to stac
+      swath archive export chips.archive catalog --to stac
 
       swath archive export chips.archive chips.geojson --to geojson
     """

@@ -181,9 +181,9 @@ def robustness(
     limit: Annotated[
         int | None, typer.Option(help="Queries to look at; every strength is a pass over them.", min=10)
     ] = 500,
-    k: Annotated[int, typer.Option("--k", "-k", help="Neighbours that vote.", min=1)] = 20,
-    standardised: Annotated[
-        bool, typer.Option("--standardised", help="Standardise features by the bank (knn-z).")
+    k: Annotated[int, typer.Option("--k", "-k", help="Neighbors that vote.", min=1)] = 20,
+    standardized: Annotated[
+        bool, typer.Option("--standardized", help="Standardize features by the bank (knn-z).")
     ] = False,
     root: RootOption = None,
     baselines: BaselinesOption = True,
@@ -228,7 +228,7 @@ def robustness(
     with progress_bar(progress, total) as advance:
         report = evaluate_robustness(
             [*asked.own, *asked.baselines], split, degradations=wanted, side=side, k=k,
-            standardised=standardised, limit=limit, batch_size=batch_size, progress=advance,
+            standardized=standardized, limit=limit, batch_size=batch_size, progress=advance,
             cache=feature_cache(cache, no_cache),
         )  # fmt: skip
     for kind in report.degradations:

@@ -46,7 +46,7 @@ from swath.cli.evaluate.run import run_protocol
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Score a model's frozen features on labelled images, with intervals and baselines beside them.\n\n"
+    help="Score a model's frozen features on labeled images, with intervals and baselines beside them.\n\n"
     "A score without its protocol says little, and without baselines nothing. So every run states both, and "
     "writes files that say how to make the figures again. Features are computed once: another protocol on "
     "the same model and images finds them in the cache, and a killed run goes on where it was.",
@@ -72,13 +72,13 @@ def knn(
         str | None,
         typer.Option(
             help="scale_mae: exactly what Scale-MAE's released evaluation does: class token, bank and "
-            "queries at one scale, the model told 224 / side, bands standardised by the data's own "
+            "queries at one scale, the model told 224 / side, bands standardized by the data's own "
             "statistics, k = 20, T = 0.07, features as they are."
         ),
     ] = None,
     baselines: BaselinesOption = True,
     seeds: SeedsOption = False,
-    k: Annotated[int, typer.Option("--k", "-k", help="Neighbours that vote.", min=1)] = 20,
+    k: Annotated[int, typer.Option("--k", "-k", help="Neighbors that vote.", min=1)] = 20,
     temperature: Annotated[
         float, typer.Option(help="A vote weighs exp(cosine / temperature).", min=1e-3)
     ] = 0.07,
@@ -103,10 +103,10 @@ def knn(
     device: DeviceOption = None,
     batch_size: BatchOption = 64,
 ) -> None:
-    """Classify by the nearest neighbours, at several image scales.
+    """Classify by the nearest neighbors, at several image scales.
 
     Every image of the queries is classified by a vote of its k most similar images of the bank. Nothing is
-    trained, so the score speaks of the features alone. "knn-z" is the same on features standardised by the
+    trained, so the score speaks of the features alone. "knn-z" is the same on features standardized by the
     bank. Several models are compared in pairs, on the same images.
 
     Example: swath evaluate knn runs/first/model scenes/index.csv --scales 16,32,64,128 -o scores
@@ -158,7 +158,7 @@ def linear(
 ) -> None:
     """Classify by logistic regression on the features (linear probe).
 
-    A convex problem solved to the end: no learning rate, no epochs, no luck. Features are standardised by the
+    A convex problem solved to the end: no learning rate, no epochs, no luck. Features are standardized by the
     bank's statistics. The penalty is chosen on images held out of the bank (of each class, groups of the same
     ground whole).
 
@@ -180,7 +180,7 @@ def fewshot(
     shots: Annotated[
         str | None,
         typer.Option(
-            help="Labelled images a class, such as 1,5,20.  \\[default: 1,2,5,10,20,50,100, as far as every "
+            help="Labeled images a class, such as 1,5,20.  \\[default: 1,2,5,10,20,50,100, as far as every "
             "class has as many]"
         ),
     ] = None,
@@ -214,7 +214,7 @@ def fewshot(
     device: DeviceOption = None,
     batch_size: BatchOption = 64,
 ) -> None:
-    """Classify after n labelled images of each class, for rising n.
+    """Classify after n labeled images of each class, for rising n.
 
     Several draws of n images a class are taken from the bank; all models see the same ones. The interval
     covers both the draws and the queries. With --out, a curve is drawn.
@@ -224,7 +224,7 @@ def fewshot(
     from swath.cli.evaluate.run import numbers
     from swath.evaluation.protocols.fewshot import evaluate_fewshot
 
-    wanted = numbers(shots, "--shots are labelled images a class", "1,5,20")
+    wanted = numbers(shots, "--shots are labeled images a class", "1,5,20")
     kinds = [kind.strip() for kind in classifier.split(",")]
     run_protocol(evaluate_fewshot, locals(), shots=wanted, draws=draws, classifiers=kinds, c=c, seed=seed)
 

@@ -19,7 +19,7 @@ ModelsArgument = Annotated[
 DataArgument = Annotated[
     Path,
     typer.Argument(
-        help="Labelled images: class folders (split by seed), a folder with train/ and val/ (or test/) class "
+        help="Labeled images: class folders (split by seed), a folder with train/ and val/ (or test/) class "
         "folders, a CSV table with columns file, class and fold, a Parquet table of chips, BigEarthNet, the "
         "name of a known set (`swath datasets list`), or torchgeo:NAME.",
         metavar="DATA",

@@ -41,9 +41,9 @@ def command(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for page and figures.")] = Path("report"),
     title: Annotated[str, typer.Option(help="Of the page.  \\[default: the data's folder]")] = "",
     scales: ScalesOption = None,
-    k: Annotated[int, typer.Option("--k", "-k", help="Neighbours that vote.", min=1)] = 20,
+    k: Annotated[int, typer.Option("--k", "-k", help="Neighbors that vote.", min=1)] = 20,
     fewshot: Annotated[
-        bool, typer.Option("--fewshot/--no-fewshot", help="Curves over the number of labelled images.")
+        bool, typer.Option("--fewshot/--no-fewshot", help="Curves over the number of labeled images.")
     ] = True,
     robustness: Annotated[
         bool, typer.Option("--robustness/--no-robustness", help="Score queries that were made worse.")
@@ -60,7 +60,7 @@ def command(
         bool,
         typer.Option(
             "--pictures/--no-pictures",
-            help="Show leaks and neighbours as pictures; without, the page can be passed on where the "
+            help="Show leaks and neighbors as pictures; without, the page can be passed on where the "
             "imagery cannot.",
         ),
     ] = True,
@@ -89,7 +89,7 @@ def command(
     """Write one HTML page about models on a data set, with the figures beside it as JSON and CSV.
 
     Scores with intervals and baselines, scale curves, few-shot curves, leaks and the scores without them,
-    confusions, calibration, robustness, geometry, retrieved neighbours as pictures and a map of the
+    confusions, calibration, robustness, geometry, retrieved neighbors as pictures and a map of the
     embedding. The page needs nothing from elsewhere; every figure says how it is made again.
 
     Example: swath evaluate report runs/first/model runs/second/model scenes/index.csv -o report

@@ -97,7 +97,7 @@ def command(
     Places that several sensors see are embedded once a sensor; every query of one sensor searches the
     archive of every sensor, and the archive of all together. F1@k is CSMAE's: the harmonic mean of label
     precision and label recall, each averaged over the k answers and the queries. It is not the F1@k of
-    information retrieval. Everything is scored as it is and centred (less each sensor's mean over the
+    information retrieval. Everything is scored as it is and centered (less each sensor's mean over the
     archive), beside chance and baselines, with the modality gap.
 
     Example: swath evaluate retrieval runs/csmae/model pairs.csv --queries val --archive test -k 10 -o scores

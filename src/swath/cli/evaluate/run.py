@@ -42,7 +42,7 @@ def run_protocol(evaluate: Any, given: dict[str, Any], **options: Any) -> None:
     if given["gsds"] is not None:
         scales = _sides(given["gsds"], split, featurizers)
     if given.get("protocol") is not None:
-        options |= {"asymmetric": False, "standardised": False, "protocol": given["protocol"]}
+        options |= {"asymmetric": False, "standardized": False, "protocol": given["protocol"]}
     with progress_bar(progress, len(split.bank.indices) + len(split.queries.indices)) as advance:
         evaluation = evaluate(
             featurizers, split, sides=scales, batch_size=given["batch_size"], progress=advance, cache=cache,
@@ -202,7 +202,7 @@ def _candidates(given: dict[str, Any]) -> tuple[list[Any], list[Any], dict[str, 
 
 
 def _untrained(found: Sequence[Any], pooling: str | None, mode: Any) -> list[Any]:
-    """The encoder of each trained model, freshly initialised; one where several models share it."""
+    """The encoder of each trained model, freshly initialized; one where several models share it."""
     from swath.evaluation.features.baselines import random_init
 
     made: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""`swath evaluate split`: divide labelled images by blocks of ground, by groups, or at random."""
+"""`swath evaluate split`: divide labeled images by blocks of ground, by groups, or at random."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 def command(
     data: Annotated[
-        Path, typer.Argument(help="Labelled images: class folders or a CSV table.", metavar="DATA")
+        Path, typer.Argument(help="Labeled images: class folders or a CSV table.", metavar="DATA")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The table to write.")] = Path("split.csv"),
     by: Annotated[str, typer.Option(help="What is kept together: random, group or block.")] = "random",
@@ -38,9 +38,9 @@ def command(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the order in which units are dealt out.")] = 0,
 ) -> None:
-    """Divide labelled images into folds that do not leak, as a table that the other verbs read.
+    """Divide labeled images into folds that do not leak, as a table that the other verbs read.
 
-    Neighbouring images resemble each other: a random split asks for places that the bank nearly holds. Blocks
+    Neighboring images resemble each other: a random split asks for places that the bank nearly holds. Blocks
     and groups stay whole; every fold gets its share of every class as nearly as whole units allow.
 
     Example: swath evaluate split scenes/index.csv --by group --column city --out split.csv

@@ -40,7 +40,7 @@ def command(
         bool,
         typer.Option(
             "--pages",
-            help="Also an HTML page a set: leaks, robustness, neighbours as pictures. Takes several times as "
+            help="Also an HTML page a set: leaks, robustness, neighbors as pictures. Takes several times as "
             "long.",
         ),
     ] = False,

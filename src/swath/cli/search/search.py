@@ -70,10 +70,10 @@ def command(
         str | None,
         typer.Option(help="What the query image was taken with.  \\[default: found by its bands]"),
     ] = None,
-    centre: Annotated[
+    center: Annotated[
         bool | None,
         typer.Option(
-            "--centre/--no-centre",
+            "--center/--no-center",
             help="Compare vectors less the mean of their own sensor.  \\[default: where the archive holds "
             "several sensors]",
         ),
@@ -179,7 +179,7 @@ def command(
         k,
         where=where,
         sensor=names,
-        centre=centre,
+        center=center,
         diverse=diverse,
         group_places=group_places,
         exclude_self=exclude_self,
@@ -188,7 +188,7 @@ def command(
     relative = not opened.searcher.in_metres
     _table(answers, relative)
     if geojson is not None:
-        write_geojson(geojson, answers, query=_described(asked, opened) | {"centred": answers.centred})
+        write_geojson(geojson, answers, query=_described(asked, opened) | {"centered": answers.centered})
         typer.echo(f"GeoJSON: {geojson}", err=True)
     if picture is not None:
         from swath.archive.show.contact_sheet import write_contact_sheet

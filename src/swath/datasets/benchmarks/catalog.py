@@ -1,4 +1,4 @@
-"""Labelled data sets that people know by name: what they hold, how they lie on disk, where they come from.
+"""Labeled data sets that people know by name: what they hold, how they lie on disk, where they come from.
 
 One YAML file a set, beside this one. Nothing is downloaded here (see `swath.datasets.download.http`); a set
 is found in the folder that the user names, in any of the layouts in which people have it:
@@ -104,7 +104,7 @@ class BenchmarkDataset(_Facts):
         archives: Files that it is published as.
         sources: Pages.
         paper: Which to cite.
-        licence: Of the data, as far as it is stated.
+        license: Of the data, as far as it is stated.
         split: The usual one.
     """
 
@@ -126,7 +126,7 @@ class BenchmarkDataset(_Facts):
     archives: tuple[DatasetDownload, ...] = ()
     sources: tuple[DatasetReference, ...] = Field(min_length=1)
     paper: str
-    licence: str
+    license: str
     split: SplitConvention
 
     @property

@@ -85,7 +85,7 @@ class BigEarthNet:
 
     @property
     def groups(self) -> list[str]:
-        """[N] the scene of each place (Sentinel-2's): neighbours in space and time."""
+        """[N] the scene of each place (Sentinel-2's): neighbors in space and time."""
         return [patch.scene if (patch := parse_patch_name(name)) else name for name in self.s2]
 
 
@@ -101,7 +101,7 @@ def find_bigearthnet(
     path: str | Path,
     sensors: Sequence[Sensor],
     *,
-    fold: str | None = None,
+    split: str | None = None,
     subset: Subset | None = None,
     nomenclature: Literal[19, 43] = 19,
     workers: int | None = None,
@@ -123,8 +123,8 @@ def find_bigearthnet(
     needed = sorted({sentinel_of(sensor) for sensor in sensors})
     if subset not in (None, "ben14k"):
         raise ImageryError(f"subset={subset!r}:{suggest(str(subset), ['ben14k'])}")
-    if fold is not None and fold not in _FOLDS:
-        raise ImageryError(f"fold={fold!r}:{suggest(fold, sorted(set(_FOLDS.values())))}")
+    if split is not None and split not in _FOLDS:
+        raise ImageryError(f"fold={split!r}:{suggest(split, sorted(set(_FOLDS.values())))}")
     found = _find(root)
     there, sources, merged = _sources(root, found)
     patches, problems, splits = _table(found, there, [2] if merged else needed)
@@ -136,14 +136,14 @@ def find_bigearthnet(
         if outside:
             problems.append((str(root), f"{outside} patches are in none of the official splits; left out"))
             patches = [patch for patch in patches if patch.fold is not None]
-    if fold is not None or subset is not None:
+    if split is not None or subset is not None:
         if not splits:
             raise ImageryError(
-                f"{root}: fold={fold!r}, subset={subset!r} need the official splits, which are not here. Put "
+                f"{root}: fold={split!r}, subset={subset!r} need the official splits, which are not here. Put "
                 "train.csv, val.csv and test.csv (v1), or metadata.parquet (v2), into the folder"
             )
-        if fold is not None:
-            patches = [patch for patch in patches if patch.fold == _FOLDS[fold]]
+        if split is not None:
+            patches = [patch for patch in patches if patch.fold == _FOLDS[split]]
     if subset == "ben14k":
         patches = _ben14k(root, patches)
     patches, absent = _seen(patches, there, needed)

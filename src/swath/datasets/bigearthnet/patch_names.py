@@ -35,7 +35,7 @@ class PatchName:
         time: Acquisition, UTC.
         tile: MGRS tile, such as 33UUP; None in names of Sentinel-2 in v1.
         position: Column and row of the patch in its tile.
-        scene: The name without the position: patches of one scene are neighbours in space and time.
+        scene: The name without the position: patches of one scene are neighbors in space and time.
     """
 
     name: str

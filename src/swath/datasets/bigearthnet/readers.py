@@ -199,7 +199,7 @@ class PatchReader:
         patches: [N] names.
         source: Where they come from.
         times: [N] seconds since 1970 UTC.
-        size: (H, W) to crop the centre to.
+        size: (H, W) to crop the center to.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ def open_pair_readers(
     sensors: Sequence[Sensor],
     *,
     size: tuple[int, int] | None,
-    fit: PairFit,
+    resize_mode: PairFit,
     gsd: Gsd,
     offset_dn: float | Mapping[str, float] | None,
     tolerance: float,
@@ -39,8 +39,8 @@ def open_pair_readers(
     Raises:
         ImageryError: Bands or types that are not the sensor's, grids that differ, sizes that differ.
     """
-    if fit not in ("centre_crop", "resize"):
-        raise ImageryError(f"fit={fit!r}:{suggest(str(fit), ['centre_crop', 'resize'])}")
+    if resize_mode not in ("center_crop", "resize"):
+        raise ImageryError(f"fit={resize_mode!r}:{suggest(str(resize_mode), ['center_crop', 'resize'])}")
     for name, given in (("gsd", gsd), ("offset_dn", offset_dn)):
         for key in given if isinstance(given, Mapping) else ():
             if key not in [sensor.name for sensor in sensors]:
@@ -75,7 +75,7 @@ def open_pair_readers(
                 match_scene_to_sensor(found[sensor.name], sensor, gsd=stated, offset_dn=offset)
             )
     _check_footprints([places[i] for i in good], sensors, scenes, tolerance)
-    shapes, corners = _shapes([places[i] for i in good], sensors, scenes, size, fit)
+    shapes, corners = _shapes([places[i] for i in good], sensors, scenes, size, resize_mode)
     readers: list[PairReader] = []
     for sensor in sensors:
         times = [
@@ -85,7 +85,7 @@ def open_pair_readers(
         mine = scenes[sensor.name]
         readers.append(
             NativePairReader(
-                mine, shapes[sensor.name], fit, corners[sensor.name], np.array(times, np.float64)
+                mine, shapes[sensor.name], resize_mode, corners[sensor.name], np.array(times, np.float64)
             )
         )
     return readers, np.array(good, dtype=np.int64), problems
@@ -204,7 +204,7 @@ def _shapes(
                     f"images of {name} have {len(sizes)} different sizes, such as {low[1]} x {low[0]} in "
                     f"{scenes[name][a].header.path} and {high[1]} x {high[0]} in "
                     f"{scenes[name][b].header.path}: choose one with size= (data.size in a recipe), and "
-                    "fit='centre_crop' or 'resize'"
+                    "fit='center_crop' or 'resize'"
                 )
         return {name: (int(each[0, 0]), int(each[0, 1])) for name, each in native.items()}, none
     small = np.flatnonzero((first < size).any(axis=1))

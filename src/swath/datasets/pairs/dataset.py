@@ -226,17 +226,17 @@ class PairedImageDataset:
         part._keep(chosen)
         return part
 
-    def select(self, *, fold: str) -> PairedImageDataset:
+    def select(self, *, split: str) -> PairedImageDataset:
         """Only the places of one fold.
 
         Raises:
             ImageryError: There are no folds, or none of this name.
         """
         if self.folds is None:
-            raise ImageryError(f"fold={fold!r}: this data set has no folds; split it with subset(indices)")
-        chosen = [i for i, name in enumerate(self.folds) if name == fold]
+            raise ImageryError(f"fold={split!r}: this data set has no folds; split it with subset(indices)")
+        chosen = [i for i, name in enumerate(self.folds) if name == split]
         if not chosen:
-            raise ImageryError(f"fold={fold!r}: no place is of it.{suggest(fold, sorted(set(self.folds)))}")
+            raise ImageryError(f"fold={split!r}: no place is of it.{suggest(split, sorted(set(self.folds)))}")
         return self.subset(chosen)
 
     def only(self, sensor: str) -> SingleSensorView:

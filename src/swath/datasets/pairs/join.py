@@ -33,7 +33,7 @@ from swath.sensors.registry import get_sensor
 from swath.sensors.sensor import Sensor
 from swath.sensors.sentinel2_offset import detect_offset_dn
 
-# Pixels by which a chip may stick out of the common ground: the centres of its border pixels still lie
+# Pixels by which a chip may stick out of the common ground: the centers of its border pixels still lie
 # within, and grids that are shifted by part of a pixel do not lose their first chips.
 _EDGE = 0.499
 
@@ -93,7 +93,7 @@ def join_catalogs(
     """Join two archives.
 
     Args:
-        a: The first sensor's folder, catalogue (``.parquet``), STAC file or image.
+        a: The first sensor's folder, catalog (``.parquet``), STAC file or image.
         b: The second sensor's; may be the same folder.
         sensors: The two sensors.
         grid: Name of one of them, to use its scenes' own grid; or metres per pixel, for UTM.
@@ -151,8 +151,8 @@ def _scenes(
 ) -> tuple[list[SceneHeader], list[Problem]]:
     if Path(path).suffix.lower() in (".parquet", ".geoparquet"):
         return open_catalog(path, sensor=sensor, pattern=pattern)
-    catalogue = build_catalog(path, sensor=sensor, pattern=pattern, workers=workers)
-    return catalogue.scenes, catalogue.problems
+    catalog = build_catalog(path, sensor=sensor, pattern=pattern, workers=workers)
+    return catalog.scenes, catalog.problems
 
 
 # ---------------------------------------------------------------------------------------------------- joining

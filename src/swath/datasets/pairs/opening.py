@@ -32,9 +32,9 @@ def open_pairs(
     *,
     sensors: Sequence[str | Path | Sensor],
     layout: Layout = "auto",
-    fold: str | None = None,
+    split: str | None = None,
     size: int | tuple[int, int] | None = None,
-    fit: PairFit = "centre_crop",
+    resize_mode: PairFit = "center_crop",
     cache: Literal["none", "memory"] = "none",
     seed: int = 0,
     gsd: float | Literal["relative"] | Mapping[str, float] | None = None,
@@ -55,7 +55,7 @@ def open_pairs(
         fold: Keep the places of this fold only.
         size: Pixels (one side, or height and width) of the *first* sensor's images; None keeps what is there,
             which then has to be one size a sensor.
-        fit: How images get to `size`: ``centre_crop`` (the other sensors are cropped to the same ground) or
+        fit: How images get to `size`: ``center_crop`` (the other sensors are cropped to the same ground) or
             ``resize`` (all sensors to `size`; the GSD follows).
         cache: ``memory`` reads everything now, and keeps it as it is stored.
         seed: Of the samples' keys.
@@ -86,17 +86,17 @@ def open_pairs(
     if kind == "bigearthnet":
         foreign = {"gsd": gsd, "offset_dn": offset_dn, "tolerance": tolerance}
         refused = [name for name, value in foreign.items() if value is not None]
-        if fit != "centre_crop":
-            refused.append("fit")
+        if resize_mode != "center_crop":
+            refused.append("resize_mode")
         if refused:
             raise ImageryError(f"layout='bigearthnet': {', '.join(refused)} means nothing here; leave it out")
-        pairs = _bigearthnet(path, wanted, fold, size, cache, seed, classes, subset, workers)
+        pairs = _bigearthnet(path, wanted, split, size, cache, seed, classes, subset, workers)
         return _looked_at(pairs, cache)
     if subset is not None:
         raise ImageryError(f"subset={subset!r} belongs to layout='bigearthnet'; this is {kind!r}")
     options: dict[str, Any] = {
         "size": (size, size) if isinstance(size, int) else size,
-        "fit": fit,
+        "resize_mode": resize_mode,
         "gsd": gsd,
         "offset_dn": offset_dn,
         "tolerance": TOLERANCE.get(kind, 0.5) if tolerance is None else tolerance,
@@ -110,11 +110,11 @@ def open_pairs(
         pairs = open_pair_table(
             path,
             wanted,
-            fold=fold,
+            split=split,
             classes=classes,
             cache=cache,
             seed=seed,
-            **{name: options[name] for name in ("size", "fit", "offset_dn", "workers")},
+            **{name: options[name] for name in ("size", "resize_mode", "offset_dn", "workers")},
         )
         return _looked_at(pairs, cache)
     if kind == "pairs":
@@ -124,7 +124,7 @@ def open_pairs(
         found = read_pair_csv(table, wanted)
     else:
         found = read_published(path, kind, wanted)
-    return _looked_at(_pairs_of(found, wanted, fold, classes, cache, seed, options), cache)
+    return _looked_at(_pairs_of(found, wanted, split, classes, cache, seed, options), cache)
 
 
 def detect_pair_layout(path: Path) -> Known:
@@ -218,7 +218,7 @@ def _bigearthnet(
     found = find_bigearthnet(
         path,
         sensors,
-        fold=fold,
+        split=fold,
         subset=subset,  # type: ignore[arg-type]  # checked there
         nomenclature=43 if classes is not None and len(classes) == 43 else 19,
         workers=workers,

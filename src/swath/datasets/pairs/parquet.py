@@ -119,9 +119,9 @@ def open_pair_table(
     path: Path,
     sensors: Sequence[Sensor],
     *,
-    fold: str | None,
+    split: str | None,
     size: tuple[int, int] | None,
-    fit: PairFit,
+    resize_mode: PairFit,
     offset_dn: float | Mapping[str, float] | None,
     classes: Sequence[str] | None,
     workers: int | None,
@@ -129,17 +129,17 @@ def open_pair_table(
 ) -> PairedImageDataset:
     """The data set of a table; see `swath.datasets.pairs.opening.open_pairs` for the arguments."""
     rows = _read(path, sensors)
-    places = _labelled(path, rows)
+    places = _labeled(path, rows)
     names, labels = encode_labels(places, classes)
     keep = np.arange(len(rows))
-    if fold is not None:
+    if split is not None:
         folds = [row.get("fold") for row in rows]
-        keep = np.flatnonzero([name == fold for name in folds])
+        keep = np.flatnonzero([name == split for name in folds])
         if not len(keep):
             known = sorted({str(name) for name in folds if name})
             raise ImageryError(
-                f"{path}: fold={fold!r}: no place is of it."
-                + (suggest(fold, known) if known else " It has no column `fold`; add one.")
+                f"{path}: fold={split!r}: no place is of it."
+                + (suggest(split, known) if known else " It has no column `fold`; add one.")
             )
     scenes, problems = _scenes(path, [rows[i] for i in keep], sensors, offset_dn, workers)
     usable = [i for i in keep.tolist() if all(_key(path, rows[i], s) in scenes[s.name] for s in sensors)]
@@ -149,7 +149,7 @@ def open_pair_table(
             places.problems.append((rows[i]["id"], broken[0]))
     if not usable:
         raise ImageryError(f"{path}: no usable place; the first problem is: {places.problems[0][1]}")
-    grids = _grids(path, [rows[i] for i in usable], size, fit)
+    grids = _grids(path, [rows[i] for i in usable], size, resize_mode)
     readers: list[PairReader] = []
     for sensor in sensors:
         mine = [scenes[sensor.name][_key(path, rows[i], sensor)] for i in usable]
@@ -193,7 +193,7 @@ def _read(path: Path, sensors: Sequence[Sensor]) -> list[dict[str, Any]]:
     return rows
 
 
-def _labelled(path: Path, rows: Sequence[Mapping[str, Any]]) -> PairTable:
+def _labeled(path: Path, rows: Sequence[Mapping[str, Any]]) -> PairTable:
     if "class" in rows[0] and "labels" in rows[0]:
         raise ImageryError(f"{path}: has `class` (one a place) and `labels` (several); keep one of them")
     places = PairTable(several="labels" in rows[0])
@@ -257,8 +257,8 @@ def _scenes(
 def _grids(
     path: Path, rows: Sequence[Mapping[str, Any]], size: tuple[int, int] | None, fit: PairFit
 ) -> list[PixelGrid]:
-    if fit not in ("centre_crop", "resize"):
-        raise ImageryError(f"fit={fit!r}:{suggest(str(fit), ['centre_crop', 'resize'])}")
+    if fit not in ("center_crop", "resize"):
+        raise ImageryError(f"fit={fit!r}:{suggest(str(fit), ['center_crop', 'resize'])}")
     shapes = {(row["height"], row["width"]) for row in rows}
     if size is None and len(shapes) > 1:
         (low, *_, high) = sorted(shapes)

@@ -7,7 +7,7 @@
   ``s2_l2a``) with a file a band, 264 px, four dates a location; dates are paired with the nearest one. The
   published grids of the two satellites are 2 to 4 pixels apart, which is tolerated here; to have them
   co-registered, join the folders with ``swath inspect --pair``.
-- ``sen1floods11``, Sen1Floods11 v1.1, hand-labelled: ``S1Hand/Bolivia_103757_S1Hand.tif`` and ``S2Hand/...``,
+- ``sen1floods11``, Sen1Floods11 v1.1, hand-labeled: ``S1Hand/Bolivia_103757_S1Hand.tif`` and ``S2Hand/...``,
   512 px, 13 bands of Level-1C; the folds of ``flood_train_data.csv`` etc. where they lie there.
 
 All are from before January 2022, so that Sentinel-2's digital numbers have no offset. The files of SEN12MS

@@ -25,7 +25,7 @@ from swath.rasters.sensor_scene import SensorScene
 from swath.sensors.sensor import Sensor
 from swath.sensors.units import Array, Array64, Valid, stored_to_unit
 
-PairFit = Literal["centre_crop", "resize"]
+PairFit = Literal["center_crop", "resize"]
 
 
 class PairReader(Protocol):
@@ -59,14 +59,14 @@ class PairReader(Protocol):
 
 
 class NativePairReader:
-    """Whole scenes, or their centres, on their own grid.
+    """Whole scenes, or their centers, on their own grid.
 
     Args:
         scenes: One a place.
         shape: (H, W) of the result.
-        fit: How a scene of another size gets to `shape`: its centre, or resampled (area average when
+        fit: How a scene of another size gets to `shape`: its center, or resampled (area average when
             shrinking, bilinear when enlarging).
-        corners: [N, 2] row and column of the upper left pixel of a centre crop.
+        corners: [N, 2] row and column of the upper left pixel of a center crop.
         times: Seconds since 1970 UTC, [N].
     """
 
@@ -91,7 +91,7 @@ class NativePairReader:
         """See `PairReader`."""
         scene = self._scenes[place]
         header = scene.header
-        if self._fit == "centre_crop":
+        if self._fit == "center_crop":
             top, left = (int(corner) for corner in self._corners[place])
             window = PixelWindow(left, top, self.shape[1], self.shape[0])
             stored, valid = read_window(header, window, bands=scene.bands)

@@ -1,6 +1,6 @@
 """What imagery suffers, at stated strengths: haze, noise, stripes, lost bands, blur, holes, turns, speckle.
 
-Each degradation works on images as they come, in their sensor's unit, before any model has normalised them.
+Each degradation works on images as they come, in their sensor's unit, before any model has normalized them.
 A strength is a physical number where there is one (optical depth, looks, pixels, degrees) and otherwise a
 share of the band's own spread. What makes no sense for a sensor is refused with the reason: radar sees
 through haze, and suffers speckle instead of additive noise.
@@ -143,7 +143,7 @@ def _holes(image: Tensor, valid: Tensor, key: Tensor, sensor: Sensor, share: flo
 
 
 def _turn(image: Tensor, valid: Tensor, key: Tensor, sensor: Sensor, degrees: float) -> tuple[Tensor, Tensor]:
-    """Rotated about the centre, bilinear; beyond the border the image is mirrored, so nothing is lost."""
+    """Rotated about the center, bilinear; beyond the border the image is mirrored, so nothing is lost."""
     sense = torch.where(uniform(key, "degradation/turn")[:, 0] < 0.5, 1.0, -1.0)
     angle = math.radians(degrees) * sense
     aspect = image.shape[2] / image.shape[3]

@@ -9,7 +9,7 @@ stand beside scores and explain them, and warn where a space is about to be a po
 - `participation_ratio`: (sum of variances)^2 / sum of squares; ruled by the few largest.
 - `uniformity` and `alignment` (Wang and Isola 2020) on the unit sphere.
 - `two_nn` (Facco et al. 2017): the dimension of the manifold that the points lie on, from the ratio of the
-  distances to the second and first neighbour.
+  distances to the second and first neighbor.
 
 Legend: N images, D feature dimensions.
 """
@@ -31,7 +31,7 @@ from swath.evaluation.features.cache import FeatureCache
 from swath.evaluation.features.extract import extract_features, supported_image_sizes
 from swath.evaluation.features.protocol import FeatureExtractor, FeatureSet, Progress
 from swath.evaluation.measures.embedding import (
-    _centred,
+    _centered,
     alignment,
     class_alignment,
     effective_rank,
@@ -124,9 +124,9 @@ def embedding_stats(
         raise SwathError(f"{name}: the geometry of {len(features)} images says nothing; three are the least")
     if not bool(torch.isfinite(features).all()):
         raise SwathError(f"{name}: features hold NaN or infinity at {side} px")
-    centred = _centred(features)
-    deviation = centred.square().mean(dim=0).sqrt()
-    variances = torch.linalg.svdvals(centred).square()
+    centered = _centered(features)
+    deviation = centered.square().mean(dim=0).sqrt()
+    variances = torch.linalg.svdvals(centered).square()
     unit = F.normalize(features.double(), dim=1)
     count = len(unit)
     pairs = (float(unit.sum(dim=0).square().sum()) - count) / (count * (count - 1))

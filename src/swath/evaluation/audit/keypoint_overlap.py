@@ -1,8 +1,8 @@
 """Images that show a part of the same ground, shifted against one another and perhaps at another scale.
 
-Scene collections are cut from mosaics, and neighbours overlap: no hash of the whole image sees it, and few
+Scene collections are cut from mosaics, and neighbors overlap: no hash of the whole image sees it, and few
 embeddings do. What sees it is what stitches panoramas: **landmarks** (corners that stand out), a small
-normalised patch around each as its description, and agreement. Two images of the same ground have several
+normalized patch around each as its description, and agreement. Two images of the same ground have several
 landmarks that match *under one shift*. Each such suspicion is then verified on the pixels: the detail of
 the part that both images would share has to correlate.
 
@@ -91,7 +91,7 @@ def gsd_levels(gsds: NDArray[np.float64], *, tolerance: float = 0.06, most: int 
 
 
 def reduced(shades: Tensor, factor: float) -> Tensor:
-    """Grey images [B, H, W] reduced by a factor of 1 or more, by area with antialiasing."""
+    """Gray images [B, H, W] reduced by a factor of 1 or more, by area with antialiasing."""
     if factor < 1.03:
         return shades
     size = (round(shades.shape[1] / factor), round(shades.shape[2] / factor))
@@ -101,7 +101,7 @@ def reduced(shades: Tensor, factor: float) -> Tensor:
 
 
 def detect_keypoints(shades: Tensor, image: Sequence[int], native: bool) -> Keypoints:
-    """The landmarks of grey images [B, H, W]: corners by Shi and Tomasi (1994), the strongest first."""
+    """The landmarks of gray images [B, H, W]: corners by Shi and Tomasi (1994), the strongest first."""
     smooth = detail(shades, coarse=8.0, fine=1.0)
     dy, dx = torch.gradient(smooth, dim=(1, 2))
     box = torch.stack([dx * dx, dy * dy, dx * dy], dim=1)
@@ -137,7 +137,7 @@ def _largest_near(images: Tensor, reach: int) -> Tensor:
     for axis in (1, 2):
         padding = (reach, reach) if axis == 2 else (0, 0, reach, reach)
         window = F.pad(images, padding)
-        length = 1  # how many neighbours `window` has the maximum of; doubled while it is short of all
+        length = 1  # how many neighbors `window` has the maximum of; doubled while it is short of all
         while length < 2 * reach + 1:
             step = min(length, 2 * reach + 1 - length)
             size = window.shape[axis] - step
@@ -160,7 +160,7 @@ def concat_keypoints(parts: Sequence[Keypoints]) -> Keypoints:
 def describe_keypoints(
     shades: Tensor, gsd: Sequence[float], image: Sequence[int], levels: NDArray[np.float64]
 ) -> Iterator[tuple[int, Keypoints]]:
-    """(level, landmarks) of grey images [B, H, W] at their own GSD and at every coarser level.
+    """(level, landmarks) of gray images [B, H, W] at their own GSD and at every coarser level.
 
     Args:
         shades: The images.
@@ -209,10 +209,10 @@ def match_keypoints(
             continue
         points = np.array(shifts)
         agree = np.abs(points[:, None] - points[None]).max(axis=2) <= _AGREE
-        centre = int(agree.sum(axis=1).argmax())
-        count = int(agree[centre].sum())
+        center = int(agree.sum(axis=1).argmax())
+        count = int(agree[center].sum())
         if count >= _VOTES:
-            dy, dx = np.median(points[agree[centre]], axis=0)
+            dy, dx = np.median(points[agree[center]], axis=0)
             found.append((q, b, float(dy), float(dx), count))
     return found
 
@@ -220,7 +220,7 @@ def match_keypoints(
 def shared_part(
     query: Tensor, bank: Tensor, shift: tuple[float, float], *, search: int = 2
 ) -> tuple[float, float]:
-    """(correlation, share) of two grey images [H, W] at one GSD, at the best shift near the one suspected.
+    """(correlation, share) of two gray images [H, W] at one GSD, at the best shift near the one suspected.
 
     The share is that of the smaller image's area. (0, 0) where less than 16 pixels overlap in a direction.
     """
@@ -252,7 +252,7 @@ def verify_overlaps(
 
     Args:
         suspects: Of `suspected_shifts`.
-        shade_of: ("query" or "bank", number) -> grey image [H, W] at its own GSD.
+        shade_of: ("query" or "bank", number) -> gray image [H, W] at its own GSD.
         factors: (query, bank image) -> by what each has to be reduced to the GSD of the suspicion.
         least: Correlation of the detail that counts as the same ground.
     """

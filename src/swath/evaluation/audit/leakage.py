@@ -7,12 +7,12 @@ the higher the score. Five searches, from certain to cautious:
 - ``same file``: equal bytes;
 - ``near copy``: close perceptual hashes in any orientation, verified on the pixels;
 - ``shared ground``: landmarks that agree on one shift, at one or at two scales, verified on the pixels;
-- ``close features``: features closer than nearly all of the bank's own neighbours are, verified likewise
+- ``close features``: features closer than nearly all of the bank's own neighbors are, verified likewise
   (unverified ones are only counted: to be alike is what features are for);
 - ``footprint``: georeferenced footprints that overlap.
 
 Only what is verified is a leak, so that the search does not cry wolf. What it cannot see is said in
-`docs/concepts/trust.md`: the same scene at another date without georeference, and neighbours that touch but
+`docs/concepts/trust.md`: the same scene at another date without georeference, and neighbors that touch but
 do not overlap. Against those only a split by groups or blocks helps (`split_making`).
 
 Legend: N bank images, Q queries, S side of a thumbnail.

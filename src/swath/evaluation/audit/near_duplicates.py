@@ -1,12 +1,12 @@
 """Copies of an image under other names: the same bytes, or the same picture re-encoded, resized, turned.
 
-Three steps from cheap to sure. A **perceptual hash** (dHash: is each pixel of a tiny grey image brighter than
-its neighbour?) survives re-encoding, resizing and changes of brightness; hashes of all eight orientations of
+Three steps from cheap to sure. A **perceptual hash** (dHash: is each pixel of a tiny gray image brighter than
+its neighbor?) survives re-encoding, resizing and changes of brightness; hashes of all eight orientations of
 a query meet those of the bank. A close hash is a suspicion only, because fields and water have hashes that
-say little; so each suspicion is **verified on the pixels** by normalised cross-correlation of what remains
+say little; so each suspicion is **verified on the pixels** by normalized cross-correlation of what remains
 after the coarse brightness is taken out.
 
-Any bands will do: each is standardised by its own image, and their mean is the grey that is looked at.
+Any bands will do: each is standardized by its own image, and their mean is the gray that is looked at.
 
 Legend: N bank images, Q queries, B in a batch, S side of a thumbnail in pixels.
 """
@@ -29,7 +29,7 @@ ORIENTATIONS = (
     "upright", "turned 90°", "turned 180°", "turned 270°",
     "mirrored", "mirrored, turned 90°", "mirrored, turned 180°", "mirrored, turned 270°",
 )  # fmt: skip
-_GRID = 8  # dHash compares 8 x 8 pairs of neighbours across and as many down: 128 bits
+_GRID = 8  # dHash compares 8 x 8 pairs of neighbors across and as many down: 128 bits
 
 
 def standardized_gray(batch: Batch) -> Tensor:
@@ -45,14 +45,14 @@ def standardized_gray(batch: Batch) -> Tensor:
     total = weight.sum(dim=(2, 3), keepdim=True).clamp_min(1.0)
     image = image.masked_fill(~valid, 0.0)
     mean = image.sum(dim=(2, 3), keepdim=True) / total
-    centred = (image - mean) * weight
-    std = (centred.square().sum(dim=(2, 3), keepdim=True) / total).sqrt()
+    centered = (image - mean) * weight
+    std = (centered.square().sum(dim=(2, 3), keepdim=True) / total).sqrt()
     flat = std <= 1e-6 * (mean.abs() + 1e-6)
-    return (centred / std.clamp_min(1e-12)).masked_fill(flat, 0.0).mean(dim=1)
+    return (centered / std.clamp_min(1e-12)).masked_fill(flat, 0.0).mean(dim=1)
 
 
 def thumbnails(shades: Tensor, side: int = THUMBNAIL) -> Tensor:
-    """[B, S, S] of grey images [B, H, W], by area."""
+    """[B, S, S] of gray images [B, H, W], by area."""
     return F.interpolate(shades[:, None], size=(side, side), mode="area")[:, 0]
 
 
@@ -102,7 +102,7 @@ def detail(shades: Tensor, *, coarse: float = 4.0, fine: float = 0.7) -> Tensor:
     Two fields are both bright above and dark below by chance; that their hedges coincide is no chance.
 
     Args:
-        shades: Grey images.
+        shades: Gray images.
         coarse: Standard deviation in pixels of what is taken out.
         fine: Of what is smoothed away: compression and resampling differ there.
     """
@@ -142,7 +142,7 @@ def weighted_shifts(images: Tensor, weights: Sequence[float]) -> Tensor:
 
 
 def correlation(first: Tensor, second: Tensor) -> Tensor:
-    """[B] normalised cross-correlation of images [B, H, W] of the same size; 0 where one is flat."""
+    """[B] normalized cross-correlation of images [B, H, W] of the same size; 0 where one is flat."""
     a, b = (x.flatten(1) - x.flatten(1).mean(dim=1, keepdim=True) for x in (first.double(), second.double()))
     length = (a.square().sum(dim=1) * b.square().sum(dim=1)).sqrt()
     return torch.where(length > 1e-9, (a * b).sum(dim=1) / length.clamp_min(1e-30), 0.0)

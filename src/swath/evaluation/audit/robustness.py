@@ -35,7 +35,7 @@ from swath.evaluation.features.extract import (
 )
 from swath.evaluation.features.protocol import FeatureExtractor, FeatureSet, Progress
 from swath.evaluation.measures.intervals import bootstrap_interval, paired_difference
-from swath.evaluation.protocols.knn_classifier import Standardiser, knn_predict
+from swath.evaluation.protocols.knn_classifier import Standardizer, knn_predict
 from swath.evaluation.protocols.setup import default_image_sizes, native_scale
 from swath.files import atomic_path, write_json
 
@@ -151,7 +151,7 @@ def evaluate_robustness(
     side: int | None = None,
     k: int = 20,
     temperature: float = 0.07,
-    standardised: bool = False,
+    standardized: bool = False,
     limit: int | None = None,
     batch_size: int = 64,
     progress: Progress | None = None,
@@ -165,9 +165,9 @@ def evaluate_robustness(
         split: Bank and queries, of one label an image.
         degradations: Names; default all that make sense for the sensor.
         side: Of the images in pixels, after the degradation; default the native side.
-        k: Neighbours that vote.
+        k: Neighbors that vote.
         temperature: Of the vote.
-        standardised: Standardise features by the bank ("knn-z").
+        standardized: Standardize features by the bank ("knn-z").
         limit: Look at this many queries, drawn evenly; default all. Every strength is a pass over them.
         batch_size: Images at a time.
         progress: Called with (images done, images in all).
@@ -218,7 +218,7 @@ def evaluate_robustness(
     scores: list[RobustnessScore] = []
     for featurizer in featurizers:
         known: Tensor = bank.features[featurizer.name, side]
-        by_bank = Standardiser(known) if standardised else None
+        by_bank = Standardizer(known) if standardized else None
         stored = known if by_bank is None else by_bank(known)
         clean: NDArray[np.bool_] | None = None
         for name, level in plan:
@@ -235,7 +235,7 @@ def evaluate_robustness(
     protocol = {
         "id": "swath.robustness/1",
         "name": "robustness",
-        "classifier": "knn-z" if standardised else "knn",
+        "classifier": "knn-z" if standardized else "knn",
         "k": k,
         "temperature": temperature,
         "side": side,
@@ -329,7 +329,7 @@ def plot_robustness(
     from matplotlib.figure import Figure
 
     from swath.evaluation.report.plots import MARKS
-    from swath.reporting.charts import COLOURS
+    from swath.reporting.charts import COLORS
 
     kinds = report.degradations
     columns = min(4, len(kinds))
@@ -341,12 +341,12 @@ def plot_robustness(
         for i, name in reversed(list(enumerate(report.names))):
             curve = report.curve(name, kind)
             x = range(len(curve))
-            colour = COLOURS[i % len(COLOURS)]
+            color = COLORS[i % len(COLORS)]
             if i == 0:
                 low, high = [100 * s.low for s in curve], [100 * s.high for s in curve]
-                panel.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
+                panel.fill_between(x, low, high, color=color, alpha=0.16, linewidth=0)
             panel.plot(
-                x, [100 * s.accuracy for s in curve], label=name, color=colour, marker=MARKS[i % len(MARKS)],
+                x, [100 * s.accuracy for s in curve], label=name, color=color, marker=MARKS[i % len(MARKS)],
                 markersize=5, linewidth=2.2 if i == 0 else 1.2, markeredgecolor="white", markeredgewidth=0.5,
             )  # fmt: skip
         curve = report.curve(report.names[0], kind)

@@ -1,4 +1,4 @@
-"""Labelled images in every layout that people have, as a data set and what else is known of each image.
+"""Labeled images in every layout that people have, as a data set and what else is known of each image.
 
 Class folders, CSV manifests (one class or several labels an image), Parquet tables of chips, and BigEarthNet.
 `swath.evaluation.data.splits` divides them into bank and queries; sets known by name are opened by
@@ -35,7 +35,7 @@ LabelKind = Literal["multi", "single"]
 
 @dataclass(slots=True)
 class LabeledDataset:
-    """Labelled images before they are divided, and what else is known of each.
+    """Labeled images before they are divided, and what else is known of each.
 
     Attributes:
         dataset: With labels.
@@ -62,7 +62,7 @@ def open_labeled(
     labels: LabelKind | None = None,
     **options: Any,
 ) -> LabeledDataset:
-    """Open labelled images in any layout, undivided.
+    """Open labeled images in any layout, undivided.
 
     Arguments as for `swath.evaluation.data.splits.open_split`.
 
@@ -77,9 +77,9 @@ def open_labeled(
             "separator": separator,
             "gsd": gsd if gsd != "relative" else None,
         }
-        given |= {name: options.get(name) for name in ("fit", "offset_dn")}
+        given |= {name: options.get(name) for name in ("resize_mode", "offset_dn")}
         for name, value in given.items():
-            if value is not None and (name, value) != ("fit", "resize"):
+            if value is not None and (name, value) != ("resize_mode", "resize"):
                 raise ImageryError(
                     f"{path}: is BigEarthNet, where {name}={value!r} means nothing; leave it out"
                 )
@@ -91,7 +91,7 @@ def open_labeled(
     if is_chip_table(path):
         if separator or isinstance(names, list):
             raise ImageryError(f"{path}: several labels are a column of lists in a Parquet table")
-        kept = {k: v for k, v in options.items() if v is not None and k != "fit"}
+        kept = {k: v for k, v in options.items() if v is not None and k != "resize_mode"}
         foreign = sorted(set(kept) - {"size", "seed", "offset_dn", "workers"})
         if foreign:
             raise ImageryError(

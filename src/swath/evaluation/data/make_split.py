@@ -1,6 +1,6 @@
 """Making splits that do not leak: by blocks of ground, by groups, or at random; written as a CSV table.
 
-Neighbouring images resemble each other, so a random split asks for places that the bank nearly holds.
+Neighboring images resemble each other, so a random split asks for places that the bank nearly holds.
 Three ways, from loose to strict:
 
 - ``random``: single images, each class in the same shares. For images that are far apart, or as the
@@ -247,7 +247,7 @@ def _rings(dataset: ImageDataset, coordinates: tuple[str, str] | None) -> list[D
 
 
 def _blocks(rings: Sequence[Degrees], metres: float) -> list[str]:
-    """Name of the block that each image's centre lies in.
+    """Name of the block that each image's center lies in.
 
     Blocks are rows of equal height in latitude, each cut into pieces that are as long on the ground as high.
     """
@@ -256,7 +256,7 @@ def _blocks(rings: Sequence[Degrees], metres: float) -> list[str]:
     high = math.degrees(metres / _RADIUS)
     names = []
     for ring in rings:
-        longitude, latitude = _centre(ring)
+        longitude, latitude = _center(ring)
         row = math.floor(latitude / high)
         wide = high / max(1e-6, math.cos(math.radians((row + 0.5) * high)))
         names.append(f"r{row}c{math.floor(longitude / wide)}")
@@ -268,11 +268,11 @@ def _with_buffer(
 ) -> list[str]:
     """Folds, with those images taken out that are too near to an image of a smaller fold.
 
-    Distances are between centres on the sphere, less both images' half diagonals: never more than the true
+    Distances are between centers on the sphere, less both images' half diagonals: never more than the true
     distance of their edges.
     """
-    centres = np.array([_centre(ring) for ring in rings])
-    places = _on_sphere(centres)
+    centers = np.array([_center(ring) for ring in rings])
+    places = _on_sphere(centers)
     radius = np.array(
         [_chord(_on_sphere(ring), place).max() for ring, place in zip(rings, places, strict=True)]
     )
@@ -286,7 +286,7 @@ def _with_buffer(
     return result
 
 
-def _centre(ring: Degrees) -> tuple[float, float]:
+def _center(ring: Degrees) -> tuple[float, float]:
     corners = ring[:-1] if len(ring) > 1 else ring
     longitudes = corners[:, 0]
     if np.ptp(longitudes) > 180:  # across the antimeridian
@@ -296,7 +296,7 @@ def _centre(ring: Degrees) -> tuple[float, float]:
 
 
 def _on_sphere(degrees: Any) -> NDArray[np.float64]:
-    """[n, 3] metres from the Earth's centre."""
+    """[n, 3] metres from the Earth's center."""
     longitude, latitude = np.radians(np.asarray(degrees, dtype=np.float64)).T
     flat = np.cos(latitude)
     return _RADIUS * np.stack([flat * np.cos(longitude), flat * np.sin(longitude), np.sin(latitude)], axis=1)

@@ -1,6 +1,6 @@
-"""Whatever a user names as labelled data, opened and divided: the same for every verb and for suites.
+"""Whatever a user names as labeled data, opened and divided: the same for every verb and for suites.
 
-    scenes/index.csv          a path: class folders, tables, BigEarthNet (see `labelled` beside this)
+    scenes/index.csv          a path: class folders, tables, BigEarthNet (see `labeled` beside this)
     eurosat                   a set known by name, looked for below --root (`swath datasets list`)
     torchgeo:EuroSAT          a classification set of TorchGeo, below --root
 
@@ -55,7 +55,7 @@ def open_eval_data(
     offset_dn: float | None = None,
     **options: Any,
 ) -> TrainTestSplit:
-    """Open labelled data and divide it.
+    """Open labeled data and divide it.
 
     Args:
         text: See the module.
@@ -184,7 +184,7 @@ def open_benchmark(
         labels=[label for _, label in listed],
         classes=known.classes,
         size=side,
-        fit="resize",
+        resize_mode="resize",
         seed=seed,
         offset_dn=known.offset_dn if offset_dn is None else offset_dn,
     )

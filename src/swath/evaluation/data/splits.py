@@ -36,8 +36,8 @@ class TrainTestSplit:
     """Bank and queries, and what a reader of the scores should know about them.
 
     Attributes:
-        bank: Labelled images that probes learn from.
-        queries: Labelled images that are classified.
+        bank: Labeled images that probes learn from.
+        queries: Labeled images that are classified.
         origin: Where the split comes from, in words.
         notes: Worth printing beside the scores.
         native_metres: Median GSD of the images as they are, where a CSV table has it.
@@ -77,7 +77,7 @@ def open_split(
     seed: int = 0,
     **options: Any,
 ) -> TrainTestSplit:
-    """Open labelled images and divide them.
+    """Open labeled images and divide them.
 
     Args:
         path: Class folder, folder of train/val class folders, CSV manifest, Parquet table of chips, or

@@ -1,9 +1,9 @@
 """Features that nobody trained: what a model must beat before its training counts for anything.
 
-From cheap to strong: channel statistics, colour histograms, raw pixels, and random convolutional features
+From cheap to strong: channel statistics, color histograms, raw pixels, and random convolutional features
 (RCF): the mean rectified response to random whitened patches (Coates and Ng 2011; for satellite imagery Rolf
 et al. 2021, "A generalizable and accessible approach to machine learning with global satellite imagery"). A
-randomly initialised copy of the model's own encoder shows how much of its score is architecture.
+randomly initialized copy of the model's own encoder shows how much of its score is architecture.
 
 Legend: B images, C bands.
 """
@@ -61,7 +61,7 @@ class ColorHistogram:
     what lies beyond counts in the outermost.
     """
 
-    name = "colour histogram"
+    name = "color histogram"
     min_side = 1
     identity = _IDENTITY
 
@@ -201,20 +201,20 @@ class RandomConvolutionalFeatures:
 def random_init(
     model: Model, *, seed: int = 0, pooling: str | None = None, gsd_mode: GsdMode | None = None
 ) -> ModelFeatureExtractor:
-    """The model's encoder, freshly initialised: same contract, same pooling, nothing learned.
+    """The model's encoder, freshly initialized: same contract, same pooling, nothing learned.
 
     Raises:
         SwathError: The model does not say how its encoder is built (it was never saved).
     """
     encoder = model.config.get("encoder")
     if encoder is None:
-        raise SwathError("this model does not say how its encoder is built, so it cannot be initialised anew")
+        raise SwathError("this model does not say how its encoder is built, so it cannot be initialized anew")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fresh = create_model(encoder["name"], **encoder["options"])
     fresh_model = Model(fresh.to(model.device), model.contract, pooling=model.pooling)
     featurizer = ModelFeatureExtractor(fresh_model, name="random init", pooling=pooling, gsd_mode=gsd_mode)
-    featurizer.settings |= {"model": f"random initialisation of {encoder['name']}", "seed": seed}
+    featurizer.settings |= {"model": f"random initialization of {encoder['name']}", "seed": seed}
     return featurizer
 
 

@@ -1,4 +1,4 @@
-"""Features of a labelled data set at several image scales: what every score is computed from.
+"""Features of a labeled data set at several image scales: what every score is computed from.
 
 A **featurizer** turns a batch, as data sets collate it, into one vector an image. A `Part` is a data set and
 which of its images take part (a fold, a split). `extract` reads every image once and makes from it the

@@ -21,8 +21,8 @@ def images_hash(part: EvalSubset) -> str:
     """
     dataset = part.dataset
     digest = hashlib.sha256(json.dumps(dataset.sensor.to_dict(), sort_keys=True).encode())
-    if isinstance(dataset, ImageFileDataset) and dataset.fit != "random_crop":
-        how = [dataset.size, dataset.fit, dataset.offset_dn]
+    if isinstance(dataset, ImageFileDataset) and dataset.resize_mode != "random_crop":
+        how = [dataset.size, dataset.resize_mode, dataset.offset_dn]
         digest.update(json.dumps(how).encode())
         digest.update(np.ascontiguousarray(dataset.gsds[part.indices]).tobytes())
         for path in part.paths:

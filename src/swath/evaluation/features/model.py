@@ -33,7 +33,7 @@ class ModelFeatureExtractor:
             reference size or, where it has none, at the images' native side. (Whether true metres help a
             given model on given data is to be measured, not assumed.)
         reference_side: Relative mode: side in pixels at which GSD is 1, instead of the contract's.
-        statistics: ``bank`` standardises bands by mean and standard deviation over the bank, instead of by
+        statistics: ``bank`` standardizes bands by mean and standard deviation over the bank, instead of by
             the contract's.
         shares: Another featurizer of the same model; encodings of its last batch are used again. For
             several poolings, of which each costs nearly nothing then (see `read_outs`).
@@ -66,7 +66,7 @@ class ModelFeatureExtractor:
             self.settings["statistics"] = "of the bank"
         self.learns = statistics == "bank"
         self._reference_side = reference_side
-        self._reader = model  # the model with the statistics that images are standardised by
+        self._reader = model  # the model with the statistics that images are standardized by
         self._checked = False
         if shares is not None and (shares.model is not model or shares.gsd_mode != self.gsd_mode):
             raise ContractError(
@@ -83,7 +83,7 @@ class ModelFeatureExtractor:
     def scale_mae(cls, model: Model, name: str | None = None) -> ModelFeatureExtractor:
         """A model as Scale-MAE's released evaluation reads it, whatever its contract says.
 
-        The class token after the last norm; positions by 224 / side; bands standardised by the data's own
+        The class token after the last norm; positions by 224 / side; bands standardized by the data's own
         statistics (theirs are constants of each data set, ours are measured on the bank).
         """
         return cls(model, name, "cls", "relative", reference_side=224, statistics="bank")

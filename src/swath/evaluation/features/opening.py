@@ -3,7 +3,7 @@
     runs/first/model            a model directory (trained here, or made by `swath import-weights`)
     scalemae-vitlarge-800.pth   an official checkpoint, imported on the way
     timm:resnet50@weights.pth   a model of timm, see `swath.evaluation.features.timm_model`
-    random:vit_tiny_patch16     an encoder of Swath, freshly initialised
+    random:vit_tiny_patch16     an encoder of Swath, freshly initialized
     rcf, statistics, histogram, pixels, rcf-plain   baselines that need no training (also as baseline:rcf)
 
 A folder or file of that name comes first, so a model directory may be called as it likes.
@@ -196,7 +196,7 @@ def _of_model(
     about = {"model_id": model.id}
     if kind == "random":
         for one in featurizers:
-            one.settings |= {"model": f"random initialisation of {encoder}", "seed": 0}
+            one.settings |= {"model": f"random initialization of {encoder}", "seed": 0}
         about = {}
     if sensor is None and len(model.contract.sensors) > 1 and default.name in model.contract.sensors:
         sensor = default.name

@@ -1,12 +1,12 @@
 """Any model of timm as a featurizer: what the rest of the world would use, on the same images.
 
-    timm:resnet50                          freshly initialised: random weights, and called so
+    timm:resnet50                          freshly initialized: random weights, and called so
     timm:resnet50@weights/resnet50.safetensors
     timm:vit_base_patch16_224@pretrained   timm's own weights, from its cache or downloaded
 
 The *data configuration* that timm keeps with each model is its contract: images are resampled to the
-model's input size by the model's interpolation, whole (no centre crop: a scene's border belongs to the
-scene), brought to 0..1 and standardised by the model's mean and standard deviation. An image that an
+model's input size by the model's interpolation, whole (no center crop: a scene's border belongs to the
+scene), brought to 0..1 and standardized by the model's mean and standard deviation. An image that an
 evaluation has reduced to 32 pixels before is so enlarged again: it holds what 32 pixels hold, and the model
 sees the size that it knows.
 
@@ -166,7 +166,7 @@ class TimmFeatureExtractor:
         seen["gsd"] = batch["gsd"].to(self._device)
         if "valid" in batch:
             seen["valid"] = batch["valid"].to(self._device)
-        normal = self.contract.normalise(seen)["image"]
+        normal = self.contract.normalize(seen)["image"]
         return cast(Tensor, self._module(self._resize(normal)))
 
     def _resize(self, image: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ def effective_rank(features: Tensor) -> float:
 
 def participation_ratio(features: Tensor) -> float:
     """(sum of variances)^2 / sum of squared variances along the principal axes of [N, D]: 1 to D."""
-    variances = torch.linalg.svdvals(_centred(features)).square()
+    variances = torch.linalg.svdvals(_centered(features)).square()
     return float(variances.sum().square() / variances.square().sum().clamp_min(1e-300))
 
 
@@ -63,9 +63,9 @@ def class_alignment(features: Tensor, labels: Tensor) -> float | None:
 
 
 def two_nn(features: Tensor, *, discard: float = 0.1) -> float | None:
-    """Intrinsic dimension by the two nearest neighbours.
+    """Intrinsic dimension by the two nearest neighbors.
 
-    Locally the ratio mu of the distances to the second and first neighbour follows F(mu) = 1 - mu^-d, so
+    Locally the ratio mu of the distances to the second and first neighbor follows F(mu) = 1 - mu^-d, so
     -log(1 - F) is a line through the origin of slope d over log mu; it is fitted without the largest ratios.
 
     Args:
@@ -92,7 +92,7 @@ def two_nn(features: Tensor, *, discard: float = 0.1) -> float | None:
     return float((x @ y) / (x @ x)) if float(x @ x) > 0 else None
 
 
-def _centred(features: Tensor) -> Tensor:
+def _centered(features: Tensor) -> Tensor:
     values = features.double()
     return values - values.mean(dim=0)
 

@@ -35,7 +35,7 @@ def as_multi_hot(labels: Any, *, classes: int | None = None, what: str = "items"
     """
     given = torch.as_tensor(np.asarray(labels))
     if given.ndim == 1 and not given.is_floating_point():
-        unlabelled = given < 0
+        unlabeled = given < 0
         count = int(given.max()) + 1 if classes is None and len(given) else (classes or 0)
         if len(given) and int(given.max()) >= count:
             raise SwathError(f"class {int(given.max())} among the {what}, but there are {count} classes only")
@@ -44,16 +44,16 @@ def as_multi_hot(labels: Any, *, classes: int | None = None, what: str = "items"
         sets = given.double()
         if not bool(((sets == 0) | (sets == 1)).all()):
             raise SwathError(f"labels of the {what} are zeros and ones [N, K], or class indices [N]")
-        unlabelled = sets.sum(dim=1) == 0
+        unlabeled = sets.sum(dim=1) == 0
     else:
         raise SwathError(
             f"labels of the {what} are class indices [N] or zeros and ones [N, K], not {list(given.shape)} "
             f"of {given.dtype}"
         )
-    if bool(unlabelled.any()):
-        first = int(unlabelled.nonzero()[0])
+    if bool(unlabeled.any()):
+        first = int(unlabeled.nonzero()[0])
         raise SwathError(
-            f"{int(unlabelled.sum()):,} of {len(given):,} {what} have no label (first: number {first}): "
+            f"{int(unlabeled.sum()):,} of {len(given):,} {what} have no label (first: number {first}): "
             "no share of labels in common can be computed for them. Give them labels, or leave them out."
         )
     return sets

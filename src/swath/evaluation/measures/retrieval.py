@@ -240,7 +240,7 @@ def exact_neighbors(
         )
     for features in (queries, archive):
         if not bool(torch.isfinite(features).all()):
-            raise SwathError("features hold NaN or infinity: nothing can be said about their neighbours")
+            raise SwathError("features hold NaN or infinity: nothing can be said about their neighbors")
     hidden = exclusions(exclude, len(queries), len(archive))
     left = len(archive) - (int((hidden >= 0).sum(dim=1).max()) if hidden.numel() else 0)
     if not 0 < k <= left:
@@ -282,7 +282,7 @@ def _largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def retrieval_scores(
-    neighbours: Tensor,
+    neighbors: Tensor,
     query_labels: Any,
     archive_labels: Any,
     *,
@@ -292,25 +292,25 @@ def retrieval_scores(
     """Score answers by the labels that they share with their query; definitions at the top of the module.
 
     Args:
-        neighbours: [Q, k] positions in the archive, best first (`Neighbors.ids`).
+        neighbors: [Q, k] positions in the archive, best first (`Neighbors.ids`).
         query_labels: [Q] class indices or [Q, K] zeros and ones.
         archive_labels: [N] or [N, K].
-        exclude: As given to `exact_neighbours`: such items count neither as relevant nor as an ideal answer.
+        exclude: As given to `exact_neighbors`: such items count neither as relevant nor as an ideal answer.
         overlap: `label_overlap` of the same labels and exclusions, where it has been made already.
 
     Raises:
         SwathError: Items without labels, or labels of two nomenclatures.
     """
-    k = neighbours.shape[1]
+    k = neighbors.shape[1]
     table = overlap or label_overlap(query_labels, archive_labels, exclude=exclude)
     queries, archive = table.queries, table.archive
     shared = torch.cat(
         [
             torch.einsum("qc,qkc->qk", part, archive[ids])
-            for part, ids in zip(torch.split(queries, 4096), torch.split(neighbours, 4096), strict=True)
+            for part, ids in zip(torch.split(queries, 4096), torch.split(neighbors, 4096), strict=True)
         ]
     )  # fmt: skip
-    wanted, have = queries.sum(dim=1, keepdim=True), archive.sum(dim=1)[neighbours]
+    wanted, have = queries.sum(dim=1, keepdim=True), archive.sum(dim=1)[neighbors]
     relevant = (shared > 0).double()
     rank = torch.arange(1, k + 1, dtype=torch.float64)
     ap = (relevant * relevant.cumsum(dim=1) / rank).sum(dim=1) / table.relevant.clamp(1, k)
@@ -362,7 +362,7 @@ def chance_scores(
 
 
 def per_class_retrieval(
-    neighbours: Tensor,
+    neighbors: Tensor,
     scores: RetrievalScores,
     query_labels: Any,
     archive_labels: Any,
@@ -371,8 +371,8 @@ def per_class_retrieval(
     """One row a class: the queries that carry it.
 
     Args:
-        neighbours: [Q, k].
-        scores: Of these neighbours.
+        neighbors: [Q, k].
+        scores: Of these neighbors.
         query_labels: [Q] or [Q, K].
         archive_labels: [N] or [N, K].
         names: K names; numbers by default.
@@ -385,7 +385,7 @@ def per_class_retrieval(
         nan = float("nan")
         precision, recall, found = (
             (float(values[carry].mean()) if count else nan)
-            for values in (scores.precision, scores.recall, archive[neighbours, number].mean(dim=1))
+            for values in (scores.precision, scores.recall, archive[neighbors, number].mean(dim=1))
         )
         rows.append(
             ClassScore(

@@ -1,4 +1,4 @@
-"""Few-shot curves: how good a classifier is that has seen n labelled images of each class, for rising n.
+"""Few-shot curves: how good a classifier is that has seen n labeled images of each class, for rising n.
 
 For every n, several draws of n images a class are taken from the bank; the classifier learns from these alone
 and is scored on all queries. All featurizers see the same draws, so differences between them pair.
@@ -45,7 +45,7 @@ def evaluate_fewshot(
     extracted: SplitFeatures | None = None,
     cache: FeatureCache | None = None,
 ) -> EvaluationResult:
-    """Accuracy with n labelled images a class; the classifier of a score is called "linear@5" for n = 5.
+    """Accuracy with n labeled images a class; the classifier of a score is called "linear@5" for n = 5.
 
     Args:
         featurizers: What to score, the one in question first.
@@ -54,8 +54,8 @@ def evaluate_fewshot(
         shots: Numbers n of images a class; default 1, 2, 5, 10, 20, 50, 100 as far as every class has as
             many. One that is asked for and not to be had is refused, with the reason in the notes.
         draws: Draws for each n.
-        classifiers: ``centroid``: the nearest class mean by cosine, features centred by the mean of the draw.
-            ``linear``: logistic regression on features standardised by the draw.
+        classifiers: ``centroid``: the nearest class mean by cosine, features centered by the mean of the draw.
+            ``linear``: logistic regression on features standardized by the draw.
         c: Inverse strength of the linear classifier's penalty; fixed, as few images leave none to validate.
         seed: Of the draws.
         batch_size: Images at a time.
@@ -77,8 +77,8 @@ def evaluate_fewshot(
         "draws": draws,
         "seed": seed,
         "C": c,
-        "centroid": "cosine to class means, centred by the mean of the draw",
-        "linear": "logistic regression on features standardised by the draw",
+        "centroid": "cosine to class means, centered by the mean of the draw",
+        "linear": "logistic regression on features standardized by the draw",
     }
     sides = native_image_size(featurizers, split) if sides is None else sides
     with ProtocolContext(
@@ -148,7 +148,7 @@ def _predict(
         return fit_linear_probe(bank, labels, classes=classes, c=c).predict(queries)
     mean = bank.double().mean(dim=0)
     known = torch.unique(labels)
-    centres = torch.stack([(bank[labels == label].double() - mean).mean(dim=0) for label in known])
-    similar = F.normalize(queries.double() - mean, dim=1) @ F.normalize(centres, dim=1).T
+    centers = torch.stack([(bank[labels == label].double() - mean).mean(dim=0) for label in known])
+    similar = F.normalize(queries.double() - mean, dim=1) @ F.normalize(centers, dim=1).T
     nearest: Tensor = known[similar.argmax(dim=1)]
     return nearest

@@ -1,7 +1,7 @@
 """The scoring protocols: kNN over scales, and the linear probe; each says all that a number depends on.
 
 kNN over scales (Scale-MAE, section 4, and its released evaluation): images are area-resized to each side,
-features are L2-normalised, the k = 20 most similar bank images vote with weight exp(cosine / 0.07).
+features are L2-normalized, the k = 20 most similar bank images vote with weight exp(cosine / 0.07).
 
 - *symmetric*: bank and queries at the same side (what the released code does);
 - *asymmetric*: the bank at its largest side, only the queries reduced (what the paper's text describes).
@@ -50,7 +50,7 @@ def evaluate_knn(
     *,
     sides: Sequence[int] | None = None,
     asymmetric: bool = True,
-    standardised: bool = True,
+    standardized: bool = True,
     k: int = 20,
     temperature: float = 0.07,
     protocol: str = "swath.knn/1",
@@ -67,8 +67,8 @@ def evaluate_knn(
         sides: Image sides in pixels; default 12.5 to 100% of the native side. Sides that do not fit a
             featurizer's patch are refused, with the reason in the notes.
         asymmetric: Also score reduced queries against the bank at its largest side.
-        standardised: Also score features standardised by the bank ("knn-z").
-        k: Neighbours.
+        standardized: Also score features standardized by the bank ("knn-z").
+        k: Neighbors.
         temperature: Of the vote.
         protocol: Its id in reports; "scale_mae" for what `ModelFeatureExtractor.scale_mae` describes.
         batch_size: Images at a time.
@@ -90,7 +90,7 @@ def evaluate_knn(
         used, classes = ready.sides, ready.classes
         pairs = [(s, s) for s in used] + ([(s, used[-1]) for s in used[:-1]] if asymmetric else [])
         for featurizer in featurizers:
-            for z in (False, True) if standardised else (False,):
+            for z in (False, True) if standardized else (False,):
                 for query_side, bank_side in pairs:
                     bank, queries = ready.features(featurizer, bank_side, query_side)
                     if z:
@@ -113,7 +113,7 @@ def evaluate_linear(
     extracted: SplitFeatures | None = None,
     cache: FeatureCache | None = None,
 ) -> EvaluationResult:
-    """Linear-probe accuracy: logistic regression on features standardised by the bank, at the same side.
+    """Linear-probe accuracy: logistic regression on features standardized by the bank, at the same side.
 
     Args:
         featurizers: What to score, the one in question first.
@@ -130,7 +130,7 @@ def evaluate_linear(
     settings = {
         "id": "swath.linear/2",
         "name": "linear",
-        "features": "standardised by the bank",
+        "features": "standardized by the bank",
         "C": c if c is not None else f"of {', '.join(f'{c:g}' for c in GRID)}, on {SHARE:.0%} of the bank",
         "solver": "Newton's method to convergence",
     }

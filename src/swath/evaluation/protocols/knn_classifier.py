@@ -1,4 +1,4 @@
-"""Weighted k-nearest-neighbour classification on frozen features (Wu et al. 2018; Scale-MAE, section 4).
+"""Weighted k-nearest-neighbor classification on frozen features (Wu et al. 2018; Scale-MAE, section 4).
 
 The label of a query is voted by its k most similar bank images, each with weight exp(cosine / temperature).
 No parameter is fitted, so the score speaks of the features alone.
@@ -16,9 +16,9 @@ from swath.errors import SwathError
 
 
 def check_k(k: int, images: int) -> None:
-    """Raise SwathError unless a bank of so many images has k neighbours."""
+    """Raise SwathError unless a bank of so many images has k neighbors."""
     if not 0 < k <= images:
-        raise SwathError(f"k = {k} neighbours cannot be had of a bank of {images} images; choose another k")
+        raise SwathError(f"k = {k} neighbors cannot be had of a bank of {images} images; choose another k")
 
 
 def knn_scores(
@@ -31,7 +31,7 @@ def knn_scores(
     temperature: float = 0.07,
     chunk: int = 1024,
 ) -> Tensor:
-    """Class scores: the sum of exp(cosine / temperature) over the neighbours of each class.
+    """Class scores: the sum of exp(cosine / temperature) over the neighbors of each class.
 
     Computed in double precision: at a temperature of .07 an error in the similarity grows fourteenfold.
 
@@ -40,7 +40,7 @@ def knn_scores(
         bank_labels: [N] class indices below `classes`, or [N, K] 0 and 1 for images of several labels.
         queries: [Q, D] features.
         classes: Number of classes or labels K.
-        k: Neighbours that vote.
+        k: Neighbors that vote.
         temperature: Of the vote; small values listen to the nearest.
         chunk: Queries at a time (memory: chunk x N numbers); the result does not depend on it.
 
@@ -56,15 +56,15 @@ def knn_scores(
         raise SwathError(f"the temperature of the vote is a positive number, not {temperature:g}")
     for features in (bank, queries):
         if not bool(torch.isfinite(features).all()):
-            raise SwathError("features hold NaN or infinity: nothing can be said about their neighbours")
+            raise SwathError("features hold NaN or infinity: nothing can be said about their neighbors")
     bank = F.normalize(bank.double(), dim=1)
     several = bank_labels.ndim == 2
     votes = (bank_labels if several else F.one_hot(bank_labels.to(torch.int64), classes)).double()
     scores = []
     for part in torch.split(queries, chunk):
-        similarity, neighbour = (F.normalize(part.double(), dim=1) @ bank.T).topk(k, dim=1)
+        similarity, neighbor = (F.normalize(part.double(), dim=1) @ bank.T).topk(k, dim=1)
         weight = (similarity / temperature).softmax(dim=1)
-        scores.append(torch.einsum("qk,qkc->qc", weight, votes[neighbour]))
+        scores.append(torch.einsum("qk,qkc->qc", weight, votes[neighbor]))
     return torch.cat(scores) if scores else torch.empty(0, classes, dtype=torch.float64)
 
 
@@ -82,7 +82,7 @@ def knn_predict(
     return scores.argmax(dim=1)
 
 
-class Standardiser:
+class Standardizer:
     """Zero mean and unit variance a dimension, by the statistics of the bank and of nothing else.
 
     Dimensions that are constant over the bank become 0.
@@ -104,6 +104,6 @@ class Standardiser:
 
 
 def standardize_features(bank: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-    """The bank, and other features by the bank's statistics, standardised; see `Standardiser`."""
-    by_bank = Standardiser(bank)
+    """The bank, and other features by the bank's statistics, standardized; see `Standardizer`."""
+    by_bank = Standardizer(bank)
     return tuple(by_bank(features) for features in (bank, *others))

@@ -1,4 +1,4 @@
-"""Linear probe: logistic regression on frozen, standardised features.
+"""Linear probe: logistic regression on frozen, standardized features.
 
 A convex problem with one solution, so the score has no learning rate, no epochs and no luck in it. The
 objective is scikit-learn's (``C * sum of losses + |W|^2 / 2``, intercepts free):
@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from swath.errors import SwathError
-from swath.evaluation.protocols.knn_classifier import Standardiser
+from swath.evaluation.protocols.knn_classifier import Standardizer
 
 EXACT = 1e-7  # by how much a probability of an image of the bank may be off, in a fit that is fine
 ROUGH = 1e-3  # Newton decrement of one that is not
@@ -34,7 +34,7 @@ SINGLE = 1e-3  # relative residual to which single precision can solve for a ste
 
 @dataclass(frozen=True, slots=True)
 class LinearProbe:
-    """A fitted probe on features that are standardised by those it was fitted on.
+    """A fitted probe on features that are standardized by those it was fitted on.
 
     Attributes:
         weight: [J, D] of the classes in `fitted`.
@@ -43,7 +43,7 @@ class LinearProbe:
             others have not.
         constant: [K] probability of the other ones: 0, or 1 for a label that every image of the bank has.
         several: Whether images have several labels each.
-        standardise: By the statistics of the bank.
+        standardize: By the statistics of the bank.
     """
 
     weight: Tensor
@@ -51,11 +51,11 @@ class LinearProbe:
     fitted: Tensor
     constant: Tensor
     several: bool
-    standardise: Standardiser
+    standardize: Standardizer
 
     def probabilities(self, features: Tensor) -> Tensor:
         """[Q, K] float64 probabilities of each class, or of each label, of features [Q, D]."""
-        logits = self.standardise(features) @ self.weight.T + self.bias
+        logits = self.standardize(features) @ self.weight.T + self.bias
         found = self.constant.expand(len(features), -1).clone()
         found[:, self.fitted] = logits.sigmoid() if self.several else logits.softmax(dim=1)
         return found
@@ -72,7 +72,7 @@ def fit_linear_probe(
     """Fit the probe.
 
     Args:
-        features: [N, D], standardised inside by their own statistics.
+        features: [N, D], standardized inside by their own statistics.
         labels: [N] class indices below `classes`, at least two of which occur; or [N, K] 0 and 1.
         classes: Number of classes or labels K.
         c: Inverse strength of the L2 penalty (scikit-learn's C).
@@ -89,7 +89,7 @@ class _Curvature:
     classes bend alike but for their mean p (1 - p).
 
     Args:
-        features: [N, D] float32, centred.
+        features: [N, D] float32, centered.
         chance: [N, J] float32 probabilities where the curvature is taken.
 
     Attributes:
@@ -137,8 +137,8 @@ class ProbeFitter:
             if len(self._fitted) < 2:
                 raise SwathError("a linear probe needs at least two classes with images in the bank")
             self._target = target.double().unsqueeze(1) if len(self._fitted) == 2 else target
-        self._standardise = Standardiser(features)
-        self._x = self._standardise(features)
+        self._standardize = Standardizer(features)
+        self._x = self._standardize(features)
         self._x32 = self._x.float()
         rows = self._target.shape[1] if self._target.ndim == 2 else len(self._fitted)
         start = torch.full((len(self._x), rows), 0.5 if self._target.ndim == 2 else 1 / rows)
@@ -178,7 +178,7 @@ class ProbeFitter:
         weight, bias = self._last[:, :-1], self._last[:, -1]
         if not self._several and len(weight) == 1:  # as two classes, of which the first has no say
             weight, bias = torch.cat([0 * weight, weight]), torch.cat([0 * bias, bias])
-        return LinearProbe(weight, bias, self._fitted, self._constant, self._several, self._standardise)
+        return LinearProbe(weight, bias, self._fitted, self._constant, self._several, self._standardize)
 
     def _gradient(self, penalty: float) -> tuple[float, Tensor, Tensor]:
         """Objective, gradient [J, D + 1], and probabilities [N, J] at the last parameters."""

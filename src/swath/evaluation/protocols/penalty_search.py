@@ -61,7 +61,7 @@ def fit_with_selected_c(
     """Choose the penalty on held-out images of the bank, then fit to the whole bank with it.
 
     The strength under which held-out images are most likely is taken (log-likelihood). Features are
-    standardised by the images that a probe is fitted to, so neither validation nor queries are looked at.
+    standardized by the images that a probe is fitted to, so neither validation nor queries are looked at.
 
     Args:
         features: [N, D] of the bank.

@@ -42,7 +42,7 @@ class Score:
 
     Attributes:
         features: Featurizer name.
-        classifier: Such as "knn", "knn-z" (features standardised by the bank), "linear" or "linear@5".
+        classifier: Such as "knn", "knn-z" (features standardized by the bank), "linear" or "linear@5".
         query_side: Side of the query images in pixels.
         bank_side: Side of the bank images in pixels.
         value: The headline, 0 to 1: top-1 accuracy, or micro mAP where images have several labels.
@@ -54,7 +54,7 @@ class Score:
         top5: [Q] bool, whether the class was among the five most probable; None where that says nothing.
         figures: Further ones by name: top5, balanced, ece, ece_mass; or map_macro, f1_micro, ...
         by_class: Recall, or average precision, of each class; NaN where there is no query of it.
-        details: JSON-safe facts of this score alone, such as the regularisation that was chosen.
+        details: JSON-safe facts of this score alone, such as the regularization that was chosen.
         replicates: [R] the headline in each bootstrap sample where it is no mean of `hits`, else None.
     """
 

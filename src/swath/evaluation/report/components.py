@@ -58,7 +58,7 @@ def image_figure(made: dict[int, bytes], place: int, kind: str, name: str, more:
 
 
 def image_tiles(dataset: ImageDataset, places: Sequence[int]) -> dict[int, bytes]:
-    """Images by position as small JPEGs; 8-bit colour as it is, others stretched together."""
+    """Images by position as small JPEGs; 8-bit color as it is, others stretched together."""
     from PIL import Image
 
     from swath.reporting.rgb import composite

@@ -1,7 +1,7 @@
 """Everything that is worth knowing about some models on one data set, measured in one pass over its images.
 
 Features of bank and queries are made once and serve every look: kNN over scales, linear probe, leakage,
-geometry, robustness, retrieved neighbours, the embedding map. `page` tells it as HTML; `write_dossier` keeps
+geometry, robustness, retrieved neighbors, the embedding map. `page` tells it as HTML; `write_dossier` keeps
 the figures beside it as JSON and CSV.
 
 Legend: N bank images, Q queries, D feature dimensions.
@@ -40,7 +40,7 @@ from swath.evaluation.protocols.setup import (
 from swath.evaluation.report.tables import command_line, software_versions
 from swath.evaluation.report.tsne import MOST, tsne
 
-NEIGHBOURS = 5
+NEIGHBORS = 5
 
 
 @dataclass(slots=True)
@@ -66,19 +66,19 @@ class QueryNeighbors:
 
 @dataclass(slots=True)
 class EmbeddingProjection:
-    """Two dimensions of a model's features of the queries: shadow and neighbourhoods.
+    """Two dimensions of a model's features of the queries: shadow and neighborhoods.
 
     Attributes:
         components: [n, 2] along the two largest principal components.
         shares: Of the variance, that the two hold.
-        neighbours: [n, 2] of a t-SNE.
+        neighbors: [n, 2] of a t-SNE.
         divergence: That it leaves.
         labels: [n] classes.
     """
 
     components: NDArray[np.float64]
     shares: tuple[float, float]
-    neighbours: NDArray[np.float64]
+    neighbors: NDArray[np.float64]
     divergence: float
     labels: NDArray[np.int64]
 
@@ -98,7 +98,7 @@ class ReportData:
     leakage: LeakageReport
     geometry: EmbeddingStatsReport
     robustness: RobustnessReport | None
-    neighbourhoods: dict[str, list[QueryNeighbors]]
+    neighborhoods: dict[str, list[QueryNeighbors]]
     maps: dict[str, EmbeddingProjection]
     command: str
     notes: list[str] = field(default_factory=list)
@@ -107,7 +107,7 @@ class ReportData:
 
     @property
     def knn(self) -> EvaluationResult:
-        """The evaluation by neighbours, which is always there."""
+        """The evaluation by neighbors, which is always there."""
         return self.evaluations[0]
 
     def origin(self, protocol: dict[str, Any], config_hash: str) -> dict[str, str]:
@@ -147,8 +147,8 @@ def collect_report_data(
         split: Bank and queries.
         title: Of the page; default the data set's folder.
         sides: Image sides in pixels; default 12.5 to 100% of the native side.
-        k: Neighbours that vote.
-        fewshot: Whether to draw curves over the number of labelled images.
+        k: Neighbors that vote.
+        fewshot: Whether to draw curves over the number of labeled images.
         robustness: Whether to degrade the queries (many passes over them).
         degradations: Which; default all that make sense for the sensor.
         robust_limit: Queries that robustness looks at, at most.
@@ -201,7 +201,7 @@ def collect_report_data(
         leakage,
         evaluate_embedding_stats(everything, split.bank, sides=used, extracted=found.bank),
         robust,
-        {} if several else {name: _neighbourhoods(found, knn, name, largest) for name in names},
+        {} if several else {name: _neighborhoods(found, knn, name, largest) for name in names},
         {} if several else {name: _map(found, name, largest) for name in names},
         command or command_line(),
         notes,
@@ -241,7 +241,7 @@ def _leaks(
     return find_leaks(split, features=features, batch_size=batch_size)
 
 
-def _neighbourhoods(
+def _neighborhoods(
     found: SplitFeatures, evaluation: EvaluationResult, name: str, side: int, each: int = 4
 ) -> list[QueryNeighbors]:
     """Some queries that the vote got right, drawn evenly, and the wrong ones that it was surest of."""
@@ -275,7 +275,7 @@ def _neighbourhoods(
 
 def _nearest(query: Tensor, bank: Tensor) -> tuple[list[float], list[int]]:
     cosine = F.normalize(bank.double(), dim=1) @ F.normalize(query.double(), dim=0)
-    top = cosine.topk(min(NEIGHBOURS, len(cosine)))
+    top = cosine.topk(min(NEIGHBORS, len(cosine)))
     return top.values.tolist(), top.indices.tolist()
 
 

@@ -37,7 +37,7 @@ def render_report(dossier: ReportData, path: str | Path) -> Path:
         ("calibration", "Does it know when it is right?", calibration_section(dossier)),
         ("robustness", "When the imagery is worse", robustness_section(dossier)),
         ("geometry", "The shape of the embedding", embedding_section(dossier)),
-        ("neighbours", "Neighbours", neighbors_section(dossier)),
+        ("neighbors", "Neighbors", neighbors_section(dossier)),
         ("map", "A map of the embedding", projection_section(dossier)),
         ("again", "How to make this again", _again(dossier)),
     ]
@@ -95,7 +95,7 @@ def _head(dossier: ReportData) -> str:
     listed = "".join(f"<li>{escape(note)}</li>" for note in plain)
     return (
         f"<h1>{escape(dossier.title)}: {escape(', '.join(dossier.models))}</h1>"
-        "<p>Frozen features, scored by their nearest neighbours and by a linear probe, with simple baselines "
+        "<p>Frozen features, scored by their nearest neighbors and by a linear probe, with simple baselines "
         "under the same protocol. Sentences speak of the mean over image scales, each in the form that "
         f'serves it best, and compare on the same queries.</p><div class="finding">{said}</div>'
         + (f'<div class="warning"><p><b>Leak.</b></p>{warned}</div>' if warned else "")
@@ -126,7 +126,7 @@ def _scores(dossier: ReportData) -> str:
         parts.append(table(header, rows, marks=marks, numbers_from=2, caption=caption))
         parts.append(origin(dossier, evaluation.protocol, evaluation.config_hash))
     text = (
-        "<p>Models are set off; the rest are baselines that cost no training. <i>knn-z</i> standardises each "
+        "<p>Models are set off; the rest are baselines that cost no training. <i>knn-z</i> standardizes each "
         "feature by the bank first. Intervals are 95% bootstrap intervals over the queries.</p>"
     )
     return text + "".join(parts)
@@ -224,7 +224,7 @@ def _fewshot(dossier: ReportData) -> str:
             lines.append(svg.Line(name, values, low, high, name in dossier.models, i))
         panels.append(
             svg.line_chart(
-                lines, [str(n) for n in shots], title=kind, x_label="labelled images a class",
+                lines, [str(n) for n in shots], title=kind, x_label="labeled images a class",
                 rule=100 * evaluation.protocol["chance"],
             )
         )  # fmt: skip

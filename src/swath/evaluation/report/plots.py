@@ -1,4 +1,4 @@
-"""Plots of scores: readable in print, by the colour-blind, and in a hurry."""
+"""Plots of scores: readable in print, by the color-blind, and in a hurry."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from swath.evaluation.measures.classification import reliability_curve
 from swath.evaluation.protocols.results import EvaluationResult, Score
 from swath.files import atomic_path
-from swath.reporting.charts import COLOURS
+from swath.reporting.charts import COLORS
 
 MARKS = "osD^vP*X"
 _INK = "#333333"
@@ -53,7 +53,7 @@ def plot_scale_curve(
 def plot_fewshot_curve(
     evaluation: EvaluationResult, path: str | Path, *, metadata: Mapping[str, str] | None = None
 ) -> Path:
-    """Accuracy against labelled images a class, with 95% intervals; PNG at `path`.
+    """Accuracy against labeled images a class, with 95% intervals; PNG at `path`.
 
     One panel a classifier; images of the largest side.
     """
@@ -69,7 +69,7 @@ def plot_fewshot_curve(
         panel.set_xscale("log")
         panel.set_xticks(shots, [str(n) for n in shots])
         panel.minorticks_off()
-        panel.set_xlabel("labelled images a class", color=_INK)
+        panel.set_xlabel("labeled images a class", color=_INK)
         panel.set_title(kind, fontsize=10.5, color=_INK, pad=8)
         _plain_axes(panel)
     panels[0].set_ylabel(f"{evaluation.metric}, %", color=_INK)
@@ -101,7 +101,7 @@ def plot_reliability(
             panel.plot(
                 [100 * p["confidence"] for p in points], [100 * p["accuracy"] for p in points],
                 label=f"{score.features} (ECE {100 * score.figures['ece'].value:.1f})",
-                color=COLOURS[i % len(COLOURS)], marker=MARKS[i % len(MARKS)], markersize=5,
+                color=COLORS[i % len(COLORS)], marker=MARKS[i % len(MARKS)], markersize=5,
                 linewidth=2.2 if i == 0 else 1.2, markeredgecolor="white", markeredgewidth=0.6,
             )  # fmt: skip
         panel.set_xlabel("confidence, %", color=_INK)
@@ -124,14 +124,14 @@ def _figure(panels: int) -> tuple[Any, Any]:
 
 def _curve(panel: Any, i: int, label: str, across: Sequence[int], scores: list[Score]) -> None:
     """A line with its band of intervals; the first one stands out."""
-    colour, first = COLOURS[i % len(COLOURS)], i == 0
+    color, first = COLORS[i % len(COLORS)], i == 0
     panel.fill_between(
         across, [100 * s.low for s in scores], [100 * s.high for s in scores],
-        color=colour, alpha=0.16 if first else 0.05, linewidth=0,
+        color=color, alpha=0.16 if first else 0.05, linewidth=0,
     )  # fmt: skip
     panel.plot(
         across, [100 * s.value for s in scores], label=label,
-        color=colour, marker=MARKS[i % len(MARKS)], markersize=6.5 if first else 5,
+        color=color, marker=MARKS[i % len(MARKS)], markersize=6.5 if first else 5,
         linewidth=2.6 if first else 1.4, markeredgecolor="white", markeredgewidth=0.6,
     )  # fmt: skip
 

@@ -161,15 +161,15 @@ def calibration_section(dossier: ReportData) -> str:
                 chosen.append((evaluation, score, i))
     for _, score, i in chosen:
         assert score.confidence is not None
-        centres, share = _reliability(score.confidence, score.hits)
+        centers, share = _reliability(score.confidence, score.hits)
         line = svg.Line(score.features, (100 * share).tolist(), strong=True, index=i)
-        ideal = svg.Line("perfect", (100 * centres).tolist(), index=7)
+        ideal = svg.Line("perfect", (100 * centers).tolist(), index=7)
         panels.append(
             svg.line_chart(
-                [ideal, line], [f"{100 * c:.0f}" for c in centres],
+                [ideal, line], [f"{100 * c:.0f}" for c in centers],
                 title=f"{score.features}, {score.classifier}",
                 x_label="probability given, %", y_range=(0, 100), size=(300, 250),
-                positions=centres.tolist(),
+                positions=centers.tolist(),
             )
         )  # fmt: skip
         ece = score.figures.get("ece")
@@ -203,7 +203,7 @@ def calibration_section(dossier: ReportData) -> str:
 def _reliability(
     confidence: Any, hits: Any, bins: int = 10
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Centre of each bin of equal width, and share of right answers in it (NaN: fewer than 5 queries)."""
+    """Center of each bin of equal width, and share of right answers in it (NaN: fewer than 5 queries)."""
     place = np.minimum((np.asarray(confidence) * bins).astype(int), bins - 1)
     count = np.bincount(place, minlength=bins)
     right = np.bincount(place, weights=np.asarray(hits, dtype=float), minlength=bins)
@@ -291,9 +291,9 @@ def neighbors_section(dossier: ReportData) -> str:
     """Queries with their nearest bank images as pictures: right ones, and the surest mistakes."""
     names = dossier.knn.protocol["classes"]
     if not dossier.pictures:
-        return "<p>The page was made without pictures of the data, so neighbours are not shown.</p>"
+        return "<p>The page was made without pictures of the data, so neighbors are not shown.</p>"
     parts = []
-    for model, rows in dossier.neighbourhoods.items():
+    for model, rows in dossier.neighborhoods.items():
         if not rows:
             continue
         queries = image_tiles(dossier.split.queries.dataset, [row.query for row in rows])
@@ -301,20 +301,20 @@ def neighbors_section(dossier: ReportData) -> str:
         for right, title in ((True, "right, drawn evenly"), (False, "wrong, the surest first")):
             chosen = [row for row in rows if row.right is right]
             if chosen:
-                lines = "".join(_neighbour_row(dossier, row, queries, bank, names) for row in chosen)
+                lines = "".join(_neighbor_row(dossier, row, queries, bank, names) for row in chosen)
                 parts.append(f'<h3>{escape(model)}: {title}</h3><div class="gallery">{lines}</div>')
     if not parts:
         return ""
     text = (
         "<p>A query (framed) and the five bank images that the model finds most like it, with the cosine of "
         "their features. A solid blue frame is the query's class, a dashed orange one is not. More such "
-        "neighbours vote, so five right ones may still be outvoted.</p>"
+        "neighbors vote, so five right ones may still be outvoted.</p>"
     )
     knn = dossier.knn
     return text + "".join(parts) + origin(dossier, knn.protocol, knn.config_hash)
 
 
-def _neighbour_row(
+def _neighbor_row(
     dossier: ReportData,
     row: QueryNeighbors,
     queries: dict[int, bytes],
@@ -341,7 +341,7 @@ def projection_section(dossier: ReportData) -> str:
     parts = []
     for model, found in dossier.maps.items():
         first = svg.scatter(found.components, found.labels, names, title=f"{model}: principal components")
-        second = svg.scatter(found.neighbours, found.labels, names, title=f"{model}: t-SNE")
+        second = svg.scatter(found.neighbors, found.labels, names, title=f"{model}: t-SNE")
         shares = f"{100 * found.shares[0]:.0f}% and {100 * found.shares[1]:.0f}%"
         caption = (
             f"{model}, {len(found.labels):,} queries. Left: two principal components, which hold {shares} of "

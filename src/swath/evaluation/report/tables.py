@@ -154,7 +154,7 @@ def score_tables(evaluation: EvaluationResult) -> list[Table]:
     name = f"{protocol['name']}, {evaluation.metric} in %"
     if "shots" in protocol:
         return [
-            _shots_table(evaluation, side, f"{name}: labelled images a class, images of {side} px")
+            _shots_table(evaluation, side, f"{name}: labeled images a class, images of {side} px")
             for side in protocol["sides"]
         ]
     symmetric = evaluation.select(symmetric=True)
@@ -241,7 +241,7 @@ def _bare(title: str) -> Table:
 
 
 def _shots_table(evaluation: EvaluationResult, side: int, title: str) -> Table:
-    """A row a featurizer and classifier, a column a number of labelled images a class."""
+    """A row a featurizer and classifier, a column a number of labeled images a class."""
     shots = evaluation.protocol["shots"]
     rows: dict[tuple[str, str], list[float]] = {}
     for score in evaluation.scores:

@@ -2,7 +2,7 @@
 
 A map in two dimensions lies about distances. Principal components lie least: they are a shadow, and say what
 share of the variance it holds. t-SNE (van der Maaten and Hinton 2008; here exact, not approximated) shows who
-is whose neighbour; sizes of its islands and distances between them mean nothing.
+is whose neighbor; sizes of its islands and distances between them mean nothing.
 
 Legend: N images, D feature dimensions.
 """
@@ -27,7 +27,7 @@ def tsne(
 
     Args:
         features: 5 to 2,000 images.
-        perplexity: About how many neighbours count; at most a third of the images.
+        perplexity: About how many neighbors count; at most a third of the images.
         steps: Of gradient descent; the first quarter exaggerates attraction twelvefold.
         rate: Learning rate; default N / 12, 50 at least (Belkina et al. 2019).
 
@@ -43,8 +43,8 @@ def tsne(
     unit = F.normalize(features.double(), dim=1)
     squares = (2 - 2 * unit @ unit.T).clamp_min(0)
     likely = _affinities(squares, min(perplexity, (count - 1) / 3))
-    centred = unit - unit.mean(dim=0)
-    u, s, _ = torch.linalg.svd(centred, full_matrices=False)
+    centered = unit - unit.mean(dim=0)
+    u, s, _ = torch.linalg.svd(centered, full_matrices=False)
     y = u[:, :2] * s[:2]
     if y.shape[1] < 2:
         y = torch.cat([y, torch.zeros(count, 1, dtype=torch.float64)], dim=1)
@@ -72,7 +72,7 @@ def tsne(
 
 
 def _affinities(squares: Tensor, perplexity: float) -> Tensor:
-    """[N, N] symmetric shares of neighbourhood; each row's width gives it the perplexity, by bisection."""
+    """[N, N] symmetric shares of neighborhood; each row's width gives it the perplexity, by bisection."""
     count, wanted = len(squares), math.log(perplexity)
     off = squares + torch.diag(torch.full((count,), torch.inf, dtype=squares.dtype))
     low = torch.full((count, 1), 1e-6, dtype=torch.float64)

@@ -47,7 +47,7 @@ def write_html_report(dossier: ReportData, folder: str | Path, **about: Any) -> 
 def write_torchgeo_bench_csv(dossier: ReportData, path: str | Path) -> Path:
     """A row a figure, in the columns of torchgeo-bench's result tables: rows of both can stand in one file.
 
-    ``method`` is its ``knn5`` with our number of neighbours (``knn20``, ``knn20-z``) or ``linear``; ``n_val``
+    ``method`` is its ``knn5`` with our number of neighbors (``knn20``, ``knn20-z``) or ``linear``; ``n_val``
     the bank images that chose ``best_c``; ``model`` the model's id and pooling, or the baseline; ``name``
     what the page calls it; ``normalization`` "contract" for models (what travels with the weights) and "none"
     for baselines; ``image_size`` the side of bank and queries (scores at two sides are left out);
@@ -59,7 +59,7 @@ def write_torchgeo_bench_csv(dossier: ReportData, path: str | Path) -> Path:
     wide = {row.features: row.dimensions for row in dossier.geometry.rows}
     for evaluation in dossier.evaluations:
         protocol = evaluation.protocol
-        neighbours = f"knn{protocol.get('k', '')}"
+        neighbors = f"knn{protocol.get('k', '')}"
         for score in evaluation.scores:
             if score.query_side != score.bank_side:
                 continue
@@ -68,7 +68,7 @@ def write_torchgeo_bench_csv(dossier: ReportData, path: str | Path) -> Path:
             seed = str(protocol["split"]).rpartition("seed ")[2] if "seed " in str(protocol["split"]) else ""
             common = {
                 "dataset": dossier.title,
-                "method": re.sub(r"^knn", neighbours, score.classifier),
+                "method": re.sub(r"^knn", neighbors, score.classifier),
                 "feature_dim": wide.get(score.features, ""),
                 "best_c": score.details.get("C", ""),
                 "n_train": protocol["bank"]["images"],

@@ -25,7 +25,7 @@ from swath.reporting.rgb import composite
 
 _TILE, _GAP, _MARGIN, _LEFT, _CAPTION, _HEAD = 104, 8, 20, 96, 20, 46
 _PAPER, _INK, _QUIET = "#fbfaf7", "#1d232b", "#6b7480"
-_SHARED, _NONE, _QUERY = "#0072B2", "#D55E00", "#1d232b"  # apart for all common forms of colour blindness
+_SHARED, _NONE, _QUERY = "#0072B2", "#D55E00", "#1d232b"  # apart for all common forms of color blindness
 _SHOWN_ANSWERS = 10
 _POINTS, _LINES = 600, 60
 
@@ -55,7 +55,7 @@ def draw_retrieval(
     first = evaluation.candidates[0]
     for asking in evaluation.sensors:
         for answering in evaluation.sensors:
-            both = [evaluation.get(first, asking, answering, centred) for centred in (False, True)]
+            both = [evaluation.get(first, asking, answering, centered) for centered in (False, True)]
             scored = [score for score in both if score.scores is not None]
             if scored:
                 best = max(scored, key=lambda score: score.values["f1"])
@@ -81,13 +81,13 @@ def draw_queries(
     from PIL.PngImagePlugin import PngInfo
 
     assert score.scores is not None
-    assert score.neighbours is not None
+    assert score.neighbors is not None
     assert score.answering != MIXED
     rows = _extremes(score.scores.pair_f1, count)
     shown = min(_SHOWN_ANSWERS, score.scores.k)
     data, places = evaluation.split.dataset, evaluation.archive
     asked = [int(evaluation.queries[row]) for row, _ in rows]
-    answers = [[int(places[i]) for i in score.neighbours[row, :shown].tolist()] for row, _ in rows]
+    answers = [[int(places[i]) for i in score.neighbors[row, :shown].tolist()] for row, _ in rows]
     pictures: dict[tuple[str, int], NDArray[np.uint8]] = {}
     wanted = {score.asking: set(asked)}
     wanted.setdefault(score.answering, set()).update(i for row in answers for i in row)
@@ -101,7 +101,7 @@ def draw_queries(
     cell = _TILE + 2 * _CAPTION
     sheet = Image.new("RGB", (width, _HEAD + len(rows) * cell + _MARGIN), _PAPER)
     pen = ImageDraw.Draw(sheet)
-    state = "centred" if score.centred else "as they are"
+    state = "centered" if score.centered else "as they are"
     title = f"{score.features}: {score.asking} asks, {score.answering} answers ({state})"
     pen.text((_MARGIN, 12), title, font=_font(15, bold=True), fill=_INK)
     for turn, ((row, kind), place, found) in enumerate(zip(rows, asked, answers, strict=True)):
@@ -117,10 +117,10 @@ def draw_queries(
         for column, answer in enumerate(found):
             x = left + (column + 1) * (_TILE + _GAP) + _GAP
             shared = len(sets[place] & sets[answer])
-            colour = _SHARED if shared else _NONE
-            _tile(sheet, pen, (x, top), pictures.get((score.answering, answer)), colour)
+            color = _SHARED if shared else _NONE
+            _tile(sheet, pen, (x, top), pictures.get((score.answering, answer)), color)
             text = f"shares {shared} of {len(sets[place])}" if shared else "shares none"
-            pen.text((x, top + _TILE + 3), text, font=_font(11), fill=colour)
+            pen.text((x, top + _TILE + 3), text, font=_font(11), fill=color)
     info = PngInfo()
     for key, value in (metadata or {}).items():
         info.add_text(key, value)
@@ -132,9 +132,9 @@ def draw_queries(
 def draw_latent_space(
     evaluation: RetrievalEvaluation, path: Path, *, metadata: Mapping[str, str] | None = None
 ) -> Path:
-    """The archive's embeddings by the first candidate in two principal components, as they are and centred.
+    """The archive's embeddings by the first candidate in two principal components, as they are and centered.
 
-    Points are unit vectors, a colour and mark a sensor; thin lines join the two sensors' views of some
+    Points are unit vectors, a color and mark a sensor; thin lines join the two sensors' views of some
     places. The components are those of both sensors together.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -146,9 +146,9 @@ def draw_latent_space(
     panels = figure.subplots(1, 2)
     count = len(evaluation.archive)
     chosen = np.random.default_rng(0).permutation(count)[:_POINTS]
-    for panel, centred in zip(panels, (False, True), strict=True):
+    for panel, centered in zip(panels, (False, True), strict=True):
         features = {
-            sensor: center_features(values, values.double().mean(dim=0)) if centred else values.double()
+            sensor: center_features(values, values.double().mean(dim=0)) if centered else values.double()
             for sensor, values in evaluation.features.items()
         }
         units = {sensor: F.normalize(values, dim=1) for sensor, values in features.items()}
@@ -159,19 +159,19 @@ def draw_latent_space(
             for i in chosen[:_LINES]:
                 ends = np.stack([first[i], points[other][i]])
                 panel.plot(ends[:, 0], ends[:, 1], color="#999999", linewidth=0.5, alpha=0.7, zorder=1)
-        for (sensor, place), colour, mark in zip(
+        for (sensor, place), color, mark in zip(
             points.items(), ("#D55E00", "#0072B2", "#009E73", "#CC79A7"), "s^oD", strict=False
         ):
             panel.scatter(
-                place[chosen, 0], place[chosen, 1], s=11, color=colour, marker=mark, alpha=0.6, linewidth=0,
+                place[chosen, 0], place[chosen, 1], s=11, color=color, marker=mark, alpha=0.6, linewidth=0,
                 label=names[sensor], zorder=2,
             )  # fmt: skip
         gap = next(
-            (g for g in evaluation.gaps if g.features == evaluation.candidates[0] and g.centred == centred),
+            (g for g in evaluation.gaps if g.features == evaluation.candidates[0] and g.centered == centered),
             None,
         )
         said = f"; true pairs {gap.pairs:.2f}, random across {gap.across:.2f}" if gap is not None else ""
-        state = "centred" if centred else "as they are"
+        state = "centered" if centered else "as they are"
         panel.set_title(f"{state}{said}", fontsize=10.5, color="#333333")
         for axis, share in zip((panel.xaxis, panel.yaxis), shares.tolist(), strict=True):
             axis.set_label_text(f"{100 * share:.0f}% of the variance", color="#333333")
@@ -194,12 +194,12 @@ def principal_components(values: Tensor) -> tuple[Tensor, Tensor]:
 
     The sign of a component is chosen so that its largest weight is positive: pictures can be repeated.
     """
-    centred = values.double() - values.double().mean(dim=0)
-    spread, vectors = torch.linalg.eigh(centred.T @ centred)
+    centered = values.double() - values.double().mean(dim=0)
+    spread, vectors = torch.linalg.eigh(centered.T @ centered)
     axes = vectors[:, -2:].flip(1)
     axes = axes * axes.gather(0, axes.abs().argmax(dim=0, keepdim=True)).sign()
     shares = spread[-2:].flip(0).clamp_min(0) / spread.clamp_min(0).sum().clamp_min(1e-30)
-    return centred @ axes, shares
+    return centered @ axes, shares
 
 
 def _extremes(values: Tensor, count: int) -> list[tuple[int, str]]:

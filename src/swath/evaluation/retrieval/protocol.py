@@ -4,7 +4,7 @@ Places that several sensors see are embedded once a sensor. Some ask, others ans
 asks with the fold ``val`` and searches ``test``); every sensor asks the archive of every sensor, and the
 archive of all sensors together. Exact search by cosine; scores of `swath.evaluation.measures.retrieval`.
 
-Everything is scored twice: with embeddings as they are, and *centred*: less the mean over the **archive** of
+Everything is scored twice: with embeddings as they are, and *centered*: less the mean over the **archive** of
 the embedding's own sensor, which takes away what is constant in a sensor and ranks its own images first.
 
 Legend: Q queries, N places of the archive, D feature dimensions, k answers.
@@ -93,8 +93,8 @@ def evaluate_retrieval(
     for candidate in candidates:
         asking = {sensor: features[candidate.name, sensor][asks] for sensor in sensors}
         answering = {sensor: features[candidate.name, sensor][answers] for sensor in sensors}
-        for centred in (False, True):
-            if centred:
+        for centered in (False, True):
+            if centered:
                 means = {sensor: values.double().mean(dim=0) for sensor, values in answering.items()}
                 asking = {sensor: center_features(values, means[sensor]) for sensor, values in asking.items()}
                 answering = {
@@ -102,16 +102,16 @@ def evaluate_retrieval(
                 }
             for sensor in sensors:
                 for other in [*sensors, MIXED]:
-                    scores.append(search.score(candidate.name, centred, sensor, other, asking, answering))
-            gaps += modality_gaps(candidate.name, centred, answering)
+                    scores.append(search.score(candidate.name, centered, sensor, other, asking, answering))
+            gaps += modality_gaps(candidate.name, centered, answering)
     first = candidates[0].name
     labels = np.asarray(split.dataset.labels)
     classes = {
-        (s.asking, s.answering, s.centred): per_class_retrieval(
-            s.neighbours, s.scores, labels[queries], labels[archive], split.dataset.classes
+        (s.asking, s.answering, s.centered): per_class_retrieval(
+            s.neighbors, s.scores, labels[queries], labels[archive], split.dataset.classes
         )
         for s in scores
-        if s.features == first and s.scores and s.neighbours is not None and s.answering != MIXED
+        if s.features == first and s.scores and s.neighbors is not None and s.answering != MIXED
     }  # fmt: skip
     hopeless = search.chance.hopeless
     if hopeless:
@@ -125,16 +125,16 @@ def evaluate_retrieval(
 
 
 def center_features(features: Tensor, mean: Tensor) -> Tensor:
-    """[N, D] float64 features less `mean` [D]; search normalises them anew."""
+    """[N, D] float64 features less `mean` [D]; search normalizes them anew."""
     return features.double() - mean.double()
 
 
-def modality_gaps(name: str, centred: bool, features: Mapping[str, Tensor]) -> list[ModalityGap]:
+def modality_gaps(name: str, centered: bool, features: Mapping[str, Tensor]) -> list[ModalityGap]:
     """The gap of every two sensors whose features have one dimension; exact means over all pairs of places.
 
     Args:
         name: Of the candidate.
-        centred: Whether the features are.
+        centered: Whether the features are.
         features: Sensor -> [N, D], row i of the same place in every sensor; N at least 2.
     """
     found = []
@@ -152,7 +152,7 @@ def modality_gaps(name: str, centred: bool, features: Mapping[str, Tensor]) -> l
             across = (float(a.sum(dim=0) @ b.sum(dim=0)) - true) / others
             distance = float((a.mean(dim=0) - b.mean(dim=0)).norm())
             found.append(
-                ModalityGap(name, centred, first, second, true / n, within[0], within[1], across, distance)
+                ModalityGap(name, centered, first, second, true / n, within[0], within[1], across, distance)
             )
     return found
 
@@ -173,7 +173,7 @@ class _Search:
     ) -> None:
         labels = np.asarray(split.dataset.labels)
         self.k, self.resamples = k, resamples
-        self._found: dict[tuple[str, str], Neighbors] = {}  # of the candidate and centring at hand
+        self._found: dict[tuple[str, str], Neighbors] = {}  # of the candidate and centering at hand
         self.query_labels, self.archive_labels = labels[queries], labels[archive]
         self.hidden = split.hidden(queries, archive)
         self.units = split.groups(queries) if split.dataset.groups is not None else None
@@ -195,14 +195,14 @@ class _Search:
     def score(
         self,
         name: str,
-        centred: bool,
+        centered: bool,
         asking: str,
         answering: str,
         queries: Mapping[str, Tensor],
         archive: Mapping[str, Tensor],
     ) -> RetrievalScore:
         """One candidate in one direction; the mixed archive after each sensor's own."""
-        result = RetrievalScore(name, centred, asking, answering)
+        result = RetrievalScore(name, centered, asking, answering)
         sensors = list(archive)
         sought = sensors if answering == MIXED else [answering]
         sizes = {sensor: archive[sensor].shape[1] for sensor in {asking, *sought}}
@@ -225,7 +225,7 @@ class _Search:
             found = exact_neighbors(queries[asking], archive[answering], self.k, exclude=self.hidden)
             self._found[asking, answering] = found
             ids = found.ids
-        result.neighbours = ids
+        result.neighbors = ids
         result.scores = retrieval_scores(ids, self.query_labels, overlap.archive, overlap=overlap)
         result.intervals = result.scores.intervals(self.units, resamples=self.resamples)
         return result
@@ -270,7 +270,7 @@ def _protocol(
         "name": "retrieval",
         "k": k,
         "similarity": "cosine, exact; equal ones in the order of the archive",
-        "centring": "less the archive's mean of the embedding's own sensor, then normalised again",
+        "centering": "less the archive's mean of the embedding's own sensor, then normalized again",
         "f1": F1_LABEL,
         "relevant": "at least one label shared (precision@k, mAP@k)",
         "gain": "number of labels shared, linear, discount log2(rank + 1) (NDCG@k)",

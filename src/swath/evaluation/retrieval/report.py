@@ -72,7 +72,7 @@ def retrieval_summary(evaluation: RetrievalEvaluation) -> list[str]:
             low, high = own.intervals["f1"]
             text = (
                 f"{names[asking]} to {names[answering]}: F1@{k} of {first} is {_percent(own.values['f1'])} "
-                f"(95%: {_percent(low)} to {_percent(high)}{', centred' if own.centred else ''}), chance "
+                f"(95%: {_percent(low)} to {_percent(high)}{', centered' if own.centered else ''}), chance "
                 f"{_percent(chance)}"
             )
             others = [_best(evaluation, name, asking, answering) for name in evaluation.candidates[1:]]
@@ -125,9 +125,9 @@ def write_retrieval(
     }
     rows = [_row(score) for score in evaluation.scores]
     classes = [
-        {"features": evaluation.candidates[0], "asking": asking, "answering": answering, "centred": centred}
+        {"features": evaluation.candidates[0], "asking": asking, "answering": answering, "centered": centered}
         | _rounded(asdict(row))
-        for (asking, answering, centred), found in evaluation.classes.items()
+        for (asking, answering, centered), found in evaluation.classes.items()
         for row in found
     ]
     data = {
@@ -164,17 +164,17 @@ def _matrix(evaluation: RetrievalEvaluation, names: dict[str, str]) -> TextTable
     directions = [(a, b) for a in evaluation.sensors for b in [*evaluation.sensors, MIXED]]
     rows, values = [], []
     for features in [*evaluation.candidates, "chance"]:
-        for centred in (False,) if features == "chance" else (False, True):
-            scores = [evaluation.get(features, a, b, centred) for a, b in directions]
+        for centered in (False,) if features == "chance" else (False, True):
+            scores = [evaluation.get(features, a, b, centered) for a, b in directions]
             cells = [_percent(s.values["f1"]) if s.values else "not comparable" for s in scores]
             values.append([s.values.get("f1", -1.0) if features != "chance" else -1.0 for s in scores])
             rows.append(
-                [features, "random order" if features == "chance" else "yes" if centred else "no", *cells]
+                [features, "random order" if features == "chance" else "yes" if centered else "no", *cells]
             )
     best = frozenset(
         (max(range(len(rows)), key=lambda r: values[r][c]), c + 2) for c in range(len(directions))
     )
-    header = ["features", "centred", *(f"{names[a]} → {names[b]}" for a, b in directions)]
+    header = ["features", "centered", *(f"{names[a]} → {names[b]}" for a, b in directions)]
     title = f"F1@{evaluation.protocol['k']} in % (mean label precision and recall; not the IR F1@k)"
     return TextTable(title, header, rows, best)
 
@@ -190,13 +190,13 @@ def _metrics(evaluation: RetrievalEvaluation, names: dict[str, str]) -> TextTabl
         rows.append(
             [
                 f"{names[score.asking]} → {names[score.answering]}",
-                "yes" if score.centred else "no",
+                "yes" if score.centered else "no",
                 *(_percent(score.values[name]) for name in METRICS),
                 f"{_percent(low)}-{_percent(high)}",
                 own,
             ]
         )
-    header = ["direction", "centred", *(f"{label}@{k}" for label in METRICS.values()), "F1 95%", "own sensor"]
+    header = ["direction", "centered", *(f"{label}@{k}" for label in METRICS.values()), "F1 95%", "own sensor"]
     return TextTable(f"{first}, all metrics in %", header, rows)
 
 
@@ -204,7 +204,7 @@ def _gaps(evaluation: RetrievalEvaluation, names: dict[str, str]) -> TextTable:
     rows = [
         [
             gap.features,
-            "yes" if gap.centred else "no",
+            "yes" if gap.centered else "no",
             f"{names[gap.first]}, {names[gap.second]}",
             f"{gap.pairs:.3f}",
             f"{gap.across:.3f}",
@@ -215,7 +215,7 @@ def _gaps(evaluation: RetrievalEvaluation, names: dict[str, str]) -> TextTable:
         for gap in evaluation.gaps
     ]
     header = [
-        "features", "centred", "sensors", "true pairs", "random across", "random in first",
+        "features", "centered", "sensors", "true pairs", "random across", "random in first",
         "random in second", "distance of means",
     ]  # fmt: skip
     return TextTable("Modality gap: mean cosines over the archive", header, rows)
@@ -223,7 +223,7 @@ def _gaps(evaluation: RetrievalEvaluation, names: dict[str, str]) -> TextTable:
 
 def _classes(evaluation: RetrievalEvaluation, names: dict[str, str]) -> list[TextTable]:
     grids = []
-    for (asking, answering, centred), found in evaluation.classes.items():
+    for (asking, answering, centered), found in evaluation.classes.items():
         rows = [
             [
                 row.name,
@@ -233,7 +233,7 @@ def _classes(evaluation: RetrievalEvaluation, names: dict[str, str]) -> list[Tex
             ]
             for row in found
         ]
-        state = "centred" if centred else "as they are"
+        state = "centered" if centered else "as they are"
         title = f"{evaluation.candidates[0]}, {names[asking]} → {names[answering]}, {state}, by class (in %)"
         header = ["class", "queries", "archive", "F1", "P", "R", "answers of the class", "by chance"]
         grids.append(TextTable(title, header, rows))
@@ -243,8 +243,8 @@ def _classes(evaluation: RetrievalEvaluation, names: dict[str, str]) -> list[Tex
 def _best(
     evaluation: RetrievalEvaluation, features: str, asking: str, answering: str
 ) -> RetrievalScore | None:
-    """The score with the centring that serves it best; None where not comparable."""
-    both = [evaluation.get(features, asking, answering, centred) for centred in (False, True)]
+    """The score with the centering that serves it best; None where not comparable."""
+    both = [evaluation.get(features, asking, answering, centered) for centered in (False, True)]
     scored = [score for score in both if score.scores is not None]
     return max(scored, key=lambda score: score.values["f1"]) if scored else None
 
@@ -267,7 +267,7 @@ def _row(score: RetrievalScore) -> dict[str, Any]:
     values = score.values
     row: dict[str, Any] = {
         "features": score.features,
-        "centred": None if score.features == "chance" else score.centred,
+        "centered": None if score.features == "chance" else score.centered,
         "asking": score.asking,
         "answering": score.answering,
     }
@@ -301,8 +301,8 @@ def _markdown(evaluation: RetrievalEvaluation, origin: dict[str, str], drawn: It
         f"{protocol['archive']['places']:,} places ({protocol['archive']['name']}), k = {protocol['k']}; "
         f"{protocol['split']}. Sensors: {', '.join(protocol['sensors'])}.",
         "",
-        f"{protocol['f1']}. Relevant: {protocol['relevant']}. Gain: {protocol['gain']}. Centred: "
-        f"{protocol['centring']}. Intervals: {protocol['interval']}.",
+        f"{protocol['f1']}. Relevant: {protocol['relevant']}. Gain: {protocol['gain']}. Centered: "
+        f"{protocol['centering']}. Intervals: {protocol['interval']}.",
         "",
         *(f"- {_escaped(sentence)}" for sentence in retrieval_summary(evaluation)),
         "",

@@ -27,23 +27,23 @@ class RetrievalScore:
 
     Attributes:
         features: Name of the candidate; "chance" for a ranking in random order.
-        centred: Whether each sensor's mean over the archive was taken out.
+        centered: Whether each sensor's mean over the archive was taken out.
         asking: Sensor of the queries.
         answering: Sensor of the archive, or `MIXED`.
         scores: Query by query; None where the features of the two sensors cannot be compared.
         intervals: Metric -> 95% bootstrap interval of its mean.
-        neighbours: [Q, k] positions in the archive (in the mixed one: sensor times N plus position).
+        neighbors: [Q, k] positions in the archive (in the mixed one: sensor times N plus position).
         same_sensor: Mixed archive: share of the answers that are of the query's own sensor.
         reason: Why there are no scores.
     """
 
     features: str
-    centred: bool
+    centered: bool
     asking: str
     answering: str
     scores: RetrievalScores | None = field(repr=False, default=None)
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
-    neighbours: Tensor | None = field(repr=False, default=None)
+    neighbors: Tensor | None = field(repr=False, default=None)
     same_sensor: float | None = None
     reason: str | None = None
 
@@ -58,7 +58,7 @@ class ModalityGap:
     """How far two sensors lie apart in one feature space, over the archive.
 
     Attributes:
-        features, centred: As in `RetrievalScore`.
+        features, centered: As in `RetrievalScore`.
         first, second: The two sensors.
         pairs: Mean cosine of true pairs: one place, two sensors.
         within_first: Mean cosine of two different places in the first sensor.
@@ -68,7 +68,7 @@ class ModalityGap:
     """
 
     features: str
-    centred: bool
+    centered: bool
     first: str
     second: str
     pairs: float
@@ -89,9 +89,9 @@ class RetrievalEvaluation:
 
     Attributes:
         protocol: Every setting that could change a figure (JSON-safe).
-        scores: Chance first, then every candidate, raw and centred, in every direction.
+        scores: Chance first, then every candidate, raw and centered, in every direction.
         gaps: Of every candidate and pair of sensors.
-        classes: (asking, answering, centred) -> rows a class, of the first candidate.
+        classes: (asking, answering, centered) -> rows a class, of the first candidate.
         notes: What a reader of the figures should know.
         split: Who asked whom.
         queries: [Q] positions of the queries in the data set (those that could be read).
@@ -121,20 +121,20 @@ class RetrievalEvaluation:
         """Names of what was scored, the one in question first."""
         return list(dict.fromkeys(s.features for s in self.scores if s.features != "chance"))
 
-    def get(self, features: str, asking: str, answering: str, centred: bool) -> RetrievalScore:
+    def get(self, features: str, asking: str, answering: str, centered: bool) -> RetrievalScore:
         """One score."""
         for score in self.scores:
             if (score.features, score.asking, score.answering) == (features, asking, answering) and (
-                score.centred == centred or features == "chance"
+                score.centered == centered or features == "chance"
             ):
                 return score
         raise SwathError(f"there is no score of {features!r} from {asking} to {answering}")
 
     def compare(self, features: str, against: str, asking: str, answering: str) -> dict[str, Any] | None:
-        """Paired difference of F1, each with the centring that serves it best; None where not comparable."""
+        """Paired difference of F1, each with the centering that serves it best; None where not comparable."""
         sides = []
         for name in (features, against):
-            both = [self.get(name, asking, answering, centred) for centred in (False, True)]
+            both = [self.get(name, asking, answering, centered) for centered in (False, True)]
             scored = [score for score in both if score.scores is not None]
             if not scored:
                 return None
@@ -145,9 +145,9 @@ class RetrievalEvaluation:
         gap, low, high = one.scores.difference(other.scores, self.units)["f1"]
         return {
             "features": features,
-            "centred": one.centred,
+            "centered": one.centered,
             "against": against,
-            "against_centred": other.centred,
+            "against_centered": other.centered,
             "asking": asking,
             "answering": answering,
             "f1_difference": gap,

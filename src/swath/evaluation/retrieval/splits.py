@@ -195,7 +195,7 @@ def _check_groups(split: RetrievalSplit, allow_overlap: bool) -> None:
     count = _count(asking, shared)
     message = (
         f"{len(shared)} groups (scenes, tiles; such as {min(shared)!r}) stand on both sides of the folds; "
-        f"the scores of {count:,} of {len(asking):,} queries are inflated by neighbours of their own scene"
+        f"the scores of {count:,} of {len(asking):,} queries are inflated by neighbors of their own scene"
     )
     if not allow_overlap:
         raise ImageryError(

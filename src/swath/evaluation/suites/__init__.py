@@ -1,4 +1,4 @@
-"""Suites: several labelled sets, scored by the same protocols; as YAML files, ready ones beside this module.
+"""Suites: several labeled sets, scored by the same protocols; as YAML files, ready ones beside this module.
 
     name: mine
     scales: [25, 50, 100]              # percent of each set's side

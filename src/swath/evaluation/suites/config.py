@@ -24,7 +24,7 @@ class KnnConfig(_SuiteModel):
     k: int = Field(default=20, ge=1)
     temperature: float = Field(default=0.07, gt=0)
     asymmetric: bool = True
-    standardised: bool = True
+    standardized: bool = True
 
 
 class LinearProbeConfig(_SuiteModel):
@@ -64,7 +64,7 @@ class SuiteModel(_SuiteModel):
 
 
 class SuiteDataset(_SuiteModel):
-    """A labelled set; a plain text stands for `data` alone.
+    """A labeled set; a plain text stands for `data` alone.
 
     Attributes:
         data: A path (relative to the root, if it is there, or to here), a known set's name, or torchgeo:NAME.

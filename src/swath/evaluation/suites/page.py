@@ -173,7 +173,7 @@ def _again(result: SuiteResult, command: str) -> str:
 
 
 def _names(result: SuiteResult) -> list[str]:
-    """Everybody in one order, which decides colours."""
+    """Everybody in one order, which decides colors."""
     found: dict[str, None] = {}
     for protocol in protocols(result):
         found |= dict.fromkeys(columns_of(result, result.rows(protocol)))

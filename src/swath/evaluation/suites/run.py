@@ -66,7 +66,7 @@ def run_suite(
         device: Default: a GPU if there is one.
         batch_size: Images a forward pass.
         cache: Where features are kept; default: the user's cache folder.
-        pages: Also write an HTML page a set: leaks, robustness, neighbours as pictures and more, which takes
+        pages: Also write an HTML page a set: leaks, robustness, neighbors as pictures and more, which takes
             several times as long.
         pictures: Whether those pages show images of the data.
         watch: Shows progress.

@@ -1,6 +1,6 @@
 """A model as one function of tensors, for forms that run without Swath: images and GSDs in, answers out.
 
-Normalisation is inside: whoever runs the exported form hands over images in the sensor's unit, as he would to
+Normalization is inside: whoever runs the exported form hands over images in the sensor's unit, as he would to
 `Model.embed`, and cannot get mean, standard deviation or the meaning of a GSD wrong. What stays outside are
 the checks of the contract (units, order of bands): such a form refuses nothing.
 
@@ -127,7 +127,7 @@ class ExportPlan:
             "unit": sensor.unit,
             "mean": list(sensor.mean),
             "std": list(sensor.std),
-            "normalisation": "inside",
+            "normalization": "inside",
             "gsd_mode": contract.gsd_mode,
             "gsd_range": list(contract.gsd_range) if contract.gsd_range else None,
             "reference_gsd": contract.reference_gsd,

@@ -52,7 +52,7 @@ def export_to_hub(model: Model, out: Path, choices: ExportOptions) -> ExportResu
         (folder / "README.md").write_text(card, encoding="utf-8")
         (folder / ".gitattributes").write_text(_LARGE_FILES, encoding="utf-8")
     usage = f"import swath\nmodel = swath.from_pretrained({str(out)!r})  # or the name of its repository"
-    left = ("a licence: state one in the front matter of README.md, minding that of the training imagery",)
+    left = ("a license: state one in the front matter of README.md, minding that of the training imagery",)
     return ExportResult(out, usage, left, {"model": model.id, "files": sorted(f.name for f in out.iterdir())})
 
 

@@ -1,4 +1,4 @@
-"""A model as an ONNX file: one function of images and GSDs, with normalisation inside
+"""A model as an ONNX file: one function of images and GSDs, with normalization inside
 (`swath.models.export.graph`).
 
 Batch and, but for Swin, image size are free. The file is run by onnxruntime before it is written and must

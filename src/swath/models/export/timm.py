@@ -1,7 +1,7 @@
 """Our encoders as weights for timm: a file of tensors, and the arguments that build the network they fit.
 
 What the file gives: ``timm.create_model(architecture, **arguments).load_state_dict(tensors)`` fits without a
-missing or superfluous key, and the network makes of normalised images what our encoder makes of them. The
+missing or superfluous key, and the network makes of normalized images what our encoder makes of them. The
 architecture, arguments, bands, mean, standard deviation and GSD stand in the file's metadata.
 
 What timm cannot hold, and is therefore fixed or left behind:
@@ -11,7 +11,7 @@ What timm cannot hold, and is therefore fixed or left behind:
 - *Sensors.* One of them, the one chosen.
 - *Size.* timm's Swin cuts its windows, and their tables, to the maps of one size of image; so do we. Sizes at
   which a map does not divide into windows are refused: timm shifts before it pads.
-- *The contract.* timm normalises by what it is told and refuses nothing.
+- *The contract.* timm normalizes by what it is told and refuses nothing.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def export_to_timm(model: Model, out: Path, choices: ExportOptions) -> ExportRes
     if len(model.contract.sensors) > 1:
         left.append(f"the model's other sensors; this is for {sensor.name}")
     left.append(
-        "the contract: normalise images as in `mean` and `std`, (x - mean) / std in the sensor's unit"
+        "the contract: normalize images as in `mean` and `std`, (x - mean) / std in the sensor's unit"
     )
     facts = {
         "architecture": architecture,

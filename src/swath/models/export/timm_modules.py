@@ -13,7 +13,7 @@ TorchGeo's tasks do::
 
 timm's networks know neither sensor nor scale, so both are fixed here; a GSD a batch can still be given to
 ``FeatureMaps(image, gsd)``. Images come in the sensor's unit (divided by `scale`, if the pipeline does so)
-and are standardised inside, by the contract: do not standardise them before. The first batch is checked.
+and are standardized inside, by the contract: do not standardize them before. The first batch is checked.
 
 Legend: B images, C bands, H x W pixels, D features.
 """
@@ -36,7 +36,7 @@ from swath.models.model import Model
 
 
 class _Prepared(nn.Module):
-    """Images as others have them -> a normalised batch; what both kinds of networks begin with."""
+    """Images as others have them -> a normalized batch; what both kinds of networks begin with."""
 
     def __init__(self, model: Model, gsd: float | None, sensor: str | None, scale: float) -> None:
         super().__init__()
@@ -52,14 +52,14 @@ class _Prepared(nn.Module):
             self.contract.gsd(gsd, 1, STRIDES[-1])  # a GSD that is missing is missed now
 
     def ready(self, image: Tensor, gsd: Any = None) -> Batch:
-        """[B, C, H, W] as they come -> normalised, upright."""
+        """[B, C, H, W] as they come -> normalized, upright."""
         image = image.float() * self.scale
         if not self._looked:
             self.contract.check(image, self.sensor)
             self._looked = True
         own = self.contract.gsd(self._gsd if gsd is None else gsd, len(image), image.shape[3])
         batch: Batch = {"image": image, "gsd": own.to(image.device), "sensor": self.sensor}
-        return self.contract.normalise(batch)
+        return self.contract.normalize(batch)
 
 
 class TimmBackbone(_Prepared):
@@ -150,7 +150,7 @@ class TimmClassifier(_Prepared):
         self.reset_classifier(num_classes)
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Another head, freshly initialised."""
+        """Another head, freshly initialized."""
         self.num_classes = num_classes
         self.head: nn.Module = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 

@@ -1,4 +1,4 @@
-"""A model as a ``torch.export`` program (``.pt2``): torch alone runs it, with normalisation inside.
+"""A model as a ``torch.export`` program (``.pt2``): torch alone runs it, with normalization inside.
 
 Batch and, but for Swin, image size are free, from two patches a side on. The file is loaded again before it
 takes its name, and must answer as the model does. ``swath.json`` in it says what a user has to know.

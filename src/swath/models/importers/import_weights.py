@@ -37,7 +37,7 @@ from swath.sensors.sensor import Sensor
 # are ratios to nothing in particular; no true metres were ever read.
 _RELEASED_GSD_RANGE = (2.22, 4.99)
 
-# What the released CMID saw: MillionAID, pixels of 0 to 1, standardised by these.
+# What the released CMID saw: MillionAID, pixels of 0 to 1, standardized by these.
 _MILLIONAID = ((0.33797, 0.3605, 0.3348), (0.1359, 0.1352, 0.1407))
 
 # What the released CSMAE saw: BigEarthNet-MM, band order and statistics of its authors.
@@ -367,14 +367,14 @@ def _cmid(path: Path, out: str | Path, weights: dict[str, Tensor], sensor: str |
         provenance={
             "imported_from": path.name,
             "imported_sha256": sha256(path),
-            "method": "CMID, official checkpoint (the authors' code and weights: no licence, non-commercial)",
+            "method": "CMID, official checkpoint (the authors' code and weights: no license, non-commercial)",
             "not_taken_over": dropped,
         },
     )
 
 
 def _millionaid() -> Sensor:
-    """Red, green and blue as the released CMID standardises them."""
+    """Red, green and blue as the released CMID standardizes them."""
     rgb = get_sensor("rgb_aerial")
     bands = [
         band.model_copy(update={"mean": 255 * mean, "std": 255 * std})

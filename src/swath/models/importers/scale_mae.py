@@ -2,7 +2,7 @@
 
 Two things differ besides names. A transposed convolution is stored by us as the matrix that it is
 (`Upsample`). And the channels that a 3 x 3 convolution with two inputs a group takes are in another order:
-theirs are neighbours (2j, 2j + 1), ours half the width apart (j, j + H/2), see `GroupedPairConv`; so the
+theirs are neighbors (2j, 2j + 1), ours half the width apart (j, j + H/2), see `GroupedPairConv`; so the
 layers before and after have their rows and columns in that order too.
 """
 
@@ -23,7 +23,7 @@ UNUSED = ("pos_embed", "decoder_pos_embed", "mask_token_decoder")
 
 
 def deinterleave(x: Tensor, dim: int = 0) -> Tensor:
-    """Reorder channels along `dim` from neighbouring pairs to pairs half the width apart."""
+    """Reorder channels along `dim` from neighboring pairs to pairs half the width apart."""
     x = x.movedim(dim, 0)
     x = x.reshape(x.shape[0] // 2, 2, *x.shape[1:]).transpose(0, 1).reshape(x.shape)
     return x.movedim(0, dim)

@@ -51,13 +51,13 @@ def all_gather_with_grad(rows: Tensor) -> Tensor:
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """Normalised temperature-scaled cross entropy (Chen et al. 2020; CSMAE's mutual information loss).
+    """Normalized temperature-scaled cross entropy (Chen et al. 2020; CSMAE's mutual information loss).
 
     Of the 2 R B embeddings of a batch over R ranks, each is asked to find its partner, row i of `first` and
     row i of `second`, among all others by cosine similarity.
 
     Args:
-        first: [B, D] this rank's embeddings, not normalised.
+        first: [B, D] this rank's embeddings, not normalized.
         second: [B, D] their partners.
         temperature: Divides the cosines.
 
@@ -81,7 +81,7 @@ def paired_softplus(first: Tensor, second: Tensor) -> Tensor:
     """Minus the mean softplus of paired cosines (CSMAE's mutual discriminability loss, `MDE`).
 
     Lies between -softplus(1) = -1.313 (all pairs aligned) and -softplus(-1) = -0.313. It has no negatives:
-    alone, a constant embedding minimises it.
+    alone, a constant embedding minimizes it.
 
     Args:
         first: [B, D].
@@ -96,8 +96,8 @@ def info_nce(
     """Cross entropy of finding a query's own key among negatives (van den Oord 2018, MoCo).
 
     Args:
-        query: [B, D], not normalised.
-        key: [B, D], not normalised, without gradient.
+        query: [B, D], not normalized.
+        key: [B, D], not normalized, without gradient.
         negatives: [K, D] unit vectors.
         temperature: Divides the cosines.
         alike: [B, K] bool, negatives that are none, and left out: earlier keys of the same image.

@@ -1,7 +1,7 @@
 """Agreement of places on prototypes: a teacher says which of K prototypes a place is, the student learns to.
 
 CMID's local branch (section 1.4), which is DINO's loss (Caron et al. 2021) on matched cells instead of whole
-images: sharpened and centred teacher probabilities, cross entropy, no negatives. Centring keeps one
+images: sharpened and centred teacher probabilities, cross entropy, no negatives. Centering keeps one
 prototype from taking everything, sharpening keeps all from being alike.
 
 Legend: B samples, M cells of each, C channels, K prototypes.

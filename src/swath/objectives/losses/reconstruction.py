@@ -1,7 +1,7 @@
 """Targets in frequency bands, and losses over masked patches in which no nodata pixel takes part.
 
 Averages are of valid pixels only: every resampling here carries the weight of what was valid, so a nodata
-pixel neither counts in a loss nor bleeds into a neighbour's target. Where all is valid the weights are one
+pixel neither counts in a loss nor bleeds into a neighbor's target. Where all is valid the weights are one
 and nothing changes.
 """
 

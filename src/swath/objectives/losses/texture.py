@@ -26,7 +26,7 @@ def whitened_patches(images: Tensor, size: int, count: int, seed: int) -> tuple[
     """Filters made of random image patches, whitened (ZCA) and of unit length before the last whitening.
 
     Args:
-        images: [N, C, H, W] normalised, at the scale at which the filters are meant to look.
+        images: [N, C, H, W] normalized, at the scale at which the filters are meant to look.
         size: Side k of the filters.
         count: How many.
         seed: Which.
@@ -61,7 +61,7 @@ def whiten_first_layer(layer: nn.Conv2d, images: Tensor) -> None:
 
     Args:
         layer: Of k x k pixels; its bias, if it has one, makes the mean response 0.
-        images: [N, C, H, W] normalised, as the encoder will see them.
+        images: [N, C, H, W] normalized, as the encoder will see them.
     """
     kernel, bias = whitened_patches(images, layer.kernel_size[0], layer.out_channels, seed=3)
     layer.weight.copy_(kernel)

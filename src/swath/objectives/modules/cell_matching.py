@@ -1,8 +1,8 @@
 """Which places of two crops show the same ground.
 
-A grid of cells lies over each crop; a cell's location is its centre in pixels of the image that both crops
+A grid of cells lies over each crop; a cell's location is its center in pixels of the image that both crops
 were cut from, wherever the crop lies, however large it is, and whether or not it is flipped. Cells of two
-crops match by distance between centres (CMID, section 1.4).
+crops match by distance between centers (CMID, section 1.4).
 
 Legend: B samples, h x w cells, N = h w.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 def cell_locations(
     boxes: Tensor, flipped: Tensor, grid: tuple[int, int], *, upside_down: Tensor | None = None
 ) -> Tensor:
-    """Centres of the cells of crops, in pixels of the uncropped image.
+    """Centers of the cells of crops, in pixels of the uncropped image.
 
     Args:
         boxes: [B, 4] top, left, height, width of each crop in pixels. (CMID's released code gives the first
@@ -50,7 +50,7 @@ class CellMatches:
     Attributes:
         first: [B, M] flat cell indices, ascending.
         second: [B, M] the nearest cell of the second crop to each.
-        distance: [B, M] between their centres, in pixels.
+        distance: [B, M] between their centers, in pixels.
         nearest: [B, N] distance of every cell of the first crop to its nearest.
     """
 

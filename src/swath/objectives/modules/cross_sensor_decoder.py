@@ -96,7 +96,7 @@ class CrossSensorDecoder(nn.Module):
         step, shuffle, restore = place.tensors
         patches = fill_masked(tokens, self.mask_token, PatchMasking(shuffle, restore, place.kept))
         return self._run(
-            cls, patches + gsd_positions(*place.grid, x.shape[-1], step, cls=False, centred=True)
+            cls, patches + gsd_positions(*place.grid, x.shape[-1], step, cls=False, centered=True)
         )
 
     def _run(self, cls: Tensor, patches: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ def fill_with_mean(image: Tensor, hidden: Tensor, valid: Tensor | None = None) -
     """The image [B, C, H, W] whose pixels `hidden` [B, 1, H, W] hold the mean of each band over the whole.
 
     Args:
-        image: Normalised.
+        image: Normalized.
         hidden: Bool.
         valid: [B, H, W] bool; the mean is of valid pixels, 0 where none is.
     """

@@ -234,7 +234,7 @@ class SensorInfo(BaseModel):
     name: str
     title: str
     rows: int
-    centred: bool = Field(description="whether searches compare its chips less their mean")
+    centered: bool = Field(description="whether searches compare its chips less their mean")
 
 
 class SearchCapabilities(BaseModel):

@@ -115,7 +115,7 @@ class ArchiveHandle:
         chips = archive.searcher.chips()
         counts = np.bincount(chips.sensors, minlength=len(chips.sensor_names)).tolist()
         times = chips.times[chips.times != NO_TIME]
-        centred = centering_default(archive.sensor_means())
+        centered = centering_default(archive.sensor_means())
         return ArchiveInfo(
             name=self.name,
             model_id=archive.model_id,
@@ -123,7 +123,7 @@ class ArchiveHandle:
             rows=len(chips),
             placed=int(chips.placed.sum()),
             sensors=[
-                SensorInfo(name=name, title=self.title(name), rows=count, centred=centred)
+                SensorInfo(name=name, title=self.title(name), rows=count, centered=centered)
                 for count, name in sorted(zip(counts, chips.sensor_names, strict=True), reverse=True)
             ],
             gsd=(float(chips.gsd.min()), float(chips.gsd.max())) if len(chips) else None,

@@ -4,8 +4,8 @@ A tile (z, x, y) of the usual scheme (Web Mercator, 256 pixels, y from the north
 whose chips touch it, the newest on top, drawn until no pixel is left empty. Only files that the archive names
 are read, through `swath.rasters`; a request names chips, sensors and times, never files.
 
-Values are stretched to colours by one `Stretch` a sensor, taken over a fixed sample of the archive's chips,
-so that neighbouring tiles meet without a seam and a chip looks on the map as it does in the gallery. It is
+Values are stretched to colors by one `Stretch` a sensor, taken over a fixed sample of the archive's chips,
+so that neighboring tiles meet without a seam and a chip looks on the map as it does in the gallery. It is
 taken anew when the sensor's chips have doubled.
 """
 
@@ -161,7 +161,7 @@ class TileRenderer:
             empty = part[..., 3] == 0
             part[empty] = drawn[empty]
 
-    # --- colours ----------------------------------------------------------------------------------------
+    # --- colors ----------------------------------------------------------------------------------------
 
     def _stretch(self, sensor: str, eight_bit: bool) -> Stretch | None:
         """The stretch of a sensor, taken over chips that are spread evenly over the archive."""

@@ -1,7 +1,7 @@
 """The plan of a piece of country: what lies where, in metres, before anybody looks at it.
 
 A plan is a list of things to paint one over the other: polygons (parcels, woods, lakes, towns), then bands
-(rivers, roads, hedges) and blocks (streets, houses, halls, ships). It knows no pixels; `landscape` rasterises
+(rivers, roads, hedges) and blocks (streets, houses, halls, ships). It knows no pixels; `landscape` rasterizes
 it at any ground sample distance. The origin is the middle, x points east and y south.
 """
 
@@ -185,11 +185,11 @@ class Planner:
         if not count:
             return
         corners = np.array(outline)
-        centre = self.numbers.uniform(corners.min(0), corners.max(0), (count, 2))
+        center = self.numbers.uniform(corners.min(0), corners.max(0), (count, 2))
         size = np.repeat(self.numbers.uniform(5, 13, (count, 1)), 2, axis=1)
         patch = np.full(count, self.pick("hedge"), dtype=np.uint8)
         self.plan.strokes.append(
-            RectangleFeatures(patch, centre, size, np.zeros(count), over_classes("pasture"))
+            RectangleFeatures(patch, center, size, np.zeros(count), over_classes("pasture"))
         )
 
     def coppices(self) -> None:
@@ -242,18 +242,18 @@ class Planner:
         if not count:
             return
         if along is None:
-            centre = np.array(around[:2]) + self.numbers.normal(0, reach, (count, 2))
+            center = np.array(around[:2]) + self.numbers.normal(0, reach, (count, 2))
             angle = self.numbers.uniform(0, np.pi, count)
         else:
             place = self.numbers.integers(1, len(along) - 1, count)
-            centre = along[place] + self.numbers.normal(0, reach, (count, 2))
+            center = along[place] + self.numbers.normal(0, reach, (count, 2))
             angle = np.arctan2(*(along[place + 1] - along[place - 1]).T[::-1])
-        apart = [i for i in range(count) if all(np.hypot(*(centre[:i] - centre[i]).T) > 120)]
-        centre, angle, count = centre[apart], angle[apart], len(apart)
+        apart = [i for i in range(count) if all(np.hypot(*(center[:i] - center[i]).T) > 120)]
+        center, angle, count = center[apart], angle[apart], len(apart)
         length = self.numbers.uniform(28, 110, count)
         size = np.stack([length, length * self.numbers.uniform(0.13, 0.2, count)], axis=1)
         patch = self.numbers.integers(FIRST["ship"], FIRST["ship"] + _patches("ship"), count, dtype=np.uint8)
-        self.plan.strokes.append(RectangleFeatures(patch, centre, size, angle, _WATER, "ship"))
+        self.plan.strokes.append(RectangleFeatures(patch, center, size, angle, _WATER, "ship"))
 
     # ---- what people build
 
@@ -287,16 +287,16 @@ class Planner:
         lot, depth = random.uniform(12, 22), random.uniform(8, 12)
         place = np.arange(u.min(), u.max(), lot)
         side = (rows[:, None] + np.array([-1, 1]) * (width / 2 + depth / 2 + random.uniform(3, 7))).ravel()
-        centre = np.stack(np.broadcast_arrays(place[None], side[:, None]), axis=-1).reshape(-1, 2)
-        keep = self.numbers.random(len(centre)) < random.uniform(0.7, 0.97)
-        centre = centre[keep] + self.numbers.normal(0, 1.2, (int(keep.sum()), 2))
-        count = len(centre)
+        center = np.stack(np.broadcast_arrays(place[None], side[:, None]), axis=-1).reshape(-1, 2)
+        keep = self.numbers.random(len(center)) < random.uniform(0.7, 0.97)
+        center = center[keep] + self.numbers.normal(0, 1.2, (int(keep.sum()), 2))
+        count = len(center)
         size = np.stack([np.minimum(lot - 1, self.numbers.uniform(8, 18, count)),
                          depth * self.numbers.uniform(0.8, 1.2, count)], axis=1)  # fmt: skip
         roofs = self.numbers.integers(0, _patches("house"), 3)  # a town has its three kinds of roofs
         patch = (FIRST["house"] + roofs[self.numbers.integers(0, 3, count)]).astype(np.uint8)
         self.plan.strokes.append(
-            RectangleFeatures(patch, centre @ turn.T + middle, size, np.full(count, angle), over)
+            RectangleFeatures(patch, center @ turn.T + middle, size, np.full(count, angle), over)
         )
 
     def streets(
@@ -330,16 +330,16 @@ class Planner:
             np.arange(low + s / 2, high, s)
             for low, high, s in zip(local.min(0), local.max(0), step, strict=True)
         ]
-        centre = np.stack(np.meshgrid(*grid), axis=-1).reshape(-1, 2)
-        centre = centre[self.numbers.random(len(centre)) < 0.82]
-        count = len(centre)
+        center = np.stack(np.meshgrid(*grid), axis=-1).reshape(-1, 2)
+        center = center[self.numbers.random(len(center)) < 0.82]
+        count = len(center)
         if not count:
             return
-        centre = centre + self.numbers.normal(0, 4, (count, 2))
+        center = center + self.numbers.normal(0, 4, (count, 2))
         size: F64 = step * self.numbers.uniform(0.35, 0.82, (count, 2))
         patch = self.numbers.integers(FIRST["hall"], FIRST["hall"] + _patches("hall"), count, dtype=np.uint8)
         self.plan.strokes.append(
-            RectangleFeatures(patch, centre @ turn.T + middle, size, np.full(count, angle), _YARD, "building")
+            RectangleFeatures(patch, center @ turn.T + middle, size, np.full(count, angle), _YARD, "building")
         )
 
     def farmsteads(self) -> None:
@@ -352,13 +352,13 @@ class Planner:
             outline = self.ragged(densify(yard @ rotation(angle).T + middle, 12), 0.4)
             over = np.arange(len(PATCHES)) == self.garden(outline, angle)
             houses = self.random.randint(3, 6)
-            centre = middle + self.numbers.normal(0, 15, (houses, 2))
+            center = middle + self.numbers.normal(0, 15, (houses, 2))
             size = self.numbers.uniform((12, 9), (34, 15), (houses, 2))
             turn = angle + np.pi / 2 * self.numbers.integers(0, 2, houses)
             patch = self.numbers.integers(FIRST["house"], FIRST["house"] + _patches("house"), houses)
             self.plan.strokes.append(
                 RectangleFeatures(
-                    patch.astype(np.uint8), centre, size, np.asarray(turn, dtype=np.float64), over
+                    patch.astype(np.uint8), center, size, np.asarray(turn, dtype=np.float64), over
                 )
             )
 

@@ -26,7 +26,7 @@ class RectangleFeatures:
     """Turned rectangles."""
 
     patch: NDArray[np.uint8]  # [n]
-    centre: F64  # [n, 2] metres
+    center: F64  # [n, 2] metres
     size: F64  # [n, 2] metres
     angle: F64  # [n] radians
     over: NDArray[np.bool_] | None = None  # [P]
@@ -37,7 +37,7 @@ class RectangleFeatures:
         half = self.size[:, None] / 2 * np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)])
         c, s = np.cos(self.angle)[:, None], np.sin(self.angle)[:, None]
         turned = np.stack([c * half[..., 0] - s * half[..., 1], s * half[..., 0] + c * half[..., 1]], axis=2)
-        placed: F64 = self.centre[:, None] + turned
+        placed: F64 = self.center[:, None] + turned
         return placed
 
 

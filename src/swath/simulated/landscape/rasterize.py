@@ -1,4 +1,4 @@
-"""A landscape: a plan rasterised at one ground sample distance, with labels, mask and boxes.
+"""A landscape: a plan rasterized at one ground sample distance, with labels, mask and boxes.
 
 Cells are finer than pixels: each pixel is a square of `oversampling` x `oversampling` cells, so that sensors
 see mixtures at borders and thin things stay thin. Bands and blocks are splatted (points denser than cells),
@@ -248,7 +248,7 @@ def _band_points(band: LineFeature, scale: float, half: float) -> NDArray[np.flo
     near = np.abs(line).max(axis=1) < half + 60 + widths.max()
     if not near.any() and len(line) > 2:
         return np.zeros((0, 1, 2))
-    if len(line) > 2:  # only the part in sight, with its neighbours
+    if len(line) > 2:  # only the part in sight, with its neighbors
         first, last = np.flatnonzero(near)[[0, -1]]
         keep = slice(max(0, first - 1), last + 2)
         line, widths = line[keep], widths[keep]
@@ -282,7 +282,7 @@ def _block_points(blocks: RectangleFeatures, scale: float) -> tuple[NDArray[np.f
     if share.min() < 1:  # smaller than a cell: fewer of them
         keep = (np.arange(len(share)) * _GOLDEN) % 1 < share
         blocks = RectangleFeatures(
-            blocks.patch[keep], blocks.centre[keep], blocks.size[keep], blocks.angle[keep]
+            blocks.patch[keep], blocks.center[keep], blocks.size[keep], blocks.angle[keep]
         )
     if not len(blocks.patch):
         return np.zeros((0, 1, 2)), blocks.patch[:, None]
@@ -291,8 +291,8 @@ def _block_points(blocks: RectangleFeatures, scale: float) -> tuple[NDArray[np.f
     u = np.linspace(-0.5, 0.5, nu)[None, :, None] * span[:, 0, None, None]
     v = np.linspace(-0.5, 0.5, nv)[None, None, :] * span[:, 1, None, None]
     c, s = np.cos(blocks.angle)[:, None, None], np.sin(blocks.angle)[:, None, None]
-    x = blocks.centre[:, 0, None, None] + c * u - s * v
-    y = blocks.centre[:, 1, None, None] + s * u + c * v
+    x = blocks.center[:, 0, None, None] + c * u - s * v
+    y = blocks.center[:, 1, None, None] + s * u + c * v
     points = np.stack([x, y], axis=-1).reshape(len(blocks.patch), -1, 2)
     return points, blocks.patch[:, None]
 
@@ -326,7 +326,7 @@ def _boxes(plan: LandscapePlan, cells: U8, scale: float, half: float, o: int) ->
     for stroke in plan.strokes:
         if isinstance(stroke, RectangleFeatures) and stroke.kind is not None:
             corners = (stroke.corners() + half) * scale
-            at = np.floor((stroke.centre + half) * scale).astype(int)
+            at = np.floor((stroke.center + half) * scale).astype(int)
             inside = ((at >= 0) & (at < side)).all(axis=1)
             # In sight: its middle is in the picture, and nothing else lies on top of it.
             inside[inside] = cells[at[inside, 1], at[inside, 0]] == stroke.patch[inside]

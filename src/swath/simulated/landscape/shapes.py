@@ -139,7 +139,7 @@ def meander(
 ) -> F64:
     """A line [n, 2] through (x, y) whose direction swings: a sine-generated curve, the shape of meanders.
 
-    Langbein and Leopold (1966): a river's direction is a sine of the way travelled. A second, longer sine
+    Langbein and Leopold (1966): a river's direction is a sine of the way traveled. A second, longer sine
     keeps the bends from repeating.
 
     Args:
@@ -158,8 +158,8 @@ def meander(
     turn = heading + bend * grow * np.sin(2 * np.pi * way / wave + first)
     turn += 0.4 * bend * np.sin(2 * np.pi * way / (2.7 * wave) + second)
     line = np.cumsum(np.stack([np.cos(turn), np.sin(turn)], axis=1), axis=0) * step
-    centred: F64 = line - line[len(line) // 2] + (x, y)
-    return centred
+    centered: F64 = line - line[len(line) // 2] + (x, y)
+    return centered
 
 
 def rotation(angle: float) -> F64:

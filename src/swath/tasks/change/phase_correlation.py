@@ -1,6 +1,6 @@
 """Do two images of a place lie on each other? By phase correlation, to a fraction of a pixel.
 
-Kuglin and Hines (1975); the peak is refined by a parabola through its neighbours. Seasons and new buildings
+Kuglin and Hines (1975); the peak is refined by a parabola through its neighbors. Seasons and new buildings
 change an image without moving it; so what counts is the gradient's magnitude, and the peak's height says how
 far to trust the answer.
 """

@@ -1,4 +1,4 @@
-"""Bring the second date of a pair to the radiometry of the first: relative radiometric normalisation.
+"""Bring the second date of a pair to the radiometry of the first: relative radiometric normalization.
 
 Sun, haze and season brighten or darken a whole scene, and a network that compares two dates takes that for
 change wherever it has not learned otherwise. Here each band of the later date is stretched and shifted such

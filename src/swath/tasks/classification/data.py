@@ -1,4 +1,4 @@
-"""Labelled images for classification: class folders and tables, as `swath.datasets.opening` opens them."""
+"""Labeled images for classification: class folders and tables, as `swath.datasets.opening` opens them."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from swath.tasks.splits import DatasetSubset, DataSplits, TaskDataConfig, strata
 
 
 class ClassificationDataConfig(TaskDataConfig):
-    """How labelled images are read.
+    """How labeled images are read.
 
     Attributes:
         layout: ``auto``, ``class_folder``, ``csv`` or ``hdf5``.
         size: Side of the images in pixels, or height and width.
-        fit: How they get there: centre_crop, random_crop or resize.
-        root: Folder that a table's file names are relative to.
-        file: Column of file names.
-        label: Column of classes.
-        separator: What separates several labels in that column.
+        resize_mode: How they get there: center_crop, random_crop or resize.
+        image_root: Folder that a table's file names are relative to.
+        file_column: Column of file names.
+        label_column: Column of classes.
+        label_separator: What separates several labels in that column.
     """
 
     layout: Literal["auto", "class_folder", "csv", "hdf5"] = "auto"
     size: int | tuple[int, int] | None = None
-    fit: Literal["centre_crop", "random_crop", "resize"] | None = None
-    root: str | None = None
-    file: str | None = None
-    label: str | None = None
-    separator: str | None = None
+    resize_mode: Literal["center_crop", "random_crop", "resize"] | None = None
+    image_root: str | None = None
+    file_column: str | None = None
+    label_column: str | None = None
+    label_separator: str | None = None
 
 
 def open_classification(
     data: ClassificationDataConfig, path: str | Path, sensor: Sensor, seed: int, classes: tuple[str, ...] = ()
 ) -> DataSplits:
-    """The folds of a labelled data set.
+    """The folds of a labeled data set.
 
     Args:
         data: Options.
@@ -52,7 +52,9 @@ def open_classification(
         RecipeError: Folds that are empty or overlap.
     """
     path = Path(path)
-    wanted = {k: getattr(data, k) for k in ("size", "fit", "root", "file", "label", "separator", "offset_dn")}
+    wanted = {k: getattr(data, k) for k in (
+        "size", "resize_mode", "image_root", "file_column", "label_column", "label_separator", "offset_dn"
+    )}
     if path.is_dir() and data.layout != "hdf5" and (path / "index.csv").is_file():
         path = path / "index.csv"
     dataset: Any = open_dataset(
@@ -61,7 +63,7 @@ def open_classification(
     if dataset.labels is None or dataset.classes is None:
         raise ImageryError(
             f"{path}: has no labels. Classification wants one folder a class, or a CSV table with the "
-            "columns file and class (data.label names another one, data.separator separates several labels)"
+            "columns file and class (data.label_column names another one, data.label_separator separates several labels)"
         )
     if classes and tuple(dataset.classes) != classes:
         raise ImageryError(

@@ -1,6 +1,6 @@
 """Scene classification: an image has one class, or any number of labels.
 
-The head is what the literature fine-tunes with (MAE, CMID): the pooled features, normalised over the batch,
+The head is what the literature fine-tunes with (MAE, CMID): the pooled features, normalized over the batch,
 and one linear layer. Mixup, CutMix and label smoothing as in CMID's protocol on UC Merced.
 
 Legend: B images, D features, K classes.
@@ -33,10 +33,10 @@ class ClassificationConfig(TaskConfig):
     Attributes:
         multilabel: Whether an image may have several labels, or none; the data tell.
         pooling: mean, moments or cls; left out: as the model does.
-        norm: ``batch`` normalises pooled features and learns no scale, as MAE's linear probing; or ``none``.
+        norm: ``batch`` normalizes pooled features and learns no scale, as MAE's linear probing; or ``none``.
         dropout: Share of the pooled features that training drops.
         crop_scale: Share of an image's area that a training crop keeps; it is resized to the image's size.
-        augment: Orientation and colour.
+        augment: Orientation and color.
         mix: Mixup and CutMix.
         smoothing: Share of a target that is spread over all classes.
         class_weights: ``balanced`` counts rare classes more (see `swath.tasks.dense.losses.class_weights`),
@@ -96,7 +96,7 @@ class ClassificationTask(Task):
         return {"total": total, "accuracy": (logits.argmax(1) == target.argmax(1)).float().mean()}
 
     def logits(self, image: Tensor, gsd: Tensor) -> Tensor:
-        """[B, K] of normalised images of any size; what an encoder needs to divide them is padded, as 0."""
+        """[B, K] of normalized images of any size; what an encoder needs to divide them is padded, as 0."""
         step = size_divisor(self.encoder, self.sensor)
         image = F.pad(image, (0, -image.shape[3] % step, 0, -image.shape[2] % step))
         features: EncoderFeatures = self.encoder(

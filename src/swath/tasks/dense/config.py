@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from swath.tasks.dense.masks import Classes, Colour, Colours
+from swath.tasks.dense.masks import Classes, Color, Colors
 from swath.tasks.splits import TaskDataConfig
 
 
@@ -18,14 +18,14 @@ class SegmentationDataConfig(TaskDataConfig):
         classes: Names in the order of the masks' values 0, 1, ...; or a value, or several, a name. Left out:
             what the masks hold.
         ignore: Values of masks that do not count.
-        colours: Of masks that are pictures: (red, green, blue) of each class, or several; in place of
+        colors: Of masks that are pictures: (red, green, blue) of each class, or several; in place of
             `classes`.
-        ignore_colours: Colours of masks that do not count.
+        ignore_colors: Colors of masks that do not count.
         size: Side of a training crop in pixels.
         scale: Range of the zoom of training crops; 0.5 shows twice the ground, at twice the GSD.
         tile: Training images are parted into tiles of at least this side in pixels, and each is an image by
             itself: `labels_share` then counts tiles, drawn evenly over images, as ground that somebody has
-            labelled here and there. Left out: images stay whole.
+            labeled here and there. Left out: images stay whole.
         crops: Crops of each image (or tile) in an epoch.
         focus: Share of the crops that are laid around a pixel of a class drawn evenly among the image's.
         align: Change only: bring the second date onto the grid of the first where they differ.
@@ -34,8 +34,8 @@ class SegmentationDataConfig(TaskDataConfig):
     layout: Literal["auto", "folders", "places", "csv"] = "auto"
     classes: Classes | None = None
     ignore: tuple[int, ...] = ()
-    colours: Colours | None = None
-    ignore_colours: tuple[Colour, ...] = ()
+    colors: Colors | None = None
+    ignore_colors: tuple[Color, ...] = ()
     size: int = Field(default=256, gt=0)
     scale: tuple[float, float] = (1.0, 1.0)
     tile: int | None = Field(default=None, gt=0)
@@ -45,10 +45,10 @@ class SegmentationDataConfig(TaskDataConfig):
 
     @model_validator(mode="after")
     def _one_meaning(self) -> SegmentationDataConfig:
-        if self.colours is not None and (self.classes is not None or self.ignore):
-            raise ValueError("masks are in colours (colours, ignore_colours) or numbers (classes, ignore)")
-        if self.ignore_colours and self.colours is None:
-            raise ValueError("ignore_colours is for masks in colours, which `colours` tells")
+        if self.colors is not None and (self.classes is not None or self.ignore):
+            raise ValueError("masks are in colors (colors, ignore_colors) or numbers (classes, ignore)")
+        if self.ignore_colors and self.colors is None:
+            raise ValueError("ignore_colors is for masks in colors, which `colors` tells")
         if self.tile is not None and self.tile * self.scale[0] < self.size:
             raise ValueError(
                 f"a crop of {self.size} pixels at a zoom of {self.scale[0]:g} does not fit into a tile of "

@@ -190,7 +190,7 @@ class SegmentationDataset:
                 raise ImageryError(
                     f"{path}: has another grid ({other.width} x {other.height}) than {item.images[0]} "
                     f"({header.width} x {header.height}), so their pixels do not show the same ground. With "
-                    "data.align=true it is brought onto that grid by its georeference"
+                    "data.align_to_blocks=true it is brought onto that grid by its georeference"
                 )
         gsd = item.gsd if item.gsd is not None else self.data.gsd
         if gsd == "relative":
@@ -297,8 +297,8 @@ def open_segmentation(
     base = path if path.is_dir() else path.parent
     names = [Path(item.images[0]).relative_to(base).as_posix() for item in items]
     column = [item.fold or "" for item in items] if any(item.fold for item in items) else None
-    if data.colours is not None:
-        values = MaskValues.of_colours(data.colours, data.ignore_colours)
+    if data.colors is not None:
+        values = MaskValues.of_colors(data.colors, data.ignore_colors)
     else:
         values = MaskValues(data.classes or infer_mask_classes([item.mask for item in items]), data.ignore)
     if classes and values.names != classes:
@@ -313,7 +313,7 @@ def open_segmentation(
     training = [items[i] for i in found["train"]]
     if data.tile is not None:
         parts = [(of, part) for of, item in enumerate(training) for part in split_into_tiles(item, data.tile)]
-        drawn = data.labelled(list(range(len(parts))), [of for of, _ in parts], seed)
+        drawn = data.labeled(list(range(len(parts))), [of for of, _ in parts], seed)
         training = [parts[i][1] for i in drawn]
 
     def fold(chosen: Sequence[LabeledImage], crops: bool = False) -> SegmentationDataset | None:

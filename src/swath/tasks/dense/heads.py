@@ -32,7 +32,7 @@ def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def conv_norm_relu(inside: int, outside: int, size: int, norm: Norm) -> nn.Sequential:
-    """Convolution, normalisation, ReLU.
+    """Convolution, normalization, ReLU.
 
     ``group``: groups of 16 channels (or of one where 16 do not divide), for batches too small for statistics.
     """

@@ -51,7 +51,7 @@ def find_labeled_images(path: Path, data: SegmentationDataConfig, dates: int) ->
     """Images with their masks, in a fixed order.
 
     Raises:
-        ImageryError: The layout is not recognised, or files are missing.
+        ImageryError: The layout is not recognized, or files are missing.
     """
     if data.layout == "csv" or (data.layout == "auto" and path.suffix.lower() == ".csv"):
         yield from _from_table(path, data, dates)

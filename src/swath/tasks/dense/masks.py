@@ -4,8 +4,8 @@ A mask is a single-band file (PNG, TIFF, ...), of the image's size. What its val
 names in the order of the values 0, 1, ...; or a mapping of names to values. Anything else is an error that
 names the file and the value, unless it is listed as ignored.
 
-Masks may also be pictures whose colours stand for classes, as people publish them; then `colours` tells
-which: a mapping of names to one (red, green, blue) or several. A colour is read as the number
+Masks may also be pictures whose colors stand for classes, as people publish them; then `colors` tells
+which: a mapping of names to one (red, green, blue) or several. A color is read as the number
 65536 R + 256 G + B, and from there on all is as above.
 """
 
@@ -24,8 +24,8 @@ from swath.tasks.dense.losses import IGNORE
 
 _NODATA = -1
 Classes = list[str] | dict[str, int | list[int]]
-Colour = tuple[int, int, int]
-Colours = dict[str, Colour | list[Colour]]
+Color = tuple[int, int, int]
+Colors = dict[str, Color | list[Color]]
 
 
 class MaskValues:
@@ -34,11 +34,11 @@ class MaskValues:
     Args:
         classes: See the module.
         ignored: Values of pixels that do not count.
-        coloured: Values are colours.
+        colored: Values are colors.
 
     Attributes:
         names: Of the classes.
-        coloured: Whether values are colours.
+        colored: Whether values are colors.
     """
 
     def __init__(
@@ -46,9 +46,9 @@ class MaskValues:
         classes: Mapping[str, int | list[int]] | Mapping[str, int] | Sequence[str],
         ignored: Sequence[int] = (),
         *,
-        coloured: bool = False,
+        colored: bool = False,
     ) -> None:
-        self.coloured = coloured
+        self.colored = colored
         stated: Mapping[str, Any] = (
             classes if isinstance(classes, Mapping) else {name: i for i, name in enumerate(classes)}
         )
@@ -57,24 +57,24 @@ class MaskValues:
         for index, (name, values) in enumerate(stated.items()):
             for value in [values] if isinstance(values, int) else values:
                 if value in self._of:
-                    what = "data.colours" if coloured else "data.classes: value"
+                    what = "data.colors" if colored else "data.classes: value"
                     raise ImageryError(f"{what} {self._said(value)} of {name!r} has another meaning already")
                 self._of[value] = index
         if not 2 <= len(self.names) <= IGNORE:
             raise ImageryError(f"data.classes: 2 to {IGNORE} classes are wanted, not {len(self.names)}")
 
     @classmethod
-    def of_colours(cls, colours: Colours, ignored: Sequence[Colour] = ()) -> MaskValues:
-        """What the colours of masks mean; colours of pixels that do not count are `ignored`.
+    def of_colors(cls, colors: Colors, ignored: Sequence[Color] = ()) -> MaskValues:
+        """What the colors of masks mean; colors of pixels that do not count are `ignored`.
 
         Raises:
-            ImageryError: A colour that means two things; no colour.
+            ImageryError: A color that means two things; no color.
         """
         stated = {
             name: [_number(c) for c in (given if isinstance(given, list) else [given])]
-            for name, given in colours.items()
+            for name, given in colors.items()
         }
-        return cls(stated, [_number(colour) for colour in ignored], coloured=True)
+        return cls(stated, [_number(color) for color in ignored], colored=True)
 
     def read(self, path: str) -> NDArray[np.uint8]:
         """Class indices [H, W] of the mask in a file.
@@ -82,10 +82,10 @@ class MaskValues:
         Raises:
             ImageryError: Damaged, of another kind, or with a value that means nothing.
         """
-        return self.apply(read_mask(path, colours=self.coloured), path)
+        return self.apply(read_mask(path, colors=self.colored), path)
 
     def _said(self, value: int) -> str:
-        return str(_colour(value)) if self.coloured else str(value)
+        return str(_color(value)) if self.colored else str(value)
 
     def apply(self, stored: NDArray[Any], where: str) -> NDArray[np.uint8]:
         """Class indices [H, W] of stored values.
@@ -99,7 +99,7 @@ class MaskValues:
             pixels = int(np.isin(stored, unknown).sum())
             names = {IGNORE: "ignored", **dict(enumerate(self.names))}
             known = ", ".join(f"{self._said(v)} ({names[i]})" for v, i in self._of.items() if v >= 0)
-            kind, add = ("colour", "data.colours, or to data.ignore_colours") if self.coloured else (
+            kind, add = ("color", "data.colors, or to data.ignore_colors") if self.colored else (
                 "value", "data.classes, or to data.ignore"
             )  # fmt: skip
             raise ImageryError(
@@ -110,18 +110,18 @@ class MaskValues:
         return table[inverse].reshape(stored.shape)
 
 
-def read_mask(path: str, *, colours: bool = False) -> NDArray[Any]:
-    """Stored values [H, W] of a mask; a palette's indices, not its colours.
+def read_mask(path: str, *, colors: bool = False) -> NDArray[Any]:
+    """Stored values [H, W] of a mask; a palette's indices, not its colors.
 
     Args:
         path: The file.
-        colours: The mask is a picture of three bands (or with a palette) of 8 bits: its colours as numbers.
+        colors: The mask is a picture of three bands (or with a palette) of 8 bits: its colors as numbers.
 
     Raises:
-        ImageryError: Damaged, or of several bands; in colours where none are asked for, or the reverse.
+        ImageryError: Damaged, or of several bands; in colors where none are asked for, or the reverse.
     """
-    if colours:
-        return _read_colours(path)
+    if colors:
+        return _read_colors(path)
     header = read_header_any(path, palette="index")
     if is_raster(path):
         from swath.rasters.read import read_window
@@ -143,14 +143,14 @@ def read_mask(path: str, *, colours: bool = False) -> NDArray[Any]:
         raise ImageryError(f"{path}: the mask is damaged or cut short ({error})") from None
 
 
-def _read_colours(path: str) -> NDArray[Any]:
+def _read_colors(path: str) -> NDArray[Any]:
     """65536 R + 256 G + B of every pixel [H, W]; `_NODATA` where it is transparent or nodata."""
     if is_raster(path):
         from swath.rasters.read import read_window
 
         stored, valid = read_window(read_header_any(path))
         if stored.shape[0] not in (3, 4) or stored.dtype != np.uint8:
-            raise ImageryError(_no_colours(path, stored.shape[0], str(stored.dtype)))
+            raise ImageryError(_no_colors(path, stored.shape[0], str(stored.dtype)))
         if stored.shape[0] == 4:
             valid = valid & (stored[3] > 0)
         return np.where(valid, _numbers(stored[:3]), _NODATA)
@@ -159,32 +159,32 @@ def _read_colours(path: str) -> NDArray[Any]:
     try:
         with Image.open(path) as image:
             if image.mode not in ("RGB", "RGBA", "P"):
-                raise ImageryError(_no_colours(path, len(image.getbands()), image.mode))
+                raise ImageryError(_no_colors(path, len(image.getbands()), image.mode))
             pixels = np.asarray(image.convert("RGBA")).transpose(2, 0, 1)
     except (OSError, SyntaxError, ValueError) as error:
         raise ImageryError(f"{path}: the mask is damaged or cut short ({error})") from None
     return np.where(pixels[3] > 0, _numbers(pixels[:3]), _NODATA)
 
 
-def _numbers(colours: NDArray[Any]) -> NDArray[np.int64]:
-    red, green, blue = colours.astype(np.int64)
+def _numbers(colors: NDArray[Any]) -> NDArray[np.int64]:
+    red, green, blue = colors.astype(np.int64)
     return np.asarray((red << 16) + (green << 8) + blue)
 
 
-def _number(colour: Colour) -> int:
-    red, green, blue = colour
-    if not all(0 <= part <= 255 for part in colour):
-        raise ImageryError(f"data.colours: {tuple(colour)} is no colour: three numbers from 0 to 255 are")
+def _number(color: Color) -> int:
+    red, green, blue = color
+    if not all(0 <= part <= 255 for part in color):
+        raise ImageryError(f"data.colors: {tuple(color)} is no color: three numbers from 0 to 255 are")
     return (red << 16) + (green << 8) + blue
 
 
-def _colour(number: int) -> Colour:
+def _color(number: int) -> Color:
     return number >> 16, (number >> 8) & 255, number & 255
 
 
-def _no_colours(path: str, bands: int, kind: str) -> str:
+def _no_colors(path: str, bands: int, kind: str) -> str:
     return (
-        f"{path}: data.colours is for masks in colours, of three bands of 8 bits; this has {bands} ({kind}). "
+        f"{path}: data.colors is for masks in colors, of three bands of 8 bits; this has {bands} ({kind}). "
         "Masks of numbers want data.classes"
     )
 
@@ -217,6 +217,6 @@ def infer_mask_classes(paths: Sequence[str]) -> dict[str, int]:
 
 def _several(path: str, bands: int) -> str:
     return (
-        f"{path}: a mask has one band, this has {bands}. Where colours stand for classes, say "
-        "which, such as data.colours={building: [255, 0, 0], other: [0, 0, 0]}"
+        f"{path}: a mask has one band, this has {bands}. Where colors stand for classes, say "
+        "which, such as data.colors={building: [255, 0, 0], other: [0, 0, 0]}"
     )

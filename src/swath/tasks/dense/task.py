@@ -37,7 +37,7 @@ class DenseConfig(TaskConfig):
         losses: Weight of each: ce, focal, dice.
         class_weights: ``balanced`` counts rare classes more (see `swath.tasks.dense.losses.class_weights`),
             or a number a class.
-        augment: Orientation and colour.
+        augment: Orientation and color.
     """
 
     head_width: int = Field(default=128, gt=0)
@@ -102,7 +102,7 @@ class DensePredictionTask(Task):
         return self.pyramid.encoder
 
     def logits(self, image: Tensor, gsd: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits [B, K, H, W] of normalised images, and those of the auxiliary head (in training)."""
+        """Logits [B, K, H, W] of normalized images, and those of the auxiliary head (in training)."""
         raise NotImplementedError
 
     def views(self, batch: Batch) -> Mapping[str, Any]:

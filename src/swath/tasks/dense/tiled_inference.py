@@ -23,7 +23,7 @@ _PIXELS = 2**18  # of tiles that are looked at together
 
 
 def predict_tiled(task: Task, batch: Batch, tile: int) -> Tensor:
-    """Probabilities [1, K, H, W] of a normalised batch of one image (or pair).
+    """Probabilities [1, K, H, W] of a normalized batch of one image (or pair).
 
     Args:
         task: In evaluation mode; its answers are maps.
@@ -51,7 +51,7 @@ def predict_tiled(task: Task, batch: Batch, tile: int) -> Tensor:
 
 
 def rescale_batch(batch: Batch, factor: float) -> Batch:
-    """A normalised batch with sides `factor` of what they were (area averages where that is less); its GSD
+    """A normalized batch with sides `factor` of what they were (area averages where that is less); its GSD
     follows."""
     if factor == 1:
         return batch

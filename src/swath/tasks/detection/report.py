@@ -1,7 +1,7 @@
 """A detector's part of the report: precision over recall, whole images with their boxes, and its failures.
 
-Colours tell right from wrong, line styles too: what was found rightly is drawn in full and green, what is
-wrong in full and orange, what was missed dashed and yellow, what does not count dashed and grey.
+Colors tell right from wrong, line styles too: what was found rightly is drawn in full and green, what is
+wrong in full and orange, what was missed dashed and yellow, what does not count dashed and gray.
 """
 
 from __future__ import annotations

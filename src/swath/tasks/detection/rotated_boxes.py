@@ -1,6 +1,6 @@
 """Oriented boxes: their conventions, conversions, exact overlap, and non-maximum suppression.
 
-A box is (cx, cy, w, h, angle): its centre and sides in pixels, and how far its first side is turned from the
+A box is (cx, cy, w, h, angle): its center and sides in pixels, and how far its first side is turned from the
 x axis, in radians. The x axis points right and the y axis down, so a positive angle turns clockwise on the
 screen. Everything that Swath hands out is in the *le90* convention ("long edge, 90 degrees", as in
 mmrotate): w >= h and -90 deg <= angle < 90 deg, by which a box has one description (a square has two). What
@@ -47,7 +47,7 @@ def _corners(boxes: Tensor) -> tuple[Tensor, Tensor]:
     """The corners' x and y, each [4, ...]."""
     cx, cy, w, h, angle = boxes.unbind(-1)
     cos, sin = torch.cos(angle) / 2, torch.sin(angle) / 2
-    ux, uy, vx, vy = w * cos, w * sin, -h * sin, h * cos  # from the centre to the middles of two sides
+    ux, uy, vx, vy = w * cos, w * sin, -h * sin, h * cos  # from the center to the middles of two sides
     return (
         torch.stack([cx - ux - vx, cx + ux - vx, cx + ux + vx, cx - ux + vx]),
         torch.stack([cy - uy - vy, cy + uy - vy, cy + uy + vy, cy - uy + vy]),
@@ -67,8 +67,8 @@ def min_area_rect(polygons: Tensor) -> Tensor:
     x_axis = torch.tensor([1.0, 0.0], dtype=polygons.dtype, device=polygons.device)
     u = torch.where(length > 0, side / length, x_axis)
     v = torch.stack([-u[..., 1], u[..., 0]], dim=-1)
-    centre = polygons.mean(dim=-2, keepdim=True)
-    points = (polygons - centre).transpose(-1, -2)
+    center = polygons.mean(dim=-2, keepdim=True)
+    points = (polygons - center).transpose(-1, -2)
     along, across = u @ points, v @ points  # [..., D, V]
     low = torch.stack([along.amin(-1), across.amin(-1)], dim=-1)
     high = torch.stack([along.amax(-1), across.amax(-1)], dim=-1)
@@ -82,7 +82,7 @@ def min_area_rect(polygons: Tensor) -> Tensor:
 
     u, v, size = chosen(u), chosen(v), chosen(size)
     middle = chosen((low + high) / 2)
-    place = centre.squeeze(-2) + middle[..., :1] * u + middle[..., 1:] * v
+    place = center.squeeze(-2) + middle[..., :1] * u + middle[..., 1:] * v
     angle = torch.atan2(u[..., 1], u[..., 0])
     return le90(torch.cat([place, size, angle.unsqueeze(-1)], dim=-1))
 
@@ -190,7 +190,7 @@ def overlapping_pairs(first: Tensor, second: Tensor | None = None) -> tuple[Tens
 
 
 def _extents(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Centres' x and y [N], and how far the boxes reach from there to either side in x and in y."""
+    """Centers' x and y [N], and how far the boxes reach from there to either side in x and in y."""
     cx, cy, w, h, angle = boxes.T.contiguous()
     cos, sin = torch.cos(angle).abs(), torch.sin(angle).abs()
     return cx, cy, (w * cos + h * sin) / 2, (w * sin + h * cos) / 2

@@ -66,7 +66,7 @@ class DetectionConfig(TaskConfig):
         seam: Pixels that such windows share: objects up to that length are seen whole.
         measure: By what AP models are chosen and scored: ``coco`` or ``dota``; left out: COCO's for upright
             boxes, DOTA's for oriented ones.
-        augment: Orientation and colour.
+        augment: Orientation and color.
     """
 
     head: DetectionHead = "faster_rcnn"
@@ -90,7 +90,7 @@ class DetectionConfig(TaskConfig):
             for name in _OF_STAGES:
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name} has no meaning for fcos, which has neither stages nor anchors")
-            if self.head_width % 64:  # it normalises in 32 groups, each of more than one channel
+            if self.head_width % 64:  # it normalizes in 32 groups, each of more than one channel
                 raise ValueError(f"head_width of fcos is a multiple of 64, not {self.head_width}")
         if self.seam >= self.window:
             raise ValueError(f"seam ({self.seam}) is smaller than window ({self.window})")
@@ -148,7 +148,7 @@ class DetectionTask(Task):
         return self.detector.neck.pyramid.encoder  # type: ignore[attr-defined, no-any-return]
 
     def views(self, batch: Batch) -> Mapping[str, Any]:
-        """The batch with every image and its boxes turned together, then its colours changed."""
+        """The batch with every image and its boxes turned together, then its colors changed."""
         every: Any = batch
         mode = self.config.augment.orientation
         sizes, samples = image_sizes(every), []
@@ -175,7 +175,7 @@ class DetectionTask(Task):
         return {"total": torch.stack(list(losses.values())).sum(), **named}
 
     def predict(self, batch: Batch) -> list[Detections]:
-        """What is found in each image of a normalised batch, looked at in one piece, by falling score.
+        """What is found in each image of a normalized batch, looked at in one piece, by falling score.
 
         The batch may have `size`, a list of (height, width) of what of each image is no padding. Boxes are in
         pixels of their images, on the batch's device: `boxes` [N, 4], or `obb` [N, 5] of oriented ones.
@@ -199,7 +199,7 @@ def detect_image(task: DetectionTask, batch: Batch) -> Detections:
 
     Args:
         task: In evaluation mode.
-        batch: Of one image, normalised.
+        batch: Of one image, normalized.
     """
     config, image = task.config, batch["image"]
     if len(image) != 1:

@@ -1,9 +1,9 @@
 """Objects in images that are larger than what a detector looks at: in overlapping tiles, without seams.
 
 The tiles of an image overlap; the middle lines of their overlaps cut the image into *cores*, one a tile. An
-object belongs to the tile in whose core its centre lies: that tile sees it whole, if it is no longer than the
-overlap, whereas its neighbours may see half of it. What two tiles both claim, because they disagree a little
-about where its centre is, is then dropped by non-maximum suppression over the seams::
+object belongs to the tile in whose core its center lies: that tile sees it whole, if it is no longer than the
+overlap, whereas its neighbors may see half of it. What two tiles both claim, because they disagree a little
+about where its center is, is then dropped by non-maximum suppression over the seams::
 
     plan = tile_plan(width, height, 1024, 200)                # tiles with their windows and cores
     parts = []
@@ -43,7 +43,7 @@ class DetectionTile:
 
     Attributes:
         window: What is read, in pixels of the image.
-        core: (left, top, right, bottom) within which centres of objects belong to this tile, in pixels of
+        core: (left, top, right, bottom) within which centers of objects belong to this tile, in pixels of
             the image; infinite at its edges. The cores of an image's tiles leave no gap and do not overlap.
     """
 
@@ -58,7 +58,7 @@ def tile_plan(width: int, height: int, tile: int, overlap: int) -> list[Detectio
         width: Of the image, in pixels.
         height: Of the image.
         tile: Side of a tile; an image that is smaller is one smaller tile.
-        overlap: Pixels that neighbours share at least; objects up to that length are seen whole by somebody.
+        overlap: Pixels that neighbors share at least; objects up to that length are seen whole by somebody.
     """
     windows = tile_windows(width, height, tile, overlap)
     across = _cores(sorted({w.column for w in windows}), min(tile, width))
@@ -161,7 +161,7 @@ def scale_boxes(found: Detections, x: float, y: float) -> Detections:
 
 
 def box_centers(found: Detections) -> Tensor:
-    """Centres [N, 2] (x, y)."""
+    """Centers [N, 2] (x, y)."""
     if "obb" in found:
         return found["obb"][:, :2]
     return (found["boxes"][:, :2] + found["boxes"][:, 2:]) / 2

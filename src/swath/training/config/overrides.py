@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from swath.errors import RecipeError
+from swath.renames import current_key
 from swath.yaml_io import yaml_value
 
 
@@ -20,10 +21,10 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _override(data: dict[str, Any], text: str) -> None:
+def _override(data: dict[str, Any], text: str, kind: str = "recipe") -> None:
     """Apply one ``a.b=value`` to nested `data` in place."""
     key, equals, value = text.partition("=")
-    key = key.strip()
+    key = current_key(key.strip(), kind)
     if not equals or not all(key.split(".")):
         raise RecipeError(f"--set {text}: write it as key=value, such as training.epochs=50")
     for group in GROUPS:
@@ -44,14 +45,14 @@ def _override(data: dict[str, Any], text: str) -> None:
 
 GROUPS = (
     ("training.steps", "training.epochs", "training.cpu_minutes"),
-    ("optimiser.lr", "optimiser.blr"),
+    ("optimizer.lr", "optimizer.blr"),
     ("training.warmup_steps", "training.warmup_epochs", "training.warmup_fraction"),
 )
 
 
 # Changing these while a run is under way changes neither its weights nor its losses.
 FREE_KEYS = frozenset({
-    "description", "training.workers", "training.checkpoint_every", "training.keep", "training.log_every",
-    "training.pictures_every", "training.monitor_every", "training.monitor_images", "training.tensorboard",
+    "description", "training.workers", "training.checkpoint_every", "training.keep_checkpoints", "training.log_every",
+    "training.images_every", "training.monitor_every", "training.monitor_images", "training.tensorboard",
     "model.path",
 })  # fmt: skip

@@ -7,7 +7,7 @@ objectives are *registered names*, never Python paths: reading a recipe executes
 Exactly one key of each of these groups is given; an override of one replaces the others of its group:
 
 - budget: ``training.steps``, ``training.epochs`` or ``training.cpu_minutes``
-- learning rate: ``optimiser.lr``, or ``optimiser.blr``, which is for 256 samples a step
+- learning rate: ``optimizer.lr``, or ``optimizer.blr``, which is for 256 samples a step
 - warm-up: ``training.warmup_steps``, ``training.warmup_epochs`` or ``training.warmup_fraction``
 """
 
@@ -16,13 +16,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError
 
 from swath.encoders.pooling import Pooling
 from swath.errors import RecipeError
 from swath.objectives.protocol import objectives
+from swath.renames import current_names, stored_names
 from swath.training.config.errors import (
     _encoder_problems,
     _listed,
@@ -50,11 +51,13 @@ class BaseRecipe(RecipeSection):
         seed: Of all randomness: weights, order, crops, masks.
     """
 
+    kind: ClassVar[str] = "recipe"  # of its keys in `swath.renames`
+
     name: str = Field(pattern=r"^[A-Za-z]([A-Za-z0-9_.-]*[A-Za-z0-9])?$")
     description: str = ""
     seed: int = 0
     encoder: ComponentConfig
-    optimiser: OptimizerConfig
+    optimizer: OptimizerConfig
     training: TrainingConfig
 
     @property
@@ -75,25 +78,28 @@ class BaseRecipe(RecipeSection):
             RecipeError: Every problem, with file, dotted path and suggestion.
         """
         try:
-            return cls.model_validate(dict(data))
-        except ValidationError as error:
+            return cls.model_validate(current_names(data, cls.kind, where))
+        except ValueError as error:
+            if not isinstance(error, ValidationError):
+                raise RecipeError(f"{where}: {error}") from None
             raise RecipeError(format_validation_error(error, cls, where)) from None
 
     @property
     def learning_rate(self) -> float:
         """Peak learning rate of a step of `training.batch_size` samples."""
-        if self.optimiser.lr is not None:
-            return self.optimiser.lr
-        assert self.optimiser.blr is not None
-        return self.optimiser.blr * self.training.batch_size / 256
+        if self.optimizer.lr is not None:
+            return self.optimizer.lr
+        assert self.optimizer.blr is not None
+        return self.optimizer.blr * self.training.batch_size / 256
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data with all defaults filled in; `PretrainRecipe.model_validate` takes it back."""
         return self.model_dump(mode="json")
 
     def digest(self) -> str:
-        """Short hash of everything in it; the same for equal recipes."""
-        return hashlib.sha256(repr(sorted(flatten(self.to_dict()).items())).encode()).hexdigest()[:12]
+        """Short hash of everything in it; the same for equal recipes, and under old and new names of keys."""
+        stored = stored_names(self.to_dict(), self.kind)
+        return hashlib.sha256(repr(sorted(flatten(stored).items())).encode()).hexdigest()[:12]
 
     def write(self, path: str | Path) -> None:
         """Write as YAML, atomically."""
@@ -168,13 +174,17 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> PretrainReci
     return parse_recipe(data, where=str(path))
 
 
-def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def read_recipe(path: str | Path, overrides: Sequence[str] = (), kind: str = "recipe") -> dict[str, Any]:
     """A recipe's data with overrides applied, not checked yet; arguments and errors as of `load_recipe`."""
     data = read_yaml(path)
     if not isinstance(data, dict):
         raise RecipeError(f"{path}: a recipe is a mapping with keys such as `encoder` and `training`")
+    try:
+        data = current_names(data, kind, str(path))
+    except ValueError as error:
+        raise RecipeError(f"{path}: {error}") from None
     for override in overrides:
-        _override(data, override)
+        _override(data, override, kind)
     return data
 
 

@@ -23,22 +23,22 @@ class DataConfig(RecipeSection):
         gsd: Metres per pixel, ``relative`` (1.0 at native resolution), or a column of the CSV table;
             left out: from each file's georeference.
         size: Pixels (side, or height and width) that whole images are brought to by `fit`.
-        fit: centre_crop, random_crop or resize.
+        resize_mode: center_crop, random_crop or resize.
         cache: ``memory`` decodes every image once, at the start.
         max_pixels: Largest whole image accepted.
-        root: Folder that a CSV table's file names are relative to.
-        file: Column of file names.
-        label: Column of class names; of HDF5, the data set of class indices.
-        group: Of HDF5, the data set or group of the images, where there are others.
-        fold: Keep the rows with this value in the column ``fold``.
-        where: Keep the rows with these values: ``{scale: "0"}``.
+        image_root: Folder that a CSV table's file names are relative to.
+        file_column: Column of file names.
+        label_column: Column of class names; of HDF5, the data set of class indices.
+        hdf5_group: Of HDF5, the data set or group of the images, where there are others.
+        split: Keep the rows with this value in the column ``fold``.
+        filter: Keep the rows with these values: ``{scale: "0"}``.
         sampling: Chips on a ``grid`` or at ``random``.
         chip_size: Side of a chip in native pixels.
         chip_metres: Side of a chip on the ground, instead of `chip_size`.
         stride: Step of the grid in pixels.
         chips_per_epoch: Chips of an epoch of random sampling.
         min_valid: Least share of valid pixels in a chip.
-        align: Whether random chips start on the files' block boundaries.
+        align_to_blocks: Whether random chips start on the files' block boundaries.
         pattern: Take only scenes whose path below the folder matches, such as ``*/s2.tif``.
         classes: Class folders in the order of their indices; left out: all, sorted.
         subset: ``ben14k`` of BigEarthNet.
@@ -52,22 +52,22 @@ class DataConfig(RecipeSection):
     ] = "auto"  # fmt: skip
     gsd: float | str | None = None
     size: int | Annotated[tuple[int, int], Strict(False)] | None = None
-    fit: Literal["centre_crop", "random_crop", "resize"] | None = None
+    resize_mode: Literal["center_crop", "random_crop", "resize"] | None = None
     cache: Literal["none", "memory"] | None = None
     max_pixels: int | None = None
-    root: str | None = None
-    file: str | None = None
-    label: str | None = None
-    group: str | None = None
-    fold: str | None = None
-    where: dict[str, str | list[str]] | None = None
+    image_root: str | None = None
+    file_column: str | None = None
+    label_column: str | None = None
+    hdf5_group: str | None = None
+    split: str | None = None
+    filter: dict[str, str | list[str]] | None = None
     sampling: Literal["grid", "random"] | None = None
     chip_size: int | None = Field(default=None, gt=0)
     chip_metres: float | None = Field(default=None, gt=0)
     stride: int | None = Field(default=None, gt=0)
     chips_per_epoch: int | None = Field(default=None, gt=0)
     min_valid: float | None = Field(default=None, ge=0, le=1)
-    align: bool | None = None
+    align_to_blocks: bool | None = None
     pattern: str | None = None
     classes: list[str] | None = None
     subset: str | None = None
@@ -99,35 +99,35 @@ _BETAS: dict[str, tuple[float, ...]] = {"adamw": (0.9, 0.95), "adan": (0.98, 0.9
 
 
 class OptimizerConfig(RecipeSection):
-    """The optimiser; its schedule is `TrainingConfig.schedule`.
+    """The optimizer; its schedule is `TrainingConfig.schedule`.
 
     Attributes:
         name: ``adamw`` (Loshchilov and Hutter 2019), or ``adan`` (Xie et al. 2022), CMID's.
         lr: Peak learning rate, or
         blr: the same for a batch of 256; the rate used is blr x batch_size / 256.
-        final_lr: Share of the peak that the cosine ends at.
+        min_lr_ratio: Share of the peak that the cosine ends at.
         betas: Decay rates: AdamW's two moments (0.9, 0.95 where not given), or Adan's gradient, change of
             gradient and second moment (0.98, 0.92, 0.99).
         eps: Added to the root of the second moment.
         weight_decay: Applied to matrices and kernels; never to biases, norms and other 1-D parameters.
         decay_tokens: Whether learned tokens (class, mask) decay too, as in MAE and Scale-MAE.
-        decay_all: Whether everything that is trained decays, biases and norms too, as in CSMAE's runs.
+        decay_norm_and_bias: Whether everything that is trained decays, biases and norms too, as in CSMAE's runs.
     """
 
     name: Literal["adamw", "adan"] = "adamw"
     lr: float | None = Field(default=None, gt=0)
     blr: float | None = Field(default=None, gt=0)
-    final_lr: float = Field(default=0.0, ge=0, le=1)
+    min_lr_ratio: float = Field(default=0.0, ge=0, le=1)
     betas: Annotated[tuple[float, ...], Strict(False)] | None = None
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)
     decay_tokens: bool = True
-    decay_all: bool = False
+    decay_norm_and_bias: bool = False
 
     @model_validator(mode="before")
     @classmethod
     def _usual_betas(cls, data: Any) -> Any:
-        """Put numbers for the default that depends on the optimiser, so that a stored recipe shows them."""
+        """Put numbers for the default that depends on the optimizer, so that a stored recipe shows them."""
         if isinstance(data, Mapping) and data.get("betas") is None:
             data = {**data, "betas": _BETAS.get(data.get("name", "adamw"), _BETAS["adamw"])}
         return data
@@ -147,19 +147,19 @@ class TrainingConfig(RecipeSection):
     """The budget, the size of a step, and what is watched.
 
     Attributes:
-        steps: Budget as optimiser steps, or
+        steps: Budget as optimizer steps, or
         epochs: as passes over the data, or
         cpu_minutes: as CPU time of the process; the schedule then follows the share spent. How far such a
             run gets depends on the machine, so it resumes where it was but is not bit-reproducible.
-        batch_size: Samples of one optimiser step, over all ranks and accumulated parts together.
-        accumulate: In how many parts a rank computes its share of a step; same result, less memory.
+        batch_size: Samples of one optimizer step, over all ranks and accumulated parts together.
+        gradient_accumulation_steps: In how many parts a rank computes its share of a step; same result, less memory.
         warmup_steps: Steps of linear warm-up, or
         warmup_epochs: epochs of it, or
         warmup_fraction: share of the budget (5 % where none is given).
         schedule: ``cosine``: linear warm-up and half a cosine over the share of the budget spent;
             ``cosine_bolts``: the same in whole steps from rate 0, as lightning-bolts counts them (CSMAE);
             ``cosine_scaled``: a cosine over the whole run, scaled down while it warms up (CMID).
-        clip: Largest gradient norm; none: not clipped (it is measured all the same).
+        max_grad_norm: Largest gradient norm; none: not clipped (it is measured all the same).
         precision: fp32; bf16 (autocast); fp16 (autocast and loss scaling, GPU only).
         device: ``auto`` takes a GPU if there is one.
         compile: Let torch.compile compile the objective: slow to start, faster after.
@@ -167,15 +167,15 @@ class TrainingConfig(RecipeSection):
         sync_batch_norm: Under torchrun, BatchNorm takes its statistics over the samples of all processes
             rather than of each one. ``auto``: where that is possible, which is on GPUs; true insists on it.
             Everything that has BatchNorm follows, a teacher too. (PyTorch's SyncBatchNorm runs on GPUs only.)
-        find_unused: DDP looks for parameters that a step does not use; for objectives that have such.
+        find_unused_parameters: DDP looks for parameters that a step does not use; for objectives that have such.
         deterministic: Only deterministic kernels, so that a resumed run is bit-identical. Default: on a CPU
             yes, on a GPU no (slower there).
         workers: Loader processes; 0 loads in the training process. Default: 0 if the data are cached in
             memory or the budget is CPU time, else one less than the CPUs, at most 8.
         checkpoint_every: Steps between checkpoints.
-        keep: Checkpoints kept.
+        keep_checkpoints: Checkpoints kept.
         log_every: Steps between lines of metrics.
-        pictures_every: Steps between pictures of reconstructions; 0: none.
+        images_every: Steps between pictures of reconstructions; 0: none.
         monitor_every: Steps between looks for collapse (feature std, RankMe); 0: none.
         monitor_images: Images of the fixed batch that is looked at.
         tensorboard: Whether to write TensorBoard files too.
@@ -185,24 +185,24 @@ class TrainingConfig(RecipeSection):
     epochs: int | None = Field(default=None, gt=0)
     cpu_minutes: float | None = Field(default=None, gt=0)
     batch_size: int = Field(default=64, gt=0)
-    accumulate: int = Field(default=1, gt=0)
+    gradient_accumulation_steps: int = Field(default=1, gt=0)
     warmup_steps: int | None = Field(default=None, ge=0)
     warmup_epochs: float | None = Field(default=None, ge=0)
     warmup_fraction: float | None = Field(default=None, ge=0, lt=1)
     schedule: Literal["cosine", "cosine_bolts", "cosine_scaled"] = "cosine"
-    clip: float | None = Field(default=None, gt=0)
+    max_grad_norm: float | None = Field(default=None, gt=0)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: bool = False
     parallel: Literal["ddp", "fsdp"] = "ddp"
     sync_batch_norm: bool | Literal["auto"] = "auto"
-    find_unused: bool = False
+    find_unused_parameters: bool = False
     deterministic: bool | None = None
     workers: int | None = Field(default=None, ge=0)
     checkpoint_every: int = Field(default=500, gt=0)
-    keep: int = Field(default=2, gt=0)
+    keep_checkpoints: int = Field(default=2, gt=0)
     log_every: int = Field(default=10, gt=0)
-    pictures_every: int = Field(default=500, ge=0)
+    images_every: int = Field(default=500, ge=0)
     monitor_every: int = Field(default=500, ge=0)
     monitor_images: int = Field(default=128, ge=4)
     tensorboard: bool = True

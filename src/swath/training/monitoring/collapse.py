@@ -44,7 +44,7 @@ def rankme(features: Tensor) -> float:
 
 @torch.no_grad()
 def embed_monitor_batch(encoder: nn.Module, batch: Batch, chunk: int = 32) -> Tensor:
-    """Pooled features [N, D] of one sensor's normalised batch; images are cut to a multiple of the stride."""
+    """Pooled features [N, D] of one sensor's normalized batch; images are cut to a multiple of the stride."""
     stride = size_divisor(encoder, batch["sensor"])
     height, width = (side - side % stride for side in batch["image"].shape[2:])
     image, gsd = batch["image"][:, :, :height, :width], batch["gsd"]

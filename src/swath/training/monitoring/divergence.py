@@ -32,7 +32,7 @@ def diagnose(
     """The message: which loss, step, learning rate, gradient norm, samples; the cause where it can be found.
 
     The samples are looked at one by one: is their loss finite, by itself? (Pixels that are not finite never
-    get here: the contract's normalisation masks them.)
+    get here: the contract's normalization masks them.)
 
     Args:
         step: That went wrong.
@@ -41,7 +41,7 @@ def diagnose(
         indices: This process's samples of the step.
         batches: To read them again.
         objective: The weights, as they were before the step where that is known (on a CPU).
-        ready: Brings a batch to the weights' device, and normalises it.
+        ready: Brings a batch to the weights' device, and normalizes it.
         checkpoint: The last good one.
     """
     bad = [name for name, value in values.items() if not math.isfinite(value)]
@@ -62,7 +62,7 @@ def diagnose(
         advice = "every loss is finite, but not its gradient: try a lower learning rate, or precision fp32"
     else:
         advice = (
-            "no single sample does it: lower optimiser.lr, set training.clip (1.0 is usual), warm up for "
+            "no single sample does it: lower optimizer.lr, set training.max_grad_norm (1.0 is usual), warm up for "
             "longer, or use precision bf16 or fp32 instead of fp16"
         )
     lines.append(f"  What to do: {advice}.")
@@ -95,7 +95,7 @@ def _culprits(
             if not _finite(total):
                 largest = max(float(one["image"].abs().max()) for one in split_by_sensor(normal).values())
                 found.append(
-                    f"sample {index}{path}: its loss is not finite by itself (largest normalised value "
+                    f"sample {index}{path}: its loss is not finite by itself (largest normalized value "
                     f"{largest:.4g})"
                 )
     # If all samples do it, none is to blame.

@@ -25,11 +25,11 @@ def write_image_grid(path: Path, pictures: Mapping[str, Tensor], sensors: Sensor
     """Write `pictures` as a PNG, atomically.
 
     Values are in standard deviations about the sensor's mean, and shown from -2.5 (black) to 2.5 (white); so
-    band-pass pictures, whose mean is zero, come out about grey.
+    band-pass pictures, whose mean is zero, come out about gray.
 
     Args:
         path: The file.
-        pictures: Name -> [B, C, h, w] normalised, or [B, 3, h, w] uint8, which is shown as it is; sizes may
+        pictures: Name -> [B, C, h, w] normalized, or [B, 3, h, w] uint8, which is shown as it is; sizes may
             differ.
         sensors: Tell which bands are red, green and blue. With several, a picture's name begins with its
             sensor's: "sentinel1_grd: image".
@@ -66,7 +66,7 @@ def _sensor_of(name: str, sensors: Sensor | Sequence[Sensor]) -> Sensor:
 
 
 def _tiles(picture: Tensor, side: int, bands: list[int]) -> NDArray[Any]:
-    """[B, C, h, w] -> uint8 [B, side, side', 3], nearest neighbour so that no detail is invented."""
+    """[B, C, h, w] -> uint8 [B, side, side', 3], nearest neighbor so that no detail is invented."""
     as_it_is = picture.dtype == torch.uint8
     picture = picture.detach().float().cpu()
     scale = side / max(picture.shape[-2:])

@@ -1,4 +1,4 @@
-"""Adan: adaptive Nesterov momentum (Xie et al., arXiv 2208.06677, algorithm 1), CMID's optimiser."""
+"""Adan: adaptive Nesterov momentum (Xie et al., arXiv 2208.06677, algorithm 1), CMID's optimizer."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from swath.training.parallel import is_sharded
 
 
 def parameter_groups(
-    module: nn.Module, weight_decay: float, *, decay_tokens: bool = True, decay_all: bool = False
+    module: nn.Module, weight_decay: float, *, decay_tokens: bool = True, decay_norm_and_bias: bool = False
 ) -> list[dict[str, Any]]:
     """Two groups, with and without weight decay.
 
@@ -25,10 +25,10 @@ def parameter_groups(
         module: What is trained; frozen parameters are left out, a shared one is taken once.
         weight_decay: Of the first group.
         decay_tokens: Whether learned tokens belong to the first group.
-        decay_all: Everything belongs to the first group (CSMAE's released runs).
+        decay_norm_and_bias: Everything belongs to the first group (CSMAE's released runs).
 
     Returns:
-        Groups for a torch optimiser, each with the names of its parameters under ``names``.
+        Groups for a torch optimizer, each with the names of its parameters under ``names``.
     """
     decayed: dict[str, nn.Parameter] = {}
     plain: dict[str, nn.Parameter] = {}
@@ -36,7 +36,7 @@ def parameter_groups(
         if not parameter.requires_grad:
             continue
         token = is_token(name)
-        keep = not decay_all and (parameter.ndim <= 1 or (token and not decay_tokens))
+        keep = not decay_norm_and_bias and (parameter.ndim <= 1 or (token and not decay_tokens))
         (plain if keep else decayed)[name] = parameter
     groups = [(decayed, weight_decay), (plain, 0.0)]
     return [
@@ -54,9 +54,9 @@ def is_token(name: str) -> bool:
 def build_optimizer(
     module: nn.Module, config: OptimizerConfig, learning_rate: float
 ) -> torch.optim.Optimizer:
-    """The recipe's optimiser over `module`; AdamW in its fused form: one pass over the weights."""
+    """The recipe's optimizer over `module`; AdamW in its fused form: one pass over the weights."""
     groups = parameter_groups(
-        module, config.weight_decay, decay_tokens=config.decay_tokens, decay_all=config.decay_all
+        module, config.weight_decay, decay_tokens=config.decay_tokens, decay_norm_and_bias=config.decay_norm_and_bias
     )
     return optimizer_for_groups(groups, config, learning_rate)
 
@@ -64,7 +64,7 @@ def build_optimizer(
 def optimizer_for_groups(
     groups: list[dict[str, Any]], config: OptimizerConfig, learning_rate: float
 ) -> torch.optim.Optimizer:
-    """The recipe's optimiser over groups as of `parameter_groups`."""
+    """The recipe's optimizer over groups as of `parameter_groups`."""
     betas: Any = config.betas
     if config.name == "adan":
         return Adan(groups, lr=learning_rate, betas=betas, eps=config.eps)

@@ -55,7 +55,7 @@ def cosine_with_scaled_warmup(
     return value
 
 
-def set_learning_rate(optimiser: torch.optim.Optimizer, value: float) -> None:
+def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
     """Give every group this learning rate, times its own ``lr_scale`` where it has one (layer decay)."""
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = value * group.get("lr_scale", 1.0)

@@ -44,7 +44,7 @@ export class Compare {
     byId("map-part").classList.remove("comparing");
     this.handle.remove();
     chips.map.off("move", this.follow);
-    matchMedia("(prefers-color-scheme: dark)").removeEventListener("change", this.recolour);
+    matchMedia("(prefers-color-scheme: dark)").removeEventListener("change", this.recolor);
     this.map.remove();
     chips.setDay(null);
     chips.showChanges([]);
@@ -79,8 +79,8 @@ export class Compare {
       this.map.setLayoutProperty("imagery", "visibility", "visible");
       resolve();
     }));
-    this.recolour = () => repaint(this.map);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", this.recolour);
+    this.recolor = () => repaint(this.map);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", this.recolor);
     this.follow = () => this.map.jumpTo(view());
     map.on("move", this.follow);
     this.handle = h("div.swipe", {

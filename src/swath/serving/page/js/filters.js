@@ -42,9 +42,9 @@ export class FilterPanel {
 
   #sensors() {
     const { filters } = this.app.state;
-    const boxes = this.app.archive.sensors.map(({ name, title, rows, centred }) => {
+    const boxes = this.app.archive.sensors.map(({ name, title, rows, centered }) => {
       const box = h("input", { type: "checkbox", name: "sensor", value: name, checked: !filters.sensors.length || filters.sensors.includes(name) });
-      return h("label.line", { title: centred ? title : `${title}. Its chips are not centred: scores across sensors are less comparable.` }, box, name, h("span.end", {}, formatCount(rows)));
+      return h("label.line", { title: centered ? title : `${title}. Its chips are not centered: scores across sensors are less comparable.` }, box, name, h("span.end", {}, formatCount(rows)));
     });
     const group = h("fieldset", { onchange: () => {
       const on = [...group.querySelectorAll("input:checked")].map((box) => box.value);

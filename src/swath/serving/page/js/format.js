@@ -32,7 +32,7 @@ export function formatYears([first, last]) {
   return a === b ? a : `${a} – ${b}`;
 }
 
-/** A similarity with a true minus sign; three decimals, as near neighbours differ in the third. */
+/** A similarity with a true minus sign; three decimals, as near neighbors differ in the third. */
 export const formatScore = (score) => (Number.isFinite(score) ? score.toFixed(3).replace("-", "−") : "");
 
 /** A change in standard deviations: "12.2". */

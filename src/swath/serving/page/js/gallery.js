@@ -2,7 +2,7 @@
 
 import { byId, h, icon } from "./dom.js";
 import { formatDate, formatGsd, formatLonLat, formatScore, formatTime, plural } from "./format.js";
-import { centreOf } from "./geo.js";
+import { centerOf } from "./geo.js";
 
 const THUMB = 256;
 const LARGE = 512;
@@ -38,7 +38,7 @@ export class Gallery {
     this.list.replaceChildren(...chips.map((chip) => this.#card(chip)));
   }
 
-  /** Grey cards while an answer is on its way; those there stay, dimmed. */
+  /** Gray cards while an answer is on its way; those there stay, dimmed. */
   wait() {
     this.list.setAttribute("aria-busy", "true");
     if (!this.chips.length) {
@@ -135,14 +135,14 @@ export class Detail {
       h(`button${kind}`, { type: "button", onclick, "aria-pressed": pressed === undefined ? null : String(pressed) }, symbol ? icon(symbol) : null, text);
     const then = (f) => () => (this.dialog.close(), f(chip));
     const again = (value) => () => (app.mark(chip, value), this.#fill());
-    const centre = chip.geometry ? centreOf(chip.geometry) : null;
+    const center = chip.geometry ? centerOf(chip.geometry) : null;
     const rows = [
       ["Score", chip.rank ? `${formatScore(chip.score)}, rank ${chip.rank}` : null],
       ["Date", formatTime(chip.time) || "not known"],
       ["Sensor", chip.sensor],
       ["Scale", app.relative ? "relative" : `${formatGsd(chip.gsd)} per pixel`],
       ["Label", chip.label],
-      ["Centre", centre ? formatLonLat(centre, 5) : null],
+      ["Center", center ? formatLonLat(center, 5) : null],
       ["Valid", chip.valid_fraction == null ? null : `${Math.round(100 * chip.valid_fraction)} % of pixels`],
       ["File", chip.source],
       ["Window", chip.window ? `column ${chip.window[0]}, row ${chip.window[1]}, ${chip.window[2]} × ${chip.window[3]} pixels` : null],

@@ -97,7 +97,7 @@ export function unionBox(boxes) {
   const flat = boxes.map(unwrapBox);
   const south = Math.min(...flat.map((b) => b[1]));
   const north = Math.max(...flat.map((b) => b[3]));
-  // Sorted by their western edge, the widest gap between two neighbours is what the union leaves out.
+  // Sorted by their western edge, the widest gap between two neighbors is what the union leaves out.
   const sorted = flat.map(([w, , e]) => [w, e]).sort((a, b) => a[0] - b[0]);
   let [reach, gap, after] = [sorted[0][1], -Infinity, 0];
   sorted.forEach(([w, e], i) => {
@@ -111,7 +111,7 @@ export function unionBox(boxes) {
 }
 
 /** The middle of a geometry's box. */
-export function centreOf(geometry) {
+export function centerOf(geometry) {
   const [w, s, e, n] = unwrapBox(geometryBox(geometry));
   return [wrapLongitude((w + e) / 2), (s + n) / 2];
 }

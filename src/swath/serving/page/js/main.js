@@ -97,7 +97,7 @@ class App {
     this.#remember(answers);
     byId("answers-title").textContent = "Answers";
     byId("answers-facts").textContent = `${found < asked ? `${found} of ${asked} asked for` : plural(found, "chip")} of ${formatCount(this.archive.rows)}${took == null ? "" : ` · ${Math.max(1, Math.round(took))} ms`}`;
-    const why = notes.map((note) => (note.startsWith("centred:") ? "Each sensor's mean is taken off first, so that scores compare across sensors." : note));
+    const why = notes.map((note) => (note.startsWith("centered:") ? "Each sensor's mean is taken off first, so that scores compare across sensors." : note));
     if (!answers.length) why.unshift("Nothing passes: widen the filters, or begin anew.");
     else if (found < asked && !why.length) why.push(`Only ${plural(found, "chip")} pass the filters.`);
     this.#fill(answers, why);

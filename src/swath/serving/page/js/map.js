@@ -3,7 +3,7 @@
 import * as maplibre from "../vendor/maplibre/maplibre-gl.mjs";
 import { byId, calm, h, settled, token } from "./dom.js";
 import { formatCount, formatLat, formatLon, formatLonLat, plural } from "./format.js";
-import { centreOf, gather, geometryBox, graticuleStep, ticks, unionBox, unwrapBox, viewBox } from "./geo.js";
+import { centerOf, gather, geometryBox, graticuleStep, ticks, unionBox, unwrapBox, viewBox } from "./geo.js";
 import { filterParams } from "./state.js";
 
 const LIMIT = 2000; // footprints asked for at once
@@ -17,7 +17,7 @@ export const collection = (features) => ({ type: "FeatureCollection", features }
 const feature = (geometry, properties = {}, id = undefined) => ({ type: "Feature", id, geometry, properties });
 const point = (coordinates, properties) => feature({ type: "Point", coordinates }, properties);
 
-/** Paint by the style sheet's custom properties, so that both colour schemes have one place. */
+/** Paint by the style sheet's custom properties, so that both color schemes have one place. */
 const paints = () => [
   ["sea", "background-color", ["interpolate", ["linear"], ["zoom"], 6, token("sea"), 8, token("land")]],
   ["land", "fill-color", token("land")],
@@ -78,14 +78,14 @@ export function changeFeatures(features) {
   return features.map((f) => feature(f.geometry, { ...f.properties, share: high > low ? (f.properties.score - low) / (high - low) : 1 }));
 }
 
-/** A style with the colours of the moment filled in. */
+/** A style with the colors of the moment filled in. */
 export function painted(style) {
   const layers = new Map(style.layers.map((layer) => [layer.id, layer]));
   for (const [id, property, value] of paints()) if (layers.has(id)) (layers.get(id).paint ??= {})[property] = value;
   return style;
 }
 
-/** The same on a map that is there already, when the colour scheme changes. */
+/** The same on a map that is there already, when the color scheme changes. */
 export const repaint = (map) => {
   for (const [layer, property, value] of paints()) if (map.getLayer(layer)) map.setPaintProperty(layer, property, value);
 };
@@ -186,9 +186,9 @@ export class ChipMap {
 
   /** A numbered point on each answer; of several that would cover each other the best alone, with a plus. */
   #showRanks() {
-    const points = this.answers.map((chip) => ({ ...this.map.project(centreOf(chip.geometry)), chip }));
+    const points = this.answers.map((chip) => ({ ...this.map.project(centerOf(chip.geometry)), chip }));
     const best = gather(points, APART).map(({ members: [{ chip }, ...more] }) =>
-      point(centreOf(chip.geometry), { chip: chip.id, text: `${chip.rank}${more.length ? "+" : ""}` }));
+      point(centerOf(chip.geometry), { chip: chip.id, text: `${chip.rank}${more.length ? "+" : ""}` }));
     this.#set("answer-points", best.reverse());
   }
 

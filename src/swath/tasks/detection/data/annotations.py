@@ -118,7 +118,7 @@ def detect_annotations(path: Path) -> str:
         if jsons:
             raise ImageryError(f"{path}: is a folder; for COCO name the file, such as {jsons[0]}")
     raise ImageryError(
-        f"{path}: holds no boxes in a layout that is recognised (a COCO .json; YOLO's data.yaml or "
+        f"{path}: holds no boxes in a layout that is recognized (a COCO .json; YOLO's data.yaml or "
         "classes.txt; DOTA's labelTxt; VOC's .xml); say which with layout="
     )
 

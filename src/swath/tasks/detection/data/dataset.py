@@ -99,7 +99,7 @@ class DetectionDataset:
             of other classes are refused.
         where: Keep the images whose fields have these values: ``{"site": "SJER"}`` or ``{"site": ["SJER"]}``.
         tile: Side of tiles in pixels; None for whole images.
-        overlap: Of neighbouring tiles, in pixels. The last tile of a row ends with the image.
+        overlap: Of neighboring tiles, in pixels. The last tile of a row ends with the image.
         min_visible: Least share of a box's area for it to belong to a tile.
         boxes: What to do about boxes that make no sense: "refuse" or "repair".
         cache: "memory" decodes every image once and keeps it.
@@ -386,7 +386,7 @@ def clip_boxes_to_window(boxes: Boxes, window: PixelWindow, min_visible: float) 
 def collate_detections(samples: Sequence[DetectionSample]) -> dict[str, Any]:
     """Samples as a batch: images padded at the right and bottom to the largest, boxes as lists.
 
-    Padding is 0 and not `valid`, so that the contract's normalisation makes it nodata; `size` has each
+    Padding is 0 and not `valid`, so that the contract's normalization makes it nodata; `size` has each
     image's own (height, width). Samples that could not be read are left out and listed under `problems`.
 
     Raises:

@@ -211,12 +211,12 @@ def _below(name: str, base: Path) -> str:
 def _column(data: DetectionDataConfig, fields: Sequence[Mapping[str, Any]], path: Path) -> list[str] | None:
     """The fold of each image, where its annotations tell."""
     known = {key for one in fields for key in one}
-    name = data.fold or next((key for key in ("fold", "split") if key in known), None)
+    name = data.split or next((key for key in ("fold", "split") if key in known), None)
     if name is None:
         return None
     if name not in known:
         raise RecipeError(
-            f"data.fold: no image in {path} has a field {name!r}.{suggest(name, sorted(known))}"
+            f"data.split: no image in {path} has a field {name!r}.{suggest(name, sorted(known))}"
         )
     return [str(one.get(name, "")) for one in fields]
 

@@ -22,8 +22,8 @@ _TILT = 1e-4  # which of two corners of about one height is the top one: the rig
 
 def midpoint_encode(anchors: Tensor, boxes: Tensor) -> Tensor:
     """The six numbers [N, 6] of oriented boxes [N, 5] against upright anchors [N, 4]."""
-    x, y, w, h = _centred(anchors)
-    bx, by, bw, bh = _centred(to_xyxy(boxes))
+    x, y, w, h = _centered(anchors)
+    bx, by, bw, bh = _centered(to_xyxy(boxes))
     points = corners(boxes)
     top = (points[..., 1] - _TILT * points[..., 0]).argmin(1, keepdim=True)
     right = (points[..., 0] + _TILT * points[..., 1]).argmax(1, keepdim=True)
@@ -38,11 +38,11 @@ def midpoint_decode(anchors: Tensor, numbers: Tensor) -> Tensor:
     In general the numbers describe a parallelogram; its shorter diagonal is stretched to the length of the
     longer one, which makes it a rectangle.
     """
-    x, y, w, h = _centred(anchors)
+    x, y, w, h = _centered(anchors)
     x, y = x + numbers[:, 0] * w, y + numbers[:, 1] * h
     w, h = (side * numbers[:, i].clamp(max=MAX_STRETCH).exp() for side, i in ((w, 2), (h, 3)))
     alpha, beta = (numbers[:, i].clamp(-0.5, 0.5) for i in (4, 5))
-    top, right = torch.stack([alpha * w, -h / 2], 1), torch.stack([w / 2, beta * h], 1)  # from the centre
+    top, right = torch.stack([alpha * w, -h / 2], 1), torch.stack([w / 2, beta * h], 1)  # from the center
     reach = [one.norm(dim=1, keepdim=True).clamp_min(1e-6) for one in (top, right)]
     longer = torch.maximum(*reach)
     top, right = top * (longer / reach[0]), right * (longer / reach[1])
@@ -84,12 +84,12 @@ def delta_decode(proposals: Tensor, numbers: Tensor) -> Tensor:
     cos, sin = torch.cos(proposals[:, 4]), torch.sin(proposals[:, 4])
     along, across = numbers[:, 0] * proposals[:, 2], numbers[:, 1] * proposals[:, 3]
     sides = proposals[:, 2:4] * numbers[:, 2:4].clamp(max=MAX_STRETCH).exp()
-    centre = proposals[:, :2] + torch.stack([cos * along - sin * across, sin * along + cos * across], 1)
-    return le90(torch.cat([centre, sides, (proposals[:, 4] + numbers[:, 4]).unsqueeze(1)], 1))
+    center = proposals[:, :2] + torch.stack([cos * along - sin * across, sin * along + cos * across], 1)
+    return le90(torch.cat([center, sides, (proposals[:, 4] + numbers[:, 4]).unsqueeze(1)], 1))
 
 
-def _centred(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Centre and sides, no side shorter than a thousandth of a pixel, of upright boxes [N, 4]."""
+def _centered(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Center and sides, no side shorter than a thousandth of a pixel, of upright boxes [N, 4]."""
     left, top, right, bottom = boxes.unbind(1)
     w, h = (right - left).clamp_min(1e-3), (bottom - top).clamp_min(1e-3)
     return (left + right) / 2, (top + bottom) / 2, w, h

@@ -1,6 +1,6 @@
 """What detectors share: a batch of boxes, the neck on a feature pyramid, anchors, and pooling over levels.
 
-Detectors work on normalised batches (`swath.models.contract.Contract.normalise`) and in pixels of their
+Detectors work on normalized batches (`swath.models.contract.Contract.normalize`) and in pixels of their
 images. Every module here knows its strides exactly, so images may have any size.
 
 Legend: B images, C channels, H x W pixels, L levels, R regions, A anchors of a place.
@@ -34,7 +34,7 @@ class Detections(TypedDict, total=False):
 class Detector(Protocol):
     """What training, evaluation and prediction need; both methods work in training and evaluation mode.
 
-    A batch has `image` [B, C, H, W] normalised, `gsd` [B] relative, `sensor`, and optionally `size`, a list
+    A batch has `image` [B, C, H, W] normalized, `gsd` [B] relative, `sensor`, and optionally `size`, a list
     of (height, width) of what of each image is no padding; for losses also `label`, a list of [N], and
     `bbox_xyxy`, a list of [N, 4] (or `obb`, of [N, 5]), and optionally `difficult`, a list of [N]:
     difficult boxes (crowds among them) are regions from which nothing is learned, neither that there is an
@@ -160,7 +160,7 @@ class FPN(nn.Module):
 
 
 class Anchors(nn.Module):
-    """Upright boxes of one size a level and some ratios, around the centre of every cell.
+    """Upright boxes of one size a level and some ratios, around the center of every cell.
 
     In the place of torchvision's `AnchorGenerator`, which guesses strides from sizes that do not divide.
 
@@ -187,8 +187,8 @@ class Anchors(nn.Module):
             root = torch.tensor(self.ratios, device=x.device).sqrt()
             half = stride * self.scale / 2 * torch.stack([1 / root, root], 1)  # [A, 2], x and y
             row, column = ((torch.arange(side, device=x.device) + 0.5) * stride for side in x.shape[2:])
-            centre = torch.stack(torch.meshgrid(column, row, indexing="xy"), -1).view(-1, 1, 2)
-            result.append(torch.cat([centre - half, centre + half], -1).view(-1, 4))
+            center = torch.stack(torch.meshgrid(column, row, indexing="xy"), -1).view(-1, 1, 2)
+            result.append(torch.cat([center - half, center + half], -1).view(-1, 4))
         return result
 
     def forward(self, images: Any, maps: Sequence[Tensor]) -> list[Tensor]:

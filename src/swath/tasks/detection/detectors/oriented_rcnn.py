@@ -247,7 +247,7 @@ class OrientedRCNN(nn.Module):
 
     @torch.no_grad()
     def predict(self, batch: Mapping[str, Any]) -> list[Detections]:
-        """Oriented boxes, le90, whose centre is in the image; see `Detector`."""
+        """Oriented boxes, le90, whose center is in the image; see `Detector`."""
         maps = self.neck(batch)
         proposals = self.first.proposals(maps, *self.first(maps))
         logits, numbers = self.second(maps, proposals)

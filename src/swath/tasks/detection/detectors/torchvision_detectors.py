@@ -175,7 +175,7 @@ class FasterRCNN(nn.Module):
 class FCOS(nn.Module):
     """FCOS, a detector of one stage without anchors, at strides 8 to 128; a `Detector`.
 
-    Arguments as for `FasterRCNN`; `score` is compared with the root of class score times centredness.
+    Arguments as for `FasterRCNN`; `score` is compared with the root of class score times centeredness.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class FCOS(nn.Module):
         self.fcos.anchor_generator = Anchors(self.neck.strides, 1.0, (1.0,))
 
     def losses(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Losses of classes, boxes and centredness; see `Detector`."""
+        """Losses of classes, boxes and centeredness; see `Detector`."""
         targets = [
             {"boxes": boxes.view(-1, 4), "labels": labels}
             for boxes, labels in detection_targets(batch, "bbox_xyxy")
