@@ -42,17 +42,17 @@ MODES = {
     "frozen": ["mode=frozen", "layer_decay=1.0"],
 }
 ALL = [
-    "data.size=64", "data.focus=0.9", "data.val_share=0.0", "data.boxes=repair", "select=last",
-    "task.options.window=64", "task.options.regions=32", "task.options.proposals=200",
+    "data.crop_size=64", "data.foreground_fraction=0.9", "data.val_fraction=0.0", "data.invalid_boxes=repair", "keep_weights=last",
+    "task.options.tile=64", "task.options.box_batch_size_per_image=32", "task.options.max_proposals=200",
     "training.batch_size=4", "optimizer.lr=2.0e-3", "training.workers=0", "training.tensorboard=false",
-    "scales=[1.0]",
+    "test_scales=[1.0]",
 ]  # fmt: skip
-TREES = ["data.split=site", "data.scale=[0.35, 0.5]", "task.options.seam=24"]
+TREES = ["data.split_field=site", "data.scale_range=[0.35, 0.5]", "task.options.tile_overlap=24"]
 SETS = {
     "kit_ais": [
         "data.train=[images/MOS1*]",
         "data.test=[images/MunichStreet02-MOS74.webp, images/MunichStreet02-MOS93.webp]",
-        "task.options.seam=24",
+        "task.options.tile_overlap=24",
     ],
     "neon_trees": [*TREES, "data.train=[HARV, OSBS]", "data.test=[SJER]"],
     "neon_trees_harv": [*TREES, "data.train=[SJER, OSBS]", "data.test=[HARV]"],
@@ -72,7 +72,7 @@ def recipe_of(
         RECIPE,
         [
             *ALL, *SETS[name], *MODES[mode], f"data.gsd={'relative' if relative else GSD[name]}",
-            f"name={name}_{mode}", f"seed={seed}", f"data.labels_share={share}",
+            f"name={name}_{mode}", f"seed={seed}", f"data.label_fraction={share}",
             f"training.cpu_minutes={minutes}", "training.monitor_every=100000", *settings,
         ],
         model=model, task="detect",

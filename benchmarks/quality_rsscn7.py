@@ -55,7 +55,7 @@ from swath.training.pretraining import pretrain
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("SWATH_DATA_DIR", ROOT / "../shared/data")) / "rsscn7" / "index.csv"
 SIDES = [16, 32, 64, 128]
-READ_OUTS = ["mean", "moments"]
+READ_OUTS = ["mean", "mean_std"]
 
 
 def train(minutes: float, seed: int, recipe: Path, overrides: list[str], out: Path) -> Path:
@@ -192,7 +192,11 @@ def main() -> None:
     out = arguments.out / (arguments.name or f"seed{arguments.seed}_{arguments.minutes:g}min")
     directories: list[Path] = arguments.score or []
     if not directories and not arguments.along:
-        keep = ["training.checkpoint_every=100", "training.keep_checkpoints=10000"] if arguments.keep_checkpoints else []
+        keep = (
+            ["training.checkpoint_every=100", "training.keep_checkpoints=10000"]
+            if arguments.keep_checkpoints
+            else []
+        )
         overrides = [*keep, *arguments.overrides]
         directories = [train(arguments.minutes, arguments.seed, arguments.recipe, overrides, out)]
         if arguments.train_only:

@@ -115,7 +115,9 @@ def main() -> None:
         print(f"{'F1@5, %':<20}{'centered':<9}S1->S1  S1->S2  S2->S1  S2->S2")
         for name in ("chance", *(c.name for c in candidates)):
             for centered in (False, True)[: 1 if name == "chance" else 2]:
-                values = [found.get(name, a, b, centered).values.get("f1") for a in (S1, S2) for b in (S1, S2)]
+                values = [
+                    found.get(name, a, b, centered).values.get("f1") for a in (S1, S2) for b in (S1, S2)
+                ]
                 shown = "".join("-       " if v is None else f"{100 * v:<8.1f}" for v in values)
                 print(f"{name:<20}{'yes' if centered else 'no':<9}{shown}")
 

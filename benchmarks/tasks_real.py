@@ -39,8 +39,8 @@ MODES = {
     "lora": ["mode=lora", "layer_decay=1.0"],
     "full": ["mode=full"],
 }
-DENSE = ["data.size=64", "training.batch_size=8"]
-HALF = ["data.scale=[0.4, 0.6]"]
+DENSE = ["data.crop_size=64", "training.batch_size=8"]
+HALF = ["data.scale_range=[0.4, 0.6]"]
 
 
 def sets(oscd_model: Path | None, sztaki_out: int) -> dict[str, tuple[str, str, list[str]]]:
@@ -51,8 +51,8 @@ def sets(oscd_model: Path | None, sztaki_out: int) -> dict[str, tuple[str, str, 
             "finetune_classify.yaml",
             [
                 "data.test=val",
-                "data.val_share=0.1",
-                "data.size=64",
+                "data.val_fraction=0.1",
+                "data.crop_size=64",
                 "data.resize_mode=resize",
                 "training.batch_size=16",
             ],
@@ -116,7 +116,7 @@ def recipe_of(
         CONFIGS / file,
         [
             *overrides, *MODES[mode], *scale, f"name={name}_{mode}", f"seed={seed}",
-            f"data.labels_share={share}", f"training.cpu_minutes={minutes}", "training.workers=0",
+            f"data.label_fraction={share}", f"training.cpu_minutes={minutes}", "training.workers=0",
             "training.tensorboard=false", "training.monitor_every=25", *settings,
         ],
         model=model, task=task,

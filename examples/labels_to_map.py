@@ -50,7 +50,7 @@ def main(out: Path, places: int, steps: int, model: Path | None = None) -> float
 
     # 1. A recipe is a file; what is particular to this run is set beside it.
     settings = [
-        "data.size=64",
+        "data.crop_size=64",
         f"data.classes=[{CLASSES}]",
         f"sensor={SENSOR}",
         f"training.steps={steps}",

@@ -104,7 +104,7 @@ def test_embedding_again_adds_and_changes_nothing(old: Path, monkeypatch: pytest
     model = swath.load_model(old / "model")
     scenes = open_dataset(old / "scenes", sensor="rgb_aerial", layout="chips", chip_size=16, offset_dn=0)
     whole = open_dataset(
-        old / "images", sensor="rgb_aerial", layout="images", size=16, resize_mode="centre_crop", gsd=0.5
+        old / "images", sensor="rgb_aerial", layout="images", size=16, resize_mode="center_crop", gsd=0.5
     )
     for dataset in (scenes, whole):
         report = embed_archive(model, dataset, str(old / "archive"))

@@ -14,11 +14,64 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _log = logging.getLogger(__name__)
+_reported: set[tuple[str, str]] = set()  # each file is reported once
 
-# Kind of file -> old dotted key -> new dotted key. `*` stands for any key or any element of a list. Both
-# sides have the same depth; parents are renamed by rows of their own and stand in a row's old key in their
-# old spelling.
-_RUN = {
+# Options of tasks and of how their data are read: old name -> new name.
+_TASK_OPTIONS: dict[str, dict[str, str]] = {
+    "classify": {"smoothing": "label_smoothing", "mix": "mixup"},
+    "segment": {"auxiliary": "aux_weight", "layers": "out_indices"},
+    "change": {"auxiliary": "aux_weight", "layers": "out_indices", "match": "radiometric_match"},
+    "detect": {
+        "hidden": "roi_hidden_dim",
+        "proposals": "max_proposals",
+        "regions": "box_batch_size_per_image",
+        "layers": "out_indices",
+        "score": "score_threshold",
+        "overlap": "nms_iou",
+        "most": "max_detections",
+        "window": "tile",
+        "seam": "tile_overlap",
+        "measure": "ap_metric",
+    },
+}
+_COMMON_DATA = {"test_share": "test_fraction", "val_share": "val_fraction", "labels_share": "label_fraction"}
+_CROPS = {
+    "size": "crop_size",
+    "scale": "scale_range",
+    "crops": "crops_per_image",
+    "focus": "foreground_fraction",
+}
+_MASKS = (
+    _COMMON_DATA
+    | _CROPS
+    | {
+        "colours": "colors",
+        "ignore_colours": "ignore_colors",
+        "ignore": "ignore_values",
+        "align": "coregister",
+    }
+)
+_IMAGES = {
+    "fit": "resize_mode",
+    "file": "file_column",
+    "label": "label_column",
+    "separator": "label_separator",
+    "root": "image_root",
+}
+_TASK_DATA = {
+    "classify": _COMMON_DATA | _IMAGES,
+    "segment": _MASKS,
+    "change": _MASKS,
+    "detect": _COMMON_DATA
+    | _CROPS
+    | {
+        "images": "image_dir",
+        "fold": "split_field",
+        "min_visible": "min_visibility",
+        "boxes": "invalid_boxes",
+    },
+}
+_TRAINING = {
     "optimiser": "optimizer",
     "optimiser.final_lr": "optimizer.min_lr_ratio",
     "optimiser.decay_all": "optimizer.decay_norm_and_bias",
@@ -27,42 +80,63 @@ _RUN = {
     "training.find_unused": "training.find_unused_parameters",
     "training.keep": "training.keep_checkpoints",
     "training.pictures_every": "training.images_every",
-    "data.fold": "data.split",
-    "data.fit": "data.resize_mode",
-    "data.where": "data.filter",
-    "data.file": "data.file_column",
-    "data.label": "data.label_column",
-    "data.separator": "data.label_separator",
-    "data.root": "data.image_root",
-    "data.group": "data.hdf5_group",
-    "data.align": "data.align_to_blocks",
 }
-_MODE = {"data.resize_mode": {"centre_crop": "center_crop"}}
+_FINETUNING = {"select": "keep_weights", "scales": "test_scales", "patience": "early_stopping_patience"}
+_MEAN_STD = {"moments": "mean_std"}
+
+
+def _below(parent: str, names: Mapping[str, str]) -> dict[str, str]:
+    return {f"{parent}.{old}": f"{parent}.{new}" for old, new in names.items()}
+
+
+# Kind of file -> old dotted key -> new dotted key. `*` stands for any key or any element of a list. Both sides
+# have the same depth; parents are renamed by rows of their own and stand in a row's old key in their old spelling.
 KEYS: dict[str, dict[str, str]] = {
-    "recipe": _RUN,
-    "finetune": _RUN | {
-        "data.colours": "data.colors",
-        "data.ignore_colours": "data.ignore_colors",
-    },
+    "recipe": _TRAINING
+    | _below(
+        "data",
+        _IMAGES | {"fold": "split", "where": "filter", "group": "hdf5_group", "align": "align_to_blocks"},
+    )
+    | _below("objective.options", {"focus": "focal_alpha", "focus_power": "focal_gamma"}),
+    "options/cmid": {"focus": "focal_alpha", "focus_power": "focal_gamma"},
     "config": {},
-    "pairs": {},
+    "pairs": {"fold": "split"},
     "catalog": {},
     "suite": {},
 }
+for _task, _names in _TASK_OPTIONS.items():
+    KEYS[f"options/{_task}"] = _names
+    KEYS[f"finetune/{_task}"] = (
+        _TRAINING | _FINETUNING | _below("task.options", _names) | _below("data", _TASK_DATA[_task])
+    )
 
 # Kind of file -> new dotted key -> old value -> new value.
 VALUES: dict[str, dict[str, dict[Any, Any]]] = {
-    "recipe": _MODE,
-    "finetune": _MODE,
+    "recipe": {
+        "data.resize_mode": {"centre_crop": "center_crop"},
+        "pooling": _MEAN_STD,
+        "objective.options.embedding": _MEAN_STD,
+    },
+    "config": {"pooling": _MEAN_STD},
+    "options/cmid": {"embedding": _MEAN_STD},
+    "options/unified": {"embedding": _MEAN_STD},
+    "options/classify": {"pooling": _MEAN_STD},
+    "options/change": {"radiometric_match": _MEAN_STD},
+    "finetune/classify": {
+        "data.resize_mode": {"centre_crop": "center_crop"},
+        "task.options.pooling": _MEAN_STD,
+    },
+    "finetune/change": {"task.options.radiometric_match": _MEAN_STD},
+    "finetune/detect": {"data.invalid_boxes": {"refuse": "error"}},
 }
 
 
 def current_names(data: Mapping[str, Any], kind: str, source: str) -> dict[str, Any]:
-    """A copy of `data` under today's keys and values; each old spelling found is logged once.
+    """A copy of `data` under today's keys and values; what was renamed is logged in one line per file.
 
     Args:
         data: What was read, with plain dicts and lists inside.
-        kind: A key of `KEYS`.
+        kind: A key of `KEYS`; of one that is not there nothing was renamed.
         source: Named in the log line, e.g. the file's name.
 
     Raises:
@@ -70,11 +144,13 @@ def current_names(data: Mapping[str, Any], kind: str, source: str) -> dict[str, 
     """
     found: dict[str, str] = {}
     renamed = _renamed(
-        data, (), {tuple(o.split(".")): n.split(".")[-1] for o, n in KEYS[kind].items()}, found
+        data, (), {tuple(o.split(".")): n.split(".")[-1] for o, n in KEYS.get(kind, {}).items()}, found
     )
     _replace_values(renamed, (), VALUES.get(kind, {}), found)
-    for old, new in found.items():
-        _log.warning("%s: '%s' is now '%s' (still read; will be refused from 0.3)", source, old, new)
+    if found and (source, kind) not in _reported:
+        _reported.add((source, kind))
+        now = ", ".join(f"'{old}' is now '{new}'" for old, new in found.items())
+        _log.warning("%s: %s (still read; will be refused from 0.3)", source, now)
     return dict(renamed)
 
 
@@ -82,11 +158,14 @@ def current_key(key: str, kind: str) -> str:
     """Today's spelling of a dotted key, as `--set` takes it."""
     parts = key.split(".")
     renamed = [
-        next((n.split(".")[-1] for o, n in KEYS[kind].items() if o.split(".") == parts[: i + 1]), parts[i])
+        next(
+            (n.split(".")[-1] for o, n in KEYS.get(kind, {}).items() if o.split(".") == parts[: i + 1]),
+            parts[i],
+        )
         for i in range(len(parts))
     ]
     # A child's row names its parent in the old spelling; a key may come with the parent in the new one.
-    for old, new in KEYS[kind].items():
+    for old, new in KEYS.get(kind, {}).items():
         if new.split(".")[:-1] == renamed[:-1] and old.split(".")[-1] == parts[-1]:
             renamed[-1] = new.split(".")[-1]
     return ".".join(renamed)
@@ -102,7 +181,7 @@ def stored_names(data: Mapping[str, Any], kind: str) -> dict[str, Any]:
         {},
     )
     # A row's old key has its parents in their old spelling; on the way back they are in their new one.
-    parents = {tuple(new.split(".")): old.split(".")[-1] for old, new in KEYS[kind].items()}
+    parents = {tuple(new.split(".")): old.split(".")[-1] for old, new in KEYS.get(kind, {}).items()}
     return dict(_renamed(copy, (), parents, {}))
 
 

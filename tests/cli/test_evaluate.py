@@ -106,13 +106,13 @@ def test_baseline_alone(run: Callable[..., Result], scenes: Path) -> None:
 
 def test_linear(run: Callable[..., Result], model: Path, scenes: Path, tmp_path: Path) -> None:
     result = run(
-        "linear", model, scenes / "index.csv", "--no-baselines", "-o", tmp_path, "--pooling", "moments"
+        "linear", model, scenes / "index.csv", "--no-baselines", "-o", tmp_path, "--pooling", "mean_std"
     )
     assert result.exit_code == 0, result.output
     data = json.loads((tmp_path / "linear.json").read_text())
     assert data["scores"][0]["C"] in (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
     assert data["scores"][0]["validation_images"] == 12, "a fifth of the bank"
-    assert data["settings"]["featurizers"]["tiny-model"]["pooling"] == "moments"
+    assert data["settings"]["featurizers"]["tiny-model"]["pooling"] == "mean_std"
     assert data["scores"][0]["accuracy"] > 0.9
 
 
@@ -203,7 +203,7 @@ def test_poolings_beside_each_other(run: Callable[..., Result], model: Path, sce
         "--pooling", "cls,mean,moments",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    for pooling in ("cls", "mean", "moments"):
+    for pooling in ("cls", "mean", "mean_std"):
         assert f"tiny-model, {pooling}" in result.output
 
 

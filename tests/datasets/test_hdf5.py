@@ -65,7 +65,9 @@ def test_images_in_groups_are_classes(grouped):
 
 
 def test_options_of_whole_images_work_here_too(stacked):
-    cached = open_dataset(stacked, sensor="rgb_aerial", gsd=1.0, cache="memory", size=(6, 8), resize_mode="resize")
+    cached = open_dataset(
+        stacked, sensor="rgb_aerial", gsd=1.0, cache="memory", size=(6, 8), resize_mode="resize"
+    )
     fresh = open_dataset(stacked, sensor="rgb_aerial", gsd=1.0, size=(6, 8), resize_mode="resize")
     batch = cached.get_batch([4, 1])
     assert torch.equal(batch["image"], collate([fresh[4], fresh[1]])["image"])

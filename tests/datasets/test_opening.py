@@ -423,7 +423,9 @@ def test_several_labels_in_one_column(tmp_path: Path) -> None:
     assert data.labels is not None
     assert data.labels.tolist() == [[1, 0, 1], [0, 0, 0], [1, 1, 0]]
     assert data[2]["label"].tolist() == [1, 1, 0]
-    cached = CsvManifest(table, "rgb_aerial", "relative", label_column="labels", label_separator="|", cache="memory")
+    cached = CsvManifest(
+        table, "rgb_aerial", "relative", label_column="labels", label_separator="|", cache="memory"
+    )
     assert torch.equal(cached.get_batch([2, 0])["label"], data.get_batch([2, 0])["label"])
 
 

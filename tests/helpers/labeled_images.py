@@ -135,10 +135,13 @@ def write_recipe(path: Path, kind: str, /, **sections: Any) -> Path:
     data: dict[str, Any] = {"gsd": 0.5, "cache": "memory"}
     options: dict[str, Any] = {}
     if kind == "detect":
-        data |= {"size": 48, "fold": "site", "train": "a", "val": "b", "test": "c", "crops": 6, "focus": 0.5}
-        options |= {"head_width": 32, "hidden": 64, "anchor_scale": 4}
+        data |= {
+            "crop_size": 48, "split_field": "site", "train": "a", "val": "b", "test": "c",
+            "crops_per_image": 6, "foreground_fraction": 0.5,
+        }  # fmt: skip
+        options |= {"head_width": 32, "roi_hidden_dim": 64, "anchor_scale": 4}
     elif kind != "classify":
-        data |= {"size": 16, "val": ["*[34]*"], "test": ["*5*"], "crops": 4}
+        data |= {"crop_size": 16, "val": ["*[34]*"], "test": ["*5*"], "crops_per_image": 4}
         options |= {"head_width": 16}
     recipe: dict[str, Any] = {
         "name": "tiny", "task": {"name": kind, "options": options}, "data": data,

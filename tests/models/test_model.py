@@ -47,7 +47,7 @@ def test_arrays_tensors_and_floats_are_the_same(model: Model) -> None:
 
 def test_no_images_give_no_embeddings(model: Model) -> None:
     assert model.embed(IMAGES[:0], gsd=1.0).shape == (0, 32)
-    assert model.embed(IMAGES[:0], gsd=1.0, pooling="moments").shape == (0, 64)
+    assert model.embed(IMAGES[:0], gsd=1.0, pooling="mean_std").shape == (0, 64)
 
 
 def test_gsd_matters_and_is_counted_from_the_reference(tmp_path: Path) -> None:
@@ -78,15 +78,15 @@ def test_nodata_does_not_reach_the_embedding(model: Model) -> None:
     )
 
 
-@pytest.mark.parametrize(("pooling", "width"), [(None, 32), ("mean", 32), ("cls", 32), ("moments", 64)])
+@pytest.mark.parametrize(("pooling", "width"), [(None, 32), ("mean", 32), ("cls", 32), ("mean_std", 64)])
 def test_pooling_can_be_chosen(model: Model, pooling: str | None, width: int) -> None:
     assert model.embed(IMAGES, gsd=GSD, pooling=pooling).shape == (5, width)
 
 
 def test_pooling_of_the_directory_is_used(tmp_path: Path, contract: Contract) -> None:
-    model = swath.load_model(save_small(tmp_path / "m", contract, pooling="moments"))
+    model = swath.load_model(save_small(tmp_path / "m", contract, pooling="mean_std"))
     assert model.embed_dim == 64
-    assert torch.equal(model.embed(IMAGES, gsd=GSD), model.embed(IMAGES, gsd=GSD, pooling="moments"))
+    assert torch.equal(model.embed(IMAGES, gsd=GSD), model.embed(IMAGES, gsd=GSD, pooling="mean_std"))
 
 
 def test_several_sensors_each_have_their_own_way_in(tmp_path: Path) -> None:

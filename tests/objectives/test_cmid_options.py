@@ -348,7 +348,7 @@ def test_an_encoder_that_cannot_mark_cells_is_refused():
 @pytest.mark.parametrize("name", ["vit_nano_patch8", "swin_nano", "resnet_nano"])
 def test_the_first_layer_may_begin_as_patches_of_the_data(name):
     """Both networks begin alike, with a response that is centered and about as large in every filter."""
-    options = SMALL | {"embedding": "moments", "matches": 2}
+    options = SMALL | {"embedding": "mean_std", "matches": 2}
     objective = CMID(create_model(name, bands=3), CMIDConfig(**options, first_layer="whitened"))
     batch = example_batch(3, 96, count=8)
     objective.prepare(batch)

@@ -231,7 +231,7 @@ def test_a_later_date_under_another_light_is_matched_over_the_whole_scene(tmp_pa
     dim = write_scene(tmp_path / "dim.tif", (before // 2 + 40).astype(np.uint8))
     first = write_scene(tmp_path / "first.tif", before // 2 * 2)  # what is left of it at half the light
     probabilities = {}
-    for match in ("none", "moments"):
+    for match in ("none", "mean_std"):
         model = task_model("change")
         model.task.config = model.task.config.model_copy(update={"match": match})
         for name, after in (("same", first), ("dim", dim)):
@@ -241,9 +241,11 @@ def test_a_later_date_under_another_light_is_matched_over_the_whole_scene(tmp_pa
             assert not report.failures
             (file,) = out.glob("*probabilities.tif")
             probabilities[match, name] = read(file).astype(float)
-    off = {key: np.abs(probabilities[key, "dim"] - probabilities[key, "same"]) for key in ("none", "moments")}
+    off = {
+        key: np.abs(probabilities[key, "dim"] - probabilities[key, "same"]) for key in ("none", "mean_std")
+    }
     assert off["none"].mean() > 0.05 * probabilities["none", "same"].max()
-    assert off["moments"].max() <= 0.02 * probabilities["none", "same"].max()
+    assert off["mean_std"].max() <= 0.02 * probabilities["none", "same"].max()
 
 
 def test_dates_that_are_shifted_in_silence_are_noted(tmp_path: Path) -> None:

@@ -43,7 +43,9 @@ def test_they_keep_the_promise_of_paired_data_sets(pairs: SimulatedPairs) -> Non
     assert torch.equal(batch["label"], alone["label"])
     assert torch.equal(batch["key"], batch["sensors"][S1]["key"])
     assert len(pairs.select(split="test")) == 4
-    assert torch.equal(pairs.select(split="test")[0]["sensors"][S2]["image"], pairs[8]["sensors"][S2]["image"])
+    assert torch.equal(
+        pairs.select(split="test")[0]["sensors"][S2]["image"], pairs[8]["sensors"][S2]["image"]
+    )
 
 
 def test_cached_recomputed_and_single_places_are_the_same(pairs: SimulatedPairs) -> None:

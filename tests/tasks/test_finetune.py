@@ -253,7 +253,9 @@ def test_a_scale_that_pretraining_never_showed_is_noted(
         loaded = load_finetune_recipe(recipe, model=coarse)
         finetune(loaded, data["segment"], tmp_path / f"{noted}", show=True)
         said = " ".join(capsys.readouterr().err.split())
-        assert ("the model was pretrained on 0.9 to 1.2: data.scale brings them nearer" in said) is noted
+        assert (
+            "the model was pretrained on 0.9 to 1.2: data.scale_range brings them nearer" in said
+        ) is noted
 
 
 def test_the_scales_of_the_report_can_be_chosen(data: dict[str, Path], model: Path, tmp_path: Path) -> None:

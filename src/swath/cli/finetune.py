@@ -95,7 +95,7 @@ def detect(
     a field of COCO's images: --set data.split=site --set "data.test=[north, south]".
 
     [dim]Example:[/dim] swath finetune detect configs/finetune_detect.yaml --model runs/first/model
-    --data cars/annotations.json --out runs/cars --set data.val_share=0.2
+    --data cars/annotations.json --out runs/cars --set data.val_fraction=0.2
     """
     _finetune("detect", recipe, data, out, model, settings, labels_share, resume, fresh)
 
@@ -122,7 +122,7 @@ def _finetune(
         raise RecipeError("--resume and --fresh contradict each other: give one of them")
     overrides = [*(settings or [])]
     if labels_share is not None:
-        overrides.append(f"data.labels_share={labels_share}")
+        overrides.append(f"data.label_fraction={labels_share}")
     resolved = load_finetune_recipe(recipe, overrides, model=model, task=task)
     first = os.environ.get("RANK", "0") == "0"
     start = "resume" if resume else "fresh" if fresh else "auto"

@@ -54,7 +54,9 @@ class CsvManifest(ImageFileDataset):
         path = Path(path)
         header, rows = read_csv(path)
         if file_column not in header:
-            raise ImageryError(f"{path}: has no column {file_column!r} of file names.{suggest(file_column, header)}")
+            raise ImageryError(
+                f"{path}: has no column {file_column!r} of file names.{suggest(file_column, header)}"
+            )
         if label_column == "class" and label_column not in header:
             label_column = None
         wanted = dict(filter or {})
@@ -69,7 +71,11 @@ class CsvManifest(ImageFileDataset):
         if gsd is None:
             gsd = next((column for column in ("gsd_m", "gsd") if column in header), None)
 
-        reader = None if not columns else _labels_of(path, rows, columns, label_separator, isinstance(label_column, str))
+        reader = (
+            None
+            if not columns
+            else _labels_of(path, rows, columns, label_separator, isinstance(label_column, str))
+        )
         chosen = [(line, row) for line, row in rows if _matches(row, wanted)]
         if not chosen:
             values = {column: sorted({row[column] for _, row in rows})[:12] for column in wanted}

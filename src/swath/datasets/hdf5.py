@@ -84,7 +84,9 @@ class Hdf5Images(ImageFileDataset):
         problems = [*found.problems, *options.pop("problems", ())]
         if not found.paths:
             reason = f"; the first problem: {problems[0][1]}" if problems else ""
-            raise ImageryError(f"{path}: holds no images{f' below {hdf5_group!r}' if hdf5_group else ''}{reason}")
+            raise ImageryError(
+                f"{path}: holds no images{f' below {hdf5_group!r}' if hdf5_group else ''}{reason}"
+            )
         labels, classes = found.classes()
         super().__init__(
             found.paths, sensor=sensor, gsd=gsd, labels=labels, classes=classes, problems=problems, **options

@@ -95,7 +95,9 @@ class ImageFileDataset:
         problems: Iterable[Problem] = (),
     ) -> None:
         if resize_mode not in ("center_crop", "random_crop", "resize"):
-            raise ImageryError(f"fit={resize_mode!r}:{suggest(str(resize_mode), ['center_crop', 'random_crop', 'resize'])}")
+            raise ImageryError(
+                f"fit={resize_mode!r}:{suggest(str(resize_mode), ['center_crop', 'random_crop', 'resize'])}"
+            )
         if cache not in ("none", "memory"):
             raise ImageryError(f"cache={cache!r}:{suggest(str(cache), ['none', 'memory'])}")
         self.sensor = get_sensor(sensor)

@@ -15,7 +15,7 @@ from torch import Tensor
 from swath.encoders.protocol import EncoderFeatures
 from swath.errors import ContractError, suggest
 
-Pooling = Literal["mean", "cls", "moments"]
+Pooling = Literal["mean", "cls", "mean_std"]
 
 
 def pool(features: EncoderFeatures, pooling: str | None = None) -> Tensor:
@@ -23,12 +23,12 @@ def pool(features: EncoderFeatures, pooling: str | None = None) -> Tensor:
 
     Args:
         features: What an encoder returned for B images.
-        pooling: "mean" of the patch tokens, or of the coarsest map for an encoder without tokens; "moments":
+        pooling: "mean" of the patch tokens, or of the coarsest map for an encoder without tokens; "mean_std":
             that mean beside the standard deviation over places; "cls": the class token. None leaves it to
             the encoder (`Features.pooled`).
 
     Returns:
-        [B, D], or [B, 2 D] for "moments".
+        [B, D], or [B, 2 D] for "mean_std".
 
     Raises:
         ContractError: "cls" of an encoder that has no class token, or an unknown name.

@@ -34,6 +34,7 @@ from swath.files import atomic_folder, sha256
 from swath.models.card import mlm_item, model_card
 from swath.models.contract import Contract
 from swath.models.model import Model
+from swath.renames import current_names, stored_names
 
 FORMAT = "swath-model"
 VERSION = 1
@@ -70,7 +71,7 @@ def save_model(
         encoder_options: What `create_model` is called with to build it again; JSON-safe.
         encoder: Its weights.
         contract: What it may be shown.
-        pooling: "mean", "moments", "cls", or None for the encoder's own.
+        pooling: "mean", "mean_std", "cls", or None for the encoder's own.
         objective: What it was trained with.
         provenance: Where it comes from: recipe, data, steps, images seen, scores; JSON-safe.
         name: Short name: letters, digits, `_`, `.` and `-`; the encoder's by default.
@@ -228,6 +229,9 @@ def read_config(path: str | Path) -> dict[str, Any]:
             f"{file}: its checksum is wrong: it is damaged or was edited by hand. To change a contract, load "
             f"the model as it was and call save_model; otherwise {_FETCH}"
         )
+    config = current_names(config, "config", str(file))
+    if objective := config.get("objective"):
+        objective["options"] = current_names(objective["options"], f"options/{objective['name']}", str(file))
     return config
 
 
@@ -286,7 +290,11 @@ def _digest(config: Mapping[str, Any]) -> str:
 
 
 def _fingerprint(config: Mapping[str, Any]) -> str:
-    """SHA-256 over all that decides an embedding: the same weights, read otherwise, are another model."""
+    """SHA-256 over all that decides an embedding: the same weights, read otherwise, are another model.
+
+    Taken over old spellings, so that a model keeps the id under which archives know it.
+    """
+    config = stored_names(config, "config")
     contract = {key: value for key, value in config["contract"].items() if key != "gsd_range"}
     parts = [config["files"][_WEIGHTS], config["encoder"], config["pooling"], contract]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -29,7 +29,7 @@ class Model(nn.Module):
         name: Short name of the model.
         id: The name and 12 digits of a hash over everything that decides an embedding (weights, encoder,
             contract, pooling): what an archive remembers. Ends in "unsaved" before `save_model`.
-        pooling: How features become one embedding ("mean", "moments", "cls"), or None for the encoder's own.
+        pooling: How features become one embedding ("mean", "mean_std", "cls"), or None for the encoder's own.
         config: The model directory's config.json (empty for a model that was never saved).
         output: What `answer` gives: "embedding"; of models that do a task "probabilities" or "detections".
         dates: Images that are looked at together: 1, or 2 of a model that finds changes.
@@ -65,7 +65,7 @@ class Model(nn.Module):
     def embed_dim_of(self, pooling: str | None) -> int:
         """Length of one embedding under `pooling`."""
         width = int(cast(Any, self.encoder).embed_dim)
-        return 2 * width if pooling == "moments" else width
+        return 2 * width if pooling == "mean_std" else width
 
     @property
     def device(self) -> torch.device:
@@ -102,7 +102,7 @@ class Model(nn.Module):
             valid: [N, H, W] bool, False for nodata; NaN and infinity count as nodata by themselves.
             bands: Names of the images' bands in their order, to be compared with the sensor's.
             batch_size: Images at a time; the result does not depend on it.
-            pooling: "mean", "moments" or "cls" instead of the model's own.
+            pooling: "mean", "mean_std" or "cls" instead of the model's own.
 
         Raises:
             ContractError: The imagery does not fit the contract; the message says how to put it right.

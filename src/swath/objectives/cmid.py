@@ -89,7 +89,7 @@ class CMID(nn.Module):
                 {name: PixelShuffleHead(width, count, stride) for name, count in bands.items()}
             )
         if config.global_weight:
-            times = 2 if config.embedding == "moments" else 1
+            times = 2 if config.embedding == "mean_std" else 1
             self.projector = Projector(times * width, config.hidden_dim, config.out_dim)
             self.teacher["projector"] = ema_copy(self.projector)
             self.queue = KeyQueue(config.queue_size, config.out_dim)
@@ -292,7 +292,7 @@ class CMID(nn.Module):
                 made = torch.where(valid.unsqueeze(1), made, image.to(made.dtype))
             everyone = config.frequency_over == "batch"
             one, other = focal_reconstruction(
-                made, image, hidden, alpha=config.focus, gamma=config.focus_power,
+                made, image, hidden, alpha=config.focal_alpha, gamma=config.focal_gamma,
                 visible=config.visible_weight, over_ranks=everyone,
             )  # fmt: skip
             spatial.append(one)

@@ -31,10 +31,10 @@ class CMIDConfig(ObjectiveConfig):
 
     reconstruction_weight: float = Field(1.0, ge=0, description="Weight of the reconstruction.")
     frequency_weight: float = Field(1.0, ge=0, description="Weight of its part in frequency.")
-    focus: float = Field(
+    focal_alpha: float = Field(
         0.2, ge=0, description="How steeply the weight of a hidden pixel's error rises with that error."
     )
-    focus_power: float = Field(1.0, ge=0, description="Power of that weight; 0 is a plain absolute error.")
+    focal_gamma: float = Field(1.0, ge=0, description="Power of that weight; 0 is a plain absolute error.")
     visible_weight: float = Field(
         0.001, ge=0, le=1, description="Share of the gradient that visible pixels keep in frequency."
     )
@@ -46,7 +46,7 @@ class CMIDConfig(ObjectiveConfig):
     global_weight: float = Field(1.0, ge=0, description="Weight of the contrast between views.")
     local_weight: float = Field(1.0, ge=0, description="Weight of the prototypes of matched cells.")
 
-    embedding: Literal["mean", "moments"] = Field(
+    embedding: Literal["mean", "mean_std"] = Field(
         "mean", description="What is contrasted: the mean over cells, or it and their spread (ours)."
     )
     hidden_dim: int = Field(2048, gt=0, description="Hidden width of projector and prototype head.")

@@ -63,8 +63,8 @@ class UnifiedConfig(ScaleMAEConfig):
         description="Changes of each look: auto, what its sensor's physics allows; a mapping of strengths "
         "(`swath.augmentations.photometric_options.PhotometricStrengths`); none.",
     )
-    embedding: Literal["mean", "moments"] = Field(
-        "moments", description="What agrees: the mean of the visible patches, or it and their spread."
+    embedding: Literal["mean", "mean_std"] = Field(
+        "mean_std", description="What agrees: the mean of the visible patches, or it and their spread."
     )
     teacher: bool = Field(True, description="The other look is seen by a slow average of the student.")
     teacher_mask_ratio: float = Field(
@@ -133,7 +133,7 @@ class Unified(ScaleMAE):
         if config.teacher:
             self.teacher = nn.ModuleDict({"encoder": ema_copy(self.encoder)})
         if config.global_weight:
-            times = 2 if config.embedding == "moments" else 1
+            times = 2 if config.embedding == "mean_std" else 1
             self.projector = Projector(times * width, config.hidden_dim, config.out_dim)
             if config.teacher:
                 self.teacher["projector"] = ema_copy(self.projector)

@@ -96,7 +96,7 @@ def preferred_tiles(model: TaskModel) -> tuple[int, float]:
     and ``seam``), else the side of its training crops, of which maps overlap by a quarter."""
     if model.boxes:
         config: Any = model.task.config
-        return int(config.window), min(0.5, config.seam / config.window)
+        return int(config.tile), min(0.5, config.tile_overlap / config.tile)
     return trained_size(model) or DEFAULT_TILE, OVERLAP if model.dense else 0.0
 
 

@@ -264,7 +264,7 @@ class _Job:
         product = _product(run, self.record.name, look, grid, checkpoint.folder)
         try:
             notes = check_registration(look) if len(look.views) > 1 else []
-            if getattr(run.model.task.config, "match", "none") == "moments":
+            if getattr(run.model.task.config, "radiometric_match", "none") == "mean_std":
                 look = match_view_radiometry(look)
             predict_tiles(run.model, look, grid, product, checkpoint, run.pace, advance)
             result = product.finish()

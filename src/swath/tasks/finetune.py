@@ -156,7 +156,7 @@ class FinetuneTrainer(Trainer[FinetuneRecipe]):
 
     def should_stop(self) -> bool:
         """Whether the last `patience` looks were no better than the best one."""
-        patience = self.recipe.patience
+        patience = self.recipe.early_stopping_patience
         if patience is None or self.folds.val is None:
             return False
         return self.step - int(self.best["step"]) >= patience * self.config.monitor_every
@@ -165,7 +165,7 @@ class FinetuneTrainer(Trainer[FinetuneRecipe]):
         """The task model (LoRA merged), then its scores on the test fold beside it."""
         recipe, task = self.recipe, objective
         assert isinstance(task, Task)
-        if recipe.select == "best" and self.best["step"]:
+        if recipe.keep_weights == "best" and self.best["step"]:
             task.load_state_dict(load_file(self.run.best / "model.safetensors"))
             provenance = {**provenance, "selected": self.best}
         merge_lora(task)
@@ -200,7 +200,11 @@ class FinetuneTrainer(Trainer[FinetuneRecipe]):
         if low * 0.9 <= float(gsd.max()) and float(gsd.min()) <= high * 1.1:
             return []
         unit = "m" if self.source.contract.gsd_mode == "metres" else "times the native pixels'"
-        how = "data.size with data.resize_mode=resize" if self.recipe.task.name == "classify" else "data.scale"
+        how = (
+            "data.size with data.resize_mode=resize"
+            if self.recipe.task.name == "classify"
+            else "data.scale_range"
+        )
         return [
             f"training images have a GSD of {float(gsd.min()):.3g} to {float(gsd.max()):.3g} {unit}, and the "
             f"model was pretrained on {low:.3g} to {high:.3g}: {how} brings them nearer"
@@ -252,7 +256,7 @@ def open_folds(recipe: FinetuneRecipe, path: str | Path, sensor: Sensor, source:
     change = recipe.task.name == "change"
     return open_segmentation(
         read, path, sensor, recipe.seed, 2 if change else 1, options.classes,
-        match=change and options.match == "moments",
+        match=change and options.radiometric_match == "mean_std",
     )  # fmt: skip
 
 

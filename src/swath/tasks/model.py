@@ -26,6 +26,7 @@ from swath.errors import CheckpointError, ContractError, SwathError
 from swath.models.contract import Contract
 from swath.models.directory import SavedObjective, load_model, load_objective, save_model
 from swath.models.model import Model
+from swath.renames import stored_names
 from swath.sensors.sensor import Sensor
 from swath.tasks.protocol import Task, load_own_state, normalize_task_batch, tasks
 
@@ -190,7 +191,8 @@ def load_task_model(path: str | Path, device: str | torch.device = "cpu") -> Tas
             f"{path}: its head cannot be built: {str(error).splitlines()[-1].strip()}. The directory was put "
             "together from two models, or is of another version of Swath."
         ) from None
-    both = [model.config["files"], model.config["objective"], model.id]
+    stored = {"name": saved.name, "options": stored_names(saved.options, f"options/{saved.name}")}
+    both = [model.config["files"], model.config["objective"] | stored, model.id]
     fingerprint = hashlib.sha256(json.dumps(both, sort_keys=True).encode()).hexdigest()
     return TaskModel(
         task,

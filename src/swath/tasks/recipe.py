@@ -60,11 +60,11 @@ class FinetuneRecipe(BaseRecipe):
         sensor: Which of the model's sensors the images are of, where it knows several; without a model any.
         layer_decay: Each layer of the encoder learns by this factor slower than the next one.
         lora: Options of the mode ``lora``.
-        select: Which weights are kept at the end: the ``best`` on the validation fold, looked at every
+        keep_weights: Which weights are kept at the end: the ``best`` on the validation fold, looked at every
             ``training.monitor_every`` steps, or the ``last``.
-        scales: Pixels and boxes: shares of the images' sides at which the test fold is scored at the end. The
+        test_scales: Pixels and boxes: shares of the images' sides at which the test fold is scored at the end. The
             first is 1, the images as they are.
-        patience: Looks without a better score after which training ends; left out: never.
+        early_stopping_patience: Looks without a better score after which training ends; left out: never.
     """
 
     task: ComponentConfig
@@ -75,11 +75,11 @@ class FinetuneRecipe(BaseRecipe):
     sensor: str | None = None
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     lora: LoRAConfig = LoRAConfig()
-    select: Literal["best", "last"] = "best"
-    scales: list[Annotated[float, Field(gt=0)]] = Field(default_factory=lambda: [1.0, 0.75, 0.5])
-    patience: int | None = Field(default=None, gt=0)
+    keep_weights: Literal["best", "last"] = "best"
+    test_scales: list[Annotated[float, Field(gt=0)]] = Field(default_factory=lambda: [1.0, 0.75, 0.5])
+    early_stopping_patience: int | None = Field(default=None, gt=0)
 
-    @field_validator("scales")
+    @field_validator("test_scales")
     @classmethod
     def _whole_first(cls, scales: list[float]) -> list[float]:
         if not scales or scales[0] != 1 or len(set(scales)) < len(scales):
@@ -106,14 +106,19 @@ class FinetuneRecipe(BaseRecipe):
         """The data's typed options."""
         return DATA[self.task.name].model_validate(self.data)
 
+    @property
+    def kind(self) -> str:
+        """Of its keys in `swath.renames`: tasks have names of their own."""
+        return _kind(self.model_dump(include={"task"}))
+
     @classmethod
-    def parse(cls, data: Any, where: str = "recipe") -> Self:
+    def parse(cls, data: Any, where: str = "recipe", *, kind: str = "") -> Self:
         """As of `BaseRecipe`; options of the task and its data are checked too, and defaults filled in.
 
         Raises:
             RecipeError: Every problem, with file, dotted path and suggestion.
         """
-        recipe = super().parse(data, where)
+        recipe = super().parse(data, where, kind=_kind(data))
         try:
             entry = tasks.get(recipe.task.name)
         except SwathError as error:
@@ -154,7 +159,7 @@ def load_finetune_recipe(
         RecipeError: Every problem, with file, dotted path and suggestion.
         CheckpointError: `model` is no model directory.
     """
-    data = read_recipe(path, overrides)
+    data = read_recipe(path, overrides, _kind)
     if model is None and "encoder" not in data:
         raise RecipeError(
             f"{path}: what is fine-tuned? Give --model DIR; or, to train from random weights without one, "
@@ -180,3 +185,9 @@ def _checked(model: type[BaseModel], options: dict[str, Any], where: str) -> dic
         return model.model_validate(options).model_dump(mode="json")
     except ValidationError as error:
         raise RecipeError(format_validation_error(error, model, where)) from None
+
+
+def _kind(data: Any) -> str:
+    """Of a recipe's keys in `swath.renames`."""
+    task = data.get("task")
+    return f"finetune/{task.get('name') if isinstance(task, dict) else ''}"

@@ -60,11 +60,11 @@ def write_finetune_report(
     fold, name = (folds.test, "test") if folds.test is not None else (folds.val, "validation")
     if fold is None:
         return None
-    every = score_model(model, fold, recipe.scales if model.dense or model.boxes else (1.0,))
+    every = score_model(model, fold, recipe.test_scales if model.dense or model.boxes else (1.0,))
     scores = every[1.0]
     warning = ""
     if folds.test is None:
-        chosen = " chose the weights and" if recipe.select == "best" else ""
+        chosen = " chose the weights and" if recipe.keep_weights == "best" else ""
         warning = f"There is no test fold: these are the images that{chosen} were watched in training."
     scores.protocol = {
         "task": recipe.task.name,

@@ -59,12 +59,12 @@ class TaskDataConfig(ObjectiveConfig):
             `test`.
         val: Fold that chooses the best checkpoint.
         test: Fold that the result is scored on.
-        test_share: Where no `test` is named and no fold is called test: share of the training samples that
+        test_fraction: Where no `test` is named and no fold is called test: share of the training samples that
             is held out for it, drawn by the seed, evenly over classes; before `val_share`. Samples that show
             the same ground may then be on both sides: name folds where that can be.
-        val_share: Where no `val` is named and no fold is called val: share of the training samples that is
+        val_fraction: Where no `val` is named and no fold is called val: share of the training samples that is
             held out for it, drawn by the seed, evenly over classes.
-        labels_share: Share of the training samples whose labels are used, drawn by the seed, evenly over
+        label_fraction: Share of the training samples whose labels are used, drawn by the seed, evenly over
             classes; a larger share holds all of a smaller one's.
     """
 
@@ -74,9 +74,9 @@ class TaskDataConfig(ObjectiveConfig):
     train: Names | None = None
     val: Names | None = None
     test: Names | None = None
-    test_share: float = 0.0
-    val_share: float = 0.0
-    labels_share: float = 1.0
+    test_fraction: float = 0.0
+    val_fraction: float = 0.0
+    label_fraction: float = 1.0
 
     def folds_of(
         self, where: str, names: Sequence[str], column: Sequence[str] | None
@@ -91,7 +91,9 @@ class TaskDataConfig(ObjectiveConfig):
         Raises:
             RecipeError: A fold is empty, or two share samples.
         """
-        if not 0 < self.labels_share <= 1 or not (0 <= self.val_share < 1 and 0 <= self.test_share < 1):
+        if not 0 < self.label_fraction <= 1 or not (
+            0 <= self.val_fraction < 1 and 0 <= self.test_fraction < 1
+        ):
             raise RecipeError("data: labels_share is in (0, 1], val_share and test_share in [0, 1)")
         asked: dict[str, Names | None] = {"train": self.train, "val": self.val, "test": self.test}
         if column is not None:  # folds of the usual names need not be named
@@ -137,12 +139,12 @@ class TaskDataConfig(ObjectiveConfig):
         def share(of: list[int], wanted: float, draw: int) -> tuple[list[int], list[int]]:
             return stratified_fraction(of, [strata[i] for i in of], wanted, seed, epoch=draw)
 
-        if not test and self.test_share:
-            test, train = share(train, self.test_share, -4)
-        if not val and self.val_share:
-            val, train = share(train, self.val_share, -2)
+        if not test and self.test_fraction:
+            test, train = share(train, self.test_fraction, -4)
+        if not val and self.val_fraction:
+            val, train = share(train, self.val_fraction, -2)
         if not train:
-            raise RecipeError("data.test_share and data.val_share leave no sample to learn from")
+            raise RecipeError("data.test_fraction and data.val_fraction leave no sample to learn from")
         if labels:
             train = self.labeled(train, [strata[i] for i in train], seed)
         return {"train": train, "val": val, "test": test}
@@ -155,9 +157,9 @@ class TaskDataConfig(ObjectiveConfig):
             strata: What each of them belongs to.
             seed: Of the draw.
         """
-        if self.labels_share == 1:
+        if self.label_fraction == 1:
             return train
-        return stratified_fraction(train, strata, self.labels_share, seed, epoch=-3)[0]
+        return stratified_fraction(train, strata, self.label_fraction, seed, epoch=-3)[0]
 
 
 def stratified_fraction(

@@ -169,7 +169,7 @@ def test_random_init_is_the_same_encoder_with_other_weights(table: Any) -> None:
     model = Model(
         create_model("vit_micro_patch8", **options),
         Contract.of("rgb_aerial", gsd_range=(0.1, 10.0)),
-        pooling="moments",
+        pooling="mean_std",
         config={"encoder": {"name": "vit_micro_patch8", "options": options}},
     )
     before = torch.get_rng_state()

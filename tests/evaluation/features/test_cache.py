@@ -112,7 +112,7 @@ def test_whatever_changes_is_computed_anew(table: Path, tmp_path: Path, change: 
         with torch.no_grad():
             own.encoder.norm.bias += 0.1
     elif change == "pooling":
-        featurizer = ModelFeatureExtractor(own, pooling="moments")
+        featurizer = ModelFeatureExtractor(own, pooling="mean_std")
     elif change == "file":
         victim = split.queries.paths[0]
         os.utime(victim, ns=(1, 1))
@@ -137,10 +137,10 @@ def test_other_name_of_the_same_thing_is_found(split: TrainTestSplit, tmp_path: 
 def test_several_read_outs_share_an_encoding_and_are_kept_apart(
     split: TrainTestSplit, tmp_path: Path
 ) -> None:
-    both = pooling_variants(model(), ["mean", "moments"])
+    both = pooling_variants(model(), ["mean", "mean_std"])
     extract_features(both, split.queries, [16], cache=FeatureCache(tmp_path))
     cache = FeatureCache(tmp_path)
-    found = extract_features(pooling_variants(model(), ["moments", "cls"]), split.queries, [16], cache=cache)
+    found = extract_features(pooling_variants(model(), ["mean_std", "cls"]), split.queries, [16], cache=cache)
     assert (cache.reused, cache.computed) == (20, 20)
     assert found.features["tiny, moments", 16].shape == (20, 48)
 

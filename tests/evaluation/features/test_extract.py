@@ -180,7 +180,7 @@ def test_metres_model_can_be_told_relative_scale(table: Path) -> None:
 
 
 def test_pooling_can_be_chosen(split: TrainTestSplit) -> None:
-    found = extract_features([ModelFeatureExtractor(model(), pooling="moments")], split.queries, [32])
+    found = extract_features([ModelFeatureExtractor(model(), pooling="mean_std")], split.queries, [32])
     assert found.features["tiny", 32].shape == (20, 48)
 
 
@@ -201,10 +201,10 @@ def test_read_outs_of_a_model_encode_each_batch_once(split: TrainTestSplit) -> N
     own = model()
     seen: list[int] = []
     own.encoder.register_forward_hook(lambda *_: seen.append(1))
-    both = pooling_variants(own, ["mean", "moments"], "m")
+    both = pooling_variants(own, ["mean", "mean_std"], "m")
     found = extract_features(both, split.queries, [16, 32], batch_size=100)
     assert len(seen) == 2  # a batch at two sides
-    alone = extract_features([ModelFeatureExtractor(own, "alone", "moments")], split.queries, [16, 32])
+    alone = extract_features([ModelFeatureExtractor(own, "alone", "mean_std")], split.queries, [16, 32])
     for side in (16, 32):
         assert torch.equal(found.features["m, moments", side], alone.features["alone", side])
         assert torch.equal(found.features["m, mean", side], found.features["m, moments", side][:, :24])

@@ -154,9 +154,7 @@ def test_names_must_differ(split: TrainTestSplit) -> None:
 
 
 def test_means_and_comparisons_are_paired_over_symmetric_scales(split: TrainTestSplit) -> None:
-    evaluation = evaluate_knn(
-        [Fake("color", color), Fake("constant", constant)], split, sides=[16, 32], k=3
-    )
+    evaluation = evaluate_knn([Fake("color", color), Fake("constant", constant)], split, sides=[16, 32], k=3)
     mean = evaluation.mean("color", "knn")
     scores = evaluation.select("knn", "color", symmetric=True)
     assert mean.accuracy == pytest.approx(np.mean([s.accuracy for s in scores]))

@@ -72,7 +72,7 @@ def test_formats_are_known():
 
 @pytest.mark.parametrize(("to", "ending", "load"), [("onnx", "onnx", in_onnx), ("torch", "pt2", in_torch)])
 def test_vit_that_sees_scale(to, ending, load, tmp_path):
-    model = model_of("vit", "moments", **TINY)
+    model = model_of("vit", "mean_std", **TINY)
     exported = export_model(model, tmp_path / f"a.{ending}", to=to)
     assert exported.facts["difference"] <= 1e-4
     run = load(exported.path)

@@ -61,7 +61,10 @@ def refused(**sections: Any) -> str:
             {"optimizer": {"blr": 0.1}},
             "my.yaml: optimizer: give exactly one of lr, blr (lr and blr are given)",
         ),
-        ({"training": {"gradient_accumulation_steps": 3}}, "training: batch_size 8 cannot be divided into gradient_accumulation_steps=3 parts"),
+        (
+            {"training": {"gradient_accumulation_steps": 3}},
+            "training: batch_size 8 cannot be divided into gradient_accumulation_steps=3 parts",
+        ),
         (
             {"encoder": {"name": "toy_encodr"}},
             "encoder.name: unknown encoder 'toy_encodr'. Did you mean 'toy_encoder'?",

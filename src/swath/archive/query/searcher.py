@@ -262,7 +262,10 @@ class Searcher:
         means = snapshot.means
         if center is False or (center is None and len(means) < 2):
             several = len(means) > 1
-            return False, "not centered: as asked; sensors may rank their own chips first" if several else None
+            return (
+                False,
+                "not centered: as asked; sensors may rank their own chips first" if several else None,
+            )
         held = ", ".join(f"{name} ({part.count:,} chips)" for name, part in sorted(means.items()))
         asking = {example.sensor for example in (*examples.like, *examples.unlike)}
         unknown = sorted(name for name in asking if name is not None and name not in means)

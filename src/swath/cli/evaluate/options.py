@@ -73,7 +73,7 @@ BaselinesOption = Annotated[
 PoolingOption = Annotated[
     str | None,
     typer.Option(
-        help="mean, moments or cls; several with commas between are scored beside each other.  "
+        help="mean, mean_std or cls; several with commas between are scored beside each other.  "
         "\\[default: the model's own]"
     ),
 ]

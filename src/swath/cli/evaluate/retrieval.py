@@ -56,7 +56,7 @@ def command(
         ),
     ] = True,
     pooling: Annotated[
-        str | None, typer.Option(help="mean, moments or cls.  \\[default: the model's own]")
+        str | None, typer.Option(help="mean, mean_std or cls.  \\[default: the model's own]")
     ] = None,
     gsd: Annotated[
         float | None,

@@ -28,7 +28,7 @@ def command(
     ] = Path("suite"),
     root: Annotated[Path | None, typer.Option(help="Folder of data sets.", metavar="DIR")] = None,
     pooling: Annotated[
-        str | None, typer.Option(help="Of the models named here: mean, moments or cls.")
+        str | None, typer.Option(help="Of the models named here: mean, mean_std or cls.")
     ] = None,
     bands: Annotated[
         str | None,

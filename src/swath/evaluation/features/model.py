@@ -27,7 +27,7 @@ class ModelFeatureExtractor:
     Args:
         model: The model.
         name: In tables; the model's by default.
-        pooling: "mean", "moments" or "cls" instead of the model's own.
+        pooling: "mean", "mean_std" or "cls" instead of the model's own.
         gsd_mode: How scale is told to the model; by default as its contract says. ``metres``: the data's GSD.
             ``relative``: in units of the contract's reference, by the side alone: 1 at the contract's
             reference size or, where it has none, at the images' native side. (Whether true metres help a

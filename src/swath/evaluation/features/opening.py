@@ -86,7 +86,7 @@ def open_eval_model(
     Args:
         text: See the module.
         sensor: What the images are taken with; a model that knows a single sensor need not be told.
-        pooling: "mean", "moments" or "cls" instead of the model's own; several with commas between make
+        pooling: "mean", "mean_std" or "cls" instead of the model's own; several with commas between make
             several featurizers that share each encoding.
         gsd_mode: How scale is told to a model instead of as its contract says.
         bands: Three bands that a model of timm may see as red, green and blue.

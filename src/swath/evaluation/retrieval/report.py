@@ -196,7 +196,13 @@ def _metrics(evaluation: RetrievalEvaluation, names: dict[str, str]) -> TextTabl
                 own,
             ]
         )
-    header = ["direction", "centered", *(f"{label}@{k}" for label in METRICS.values()), "F1 95%", "own sensor"]
+    header = [
+        "direction",
+        "centered",
+        *(f"{label}@{k}" for label in METRICS.values()),
+        "F1 95%",
+        "own sensor",
+    ]
     return TextTable(f"{first}, all metrics in %", header, rows)
 
 

@@ -77,7 +77,7 @@ def export_to_timm(model: Model, out: Path, choices: ExportOptions) -> ExportRes
         )
     arguments = {"in_chans": len(sensor.bands), "num_classes": 0, **arguments}
     _check(architecture, arguments, state)
-    if model.pooling == "moments":
+    if model.pooling == "mean_std":
         left.append("pooling by moments: timm's output is the mean alone; forward_features gives the map")
     if len(model.contract.sensors) > 1:
         left.append(f"the model's other sensors; this is for {sensor.name}")
@@ -134,7 +134,7 @@ def _vit(model: Model, encoder: ViT, sensor: str, choices: ExportOptions) -> Fou
             "num_heads": heads,
             "mlp_ratio": hidden / encoder.embed_dim,
         }
-    pooling = encoder.pooling if model.pooling in (None, "moments") else model.pooling
+    pooling = encoder.pooling if model.pooling in (None, "mean_std") else model.pooling
     if pooling == "mean":  # of the patches, after the norm as with us, not before it
         arguments |= {"global_pool": "avg", "fc_norm": False}
     left = [f"other sizes than {size} x {size} pixels"]

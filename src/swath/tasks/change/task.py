@@ -21,12 +21,12 @@ class ChangeDetectionConfig(DenseConfig):
         head: ``upernet``, ``fpn`` or ``linear`` on the absolute difference of each level; or ``bit``, whose
             inner sizes are the paper's, whatever `head_width`. It looks at a single map, at stride 16: of a
             CNN its third stage (the fourth is then not trained), of a plain transformer its last block.
-        match: ``moments`` brings each band of the later date to the mean and spread that the earlier one has
+        radiometric_match: ``mean_std`` brings each band of the later date to the mean and spread that the earlier one has
             over the whole scene, in training and in prediction (see `swath.tasks.change.radiometric_match`).
     """
 
     head: Literal["upernet", "fpn", "linear", "bit"] = "upernet"
-    match: Literal["none", "moments"] = "none"
+    radiometric_match: Literal["none", "mean_std"] = "none"
 
 
 @register_task("change", ChangeDetectionConfig)

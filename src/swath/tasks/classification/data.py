@@ -52,9 +52,18 @@ def open_classification(
         RecipeError: Folds that are empty or overlap.
     """
     path = Path(path)
-    wanted = {k: getattr(data, k) for k in (
-        "size", "resize_mode", "image_root", "file_column", "label_column", "label_separator", "offset_dn"
-    )}
+    wanted = {
+        k: getattr(data, k)
+        for k in (
+            "size",
+            "resize_mode",
+            "image_root",
+            "file_column",
+            "label_column",
+            "label_separator",
+            "offset_dn",
+        )
+    }
     if path.is_dir() and data.layout != "hdf5" and (path / "index.csv").is_file():
         path = path / "index.csv"
     dataset: Any = open_dataset(

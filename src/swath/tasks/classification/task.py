@@ -32,13 +32,13 @@ class ClassificationConfig(TaskConfig):
 
     Attributes:
         multilabel: Whether an image may have several labels, or none; the data tell.
-        pooling: mean, moments or cls; left out: as the model does.
+        pooling: mean, mean_std or cls; left out: as the model does.
         norm: ``batch`` normalizes pooled features and learns no scale, as MAE's linear probing; or ``none``.
         dropout: Share of the pooled features that training drops.
         crop_scale: Share of an image's area that a training crop keeps; it is resized to the image's size.
         augment: Orientation and color.
-        mix: Mixup and CutMix.
-        smoothing: Share of a target that is spread over all classes.
+        mixup: Mixup and CutMix.
+        label_smoothing: Share of a target that is spread over all classes.
         class_weights: ``balanced`` counts rare classes more (see `swath.tasks.dense.losses.class_weights`),
             or a number a class.
     """
@@ -49,8 +49,8 @@ class ClassificationConfig(TaskConfig):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     crop_scale: tuple[float, float] = (0.5, 1.0)
     augment: AugmentConfig = AugmentConfig()
-    mix: MixConfig = MixConfig()
-    smoothing: float = Field(default=0.0, ge=0, lt=1)
+    mixup: MixConfig = MixConfig()
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     class_weights: Literal["balanced"] | tuple[float, ...] | None = None
 
 
@@ -65,8 +65,8 @@ class ClassificationTask(Task):
         super().__init__(config, contract)
         self.encoder = encoder
         self.augment = TaskAugmentation(config.augment, contract.sensor())
-        self.compares_samples = bool(config.mix.mixup or config.mix.cutmix)
-        width = int(encoder.embed_dim) * (2 if config.pooling == "moments" else 1)  # type: ignore[arg-type]
+        self.compares_samples = bool(config.mixup.mixup or config.mixup.cutmix)
+        width = int(encoder.embed_dim) * (2 if config.pooling == "mean_std" else 1)  # type: ignore[arg-type]
         self.norm = nn.BatchNorm1d(width, affine=False, eps=1e-6) if config.norm == "batch" else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(width, len(config.classes))
@@ -82,7 +82,7 @@ class ClassificationTask(Task):
             batch = random_resized_crop(batch, size, scale=self.config.crop_scale)  # type: ignore[arg-type]
         batch = self.augment(batch)
         target = self._target(batch["label"])
-        image, target = mixup_cutmix(batch["image"], target, batch["key"], self.config.mix)
+        image, target = mixup_cutmix(batch["image"], target, batch["key"], self.config.mixup)
         return {"image": image, "gsd": batch["gsd"], "target": target}
 
     def forward(self, views: Mapping[str, Any]) -> Losses:
@@ -102,7 +102,7 @@ class ClassificationTask(Task):
         features: EncoderFeatures = self.encoder(
             image.transpose(2, 3) if self.transpose else image, gsd, self.sensor
         )
-        if self.config.pooling == "moments":
+        if self.config.pooling == "mean_std":
             places = features.tokens
             places = features.maps[-1].flatten(2).transpose(1, 2) if places is None else places
             pooled = mean_std_pool(places, floor=1e-6)
@@ -122,6 +122,6 @@ class ClassificationTask(Task):
     def _target(self, label: Tensor) -> Tensor:
         count = len(self.config.classes)
         target = label.float() if label.ndim == 2 else F.one_hot(label, count).float()
-        if self.config.smoothing and not self.config.multilabel:
-            target = target * (1 - self.config.smoothing) + self.config.smoothing / count
+        if self.config.label_smoothing and not self.config.multilabel:
+            target = target * (1 - self.config.label_smoothing) + self.config.label_smoothing / count
         return target

@@ -93,9 +93,9 @@ class SegmentationDataset:
         self.items, self.sensor, self.values, self.data = list(items), sensor, values, data
         self.classes = list(values.names)
         self.seed, self.train, self.match = seed, train, match
-        self.crops = data.crops if train else 1
-        self.tile = data.size
-        self.zoom = min(max(1.0, data.scale[0]), data.scale[1])
+        self.crops_per_image = data.crops_per_image if train else 1
+        self.tile = data.crop_size
+        self.zoom = min(max(1.0, data.scale_range[0]), data.scale_range[1])
         self.paths = [item.images[0] for item in self.items]
         self.problems: list[Problem] = []
         distinct = {(item.files, item.gsd): item for item in self.items}
@@ -107,7 +107,7 @@ class SegmentationDataset:
         self._cache: dict[tuple[str, ...], tuple[Array, NDArray[np.bool_], NDArray[np.uint8]]] = {}
 
     def __len__(self) -> int:
-        return len(self.items) * self.crops
+        return len(self.items) * self.crops_per_image
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that random crops belong to."""
@@ -116,12 +116,12 @@ class SegmentationDataset:
     def __getitem__(self, index: int) -> Sample:
         """Sample `index`: image [C, H, W] or [2, C, H, W], valid and mask [H, W]; or its `problem`."""
         index = range(len(self))[index]
-        number = index // self.crops
+        number = index // self.crops_per_image
         key = sample_keys(self.seed, self._epoch.get(), torch.tensor([index]))
         try:
             image, valid, mask = self.read(number)
         except ImageryError as error:
-            side = self.data.size if self.train else 1
+            side = self.data.crop_size if self.train else 1
             shape = (len(self.sensor.bands), side, side)
             return {
                 "index": index, "problem": (self.paths[number], str(error)), "sensor": self.sensor.name,
@@ -186,11 +186,11 @@ class SegmentationDataset:
             )
         for path in item.images[1:]:
             other = read_header_any(path)
-            if not same_grid(header, other) and not self.data.align:
+            if not same_grid(header, other) and not self.data.coregister:
                 raise ImageryError(
                     f"{path}: has another grid ({other.width} x {other.height}) than {item.images[0]} "
                     f"({header.width} x {header.height}), so their pixels do not show the same ground. With "
-                    "data.align_to_blocks=true it is brought onto that grid by its georeference"
+                    "data.coregister=true it is brought onto that grid by its georeference"
                 )
         gsd = item.gsd if item.gsd is not None else self.data.gsd
         if gsd == "relative":
@@ -205,7 +205,7 @@ class SegmentationDataset:
 
     def _second(self, first: str, path: str) -> tuple[Array, NDArray[np.bool_]]:
         header, other = read_header_any(first), read_header_any(path)
-        if same_grid(header, other) or not self.data.align:
+        if same_grid(header, other) or not self.data.coregister:
             return read_image_file(path, self.sensor, offset_dn=self.data.offset_dn)
         from swath.geo.grid import PixelGrid
         from swath.rasters.warp import read_on_grid
@@ -221,13 +221,13 @@ class SegmentationDataset:
 
     def _cropped(self, image: Array, valid: Any, mask: Any, key: Tensor) -> tuple[Array, Any, Any, float]:
         """A keyed crop, resized to the recipe's size; and native pixels per new pixel."""
-        size, (low, high) = self.data.size, self.data.scale
+        size, (low, high) = self.data.crop_size, self.data.scale_range
         height, width = mask.shape
         u = uniform(key, "dense/crop", 6)[0].double().tolist()
         zoom = low * (high / low) ** u[0]
         side = min(max(1, round(size / zoom)), height, width)
         top, left = int(u[1] * (height - side + 1)), int(u[2] * (width - side + 1))
-        if u[3] < self.data.focus:
+        if u[3] < self.data.foreground_fraction:
             present = [k for k in np.unique(mask) if k != IGNORE]
             if present:
                 places = np.flatnonzero(mask == present[int(u[4] * len(present))])
@@ -300,7 +300,9 @@ def open_segmentation(
     if data.colors is not None:
         values = MaskValues.of_colors(data.colors, data.ignore_colors)
     else:
-        values = MaskValues(data.classes or infer_mask_classes([item.mask for item in items]), data.ignore)
+        values = MaskValues(
+            data.classes or infer_mask_classes([item.mask for item in items]), data.ignore_values
+        )
     if classes and values.names != classes:
         raise ImageryError(
             f"{path}: its classes are {', '.join(values.names)}, but the head is for {', '.join(classes)}. "

@@ -100,7 +100,7 @@ class MaskValues:
             names = {IGNORE: "ignored", **dict(enumerate(self.names))}
             known = ", ".join(f"{self._said(v)} ({names[i]})" for v, i in self._of.items() if v >= 0)
             kind, add = ("color", "data.colors, or to data.ignore_colors") if self.colored else (
-                "value", "data.classes, or to data.ignore"
+                "value", "data.classes, or to data.ignore_values"
             )  # fmt: skip
             raise ImageryError(
                 f"{where}: {pixels:,} pixels have the {kind} {', '.join(map(self._said, unknown[:8]))}, "

@@ -32,8 +32,8 @@ class DenseConfig(TaskConfig):
     Attributes:
         head_width: Channels inside the head.
         norm: Of the head: ``batch``, or ``group`` for batches too small for statistics.
-        layers: Of a plain transformer, the four blocks that the pyramid takes; left out: spread evenly.
-        auxiliary: Weight of the loss of an FCN head on the map of stride 16; 0: none.
+        out_indices: Of a plain transformer, the four blocks that the pyramid takes; left out: spread evenly.
+        aux_weight: Weight of the loss of an FCN head on the map of stride 16; 0: none.
         losses: Weight of each: ce, focal, dice.
         class_weights: ``balanced`` counts rare classes more (see `swath.tasks.dense.losses.class_weights`),
             or a number a class.
@@ -42,8 +42,8 @@ class DenseConfig(TaskConfig):
 
     head_width: int = Field(default=128, gt=0)
     norm: Norm = "batch"
-    layers: tuple[int, int, int, int] | None = None
-    auxiliary: float = Field(default=0.4, ge=0)
+    out_indices: tuple[int, int, int, int] | None = None
+    aux_weight: float = Field(default=0.4, ge=0)
     losses: dict[DenseLoss, float] = Field(default={"ce": 1.0})
     class_weights: Literal["balanced"] | tuple[float, ...] | None = None
     augment: AugmentConfig = AugmentConfig()
@@ -82,7 +82,7 @@ class DensePredictionTask(Task):
             levels: Of the pyramid's maps those that the head looks at.
         """
         super().__init__(config, contract)
-        chosen = layers if config.layers is None else config.layers
+        chosen = layers if config.out_indices is None else config.out_indices
         self.pyramid: FeaturePyramid = build_pyramid(
             encoder, self.sensor, layers=chosen, transpose=self.transpose
         )
@@ -91,7 +91,7 @@ class DensePredictionTask(Task):
         weights = config.class_weights if isinstance(config.class_weights, tuple) else None
         self.register_buffer("weights", None if weights is None else torch.tensor(weights), persistent=False)
         self.auxiliary = None
-        if config.auxiliary:
+        if config.aux_weight:
             self.auxiliary = FCNHead(
                 self.pyramid.channels[2], len(config.classes), config.head_width, config.norm
             )
@@ -118,7 +118,7 @@ class DensePredictionTask(Task):
         losses = dense_losses(logits, mask, self.config.losses, self.weights)
         if auxiliary is not None:
             losses["auxiliary"] = dense_losses(auxiliary, mask, {"ce": 1.0}, self.weights)["total"]
-            losses["total"] = losses["total"] + self.config.auxiliary * losses["auxiliary"]
+            losses["total"] = losses["total"] + self.config.aux_weight * losses["auxiliary"]
         counts = mask != IGNORE
         right = (logits.argmax(1) == mask) & counts
         losses["accuracy"] = right.sum() / counts.sum().clamp_min(1)

@@ -39,7 +39,13 @@ from swath.tasks.protocol import Task, TaskConfig, register_task
 DetectionHead = Literal["faster_rcnn", "fcos", "oriented_rcnn"]
 _OVERLAP: dict[DetectionHead, float] = {"faster_rcnn": 0.5, "fcos": 0.6, "oriented_rcnn": 0.1}
 _MOST: dict[DetectionHead, int] = {"faster_rcnn": 300, "fcos": 300, "oriented_rcnn": 2000}
-_OF_STAGES = ("hidden", "anchor_scale", "proposals", "regions")  # FCOS has neither stages nor anchors
+# Options of two-stage detectors -> arguments of their classes.
+_OF_STAGES = {
+    "roi_hidden_dim": "hidden",
+    "anchor_scale": "anchor_scale",
+    "max_proposals": "proposals",
+    "box_batch_size_per_image": "regions",
+}
 _PIXELS = 2**18  # of windows that are looked at together
 _PICTURED = 0.5  # least score of what pictures of training show
 
@@ -51,37 +57,37 @@ class DetectionConfig(TaskConfig):
         head: ``faster_rcnn`` (two stages) or ``fcos`` (one) for upright boxes, ``oriented_rcnn`` (two stages)
             for oriented ones.
         head_width: Channels of the feature pyramid that the head stands on.
-        hidden: Width of the second stage's two layers; left out: 1024. FCOS has none.
+        roi_hidden_dim: Width of the second stage's two layers; left out: 1024. FCOS has none.
         anchor_scale: Side of a square anchor over its stride; left out: 8, for objects from 32 pixels; take 4
             where they are 10 to 20 pixels long. FCOS has none.
-        proposals: Of a window that the first stage hands on; left out: 2000. FCOS has none.
-        regions: Of a crop that the second stage learns from; left out: 512. Small crops need fewer, and each
+        max_proposals: Of a window that the first stage hands on; left out: 2000. FCOS has none.
+        box_batch_size_per_image: Of a crop that the second stage learns from; left out: 512. Small crops need fewer, and each
             costs time. FCOS has none.
-        layers: Of a plain transformer, the four blocks that the pyramid takes; left out: spread evenly.
-        score: Least score of a detection.
-        overlap: IoU from which the lower of two detections of a class is dropped; left out: 0.5, of FCOS 0.6,
+        out_indices: Of a plain transformer, the four blocks that the pyramid takes; left out: spread evenly.
+        score_threshold: Least score of a detection.
+        nms_iou: IoU from which the lower of two detections of a class is dropped; left out: 0.5, of FCOS 0.6,
             of oriented boxes (rotated IoU) 0.1.
-        most: Detections of a window; left out: 300, of oriented boxes 2000.
-        window: Side in pixels of what is looked at in one piece, when it is no training.
-        seam: Pixels that such windows share: objects up to that length are seen whole.
-        measure: By what AP models are chosen and scored: ``coco`` or ``dota``; left out: COCO's for upright
+        max_detections: Detections of a window; left out: 300, of oriented boxes 2000.
+        tile: Side in pixels of what is looked at in one piece, when it is no training.
+        tile_overlap: Pixels that such windows share: objects up to that length are seen whole.
+        ap_metric: By what AP models are chosen and scored: ``coco`` or ``dota``; left out: COCO's for upright
             boxes, DOTA's for oriented ones.
         augment: Orientation and color.
     """
 
     head: DetectionHead = "faster_rcnn"
     head_width: int = Field(default=256, gt=0)
-    hidden: int | None = Field(default=None, gt=0)
+    roi_hidden_dim: int | None = Field(default=None, gt=0)
     anchor_scale: float | None = Field(default=None, gt=0)
-    proposals: int | None = Field(default=None, gt=0)
-    regions: int | None = Field(default=None, gt=3)
-    layers: tuple[int, int, int, int] | None = None
-    score: float = Field(default=0.05, ge=0, lt=1)
-    overlap: float | None = Field(default=None, gt=0, lt=1)
-    most: int | None = Field(default=None, gt=0)
-    window: int = Field(default=1024, gt=0)
-    seam: int = Field(default=200, ge=0)
-    measure: Literal["coco", "dota"] | None = None
+    max_proposals: int | None = Field(default=None, gt=0)
+    box_batch_size_per_image: int | None = Field(default=None, gt=3)
+    out_indices: tuple[int, int, int, int] | None = None
+    score_threshold: float = Field(default=0.05, ge=0, lt=1)
+    nms_iou: float | None = Field(default=None, gt=0, lt=1)
+    max_detections: int | None = Field(default=None, gt=0)
+    tile: int = Field(default=1024, gt=0)
+    tile_overlap: int = Field(default=200, ge=0)
+    ap_metric: Literal["coco", "dota"] | None = None
     augment: AugmentConfig = AugmentConfig()
 
     @model_validator(mode="after")
@@ -92,8 +98,8 @@ class DetectionConfig(TaskConfig):
                     raise ValueError(f"{name} has no meaning for fcos, which has neither stages nor anchors")
             if self.head_width % 64:  # it normalizes in 32 groups, each of more than one channel
                 raise ValueError(f"head_width of fcos is a multiple of 64, not {self.head_width}")
-        if self.seam >= self.window:
-            raise ValueError(f"seam ({self.seam}) is smaller than window ({self.window})")
+        if self.tile_overlap >= self.tile:
+            raise ValueError(f"tile_overlap ({self.tile_overlap}) must be smaller than tile ({self.tile})")
         return self
 
     @property
@@ -104,7 +110,7 @@ class DetectionConfig(TaskConfig):
     @property
     def by(self) -> Literal["coco", "dota"]:
         """The measure."""
-        return self.measure or ("dota" if self.oriented else "coco")
+        return self.ap_metric or ("dota" if self.oriented else "coco")
 
 
 @register_task("detect", DetectionConfig)
@@ -123,21 +129,21 @@ class DetectionTask(Task):
     def __init__(self, encoder: nn.Module, config: DetectionConfig, contract: Contract) -> None:
         super().__init__(config, contract)
         self.oriented = config.oriented
-        self.overlap = config.overlap or _OVERLAP[config.head]
+        self.nms_iou = config.nms_iou or _OVERLAP[config.head]
         self.augment = TaskAugmentation(
             config.augment.model_copy(update={"orientation": "none"}), contract.sensor()
         )
-        maps = build_pyramid(encoder, self.sensor, layers=config.layers, transpose=self.transpose)
+        maps = build_pyramid(encoder, self.sensor, layers=config.out_indices, transpose=self.transpose)
         levels = (1, 2, 3) if config.head == "fcos" else (0, 1, 2, 3)
         maps.train_what_shows(levels, len(contract.sensor().bands), self.sensor)
         options: dict[str, Any] = {
             "channels": config.head_width,
-            "score": config.score,
-            "overlap": self.overlap,
-            "most": config.most or _MOST[config.head],
+            "score": config.score_threshold,
+            "overlap": self.nms_iou,
+            "most": config.max_detections or _MOST[config.head],
         }
         if config.head != "fcos":
-            stated = {name: getattr(config, name) for name in _OF_STAGES}
+            stated = {argument: getattr(config, name) for name, argument in _OF_STAGES.items()}
             options |= {name: value for name, value in stated.items() if value is not None}
         build: Any = {"faster_rcnn": FasterRCNN, "fcos": FCOS, "oriented_rcnn": OrientedRCNN}[config.head]
         self.detector: Detector = build(maps, len(config.classes), **options)
@@ -204,7 +210,7 @@ def detect_image(task: DetectionTask, batch: Batch) -> Detections:
     config, image = task.config, batch["image"]
     if len(image) != 1:
         raise ValueError(f"one image at a time is looked at in windows, not {len(image)}")
-    plan = tile_plan(image.shape[3], image.shape[2], config.window, config.seam)
+    plan = tile_plan(image.shape[3], image.shape[2], config.tile, config.tile_overlap)
     parts = []
     together = max(1, _PIXELS // (plan[0].window.width * plan[0].window.height))  # tiles are of one size
     for first in range(0, len(plan), together):
@@ -219,4 +225,4 @@ def detect_image(task: DetectionTask, batch: Batch) -> Detections:
             "sensor": batch["sensor"],
         }
         parts += [keep_core_objects(*pair) for pair in zip(task.predict(batch_of), some, strict=True)]
-    return parts[0] if len(parts) == 1 else merge_tiles(parts, task.overlap)
+    return parts[0] if len(parts) == 1 else merge_tiles(parts, task.nms_iou)

@@ -10,7 +10,7 @@ about where its center is, is then dropped by non-maximum suppression over the s
     for some in batches_of(plan):
         batch = ...                                           # their pixels, as `TaskModel.batch` makes it
         parts += find_in_tiles(model, batch, some)            # in pixels of the whole image
-    found = merge_tiles(parts, model.task.overlap)
+    found = merge_tiles(parts, model.task.nms_iou)
 
 Only objects that reach over the border of a core can be claimed twice, so a program that writes objects as it
 goes may merge row by row: what lies more than `overlap` pixels above the current row of tiles is final.
@@ -110,7 +110,7 @@ def merge_tiles(parts: Sequence[Detections], overlap: float, *, most: int | None
     Args:
         parts: Of the tiles, in pixels of the image.
         overlap: IoU (of oriented boxes: rotated) from which the lower of two detections of a class goes; the
-            detector's own is ``task.overlap``.
+            detector's own is ``task.nms_iou``.
         most: Detections to keep; None: all.
 
     Raises:

@@ -14,9 +14,9 @@ Exactly one key of each of these groups is given; an override of one replaces th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError
 
@@ -51,14 +51,17 @@ class BaseRecipe(RecipeSection):
         seed: Of all randomness: weights, order, crops, masks.
     """
 
-    kind: ClassVar[str] = "recipe"  # of its keys in `swath.renames`
-
     name: str = Field(pattern=r"^[A-Za-z]([A-Za-z0-9_.-]*[A-Za-z0-9])?$")
     description: str = ""
     seed: int = 0
     encoder: ComponentConfig
     optimizer: OptimizerConfig
     training: TrainingConfig
+
+    @property
+    def kind(self) -> str:
+        """Of its keys in `swath.renames`."""
+        return "recipe"
 
     @property
     def trains(self) -> str:
@@ -71,14 +74,14 @@ class BaseRecipe(RecipeSection):
         raise NotImplementedError
 
     @classmethod
-    def parse(cls, data: Mapping[str, Any], where: str = "recipe") -> Self:
+    def parse(cls, data: Mapping[str, Any], where: str = "recipe", *, kind: str = "recipe") -> Self:
         """Check a recipe given as plain data; `where` names it in messages.
 
         Raises:
             RecipeError: Every problem, with file, dotted path and suggestion.
         """
         try:
-            return cls.model_validate(current_names(data, cls.kind, where))
+            return cls.model_validate(current_names(data, kind, where))
         except ValueError as error:
             if not isinstance(error, ValidationError):
                 raise RecipeError(f"{where}: {error}") from None
@@ -112,7 +115,7 @@ class PretrainRecipe(BaseRecipe):
     Attributes:
         sensor: A registered sensor's name, or the path of a sensor's YAML file; or a list of these, for
             imagery of places that several sensors see (`swath.datasets.pairs.dataset`).
-        pooling: How the model that comes out makes one embedding of its features: mean, moments or cls; left
+        pooling: How the model that comes out makes one embedding of its features: mean, mean_std or cls; left
             out: as the encoder does.
     """
 
@@ -131,9 +134,9 @@ class PretrainRecipe(BaseRecipe):
         return self.data.cache == "memory"
 
     @classmethod
-    def parse(cls, data: Mapping[str, Any], where: str = "recipe") -> Self:
+    def parse(cls, data: Mapping[str, Any], where: str = "recipe", *, kind: str = "recipe") -> Self:
         """As of `BaseRecipe`; names and options of encoder and objective are checked too, and filled in."""
-        recipe = super().parse(data, where)
+        recipe = super().parse(data, where, kind=kind)
         problems = [
             *_encoder_problems(recipe.encoder),
             *_objective_problems(recipe.objective),
@@ -174,12 +177,15 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> PretrainReci
     return parse_recipe(data, where=str(path))
 
 
-def read_recipe(path: str | Path, overrides: Sequence[str] = (), kind: str = "recipe") -> dict[str, Any]:
+def read_recipe(
+    path: str | Path, overrides: Sequence[str] = (), kind_of: Callable[[Any], str] = lambda _: "recipe"
+) -> dict[str, Any]:
     """A recipe's data with overrides applied, not checked yet; arguments and errors as of `load_recipe`."""
     data = read_yaml(path)
     if not isinstance(data, dict):
         raise RecipeError(f"{path}: a recipe is a mapping with keys such as `encoder` and `training`")
     try:
+        kind = kind_of(data)
         data = current_names(data, kind, str(path))
     except ValueError as error:
         raise RecipeError(f"{path}: {error}") from None

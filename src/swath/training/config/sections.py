@@ -211,9 +211,10 @@ class TrainingConfig(RecipeSection):
     def _fits_together(self) -> Self:
         _one_of(self, ("steps", "epochs", "cpu_minutes"))
         _one_of(self, ("warmup_steps", "warmup_epochs", "warmup_fraction"), none=True)
-        if self.batch_size % self.accumulate:
+        if self.batch_size % self.gradient_accumulation_steps:
             raise ValueError(
-                f"batch_size {self.batch_size} cannot be divided into accumulate={self.accumulate} parts"
+                f"batch_size {self.batch_size} is not divisible by gradient_accumulation_steps "
+                f"{self.gradient_accumulation_steps}"
             )
         if self.cpu_minutes is not None:
             if self.warmup_steps is not None or self.warmup_epochs is not None:

@@ -46,7 +46,10 @@ def layer_decay_groups(
         decay: d, in (0, 1]; 1 leaves all rates alike.
     """
     groups = parameter_groups(
-        module, config.weight_decay, decay_tokens=config.decay_tokens, decay_norm_and_bias=config.decay_norm_and_bias
+        module,
+        config.weight_decay,
+        decay_tokens=config.decay_tokens,
+        decay_norm_and_bias=config.decay_norm_and_bias,
     )
     if decay == 1:
         return groups

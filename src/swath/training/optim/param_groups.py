@@ -56,7 +56,10 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """The recipe's optimizer over `module`; AdamW in its fused form: one pass over the weights."""
     groups = parameter_groups(
-        module, config.weight_decay, decay_tokens=config.decay_tokens, decay_norm_and_bias=config.decay_norm_and_bias
+        module,
+        config.weight_decay,
+        decay_tokens=config.decay_tokens,
+        decay_norm_and_bias=config.decay_norm_and_bias,
     )
     return optimizer_for_groups(groups, config, learning_rate)
 

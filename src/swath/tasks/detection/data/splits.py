@@ -33,34 +33,36 @@ class DetectionDataConfig(TaskDataConfig):
     Attributes:
         layout: ``auto``, ``coco``, ``yolo``, ``dota`` or ``voc``; see
         `swath.tasks.detection.data.annotations`.
-        images: Folder of the images, where it is not the layout's own.
+        image_dir: Folder of the images, where it is not the layout's own.
         classes: Class names in their order; left out: those that the annotations name.
-        fold: Which of the images' fields tells their fold, such as ``site``; left out: ``fold`` or ``split``
+        split_field: Which of the images' fields tells their fold, such as ``site``; left out: ``fold`` or ``split``
             where there is one. Else folds are patterns of the images' paths.
-        size: Side of a training crop in pixels.
-        scale: Range of the zoom of training crops; 0.5 shows twice the ground, at twice the GSD.
-        crops: Crops of each image in an epoch.
-        focus: Share of the crops that are laid around a box of a class drawn evenly among the image's.
-        min_visible: Share of a box's area that a crop has to show to be learned from; where less is seen, the
+        crop_size: Side of a training crop in pixels.
+        scale_range: Range of the zoom of training crops; 0.5 shows twice the ground, at twice the GSD.
+        crops_per_image: Crops of each image in an epoch.
+        foreground_fraction: Share of the crops that are laid around a box of a class drawn evenly among the image's.
+        min_visibility: Share of a box's area that a crop has to show to be learned from; where less is seen, the
             object is ignored.
-        boxes: What to do about boxes that make no sense: ``refuse`` or ``repair``.
+        invalid_boxes: What to do about boxes that make no sense: ``error`` or ``repair``.
     """
 
     layout: Layout = "auto"
-    images: str | None = None
+    image_dir: str | None = None
     classes: tuple[str, ...] | None = None
-    fold: str | None = None
-    size: int = Field(default=512, gt=0)
-    scale: tuple[float, float] = (1.0, 1.0)
-    crops: int = Field(default=1, gt=0)
-    focus: float = Field(default=0.0, ge=0, le=1)
-    min_visible: float = Field(default=0.5, gt=0, le=1)
-    boxes: Literal["refuse", "repair"] = "refuse"
+    split_field: str | None = None
+    crop_size: int = Field(default=512, gt=0)
+    scale_range: tuple[float, float] = (1.0, 1.0)
+    crops_per_image: int = Field(default=1, gt=0)
+    foreground_fraction: float = Field(default=0.0, ge=0, le=1)
+    min_visibility: float = Field(default=0.5, gt=0, le=1)
+    invalid_boxes: Literal["error", "repair"] = "error"
 
     @model_validator(mode="after")
     def _ordered(self) -> DetectionDataConfig:
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(f"scale is a range of positive numbers, the smaller one first, not {self.scale}")
+        if not 0 < self.scale_range[0] <= self.scale_range[1]:
+            raise ValueError(
+                f"scale is a range of positive numbers, the smaller one first, not {self.scale_range}"
+            )
         return self
 
 
@@ -108,7 +110,7 @@ class DetectionCrops:
         self.problems: list[Problem] = dataset.problems
 
     def __len__(self) -> int:
-        return len(self.positions) * self.data.crops
+        return len(self.positions) * self.data.crops_per_image
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that random crops belong to."""
@@ -117,10 +119,10 @@ class DetectionCrops:
     def __getitem__(self, index: int) -> DetectionSample:
         """Sample `index`, see `DetectionSample`."""
         index = range(len(self))[index]
-        number = self.positions[index // self.data.crops]
+        number = self.positions[index // self.data.crops_per_image]
         key = int(sample_keys(self.seed, self.whole.epoch, torch.tensor([index])))
         window, zoom = self._window(number, key)
-        sample = self.whole.sample(number, window, index=index, key=key, min_visible=self.data.min_visible)
+        sample = self.whole.sample(number, window, index=index, key=key, min_visible=self.data.min_visibility)
         return sample if zoom == 1 or "problem" in sample else rescale(sample, zoom)
 
     def get_batch(self, indices: Sequence[int] | NDArray[np.int64] | Tensor) -> dict[str, Any]:
@@ -129,14 +131,14 @@ class DetectionCrops:
 
     def _window(self, number: int, key: int) -> tuple[PixelWindow, float]:
         """A keyed window of image `number`, and by how much it is enlarged."""
-        size, (low, high) = self.data.size, self.data.scale
+        size, (low, high) = self.data.crop_size, self.data.scale_range
         header, boxes = self.whole.scenes[number].header, self.whole.boxes[number]
         u = uniform(torch.tensor([key]), "detect/crop", 6)[0].double().tolist()
         side = max(1, round(size / (low * (high / low) ** u[0])))
         wide, tall = min(side, header.width), min(side, header.height)
         left, top = int(u[1] * (header.width - wide + 1)), int(u[2] * (header.height - tall + 1))
         easy = (~boxes["difficult"]).nonzero()[:, 0]
-        if u[3] < self.data.focus and len(easy):
+        if u[3] < self.data.foreground_fraction and len(easy):
             labels = boxes["label"][easy]
             present = torch.unique(labels)
             same = easy[labels == present[int(u[4] * len(present))]]
@@ -165,8 +167,8 @@ def open_detection(
     """
     path = _file_of(Path(path), data.layout)
     dataset = DetectionDataset(
-        path, sensor, data.gsd, layout=data.layout, images=data.images, classes=data.classes,
-        boxes=data.boxes, cache=data.cache, seed=seed, offset_dn=data.offset_dn,
+        path, sensor, data.gsd, layout=data.layout, images=data.image_dir, classes=data.classes,
+        boxes=data.invalid_boxes, cache=data.cache, seed=seed, offset_dn=data.offset_dn,
     )  # fmt: skip
     if classes and tuple(dataset.classes) != classes:
         raise ImageryError(
@@ -183,7 +185,7 @@ def open_detection(
     counts = _boxes_of(dataset, train)
     if not counts.sum():
         raise RecipeError(f"{path}: the {len(train)} training images have no box to learn from")
-    zoom = min(max(1.0, data.scale[0]), data.scale[1])
+    zoom = min(max(1.0, data.scale_range[0]), data.scale_range[1])
     return DataSplits(
         DetectionCrops(dataset, train, data, seed),
         DetectionImages(dataset, val, zoom) if val else None,
@@ -211,7 +213,7 @@ def _below(name: str, base: Path) -> str:
 def _column(data: DetectionDataConfig, fields: Sequence[Mapping[str, Any]], path: Path) -> list[str] | None:
     """The fold of each image, where its annotations tell."""
     known = {key for one in fields for key in one}
-    name = data.split or next((key for key in ("fold", "split") if key in known), None)
+    name = data.split_field or next((key for key in ("fold", "split") if key in known), None)
     if name is None:
         return None
     if name not in known:
