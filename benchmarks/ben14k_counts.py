@@ -22,7 +22,7 @@ from pathlib import Path
 
 from swath.datasets.bigearthnet.patch_names import ben14k
 
-# fold -> (patches of the official split, patches of BEN-14K, first digits of the hash)
+# split -> (patches of the official split, patches of BEN-14K, first digits of the hash)
 PUBLISHED = {
     "train": (269_695, 7_761, "6dffd6766828b990"),
     "val": (123_723, 3_508, "8853edea3970c605"),
@@ -41,14 +41,14 @@ def main() -> int:
     began = time.process_time()
     countries = {row[1]: row[2] for row in rows(tables / "s1_s2_name_country_season.csv.bz2")[1:]}
     equal, total = True, 0
-    print("fold    split      BEN-14K  sha256            as published")
-    for fold, published in PUBLISHED.items():
-        names = [row[0] for row in rows(tables / f"{fold}.csv.bz2")]
+    print("split    split      BEN-14K  sha256            as published")
+    for split, published in PUBLISHED.items():
+        names = [row[0] for row in rows(tables / f"{split}.csv.bz2")]
         chosen = ben14k(names, [countries[name] for name in names])
         digest = hashlib.sha256("\n".join(chosen).encode()).hexdigest()[:16]
         same = (len(names), len(chosen), digest) == published
         equal, total = equal and same, total + len(chosen)
-        print(f"{fold:<7} {len(names):>7,}  {len(chosen):>9,}  {digest}  {'yes' if same else 'NO'}")
+        print(f"{split:<7} {len(names):>7,}  {len(chosen):>9,}  {digest}  {'yes' if same else 'NO'}")
     print(f"{total:,} places in all; {time.process_time() - began:.1f} CPU-seconds")
     return 0 if equal else 1
 

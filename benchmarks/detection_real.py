@@ -8,11 +8,11 @@ run spends on more steps. DATA holds the folders neon_trees and kit_ais. Runs th
 again, so that the program can be stopped at any time; 10% of the labels come first, scratch and full before
 frozen.
 
-Folds: neon_trees learns from the forests HARV and OSBS and is scored on the savanna SJER, neon_trees_harv
+Splits: neon_trees learns from the forests HARV and OSBS and is scored on the savanna SJER, neon_trees_harv
 learns from SJER and OSBS and is scored on HARV; kit_ais learns from
 one sequence of frames and is scored on the first and the last frame of another street; the third sequence was
 for finding the settings. The last weights are taken: with a tenth of the labels (two images of either set)
-nobody has a validation fold. Frames of a sequence are near-copies: 10% of them show nearly the same cars as
+nobody has a validation split. Frames of a sequence are near-copies: 10% of them show nearly the same cars as
 all, and intervals over frames would say nothing, so that none is given.
 
 Trees are seen at half their size, 20 to 40 pixels across as cars are, and both in small windows, as small

@@ -45,42 +45,42 @@ def timed(what: str, work: Callable[[], object]) -> float:
     return spent
 
 
-def sweep(images: int, sides: list[int], encoder: str) -> None:
+def sweep(images: int, image_sizes: list[int], encoder: str) -> None:
     torch.manual_seed(0)
     contract = Contract.of("rgb_aerial", gsd_mode="relative")
     model = Model(create_model(encoder, bands=3), contract, name=encoder)
     split = open_split(DATA, sensor="rgb_aerial", gsd="relative")
-    queries = min(len(split.queries.indices), images // 3)
-    split.queries = replace(split.queries, indices=split.queries.indices[:queries], groups=None)
-    split.bank = replace(split.bank, indices=split.bank.indices[: images - queries], groups=None)
-    print(f"{len(split.bank.indices)} + {queries} images, sides {sides}, {encoder}")
-    parts = [split.bank, split.queries]
+    test = min(len(split.test.indices), images // 3)
+    split.test = replace(split.test, indices=split.test.indices[:test], groups=None)
+    split.train = replace(split.train, indices=split.train.indices[: images - test], groups=None)
+    print(f"{len(split.train.indices)} + {test} images, sides {image_sizes}, {encoder}")
+    parts = [split.train, split.test]
     batches = [
         part.dataset.get_batch(part.indices[start : start + 64])
         for part in parts
         for start in range(0, len(part.indices), 64)
     ]
-    small = [resize_batch(batch, side) for batch in batches for side in sides]
+    small = [resize_batch(batch, image_size) for batch in batches for image_size in image_sizes]
     del batches
-    featurizer = ModelFeatureExtractor(model)
-    bare = timed("bare encoder", lambda: [featurizer(batch) for batch in small])
+    extractor = ModelFeatureExtractor(model)
+    bare = timed("bare encoder", lambda: [extractor(batch) for batch in small])
 
     def read() -> None:
         for part in parts:
             for start in range(0, len(part.indices), 64):
                 batch = part.dataset.get_batch(part.indices[start : start + 64])
-                for side in sides:
-                    resize_batch(batch, side)
+                for image_size in image_sizes:
+                    resize_batch(batch, image_size)
 
     reading = timed("reading and resizing", read)
     with tempfile.TemporaryDirectory() as folder:
         first = timed(
             "whole kNN sweep, nothing cached",
-            lambda: evaluate_knn([featurizer], split, sides=sides, cache=FeatureCache(folder)),
+            lambda: evaluate_knn([extractor], split, image_sizes=image_sizes, cache=FeatureCache(folder)),
         )
         second = timed(
             "whole kNN sweep, all cached",
-            lambda: evaluate_knn([featurizer], split, sides=sides, cache=FeatureCache(folder)),
+            lambda: evaluate_knn([extractor], split, image_sizes=image_sizes, cache=FeatureCache(folder)),
         )
     print(f"first run / (encoder + reading): {first / (bare + reading):.3f}")
     print(f"(first run - reading) / encoder: {(first - reading) / bare:.3f}")
@@ -115,7 +115,11 @@ def main() -> None:
     if arguments.probe:
         probe(arguments.probe)
     else:
-        sweep(arguments.images, [int(side) for side in arguments.sides.split(",")], arguments.encoder)
+        sweep(
+            arguments.images,
+            [int(image_size) for image_size in arguments.image_sizes.split(",")],
+            arguments.encoder,
+        )
 
 
 if __name__ == "__main__":

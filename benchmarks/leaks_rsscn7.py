@@ -31,7 +31,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path)
-    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--average-seeds", default="0")
     parser.add_argument("--show", type=int, default=0, help="print this many pairs beyond the list")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -43,14 +43,14 @@ def main() -> None:
         order = np.random.default_rng(seed).permutation(len(dataset))
         count = len(dataset) // 5
         split = TrainTestSplit(
-            EvalSubset(dataset, np.sort(order[count:]), "bank"),
-            EvalSubset(dataset, np.sort(order[:count]), "queries"),
+            EvalSubset(dataset, np.sort(order[count:]), "train"),
+            EvalSubset(dataset, np.sort(order[:count]), "test"),
             "random",
         )
         rcf = RandomConvolutionalFeatures()
-        rcf.fit(split.bank, 64)
+        rcf.fit(split.train, 64)
         features = tuple(
-            extract_features([rcf], part, [64]).features[rcf.name, 64] for part in (split.bank, split.queries)
+            extract_features([rcf], part, [64]).features[rcf.name, 64] for part in (split.train, split.test)
         )
         began = time.process_time()
         found = find_leaks(split, features=features)  # type: ignore[arg-type]
@@ -74,13 +74,13 @@ def report(
     root: Path,
     seconds: float,
 ) -> None:
-    asked = {str(Path(path).relative_to(root)) for path in split.queries.paths}
+    asked = {str(Path(path).relative_to(root)) for path in split.test.paths}
     parted = {one: kind for one, kind in known.items() if len(one & asked) == 1}
     pairs = {pair(leak.query, leak.partner, root): leak for leak in found.leaks}
     hit = Counter(kind for one, kind in parted.items() if one in pairs)
     every = Counter(parted.values())
-    both = (set(groups[split.bank.indices]) & set(groups[split.queries.indices])) - {""}
-    position = {str(Path(p).relative_to(root)): i for i, p in enumerate(split.bank.dataset.paths)}
+    both = (set(groups[split.train.indices]) & set(groups[split.test.indices])) - {""}
+    position = {str(Path(p).relative_to(root)): i for i, p in enumerate(split.train.dataset.paths)}
     seen = set()
     for one in pairs:
         names = {groups[position[file]] for file in one}

@@ -1,6 +1,6 @@
 """How good are features after a stated CPU budget? Every method on RSSCN7, beside baselines and no training.
 
-Protocol: bank = fold train, queries = fold val of the data set's index.csv (overlapping scenes are on one
+Protocol: bank = split train, queries = split val of the data set's index.csv (overlapping scenes are on one
 side), kNN with k = 20, T = 0.07, cosine, images area-resized to 16, 32, 64 and 128 px; "knn-z" on features
 standardized by the bank; linear probe (logistic, standardized, C = 0.1) at the largest side. Every encoder is
 scored with each read-out of its last features: the mean of tokens, and moments (mean and spread).
@@ -59,7 +59,7 @@ READ_OUTS = ["mean", "mean_std"]
 
 
 def train(minutes: float, seed: int, recipe: Path, overrides: list[str], out: Path) -> Path:
-    """Train for `minutes` of CPU time on the train fold; returns the model directory."""
+    """Train for `minutes` of CPU time on the train split; returns the model directory."""
     settings = [f"training.cpu_minutes={minutes}", f"seed={seed}", "data.gsd=relative", "data.split=train"]
     started = time.process_time()
     model = pretrain(load_recipe(recipe, [*settings, *overrides]), DATA, out)
@@ -69,13 +69,13 @@ def train(minutes: float, seed: int, recipe: Path, overrides: list[str], out: Pa
 
 def untrained(run: Path, split: TrainTestSplit) -> Model:
     """The encoder as the run began: its patch embedding whitened (if so) from data, all else random."""
-    recipe, sensor = load_recipe(run / "recipe.yaml"), split.bank.dataset.sensor
+    recipe, sensor = load_recipe(run / "recipe.yaml"), split.train.dataset.sensor
     contract = build_contract(recipe, sensor)
     objective = build_objective(recipe, sensor)
     if hasattr(objective, "prepare"):
         # The images that the engine shows it, which are of all classes: the table is ordered by class.
-        chosen = permutation(recipe.seed, -1, len(split.bank.indices))[: recipe.training.monitor_images]
-        batch = split.bank.dataset.get_batch(split.bank.indices[chosen])
+        chosen = permutation(recipe.seed, -1, len(split.train.indices))[: recipe.training.monitor_images]
+        batch = split.train.dataset.get_batch(split.train.indices[chosen])
         objective.prepare(contract.normalize(batch))
     return Model(objective.encoder, contract, name="untrained", pooling=recipe.pooling)
 
@@ -85,13 +85,13 @@ def along(run: Path, minutes: list[float], split: TrainTestSplit) -> list[Model]
     recipe: PretrainRecipe = load_recipe(run / "recipe.yaml")
     states = {path: checkpoints.verify(path) for path in checkpoints.list_checkpoints(run / "checkpoints")}
     models = []
-    for wanted in minutes:
-        path = min(states, key=lambda path: abs(states[path]["cpu_seconds"] - 60 * wanted))
+    for requested in minutes:
+        path = min(states, key=lambda path: abs(states[path]["cpu_seconds"] - 60 * requested))
         found = checkpoints.load(path)
-        objective = build_objective(recipe, split.bank.dataset.sensor)
+        objective = build_objective(recipe, split.train.dataset.sensor)
         checkpoints.load_model_state(objective, found.model)
         low_high = found.state["gsd_range"]
-        contract = build_contract(recipe, split.bank.dataset.sensor, tuple(low_high) if low_high else None)
+        contract = build_contract(recipe, split.train.dataset.sensor, tuple(low_high) if low_high else None)
         name = f"{found.state['cpu_seconds'] / 60:.1f} min (step {found.step})"
         models.append(Model(objective.encoder, contract, name=name, pooling=recipe.pooling))
     return models
@@ -113,7 +113,7 @@ def score(
     others: list[FeatureExtractor],
     split: TrainTestSplit,
     out: Path,
-    sides: list[int],
+    image_sizes: list[int],
 ) -> None:
     """kNN over scales and linear probe, from features extracted once, and what training has changed.
 
@@ -126,22 +126,22 @@ def score(
         sides: Of the images in pixels; the probe is at the largest.
     """
     console = Console(width=160)
-    featurizers: list[FeatureExtractor] = [
+    extractors: list[FeatureExtractor] = [
         f for model in [*models, *begun] for f in pooling_variants(model, READ_OUTS)
     ]
-    featurizers += others
+    extractors += others
     started = time.process_time()
-    told = 0
+    summary = 0
 
     def progress(done: int, total: int) -> None:
-        nonlocal told
-        if done * 10 // total > told:  # some minutes of work: say how far it is
-            told = done * 10 // total
-            console.print(f"features: {told}0%, {time.process_time() - started:.0f} CPU-s")
+        nonlocal summary
+        if done * 10 // total > summary:  # some minutes of work: say how far it is
+            summary = done * 10 // total
+            console.print(f"features: {summary}0%, {time.process_time() - started:.0f} CPU-s")
 
-    extracted = extract_split_features(featurizers, split, sides, batch_size=32, progress=progress)
-    knn = evaluate_knn(featurizers, split, sides=sides, asymmetric=False, extracted=extracted)
-    linear = evaluate_linear(featurizers, split, sides=[max(sides)], c=0.1, extracted=extracted)
+    extracted = extract_split_features(extractors, split, image_sizes, batch_size=32, progress=progress)
+    knn = evaluate_knn(extractors, split, image_sizes=image_sizes, asymmetric=False, extracted=extracted)
+    linear = evaluate_linear(extractors, split, image_sizes=[max(image_sizes)], c=0.1, extracted=extracted)
     for evaluation in (knn, linear):
         for table in score_tables(evaluation):
             console.print(table)
@@ -216,8 +216,8 @@ def main() -> None:
     for run in runs if not arguments.no_untrained else []:
         begun.append(untrained(run, split))
         begun[-1].name += f" {run.name}" if len(runs) > 1 else ""
-    sides = [int(side) for side in arguments.sides.split(",")]
-    score(models, begun, [] if arguments.no_baselines else baselines(), split, scores, sides)
+    image_sizes = [int(image_size) for image_size in arguments.image_sizes.split(",")]
+    score(models, begun, [] if arguments.no_baselines else baselines(), split, scores, image_sizes)
 
 
 if __name__ == "__main__":

@@ -53,10 +53,10 @@ def speed(pairs: int, rounds: int) -> None:
 def difficulty(places: int) -> None:
     sensors = [get_sensor(name) for name in SENSORS]
     found: dict[str, list[np.ndarray]] = {f"{what} {s.name}": [] for what in ("mean", "std") for s in sensors}
-    shares, labels = [], []
+    fractions, labels = [], []
     for index in range(places):
         ground = simulate_landscape(1, index)
-        shares.append(np.sqrt(ground.shares))
+        fractions.append(np.sqrt(ground.fractions))
         labels.append(ground.labels)
         for sensor in sensors:
             image = simulated_to_unit(to_stored_values(ground, sensor), sensor).flatten(1)
@@ -72,14 +72,14 @@ def difficulty(places: int) -> None:
         alone, more = f1(mean, mean, wanted), f1(both[sensor.name], both[sensor.name], wanted)
         print(f"F1@{K}, {sensor.name} -> itself: mean only {alone:.3f}, mean and std {more:.3f}")
     for asking, answering in (SENSORS, SENSORS[::-1]):
-        told = ridge(both[asking], both[answering])
-        score = f1(told, both[answering], wanted)
+        summary = ridge(both[asking], both[answering])
+        score = f1(summary, both[answering], wanted)
         print(f"F1@{K}, {asking} -> {answering}: linear map of mean and std {score:.3f}")
-    true = standardized(np.array(shares))
+    true = standardized(np.array(fractions))
     print(f"F1@{K}, area shares: {f1(true, true, wanted):.3f}")
     print(f"F1@{K}, chance: {chance_scores(wanted[:QUERIES], wanted[QUERIES:], K).means()['f1']:.3f}")
     frequency = ", ".join(
-        f"{name} {share:.2f}" for name, share in zip(CLASSES, wanted.mean(dim=0), strict=True)
+        f"{name} {fraction:.2f}" for name, fraction in zip(CLASSES, wanted.mean(dim=0), strict=True)
     )
     print(f"labels a place: {wanted.sum(dim=1).mean():.2f}; how often: {frequency}")
 

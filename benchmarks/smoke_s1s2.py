@@ -48,7 +48,7 @@ def cut(data: Path, out: Path) -> Path:
                 for c in range(0, radar.width - SIDE + 1, SIDE)
             ):
                 window = Window(column, row, SIDE, SIDE)
-                fold = "train" if place in TRAIN else ("val" if n % 2 else "test")
+                split = "train" if place in TRAIN else ("val" if n % 2 else "test")
                 files = {}
                 for sensor, source in ((S1, radar), (S2, optical)):
                     profile = {**source.profile, "width": SIDE, "height": SIDE, "tiled": False,
@@ -63,7 +63,7 @@ def cut(data: Path, out: Path) -> Path:
                     with rasterio.open(out / files[sensor], "w", **profile) as file:
                         file.write(values)
                         file.descriptions = source.descriptions
-                rows.append([f"{place}_{n}", files[S1], files[S2], place, fold, f"{place}_{n}"])
+                rows.append([f"{place}_{n}", files[S1], files[S2], place, split, f"{place}_{n}"])
     with (out / "pairs.csv").open("w", newline="", encoding="utf-8") as table:
         writer = csv.writer(table)
         writer.writerow(["id", S1, S2, "class", "fold", "group"])
@@ -111,7 +111,7 @@ def main() -> None:
             pretrain(recipe, pairs.select(split="train"), run)
         model = load_model(run / "model")
         candidates = [retrieval_model(model, [S1, S2], name="CSMAE"), *retrieval_baselines([S1, S2], model)]
-        found = evaluate_retrieval(candidates, split_retrieval(pairs, queries="val", archive="test"), k=5)
+        found = evaluate_retrieval(candidates, split_retrieval(pairs, queries="val", gallery="test"), k=5)
         print(f"{'F1@5, %':<20}{'centered':<9}S1->S1  S1->S2  S2->S1  S2->S2")
         for name in ("chance", *(c.name for c in candidates)):
             for centered in (False, True)[: 1 if name == "chance" else 2]:

@@ -8,9 +8,9 @@ run spends on more steps. DATA holds the folders rsscn7, epfl_roads and sztaki; 
 wants a model of its own (--oscd-model). Runs that are done are not done again, and each is written down when
 it is done, so that the program can be stopped at any time; all of the first seed come first.
 
-Folds: rsscn7 by its own (overlapping ground is on one side), a tenth of the training images chooses the
+Splits: rsscn7 by its own (overlapping ground is on one side), a tenth of the training images chooses the
 weights; epfl_roads by blocks of image numbers; sztaki by pairs, of which --sztaki-out is left out; oscd by
-city. The weights are chosen on the validation fold, the figures are of the test fold. Of sztaki (4 training
+city. The weights are chosen on the validation split, the figures are of the test split. Of sztaki (4 training
 pairs) and oscd (4 training cities) a share of the labels is one of tiles, evenly over pairs and cities.
 
 Images are seen at half their size (rsscn7: a quarter) where the model counts scale relative to native pixels:

@@ -135,7 +135,7 @@ def _datasets() -> str:
         counts = f"{known.images:,} | {len(known.classes)} | {known.image_size}"
         lines.append(f"| [`{known.name}`](#{known.name}) | {known.title} | {counts} | {gsd} |")
     for known in sets:
-        pages = ", ".join(f"[{source.title}]({source.url})" for source in known.sources)
+        pages = ", ".join(f"[{source.title}]({source.url})" for source in known.references)
         facts = [
             ("also called", ", ".join(known.aliases)),
             ("classes", ", ".join(known.classes) + (f". {known.classes_note}" if known.classes_note else "")),
@@ -146,7 +146,7 @@ def _datasets() -> str:
                 ", ".join(f"`{folder}`" for folder in known.folders) + ", or anywhere below the root",
             ),
             ("had from", pages),
-            *(("archive", _archive(archive)) for archive in known.archives),
+            *(("archive", _archive(archive)) for archive in known.downloads),
             ("license", known.license),
             ("cite", known.paper),
         ]

@@ -28,7 +28,7 @@ def main(places: int, minutes: float, out: Path) -> float:
     """Train, embed and search; returns the share of radar images whose own place is among ten answers."""
     archive = max(20, places // 4)
     pairs = SimulatedPairs(
-        folds={"train": places, "test": archive}, sensors=[RADAR, OPTICAL], size=60, gsd=20.0
+        splits={"train": places, "test": archive}, sensors=[RADAR, OPTICAL], size=60, gsd=20.0
     )
 
     # 1. Train on places that both sensors see. No label is used.

@@ -20,7 +20,7 @@ from swath.evaluation.report.tables import summary_sentence
 from swath.simulated.aerial import write_simulated
 
 
-def main(model: str, data: Path, sides: list[int]) -> dict[str, float]:
+def main(model: str, data: Path, image_sizes: list[int]) -> dict[str, float]:
     """Score a model and two baselines; returns the mean accuracy over the scales of each."""
     # 1. Whoever is scored sees the same images; the first is the one in question.
     candidates = [open_eval_model(name) for name in (model, "statistics", "rcf")]
@@ -28,7 +28,7 @@ def main(model: str, data: Path, sides: list[int]) -> dict[str, float]:
 
     # 2. Every query is classified by a vote of the most similar images of the bank. Nothing is trained.
     evaluation = evaluate_knn(
-        [one.featurizers[0] for one in candidates], split, sides=sides, asymmetric=False
+        [one.extractors[0] for one in candidates], split, image_sizes=image_sizes, asymmetric=False
     )
 
     # 3. A score comes with its interval, and the protocol says what it depends on.
@@ -37,7 +37,7 @@ def main(model: str, data: Path, sides: list[int]) -> dict[str, float]:
     )
     for score in evaluation.scores:
         print(
-            f"{score.features:32} {score.classifier:5} {score.query_side:4} px  "
+            f"{score.features:32} {score.classifier:5} {score.test_image_size:4} px  "
             f"{score.value:6.1%} ({score.low:.1%} to {score.high:.1%})"
         )
     print(summary_sentence(evaluation))
@@ -55,7 +55,7 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         scenes = (
             arguments.data
-            or write_simulated(Path(folder) / "scenes", seed=0, folds={"train": 160, "val": 80}, size=64)
+            or write_simulated(Path(folder) / "scenes", seed=0, split_names={"train": 160, "val": 80}, size=64)
             / "index.csv"
         )
-        main(arguments.model, scenes, arguments.sides)
+        main(arguments.model, scenes, arguments.image_sizes)

@@ -4,7 +4,7 @@
     python examples/labels_to_map.py --model runs/mine/model       # begin with a pretrained encoder
 
 With labels of your own, replace `draw` by a folder with images/ and masks/ in it, or a CSV table with the
-columns image, mask and fold. On the command line the same is ``swath finetune segment`` and
+columns image, mask and split. On the command line the same is ``swath finetune segment`` and
 ``swath predict``.
 """
 
@@ -31,7 +31,7 @@ RECIPE = Path(__file__).resolve().parent.parent / "configs" / "finetune_segment.
 def draw(out: Path, places: int) -> tuple[Path, Path, Path]:
     """A table of labeled images; a scene of another place, and its true classes."""
     small = write_simulated_pairs(
-        out / "labeled", folds={"train": places, "test": max(2, places // 4)}, size=64, sensors=[SENSOR]
+        out / "labeled", splits={"train": places, "test": max(2, places // 4)}, size=64, sensors=[SENSOR]
     )
     with (
         (small / "pairs.csv").open(newline="") as source,
@@ -40,7 +40,7 @@ def draw(out: Path, places: int) -> tuple[Path, Path, Path]:
         writer = csv.writer(table)
         writer.writerow(["image", "mask", "fold"])
         writer.writerows([row[SENSOR], row["mask"], row["fold"]] for row in csv.DictReader(source))
-    large = write_simulated_pairs(out / "scene", folds={"all": 1}, size=240, sensors=[SENSOR], first=10_000)
+    large = write_simulated_pairs(out / "scene", splits={"all": 1}, size=240, sensors=[SENSOR], first=10_000)
     return small / "masks.csv", next((large / SENSOR).iterdir()), next((large / "masks").iterdir())
 
 

@@ -55,13 +55,13 @@ def test_merged_moments_equal_those_of_all_pixels(
 @given(
     sizes=st.lists(st.tuples(st.integers(2, 90), st.integers(2, 90)), min_size=1, max_size=4),
     dtype=st.sampled_from([np.uint8, np.uint16, np.float32]),
-    share=st.floats(0, 0.9),
+    fraction=st.floats(0, 0.9),
     seed=st.integers(0, 1000),
 )
 def test_an_archive_of_scenes_equals_numpy(
     sizes: list[tuple[int, int]],
     dtype: type,
-    share: float,
+    fraction: float,
     seed: int,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
@@ -73,7 +73,7 @@ def test_an_archive_of_scenes_equals_numpy(
         patch.setattr(statistics, "WINDOW", 32)
         for i, (height, width) in enumerate(sizes):
             values = rng.integers(1, 250, (2, height, width)).astype(dtype)
-            empty = rng.random((height, width)) < share
+            empty = rng.random((height, width)) < fraction
             values[:, empty] = 0
             path = write_tiff(folder / f"{i}.tif", values, nodata=0, tiled=True, blockxsize=16, blockysize=16)
             headers.append(read_header(path))
@@ -87,7 +87,7 @@ def test_an_archive_of_scenes_equals_numpy(
     np.testing.assert_allclose(found.sensor.mean, whole.mean(axis=1), rtol=1e-6)
     np.testing.assert_allclose(found.sensor.std, whole.std(axis=1), rtol=1e-5)
     assert np.array_equal(found.low, whole.min(axis=1))
-    assert found.valid_share == pytest.approx(whole.shape[1] / sum(h * w for h, w in sizes))
+    assert found.valid_fraction == pytest.approx(whole.shape[1] / sum(h * w for h, w in sizes))
     if whole.shape[1] > 500:  # all pixels are in the sample: percentiles are exact but for interpolation
         expected = np.percentile(whole, statistics.PERCENTILES, axis=1).T
         np.testing.assert_allclose(found.percentiles, expected, atol=2.5)
@@ -107,8 +107,8 @@ def test_percentiles_of_a_large_archive_stay_true_in_a_small_sample(
         scenes.append(read_header(write_tiff(tmp_path / f"{i}.tif", values)))
         pixels.append(values.ravel())
     found = compute_band_statistics(scenes, sensor(1))
-    shares = (1, 2, 50, 98, 99)
-    exact = np.percentile(np.concatenate(pixels), shares)
+    fractions = (1, 2, 50, 98, 99)
+    exact = np.percentile(np.concatenate(pixels), fractions)
     np.testing.assert_allclose(found.percentiles[0], exact, atol=2.0)
 
 

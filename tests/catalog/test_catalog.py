@@ -84,8 +84,8 @@ def test_the_sensor_is_known_only_by_evidence(tmp_path: Path) -> None:
     assert found["named.tif"].sensor == "sentinel2_l2a"
     assert found["unnamed.tif"].sensor is None
     assert found["more.tif"].sensor is None
-    stated = by_name(build_catalog(tmp_path, sensor="sentinel2_l2a"))
-    assert {stated[name].sensor for name in ("named.tif", "unnamed.tif", "more.tif")} == {"sentinel2_l2a"}
+    given = by_name(build_catalog(tmp_path, sensor="sentinel2_l2a"))
+    assert {given[name].sensor for name in ("named.tif", "unnamed.tif", "more.tif")} == {"sentinel2_l2a"}
 
 
 def test_mixed_band_counts_become_rows_with_the_reason(tmp_path: Path) -> None:

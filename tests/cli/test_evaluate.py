@@ -24,7 +24,7 @@ OPTIONS = {"bands": 3, "embed_dim": 24, "depth": 1, "heads": 2}
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of noise around a level, 32 px; a table with folds and GSD."""
+    """Three classes of noise around a level, 32 px; a table with splits and GSD."""
     folder = tmp_path_factory.mktemp("scenes")
     random = np.random.default_rng(0)
     rows = []
@@ -35,7 +35,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Image.fromarray(image).save(folder / name / f"{i}.png")
             rows.append([f"{name}/{i}.png", name, 0.5, "val" if i % 3 == 0 else "train"])
     with (folder / "index.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["file", "class", "gsd_m", "fold"], *rows])
+        csv.writer(file).writerows([["file", "class", "gsd_m", "split"], *rows])
     return folder
 
 
@@ -73,14 +73,16 @@ def failure(result: Result) -> str:
 def test_knn_scores_model_and_baselines_and_writes_files(
     run: Callable[..., Result], model: Path, scenes: Path, tmp_path: Path
 ) -> None:
-    result = run("knn", model, scenes / "index.csv", "--scales", "8,16,32", "-o", tmp_path / "out", "--k", 7)
+    result = run(
+        "knn", model, scenes / "index.csv", "--image-sizes", "8,16,32", "-o", tmp_path / "out", "--k", 7
+    )
     assert result.exit_code == 0, result.output
     for words in (
         "tiny-model",
         "random init",
         "RCF 1024",
         "image statistics",
-        "knn-z",
+        "knn-standardized",
         "33.3%",
         "the best baseline",
     ):
@@ -90,14 +92,14 @@ def test_knn_scores_model_and_baselines_and_writes_files(
     data = json.loads((tmp_path / "out" / "knn.json").read_text())
     assert data["model_id"].startswith("tiny-model-")
     assert data["settings"]["k"] == 7
-    assert data["settings"]["bank"]["images"] == 60
-    assert {(s["query_side"], s["bank_side"]) for s in data["scores"]} == {
+    assert data["settings"]["train"]["images"] == 60
+    assert {(s["test_image_size"], s["train_image_size"]) for s in data["scores"]} == {
         (8, 8), (16, 16), (32, 32), (8, 32), (16, 32),
     }  # fmt: skip
 
 
 def test_baseline_alone(run: Callable[..., Result], scenes: Path) -> None:
-    result = run("knn", "baseline:statistics", scenes, "--no-baselines", "--scales", "32", "--k", 5)
+    result = run("knn", "baseline:statistics", scenes, "--no-baselines", "--image-sizes", "32", "--k", 5)
     assert result.exit_code == 0, result.output
     assert "no split of its own" in result.output
     assert "RCF" not in result.output
@@ -112,13 +114,13 @@ def test_linear(run: Callable[..., Result], model: Path, scenes: Path, tmp_path:
     data = json.loads((tmp_path / "linear.json").read_text())
     assert data["scores"][0]["C"] in (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
     assert data["scores"][0]["validation_images"] == 12, "a fifth of the bank"
-    assert data["settings"]["featurizers"]["tiny-model"]["pooling"] == "mean_std"
+    assert data["settings"]["feature_extractors"]["tiny-model"]["pooling"] == "mean_std"
     assert data["scores"][0]["accuracy"] > 0.9
 
 
 def test_fewshot(run: Callable[..., Result], model: Path, scenes: Path, tmp_path: Path) -> None:
     result = run(
-        "fewshot", model, scenes / "index.csv", "--no-baselines", "--shots", "1,5,40", "--draws", 3,
+        "fewshot", model, scenes / "index.csv", "--no-baselines", "--shots", "1,5,40", "--repeats", 3,
         "--classifier", "centroid", "-o", tmp_path / "out",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -131,7 +133,15 @@ def test_fewshot(run: Callable[..., Result], model: Path, scenes: Path, tmp_path
 def test_second_run_finds_the_features(
     run: Callable[..., Result], model: Path, scenes: Path, tmp_path: Path
 ) -> None:
-    arguments = [model, scenes / "index.csv", "--no-baselines", "--scales", "16", "--cache", tmp_path / "c"]
+    arguments = [
+        model,
+        scenes / "index.csv",
+        "--no-baselines",
+        "--image-sizes",
+        "16",
+        "--cache",
+        tmp_path / "c",
+    ]
     first = run("knn", *arguments, "--k", 5)
     second = run("linear", *arguments, "--c", 1)
     assert "rows were in" not in first.output
@@ -154,20 +164,20 @@ def test_two_models_are_compared_in_pairs_and_seeds_summed_up(
         )
     seeds = sorted(tmp_path.glob("seed_*/model"))
     result = run(
-        "knn", *seeds, scenes / "index.csv", "--seeds", "--no-baselines", "--scales", "16,32", "--k", 5,
+        "knn", *seeds, scenes / "index.csv", "--average-seeds", "--no-baselines", "--image-sizes", "16,32", "--k", 5,
         "--symmetric-only", "-o", tmp_path / "out",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     for words in ("paired differences", "seed_1", "seed_2", "2 seeds", "mean of scales"):
         assert words in result.output
     data = json.loads((tmp_path / "out" / "knn.json").read_text())
-    means = [found for found in data["over_seeds"] if found["classifier"] == "knn"]
-    assert [found["query_side"] for found in means] == [16, 32, None]
-    single = [s["value"] for s in data["scores"] if (s["classifier"], s["query_side"]) == ("knn", 16)]
+    means = [found for found in data["seed_summary"] if found["classifier"] == "knn"]
+    assert [found["test_image_size"] for found in means] == [16, 32, None]
+    single = [s["value"] for s in data["scores"] if (s["classifier"], s["test_image_size"]) == ("knn", 16)]
     assert means[0]["mean"] == pytest.approx(np.mean(single), abs=1e-5)
     assert means[0]["low"] <= means[0]["mean"] <= means[0]["high"]
     assert data["comparisons"][0]["p"] is not None
-    beside = run("knn", f"ours={model}", "rcf", scenes / "index.csv", "--no-baselines", "--scales", "16")
+    beside = run("knn", f"ours={model}", "rcf", scenes / "index.csv", "--no-baselines", "--image-sizes", "16")
     assert "ours" in beside.output, beside.output
     assert "paired differences" in beside.output
 
@@ -189,17 +199,17 @@ def test_models_of_different_encoders_each_have_their_untrained_self_beside_them
         )
     result = run(
         "knn", f"one={model}", f"two={tmp_path / 'other'}", f"three={tmp_path / 'twin'}",
-        scenes / "index.csv", "--scales", "16", "-k", 5, "-o", tmp_path / "out",
+        scenes / "index.csv", "--image-sizes", "16", "-k", 5, "-o", tmp_path / "out",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     data = json.loads((tmp_path / "out" / "knn.json").read_text())
-    untrained = {name for name in data["settings"]["featurizers"] if "untrained" in name}
+    untrained = {name for name in data["settings"]["feature_extractors"] if "untrained" in name}
     assert untrained == {"one, untrained", "two, untrained"}, "two and three share an encoder"
 
 
 def test_poolings_beside_each_other(run: Callable[..., Result], model: Path, scenes: Path) -> None:
     result = run(
-        "knn", model, scenes / "index.csv", "--no-baselines", "--scales", "16",
+        "knn", model, scenes / "index.csv", "--no-baselines", "--image-sizes", "16",
         "--pooling", "cls,mean,moments",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -214,7 +224,7 @@ def test_scales_by_ground_sample_distance(
         "knn", model, scenes / "index.csv", "--no-baselines", "--gsds", "0.5,1,2", "--k", 5, "-o", tmp_path
     )
     assert result.exit_code == 0, result.output
-    assert json.loads((tmp_path / "knn.json").read_text())["settings"]["sides"] == [8, 16, 32]
+    assert json.loads((tmp_path / "knn.json").read_text())["settings"]["image_sizes"] == [8, 16, 32]
     finer = run("knn", model, scenes / "index.csv", "--no-baselines", "--gsds", "0.1")
     assert "a GSD of 0.1 m is finer than the images, which have 0.5 m" in failure(finer)
     unknown = run("knn", "rcf", scenes, "--no-baselines", "--gsds", "1")
@@ -223,17 +233,17 @@ def test_scales_by_ground_sample_distance(
 
 def test_protocol_of_scale_mae(run: Callable[..., Result], model: Path, scenes: Path, tmp_path: Path) -> None:
     result = run(
-        "knn", model, scenes / "index.csv", "--no-baselines", "--protocol", "scale_mae", "--scales", "16,32",
+        "knn", model, scenes / "index.csv", "--no-baselines", "--protocol", "scale_mae", "--image-sizes", "16,32",
         "-o", tmp_path,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     data = json.loads((tmp_path / "knn.json").read_text())
     assert data["protocol"] == "scale_mae"
-    settings = data["settings"]["featurizers"]["tiny-model"]
+    settings = data["settings"]["feature_extractors"]["tiny-model"]
     assert settings["pooling"] == "cls"
     assert settings["gsd"] == "224 / side"
     assert settings["statistics"] == "of the bank"
-    assert {(s["classifier"], s["query_side"], s["bank_side"]) for s in data["scores"]} == {
+    assert {(s["classifier"], s["test_image_size"], s["train_image_size"]) for s in data["scores"]} == {
         ("knn", 16, 16), ("knn", 32, 32),
     }  # fmt: skip
 
@@ -241,21 +251,23 @@ def test_protocol_of_scale_mae(run: Callable[..., Result], model: Path, scenes: 
 def test_side_below_the_patch_is_refused_with_the_reason(
     run: Callable[..., Result], model: Path, scenes: Path
 ) -> None:
-    result = run("knn", model, scenes / "index.csv", "--no-baselines", "--scales", "4,32", "--k", 5)
+    result = run("knn", model, scenes / "index.csv", "--no-baselines", "--image-sizes", "4,32", "--k", 5)
     assert result.exit_code == 0, result.output
     assert "scale refused: 4 px is less than one patch of tiny-model (8 px)" in result.output
 
 
 def test_scale_beyond_training_is_noted(run: Callable[..., Result], model: Path, scenes: Path) -> None:
     result = run(
-        "knn", model, scenes / "index.csv", "--no-baselines", "--scales", "32", "--gsd", "30", "--k", 5
+        "knn", model, scenes / "index.csv", "--no-baselines", "--image-sizes", "32", "--gsd", "30", "--k", 5
     )
     assert "GSD 30 m lie outside the 0.4 to 2.5 m" in result.output
 
 
 def test_metres_are_needed_unless_relative(run: Callable[..., Result], model: Path, scenes: Path) -> None:
-    assert "GSD" in failure(run("knn", model, scenes, "--no-baselines", "--scales", "32"))
-    result = run("knn", model, scenes, "--no-baselines", "--scales", "32", "--gsd-mode", "relative", "--k", 5)
+    assert "GSD" in failure(run("knn", model, scenes, "--no-baselines", "--image-sizes", "32"))
+    result = run(
+        "knn", model, scenes, "--no-baselines", "--image-sizes", "32", "--gsd-mode", "relative", "--k", 5
+    )
     assert result.exit_code == 0, result.output
 
 
@@ -265,11 +277,11 @@ def test_metres_are_needed_unless_relative(run: Callable[..., Result], model: Pa
         (["knn", "baseline:rfc", "."], "unknown baseline 'rfc'. Did you mean 'rcf'"),
         (["knn", "nowhere/model", "."], "no such model directory"),
         (["knn", "baseline:rcf", "nowhere"], "no such file or folder"),
-        (["knn", "baseline:rcf", ".", "--scales", "16;32"], "--scales are sides in pixels"),
+        (["knn", "baseline:rcf", ".", "--image-sizes", "16;32"], "--scales are sides in pixels"),
         (["knn", "baseline:rcf", ".", "--pooling", "cls"], "--pooling is for models"),
-        (["knn", "rcf", ".", "--scales", "16", "--gsds", "1"], "give one of them"),
+        (["knn", "rcf", ".", "--image-sizes", "16", "--gsds", "1"], "give one of them"),
         (["knn", "rcf", ".", "--cache", "c", "--no-cache"], "give one of them"),
-        (["knn", "rcf", ".", "--seeds"], "two seeds or more"),
+        (["knn", "rcf", ".", "--average-seeds"], "two seeds or more"),
         (["knn", "rcf", ".", "--protocol", "mae"], "--protocol knows scale_mae"),
         (["knn", "rcf", ".", "--protocol", "scale_mae", "--k", "5"], "fixes --k"),
         (["knn", "rcf", ".", "--protocol", "scale_mae"], "is for models of Swath"),
@@ -291,9 +303,9 @@ def test_help_teaches(run: Callable[..., Result]) -> None:
     for words in (
         "k most similar",
         "Example:",
-        "--scales",
+        "--image-sizes",
         "--baselines",
-        "--fold-column",
+        "--split-column",
         "--allow-overlap",
     ):
         assert words in text

@@ -31,7 +31,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append([f"{i}.png", name, 0.5, "val" if i >= 28 else "train", f"city {i % 5}"])
     Image.open(folder / "3.png").rotate(90).save(folder / "29.png")
     with (folder / "index.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["file", "class", "gsd_m", "fold", "city"], *rows])
+        csv.writer(file).writerows([["file", "class", "gsd_m", "split", "city"], *rows])
     return folder / "index.csv"
 
 
@@ -62,37 +62,46 @@ def test_leaks_are_listed_and_kept(run: Callable[..., Result], scenes: Path, tmp
 def test_split_is_written_and_used(run: Callable[..., Result], scenes: Path, tmp_path: Path) -> None:
     table = tmp_path / "split.csv"
     result = run(
-        "split", scenes, "--by", "group", "--column", "city", "--shares", "train=0.6,test=0.4", "-o", table
+        "split",
+        scenes,
+        "--corruptions",
+        "group",
+        "--group-column",
+        "city",
+        "--fractions",
+        "train=0.6,test=0.4",
+        "-o",
+        table,
     )
     assert result.exit_code == 0
     assert "whole groups of column city" in result.stdout
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    sides = {row["city"]: row["fold"] for row in rows}
-    assert all(row["fold"] == sides[row["city"]] for row in rows)
-    assert sorted(sides.values()).count("test") == 2
+    image_sizes = {row["city"]: row["split"] for row in rows}
+    assert all(row["split"] == image_sizes[row["city"]] for row in rows)
+    assert sorted(image_sizes.values()).count("test") == 2
     assert run("leakage", table).exit_code == 0
     with pytest.raises(SwathError, match=r"such as train=0.8,val=0.2, not 'train'"):
-        run("split", scenes, "--shares", "train", "-o", table)
+        run("split", scenes, "--fractions", "train", "-o", table)
     with pytest.raises(SwathError, match="random, group or block, not 'blok'"):
-        run("split", scenes, "--by", "blok", "-o", table)
+        run("split", scenes, "--corruptions", "blok", "-o", table)
 
 
 def test_geometry_and_robustness_print_and_write(
     run: Callable[..., Result], scenes: Path, tmp_path: Path
 ) -> None:
     result = run(
-        "embedding", "baseline:histogram", scenes, "--no-baselines", "--scales", "32,64", "-o", tmp_path
+        "embedding", "baseline:histogram", scenes, "--no-baselines", "--image-sizes", "32,64", "-o", tmp_path
     )
     assert "RankMe" in result.stdout
-    rows = json.loads((tmp_path / "geometry.json").read_text())["geometry"]
-    assert [row["side"] for row in rows] == [32, 64]
+    rows = json.loads((tmp_path / "embedding_stats.json").read_text())["geometry"]
+    assert [row["image_size"] for row in rows] == [32, 64]
     result = run(
         "robustness",
         "baseline:statistics",
         scenes,
         "--no-baselines",
-        "--by",
+        "--corruptions",
         "blur,noise",
         "-k",
         3,
@@ -104,13 +113,13 @@ def test_geometry_and_robustness_print_and_write(
     assert json.loads((tmp_path / "robustness.json").read_text())["command"]
     assert (tmp_path / "robustness.png").is_file()
     with pytest.raises(SwathError, match="speckle: not for sensor 'rgb_aerial'"):
-        run("robustness", "baseline:statistics", scenes, "--no-baselines", "--by", "speckle")
+        run("robustness", "baseline:statistics", scenes, "--no-baselines", "--corruptions", "speckle")
 
 
 def test_report_is_one_page(run: Callable[..., Result], scenes: Path, tmp_path: Path) -> None:
     result = run(
         "report", "baseline:statistics", "baseline:histogram", scenes, "--no-baselines", "--no-robustness",
-        "--no-fewshot", "--scales", "32,64", "-k", 3, "--title", "Blocks", "-o", tmp_path,
+        "--no-fewshot", "--image-sizes", "32,64", "-k", 3, "--title", "Blocks", "-o", tmp_path,
     )  # fmt: skip
     assert "1 of 12 queries" in result.stdout
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -124,8 +133,8 @@ def test_report_keeps_features_and_can_leave_pictures_out(
     run: Callable[..., Result], scenes: Path, tmp_path: Path
 ) -> None:
     arguments = [
-        "report", "statistics", scenes, "--no-baselines", "--by", "blur", "--no-fewshot", "--scales", "32",
-        "-k", 3, "--no-pictures", "--cache", tmp_path / "kept", "-o", tmp_path / "out",
+        "report", "statistics", scenes, "--no-baselines", "--corruptions", "blur", "--no-fewshot", "--image-sizes", "32",
+        "-k", 3, "--no-images", "--cache", tmp_path / "kept", "-o", tmp_path / "out",
     ]  # fmt: skip
     assert run(*arguments).exit_code == 0
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
@@ -144,12 +153,12 @@ def test_report_on_images_of_several_labels(run: Callable[..., Result], scenes: 
     table = scenes.with_name("labels.csv")
     with table.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["file", "tags", "gsd_m", "fold"])
+        writer.writerow(["file", "tags", "gsd_m", "split"])
         for i, row in enumerate(rows):
             tags = row["class"] + ("|striped" if i % 3 == 0 else "")
-            writer.writerow([row["file"], tags, row["gsd_m"], row["fold"]])
+            writer.writerow([row["file"], tags, row["gsd_m"], row["split"]])
     arguments = [
-        "report", "statistics", "histogram", table, "--label-column", "tags", "--no-baselines", "--scales",
+        "report", "statistics", "histogram", table, "--label-column", "tags", "--no-baselines", "--image-sizes",
         "32,64", "-k", 3, "-o", tmp_path,
     ]  # fmt: skip
     result = run(*arguments, "--label-separator", "|")

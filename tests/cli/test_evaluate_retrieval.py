@@ -52,7 +52,9 @@ def failure(result: Result) -> str:
 def test_scores_every_direction_and_writes_files(
     run: Callable[..., Result], model: Path, table: Path, tmp_path: Path
 ) -> None:
-    result = run(model, table, "--queries", "val", "--archive", "test", "-k", 3, "--out", tmp_path / "out")
+    result = run(
+        model, table, "--query-split", "val", "--gallery-split", "test", "-k", 3, "--out", tmp_path / "out"
+    )
     assert result.exit_code == 0, (result.output, result.exception)
     for words in (
         "S1 → S2", "S2 → all", "not the IR F1@k", "random init", "image statistics", "RCF", "chance",
@@ -86,8 +88,8 @@ def test_leave_one_group_out_and_no_pictures(
     run: Callable[..., Result], model: Path, table: Path, tmp_path: Path
 ) -> None:
     result = run(
-        model, table, "--queries", "all", "--archive", "all", "-k", 5, "--no-baselines", "--classes",
-        "--no-pictures", "-o", tmp_path,
+        model, table, "--query-split", "all", "--gallery-split", "all", "-k", 5, "--no-baselines", "--per-class",
+        "--no-images", "-o", tmp_path,
     )  # fmt: skip
     assert result.exit_code == 0, (result.output, result.exception)
     assert "24 queries (all)" in result.output
@@ -106,21 +108,21 @@ def test_a_baseline_alone(run: Callable[..., Result], table: Path) -> None:
 def test_bad_input(run: Callable[..., Result], model: Path, table: Path, tmp_path: Path) -> None:
     without = {
         "no labels": {"class": None},
-        "no folds": {"fold": None},
-        "no groups": {"fold": None, "group": None},
+        "no folds": {"split": None},
+        "no groups": {"split": None, "group": None},
     }
     tables = {name: write_pairs(tmp_path / name, 8, **columns) for name, columns in without.items()}
     one = write_pairs(tmp_path / "one sensor", 8, **{S1: None})
     leak = write_pairs(tmp_path / "leak", 8, group="one")
     for words, message in (
         ((model, table, "-k", 13), "k = 13 answers cannot be had of an archive of 12 places"),
-        ((model, table, "--queries", "valid"), "no place is of fold 'valid'"),
+        ((model, table, "--query-split", "valid"), "no place is of split 'valid'"),
         ((model, table, "--sensors", f"{S1},landsat89_l2"), "not trained on sensor 'landsat89_l2'"),
         ((model, table, "--sensors", S1), f"only {S1} is named; retrieval across sensors needs two"),
         ((model, one), S1),
         ((model, tables["no labels"]), "have no labels"),
-        ((model, tables["no folds"], "--queries", "val"), "there are no folds"),
-        ((model, tables["no groups"]), "neither folds nor groups"),
+        ((model, tables["no splits"], "--query-split", "val"), "there are no splits"),
+        ((model, tables["no groups"]), "neither splits nor groups"),
         ((model, leak), "--allow-overlap"),
         (("baseline:rcf", table), "--sensors A,B"),
         (("baseline:rfc", table, "--sensors", f"{S1},{S2}"), "Did you mean 'rcf'"),
@@ -149,7 +151,7 @@ def test_help_teaches(run: Callable[..., Result]) -> None:
         "harmonic mean",
         "not the F1@k",
         "Example:",
-        "--archive",
+        "--gallery-split",
         "--allow-overlap",
     ):
         assert words in text

@@ -74,14 +74,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     rows = []
     for number in range(20):
-        label, fold = ("field", "town")[number % 2], "train" if number < 14 else "val"
+        label, split = ("field", "town")[number % 2], "train" if number < 14 else "val"
         (home / "scenes" / label).mkdir(parents=True, exist_ok=True)
         name = f"{label}/s2_{number}.tif"
         write_scene(home / "scenes" / name, 0 if label == "field" else 2500, number)
-        rows.append([name, label, fold])
+        rows.append([name, label, split])
     (home / "scenes" / "field" / "mask.tif").write_bytes(b"not wanted")
     with (home / "scenes" / "index.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["file", "class", "fold"], *rows])
+        csv.writer(file).writerows([["file", "class", "split"], *rows])
     return home
 
 

@@ -195,7 +195,7 @@ def test_random_chips_depend_on_seed_epoch_and_index_only(seed: int, epoch: int,
         "gsd": 1.0,
         "chip_size": 20,
         "chips_per_epoch": 30,
-        "align": align,
+        "align_to_blocks": align,
         "seed": seed,
     }
     one, two = RandomChips(headers, "rgb_aerial", **options), RandomChips(headers, "rgb_aerial", **options)

@@ -71,7 +71,7 @@ def test_a_batch_has_what_the_samples_have(folder: Path) -> None:
     assert "problems" not in batch
 
 
-@pytest.mark.parametrize("fit", ["centre_crop", "random_crop", "resize"])
+@pytest.mark.parametrize("fit", ["center_crop", "random_crop", "resize"])
 def test_cached_batches_equal_those_read_from_files(folder: Path, fit: str) -> None:
     picture(folder / "water" / "large.png", 30, size=(40, 33))
     options = {"gsd": 0.5, "size": (20, 16), "resize_mode": fit, "seed": 3}
@@ -215,9 +215,9 @@ def test_csv_rows_and_columns_stay_together_when_a_file_is_broken(folder: Path) 
         (["forest/0.png,forest,x,a,0"], {}, "line 2: gsd_m is 'x', not a number"),
         (["forest/0.png,forest,1,a"], {}, "line 2: not 5 values"),
         ([], {}, "has no rows"),
-        (["forest/0.png,forest,1,a,0"], {"fold": "train"}, "no row has .*'train'.* there are .*'a'"),
-        (["forest/0.png,forest,1,a,0"], {"where": {"scal": "0"}}, "no column 'scal'.* 'scale'"),
-        (["forest/0.png,forest,1,a,0"], {"file": "files"}, "no column 'files'.* 'file'"),
+        (["forest/0.png,forest,1,a,0"], {"split": "train"}, "no row has .*'train'.* there are .*'a'"),
+        (["forest/0.png,forest,1,a,0"], {"filter": {"scal": "0"}}, "no column 'scal'.* 'scale'"),
+        (["forest/0.png,forest,1,a,0"], {"file_column": "files"}, "no column 'files'.* 'file'"),
         (["forest/0.png,forest,-1,a,0"], {}, "GSD of -1 is not a positive"),
         (["forest/0.png,forest,1,a,0", "./forest/0.png,water,1,a,0"], {}, "lines 2 and 3 .* two classes"),
     ],
@@ -347,7 +347,7 @@ def test_layouts_are_told_apart(folder: Path, tmp_path_factory: pytest.TempPathF
 
 
 def test_options_of_another_layout_are_refused(folder: Path) -> None:
-    with pytest.raises(ImageryError, match=r"layout='class_folder', where fold='x' means nothing.*'csv'"):
+    with pytest.raises(ImageryError, match=r"layout='class_folder', where split='x' means nothing.*'csv'"):
         open_dataset(folder, sensor="rgb_aerial", gsd=1.0, split="x")
     chips = open_dataset(folder, sensor="rgb_aerial", gsd=1.0, chip_size=8)
     assert len(chips) == 9 * 3 * 4

@@ -70,11 +70,11 @@ def test_real_torchgeo_reads_real_eurosat(data_dir: Path, tmp_path: Path) -> Non
     source = data_dir / "fixtures_rico" / "EuroSAT_MS"
     shutil.copytree(source, tmp_path / EuroSAT.base_dir)
     names = [path.name.replace(".tif", ".jpg") for path in sorted(source.rglob("*.tif"))]
-    for fold in ("train", "val", "test"):
-        (tmp_path / f"eurosat-{fold}.txt").write_text("\n".join(names))
-    folds = open_torchgeo("torchgeo:eurosat", tmp_path)
-    assert list(folds) == ["train", "val", "test"]
-    data = folds["train"]
+    for split in ("train", "val", "test"):
+        (tmp_path / f"eurosat-{split}.txt").write_text("\n".join(names))
+    splits = open_torchgeo("torchgeo:eurosat", tmp_path)
+    assert list(splits) == ["train", "val", "test"]
+    data = splits["train"]
     assert data.sensor.name == "sentinel2_eurosat"
     assert len(data) == 3
     assert data[0]["gsd"] == 10.0
@@ -102,9 +102,9 @@ def test_real_torchgeo_ucmerced_is_opened_by_name(data_dir: Path, tmp_path: Path
         for i in range(4):
             pixels = np.clip(random.normal(level, 9, (256, 256, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(images / name / f"{name}{i:02}.tif")
-    for fold, numbers in (("train", (0, 1)), ("val", (2,)), ("test", (3,))):
+    for split, numbers in (("train", (0, 1)), ("val", (2,)), ("test", (3,))):
         lines = [f"{name}{i:02}.tif" for name in ("airplane", "forest") for i in numbers]
-        (tmp_path / f"uc_merced-{fold}.txt").write_text("\n".join(lines))
+        (tmp_path / f"uc_merced-{split}.txt").write_text("\n".join(lines))
     split = open_eval_data("torchgeo:UCMerced", sensor="rgb_aerial", root=tmp_path, gsd_mode="metres")
     assert (len(split.bank.indices), len(split.queries.indices)) == (4, 2)
     assert split.bank.dataset[0]["gsd"] == pytest.approx(0.3048)

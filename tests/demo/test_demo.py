@@ -81,9 +81,9 @@ def test_the_archive_is_served_with_its_model_until_it_is_told_to_end(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     try:
-        told = asked(f"http://127.0.0.1:{port}/api/archive", server)
-        assert told["rows"] > 0
-        assert told["searches"]["image"]
+        summary = asked(f"http://127.0.0.1:{port}/api/archive", server)
+        assert summary["rows"] > 0
+        assert summary["searches"]["image"]
         server.terminate()
         assert server.wait(60) == 0
     finally:
@@ -98,8 +98,8 @@ def asked(address: str, server: subprocess.Popen[bytes]) -> dict[str, Any]:
     while server.poll() is None and time.monotonic() < until:
         try:
             with direct.open(address, timeout=60) as answer:
-                told: dict[str, Any] = json.load(answer)
-                return told
+                summary: dict[str, Any] = json.load(answer)
+                return summary
         except OSError:
             time.sleep(0.2)
     raise AssertionError(f"the server ended with {server.poll()} and never answered")

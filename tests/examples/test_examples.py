@@ -29,7 +29,7 @@ def test_across_sensors(tmp_path, capsys):
 def test_how_good(tmp_path, capsys):
     from swath.simulated.aerial import write_simulated
 
-    scenes = write_simulated(tmp_path / "scenes", seed=0, folds={"train": 48, "val": 24}, size=32)
+    scenes = write_simulated(tmp_path / "scenes", seed=0, splits={"train": 48, "val": 24}, size=32)
     found = load("how_good").main("random:vit_micro_patch8", scenes / "index.csv", [16, 32])
     assert len(found) == 3
     assert all(0 < value <= 1 for value in found.values())

@@ -8,7 +8,7 @@ import pytest
 import shapely
 
 from swath.errors import ArchiveError
-from swath.geo import footprint as places
+from swath.geo import areas
 from swath.geo.areas import parse_area
 
 
@@ -96,6 +96,6 @@ def test_wrong_areas_are_told(given: Any, words: str) -> None:
 
 
 def test_too_many_corners(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "MOST_CORNERS", 10)
+    monkeypatch.setattr(areas, "MOST_CORNERS", 10)
     with pytest.raises(ArchiveError, match="corners"):
         parse_area(polygon([[x / 10, (x % 2) + x / 100] for x in range(12)]))

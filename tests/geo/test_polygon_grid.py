@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import shapely
 
-from swath.geo import footprint as places
+from swath.geo import areas
 from swath.geo.areas import footprints_intersecting, parse_area
 from swath.geo.footprint import footprint_geometry
 from swath.geo.polygon_grid import BORDER, INSIDE, OUTSIDE, classify_boxes
@@ -70,7 +70,7 @@ def test_footprints_are_found_as_without_the_grid(
     shapes = shapely.polygons(np.stack(corners, axis=1))
     geometries = pa.chunked_array([pa.array(shapely.to_wkb(shapes), pa.binary())])
     by_grid = footprints_intersecting(geometries, boxes, area, share=share)
-    monkeypatch.setattr(places, "_MANY", 10**9)
+    monkeypatch.setattr(areas, "_MANY", 10**9)
     one_by_one = footprints_intersecting(geometries, boxes, area, share=share)
     assert by_grid.tolist() == one_by_one.tolist()
     assert by_grid.any() or (name, share) == ("a sliver", 0.5)
@@ -88,6 +88,6 @@ def test_across_the_antimeridian(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (boxes[:, 0] > boxes[:, 2]).any()
     geometries = pa.chunked_array([pa.array([wkb for wkb, _ in found], pa.binary())])
     by_grid = footprints_intersecting(geometries, boxes, area)
-    monkeypatch.setattr(places, "_MANY", 10**9)
+    monkeypatch.setattr(areas, "_MANY", 10**9)
     assert by_grid.tolist() == footprints_intersecting(geometries, boxes, area).tolist()
     assert 1000 < by_grid.sum() < 2500

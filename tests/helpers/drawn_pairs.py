@@ -28,7 +28,7 @@ class DrawnPairs:
         images: dict[str, Tensor],
         labels: Any = None,
         *,
-        folds: Sequence[str] | None = None,
+        splits: Sequence[str] | None = None,
         groups: Sequence[str] | None = None,
         unreadable: Sequence[int] = (),
         gsd: float = 10.0,
@@ -39,7 +39,7 @@ class DrawnPairs:
         self.labels = None if labels is None else np.asarray(labels)
         self.classes = list(CLASSES) if labels is not None else None
         self.paths = [f"place_{i:03}" for i in range(count)]
-        self.folds = None if folds is None else list(folds)
+        self.splits = None if splits is None else list(splits)
         self.groups = None if groups is None else list(groups)
         self.problems: list[Problem] = []
 
@@ -78,12 +78,12 @@ class OneDrawn:
 
 
 def draw_pairs(
-    count: int = 60, *, side: int = 16, seed: int = 0, several: bool = False, **more: Any
+    count: int = 60, *, image_size: int = 16, seed: int = 0, several: bool = False, **more: Any
 ) -> DrawnPairs:
-    """Every class has a level and a texture in each sensor; folds train, val, test and ten groups."""
+    """Every class has a level and a texture in each sensor; splits train, val, test and ten groups."""
     random = np.random.default_rng(seed)
     kind = random.integers(0, len(CLASSES), count)
-    noise = random.standard_normal((count, 14, side, side))
+    noise = random.standard_normal((count, 14, image_size, image_size))
     level = np.linspace(0, 1, len(CLASSES))[kind][:, None, None, None]
     s1 = torch.from_numpy((-22 + 14 * level + noise[:, :2]).astype(np.float32))
     s2 = torch.from_numpy((0.05 + 0.4 * level + 0.02 * noise[:, 2:]).clip(0.001, 1).astype(np.float32))
@@ -92,7 +92,7 @@ def draw_pairs(
         labels = np.eye(len(CLASSES), dtype=np.float32)[kind]
         labels[np.arange(0, count, 2), (kind[::2] + 1) % len(CLASSES)] = 1
     options = {
-        "folds": [("train", "val", "test")[i % 3] for i in range(count)],
+        "splits": [("train", "val", "test")[i % 3] for i in range(count)],
         "groups": [f"scene_{i % 3}_{i % 7}" for i in range(count)],
         **more,
     }
@@ -102,16 +102,16 @@ def draw_pairs(
 class ByFunction:
     """A featurizer made of a function of the batch."""
 
-    min_side = 1
+    min_image_size = 1
 
-    def __init__(self, name: str, function: Any, min_side: int = 1) -> None:
-        self.name, self._function, self.min_side = name, function, min_side
+    def __init__(self, name: str, function: Any, min_image_size: int = 1) -> None:
+        self.name, self._function, self.min_image_size = name, function, min_image_size
         self.settings: dict[str, Any] = {"function": name}
         self.images = 0
         self.fitted: list[str] = []
 
-    def fit(self, part: EvalSubset, side: int) -> None:
-        self.fitted.append(f"{part.name} {len(part.indices)} {side}")
+    def fit(self, part: EvalSubset, image_size: int) -> None:
+        self.fitted.append(f"{part.name} {len(part.indices)} {image_size}")
 
     def __call__(self, batch: Batch) -> Tensor:
         self.images += len(batch["image"])

@@ -21,34 +21,34 @@ from swath.evaluation.data.subset import EvalSubset
 CLASSES = ("dark", "gray", "light", "spots")
 
 
-def draw(kind: str, random: np.random.Generator, side: int = 32) -> NDArray[np.uint8]:
+def draw(kind: str, random: np.random.Generator, image_size: int = 32) -> NDArray[np.uint8]:
     """[side, side, 3] image: noise around a level, or black and white blocks of 4 pixels."""
     if kind == "spots":
-        blocks = random.integers(0, 2, (side // 4, side // 4, 1)) * 200.0
-        image = np.kron(blocks, np.ones((4, 4, 3))) + random.normal(20, 5, (side, side, 3))
+        blocks = random.integers(0, 2, (image_size // 4, image_size // 4, 1)) * 200.0
+        image = np.kron(blocks, np.ones((4, 4, 3))) + random.normal(20, 5, (image_size, image_size, 3))
     else:
         level = {"dark": 60, "gray": 120, "light": 190}[kind] + random.normal(0, 6)
-        image = random.normal(level, 12, (side, side, 3))
+        image = random.normal(level, 12, (image_size, image_size, 3))
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
 def write_scenes(
-    folder: Path, *, bank: int = 12, queries: int = 5, side: int = 32, classes: Sequence[str] = CLASSES
+    folder: Path, *, train: int = 12, test: int = 5, image_size: int = 32, classes: Sequence[str] = CLASSES
 ) -> Path:
-    """Images in class folders and `index.csv` (file, class, gsd_m, fold); returns the table."""
+    """Images in class folders and `index.csv` (file, class, gsd_m, split); returns the table."""
     random = np.random.default_rng(0)
     rows = []
     for kind in classes:
         (folder / kind).mkdir(parents=True, exist_ok=True)
-        for i in range(bank + queries):
+        for i in range(train + test):
             file = f"{kind}/{i:03}.png"
-            Image.fromarray(draw(kind, random, side)).save(folder / file)
-            rows.append([file, kind, "0.5", "train" if i < bank else "val", ""])
+            Image.fromarray(draw(kind, random, image_size)).save(folder / file)
+            rows.append([file, kind, "0.5", "train" if i < train else "val", ""])
     return write_table(folder / "index.csv", rows)
 
 
 def write_table(
-    path: Path, rows: Sequence[Sequence[str]], header: str = "file,class,gsd_m,fold,overlap_group"
+    path: Path, rows: Sequence[Sequence[str]], header: str = "file,class,gsd_m,split,overlap_group"
 ) -> Path:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -64,30 +64,30 @@ def read_table(path: Path) -> list[list[str]]:
 
 def split_of(table: Path, **options: Any) -> TrainTestSplit:
     dataset = CsvManifest(table, "rgb_aerial", **options)
-    folds = np.array(dataset.columns["fold"])
+    split_names = np.array(dataset.columns["split"])
     return TrainTestSplit(
-        EvalSubset(dataset, np.flatnonzero(folds == "train"), "train"),
-        EvalSubset(dataset, np.flatnonzero(folds == "val"), "val"),
-        "column fold: train and val",
+        EvalSubset(dataset, np.flatnonzero(split_names == "train"), "train"),
+        EvalSubset(dataset, np.flatnonzero(split_names == "val"), "val"),
+        "column split: train and val",
     )
 
 
 class Fake:
     """A featurizer made of a function of the batch."""
 
-    min_side = 1
+    min_image_size = 1
 
-    def __init__(self, name: str, function: Any, min_side: int = 1) -> None:
-        self.name, self._function, self.min_side = name, function, min_side
+    def __init__(self, name: str, function: Any, min_image_size: int = 1) -> None:
+        self.name, self._function, self.min_image_size = name, function, min_image_size
         self.settings: dict[str, Any] = {"fake": name}
         self.fitted_on: list[tuple[str, int]] = []
-        self.sides: set[int] = set()
+        self.image_sizes: set[int] = set()
 
-    def fit(self, part: EvalSubset, side: int) -> None:
-        self.fitted_on.append((part.name, side))
+    def fit(self, part: EvalSubset, image_size: int) -> None:
+        self.fitted_on.append((part.name, image_size))
 
     def __call__(self, batch: Batch) -> Tensor:
-        self.sides.add(batch["image"].shape[-1])
+        self.image_sizes.add(batch["image"].shape[-1])
         result: Tensor = self._function(batch)
         return result
 
@@ -133,9 +133,9 @@ class Labeled:
         }
 
 
-def many(count: int = 2000, queries: int = 1000, classes: int = 5) -> TrainTestSplit:
-    dataset = Labeled(count + queries, classes)
-    positions = np.arange(count + queries)
+def many(count: int = 2000, test: int = 1000, classes: int = 5) -> TrainTestSplit:
+    dataset = Labeled(count + test, classes)
+    positions = np.arange(count + test)
     return TrainTestSplit(
         EvalSubset(dataset, positions[:count], "train"),  # type: ignore[arg-type]
         EvalSubset(dataset, positions[count:], "val"),  # type: ignore[arg-type]

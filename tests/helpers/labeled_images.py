@@ -29,9 +29,9 @@ def save(path: Path, picture: np.ndarray[Any, Any]) -> None:
 
 
 def write_classes(root: Path, count: int = 8, side: int = 16) -> Path:
-    """A table of images of three colors, with folds."""
+    """A table of images of three colors, with splits."""
     generator = np.random.default_rng(0)
-    lines = ["file,class,fold"]
+    lines = ["file,class,split"]
     for name, mean in COLORS.items():
         for i in range(count):
             save(root / name / f"{i}.png", noise(generator, side) + np.array(mean))
@@ -43,7 +43,7 @@ def write_classes(root: Path, count: int = 8, side: int = 16) -> Path:
 def write_labels(root: Path, count: int = 48, side: int = 16) -> Path:
     """A table of images with any of the labels dark, green and wet, each seen in a part of the picture."""
     generator = np.random.default_rng(4)
-    lines = ["file,label,fold"]
+    lines = ["file,label,split"]
     for i in range(count):
         own = [name for k, name in enumerate(("dark", "green", "wet")) if i >> k & 1]
         picture = np.full((side, side, 3), (200.0, 190.0, 170.0))
@@ -55,8 +55,8 @@ def write_labels(root: Path, count: int = 48, side: int = 16) -> Path:
             if name in own:
                 picture[:, left : left + 5] = ink
         save(root / f"{i}.png", picture + noise(generator, side) / 4)
-        fold = "test" if i < 8 else "val" if i < 16 else "train"
-        lines.append(f"{i}.png,{'+'.join(own)},{fold}")
+        split = "test" if i < 8 else "val" if i < 16 else "train"
+        lines.append(f"{i}.png,{'+'.join(own)},{split}")
     (root / "index.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return root
 

@@ -36,7 +36,7 @@ def write_pairs(folder: Path, count: int = 24, **columns: Any) -> Path:
                 if name == S2:
                     file.update_tags(PROCESSING_BASELINE="02.10")
         row: dict[str, Any] = {"id": f"p{i}", S1: f"{S1}_{i}.tif", S2: f"{S2}_{i}.tif"}
-        row |= {"class": ("sea", "land")[kind], "fold": ("val", "test")[i // 2 % 2], "group": f"g{i}"}
+        row |= {"class": ("sea", "land")[kind], "split": ("val", "test")[i // 2 % 2], "group": f"g{i}"}
         rows.append({key: value for key, value in (row | columns).items() if value is not None})
     with (folder / "pairs.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))

@@ -20,23 +20,25 @@ def reference(parity_dir: Path) -> dict[str, Any]:
     return loaded
 
 
-@pytest.mark.parametrize(("asking", "answering"), DIRECTIONS)
-def test_neighbors_and_distances(reference: dict[str, Any], asking: str, answering: str) -> None:
+@pytest.mark.parametrize(("query_sensor", "gallery_sensor"), DIRECTIONS)
+def test_neighbors_and_distances(reference: dict[str, Any], query_sensor: str, gallery_sensor: str) -> None:
     found = exact_neighbors(
-        reference[f"query_feat_{asking}"], reference[f"archive_feat_{answering}"], int(reference["k"])
+        reference[f"query_feat_{query_sensor}"],
+        reference[f"archive_feat_{gallery_sensor}"],
+        int(reference["k"]),
     )
-    name = f"{asking}_{answering}"
+    name = f"{query_sensor}_{gallery_sensor}"
     if reference[f"min_gap_sqdist.{name}"] > 1e-6:  # otherwise rounding may decide who is nearer
         assert torch.equal(found.ids, reference[f"topk_ids.{name}"])
     assert torch.allclose(2 - 2 * found.cosines, reference[f"topk_sqdist.{name}"].double(), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("asking", "answering"), DIRECTIONS)
-def test_precision_recall_f1(reference: dict[str, Any], asking: str, answering: str) -> None:
-    name = f"{asking}_{answering}"
-    queries, archive = reference[f"query_feat_{asking}"], reference[f"archive_feat_{answering}"]
+@pytest.mark.parametrize(("query_sensor", "gallery_sensor"), DIRECTIONS)
+def test_precision_recall_f1(reference: dict[str, Any], query_sensor: str, gallery_sensor: str) -> None:
+    name = f"{query_sensor}_{gallery_sensor}"
+    queries, gallery = reference[f"query_feat_{query_sensor}"], reference[f"archive_feat_{gallery_sensor}"]
     labels = reference["query_labels"], reference["archive_labels"]
-    scores = retrieval_scores(exact_neighbors(queries, archive, int(reference["k"])).ids, *labels)
+    scores = retrieval_scores(exact_neighbors(queries, gallery, int(reference["k"])).ids, *labels)
     means = scores.means()
     for ours, theirs in (("precision", "prec"), ("recall", "rec"), ("f1", "f1")):
         assert means[ours] == pytest.approx(float(reference[f"official.{name}.{theirs}"]), abs=1e-5)
@@ -48,13 +50,15 @@ def test_precision_recall_f1(reference: dict[str, Any], asking: str, answering: 
     assert abs(means["pair_f1"] - means["f1"]) > 1e-4  # the two are not the same thing
 
 
-@pytest.mark.parametrize(("asking", "answering"), DIRECTIONS)
-def test_other_k(reference: dict[str, Any], asking: str, answering: str) -> None:
-    prefix = f"reimpl.{asking}_{answering}.prec_rec_f1_f1pairs_k"
+@pytest.mark.parametrize(("query_sensor", "gallery_sensor"), DIRECTIONS)
+def test_other_k(reference: dict[str, Any], query_sensor: str, gallery_sensor: str) -> None:
+    prefix = f"reimpl.{query_sensor}_{gallery_sensor}.prec_rec_f1_f1pairs_k"
     depths = [int(name.removeprefix(prefix)) for name in reference if name.startswith(prefix)]
     assert depths
     for k in depths:
-        found = exact_neighbors(reference[f"query_feat_{asking}"], reference[f"archive_feat_{answering}"], k)
+        found = exact_neighbors(
+            reference[f"query_feat_{query_sensor}"], reference[f"archive_feat_{gallery_sensor}"], k
+        )
         means = retrieval_scores(found.ids, reference["query_labels"], reference["archive_labels"]).means()
         own = torch.tensor([means[m] for m in ("precision", "recall", "f1", "pair_f1")], dtype=torch.float64)
         assert torch.allclose(own, reference[f"{prefix}{k}"].double(), rtol=0, atol=1e-5)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from helpers.rasters import noise, write_tiff
 from swath.errors import ImageryError
-from swath.rasters import safe_open
+from swath.rasters import open_files
 from swath.rasters.open_files import close_all, open_cached
 from swath.rasters.read import PixelWindow, ReadLimits, read_header, read_window
 from swath.rasters.safe_open import open_checked, sniff_driver
@@ -288,7 +288,7 @@ def test_color_tables_are_refused_as_imagery_and_taken_as_class_maps(tmp_path: P
 
 
 def test_files_stay_open_and_the_oldest_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(safe_open, "OPEN_FILES", 3)
+    monkeypatch.setattr(open_files, "OPEN_FILES", 3)
     close_all()
     paths = [str(write_tiff(tmp_path / f"{i}.tif", noise(seed=i))) for i in range(5)]
     first = open_cached(paths[0])
@@ -296,7 +296,7 @@ def test_files_stay_open_and_the_oldest_is_closed(tmp_path: Path, monkeypatch: p
     for path in paths[1:]:
         open_cached(path)
     assert first.dataset.closed
-    assert len(safe_open._handles.files) == 3
+    assert len(open_files._handles.files) == 3
     close_all()
 
 

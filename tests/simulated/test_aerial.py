@@ -44,10 +44,10 @@ def test_mean_color_says_little_about_the_class() -> None:
 
 
 def test_written_set_is_labeled_georeferenced_and_says_what_it_is(tmp_path: Path) -> None:
-    folder = write_simulated(tmp_path / "set", seed=6, folds={"train": 9, "val": 8}, size=32)
+    folder = write_simulated(tmp_path / "set", seed=6, splits={"train": 9, "val": 8}, size=32)
     with (folder / "index.csv").open(encoding="utf-8") as table:
         rows = list(csv.DictReader(table))
-    assert [row["fold"] for row in rows] == ["train"] * 9 + ["val"] * 8
+    assert [row["split"] for row in rows] == ["train"] * 9 + ["val"] * 8
     assert {row["class"] for row in rows} == set(KINDS)
     for row in rows[::5]:
         header = read_header(folder / row["file"])

@@ -24,7 +24,7 @@ S1, S2 = SENSORS
 
 @pytest.fixture(scope="module")
 def pairs() -> SimulatedPairs:
-    return SimulatedPairs(folds={"train": 8, "test": 4}, seed=3, size=48)
+    return SimulatedPairs(splits={"train": 8, "test": 4}, seed=3, size=48)
 
 
 def test_they_keep_the_promise_of_paired_data_sets(pairs: SimulatedPairs) -> None:
@@ -79,16 +79,16 @@ def test_sensors_may_have_their_own_gsd() -> None:
 
 
 def test_progress_is_told() -> None:
-    told: list[tuple[int, int]] = []
-    SimulatedPairs(3, size=8, progress=lambda done, total: told.append((done, total)))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    summary: list[tuple[int, int]] = []
+    SimulatedPairs(3, size=8, progress=lambda done, total: summary.append((done, total)))
+    assert summary == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_wrong_counts_are_refused() -> None:
     with pytest.raises(ImageryError, match="say how many places"):
         SimulatedPairs()
     with pytest.raises(ImageryError, match="are 3 places"):
-        SimulatedPairs(4, folds={"train": 3})
+        SimulatedPairs(4, splits={"train": 3})
     with pytest.raises(ImageryError, match="Did you mean 'memory'"):
         SimulatedPairs(1, cache="memry")  # type: ignore[arg-type]
 
@@ -127,7 +127,7 @@ def test_masks_are_where_the_land_cover_differs() -> None:
     unchanged = 0
     for index in range(30):
         change = simulate_change(6, index, size=80)
-        before, after = change.before_ground.mask, change.after_ground.mask
+        before, after = change.before_landscape.mask, change.after_landscape.mask
         assert change.mask.shape == before.shape
         assert not change.mask[before == after].any()
         became = {1: {"settlement", "industry"}, 2: {"bare ground"}, 3: {"water"}}
@@ -146,9 +146,9 @@ def test_crops_and_weather_change_without_being_change() -> None:
         change = simulate_change(6, index)
         if not change.mask.any():
             break
-    fields = change.before_ground.mask == CLASSES.index("arable land")
+    fields = change.before_landscape.mask == CLASSES.index("arable land")
     other = np.abs(change.after[S2].image - change.before[S2].image).mean(axis=0)
-    assert np.array_equal(change.before_ground.cells, change.after_ground.cells)
+    assert np.array_equal(change.before_landscape.cells, change.after_landscape.cells)
     assert other.mean() > 0.01
     assert fields.shape == other.shape
     assert not np.array_equal(change.before[S1].image, change.after[S1].image)

@@ -30,14 +30,14 @@ def run(*arguments: object) -> str:
 
 
 def test_written_pairs_are_those_of_the_data_set(tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    folder = write_simulated_pairs(tmp_path / "set", seed=4, folds={"train": 3, "test": 2}, size=40,
-                         progress=lambda done, total: told.append((done, total)))  # fmt: skip
-    assert told[-1] == (5, 5)
+    summary: list[tuple[int, int]] = []
+    folder = write_simulated_pairs(tmp_path / "set", seed=4, splits={"train": 3, "test": 2}, size=40,
+                         progress=lambda done, total: summary.append((done, total)))  # fmt: skip
+    assert summary[-1] == (5, 5)
     written = open_pairs(folder, sensors=SENSORS, classes=CLASSES)
-    made = SimulatedPairs(folds={"train": 3, "test": 2}, seed=4, size=40)
+    made = SimulatedPairs(splits={"train": 3, "test": 2}, seed=4, size=40)
     assert written.paths == made.paths
-    assert written.folds == made.folds
+    assert written.splits == made.splits
     assert not written.problems
     assert np.array_equal(np.asarray(written.labels), np.asarray(made.labels))
     for index in range(5):
@@ -53,7 +53,7 @@ def test_written_pairs_are_those_of_the_data_set(tmp_path: Path) -> None:
 
 
 def test_masks_and_boxes_lie_beside_them(tmp_path: Path) -> None:
-    folder = write_simulated_pairs(tmp_path / "set", seed=4, folds={"all": 4}, size=64)
+    folder = write_simulated_pairs(tmp_path / "set", seed=4, splits={"all": 4}, size=64)
     made = SimulatedPairs(4, seed=4, size=64)
     boxes = json.loads((folder / "boxes.json").read_text(encoding="utf-8"))
     assert json.loads((folder / "classes.json").read_text(encoding="utf-8")) == list(CLASSES)
@@ -73,7 +73,7 @@ def test_masks_and_boxes_lie_beside_them(tmp_path: Path) -> None:
 
 def test_any_sensors_can_be_written_and_read(tmp_path: Path) -> None:
     gsd = {"landsat89_l2": 30.0, "naip": 3.0, "sentinel1_grd_linear": 10.0}
-    folder = write_simulated_pairs(tmp_path / "set", folds={"all": 2}, sensors=list(gsd), gsd=gsd, size=12)
+    folder = write_simulated_pairs(tmp_path / "set", splits={"all": 2}, sensors=list(gsd), gsd=gsd, size=12)
     written = open_pairs(folder, sensors=list(gsd))
     made = SimulatedPairs(2, sensors=list(gsd), gsd=gsd, size=12)
     for name in gsd:
@@ -87,7 +87,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_simulated_pairs(tmp_path / "set", folds={"all": 2}, size=16, progress=stop)
+        write_simulated_pairs(tmp_path / "set", splits={"all": 2}, size=16, progress=stop)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -95,13 +95,13 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_pairs_from_the_command_line(tmp_path: Path) -> None:
-    told = run(tmp_path / "set", "--fold", "train=3", "--fold", "test=1", "--size", 32, "--seed", 5)
-    assert "4 simulated places (3 train, 1 test)" in told
+    summary = run(tmp_path / "set", "--split", "train=3", "--split", "test=1", "--size", 32, "--seed", 5)
+    assert "4 simulated places (3 train, 1 test)" in summary
     assert len(open_pairs(tmp_path / "set", sensors=SENSORS, split="train")) == 3
 
 
 def test_change_from_the_command_line(tmp_path: Path) -> None:
-    run(tmp_path / "set", "--kind", "change", "--count", 3, "--size", 64, "--first", 2)
+    run(tmp_path / "set", "--kind", "change", "--count", 3, "--size", 64, "--start-index", 2)
     with (tmp_path / "set" / "change.csv").open(encoding="utf-8") as table:
         rows = list(csv.DictReader(table))
     assert [row["id"] for row in rows] == ["simulated_000002", "simulated_000003", "simulated_000004"]
@@ -122,9 +122,9 @@ def test_aerial_from_the_command_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--fold", "train"], "write NAME=COUNT"),
-        (["--fold", "a=1", "--fold", "a=2"], "each name once"),
-        (["--count", "3", "--fold", "a=1"], "give one of them"),
+        (["--split", "train"], "write NAME=COUNT"),
+        (["--split", "a=1", "--split", "a=2"], "each name once"),
+        (["--count", "3", "--split", "a=1"], "give one of them"),
         (["--gsd", "ten"], "write metres per pixel"),
         (["--gsd", "sentinel1_ben=10"], "give one to each"),
         (["--kind", "aerial", "--gsd", "2:1"], "write a range"),

@@ -60,7 +60,7 @@ def test_a_task_is_learned_and_reported(
 ) -> None:
     done = run(tmp_path, task, data[task], model)
     found = scores(done)
-    assert found["protocol"]["fold"] == "test"
+    assert found["protocol"]["split"] == "test"
     assert found["figures"][found["main"]]["value"] > (0.9 if task == "classify" else 0.6)
     rows = read_metrics(done / "metrics.jsonl")
     assert [row["step"] for row in rows if f"val/{found['main']}" in row] == [10, 20, 30]
@@ -110,8 +110,8 @@ def test_an_image_that_cannot_be_read_is_listed_and_the_rest_is_scored(
     place = WRITE[task](tmp_path / "data")
     path = place / ("water/3.png" if task == "classify" else "images/s0.png")
     path.write_bytes(path.read_bytes()[:300])
-    folds = {} if task == "classify" else {"test": ["*[05]*"]}
-    done = run(tmp_path, task, place, model, data={"cache": "none", **folds}, training={"steps": 3})
+    splits = {} if task == "classify" else {"test": ["*[05]*"]}
+    done = run(tmp_path, task, place, model, data={"cache": "none", **splits}, training={"steps": 3})
     found = scores(done)["protocol"]
     whole = 6 if task == "classify" else 2
     assert found["images"]["scored"] == whole - 1 == len(found["images_scored"])
@@ -123,13 +123,13 @@ def test_an_image_that_cannot_be_read_is_listed_and_the_rest_is_scored(
 
 def test_a_test_fold_is_drawn_evenly_over_classes_and_scored_whole(model: Path, tmp_path: Path) -> None:
     data = labeled.write_classes(tmp_path / "data", count=20)
-    (data / "index.csv").unlink()  # class folders, without folds
+    (data / "index.csv").unlink()  # class folders, without splits
     shares = {"test_share": 0.2, "val_share": 0.25}
     done = run(tmp_path, "classify", data, model, data=shares, training={"steps": 3})
     found = scores(done)
     assert [row["places"] for row in found["per_class"]] == [4, 4, 4]
     assert found["protocol"]["images"] == {"train": 36, "scored": 12}
-    assert found["protocol"]["fold"] == "test"
+    assert found["protocol"]["split"] == "test"
     tenth = run(
         tmp_path,
         "classify",

@@ -97,7 +97,7 @@ class BandStatistics:
     low: Array64
     high: Array64
     percentiles: Array64
-    valid_share: float
+    valid_fraction: float
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -167,7 +167,7 @@ def compute_band_statistics(
         low=moments.low,
         high=moments.high,
         percentiles=sample.percentiles(PERCENTILES),
-        valid_share=moments.count / read,
+        valid_fraction=moments.count / read,
         problems=problems,
     )
 
@@ -269,14 +269,14 @@ class _Sample:
                 halved.append((part[:, kept], weight * size / len(kept)))
             self.parts = halved
 
-    def percentiles(self, shares: Sequence[float]) -> Array64:
+    def percentiles(self, fractions: Sequence[float]) -> Array64:
         """[C, P]: the value below which `shares` percent of the weight lie."""
         values = np.concatenate([part for part, _ in self.parts], axis=1)
         weights = np.concatenate([np.full(part.shape[1], weight) for part, weight in self.parts])
-        out = np.empty((self.bands, len(shares)))
+        out = np.empty((self.bands, len(fractions)))
         for band in range(self.bands):
             order = np.argsort(values[band], kind="stable")
             below = np.cumsum(weights[order])
             at = (below - weights[order] / 2) / below[-1] * 100
-            out[band] = np.interp(shares, at, values[band][order])
+            out[band] = np.interp(fractions, at, values[band][order])
         return out

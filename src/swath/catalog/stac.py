@@ -128,8 +128,8 @@ def _scenes_of_item(path: Path, item: Any, remote: bool) -> Iterator[StacScene]:
     if not isinstance(item, dict) or not isinstance(item.get("assets"), dict):
         yield StacScene(str(path), problem=f"{path}: an item without `assets`")
         return
-    stated = item.get("properties")
-    properties: dict[str, Any] = stated if isinstance(stated, dict) else {}
+    given = item.get("properties")
+    properties: dict[str, Any] = given if isinstance(given, dict) else {}
     name = f"{path} (item {item.get('id', '?')})"
     about: dict[str, Any] = {
         "path": str(path),

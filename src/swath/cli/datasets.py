@@ -69,8 +69,8 @@ def show(name: NameArgument, root: RootOption = None) -> None:
         ("folders", ", ".join(known.folders)),
         ("license", known.license),
         ("cite", known.paper),
-        *(("page", f"{source.url} ({source.title})") for source in known.sources),
-        *(("archive", _archive(archive)) for archive in known.archives),
+        *(("page", f"{source.url} ({source.title})") for source in known.references),
+        *(("archive", _archive(archive)) for archive in known.downloads),
     ]
     console.print(f"[bold]{escape_markup(known.title)}[/bold] ({known.name})")
     console.print(escape_markup(known.description.strip()), highlight=False)
@@ -114,16 +114,16 @@ def fetch(
     known = get_benchmark(name)
     with _bytes_bar(Console(stderr=True)) as watch:
         arrived = fetch_benchmark(known, out, url=url, keep_archive=keep_archive, watch=watch)
-    if arrived.fetched is None:
+    if arrived.download is None:
         console.print(f"{known.title} was there already", highlight=False)
     else:
         resumed = (
-            f", {arrived.fetched.resumed:,} bytes of an earlier attempt" if arrived.fetched.resumed else ""
+            f", {arrived.download.resumed:,} bytes of an earlier attempt" if arrived.download.resumed else ""
         )
-        console.print(f"verified: {escape_markup(arrived.fetched.checked)}{resumed}", highlight=False)
-    for note in arrived.found.notes:
+        console.print(f"verified: {escape_markup(arrived.download.checked)}{resumed}", highlight=False)
+    for note in arrived.local.notes:
         console.print(f"[yellow]note:[/yellow] {escape_markup(note)}", highlight=False)
-    console.print(f"{known.title} lies in {escape_markup(str(arrived.found.folder))}", highlight=False)
+    console.print(f"{known.title} lies in {escape_markup(str(arrived.local.folder))}", highlight=False)
     console.print(
         f"license: {escape_markup(known.license)}; cite: {escape_markup(known.paper)}", highlight=False
     )

@@ -77,7 +77,7 @@ def command(
     remote: Annotated[
         bool, typer.Option("--remote", help="Fetch what a STAC file or catalog names elsewhere, by URL.")
     ] = False,
-    fold: Annotated[str | None, typer.Option(help="csv: only the rows of this fold.")] = None,
+    split: Annotated[str | None, typer.Option(help="csv: only the rows of this split.")] = None,
     min_valid: Annotated[
         float, typer.Option(help="Leave out chips with a smaller share of valid pixels.", min=0.0, max=1.0)
     ] = 0.5,
@@ -160,7 +160,7 @@ def command(
                     stride=stride,
                     size=size,
                     resize_mode=fit,
-                    split=fold,
+                    split=split,
                     pattern=pattern,
                     offset_dn=offset_dn,
                     remote=remote or None,

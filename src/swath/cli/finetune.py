@@ -45,7 +45,7 @@ def classify(
 ) -> None:  # fmt: skip
     """Train classes (or several labels) of whole images.
 
-    Data: one folder a class, or a CSV table with the columns file, class and fold.
+    Data: one folder a class, or a CSV table with the columns file, class and split.
 
     [dim]Example:[/dim] swath finetune classify configs/finetune_classify.yaml --model runs/first/model
     --data scenes/ --out runs/scenes --set mode=frozen
@@ -60,7 +60,7 @@ def segment(
 ) -> None:  # fmt: skip
     """Train a class for every pixel.
 
-    Data: images/ and masks/ with files of the same name, or a CSV table with the columns image, mask, fold.
+    Data: images/ and masks/ with files of the same name, or a CSV table with the columns image, mask, split.
 
     [dim]Example:[/dim] swath finetune segment configs/finetune_segment.yaml --model runs/first/model
     --data roads/ --out runs/roads --labels-share 0.1
@@ -76,7 +76,7 @@ def change(
     """Train what has changed between two dates of one sensor.
 
     Data: A/, B/ and masks/ with files of the same name; a folder a place with date1.*, date2.* and mask.*;
-    or a CSV table with the columns before, after, mask, fold.
+    or a CSV table with the columns before, after, mask, split.
 
     [dim]Example:[/dim] swath finetune change configs/finetune_change.yaml --model runs/first/model
     --data pairs/ --out runs/changes --set task.options.head=bit
@@ -91,7 +91,7 @@ def detect(
 ) -> None:  # fmt: skip
     """Train to find objects, as upright or oriented boxes.
 
-    Data: a COCO file; or a folder in the layout of YOLO, DOTA or PASCAL VOC. Folds are patterns of paths, or
+    Data: a COCO file; or a folder in the layout of YOLO, DOTA or PASCAL VOC. Splits are patterns of paths, or
     a field of COCO's images: --set data.split=site --set "data.test=[north, south]".
 
     [dim]Example:[/dim] swath finetune detect configs/finetune_detect.yaml --model runs/first/model
@@ -142,11 +142,11 @@ def _print_scores(out: Path) -> None:
 
     path = out / "report" / "scores.json"
     if not path.is_file():
-        typer.echo("no fold to score on: name one with data.test or data.val")
+        typer.echo("no split to score on: name one with data.test or data.val")
         return
     scores = json.loads(path.read_text(encoding="utf-8"))
-    fold = scores["protocol"]["fold"]
+    split = scores["protocol"]["split"]
     for name, figure in scores["figures"].items():
         low, high = 100 * figure["low"], 100 * figure["high"]
-        typer.echo(f"{fold} {name:<18} {100 * figure['value']:5.1f} %  ({low:.1f} to {high:.1f})")
+        typer.echo(f"{split} {name:<18} {100 * figure['value']:5.1f} %  ({low:.1f} to {high:.1f})")
     typer.echo(f"report: {out / 'report' / 'report.html'}")

@@ -63,7 +63,8 @@ def command(
         ),
     ] = None,
     every: Annotated[
-        bool, typer.Option("--every", help="With --pair: keep all partners, not only the nearest in time.")
+        bool,
+        typer.Option("--all-partners", help="With --pair: keep all partners, not only the nearest in time."),
     ] = False,
     statistics: Annotated[
         Path | None,
@@ -137,7 +138,7 @@ def command(
             min_overlap, chip_size, every, workers,
         )  # fmt: skip
         return
-    for option, given in (("--grid", grid), ("--chip-size", chip_size), ("--every", every or None)):
+    for option, given in (("--grid", grid), ("--chip-size", chip_size), ("--all-partners", every or None)):
         if given is not None:
             raise ImageryError(f"{option} means nothing without --pair")
     if len(path) > 1:
@@ -397,7 +398,7 @@ def _statistics(
     written = write_sensor_with_statistics(found, target, name or sensor.name)
     table = Table(box=None, header_style="bold")
     table.add_column("band")
-    for column in ("mean", "std", "min", *(f"p{share:g}" for share in PERCENTILES), "max"):
+    for column in ("mean", "std", "min", *(f"p{fraction:g}" for fraction in PERCENTILES), "max"):
         table.add_column(column, justify="right")
     rows = zip(written.bands, found.low, found.percentiles, found.high, strict=True)
     for band, low, percentiles, high in rows:
@@ -408,7 +409,7 @@ def _statistics(
     for _, reason in found.problems:
         console.print(f"  [yellow]not read:[/yellow] {escape(reason)}", highlight=False, soft_wrap=True)
     console.print(
-        f"\n{found.pixels:,} valid pixels ({found.valid_share:.1%} of those read) of {found.scenes} scenes, "
+        f"\n{found.pixels:,} valid pixels ({found.valid_fraction:.1%} of those read) of {found.scenes} scenes, "
         f"unit {escape(written.unit)}: [bold]{escape(str(target))}[/bold]. Use it as --sensor "
         f"{escape(str(target))}",
         highlight=False,

@@ -30,10 +30,10 @@ def command(
         int | None,
         typer.Option("--count", "-n", "--pairs", min=1, help="How many places.  \\[default: 100]"),
     ] = None,
-    folds: Annotated[
+    splits: Annotated[
         list[str] | None,
         typer.Option(
-            "--fold", metavar="NAME=COUNT", help="Instead of --count: so many places of a fold. Repeatable."
+            "--split", metavar="NAME=COUNT", help="Instead of --count: so many places of a split. Repeatable."
         ),
     ] = None,
     size: Annotated[int, typer.Option(min=1, help="Side of the (first sensor's) images in pixels.")] = 120,
@@ -72,23 +72,23 @@ def command(
 
       swath simulate pairs/ --count 500
 
-      swath simulate pairs/ --fold train=4000 --fold archive=2000 --fold query=500 --seed 1
+      swath simulate pairs/ --split train=4000 --split archive=2000 --split query=500 --seed 1
 
       swath simulate mixed/ --sensor sentinel1_grd --sensor naip --gsd sentinel1_grd=10 --gsd naip=3
 
       swath simulate change/ --kind change --count 200
 
-      swath simulate aerial/ --kind aerial --fold train=800 --fold val=200 --gsd 0.5:2
+      swath simulate aerial/ --kind aerial --split train=800 --split val=200 --gsd 0.5:2
     """
     from rich.console import Console
 
     from swath.errors import ImageryError
 
     console = Console()
-    wanted = _folds(folds, count)
+    wanted = _folds(splits, count)
     total = sum(wanted.values())
     if kind is SimulationKind.AERIAL:
-        for option, given in (("--sensor", sensors), ("--cloud", cloud), ("--first", first)):
+        for option, given in (("--sensor", sensors), ("--cloud", cloud), ("--start-index", first)):
             if given:
                 raise ImageryError(f"{option} means nothing with --kind aerial")
     elif kind is SimulationKind.CHANGE and cloud:
@@ -99,13 +99,13 @@ def command(
         if kind is SimulationKind.AERIAL:
             from swath.simulated.aerial import write_simulated
 
-            write_simulated(out, seed=seed, folds=wanted, size=size, gsd=_range(gsd), **shown)
+            write_simulated(out, seed=seed, splits=wanted, size=size, gsd=_range(gsd), **shown)
             table = "index.csv"
         else:
             from swath.simulated.sensing import SENSORS
             from swath.simulated.writing import write_simulated_change, write_simulated_pairs
 
-            shown |= {"seed": seed, "folds": wanted, "size": size, "gsd": _gsd(gsd), "first": first,
+            shown |= {"seed": seed, "splits": wanted, "size": size, "gsd": _gsd(gsd), "first": first,
                       "sensors": sensors or SENSORS}  # fmt: skip
             if kind is SimulationKind.CHANGE:
                 write_simulated_change(out, **shown)
@@ -118,19 +118,21 @@ def command(
                   highlight=False, soft_wrap=True)  # fmt: skip
 
 
-def _folds(folds: list[str] | None, count: int | None) -> dict[str, int]:
-    """Fold name -> number of places."""
+def _folds(splits: list[str] | None, count: int | None) -> dict[str, int]:
+    """Split name -> number of places."""
     from swath.errors import ImageryError
 
-    if not folds:
+    if not splits:
         return {"all": count or 100}
     if count is not None:
-        raise ImageryError("--count and --fold both say how many places there are; give one of them")
+        raise ImageryError("--count and --split both say how many places there are; give one of them")
     found: dict[str, int] = {}
-    for text in folds:
+    for text in splits:
         name, _, number = text.partition("=")
         if not name or not number.isdigit() or int(number) < 1 or name in found:
-            raise ImageryError(f"--fold {text}: write NAME=COUNT, each name once, such as --fold train=4000")
+            raise ImageryError(
+                f"--split {text}: write NAME=COUNT, each name once, such as --split train=4000"
+            )
         found[name] = int(number)
     return found
 

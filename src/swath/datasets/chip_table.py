@@ -9,7 +9,7 @@ others easily can:
   numbers; null or absent for the whole image;
 - ``label`` (or ``class``): a name, or a list of names where a chip has several.
 
-All other columns of text or numbers are kept: folds and groups for a split.
+All other columns of text or numbers are kept: splits and groups for a split.
 
 Legend: N chips, K classes, C bands, H x W pixels.
 """

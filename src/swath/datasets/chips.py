@@ -158,10 +158,10 @@ class _Chips:
                 broken.add(place)
                 problem = (path, str(error))
                 continue
-            share = float(valid.mean())
-            if share == 0 or share < self.min_valid:
+            fraction = float(valid.mean())
+            if fraction == 0 or fraction < self.min_valid:
                 if problem is None:
-                    problem = (path, _too_empty(path, window, share, self.min_valid))
+                    problem = (path, _too_empty(path, window, fraction, self.min_valid))
                 continue
             sample: Sample = {
                 "image": torch.from_numpy(image),
@@ -317,9 +317,9 @@ class RandomChips(_Chips):
         self.align = align_to_blocks
         self.paths = [scene.header.path for scene in self.scenes]
         areas = np.array([s.header.width * s.header.height for s in self.scenes], dtype=np.float64)
-        shares = areas / np.square(np.array(self.chip_pixels, dtype=np.float64))
-        self._length = chips_per_epoch or max(1, int(shares.sum()))
-        self._cumulative = np.cumsum(shares) / shares.sum()
+        fractions = areas / np.square(np.array(self.chip_pixels, dtype=np.float64))
+        self._length = chips_per_epoch or max(1, int(fractions.sum()))
+        self._cumulative = np.cumsum(fractions) / fractions.sum()
 
     def __len__(self) -> int:
         return self._length
@@ -344,9 +344,9 @@ class RandomChips(_Chips):
                 ),
             )
 
-    def _scene_at(self, share: float) -> int:
+    def _scene_at(self, fraction: float) -> int:
         """The scene that holds this share, 0 to 1, of the archive's area."""
-        return min(int(np.searchsorted(self._cumulative, share, side="right")), len(self.scenes) - 1)
+        return min(int(np.searchsorted(self._cumulative, fraction, side="right")), len(self.scenes) - 1)
 
 
 def grid_positions(length: int, chip: int, stride: int) -> list[int]:
@@ -382,9 +382,9 @@ def window_footprint(header: SceneHeader, window: PixelWindow) -> tuple[tuple[fl
     return image_footprint(transform, header.crs, window.width, window.height)
 
 
-def _too_empty(path: str, window: PixelWindow, share: float, wanted: float) -> str:
-    return f"{path}: the chip at column {window.column}, row {window.row} has {share:.0%} valid pixels" + (
-        f", fewer than min_valid={wanted:g}" if share > 0 else ""
+def _too_empty(path: str, window: PixelWindow, fraction: float, wanted: float) -> str:
+    return f"{path}: the chip at column {window.column}, row {window.row} has {fraction:.0%} valid pixels" + (
+        f", fewer than min_valid={wanted:g}" if fraction > 0 else ""
     )
 
 

@@ -27,14 +27,14 @@ class CsvManifest(ImageFileDataset):
             Several columns: each a label that an image has (1) or has not (0).
         separator: One column that holds several labels with this between, such as ``|``; an image then may
             have any number of them, none included.
-        fold: Keep the rows whose column ``fold`` (or ``split``) has this value.
+        split: Keep the rows whose column ``split`` (or ``split``) has this value.
         where: Keep the rows whose columns have these values: ``{"scale": "0"}`` or ``{"scale": ["0", "1"]}``.
         options: As in `ImageFileDataset`.
 
     Attributes:
         columns: Every column of the table for the images kept: name -> list of strings, as `paths`.
 
-    Classes are those of the whole table, sorted, so that all folds agree on their indices.
+    Classes are those of the whole table, sorted, so that all splits agree on their indices.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class CsvManifest(ImageFileDataset):
             label_column = None
         wanted = dict(filter or {})
         if split is not None:
-            wanted["fold" if "fold" in header or "split" not in header else "split"] = split
+            wanted["fold" if "fold" in header and "split" not in header else "split"] = split
         columns = [label_column] if isinstance(label_column, str) else list(label_column or [])
         for column in [*wanted, *columns]:
             if column not in header:

@@ -79,7 +79,7 @@ class Hdf5Images(ImageFileDataset):
     ) -> None:
         found = _Contents(get_sensor(sensor), hdf5_group, label_column)
         for file in hdf5_files(Path(path)):
-            found.look_into(str(file))
+            found.read_file(str(file))
         self._forms = found.forms
         problems = [*found.problems, *options.pop("problems", ())]
         if not found.paths:
@@ -160,7 +160,7 @@ class _Contents:
         self.problems: list[Problem] = []
         self._marks: list[str | int | None] = []  # of each path: its class's name, index, or neither
 
-    def look_into(self, file: str) -> None:
+    def read_file(self, file: str) -> None:
         """Add a file's images."""
         with open_hdf5(file) as handle:
             root = handle if self.group is None else handle.get(self.group)

@@ -81,7 +81,7 @@ def open_dataset(
 
             - whole images (``class_folder``, ``csv``, ``images``): size, fit, cache, max_pixels, offset_dn,
               workers (see `ImageFileDataset`); ``class_folder``: classes; ``csv``: root, file, label,
-              separator, fold, where (see `CsvManifest`)
+              separator, split, where (see `CsvManifest`)
             - ``hdf5``: those of whole images, and group, label (see `swath.datasets.hdf5`)
             - ``chips``: sampling (``"grid"``, the default, or ``"random"``), chip_size, chip_metres,
               stride, chips_per_epoch, min_valid, align, offset_dn, pattern, workers, remote (see

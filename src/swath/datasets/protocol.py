@@ -101,7 +101,7 @@ class PairedDataset(Protocol):
         labels: [N] int64 class indices, or [N, K] float32 multi-hot, or None.
         paths: An id of each place, shown to people.
         groups: Scene or tile of each place, for splits that do not leak; None where unknown.
-        folds: Official fold of each place; None where there is none.
+        splits: Official split of each place; None where there is none.
         problems: (place or file, reason) of what was left out.
     """
 
@@ -110,7 +110,7 @@ class PairedDataset(Protocol):
     labels: NDArray[np.int64] | NDArray[np.float32] | None
     paths: list[str]
     groups: list[str] | None
-    folds: list[str] | None
+    splits: list[str] | None
     problems: list[Problem]
 
     def __len__(self) -> int: ...
@@ -130,7 +130,7 @@ class PairedDataset(Protocol):
         ...
 
     def select(self, *, split: str) -> PairedDataset:
-        """Only the places of one fold."""
+        """Only the places of one split."""
         ...
 
     def only(self, sensor: str) -> ImageDataset:

@@ -138,7 +138,7 @@ def open_torchgeo(
     gsd: float | Literal["relative"] | None = None,
     seed: int = 0,
 ) -> dict[str, TorchGeoImages]:
-    """A classification data set of TorchGeo by the name of its class; fold -> data set.
+    """A classification data set of TorchGeo by the name of its class; split -> data set.
 
     Args:
         name: Such as EuroSAT (with or without the prefix); nothing is downloaded.
@@ -161,10 +161,10 @@ def open_torchgeo(
             f"{PREFIX}{short}: its GSD is not known here; state it (--gsd 0.3), or --gsd-mode relative"
         )
     sensor = sensor or sensor_of_torchgeo(short)
-    folds = _SPLITS if "split" in inspect.signature(made).parameters else ("all",)
+    splits = _SPLITS if "split" in inspect.signature(made).parameters else ("all",)
     found = {}
-    for fold in folds:
-        options = {} if fold == "all" else {"split": fold}
+    for split in splits:
+        options = {} if split == "all" else {"split": split}
         try:
             dataset = made(root=str(root), **options)
         except Exception as error:  # DatasetNotFoundError, and whatever a set raises of its own
@@ -173,7 +173,7 @@ def open_torchgeo(
                 f"{PREFIX}{short} cannot be opened in {root} ({reason}). Get it with TorchGeo: "
                 f"torchgeo.datasets.{short}(root={str(root)!r}, download=True)"
             ) from None
-        found[fold] = TorchGeoImages(dataset, sensor, gsd, seed=seed)
+        found[split] = TorchGeoImages(dataset, sensor, gsd, seed=seed)
     return found
 
 

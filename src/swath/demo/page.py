@@ -68,13 +68,13 @@ def _head(walk: DemoResults) -> str:
         (f"{walk.embedded:,}", "chips in the archive"),
     )
     items = "".join(f"<li><b>{escape(value)}</b><span>{escape(name)}</span></li>" for value, name in numbers)
-    said = "".join(f"<p>{escape(sentence)}</p>" for sentence in demo_summary(walk) if sentence)
+    prediction = "".join(f"<p>{escape(sentence)}</p>" for sentence in demo_summary(walk) if sentence)
     return (
         "<h1>Swath, from imagery to answers</h1>"
         "<p>A small Scale-MAE was pretrained without labels on real aerial scenes and on simulated "
         "ones, measured "
         "beside simple baselines, and used to search an archive. Everything on this page was made by the run "
-        f'that wrote it.</p><div class="finding">{said}</div><ul class="numbers">{items}</ul>'
+        f'that wrote it.</p><div class="finding">{prediction}</div><ul class="numbers">{items}</ul>'
         '<p class="quiet">Real imagery: NEON aerial scenes at 0.1 m and a Sentinel-2 scene (provenance '
         "ships with the "
         "package). Scores are measured on <b>simulated</b> scenes, because labels at many scales are "
@@ -110,10 +110,10 @@ def _training(walk: DemoResults) -> str:
         "and the "
         "high ones at twice that size. No label is used.</p>"
     )
-    pictures = sorted((walk.out / "run" / "pictures").glob("*.png"))
-    if pictures:
+    images = sorted((walk.out / "run" / "pictures").glob("*.png"))
+    if images:
         caption = "Reconstructions at the end of training, a row a sample."
-        text += figure(pictures[-1].read_bytes(), caption, "png", look="pixels")
+        text += figure(images[-1].read_bytes(), caption, "png", look="pixels")
     return text + figure(plot_bytes(_loss_figure(walk.metrics)), "Losses over the hidden patches, by part.")
 
 
@@ -124,12 +124,14 @@ def _scores(walk: DemoResults) -> str:
     rows, marks = [], []
     for features, classifier in sorted(evaluation.rows, key=lambda row: -evaluation.mean(*row).accuracy):
         mean = evaluation.mean(features, classifier)
-        sides = [100 * score.accuracy for score in evaluation.select(classifier, features, symmetric=True)]
-        rows.append([features, classifier, *(f"{side:.1f}" for side in sides), f"{100 * mean.accuracy:.1f}",
+        image_sizes = [
+            100 * score.accuracy for score in evaluation.select(classifier, features, symmetric=True)
+        ]
+        rows.append([features, classifier, *(f"{image_size:.1f}" for image_size in image_sizes), f"{100 * mean.accuracy:.1f}",
                      f"{100 * mean.low:.1f} to {100 * mean.high:.1f}"])  # fmt: skip
         marks.append(features == ours)
-    used = sorted({score.query_side for score in evaluation.scores})
-    header = ["features", "classifier", *(f"{side} px" for side in used), "mean %", "95%"]
+    used = sorted({score.test_image_size for score in evaluation.scores})
+    header = ["features", "classifier", *(f"{image_size} px" for image_size in used), "mean %", "95%"]
     curve = (walk.out / "scores" / "scale_curve.png").read_bytes()
     count = len(evaluation.scores[0].hits)
     return (
@@ -155,7 +157,7 @@ def _searches(walk: DemoResults) -> str:
         f"simulated scene, {100 * precision:.0f}% are of its class; by chance it would be "
         f"{100 * chance:.0f}%.</p>"
     )
-    return text + "".join(figure(picture.read_bytes(), asked, "png") for asked, picture in walk.searches)
+    return text + "".join(figure(image.read_bytes(), asked, "png") for asked, image in walk.searches)
 
 
 def _contract(walk: DemoResults) -> str:

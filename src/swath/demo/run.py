@@ -53,7 +53,7 @@ def run_demo(
         minutes: Processor minutes of pretraining instead of the recipe's.
         settings: Overrides of the recipe, ``"training.steps=20"``.
         fresh: Begin anew.
-        unlabeled: Simulated scenes to pretrain on, ``{fold: count}``.
+        unlabeled: Simulated scenes to pretrain on, ``{split: count}``.
         labeled: Simulated scenes to measure with, ``{"train": count, "val": count}``.
         say: Called with a line for each stage.
         show: Live progress of the training on the terminal.
@@ -112,11 +112,11 @@ def _imagery(walk: DemoResults, unlabeled: dict[str, int], labeled: dict[str, in
     imagery, labeled_set = walk.out / "imagery", walk.out / "labeled"
     if not (imagery / "aerial").is_dir():
         shutil.copytree(samples_dir("aerial"), imagery / "aerial")
-    wanted = ((imagery / "simulated", SEED, 192, unlabeled), (labeled_set, SEED + 1, 128, labeled))
-    for folder, seed, size, folds in wanted:
+    requested = ((imagery / "simulated", SEED, 192, unlabeled), (labeled_set, SEED + 1, 128, labeled))
+    for folder, seed, size, splits in requested:
         table = folder / "index.csv"
-        if not table.is_file() or len(table.read_text().splitlines()) != 1 + sum(folds.values()):
-            write_simulated(folder, seed=seed, folds=folds, size=size)
+        if not table.is_file() or len(table.read_text().splitlines()) != 1 + sum(splits.values()):
+            write_simulated(folder, seed=seed, splits=splits, size=size)
     for part in ("aerial", "sentinel2"):
         catalog = build_catalog(samples_dir(part))
         for entry in catalog.entries:
@@ -159,9 +159,9 @@ def _measure(walk: DemoResults, model: Model, labeled_set: Path) -> EvaluationRe
     from swath.evaluation.report.tables import write_scores
 
     split = open_split(labeled_set / "index.csv", sensor=model.contract.sensor())
-    featurizers: list[FeatureExtractor] = [ModelFeatureExtractor(model, "Scale-MAE"), random_init(model)]
-    featurizers += [make() for make in BASELINES.values()]
-    evaluation = evaluate_knn(featurizers, split, sides=SIDES, asymmetric=False)
+    extractors: list[FeatureExtractor] = [ModelFeatureExtractor(model, "Scale-MAE"), random_init(model)]
+    extractors += [make() for make in BASELINES.values()]
+    evaluation = evaluate_knn(extractors, split, image_sizes=SIDES, asymmetric=False)
     write_scores(evaluation, walk.out / "scores")
     plot_scale_curve(evaluation, walk.out / "scores" / "scale_curve.png")
     return evaluation
@@ -195,14 +195,14 @@ def _search(walk: DemoResults, model: Model, archive: Archive) -> None:
     from swath.archive.show.contact_sheet import write_contact_sheet
 
     rows = archive.rows(["id", "source", "label", "window"]).to_pylist()
-    pictures = walk.out / "pictures"
-    pictures.mkdir(exist_ok=True)
-    for number, (asked, wanted) in enumerate(_questions(rows)):
-        query: Query = query_by_id(archive, wanted)
-        answers = query.search(archive, 8, exclude_self=True)
-        picture = pictures / f"search_{number}.png"
-        write_contact_sheet(picture, query, answers)
-        walk.searches.append((asked, picture))
+    images = walk.out / "pictures"
+    images.mkdir(exist_ok=True)
+    for number, (asked, requested) in enumerate(_questions(rows)):
+        query: Query = query_by_id(archive, requested)
+        predictions = query.search(archive, 8, exclude_self=True)
+        image = images / f"search_{number}.png"
+        write_contact_sheet(image, query, predictions)
+        walk.searches.append((asked, image))
     walk.precision = _precision(archive)
     stranger = samples_dir("sentinel2") / "sentinel2_10m.tif"
     try:

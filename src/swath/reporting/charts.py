@@ -128,10 +128,10 @@ def line_chart(
         )
         for px, v in points if marks else []:
             radius = 3.6 if line.strong else 2.5
-            said = f"{line.name}: {v:.1f}"
+            prediction = f"{line.name}: {v:.1f}"
             parts.append(
                 f'<circle cx="{px:.1f}" cy="{y(v):.1f}" r="{radius}" fill="{shown}">'
-                f"<title>{escape(said)}</title></circle>"
+                f"<title>{escape(prediction)}</title></circle>"
             )
     return "".join(parts) + "</svg>"
 
@@ -142,20 +142,20 @@ def scatter(
     names: Sequence[str],
     *,
     title: str,
-    side: int = 430,
+    image_size: int = 430,
 ) -> str:
     """Points [N, 2] in the colors of their classes, each class with a letter at its center."""
     low, high = points.min(axis=0), points.max(axis=0)
     span = float(max(high - low)) or 1.0
-    placed = (points - (low + high) / 2) / span * (side - 40) + side / 2
+    placed = (points - (low + high) / 2) / span * (image_size - 40) + image_size / 2
     parts = [
-        f'<svg viewBox="0 0 {side} {side}" width="{side}" height="{side}" role="img" '
+        f'<svg viewBox="0 0 {image_size} {image_size}" width="{image_size}" height="{image_size}" role="img" '
         f'aria-label="{escape(title)}">'
     ]
     for (px, py), label in zip(placed, classes, strict=True):
         name = names[label] if label < len(names) else str(label)
         parts.append(
-            f'<circle cx="{px:.1f}" cy="{side - py:.1f}" r="3.2" fill="{series_color(int(label))}" '
+            f'<circle cx="{px:.1f}" cy="{image_size - py:.1f}" r="3.2" fill="{series_color(int(label))}" '
             'fill-opacity="0.75">'
             f"<title>{escape(name)}</title></circle>"
         )
@@ -163,7 +163,7 @@ def scatter(
         px, py = np.median(placed[classes == label], axis=0)
         name = names[label] if label < len(names) else str(label)
         parts.append(
-            f'<text x="{px:.1f}" y="{side - py:.1f}" text-anchor="middle" font-weight="700" '
+            f'<text x="{px:.1f}" y="{image_size - py:.1f}" text-anchor="middle" font-weight="700" '
             'paint-order="stroke" '
             f'stroke="var(--paper)" stroke-width="3">{escape(name)}</text>'
         )
@@ -228,12 +228,12 @@ def forest_plot(gaps: Sequence[DifferenceRow], *, title: str, x_label: str, widt
     for i, gap in enumerate(gaps):
         y = top + row * (i + 0.5)
         shown, clear = series_color(gap.index), gap.low > 0 or gap.high < 0
-        said = f"{gap.name}: {gap.value:+.1f} ({gap.low:+.1f} to {gap.high:+.1f})"
+        prediction = f"{gap.name}: {gap.value:+.1f} ({gap.low:+.1f} to {gap.high:+.1f})"
         parts.append(
             f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{escape(gap.name)}</text>'
             f'<line x1="{x(gap.low):.1f}" x2="{x(gap.high):.1f}" y1="{y:.1f}" y2="{y:.1f}" stroke="{shown}" '
             f'stroke-width="2"/><circle cx="{x(gap.value):.1f}" cy="{y:.1f}" r="4.5" stroke="{shown}" '
-            f'stroke-width="2" fill="{shown if clear else "var(--paper)"}"><title>{escape(said)}</title>'
+            f'stroke-width="2" fill="{shown if clear else "var(--paper)"}"><title>{escape(prediction)}</title>'
             "</circle>"
         )
     return "".join(parts) + "</svg>"

@@ -65,9 +65,9 @@ def table(
         lines.append(
             f"<tr{ours}>{first}" + "".join(cell("td", v, i) for i, v in enumerate(row[1:], 1)) + "</tr>"
         )
-    said = f"<caption>{escape(caption)}</caption>" if caption else ""
+    prediction = f"<caption>{escape(caption)}</caption>" if caption else ""
     return (
-        f'<div class="scroll"><table>{said}<thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody>'
+        f'<div class="scroll"><table>{prediction}<thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody>'
         "</table></div>"
     )
 
@@ -78,20 +78,20 @@ class SafeHtml(str):
     __slots__ = ()
 
 
-def figure(picture: bytes | str, caption: str, kind: str = "jpeg", look: str = "", after: str = "") -> str:
+def figure(image: bytes | str, caption: str, kind: str = "jpeg", look: str = "", after: str = "") -> str:
     """A picture inside the page: bytes of an image of `kind`, or SVG as text; `after` is HTML below."""
-    if isinstance(picture, str):
-        inside = picture
+    if isinstance(image, str):
+        inside = image
     else:
-        data = base64.b64encode(picture).decode()
+        data = base64.b64encode(image).decode()
         inside = f'<img class="{look}" alt="{escape(caption)}" src="data:image/{kind};base64,{data}">'
     return f"<figure>{inside}<figcaption>{escape(caption)}{after}</figcaption></figure>"
 
 
-def jpeg(picture: Any, quality: int = 86) -> bytes:
+def jpeg(image: Any, quality: int = 86) -> bytes:
     """A PIL picture as JPEG bytes: photographs, so a tenth of the size of PNG."""
     buffer = io.BytesIO()
-    picture.save(buffer, format="JPEG", quality=quality)
+    image.save(buffer, format="JPEG", quality=quality)
     return buffer.getvalue()
 
 

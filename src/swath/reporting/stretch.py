@@ -87,10 +87,10 @@ class Stretch:
 
     @classmethod
     def of(
-        cls, pictures: Sequence[tuple[NDArray[np.float32], NDArray[np.bool_]]], eight_bit: bool
+        cls, images: Sequence[tuple[NDArray[np.float32], NDArray[np.bool_]]], eight_bit: bool
     ) -> Stretch | None:
         """The stretch of pictures ([C, H, W], valid [H, W]) of one sensor together; None if all are empty."""
-        pixels = np.concatenate([values[:, valid] for values, valid in pictures], axis=1)
+        pixels = np.concatenate([values[:, valid] for values, valid in images], axis=1)
         if not pixels.size:
             return None
         each = pixels.reshape(1, -1) if eight_bit else pixels
@@ -103,7 +103,9 @@ def to_rgba(
 ) -> NDArray[np.uint8]:
     """RGBA [H, W, 4] of [C, H, W]; without a stretch values are taken for 0 to 255."""
     if stretch is not None:
-        low, high = (np.array(side, np.float32)[:, None, None] for side in (stretch.low, stretch.high))
+        low, high = (
+            np.array(image_size, np.float32)[:, None, None] for image_size in (stretch.low, stretch.high)
+        )
         pixels = (pixels - low) / (high - low) * 255
     color = np.clip(np.nan_to_num(pixels), 0, 255).astype(np.uint8)
     alpha = np.where(valid, 255, 0).astype(np.uint8)[None]

@@ -107,7 +107,7 @@ class _AerialCanvas:
         sx, sy = cx - dx * 0.3, cy - dy * 0.3
         self.pen.ellipse((sx - radius / 2, sy - radius / 2, sx + radius / 2, sy + radius / 2), fill=lit)
 
-    def house(self, x: float, y: float, width: float, depth: float, angle: float = 0.0) -> None:
+    def building(self, x: float, y: float, width: float, depth: float, angle: float = 0.0) -> None:
         """A building with its shadow and two roof planes."""
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         corners = np.array(
@@ -168,7 +168,9 @@ def _homes(ground: _AerialCanvas) -> None:
             for x in np.arange(-reach, reach, lot):
                 if ground.random.random() < 0.88:
                     y = street + side * ground.between(12, 15)
-                    ground.house(x + ground.between(-2, 2), y, ground.between(8, 14), ground.between(8, 11))
+                    ground.building(
+                        x + ground.between(-2, 2), y, ground.between(8, 14), ground.between(8, 11)
+                    )
                 if ground.random.random() < 0.5:
                     ground.crown(
                         x + lot / 2, street + side * ground.between(14, 22), ground.between(3, 7), crown
@@ -181,7 +183,7 @@ def _industry(ground: _AerialCanvas) -> None:
     step = ground.between(60, 85)
     for x, y in ground.lattice(step, step * ground.between(0.7, 1.0)):
         if ground.random.random() < 0.9:
-            ground.house(x, y, ground.between(0.5, 0.8) * step, ground.between(0.35, 0.55) * step)
+            ground.building(x, y, ground.between(0.5, 0.8) * step, ground.between(0.35, 0.55) * step)
 
 
 def _river(ground: _AerialCanvas) -> None:
@@ -210,7 +212,7 @@ def _road(ground: _AerialCanvas) -> None:
     ground.band([(-reach, offset), (reach, offset)], width, ground.pick(_PAVED))
     ground.band([(-reach, offset), (reach, offset)], 0.8, (226, 224, 216))
     for x in np.arange(-reach, reach, ground.between(15, 40)):
-        ground.house(x, offset + ground.random.choice([-1, 1]) * width / 4, 4.5, 2.0)  # vehicles
+        ground.building(x, offset + ground.random.choice([-1, 1]) * width / 4, 4.5, 2.0)  # vehicles
 
 
 KINDS: dict[str, Callable[[_AerialCanvas], None]] = {
@@ -263,12 +265,12 @@ def write_simulated(
     folder: Path,
     *,
     seed: int,
-    folds: Mapping[str, int],
+    splits: Mapping[str, int],
     size: int = 128,
     gsd: tuple[float, float] = (0.5, 2.0),
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write labeled scenes as GeoTIFFs, and `index.csv` (file, class, gsd_m, fold), whole or not at all.
+    """Write labeled scenes as GeoTIFFs, and `index.csv` (file, class, gsd_m, split), whole or not at all.
 
     The scenes lie in rows at Null Island (0 degrees north, 0 degrees east), where nobody takes them for a
     real place; each says `SIMULATED=yes` in its tags.
@@ -276,7 +278,7 @@ def write_simulated(
     Args:
         folder: Where to; an existing one is replaced.
         seed: Series of scenes.
-        folds: How many scenes each fold has; every fold has all classes in turn.
+        splits: How many scenes each split has; every split has all classes in turn.
         size: Side in pixels.
         gsd: Range of ground sample distances.
         progress: Called with (scenes written, scenes in all).
@@ -289,11 +291,11 @@ def write_simulated(
     profile = {"driver": "GTiff", "width": size, "height": size, "count": 3, "dtype": "uint8",
                "crs": "EPSG:32631", "compress": "jpeg", "jpeg_quality": 92, "photometric": "ycbcr",
                "interleave": "pixel"}  # fmt: skip
-    total = sum(folds.values())
+    total = sum(splits.values())
     step = 1.2 * size * gsd[1]
     with atomic_folder(folder) as temporary:
         rows: list[tuple[str, str, str, str]] = []
-        for fold, count in folds.items():
+        for split, count in splits.items():
             for _ in range(count):
                 index = len(rows)
                 scene = simulate_scene(seed, index, size=size, gsd=gsd)
@@ -304,11 +306,11 @@ def write_simulated(
                 with rasterio.open(temporary / name, "w", transform=place, **profile) as file:
                     file.write(scene.image.transpose(2, 0, 1))
                     file.update_tags(SIMULATED="yes", CLASS=scene.kind)
-                rows.append((name, scene.kind, f"{scene.gsd:.4f}", fold))
+                rows.append((name, scene.kind, f"{scene.gsd:.4f}", split))
                 if progress is not None:
                     progress(len(rows), total)
         with (temporary / "index.csv").open("w", newline="", encoding="utf-8") as table:
             writer = csv.writer(table, lineterminator="\n")
-            writer.writerow(("file", "class", "gsd_m", "fold"))
+            writer.writerow(("file", "class", "gsd_m", "split"))
             writer.writerows(rows)
     return folder

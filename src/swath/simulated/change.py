@@ -55,8 +55,8 @@ class SimulatedChange:
     before: dict[str, Chip]
     after: dict[str, Chip]
     mask: NDArray[np.uint8]
-    before_ground: Landscape
-    after_ground: Landscape
+    before_landscape: Landscape
+    after_landscape: Landscape
 
 
 def simulate_change(

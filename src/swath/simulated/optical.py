@@ -174,19 +174,19 @@ def _crops(random: np.random.Generator, soil: float) -> F32:
     state = random.choice(3, CROPS, p=(0.64, 0.06, 0.30))[:, None]  # green, in flower, ripe
     ripe = np.where(state == 2, random.uniform(0.5, 1.0, (CROPS, 1)), random.uniform(0, 0.1, (CROPS, 1)))
     pale = np.clip(soil + random.normal(0, 0.12, (CROPS, CROP_VARIETIES)), 0, 1)
-    shares = np.zeros((CROPS, CROP_VARIETIES, len(MATERIALS)), dtype=np.float32)
+    fractions = np.zeros((CROPS, CROP_VARIETIES, len(MATERIALS)), dtype=np.float32)
     alive = cover * (1 - ripe)
-    shares[..., _MATERIAL["leaf"]] = alive * np.where(state == 1, 0.35, 1.0)
-    shares[..., _MATERIAL["flower"]] = alive * np.where(state == 1, 0.65, 0.0)
-    shares[..., _MATERIAL["straw"]] = cover * ripe
-    shares[..., _MATERIAL["pale soil"]] = (1 - cover) * pale
-    shares[..., _MATERIAL["dark soil"]] = (1 - cover) * (1 - pale)
-    return shares.reshape(CROPS * CROP_VARIETIES, -1)
+    fractions[..., _MATERIAL["leaf"]] = alive * np.where(state == 1, 0.35, 1.0)
+    fractions[..., _MATERIAL["flower"]] = alive * np.where(state == 1, 0.65, 0.0)
+    fractions[..., _MATERIAL["straw"]] = cover * ripe
+    fractions[..., _MATERIAL["pale soil"]] = (1 - cover) * pale
+    fractions[..., _MATERIAL["dark soil"]] = (1 - cover) * (1 - pale)
+    return fractions.reshape(CROPS * CROP_VARIETIES, -1)
 
 
-def _coarser(band: F32, share: float) -> F32:
+def _coarser(band: F32, fraction: float) -> F32:
     """A band averaged to `share` of its sampling and resampled back."""
     side = band.shape[0]
-    small = max(1, round(side * share))
+    small = max(1, round(side * fraction))
     image = Image.fromarray(band).resize((small, small), Image.Resampling.BOX)
     return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))

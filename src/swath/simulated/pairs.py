@@ -25,16 +25,16 @@ class SimulatedPairs(PairedImageDataset):
     """Simulated places seen by several sensors; see `swath.simulated`.
 
     Has everything that pairs read from files have: ``pairs[i]``, `get_batch`, `subset`, `select`, `only`,
-    labels [N, 10] float32 multi-hot, `classes`, `groups` (each place is its own), `folds`.
+    labels [N, 10] float32 multi-hot, `classes`, `groups` (each place is its own), `splits`.
 
     Args:
-        count: Places; None where `folds` says it.
+        count: Places; None where `splits` says it.
         seed: Names the series, and seeds the samples' keys.
         size: Pixels a side of the first sensor.
         gsd: Metres per pixel: one for all sensors, or by sensor name. All see the same footprint.
         sensors: Any that `swath.simulated.observe` can simulate.
         first: Index of the first place in the series: disjoint ranges are disjoint sets.
-        folds: Fold name -> places in it, one after the other.
+        splits: Split name -> places in it, one after the other.
         cache: ``memory`` simulates everything now and keeps it as products store it (2 bytes a value: 346 KB
             for a pair of 120 px in 12 bands); ``none`` simulates again at each access, and only the labels
             now.
@@ -53,18 +53,20 @@ class SimulatedPairs(PairedImageDataset):
         gsd: Gsd = 10.0,
         sensors: Sequence[str | Path | Sensor] = SENSORS,
         first: int = 0,
-        folds: Mapping[str, int] | None = None,
+        splits: Mapping[str, int] | None = None,
         cache: Literal["none", "memory"] = "memory",
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         if cache not in ("none", "memory"):
             raise ImageryError(f"cache={cache!r}:{suggest(str(cache), ['none', 'memory'])}")
-        if folds is not None:
-            if count is not None and count != sum(folds.values()):
-                raise ImageryError(f"count={count}, but folds={dict(folds)} are {sum(folds.values())} places")
-            count = sum(folds.values())
+        if splits is not None:
+            if count is not None and count != sum(splits.values()):
+                raise ImageryError(
+                    f"count={count}, but splits={dict(splits)} are {sum(splits.values())} places"
+                )
+            count = sum(splits.values())
         if count is None or count < 1:
-            raise ImageryError(f"count={count}: say how many places, or give folds={{'train': 1000, ...}}")
+            raise ImageryError(f"count={count}: say how many places, or give splits={{'train': 1000, ...}}")
         check_request(seed, first, size, 1.0)
         wanted = [get_sensor(sensor) for sensor in sensors]
         grid = sensor_grids(wanted, size, gsd)
@@ -77,7 +79,9 @@ class SimulatedPairs(PairedImageDataset):
             [f"simulated_{first + place:06d}" for place in range(count)],
             labels=labels,
             classes=CLASSES,
-            folds=None if folds is None else [name for name, number in folds.items() for _ in range(number)],
+            splits=None
+            if splits is None
+            else [name for name, number in splits.items() for _ in range(number)],
             groups=[f"simulated_{first + place:06d}" for place in range(count)],
             seed=seed,
         )

@@ -94,14 +94,14 @@ def _power_of_patches(landscape: Landscape, random: np.random.Generator, look: f
     decibel += np.float32(0.3) * random.standard_normal(decibel.shape, dtype=np.float32)
     decibel += np.float32(random.normal(0, 0.6))  # the whole scene: season, calibration
     wet = random.normal(0, 1.2)  # soil moisture, strongest where nothing hides the soil
-    for name, share in (
+    for name, fraction in (
         ("crop", 0.8),
         ("meadow", 0.8),
         ("sand and rock", 1.0),
         ("felled", 0.7),
         ("reeds", 0.3),
     ):
-        decibel[patches_of(name)] += share * wet
+        decibel[patches_of(name)] += fraction * wet
     stand = random.normal(0, 0.9, 2)  # leaf on or off, wet or dry crowns
     decibel[patches_of("broad-leaved trees")] += stand[0]
     decibel[patches_of("coniferous trees")] += stand[1]

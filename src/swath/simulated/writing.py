@@ -42,7 +42,7 @@ Progress = Callable[[int, int], None]
 def write_simulated_pairs(
     folder: Path,
     *,
-    folds: Mapping[str, int],
+    splits: Mapping[str, int],
     seed: int = 0,
     size: int = 120,
     gsd: Gsd = 10.0,
@@ -53,13 +53,13 @@ def write_simulated_pairs(
 ) -> Path:
     """Write labeled places seen by several sensors, whole or not at all.
 
-    ``pairs.csv`` has the columns id, one a sensor (files), labels, fold, group, mask; ``masks/`` the classes
+    ``pairs.csv`` has the columns id, one a sensor (files), labels, split, group, mask; ``masks/`` the classes
     by pixel on the first sensor's grid, ``boxes.json`` settlements, buildings and ships in COCO's form on the
     first sensor's images, ``classes.json`` the names of the mask's values.
 
     Args:
         folder: Where to; an existing one is replaced.
-        folds: How many places each fold has.
+        splits: How many places each split has.
         seed: Names the series.
         size: Pixels a side of the first sensor.
         gsd: Metres per pixel: one for all sensors, or by sensor name.
@@ -76,13 +76,13 @@ def write_simulated_pairs(
     """
     wanted = [get_sensor(sensor) for sensor in sensors]
     grid = sensor_grids(wanted, size, gsd)
-    names = [fold for fold, count in folds.items() for _ in range(count)]
+    names = [split for split, count in splits.items() for _ in range(count)]
     step = 1.1 * grid[wanted[0].name][0] * grid[wanted[0].name][1]
     with atomic_folder(folder) as temporary:
         _folders(temporary, [*(sensor.name for sensor in wanted), "masks"])
         coco = _Coco()
         rows = []
-        for number, fold in enumerate(names):
+        for number, split in enumerate(names):
             index = first + number
             name = f"simulated_{index:06d}"
             grounds = {cell: simulate_landscape(seed, index, size=cell[0], gsd=cell[1])
@@ -96,11 +96,11 @@ def write_simulated_pairs(
             _write_mask(temporary / "masks" / f"{name}.tif", ground.mask, ground, corner, COLORS)
             coco.add(f"{wanted[0].name}/{name}.tif", ground)
             labels = ";".join(CLASSES[k] for k in np.flatnonzero(ground.labels))
-            rows.append([name, *(f"{sensor.name}/{name}.tif" for sensor in wanted), labels, fold, name,
+            rows.append([name, *(f"{sensor.name}/{name}.tif" for sensor in wanted), labels, split, name,
                          f"masks/{name}.tif"])  # fmt: skip
             if progress is not None:
                 progress(number + 1, len(names))
-        header = ["id", *(sensor.name for sensor in wanted), "labels", "fold", "group", "mask"]
+        header = ["id", *(sensor.name for sensor in wanted), "labels", "split", "group", "mask"]
         _write_table(temporary / "pairs.csv", header, rows)
         coco.write(temporary / "boxes.json")
         _write_notes(temporary, CLASSES)
@@ -110,7 +110,7 @@ def write_simulated_pairs(
 def write_simulated_change(
     folder: Path,
     *,
-    folds: Mapping[str, int],
+    splits: Mapping[str, int],
     seed: int = 0,
     size: int = 120,
     gsd: Gsd = 10.0,
@@ -121,11 +121,11 @@ def write_simulated_change(
     """Write change pairs, whole or not at all.
 
     ``change.csv`` has the columns id, ``before_<sensor>`` and ``after_<sensor>`` (files), mask, changes (the
-    kinds in it, with semicolons), fold, group; ``masks/`` says by pixel what was built, felled or flooded.
+    kinds in it, with semicolons), split, group; ``masks/`` says by pixel what was built, felled or flooded.
 
     Args:
         folder: Where to; an existing one is replaced.
-        folds: As in `write_pairs`.
+        splits: As in `write_pairs`.
         seed: As in `write_pairs`.
         size: As in `write_pairs`.
         gsd: As in `write_pairs`.
@@ -141,13 +141,13 @@ def write_simulated_change(
     """
     wanted = [get_sensor(sensor) for sensor in sensors]
     grid = sensor_grids(wanted, size, gsd)
-    names = [fold for fold, count in folds.items() for _ in range(count)]
+    names = [split for split, count in splits.items() for _ in range(count)]
     step = 1.1 * grid[wanted[0].name][0] * grid[wanted[0].name][1]
     columns = [f"{date}_{sensor.name}" for date in ("before", "after") for sensor in wanted]
     with atomic_folder(folder) as temporary:
         _folders(temporary, [*columns, "masks"])
         rows = []
-        for number, fold in enumerate(names):
+        for number, split in enumerate(names):
             index = first + number
             name = f"simulated_{index:06d}"
             change = simulate_change(seed, index, size=size, gsd=gsd, sensors=wanted)
@@ -158,13 +158,13 @@ def write_simulated_change(
                     file = temporary / f"{date}_{sensor.name}" / f"{name}.tif"
                     _write_values(file, chip.image, sensor, chip.gsd, corner)
             mask = temporary / "masks" / f"{name}.tif"
-            _write_mask(mask, change.mask, change.before_ground, corner, _CHANGE_COLORS)
+            _write_mask(mask, change.mask, change.before_landscape, corner, _CHANGE_COLORS)
             kinds = ";".join(CHANGES[k] for k in np.unique(change.mask) if k)
             rows.append([name, *(f"{column}/{name}.tif" for column in columns), f"masks/{name}.tif", kinds,
-                         fold, name])  # fmt: skip
+                         split, name])  # fmt: skip
             if progress is not None:
                 progress(number + 1, len(names))
-        _write_table(temporary / "change.csv", ["id", *columns, "mask", "changes", "fold", "group"], rows)
+        _write_table(temporary / "change.csv", ["id", *columns, "mask", "changes", "split", "group"], rows)
         _write_notes(temporary, CHANGES)
     return folder
 

@@ -1,8 +1,8 @@
-"""Fine-tuning: the training engine with a task as its objective, labels in its batches and a fold to watch.
+"""Fine-tuning: the training engine with a task as its objective, labels in its batches and a split to watch.
 
 What differs from pretraining stands here: where the encoder comes from and how much of it is trained, what is
-looked at along the way (the score on the validation fold, whose best weights are kept), and what is written
-at the end: a task model, and its scores on the test fold.
+looked at along the way (the score on the validation split, whose best weights are kept), and what is written
+at the end: a task model, and its scores on the test split.
 """
 
 from __future__ import annotations
@@ -70,17 +70,17 @@ class FinetuneTrainer(Trainer[FinetuneRecipe]):
     ) -> None:
         self.source = None if recipe.model is None else self._source(recipe)
         self.sensor = _sensor(recipe, self.source)
-        self.folds = open_folds(recipe, data, self.sensor, self.source)
+        self.splits = open_splits(recipe, data, self.sensor, self.source)
         self.best = _read_best(run)
-        super().__init__(recipe, self.folds.train, run, world, show=show)
+        super().__init__(recipe, self.splits.train, run, world, show=show)
         if recipe.mode == "scratch" and recipe.model is not None:
             self.display.say("scratch: the model's architecture, with random weights")
-        folds = {"training": self.folds.train, "validation": self.folds.val, "test": self.folds.test}
+        splits = {"training": self.splits.train, "validation": self.splits.val, "test": self.splits.test}
         self.display.say(
-            f"{recipe.task.name}, {recipe.mode}: {describe_splits(folds)} samples; classes: "
-            f"{', '.join(self.folds.classes)}"
+            f"{recipe.task.name}, {recipe.mode}: {describe_splits(splits)} samples; classes: "
+            f"{', '.join(self.splits.classes)}"
         )
-        for note in [*self.folds.notes, *self._scale_notes()]:
+        for note in [*self.splits.notes, *self._scale_notes()]:
             self.display.say(f"warning: {note}", style="yellow")
 
     # ---- what the engine asks
@@ -138,12 +138,12 @@ class FinetuneTrainer(Trainer[FinetuneRecipe]):
         return normalize_task_batch(self.contract, self._to_device(batch))
 
     def validate(self) -> dict[str, float]:
-        """The scores on the validation fold, where there is one; the best weights are kept."""
-        if self.folds.val is None:
+        """The scores on the validation split, where there is one; the best weights are kept."""
+        if self.splits.val is None:
             return {}
         self.objective.eval()
         with unsharded_params(self.objective), torch.no_grad(), self._autocast():
-            scores = score(self.objective, self.contract, self.folds.val, self.device, intervals=False)
+            scores = score(self.objective, self.contract, self.splits.val, self.device, intervals=False)
         self.objective.train()
         value = scores.figures[scores.main].value
         if value > self.best["score"]:
@@ -157,12 +157,12 @@ class FinetuneTrainer(Trainer[FinetuneRecipe]):
     def should_stop(self) -> bool:
         """Whether the last `patience` looks were no better than the best one."""
         patience = self.recipe.early_stopping_patience
-        if patience is None or self.folds.val is None:
+        if patience is None or self.splits.val is None:
             return False
         return self.step - int(self.best["step"]) >= patience * self.config.monitor_every
 
     def write_model(self, objective: nn.Module, contract: Contract, provenance: dict[str, Any]) -> None:
-        """The task model (LoRA merged), then its scores on the test fold beside it."""
+        """The task model (LoRA merged), then its scores on the test split beside it."""
         recipe, task = self.recipe, objective
         assert isinstance(task, Task)
         if recipe.keep_weights == "best" and self.best["step"]:
@@ -186,7 +186,7 @@ class FinetuneTrainer(Trainer[FinetuneRecipe]):
         from swath.tasks.report import write_finetune_report
 
         model = load_task_model(self.run.model, self.device)
-        write_finetune_report(self.run, model, self.folds, self.metrics.rows if self.metrics else [], recipe)
+        write_finetune_report(self.run, model, self.splits, self.metrics.rows if self.metrics else [], recipe)
 
     # ---- pieces
 
@@ -213,17 +213,17 @@ class FinetuneTrainer(Trainer[FinetuneRecipe]):
     def _task_config(self) -> Any:
         """The recipe's options, with what the data tell: classes, whether labels are several, weights."""
         config = self.recipe.options
-        update: dict[str, Any] = {"classes": self.folds.classes}
+        update: dict[str, Any] = {"classes": self.splits.classes}
         if self.recipe.task.name == "classify":
-            update["multilabel"] = self.folds.train.labels.ndim == 2
+            update["multilabel"] = self.splits.train.labels.ndim == 2
         stated = getattr(config, "class_weights", None)  # detectors have none
         if stated == "balanced":
-            weights = class_weights(torch.from_numpy(self.folds.weights))
+            weights = class_weights(torch.from_numpy(self.splits.weights))
             update["class_weights"] = tuple(weights.tolist())
-        elif stated is not None and len(stated) != len(self.folds.classes):
+        elif stated is not None and len(stated) != len(self.splits.classes):
             raise RecipeError(
                 f"task.options.class_weights: {len(stated)} weights for "
-                f"{len(self.folds.classes)} classes ({', '.join(self.folds.classes)})"
+                f"{len(self.splits.classes)} classes ({', '.join(self.splits.classes)})"
             )
         return tasks.get(self.recipe.task.name).config.model_validate({**config.model_dump(), **update})
 
@@ -239,7 +239,7 @@ class FinetuneTrainer(Trainer[FinetuneRecipe]):
         return model
 
 
-def open_folds(recipe: FinetuneRecipe, path: str | Path, sensor: Sensor, source: Model | None) -> DataSplits:
+def open_splits(recipe: FinetuneRecipe, path: str | Path, sensor: Sensor, source: Model | None) -> DataSplits:
     """The recipe's view of the labeled data at `path`; raises as `open_classes`, `open_masks`, ..."""
     read, options = recipe.how_read, recipe.options
     if source is not None:

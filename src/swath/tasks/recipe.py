@@ -60,9 +60,9 @@ class FinetuneRecipe(BaseRecipe):
         sensor: Which of the model's sensors the images are of, where it knows several; without a model any.
         layer_decay: Each layer of the encoder learns by this factor slower than the next one.
         lora: Options of the mode ``lora``.
-        keep_weights: Which weights are kept at the end: the ``best`` on the validation fold, looked at every
+        keep_weights: Which weights are kept at the end: the ``best`` on the validation split, looked at every
             ``training.monitor_every`` steps, or the ``last``.
-        test_scales: Pixels and boxes: shares of the images' sides at which the test fold is scored at the end. The
+        test_scales: Pixels and boxes: shares of the images' sides at which the test split is scored at the end. The
             first is 1, the images as they are.
         early_stopping_patience: Looks without a better score after which training ends; left out: never.
     """

@@ -41,42 +41,42 @@ Array = NDArray[Any]
 def write_finetune_report(
     run: RunDirectory,
     model: TaskModel,
-    folds: DataSplits,
+    splits: DataSplits,
     rows: Sequence[Mapping[str, Any]],
     recipe: FinetuneRecipe,
 ) -> TaskScores | None:
-    """Score a model on the test fold (or on the validation fold where there is none) and write the report.
+    """Score a model on the test split (or on the validation split where there is none) and write the report.
 
     Args:
         run: Where to: its folder ``report``.
         model: The finished model.
-        folds: Of the data.
+        splits: Of the data.
         rows: The run's metrics.
         recipe: Of the run.
 
     Returns:
         The scores, or None where there is nothing to score on.
     """
-    fold, name = (folds.test, "test") if folds.test is not None else (folds.val, "validation")
-    if fold is None:
+    split, name = (splits.test, "test") if splits.test is not None else (splits.val, "validation")
+    if split is None:
         return None
-    every = score_model(model, fold, recipe.test_scales if model.dense or model.boxes else (1.0,))
+    every = score_model(model, split, recipe.test_scales if model.dense or model.boxes else (1.0,))
     scores = every[1.0]
     warning = ""
-    if folds.test is None:
+    if splits.test is None:
         chosen = " chose the weights and" if recipe.keep_weights == "best" else ""
-        warning = f"There is no test fold: these are the images that{chosen} were watched in training."
+        warning = f"There is no test split: these are the images that{chosen} were watched in training."
     scores.protocol = {
         "task": recipe.task.name,
         "mode": recipe.mode,
-        "fold": name,
+        "split": name,
         "warning": warning,
-        "images": {"train": len(folds.train), "scored": len(scores.images)},
+        "images": {"train": len(splits.train), "scored": len(scores.images)},
         "labels_share": recipe.data.get("labels_share", 1.0),
         "seed": recipe.seed,
         "model": model.id,
         "from": None if recipe.model is None or recipe.mode == "scratch" else recipe.model.id,
-        **(_of_pixels(fold) if model.dense else {}),
+        **(_of_pixels(split) if model.dense else {}),
         **scores.protocol,
     }
     run.report.mkdir(parents=True, exist_ok=True)
@@ -86,19 +86,19 @@ def write_finetune_report(
     _write_classes(run, scores)
     parts = [
         f"<h1>{escape(recipe.name)}</h1>",
-        f"<p>{escape(recipe.task.name)}, {recipe.mode}; {len(fold)} {name} images. "
-        f"{escape(describe_splits({'train': folds.train, 'validation': folds.val, 'test': folds.test}))} "
+        f"<p>{escape(recipe.task.name)}, {recipe.mode}; {len(split)} {name} images. "
+        f"{escape(describe_splits({'train': splits.train, 'validation': splits.val, 'test': splits.test}))} "
         "samples.</p>",
         f'<div class="warning"><p>{escape(warning)}</p></div>' if warning else "",
-        "".join(f'<p class="quiet">{escape(note)}</p>' for note in [*folds.notes, *_said(scores, fold)]),
+        "".join(f'<p class="quiet">{escape(note)}</p>' for note in [*splits.notes, *_said(scores, split)]),
         _figures(every),
         "<h2>Classes</h2>" + _classes(scores),
         _confusion(scores, model.classes),
         precision_curves(scores) if model.boxes else "",
         "<h2>Training</h2>" + _curves(rows, scores.main),
-        detection_gallery(model, fold, scores)
+        detection_gallery(model, split, scores)
         if model.boxes
-        else "<h2>Where it does best, and worst</h2>" + _gallery(model, fold, scores),
+        else "<h2>Where it does best, and worst</h2>" + _gallery(model, split, scores),
     ]
     write_html(run.report / "report.html", recipe.name, parts)
     return scores
@@ -128,22 +128,22 @@ def _write_classes(run: RunDirectory, scores: TaskScores) -> None:
         writer.writerows(rows)
 
 
-def _of_pixels(fold: Any) -> dict[str, Any]:
+def _of_pixels(split: Any) -> dict[str, Any]:
     """How maps were scored."""
     return {
         "pixels": "global confusion over all images; intervals draw whole images",
-        "tile": fold.tile,
-        "zoom": fold.zoom,
+        "tile": split.tile,
+        "zoom": split.zoom,
     }
 
 
-def _said(scores: TaskScores, fold: Any) -> list[str]:
+def _said(scores: TaskScores, split: Any) -> list[str]:
     """What there is to know of the images that were scored."""
     said = []
     lost = scores.protocol.get("unreadable", [])
     if lost:
         said.append(f"{len(lost)} images could not be read and are not scored: {'; '.join(lost[:3])}")
-    zoom = getattr(fold, "zoom", 1.0)
+    zoom = getattr(split, "zoom", 1.0)
     if zoom != 1:
         said.append(
             f"Images are seen at {zoom:g} of their size: the scale nearest to their own that was trained on."
@@ -224,16 +224,16 @@ def _curves(rows: Sequence[Mapping[str, Any]], main: str) -> str:
 # -------------------------------------------------------------------------------------------------- examples
 
 
-def _gallery(model: TaskModel, fold: Any, scores: TaskScores) -> str:
+def _gallery(model: TaskModel, split: Any, scores: TaskScores) -> str:
     """The worst images first, then some of the best."""
-    numbers = np.array(scores.protocol.get("images_scored", range(len(fold))))
+    numbers = np.array(scores.protocol.get("images_scored", range(len(split))))
     order = numbers[np.argsort(np.nan_to_num(scores.images, nan=2.0), kind="stable")]
     worst = order[:_SHOWN].tolist()
     best = [i for i in order[::-1][:_SHOWN].tolist() if i not in worst]
     show = _dense_example if model.dense else _class_example
     parts = []
     for title, chosen in (("Worst", worst), ("Best", best)):
-        tiles = "".join(show(model, fold, int(i)) for i in chosen)
+        tiles = "".join(show(model, split, int(i)) for i in chosen)
         parts.append(f"<h3>{title}</h3>{tiles}" if chosen else "")
     legend = ""
     if model.dense:
@@ -245,14 +245,14 @@ def _gallery(model: TaskModel, fold: Any, scores: TaskScores) -> str:
     return legend + "".join(parts)
 
 
-def _dense_example(model: TaskModel, fold: Any, number: int) -> str:
+def _dense_example(model: TaskModel, split: Any, number: int) -> str:
     """Image (or both dates), truth, answer, and where they differ, side by side."""
     with torch.inference_mode():
-        batch, said = predict_image(model.task, model.contract, fold, number, model.device)
+        batch, said = predict_image(model.task, model.contract, split, number, model.device)
     answer, mask = said.argmax(1), batch["mask"]
     image = batch["image"]
     dates = image.unbind(1) if image.ndim == 5 else [image]
-    pictures = [to_rgb({**batch, "image": one}, fold.sensor) for one in dates]
+    pictures = [to_rgb({**batch, "image": one}, split.sensor) for one in dates]
     wrong = (answer != mask) & (mask != 255) & batch["valid"]
     shown = pictures[-1].copy()
     shown[wrong[0].numpy()] = (213, 94, 0)
@@ -261,14 +261,14 @@ def _dense_example(model: TaskModel, fold: Any, number: int) -> str:
     share = 100 * float(wrong.sum()) / max(1, int(((mask != 255) & batch["valid"]).sum()))
     names = ["before", "after"] if len(dates) == 2 else ["image"]
     caption = (
-        f"{_short(fold.paths[number])}: {', '.join(names)}, truth, answer, errors ({share:.1f}% of pixels)"
+        f"{_short(split.paths[number])}: {', '.join(names)}, truth, answer, errors ({share:.1f}% of pixels)"
     )
     return figure(joined, caption)
 
 
-def _class_example(model: TaskModel, fold: Any, number: int) -> str:
+def _class_example(model: TaskModel, split: Any, number: int) -> str:
     """An image with its truth and the three likeliest classes."""
-    batch = fold.get_batch([number])
+    batch = split.get_batch([number])
     with torch.inference_mode():
         said = model.predict_batch(batch)[0].cpu()
     truth = batch["label"][0]
@@ -277,8 +277,8 @@ def _class_example(model: TaskModel, fold: Any, number: int) -> str:
     first = ", ".join(
         f"{names[int(k)]} {100 * float(said[k]):.0f}%" for k in said.argsort(descending=True)[:3]
     )
-    caption = f"{_short(fold.paths[number])}: {' and '.join(true) or 'no label'}; said: {first}"
-    return figure(_beside([to_rgb(batch, fold.sensor)]), caption)
+    caption = f"{_short(split.paths[number])}: {' and '.join(true) or 'no label'}; said: {first}"
+    return figure(_beside([to_rgb(batch, split.sensor)]), caption)
 
 
 def _beside(pictures: Sequence[Array]) -> bytes:

@@ -39,19 +39,19 @@ def score(
     share: float = 1.0,
     intervals: bool = True,
 ) -> TaskScores:
-    """Scores of a task on all images of a fold; pixels by the global confusion, boxes by their matches.
+    """Scores of a task on all images of a split; pixels by the global confusion, boxes by their matches.
 
     Args:
         task: In evaluation mode.
         contract: Of its images.
-        dataset: A fold.
+        dataset: A split.
         device: Where the task is.
         share: Of pixels and boxes: images are reduced to this share of their sides before they are looked at
             (the GSD follows), and what is said is enlarged again: the truth keeps its size.
         intervals: Of boxes, where they cost time: whether figures get their intervals.
 
     Raises:
-        ImageryError: No image of the fold can be read. Single ones are left out, and listed in the protocol.
+        ImageryError: No image of the split can be read. Single ones are left out, and listed in the protocol.
     """
     assert isinstance(task, Task)
     if isinstance(task, DetectionTask):
@@ -100,7 +100,7 @@ def _score_maps(
 
 def _some(numbers: Sequence[int], unreadable: Sequence[str]) -> None:
     if not numbers:
-        raise ImageryError(f"no image of the fold can be read; the first: {unreadable[0]}")
+        raise ImageryError(f"no image of the split can be read; the first: {unreadable[0]}")
 
 
 def _without(scores: TaskScores, numbers: Sequence[int], unreadable: Sequence[str]) -> TaskScores:
@@ -113,7 +113,7 @@ def _without(scores: TaskScores, numbers: Sequence[int], unreadable: Sequence[st
 def predict_image(
     task: Task, contract: Contract, dataset: Any, number: int, device: torch.device, *, share: float = 1.0
 ) -> tuple[Batch, Any]:
-    """Image `number` of a fold as a batch of one, and the probabilities [1, K, H, W] of its pixels.
+    """Image `number` of a split as a batch of one, and the probabilities [1, K, H, W] of its pixels.
 
     It is looked at as `swath predict` would: in tiles of the training crops' side, and at the scale nearest
     to its own that training has shown.
@@ -133,7 +133,7 @@ def predict_image(
 
 
 def score_model(model: TaskModel, dataset: Any, shares: Sequence[float] = (1.0,)) -> dict[float, TaskScores]:
-    """Scores of a task model on a fold, at each share of the images' sides."""
+    """Scores of a task model on a split, at each share of the images' sides."""
     with torch.inference_mode():
         return {
             share: score(model.task, model.contract, dataset, model.device, share=share) for share in shares

@@ -54,15 +54,15 @@ class TaskDataConfig(ObjectiveConfig):
             georeference, or relative where the model counts so.
         cache: ``memory`` decodes every image once.
         offset_dn: Added to stored values before scaling (Sentinel-2 files that do not say their baseline).
-        train: Fold to learn from. Of a CSV table: values of its column ``fold`` (or ``split``); of folders:
+        train: Split to learn from. Of a CSV table: values of its column ``split`` (or ``split``); of folders:
             patterns of paths below the folder, such as ``nantes/*``. Left out: all that is not in `val` and
             `test`.
-        val: Fold that chooses the best checkpoint.
-        test: Fold that the result is scored on.
-        test_fraction: Where no `test` is named and no fold is called test: share of the training samples that
+        val: Split that chooses the best checkpoint.
+        test: Split that the result is scored on.
+        test_fraction: Where no `test` is named and no split is called test: share of the training samples that
             is held out for it, drawn by the seed, evenly over classes; before `val_share`. Samples that show
-            the same ground may then be on both sides: name folds where that can be.
-        val_fraction: Where no `val` is named and no fold is called val: share of the training samples that is
+            the same ground may then be on both sides: name splits where that can be.
+        val_fraction: Where no `val` is named and no split is called val: share of the training samples that is
             held out for it, drawn by the seed, evenly over classes.
         label_fraction: Share of the training samples whose labels are used, drawn by the seed, evenly over
             classes; a larger share holds all of a smaller one's.
@@ -78,7 +78,7 @@ class TaskDataConfig(ObjectiveConfig):
     val_fraction: float = 0.0
     label_fraction: float = 1.0
 
-    def folds_of(
+    def split_indices(
         self, where: str, names: Sequence[str], column: Sequence[str] | None
     ) -> dict[str, list[int]]:
         """Positions of the samples of train, val and test.
@@ -86,35 +86,35 @@ class TaskDataConfig(ObjectiveConfig):
         Args:
             where: The data, for messages.
             names: Path of each sample below the data's folder.
-            column: Fold of each sample, where a table tells.
+            column: Split of each sample, where a table tells.
 
         Raises:
-            RecipeError: A fold is empty, or two share samples.
+            RecipeError: A split is empty, or two share samples.
         """
         if not 0 < self.label_fraction <= 1 or not (
             0 <= self.val_fraction < 1 and 0 <= self.test_fraction < 1
         ):
             raise RecipeError("data: labels_share is in (0, 1], val_share and test_share in [0, 1)")
         asked: dict[str, Names | None] = {"train": self.train, "val": self.val, "test": self.test}
-        if column is not None:  # folds of the usual names need not be named
+        if column is not None:  # splits of the usual names need not be named
             usual = {"train": ["train"], "val": ["val", "valid", "validation"], "test": ["test"]}
-            for fold, known in usual.items():
-                if asked[fold] is None:
+            for split, known in usual.items():
+                if asked[split] is None:
                     free = [name for name in known if name in column and name not in asked.values()]
-                    asked[fold] = free[0] if free else None
+                    asked[split] = free[0] if free else None
         found: dict[str, list[int]] = {}
-        for fold in ("val", "test", "train"):
-            wanted = asked[fold]
+        for split in ("val", "test", "train"):
+            wanted = asked[split]
             if wanted is None:
                 taken = {i for other in found.values() for i in other}
-                found[fold] = [i for i in range(len(names)) if i not in taken] if fold == "train" else []
+                found[split] = [i for i in range(len(names)) if i not in taken] if split == "train" else []
                 continue
             patterns = [wanted] if isinstance(wanted, str) else wanted
             of = names if column is None else column
-            found[fold] = [i for i, name in enumerate(of) if any(fnmatch(name, p) for p in patterns)]
-            if not found[fold]:
+            found[split] = [i for i, name in enumerate(of) if any(fnmatch(name, p) for p in patterns)]
+            if not found[split]:
                 known = sorted(set(of))[:12]
-                raise RecipeError(f"data.{fold}: nothing in {where} is in {wanted!r}; there are {known}")
+                raise RecipeError(f"data.{split}: nothing in {where} is in {wanted!r}; there are {known}")
         for a, b in (("train", "val"), ("train", "test")):
             both = set(found[a]) & set(found[b])
             if both:
@@ -125,8 +125,8 @@ class TaskDataConfig(ObjectiveConfig):
     def drawn(
         self, found: Mapping[str, list[int]], strata: Sequence[Any], seed: int, *, labels: bool = True
     ) -> dict[str, list[int]]:
-        """Folds as of `folds_of`, with the shares of the options drawn: of the test fold, then of the
-        validation fold, then of the labels.
+        """Splits as of `split_indices`, with the shares of the options drawn: of the test split, then of the
+        validation split, then of the labels.
 
         Args:
             found: Positions of the samples of train, val and test.
@@ -190,7 +190,7 @@ class DatasetSubset:
 
     def __init__(self, dataset: Any, positions: Sequence[int]) -> None:
         if not len(positions):
-            raise ImageryError("a fold of the data has no samples")
+            raise ImageryError("a split of the data has no samples")
         self.whole: ImageDataset = dataset
         self.positions = list(positions)
         self.sensor, self.classes = dataset.sensor, dataset.classes
@@ -225,6 +225,6 @@ def strata_of(labels: NDArray[Any]) -> list[Any]:
     return [int(row.argmax()) if row.any() else -1 for row in labels]
 
 
-def describe_splits(folds: Mapping[str, Any]) -> str:
-    """How many samples each fold has."""
-    return ", ".join(f"{len(fold)} {name}" for name, fold in folds.items() if fold is not None)
+def describe_splits(splits: Mapping[str, Any]) -> str:
+    """How many samples each split has."""
+    return ", ".join(f"{len(split)} {name}" for name, split in splits.items() if split is not None)

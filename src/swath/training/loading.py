@@ -109,8 +109,8 @@ class BatchLoader:
 
     def parts(self, step: int) -> list[list[int]]:
         """This rank's share of step `step`, in `accumulate` parts."""
-        share = self.indices(step).chunk(self._ranks)[self._rank]
-        return [part.tolist() for part in share.chunk(self._parts)]
+        fraction = self.indices(step).chunk(self._ranks)[self._rank]
+        return [part.tolist() for part in fraction.chunk(self._parts)]
 
     def stream(self, first_step: int) -> Iterator[list[Batch]]:
         """The parts of step `first_step` (from 1), of the next one, and so on without end."""

@@ -11,8 +11,8 @@
       checkpoints/      step_00000500/ ...
       pictures/         step_00000500.png ...
       model/            the model directory, when the run is done
-      best/             fine-tuning: the weights that did best on the validation fold
-      report/           fine-tuning: what the model does on the test fold
+      best/             fine-tuning: the weights that did best on the validation split
+      report/           fine-tuning: what the model does on the test split
 """
 
 from __future__ import annotations

@@ -40,9 +40,9 @@ def test_every_set_says_what_is_needed(name: str) -> None:
     known = get_benchmark(name)
     assert len(set(known.classes)) == len(known.classes)
     assert known.images > 0
-    assert known.sources[0].url.startswith("http")
+    assert known.references[0].url.startswith("http")
     get_sensor(known.sensor)
-    for archive in known.archives:
+    for archive in known.downloads:
         assert (archive.checksum_source is not None) == bool(archive.md5 or archive.sha256)
     advice = known.how_to_get("data")
     assert f"swath datasets fetch {name}" in advice
@@ -110,12 +110,12 @@ def test_folders_may_be_spelled_otherwise(tmp_path: Path) -> None:
 
 def test_train_and_test_folders_and_lists_are_found(tmp_path: Path) -> None:
     known = get_benchmark("ucmerced")
-    for fold in ("train", "test"):
-        lay_out(tmp_path / "UCMerced" / fold, known)
-    assert known.find(tmp_path).has_folds
+    for split in ("train", "test"):
+        lay_out(tmp_path / "UCMerced" / split, known)
+    assert known.find(tmp_path).has_splits
     folder = lay_out(tmp_path / "other" / "UCMerced_LandUse" / "Images", known)
-    for fold in ("train", "val", "test"):
-        (tmp_path / "other" / f"uc_merced-{fold}.txt").write_text("airplane_0.jpg\n")
+    for split in ("train", "val", "test"):
+        (tmp_path / "other" / f"uc_merced-{split}.txt").write_text("airplane_0.jpg\n")
     found = known.find(tmp_path / "other")
     assert found.folder == folder
     assert sorted(found.lists) == ["test", "train", "val"]
@@ -125,7 +125,7 @@ def test_train_and_test_folders_and_lists_are_found(tmp_path: Path) -> None:
 def test_real_files_in_the_published_layouts(data_dir: Path, name: str, classes: int) -> None:
     found = get_benchmark(name).find(data_dir / "fixtures_rico")
     assert len(found.folders) == classes
-    assert f"{classes} of its {len(found.known.classes)} classes are here" in found.notes[0]
+    assert f"{classes} of its {len(found.benchmark.classes)} classes are here" in found.notes[0]
 
 
 def test_absence_says_where_to_get_it(tmp_path: Path) -> None:
@@ -152,11 +152,11 @@ def test_fetch_unpack_and_find(tmp_path: Path) -> None:
     with serve(served) as server:
         got = fetch_benchmark(known, tmp_path / "out", url=f"{server.url}/WHU-RS19.zip", watch=watch)
         assert steps == ["downloading WHU-RS19.zip", "unpacking WHU-RS19.zip"]
-        assert got.fetched is not None
-        assert "no checksum is published" in got.fetched.checked
-        assert known.find(tmp_path / "out").folder == got.found.folder
+        assert got.download is not None
+        assert "no checksum is published" in got.download.checked
+        assert known.find(tmp_path / "out").folder == got.local.folder
         again = fetch_benchmark(known, tmp_path / "out", url=f"{server.url}/WHU-RS19.zip")
-        assert again.fetched is None
+        assert again.download is None
         assert len(server.requests) == 1
 
 
@@ -178,7 +178,7 @@ def test_a_wrong_yaml_file_is_refused_by_key(tmp_path: Path) -> None:
         ({"licence": None}, "licence"),
         ({"imagesize": 3}, "imagesize"),
         ({"gsd": 1.0}, "gsd or gsd_range"),
-        ({"spellings": {"x": "nothing"}}, "nothing"),
+        ({"class_aliases": {"x": "nothing"}}, "nothing"),
     ):
         path = tmp_path / "x.yaml"
         path.write_text(yaml.safe_dump({**good, **change}))

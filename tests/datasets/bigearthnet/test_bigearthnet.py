@@ -65,8 +65,8 @@ def v1(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_splits(root: Path, names: dict[str, list[str]]) -> None:
-    for fold, patches in names.items():
-        with (root / f"{fold}.csv").open("w", newline="") as file:
+    for split, patches in names.items():
+        with (root / f"{split}.csv").open("w", newline="") as file:
             csv.writer(file).writerows([name] for name in patches)
 
 
@@ -145,7 +145,7 @@ def test_v1_folders_give_pairs_in_the_sensors_order(v1: Path) -> None:
     assert optical["gsd"] == radar["gsd"] == 10
     assert (optical["time"], radar["time"]) == (1497348631.0, 1497372643.0)
     assert pairs.groups == ["S2A_MSIL2A_20170613T101031"] * 3
-    assert pairs.folds is None
+    assert pairs.splits is None
 
 
 def test_coarse_bands_are_resampled_as_models_on_bigearthnet_have_it(v1: Path) -> None:
@@ -195,7 +195,7 @@ def test_official_splits_decide_what_is_in(v1: Path, tmp_path: Path) -> None:
         open_pairs(root, sensors=BOTH, split="val")
     write_splits(root, {"train": S2_V1[:1], "val": [S2_V1[3]], "test": []})
     pairs = open_pairs(root, sensors=BOTH)
-    assert pairs.folds == ["train", "val"]
+    assert pairs.splits == ["train", "val"]
     assert "2 patches are in none of the official splits" in pairs.problems[0][1]
     assert open_pairs(root, sensors=BOTH, split="val").paths == [S2_V1[3]]
     with pytest.raises(ImageryError, match="needs the country"):
@@ -247,7 +247,7 @@ def test_v2_folders_with_metadata_parquet(tmp_path: Path) -> None:
     _, s2 = write_v2(tmp_path)
     pairs = open_pairs(tmp_path, sensors=BOTH, layout="bigearthnet")
     assert pairs.paths == s2
-    assert pairs.folds == ["train", "val", "test"]
+    assert pairs.splits == ["train", "val", "test"]
     assert pairs.groups == ["S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP"] * 3
     assert "1 places have no patch" in pairs.problems[0][1]
     assert open_pairs(tmp_path, sensors=BOTH, split="validation").paths == [s2[1]]

@@ -70,10 +70,10 @@ def test_tar_members_outside_are_refused(tmp_path: Path) -> None:
         unpack(tmp_path / "b.tar", tmp_path / "out")
 
 
-@pytest.mark.parametrize("share", [0.2, 0.5, 0.99])
-def test_truncated_archives_leave_nothing(tmp_path: Path, share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.2, 0.5, 0.99])
+def test_truncated_archives_leave_nothing(tmp_path: Path, fraction: float) -> None:
     whole = zipped(tmp_path / "w.zip", **{f"{i}.bin": bytes(range(256)) * 40 for i in range(20)}).read_bytes()
-    (tmp_path / "cut.zip").write_bytes(whole[: int(share * len(whole))])
+    (tmp_path / "cut.zip").write_bytes(whole[: int(fraction * len(whole))])
     with pytest.raises(ImageryError, match="damaged or cut short"):
         unpack(tmp_path / "cut.zip", tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cut.zip", "w.zip"]

@@ -78,19 +78,19 @@ def test_memory_cache_keeps_stored_types(tmp_path: Path) -> None:
 
 
 def test_subset_and_folds_share_pixels_and_count_anew(tmp_path: Path) -> None:
-    path = write_pairs(tmp_path, fold=["train", "val", "train", "val"], **{"class": ["c", "a", "b", "a"]})
+    path = write_pairs(tmp_path, split=["train", "val", "train", "val"], **{"class": ["c", "a", "b", "a"]})
     pairs = opened(path, cache="memory")
     val = pairs.select(split="val")
     assert val.paths == ["p1", "p3"]
-    assert val.folds == ["val", "val"]
+    assert val.splits == ["val", "val"]
     assert val[1]["index"] == 1
     assert val.labels is not None
     assert val.labels.tolist() == [0, 0]
     assert val.classes == ["a", "b", "c"]
     assert torch.equal(val[1]["sensors"][S1]["image"], pairs[3]["sensors"][S1]["image"])
     assert val.subset([1]).paths == ["p3"]
-    assert opened(path, fold="val").paths == ["p1", "p3"]
-    assert opened(path, fold="val").classes == pairs.classes
+    assert opened(path, split="val").paths == ["p1", "p3"]
+    assert opened(path, split="val").classes == pairs.classes
     with pytest.raises(ImageryError, match="Did you mean 'val'"):
         pairs.select(split="vall")
 
@@ -176,7 +176,7 @@ def test_sensors_may_have_their_own_pixel_size(tmp_path: Path) -> None:
     assert cropped[S2]["image"].shape == (12, 8, 8)
     assert torch.equal(cropped[S1]["image"], sample[S1]["image"][:, 4:20, 4:20])
     assert torch.equal(cropped[S2]["image"], sample[S2]["image"][:, 2:10, 2:10])
-    resized = opened(path, size=24, fit="resize")[0]["sensors"]
+    resized = opened(path, size=24, resize_mode="resize")[0]["sensors"]
     assert resized[S2]["image"].shape == (12, 24, 24)
     assert resized[S2]["gsd"] == pytest.approx(10, rel=0.01)
     with pytest.raises(ImageryError, match="multiple of 2"):

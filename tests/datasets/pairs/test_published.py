@@ -52,7 +52,7 @@ def test_sen12ms_by_its_names(sen12ms: Path) -> None:
     pairs = open_pairs(sen12ms, sensors=BOTH)
     assert pairs.paths == ["ROIs1158_spring_1_p30", "ROIs1158_spring_1_p31", "ROIs1158_spring_44_p7"]
     assert pairs.groups == ["ROIs1158_spring_1", "ROIs1158_spring_1", "ROIs1158_spring_44"]
-    assert pairs.folds == ["train", "train", "test"]
+    assert pairs.splits == ["train", "train", "test"]
     sample = pairs[2]["sensors"]
     assert torch.equal(sample["sentinel1_grd"]["image"], torch.from_numpy(radar(seed=7)))
     wanted = torch.from_numpy(optical(seed=7, bands=13) / 1e4).float()
@@ -175,12 +175,12 @@ def test_sen1floods11_by_its_names(tmp_path: Path) -> None:
         write(data / "LabelHand" / f"{place}_LabelHand.tif", radar(seed=i)[:1].astype(np.int16))
     splits = tmp_path / "v1.1" / "splits" / "flood_handlabeled"
     splits.mkdir(parents=True)
-    for fold, place in (("train", "Ghana_5079"), ("valid", "Sri-Lanka_12"), ("bolivia", "Bolivia_103757")):
-        (splits / f"flood_{fold}_data.csv").write_text(f"{place}_S1Hand.tif,{place}_LabelHand.tif\n")
+    for split, place in (("train", "Ghana_5079"), ("valid", "Sri-Lanka_12"), ("bolivia", "Bolivia_103757")):
+        (splits / f"flood_{split}_data.csv").write_text(f"{place}_S1Hand.tif,{place}_LabelHand.tif\n")
     assert detect_pair_layout(tmp_path) == "sen1floods11"
     pairs = open_pairs(tmp_path, sensors=BOTH)
     assert pairs.paths == ["Bolivia_103757", "Ghana_5079", "Sri-Lanka_12"]
-    assert pairs.folds == ["bolivia", "train", "val"]
+    assert pairs.splits == ["bolivia", "train", "val"]
     assert pairs.groups == ["Bolivia", "Ghana", "Sri-Lanka"]
     sample = pairs[0]["sensors"]
     assert not sample["sentinel1_grd"]["valid"][:2].any()

@@ -114,9 +114,9 @@ def test_collapse_is_called_so_and_health_is_not() -> None:
 
 def test_report_has_a_row_a_featurizer_and_side_and_warns(split: TrainTestSplit, tmp_path: Path) -> None:
     report = evaluate_embedding_stats(
-        [Fake("color", color), Fake("constant", constant)], split.bank, sides=[16, 32]
+        [Fake("color", color), Fake("constant", constant)], split.train, image_sizes=[16, 32]
     )
-    assert [(row.features, row.side) for row in report.rows] == [
+    assert [(row.features, row.image_size) for row in report.rows] == [
         ("color", 16), ("color", 32), ("constant", 16), ("constant", 32),
     ]  # fmt: skip
     first = report.rows[0]

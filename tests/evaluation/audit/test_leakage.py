@@ -46,8 +46,8 @@ def ground(seed: int, size: int = 384) -> Picture:
     return np.clip(image + random.normal(0, 4, image.shape), 0, 255).astype(np.uint8)
 
 
-def cut(image: Picture, row: int, column: int, side: int = SIDE) -> Picture:
-    return image[row : row + side, column : column + side]
+def cut(image: Picture, row: int, column: int, image_size: int = SIDE) -> Picture:
+    return image[row : row + image_size, column : column + image_size]
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +57,9 @@ def leaking(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainTestSplit, d
     scenes = [ground(seed) for seed in range(14)]
     rows: list[list[str]] = []
 
-    def save(name: str, image: Picture, fold: str, gsd: float = 0.5, **options: object) -> None:
+    def save(name: str, image: Picture, split: str, gsd: float = 0.5, **options: object) -> None:
         Image.fromarray(image).save(folder / name, **options)
-        rows.append([name, "ab"[len(rows) % 2], str(gsd), fold])
+        rows.append([name, "ab"[len(rows) % 2], str(gsd), split])
 
     for i, scene in enumerate(scenes[:8]):
         save(f"bank{i}.png", cut(scene, 100, 100), "train")
@@ -77,13 +77,13 @@ def leaking(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainTestSplit, d
     for i, scene in enumerate(scenes[8:12]):
         save(f"clean{i}.png", cut(scene, 0, 0), "val")
     with (folder / "index.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["file", "class", "gsd_m", "fold"], *rows])
+        csv.writer(file).writerows([["file", "class", "gsd_m", "split"], *rows])
     dataset = CsvManifest(folder / "index.csv", "rgb_aerial")
-    folds = np.array(dataset.columns["fold"])
+    split_names = np.array(dataset.columns["split"])
     split = TrainTestSplit(
-        EvalSubset(dataset, np.flatnonzero(folds == "train"), "train"),
-        EvalSubset(dataset, np.flatnonzero(folds == "val"), "val"),
-        "column fold",
+        EvalSubset(dataset, np.flatnonzero(split_names == "train"), "train"),
+        EvalSubset(dataset, np.flatnonzero(split_names == "val"), "val"),
+        "column split",
     )
     truth = {
         "same.png": ("bank0.png", "same file"),
@@ -107,12 +107,12 @@ def test_every_disguise_is_found_and_nothing_else(
 ) -> None:
     found = {Path(leak.query).name: (Path(leak.partner).name, leak.reason) for leak in leakage.leaks}
     assert found == leaking[1]
-    told = {Path(leak.query).name: leak.detail for leak in leakage.leaks}
-    assert "turned 270" in told["turned.png"] or "turned 90" in told["turned.png"]
-    assert "mirrored" in told["mirrored.png"]
-    assert "2 times the GSD" in told["coarser.png"]
-    share = int(told["shifted.png"].split("%")[0])
-    assert share == pytest.approx(100 * (128 - 60) ** 2 / 128**2, abs=3)
+    summary = {Path(leak.query).name: leak.detail for leak in leakage.leaks}
+    assert "turned 270" in summary["turned.png"] or "turned 90" in summary["turned.png"]
+    assert "mirrored" in summary["mirrored.png"]
+    assert "2 times the GSD" in summary["coarser.png"]
+    fraction = int(summary["shifted.png"].split("%")[0])
+    assert fraction == pytest.approx(100 * (128 - 60) ** 2 / 128**2, abs=3)
 
 
 def test_finding_is_one_sentence_and_json(leakage: LeakageReport) -> None:
@@ -127,7 +127,7 @@ def test_finding_is_one_sentence_and_json(leakage: LeakageReport) -> None:
 def test_scores_are_had_without_the_leaks(
     leaking: tuple[TrainTestSplit, dict[str, tuple[str, str]]], leakage: LeakageReport
 ) -> None:
-    evaluation = evaluate_knn([Fake("color", color)], leaking[0], sides=[32], k=1)
+    evaluation = evaluate_knn([Fake("color", color)], leaking[0], image_sizes=[32], k=1)
     clean = exclude_leaks(evaluation, leakage)
     assert clean is not None
     kept = [Path(path).name for path in clean.paths]
@@ -143,9 +143,9 @@ def test_close_features_count_only_when_pixels_agree(
     leaking: tuple[TrainTestSplit, dict[str, tuple[str, str]]],
 ) -> None:
     split, truth = leaking
-    bank, queries = len(split.bank.indices), len(split.queries.indices)
-    features = torch.eye(bank + queries)
-    known, asked = features[:bank].clone(), features[bank:].clone()
+    train, test = len(split.train.indices), len(split.test.indices)
+    features = torch.eye(train + test)
+    known, asked = features[:train].clone(), features[train:].clone()
     asked[3] = known[3]  # turned.png and its partner
     asked[9] = known[7]  # a clean one, by mistake
     found = find_leaks(split, features=(known, asked))
@@ -211,10 +211,10 @@ def box(west: float, south: float, size: float = 0.1) -> list[tuple[float, float
 
 def test_footprints_that_overlap_are_found_and_neighbors_are_not() -> None:
     pytest.importorskip("shapely")
-    bank = [box(10, 50), box(10.1, 50), None, box(20, 50)]
-    found = footprint_overlaps([box(10.05, 50), None, box(30, 50), box(9.9, 50)], bank)
+    train = [box(10, 50), box(10.1, 50), None, box(20, 50)]
+    found = footprint_overlaps([box(10.05, 50), None, box(30, 50), box(9.9, 50)], train)
     assert [(q, b) for q, b, _ in found] == [(0, 0), (0, 1)]
-    assert [share for _, _, share in found] == pytest.approx([0.5, 0.5])
+    assert [fraction for _, _, fraction in found] == pytest.approx([0.5, 0.5])
     across = [(179.95, 0.0), (-179.95, 0.0), (-179.95, 0.1), (179.95, 0.1), (179.95, 0.0)]
     assert [(q, b) for q, b, _ in footprint_overlaps([across], [box(-180, 0, 0.1), box(0, 0)])] == [(0, 0)]
 
@@ -226,4 +226,6 @@ def test_two_dates_of_one_real_place_leak_by_footprint(data_dir: Path, tmp_path:
 
     cities = sorted(path for path in (data_dir / "oscd").iterdir() if path.is_dir())[:3]
     rings = [read_footprints([str(city / f"date{date}.tif") for city in cities]) for date in (1, 2)]
-    assert {(q, b) for q, b, share in footprint_overlaps(*rings) if share > 0.9} == {(i, i) for i in range(3)}
+    assert {(q, b) for q, b, fraction in footprint_overlaps(*rings) if fraction > 0.9} == {
+        (i, i) for i in range(3)
+    }

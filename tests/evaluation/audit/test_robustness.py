@@ -25,15 +25,17 @@ from swath.sensors.registry import get_sensor
 from swath.sensors.sensor import Sensor
 
 
-def batch_of(sensor: Sensor, count: int = 3, side: int = 40) -> Batch:
+def batch_of(sensor: Sensor, count: int = 3, image_size: int = 40) -> Batch:
     generator = torch.Generator().manual_seed(0)
     mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (sensor.mean, sensor.std))
-    image = mean + std * torch.randn(count, len(sensor.bands), side, side, generator=generator) / 2
+    image = (
+        mean + std * torch.randn(count, len(sensor.bands), image_size, image_size, generator=generator) / 2
+    )
     if sensor.unit == "uint8":
         image = image.round().clamp(0, 255).to(torch.uint8)
     return {
         "image": image, "sensor": sensor.name, "gsd": torch.ones(count), "index": torch.arange(count),
-        "valid": torch.ones(count, side, side, dtype=torch.bool),
+        "valid": torch.ones(count, image_size, image_size, dtype=torch.bool),
         "key": sample_keys(0, 0, torch.arange(count)),
     }  # fmt: skip
 
@@ -47,18 +49,18 @@ def test_every_strength_changes_more_and_is_repeatable(name: str) -> None:
     batch = batch_of(sensor)
     std = torch.tensor(sensor.std).view(1, -1, 1, 1)
     chosen, _ = corruptions_for(sensor)
-    for degradation in chosen:
+    for corruption in chosen:
         moved = []
-        for level in degradation.levels(sensor):
-            worse = degradation(batch, sensor, level)
-            again = degradation(batch, sensor, level)
+        for level in corruption.levels(sensor):
+            worse = corruption(batch, sensor, level)
+            again = corruption(batch, sensor, level)
             assert torch.equal(worse["image"], again["image"])
             assert worse["image"].dtype == batch["image"].dtype
             assert bool(torch.isfinite(worse["image"].float()).all())
             moved.append(float(((worse["image"].float() - batch["image"].float()) / std).abs().mean()))
-        assert min(moved) > 0.005, degradation.name
-        if degradation.name != "rotation":
-            assert moved == sorted(moved), degradation.name
+        assert min(moved) > 0.005, corruption.name
+        if corruption.name != "rotation":
+            assert moved == sorted(moved), corruption.name
         assert bool(batch["valid"].all()), "the batch that was given is left as it is"
 
 
@@ -128,9 +130,9 @@ def test_holes_have_the_stated_area_and_grow() -> None:
     sensor = get_sensor("rgb_aerial")
     batch = batch_of(sensor, 3, 64)
     before = batch["valid"]
-    for share in (0.1, 0.4):
-        valid = DEGRADATIONS["holes"](batch, sensor, share)["valid"]
-        assert torch.allclose((~valid).float().mean(dim=(1, 2)), torch.tensor(share), atol=0.01)
+    for fraction in (0.1, 0.4):
+        valid = DEGRADATIONS["holes"](batch, sensor, fraction)["valid"]
+        assert torch.allclose((~valid).float().mean(dim=(1, 2)), torch.tensor(fraction), atol=0.01)
         assert bool((valid <= before).all())
         before = valid
 
@@ -155,7 +157,7 @@ def test_nodata_lends_nothing_to_its_surroundings() -> None:
     spoiled["image"][:, :, :20] = 255
     for name in ("blur", "rotation"):
         first, second = (
-            DEGRADATIONS[name](b, sensor, DEGRADATIONS[name].strengths[1]) for b in (batch, spoiled)
+            DEGRADATIONS[name](b, sensor, DEGRADATIONS[name].severities[1]) for b in (batch, spoiled)
         )
         seen = first["valid"][:, None]
         assert torch.equal(first["image"] * seen, second["image"] * seen)
@@ -164,7 +166,7 @@ def test_nodata_lends_nothing_to_its_surroundings() -> None:
 @pytest.fixture(scope="module")
 def report(split: TrainTestSplit) -> RobustnessReport:
     return evaluate_robustness(
-        [Fake("color", color)], split, degradations=["haze", "noise", "missing-bands"], k=3
+        [Fake("color", color)], split, corruptions=["haze", "noise", "missing-bands"], k=3
     )
 
 
@@ -173,13 +175,13 @@ def test_scores_fall_with_strength_from_the_clean_score(
 ) -> None:
     curve = report.curve("color", "haze")
     assert [score.strength for score in curve] == [0, 0.1, 0.25, 0.5, 1.0, 2.0]
-    assert curve[0].degradation == CLEAN
+    assert curve[0].corruption == CLEAN
     assert curve[0].accuracy > 0.9
     assert curve[-1].accuracy < 0.6, "all colors become that of the air"
     assert curve[-1].loss == pytest.approx(curve[0].accuracy - curve[-1].accuracy)
     assert curve[-1].loss_low <= curve[-1].loss <= curve[-1].loss_high
-    assert report.protocol["bank"]["images"] == 48
-    assert report.protocol["degradations"]["noise"]["measure"] == "sigma, standard deviations"
+    assert report.protocol["train"]["images"] == 48
+    assert report.protocol["corruptions"]["noise"]["measure"] == "sigma, standard deviations"
     assert "color loses most by haze" in report.sentence() or "missing-bands" in report.sentence()
 
 
@@ -188,18 +190,18 @@ class Counted(Fake):
 
     identity, learns = "counted/robust", True
 
-    def __init__(self, most: int = 10**9) -> None:
+    def __init__(self, max_count: int = 10**9) -> None:
         super().__init__("color", self._centered)
-        self.shown, self.most = 0, most
+        self.shown, self.max_count = 0, max_count
         self.center: torch.Tensor | None = None
 
-    def fit(self, part: EvalSubset, side: int) -> None:
-        super().fit(part, side)
+    def fit(self, part: EvalSubset, image_size: int) -> None:
+        super().fit(part, image_size)
         self.center = color(part.dataset.get_batch(part.indices)).mean(dim=0)
 
     def _centered(self, batch: Batch) -> torch.Tensor:
         assert self.center is not None, "asked before it was fitted"
-        if self.shown >= self.most:
+        if self.shown >= self.max_count:
             raise KeyboardInterrupt
         self.shown += 1
         return color(batch) - self.center
@@ -208,12 +210,12 @@ class Counted(Fake):
 def test_a_killed_run_goes_on_and_a_second_one_computes_nothing(
     split: TrainTestSplit, tmp_path: Path
 ) -> None:
-    options: dict[str, Any] = {"degradations": ["noise", "blur"], "k": 3, "batch_size": 10}
+    options: dict[str, Any] = {"corruptions": ["noise", "blur"], "k": 3, "batch_size": 10}
     whole = Counted()
     expected = evaluate_robustness([whole], split, **options)
     states = len(expected.scores)
     assert whole.shown == 5 + 2 * states, "48 bank images, 20 queries, ten at a time"
-    killed, again, third = Counted(most=5 + states + 3), Counted(), Counted()
+    killed, again, third = Counted(max_count=5 + states + 3), Counted(), Counted()
     with pytest.raises(KeyboardInterrupt):
         evaluate_robustness([killed], split, cache=FeatureCache(tmp_path), **options)
     found = evaluate_robustness([again], split, cache=FeatureCache(tmp_path), **options)
@@ -230,7 +232,13 @@ def test_features_of_a_report_that_are_known_do_not_stop_the_rest(
     known = extract_split_features([Counted()], split, [32], cache=FeatureCache(tmp_path))
     fresh = Counted()
     found = evaluate_robustness(
-        [fresh], split, degradations=["blur"], side=32, k=3, bank=known.bank, cache=FeatureCache(tmp_path)
+        [fresh],
+        split,
+        corruptions=["blur"],
+        image_size=32,
+        k=3,
+        train=known.train,
+        cache=FeatureCache(tmp_path),
     )
     assert fresh.fitted_on == [("train", 32)]
     assert found.curve("color", "blur")[0].accuracy > 0.9
@@ -238,23 +246,23 @@ def test_features_of_a_report_that_are_known_do_not_stop_the_rest(
 
 def test_degradations_and_their_strengths_are_kept_apart(split: TrainTestSplit, tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path)
-    plain = cache.shelf(Counted(), split.queries, 32, (split.bank, 32))
+    plain = cache.entry(Counted(), split.test, 32, (split.train, 32))
     shelves = [
-        cache.shelf(Counted(), split.queries, 32, (split.bank, 32), state)
+        cache.entry(Counted(), split.test, 32, (split.train, 32), state)
         for state in ("blur 1.0", "blur 2.0", "noise 1.0")
     ]
-    assert len({shelf._file for shelf in (plain, *shelves)}) == 4  # type: ignore[attr-defined]
+    assert len({entry._file for entry in (plain, *shelves)}) == 4  # type: ignore[attr-defined]
 
 
 def test_files_hold_scores_and_a_picture(report: RobustnessReport, tmp_path: Path) -> None:
-    data, picture = report.write(tmp_path, command="swath evaluate robustness m d")
+    data, image = report.write(tmp_path, command="swath evaluate robustness m d")
     stored = json.loads(data.read_text())
     assert stored["command"] == "swath evaluate robustness m d"
     assert len(stored["scores"]) == len(report.scores) == 1 + 5 + 5 + 2
-    assert min(Image.open(picture).size) > 200
+    assert min(Image.open(image).size) > 200
 
 
 def test_queries_can_be_limited_and_that_is_said(split: TrainTestSplit) -> None:
-    found = evaluate_robustness([Fake("color", color)], split, degradations=["blur"], k=3, limit=8)
-    assert found.protocol["queries"]["images"] == 8
+    found = evaluate_robustness([Fake("color", color)], split, corruptions=["blur"], k=3, limit=8)
+    assert found.protocol["test"]["images"] == 8
     assert "8 of 20 queries were looked at" in found.notes[-1]

@@ -14,21 +14,19 @@ from swath.evaluation.data.splits import TrainTestSplit, open_split
 
 
 def names(split: TrainTestSplit) -> tuple[set[str], set[str]]:
-    bank, queries = (
-        {"/".join(Path(p).parts[-2:]) for p in part.paths} for part in (split.bank, split.queries)
-    )
-    return bank, queries
+    train, test = ({"/".join(Path(p).parts[-2:]) for p in part.paths} for part in (split.train, split.test))
+    return train, test
 
 
 def test_fold_column_decides(table: Path) -> None:
     split = open_split(table, sensor="rgb_aerial")
-    assert (len(split.bank.indices), len(split.queries.indices)) == (48, 20)
-    assert (split.bank.name, split.queries.name) == ("train", "val")
-    assert split.origin == "column fold: train and val"
-    assert split.native_metres == 0.5
+    assert (len(split.train.indices), len(split.test.indices)) == (48, 20)
+    assert (split.train.name, split.test.name) == ("train", "val")
+    assert split.origin == "column split: train and val"
+    assert split.native_gsd == 0.5
     assert split.notes == []
-    bank, queries = names(split)
-    assert not bank & queries
+    train, test = names(split)
+    assert not train & test
 
 
 def test_other_folds_and_columns_can_be_named(table: Path, tmp_path: Path) -> None:
@@ -36,14 +34,14 @@ def test_other_folds_and_columns_can_be_named(table: Path, tmp_path: Path) -> No
         [str(table.parent / r[0]), r[1], r[2], "a" if i % 2 else "b"] for i, r in enumerate(read_table(table))
     ]
     other = write_table(tmp_path / "t.csv", rows, "file,class,gsd_m,part")
-    split = open_split(other, sensor="rgb_aerial", fold_column="part", bank="b", queries="a")
-    assert (split.bank.name, split.queries.name) == ("b", "a")
+    split = open_split(other, sensor="rgb_aerial", split_column="part", train="b", test="a")
+    assert (split.train.name, split.test.name) == ("b", "a")
     with pytest.raises(ImageryError, match=r"has no column 'parts'. Did you mean 'part'"):
-        open_split(other, sensor="rgb_aerial", fold_column="parts")
+        open_split(other, sensor="rgb_aerial", split_column="parts")
     with pytest.raises(ImageryError, match=r"values 'a', 'b', not 'train'.*--bank and --queries"):
-        open_split(other, sensor="rgb_aerial", fold_column="part")
+        open_split(other, sensor="rgb_aerial", split_column="part")
     with pytest.raises(ImageryError, match="bank and queries are both 'a'"):
-        open_split(other, sensor="rgb_aerial", fold_column="part", bank="a", queries="a")
+        open_split(other, sensor="rgb_aerial", split_column="part", train="a", test="a")
 
 
 def test_label_column_is_found_or_named(table: Path, tmp_path: Path) -> None:
@@ -51,19 +49,19 @@ def test_label_column_is_found_or_named(table: Path, tmp_path: Path) -> None:
     for header, named in (("file,label,split", None), ("file,use,split", "use")):
         other = write_table(tmp_path / "t.csv", rows, header)
         split = open_split(other, sensor="rgb_aerial", gsd=0.5, label_column=named)
-        assert split.bank.dataset.classes == ["dark", "gray", "light", "spots"]
+        assert split.train.dataset.classes == ["dark", "gray", "light", "spots"]
     with pytest.raises(ImageryError, match=r"no column 'usage'"):
         open_split(other, sensor="rgb_aerial", gsd=0.5, label_column="usage")
 
 
 def test_folders_decide(table: Path, tmp_path: Path) -> None:
-    for file, _, _, fold, _ in read_table(table):
-        target = tmp_path / "data" / fold / file
+    for file, _, _, split, _ in read_table(table):
+        target = tmp_path / "data" / split / file
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(table.parent / file, target)
     split = open_split(tmp_path / "data", sensor="rgb_aerial", gsd=0.5)
-    assert (len(split.bank.indices), len(split.queries.indices)) == (48, 20)
-    assert split.bank.dataset.classes == split.queries.dataset.classes
+    assert (len(split.train.indices), len(split.test.indices)) == (48, 20)
+    assert split.train.dataset.classes == split.test.dataset.classes
     assert split.hash == open_split(table, sensor="rgb_aerial").hash, "the same images on the same sides"
     (tmp_path / "data" / "val").rename(tmp_path / "data" / "held_out")
     with pytest.raises(
@@ -71,8 +69,7 @@ def test_folders_decide(table: Path, tmp_path: Path) -> None:
     ):
         open_split(tmp_path / "data", sensor="rgb_aerial", gsd=0.5)
     assert (
-        open_split(tmp_path / "data", sensor="rgb_aerial", gsd=0.5, queries="held_out").queries.name
-        == "held_out"
+        open_split(tmp_path / "data", sensor="rgb_aerial", gsd=0.5, test="held_out").test.name == "held_out"
     )
 
 
@@ -90,7 +87,7 @@ def test_split_by_seed_is_stratified_and_repeatable(table: Path, tmp_path: Path)
     )
     assert names(first) == names(again)
     assert first.hash == again.hash != other.hash
-    assert np.bincount(first.queries.labels).tolist() == [3, 3, 3, 3], "20% of 17"
+    assert np.bincount(first.test.labels).tolist() == [3, 3, 3, 3], "20% of 17"
     assert "no split of its own" in first.notes[0]
 
 
@@ -100,10 +97,8 @@ def test_groups_stay_together_in_a_split_made_here(table: Path, tmp_path: Path) 
     split = open_split(grouped, sensor="rgb_aerial", gsd=0.5)
     groups = np.array([row[2] for row in rows])
     position = {row[0]: i for i, row in enumerate(rows)}
-    bank, queries = (
-        {groups[position[str(Path(p))]] for p in part.paths} for part in (split.bank, split.queries)
-    )
-    assert not bank & queries
+    train, test = ({groups[position[str(Path(p))]] for p in part.paths} for part in (split.train, split.test))
+    assert not train & test
 
 
 def test_groups_on_both_sides_are_refused_or_noted(table: Path, tmp_path: Path) -> None:
@@ -114,7 +109,7 @@ def test_groups_on_both_sides_are_refused_or_noted(table: Path, tmp_path: Path) 
         open_split(leaking, sensor="rgb_aerial")
     split = open_split(leaking, sensor="rgb_aerial", allow_overlap=True)
     assert split.notes[0].startswith("leak: ")
-    other = write_table(tmp_path / "u.csv", rows, "file,class,gsd_m,fold,place")
+    other = write_table(tmp_path / "u.csv", rows, "file,class,gsd_m,split,place")
     with pytest.raises(ImageryError, match="place 7"):
         open_split(other, sensor="rgb_aerial", group_column="place")
     assert open_split(other, sensor="rgb_aerial").notes == []
@@ -122,9 +117,9 @@ def test_groups_on_both_sides_are_refused_or_noted(table: Path, tmp_path: Path) 
 
 def test_real_overlaps_do_not_straddle_the_folds_they_were_made_for(data_dir: Path) -> None:
     split = open_split(data_dir / "rsscn7" / "index.csv", sensor="rgb_aerial")
-    assert (len(split.bank.indices), len(split.queries.indices)) == (1680, 420)
+    assert (len(split.train.indices), len(split.test.indices)) == (1680, 420)
     assert split.notes == []
-    assert split.native_metres == pytest.approx(0.806, abs=0.01)
+    assert split.native_gsd == pytest.approx(0.806, abs=0.01)
 
 
 def test_files_left_out_are_told(table: Path, tmp_path: Path) -> None:
@@ -133,7 +128,7 @@ def test_files_left_out_are_told(table: Path, tmp_path: Path) -> None:
     rows += [["damaged.png", "dark", "0.5", "train", ""], rows[0]]
     split = open_split(write_table(tmp_path / "t.csv", rows), sensor="rgb_aerial")
     assert "2 files left out" in split.notes[0]
-    assert len(split.bank.indices) == 48
+    assert len(split.train.indices) == 48
 
 
 def test_a_split_that_names_absent_files_is_refused(table: Path, tmp_path: Path) -> None:
@@ -147,7 +142,7 @@ def test_a_split_that_names_absent_files_is_refused(table: Path, tmp_path: Path)
 def test_labels_are_needed(table: Path, tmp_path: Path) -> None:
     rows = [[str(table.parent / r[0]), r[3]] for r in read_table(table)]
     with pytest.raises(ImageryError, match="has no labels"):
-        open_split(write_table(tmp_path / "t.csv", rows, "file,fold"), sensor="rgb_aerial", gsd=0.5)
+        open_split(write_table(tmp_path / "t.csv", rows, "file,split"), sensor="rgb_aerial", gsd=0.5)
 
 
 def test_missing_label_single_class_and_single_image_are_refused(table: Path, tmp_path: Path) -> None:
@@ -167,20 +162,20 @@ def test_class_folder_without_images_is_refused(tmp_path: Path) -> None:
     """Scored without that class, the task would be an easier one under the same name."""
     write_scenes(tmp_path)
     (tmp_path / "index.csv").unlink()
-    assert open_split(tmp_path, sensor="rgb_aerial", gsd=0.5).bank.dataset.classes == list(CLASSES)
+    assert open_split(tmp_path, sensor="rgb_aerial", gsd=0.5).train.dataset.classes == list(CLASSES)
     (tmp_path / ".hidden").mkdir()
-    assert len(open_split(tmp_path, sensor="rgb_aerial", gsd=0.5).queries.indices) == 12
+    assert len(open_split(tmp_path, sensor="rgb_aerial", gsd=0.5).test.indices) == 12
     (tmp_path / "water").mkdir()
     with pytest.raises(ImageryError, match=r"water: is a class folder without a single image"):
         open_split(tmp_path, sensor="rgb_aerial", gsd=0.5)
 
 
 def test_fold_folder_with_an_empty_class_is_refused(tmp_path: Path) -> None:
-    for fold in ("train", "val"):
-        write_scenes(tmp_path / fold)
-    assert len(open_split(tmp_path, sensor="rgb_aerial", gsd=0.5).bank.indices) == 68
-    for fold in ("train", "val"):
-        (tmp_path / fold / "water").mkdir()
+    for split in ("train", "val"):
+        write_scenes(tmp_path / split)
+    assert len(open_split(tmp_path, sensor="rgb_aerial", gsd=0.5).train.indices) == 68
+    for split in ("train", "val"):
+        (tmp_path / split / "water").mkdir()
     with pytest.raises(ImageryError, match=r"train.water: is a class folder without a single image"):
         open_split(tmp_path, sensor="rgb_aerial", gsd=0.5)
 

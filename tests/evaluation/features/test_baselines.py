@@ -55,7 +55,7 @@ class InMemory:
 
 
 def part_of(images: torch.Tensor, unit: str = "reflectance") -> EvalSubset:
-    return EvalSubset(InMemory(images, unit), np.arange(len(images)), "bank")  # type: ignore[arg-type]
+    return EvalSubset(InMemory(images, unit), np.arange(len(images)), "train")  # type: ignore[arg-type]
 
 
 def batch_of(image: torch.Tensor, **more: Any) -> Batch:
@@ -63,16 +63,16 @@ def batch_of(image: torch.Tensor, **more: Any) -> Batch:
 
 
 @pytest.mark.parametrize("name", list(BASELINES))
-@pytest.mark.parametrize("side", [4, 16, 33])
-def test_every_baseline_takes_every_side_and_any_bands(name: str, side: int) -> None:
+@pytest.mark.parametrize("image_size", [4, 16, 33])
+def test_every_baseline_takes_every_side_and_any_bands(name: str, image_size: int) -> None:
     images = torch.rand(20, 5, 24, 24)
     images[3, :, :6, :6] = float("nan")  # no data
     baseline = make_baseline(name)
-    baseline.fit(part_of(images), side)
-    found = extract_features([baseline], part_of(images), [side]).features[baseline.name, side]
+    baseline.fit(part_of(images), image_size)
+    found = extract_features([baseline], part_of(images), [image_size]).features[baseline.name, image_size]
     assert found.shape[0] == 20
     assert torch.isfinite(found).all()
-    assert side < 16 or found.std(0).max() > 0
+    assert image_size < 16 or found.std(0).max() > 0
 
 
 def test_statistics_are_those_of_the_valid_pixels() -> None:
@@ -95,10 +95,10 @@ def test_histogram_of_other_units_spans_the_bank() -> None:
     images = torch.randn(30, 1, 16, 16) * 0.01 + 0.2
     histogram = ColorHistogram()
     histogram.fit(part_of(images), 16)
-    share = histogram(batch_of(images)).mean(0)
-    assert share.sum() == pytest.approx(1.0)
-    assert share.min() > 0.005
-    assert share.argmax() in (3, 4)
+    fraction = histogram(batch_of(images)).mean(0)
+    assert fraction.sum() == pytest.approx(1.0)
+    assert fraction.min() > 0.005
+    assert fraction.argmax() in (3, 4)
 
 
 def test_raw_pixels_are_the_standardized_image() -> None:
@@ -136,11 +136,11 @@ def test_rcf_repeats_itself_and_depends_on_the_seed() -> None:
 def test_queries_do_not_change_what_is_fitted(name: str, split: TrainTestSplit) -> None:
     """The same bank with other queries gives the same features of the bank."""
     found = []
-    for queries in (split.queries, EvalSubset(split.queries.dataset, split.queries.indices[:2], "val")):
+    for test in (split.test, EvalSubset(split.test.dataset, split.test.indices[:2], "val")):
         baseline = make_baseline(name)
-        baseline.fit(split.bank, 32)
-        extract_features([baseline], queries, [32])
-        found.append(extract_features([baseline], split.bank, [16]).features[baseline.name, 16])
+        baseline.fit(split.train, 32)
+        extract_features([baseline], test, [32])
+        found.append(extract_features([baseline], split.train, [16]).features[baseline.name, 16])
     assert torch.equal(*found)
 
 
@@ -150,12 +150,14 @@ def test_sharing_patches_changes_nothing(split: TrainTestSplit) -> None:
     alone = [make() for make in BASELINES.values()]
     assert [b.settings for b in shared] == [b.settings for b in alone]
     for baseline in [*shared, *alone]:
-        baseline.fit(split.bank, 32)
-    together = extract_features(shared, split.queries, [16, 32], batch_size=7).features
+        baseline.fit(split.train, 32)
+    together = extract_features(shared, split.test, [16, 32], batch_size=7).features
     for baseline in alone:
-        for side in (16, 32):
-            expected = extract_features([baseline], split.queries, [side]).features[baseline.name, side]
-            assert torch.allclose(together[baseline.name, side], expected, atol=1e-5)
+        for image_size in (16, 32):
+            expected = extract_features([baseline], split.test, [image_size]).features[
+                baseline.name, image_size
+            ]
+            assert torch.allclose(together[baseline.name, image_size], expected, atol=1e-5)
 
 
 def test_unknown_baseline_is_refused_with_a_suggestion() -> None:
@@ -175,8 +177,8 @@ def test_random_init_is_the_same_encoder_with_other_weights(table: Any) -> None:
     before = torch.get_rng_state()
     first, again, other = random_init(model), random_init(model), random_init(model, seed=1)
     assert torch.equal(torch.get_rng_state(), before), "nobody else's random numbers are touched"
-    queries = split_of(table).queries
-    a, b, c = (extract_features([f], queries, [32]).features[f.name, 32] for f in (first, again, other))
+    test = split_of(table).test
+    a, b, c = (extract_features([f], test, [32]).features[f.name, 32] for f in (first, again, other))
     assert a.shape == (20, 48)
     assert torch.equal(a, b)
     assert not torch.allclose(a, c)

@@ -29,14 +29,14 @@ def batch_of(image: torch.Tensor, sensor: str = "rgb_aerial") -> Batch:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> torch.Tensor:
+def images() -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32), dtype=np.uint8))
 
 
 @pytest.mark.parametrize("name", ["statistics", "baseline:statistics"])
 def test_baselines_go_by_their_names(name: str) -> None:
     found = open_eval_model(name)
-    assert found.featurizers[0].name == "image statistics"
+    assert found.extractors[0].name == "image statistics"
     assert (found.sensor.name, found.gsd_mode) == ("rgb_aerial", None)
 
 
@@ -64,19 +64,19 @@ def test_several_poolings_share_one_encoding() -> None:
     assert [f.settings["pooling"] for f in found] == ["cls", "mean"]
 
 
-def test_timm_features_are_those_of_timm_with_its_own_configuration(pictures: torch.Tensor) -> None:
-    featurizer = TimmFeatureExtractor(TIMM, "rgb_aerial")
+def test_timm_features_are_those_of_timm_with_its_own_configuration(images: torch.Tensor) -> None:
+    extractor = TimmFeatureExtractor(TIMM, "rgb_aerial")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         plain = timm.create_model("test_resnet", num_classes=0).eval()
     config = timm.data.resolve_model_data_config(plain)
     mean, std = (torch.tensor(config[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
-    ready = (pictures / 255 - mean) / std
+    ready = (images / 255 - mean) / std
     ready = F.interpolate(ready, size=(160, 160), mode="bilinear", align_corners=False, antialias=True)
     with torch.inference_mode():
-        wanted = plain(ready)
-    assert torch.allclose(featurizer(batch_of(pictures)), wanted, atol=1e-4)
-    assert featurizer.settings["input_size"] == [160, 160]
+        requested = plain(ready)
+    assert torch.allclose(extractor(batch_of(images)), requested, atol=1e-4)
+    assert extractor.settings["input_size"] == [160, 160]
 
 
 def test_random_weights_of_timm_are_called_random() -> None:
@@ -87,7 +87,7 @@ def test_random_weights_of_timm_are_called_random() -> None:
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".pth"])
-def test_timm_weights_come_from_a_file(tmp_path: Path, pictures: torch.Tensor, ending: str) -> None:
+def test_timm_weights_come_from_a_file(tmp_path: Path, images: torch.Tensor, ending: str) -> None:
     torch.manual_seed(5)
     trained = timm.create_model("test_resnet", num_classes=7).eval()  # with a classifier, which is left out
     path = tmp_path / f"mine{ending}"
@@ -96,16 +96,16 @@ def test_timm_weights_come_from_a_file(tmp_path: Path, pictures: torch.Tensor, e
         torch.save({"epoch": 3, "state_dict": state}, path)
     else:
         save_file(trained.state_dict(), path)
-    featurizer = TimmFeatureExtractor(f"{TIMM}@{path}", "rgb_aerial")
-    assert featurizer.name == "test_resnet (mine)"
-    assert featurizer.settings["weights"].startswith("sha256 ")
-    assert not featurizer.has_random_weights
+    extractor = TimmFeatureExtractor(f"{TIMM}@{path}", "rgb_aerial")
+    assert extractor.name == "test_resnet (mine)"
+    assert extractor.settings["weights"].startswith("sha256 ")
+    assert not extractor.has_random_weights
     # Just as if timm had loaded them: the classifier does not reach the features.
     trained.reset_classifier(0)
     random_weights = TimmFeatureExtractor(TIMM, "rgb_aerial")
-    assert not torch.equal(featurizer(batch_of(pictures)), random_weights(batch_of(pictures)))
+    assert not torch.equal(extractor(batch_of(images)), random_weights(batch_of(images)))
     random_weights._module = trained
-    assert torch.equal(featurizer(batch_of(pictures)), random_weights(batch_of(pictures)))
+    assert torch.equal(extractor(batch_of(images)), random_weights(batch_of(images)))
 
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
@@ -127,12 +127,12 @@ def test_bands_that_do_not_fit_are_refused_with_the_fix_and_the_fix_works() -> N
 
 
 def test_reflectance_is_shown_up_to_0_3() -> None:
-    featurizer = TimmFeatureExtractor(TIMM, "sentinel2_l2a", bands=["red", "green", "blue"])
+    extractor = TimmFeatureExtractor(TIMM, "sentinel2_l2a", bands=["red", "green", "blue"])
     bands = torch.full((1, 12, 16, 16), 0.05)
     bands[:, [3, 2, 1]] = torch.tensor([0.3, 0.15, 0.9]).view(1, 3, 1, 1)  # B04, B03, B02
     plain = torch.tensor([255.0, 127.5, 255.0]).view(1, 3, 1, 1).expand(1, 3, 16, 16)
     expected = TimmFeatureExtractor(TIMM, "rgb_aerial")(batch_of(plain))
-    assert torch.allclose(featurizer(batch_of(bands, "sentinel2_l2a")), expected, atol=1e-4)
+    assert torch.allclose(extractor(batch_of(bands, "sentinel2_l2a")), expected, atol=1e-4)
 
 
 def test_radar_is_no_picture() -> None:
@@ -141,7 +141,7 @@ def test_radar_is_no_picture() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "options", "said"),
+    ("text", "options", "prediction"),
     [
         ("nothing/here", {}, "no such model directory"),
         ("rfc", {}, "Did you mean 'rcf'"),
@@ -154,19 +154,19 @@ def test_radar_is_no_picture() -> None:
         ("random:vit_micro_patch8", {"bands": ["red"]}, "--bands is for models of timm"),
     ],
 )
-def test_errors_say_what_to_do(text: str, options: dict[str, object], said: str) -> None:
-    with pytest.raises(SwathError, match=said):
+def test_errors_say_what_to_do(text: str, options: dict[str, object], prediction: str) -> None:
+    with pytest.raises(SwathError, match=prediction):
         open_eval_model(text, **options)  # type: ignore[arg-type]
 
 
 def test_timm_is_scored_like_any_other(split: TrainTestSplit) -> None:
-    found = evaluate_knn(open_feature_extractors(TIMM), split, sides=[8, 32], k=5)
-    assert {s.query_side for s in found.scores} == {8, 32}
+    found = evaluate_knn(open_feature_extractors(TIMM), split, image_sizes=[8, 32], k=5)
+    assert {s.test_image_size for s in found.scores} == {8, 32}
     assert found.mean(found.scores[0].features, "knn").accuracy > 0.5
 
 
 def test_an_official_checkpoint_is_imported_on_the_way(
-    parity_dir: Path, pictures: torch.Tensor, tmp_path: Path
+    parity_dir: Path, images: torch.Tensor, tmp_path: Path
 ) -> None:
     reference = torch.load(parity_dir / "cmid_resnet.pt", weights_only=True)
     checkpoint = tmp_path / "CMID_ResNet_test.pth"
@@ -176,5 +176,5 @@ def test_an_official_checkpoint_is_imported_on_the_way(
     imported = load_model(import_weights(checkpoint, tmp_path / "model"))
     assert found.model is not None
     assert found.about["model_id"] == imported.id
-    batch = batch_of(pictures)
-    assert torch.equal(found.featurizers[0](batch), ModelFeatureExtractor(imported)(batch))
+    batch = batch_of(images)
+    assert torch.equal(found.extractors[0](batch), ModelFeatureExtractor(imported)(batch))

@@ -80,38 +80,38 @@ def test_every_featurizer_sees_every_side_of_every_image_once(split: TrainTestSp
         return batch["gsd"].unsqueeze(1)
 
     found = extract_features(
-        [Fake("look", look), Fake("other", constant)], split.queries, [16, 32], batch_size=7
+        [Fake("look", look), Fake("other", constant)], split.test, [16, 32], batch_size=7
     )
-    assert sorted(seen) == sorted((i, side) for i in split.queries.indices for side in (16, 32))
+    assert sorted(seen) == sorted((i, image_size) for i in split.test.indices for image_size in (16, 32))
     assert found.features["look", 16].flatten().tolist() == [1.0] * 20, "half the side, twice the GSD of 0.5"
     assert found.features["look", 32].flatten().tolist() == [0.5] * 20
     assert found.features["other", 16].shape == (20, 8)
-    assert (found.labels.numpy() == split.queries.labels).all()
+    assert (found.labels.numpy() == split.test.labels).all()
 
 
 def test_progress_ends_at_the_number_of_images(split: TrainTestSplit) -> None:
-    told: list[tuple[int, int]] = []
+    summary: list[tuple[int, int]] = []
     extract_features(
-        [Fake("c", constant)], split.queries, [32], batch_size=8, progress=lambda *now: told.append(now)
+        [Fake("c", constant)], split.test, [32], batch_size=8, progress=lambda *now: summary.append(now)
     )
-    assert told == [(8, 20), (16, 20), (20, 20)]
+    assert summary == [(8, 20), (16, 20), (20, 20)]
 
 
 def test_image_that_breaks_after_opening_is_left_out_and_named(table: Path, tmp_path: Path) -> None:
     shutil.copytree(table.parent, tmp_path / "copy")
     split = split_of(tmp_path / "copy" / "index.csv")
-    victim = Path(split.queries.paths[3])
+    victim = Path(split.test.paths[3])
     victim.write_bytes(victim.read_bytes()[:200])
-    found = extract_features([Fake("c", constant)], split.queries, [32])
+    found = extract_features([Fake("c", constant)], split.test, [32])
     assert len(found.labels) == 19
-    assert split.queries.indices[3] not in found.indices
+    assert split.test.indices[3] not in found.indices
     assert [path for path, _ in found.problems] == [str(victim)]
 
 
 def test_nothing_readable_is_an_error(table: Path, tmp_path: Path) -> None:
     shutil.copytree(table.parent, tmp_path / "copy")
     split = split_of(tmp_path / "copy" / "index.csv")
-    part = EvalSubset(split.queries.dataset, split.queries.indices[:2], "val")
+    part = EvalSubset(split.test.dataset, split.test.indices[:2], "val")
     for path in part.paths:
         Path(path).write_bytes(b"\x89PNG\r\n\x1a\nbroken")
     with pytest.raises(ImageryError, match="none of the 2 val images could be read"):
@@ -121,13 +121,13 @@ def test_nothing_readable_is_an_error(table: Path, tmp_path: Path) -> None:
 def test_a_whole_chunk_that_cannot_be_read_leaves_the_others(table: Path, tmp_path: Path) -> None:
     shutil.copytree(table.parent, tmp_path / "copy")
     split = split_of(tmp_path / "copy" / "index.csv")
-    for path in split.queries.paths[4:8]:
+    for path in split.test.paths[4:8]:
         Path(path).write_bytes(b"\x89PNG\r\n\x1a\nbroken")
     fake = Fake("c", constant)
     fake.identity, fake.learns = "c/1", False  # type: ignore[attr-defined]
     for _ in range(2):
         cache = FeatureCache(tmp_path / "cache", chunk=4)
-        found = extract_features([fake], split.queries, [32], batch_size=2, cache=cache)
+        found = extract_features([fake], split.test, [32], batch_size=2, cache=cache)
         assert len(found.features["c", 32]) == len(found.labels) == 16
         assert len(found.problems) == 4
 
@@ -137,7 +137,7 @@ def test_a_whole_chunk_that_cannot_be_read_leaves_the_others(table: Path, tmp_pa
 
 def test_side_below_a_patch_is_refused_with_the_reason() -> None:
     good, refused = supported_image_sizes(
-        [8, 16, 24, 40], [Fake("a", constant), Fake("vit", constant, min_side=16)]
+        [8, 16, 24, 40], [Fake("a", constant), Fake("vit", constant, min_image_size=16)]
     )
     assert good == [16]
     assert refused == [
@@ -149,7 +149,7 @@ def test_side_below_a_patch_is_refused_with_the_reason() -> None:
 
 def test_extract_does_not_take_a_refused_side(split: TrainTestSplit) -> None:
     with pytest.raises(ContractError, match="less than one patch"):
-        extract_features([ModelFeatureExtractor(model())], split.queries, [4])
+        extract_features([ModelFeatureExtractor(model())], split.test, [4])
 
 
 # ---- models
@@ -157,8 +157,8 @@ def test_extract_does_not_take_a_refused_side(split: TrainTestSplit) -> None:
 
 def test_model_featurizer_gives_what_embed_gives(split: TrainTestSplit) -> None:
     net = model()
-    found = extract_features([ModelFeatureExtractor(net)], split.queries, [16, 32])
-    batch = split.queries.dataset.get_batch(split.queries.indices)
+    found = extract_features([ModelFeatureExtractor(net)], split.test, [16, 32])
+    batch = split.test.dataset.get_batch(split.test.indices)
     assert torch.allclose(found.features["tiny", 32], net.embed(batch["image"], gsd=0.5), atol=1e-6)
     small = resize_batch(batch, 16)
     assert torch.allclose(found.features["tiny", 16], net.embed(small["image"], gsd=1.0), atol=1e-6)
@@ -166,31 +166,31 @@ def test_model_featurizer_gives_what_embed_gives(split: TrainTestSplit) -> None:
 
 def test_relative_model_counts_from_its_reference_size(split: TrainTestSplit) -> None:
     net = model(gsd_mode="relative", reference_size=64)
-    found = extract_features([ModelFeatureExtractor(net)], split.queries, [16])
-    small = resize_batch(split.queries.dataset.get_batch(split.queries.indices), 16)
+    found = extract_features([ModelFeatureExtractor(net)], split.test, [16])
+    small = resize_batch(split.test.dataset.get_batch(split.test.indices), 16)
     assert torch.allclose(found.features["tiny", 16], net.embed(small["image"], gsd=4.0), atol=1e-6)
 
 
 def test_metres_model_can_be_told_relative_scale(table: Path) -> None:
     net = model(reference_gsd=10.0)
-    part = split_of(table, gsd="relative").queries
+    part = split_of(table, gsd="relative").test
     found = extract_features([ModelFeatureExtractor(net, gsd_mode="relative")], part, [16])
     small = resize_batch(part.dataset.get_batch(part.indices), 16)
     assert torch.allclose(found.features["tiny", 16], net.embed(small["image"], gsd=20.0), atol=1e-6)
 
 
 def test_pooling_can_be_chosen(split: TrainTestSplit) -> None:
-    found = extract_features([ModelFeatureExtractor(model(), pooling="mean_std")], split.queries, [32])
+    found = extract_features([ModelFeatureExtractor(model(), pooling="mean_std")], split.test, [32])
     assert found.features["tiny", 32].shape == (20, 48)
 
 
 def test_scale_that_training_never_saw_is_told(split: TrainTestSplit) -> None:
     with pytest.warns(GsdRangeWarning, match="GSD 1 m lie outside the 0.4 to 0.6 m"):
-        extract_features([ModelFeatureExtractor(model(gsd_range=(0.4, 0.6)))], split.queries, [16])
+        extract_features([ModelFeatureExtractor(model(gsd_range=(0.4, 0.6)))], split.test, [16])
 
 
 def test_contract_is_checked(split: TrainTestSplit) -> None:
-    dataset = split.queries.dataset
+    dataset = split.test.dataset
     batch = dataset.get_batch(np.arange(4))
     wrong = {**batch, "image": batch["image"] / 255}
     with pytest.raises(ContractError, match="share of 1"):
@@ -202,14 +202,16 @@ def test_read_outs_of_a_model_encode_each_batch_once(split: TrainTestSplit) -> N
     seen: list[int] = []
     own.encoder.register_forward_hook(lambda *_: seen.append(1))
     both = pooling_variants(own, ["mean", "mean_std"], "m")
-    found = extract_features(both, split.queries, [16, 32], batch_size=100)
+    found = extract_features(both, split.test, [16, 32], batch_size=100)
     assert len(seen) == 2  # a batch at two sides
-    alone = extract_features([ModelFeatureExtractor(own, "alone", "mean_std")], split.queries, [16, 32])
-    for side in (16, 32):
-        assert torch.equal(found.features["m, moments", side], alone.features["alone", side])
-        assert torch.equal(found.features["m, mean", side], found.features["m, moments", side][:, :24])
+    alone = extract_features([ModelFeatureExtractor(own, "alone", "mean_std")], split.test, [16, 32])
+    for image_size in (16, 32):
+        assert torch.equal(found.features["m, moments", image_size], alone.features["alone", image_size])
+        assert torch.equal(
+            found.features["m, mean", image_size], found.features["m, moments", image_size][:, :24]
+        )
 
 
 def test_read_outs_are_shared_within_a_model_only(split: TrainTestSplit) -> None:
     with pytest.raises(ContractError, match="another model"):
-        ModelFeatureExtractor(model(), "a", shares=ModelFeatureExtractor(model(), "b"))
+        ModelFeatureExtractor(model(), "a", fractions=ModelFeatureExtractor(model(), "b"))

@@ -22,21 +22,21 @@ from swath.evaluation.measures.retrieval import (
 )
 
 
-def brute_force(ids: list[int], query: set[int], archive: dict[int, set[int]]) -> dict[str, float]:
+def brute_force(ids: list[int], query: set[int], gallery: dict[int, set[int]]) -> dict[str, float]:
     """All metrics of one query by their definitions; `archive` holds what may answer."""
-    shared = [len(query & archive[i]) for i in ids]
+    shared = [len(query & gallery[i]) for i in ids]
     k = len(ids)
-    relevant = sum(bool(query & labels) for labels in archive.values())
+    relevant = sum(bool(query & labels) for labels in gallery.values())
     ap = sum(
         sum(s > 0 for s in shared[: j + 1]) / (j + 1) for j in range(k) if shared[j] > 0
     ) / min(k, max(1, relevant))  # fmt: skip
-    best = sorted((len(query & labels) for labels in archive.values()), reverse=True)[:k]
+    best = sorted((len(query & labels) for labels in gallery.values()), reverse=True)[:k]
     dcg, ideal = (sum(g / math.log2(j + 2) for j, g in enumerate(gains)) for gains in (shared, best))
     return {
-        "precision": float(np.mean([s / len(archive[i]) for s, i in zip(shared, ids, strict=True)])),
+        "precision": float(np.mean([s / len(gallery[i]) for s, i in zip(shared, ids, strict=True)])),
         "recall": float(np.mean([s / len(query) for s in shared])),
         "pair_f1": float(
-            np.mean([2 * s / (len(archive[i]) + len(query)) for s, i in zip(shared, ids, strict=True)])
+            np.mean([2 * s / (len(gallery[i]) + len(query)) for s, i in zip(shared, ids, strict=True)])
         ),
         "average_precision": ap,
         "ndcg": dcg / ideal if ideal else 0.0,
@@ -48,36 +48,36 @@ def brute_force(ids: list[int], query: set[int], archive: dict[int, set[int]]) -
 def problems(draw: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, int, Any]:
     """Features and label sets of a few queries and archive items, and perhaps exclusions."""
     seed = draw(st.integers(0, 2**31))
-    queries, archive, classes = draw(st.integers(1, 5)), draw(st.integers(4, 12)), draw(st.integers(1, 5))
+    queries, gallery, classes = draw(st.integers(1, 5)), draw(st.integers(4, 12)), draw(st.integers(1, 5))
     random = np.random.default_rng(seed)
-    labels = [(random.random((n, classes)) < 0.4).astype(np.float32) for n in (queries, archive)]
+    labels = [(random.random((n, classes)) < 0.4).astype(np.float32) for n in (queries, gallery)]
     for rows in labels:
         rows[rows.sum(1) == 0, random.integers(classes)] = 1
     # Few distinct features: ties are common.
-    features = [random.integers(-2, 3, (n, 3)).astype(np.float32) for n in (queries, archive)]
-    exclude = torch.from_numpy(random.integers(-1, archive, (queries, 2))) if draw(st.booleans()) else None
-    k = draw(st.integers(1, archive - 2))
+    features = [random.integers(-2, 3, (n, 3)).astype(np.float32) for n in (queries, gallery)]
+    exclude = torch.from_numpy(random.integers(-1, gallery, (queries, 2))) if draw(st.booleans()) else None
+    k = draw(st.integers(1, gallery - 2))
     return (*map(torch.from_numpy, features), *map(torch.from_numpy, labels), k, exclude)
 
 
 @given(problems())
 @settings(max_examples=80, deadline=None)
 def test_neighbors_and_scores_are_the_plain_definitions(problem: Any) -> None:
-    queries, archive, query_labels, archive_labels, k, exclude = problem
-    found = exact_neighbors(queries, archive, k, exclude=exclude, chunk=2)
+    queries, gallery, query_labels, archive_labels, k, exclude = problem
+    found = exact_neighbors(queries, gallery, k, exclude=exclude, chunk=2)
     scores = retrieval_scores(found.ids, query_labels, archive_labels, exclude=exclude)
-    lengths = np.linalg.norm(archive.double().numpy(), axis=1)
+    lengths = np.linalg.norm(gallery.double().numpy(), axis=1)
     for q in range(len(queries)):
         hidden = set(exclude[q].tolist()) if exclude is not None else set()
         own = queries[q].double().numpy()
         norm = np.linalg.norm(own)
         cosine = [
-            round(float(own @ archive[i].double().numpy() / (norm * lengths[i])), 9)
+            round(float(own @ gallery[i].double().numpy() / (norm * lengths[i])), 9)
             if norm and lengths[i]
             else 0.0
-            for i in range(len(archive))
+            for i in range(len(gallery))
         ]
-        order = sorted((i for i in range(len(archive)) if i not in hidden), key=lambda i: (-cosine[i], i))
+        order = sorted((i for i in range(len(gallery)) if i not in hidden), key=lambda i: (-cosine[i], i))
         assert found.ids[q].tolist() == order[:k]
         assert found.cosines[q].tolist() == pytest.approx([cosine[i] for i in order[:k]], abs=1e-8)
         sets = {i: set(archive_labels[i].nonzero()[:, 0].tolist()) for i in order}
@@ -94,7 +94,7 @@ def random_labels(random: np.random.Generator, count: int, classes: int = 6) -> 
 
 def test_chance_is_the_mean_over_random_rankings() -> None:
     random = np.random.default_rng(0)
-    queries, archive, k = random_labels(random, 4), random_labels(random, 15), 5
+    queries, gallery, k = random_labels(random, 4), random_labels(random, 15), 5
     exclude = torch.tensor([[3], [-1], [0], [14]])
     total: dict[str, Any] = {}
     for _ in range(4000):
@@ -104,11 +104,11 @@ def test_chance_is_the_mean_over_random_rankings() -> None:
                 for hidden in exclude[:, 0]
             ]
         )
-        scores = retrieval_scores(ids, queries, archive, exclude=exclude)
+        scores = retrieval_scores(ids, queries, gallery, exclude=exclude)
         for name in METRICS:
             if name != "f1":
                 total[name] = total.get(name, 0) + getattr(scores, name) / 4000
-    expected = chance_scores(queries, archive, k, exclude=exclude)
+    expected = chance_scores(queries, gallery, k, exclude=exclude)
     for name, mean in total.items():
         assert torch.allclose(getattr(expected, name), mean, atol=0.015), name
 
@@ -127,62 +127,62 @@ def test_shuffled_labels_score_at_chance() -> None:
 
 def test_one_label_each_makes_p_r_f1_and_precision_one_number() -> None:
     random = np.random.default_rng(2)
-    queries, archive = random.integers(0, 4, 30), random.integers(0, 4, 60)
+    queries, gallery = random.integers(0, 4, 30), random.integers(0, 4, 60)
     ids = torch.from_numpy(random.integers(0, 60, (30, 7)))
-    means = retrieval_scores(ids, queries, archive).means()
-    share = float((archive[ids.numpy()] == queries[:, None]).mean())
+    means = retrieval_scores(ids, queries, gallery).means()
+    fraction = float((gallery[ids.numpy()] == queries[:, None]).mean())
     for name in ("f1", "precision", "recall", "pair_f1", "hits"):
-        assert means[name] == pytest.approx(share)
+        assert means[name] == pytest.approx(fraction)
 
 
 def test_ndcg_and_map_agree_with_scikit_learn() -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     random = np.random.default_rng(3)
-    queries, archive = random_labels(random, 5), random_labels(random, 40)
+    queries, gallery = random_labels(random, 5), random_labels(random, 40)
     features = torch.from_numpy(random.standard_normal((45, 4)))
     found = exact_neighbors(features[:5], features[5:], 40)
-    scores = retrieval_scores(found.ids, queries, archive)
+    scores = retrieval_scores(found.ids, queries, gallery)
     cosines = np.empty((5, 40))
     np.put_along_axis(cosines, found.ids.numpy(), found.cosines.numpy(), axis=1)
-    gains = queries @ archive.T
+    gains = queries @ gallery.T
     for q in range(5):
         assert float(scores.ndcg[q]) == pytest.approx(
             metrics.ndcg_score(gains[q : q + 1], cosines[q : q + 1])
         )
         truth = metrics.average_precision_score(gains[q] > 0, cosines[q])
         assert float(scores.average_precision[q]) == pytest.approx(truth)  # with k = N they are one thing
-    ten = retrieval_scores(found.ids[:, :10], queries, archive)
+    ten = retrieval_scores(found.ids[:, :10], queries, gallery)
     assert ten.means()["ndcg"] == pytest.approx(metrics.ndcg_score(gains, cosines, k=10))
 
 
 def test_f1_is_of_the_averages() -> None:
-    queries, archive = torch.eye(2, 4), torch.tensor([[1.0, 1, 1, 1], [0, 0, 1, 0]])
-    means = retrieval_scores(torch.tensor([[0], [1]]), queries, archive).means()
+    queries, gallery = torch.eye(2, 4), torch.tensor([[1.0, 1, 1, 1], [0, 0, 1, 0]])
+    means = retrieval_scores(torch.tensor([[0], [1]]), queries, gallery).means()
     assert (means["precision"], means["recall"]) == (0.125, 0.5)
     assert means["f1"] == pytest.approx(2 * 0.125 * 0.5 / 0.625)
     assert means["pair_f1"] == pytest.approx(0.2)  # (2 / 5 + 0) / 2
-    nothing = retrieval_scores(torch.tensor([[1], [1]]), queries, archive).means()
+    nothing = retrieval_scores(torch.tensor([[1], [1]]), queries, gallery).means()
     assert nothing["f1"] == 0
 
 
 def test_a_query_without_a_relevant_item_scores_nothing() -> None:
     scores = retrieval_scores(torch.tensor([[0, 1]]), torch.tensor([2]), torch.tensor([0, 1]))
-    assert scores.hopeless == 1
+    assert scores.without_relevant == 1
     assert all(value == 0 for value in scores.means().values())
 
 
 def test_class_rows() -> None:
     queries = torch.tensor([[1.0, 0, 0], [1, 1, 0]])
-    archive = torch.tensor([[1.0, 0, 0], [0, 1, 0], [1, 1, 0], [1, 0, 0]])
+    gallery = torch.tensor([[1.0, 0, 0], [0, 1, 0], [1, 1, 0], [1, 0, 0]])
     ids = torch.tensor([[0, 1], [2, 0]])
-    scores = retrieval_scores(ids, queries, archive)
-    first, second, third = per_class_retrieval(ids, scores, queries, archive, ["a", "b", "c"])
-    assert (first.name, first.queries, first.archive, first.chance) == ("a", 2, 3, 0.75)
+    scores = retrieval_scores(ids, queries, gallery)
+    first, second, third = per_class_retrieval(ids, scores, queries, gallery, ["a", "b", "c"])
+    assert (first.name, first.queries, first.gallery, first.chance) == ("a", 2, 3, 0.75)
     assert first.found == pytest.approx(0.75)  # 1 of 2, 2 of 2
     assert second.precision == pytest.approx(1.0)
     assert second.recall == pytest.approx(0.75)
     assert second.f1 == pytest.approx(2 * 0.75 / 1.75)
-    assert (third.queries, third.archive) == (0, 0)
+    assert (third.queries, third.gallery) == (0, 0)
     assert math.isnan(third.f1)
 
 
@@ -209,8 +209,8 @@ def test_paired_difference_is_sharper_than_two_intervals() -> None:
     ids = torch.from_numpy((random.random((300, 4)) < 0.7).astype(np.int64))
     better = ids.clone()
     better[:20] = torch.from_numpy(labels[:20, None])
-    archive = torch.tensor([0, 1])
-    one, other = (retrieval_scores(i, labels, archive) for i in (better, ids))
+    gallery = torch.tensor([0, 1])
+    one, other = (retrieval_scores(i, labels, gallery) for i in (better, ids))
     gap, low, high = one.difference(other)["f1"]
     assert gap == pytest.approx(one.means()["f1"] - other.means()["f1"])
     assert 0 < low < gap < high
@@ -258,5 +258,5 @@ def test_too_large_a_k_and_bad_features_are_refused() -> None:
 
 @pytest.mark.parametrize("k", [1, 3, 9])
 def test_equal_cosines_come_in_the_order_of_the_archive(k: int) -> None:
-    archive = torch.tensor([[3.0, 4]] * 9) * torch.arange(1, 10)[:, None]
-    assert exact_neighbors(archive[:2], archive, k).ids.tolist() == [list(range(k))] * 2
+    gallery = torch.tensor([[3.0, 4]] * 9) * torch.arange(1, 10)[:, None]
+    assert exact_neighbors(gallery[:2], gallery, k).ids.tolist() == [list(range(k))] * 2

@@ -28,27 +28,27 @@ def knows_class(batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return rich_noise(batch) + 3 * torch.nn.functional.one_hot(batch["index"] % 5, 32)
 
 
-def few(featurizers: Any, split: TrainTestSplit, **options: Any) -> EvaluationResult:
-    return evaluate_fewshot(featurizers, split, shots=[20], draws=3, classifiers=["centroid"], **options)
+def few(extractors: Any, split: TrainTestSplit, **options: Any) -> EvaluationResult:
+    return evaluate_fewshot(extractors, split, shots=[20], draws=3, classifiers=["centroid"], **options)
 
 
-def fixed(featurizers: Any, split: TrainTestSplit, **options: Any) -> EvaluationResult:
-    return evaluate_linear(featurizers, split, c=0.1, **options)
+def fixed(extractors: Any, split: TrainTestSplit, **options: Any) -> EvaluationResult:
+    return evaluate_linear(extractors, split, c=0.1, **options)
 
 
 PROTOCOLS = [evaluate_knn, fixed, few]
 
 
 def shuffled(split: TrainTestSplit) -> TrainTestSplit:
-    dataset: Any = split.bank.dataset
+    dataset: Any = split.train.dataset
     dataset.labels = np.random.default_rng(0).permutation(dataset.labels)
     return split
 
 
 @pytest.mark.parametrize("evaluate", PROTOCOLS)
 def test_shuffled_labels_are_at_chance(evaluate: Callable[..., EvaluationResult]) -> None:
-    honest = evaluate([Fake("f", knows_class)], many(600, 500), sides=[8])
-    fake = evaluate([Fake("f", knows_class)], shuffled(many(600, 500)), sides=[8])
+    honest = evaluate([Fake("f", knows_class)], many(600, 500), image_sizes=[8])
+    fake = evaluate([Fake("f", knows_class)], shuffled(many(600, 500)), image_sizes=[8])
     for score in honest.scores:
         assert score.value > 0.7, "the control: these features do tell classes apart"
     for score in fake.scores:
@@ -58,7 +58,7 @@ def test_shuffled_labels_are_at_chance(evaluate: Callable[..., EvaluationResult]
 
 @pytest.mark.parametrize("evaluate", PROTOCOLS)
 def test_constant_encoder_is_at_chance_and_says_so(evaluate: Callable[..., EvaluationResult]) -> None:
-    evaluation = evaluate([Fake("constant", constant)], many(600, 500), sides=[8])
+    evaluation = evaluate([Fake("constant", constant)], many(600, 500), image_sizes=[8])
     for score in evaluation.scores:
         assert score.value == pytest.approx(0.2, abs=1e-9), "one class for all"
         if score.figures:
@@ -66,26 +66,26 @@ def test_constant_encoder_is_at_chance_and_says_so(evaluate: Callable[..., Evalu
 
 
 def test_penalty_chosen_on_shuffled_labels_finds_nothing() -> None:
-    evaluation = evaluate_linear([Fake("f", knows_class)], shuffled(many(400, 500)), sides=[8])
+    evaluation = evaluate_linear([Fake("f", knows_class)], shuffled(many(400, 500)), image_sizes=[8])
     assert evaluation.scores[0].value == pytest.approx(0.2, abs=0.06)
 
 
 def test_training_images_among_the_queries_inflate_and_are_caught() -> None:
     """Of features that know no class, only images that were seen before can be recognized."""
     honest = shuffled(many(400, 400))
-    dataset = honest.bank.dataset
+    dataset = honest.train.dataset
     leaky = replace(
-        honest, bank=EvalSubset(dataset, np.arange(600), "train")
+        honest, train=EvalSubset(dataset, np.arange(600), "train")
     )  # half of the queries are in it
-    clean = evaluate_knn([Fake("noise", rich_noise)], honest, sides=[8])
-    fooled = evaluate_knn([Fake("noise", rich_noise)], leaky, sides=[8])
+    clean = evaluate_knn([Fake("noise", rich_noise)], honest, image_sizes=[8])
+    fooled = evaluate_knn([Fake("noise", rich_noise)], leaky, image_sizes=[8])
     assert not [note for note in clean.notes if note.startswith("leak")]
     assert [
         note for note in fooled.notes if note.startswith("leak: 200 of the 400 queries are in the bank too")
     ]
     assert fooled.scores[0].value > clean.scores[0].value + 0.25, "inflated"
     rest = restrict_evaluation(
-        fooled, ~np.isin(leaky.queries.indices, leaky.bank.indices), "without images of the bank"
+        fooled, ~np.isin(leaky.test.indices, leaky.train.indices), "without images of the bank"
     )
     assert rest.scores[0].value == pytest.approx(0.2, abs=0.07), "without them: chance again"
     assert len(rest.labels) == len(rest.paths) == len(rest.scores[0].hits) == 200
@@ -96,9 +96,9 @@ def test_part_of_the_queries_is_scored_as_if_alone() -> None:
     split = many(400, 300)
     keep = np.arange(300) % 3 == 0
     part = TrainTestSplit(
-        split.bank, EvalSubset(split.queries.dataset, split.queries.indices[keep], "val"), "drawn"
+        split.train, EvalSubset(split.test.dataset, split.test.indices[keep], "val"), "drawn"
     )
-    whole, alone = (evaluate_knn([Fake("f", knows_class)], s, sides=[8]) for s in (split, part))
+    whole, alone = (evaluate_knn([Fake("f", knows_class)], s, image_sizes=[8]) for s in (split, part))
     for found, expected in zip(restrict_evaluation(whole, keep, "a third").scores, alone.scores, strict=True):
         assert found.value == expected.value
         assert (found.low, found.high) == (expected.low, expected.high)
@@ -135,7 +135,7 @@ def test_several_labels_are_scored_by_map_and_fakes_are_at_chance(
     evaluate: Callable[..., EvaluationResult],
 ) -> None:
     split, knows = several()
-    evaluation = evaluate([Fake("knows", knows), Fake("noise", rich_noise)], split, sides=[8])
+    evaluation = evaluate([Fake("knows", knows), Fake("noise", rich_noise)], split, image_sizes=[8])
     assert evaluation.metric == "mAP micro"
     for score in evaluation.scores:
         assert score.low <= score.value <= score.high
@@ -157,17 +157,17 @@ def test_several_labels_are_scored_by_map_and_fakes_are_at_chance(
 
 def broken(what: str) -> TrainTestSplit:
     split = many(40, 20)
-    dataset: Any = split.bank.dataset
+    dataset: Any = split.train.dataset
     if what == "unlabeled":
         dataset.labels[3] = -1
     elif what == "single class":
         dataset.labels[:] = 2
     elif what == "twice":
-        return replace(split, queries=EvalSubset(dataset, np.r_[np.arange(40, 60), 45], "val"))
+        return replace(split, test=EvalSubset(dataset, np.r_[np.arange(40, 60), 45], "val"))
     elif what == "same path":
         dataset.paths[50] = dataset.paths[51]
     elif what == "empty":
-        return replace(split, queries=EvalSubset(dataset, np.arange(0), "val"))
+        return replace(split, test=EvalSubset(dataset, np.arange(0), "val"))
     return split
 
 
@@ -186,4 +186,4 @@ def test_input_that_means_nothing_is_refused(
     evaluate: Callable[..., EvaluationResult], what: str, message: str
 ) -> None:
     with pytest.raises(ImageryError, match=message):
-        evaluate([Fake("f", knows_class)], broken(what), sides=[8])
+        evaluate([Fake("f", knows_class)], broken(what), image_sizes=[8])

@@ -89,5 +89,5 @@ def test_report_has_a_curve(split: TrainTestSplit, tmp_path: Path) -> None:
     ]
     data = json.loads(written[0].read_text())
     assert [score["shots"] for score in data["scores"][:2]] == [1, 5]
-    assert read_predictions(written[2]).answers[0].predictions is None
+    assert read_predictions(written[2]).predictions[0].predictions is None
     assert Image.open(written[3]).format == "PNG"

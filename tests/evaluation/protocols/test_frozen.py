@@ -27,21 +27,21 @@ from swath.models import Contract, Model
 
 
 def test_easy_classes_are_told_apart(split: TrainTestSplit) -> None:
-    evaluation = evaluate_knn([Fake("color", color)], split, sides=[16, 32], k=5)
-    assert evaluation.mean("color", "knn-z").accuracy > 0.9
+    evaluation = evaluate_knn([Fake("color", color)], split, image_sizes=[16, 32], k=5)
+    assert evaluation.mean("color", "knn-standardized").accuracy > 0.9
     assert evaluate_linear([Fake("color", color)], split, c=1.0).scores[0].accuracy > 0.9
 
 
 @pytest.mark.parametrize("evaluate", [evaluate_knn, evaluate_linear])
 def test_constant_encoder_is_at_chance(evaluate: object) -> None:
-    evaluation = evaluate([Fake("constant", constant)], many(), sides=[8])  # type: ignore[operator]
+    evaluation = evaluate([Fake("constant", constant)], many(), image_sizes=[8])  # type: ignore[operator]
     for score in evaluation.scores:
         assert score.accuracy == pytest.approx(0.2, abs=1e-9), "one class for all"
 
 
 @pytest.mark.parametrize("evaluate", [evaluate_knn, evaluate_linear])
 def test_features_that_know_no_class_are_at_chance(evaluate: object) -> None:
-    evaluation = evaluate([Fake("noise", rich_noise)], many(), sides=[8])  # type: ignore[operator]
+    evaluation = evaluate([Fake("noise", rich_noise)], many(), image_sizes=[8])  # type: ignore[operator]
     for score in evaluation.scores:
         assert score.accuracy == pytest.approx(0.2, abs=0.05)
         assert score.low < 0.2 < score.high
@@ -50,12 +50,12 @@ def test_features_that_know_no_class_are_at_chance(evaluate: object) -> None:
 def test_shuffled_labels_are_at_chance_and_leaks_are_not(split: TrainTestSplit) -> None:
     """Labels without meaning cannot be learned; but a query that is in the bank too is recognized by them."""
     honest = many(1200, 600)
-    shuffled = np.random.default_rng(0).permutation(honest.bank.dataset.labels)
-    honest.bank.dataset.labels = shuffled  # type: ignore[misc]
-    leaky = replace(honest, bank=EvalSubset(honest.bank.dataset, np.arange(1800), "train"))
+    shuffled = np.random.default_rng(0).permutation(honest.train.dataset.labels)
+    honest.train.dataset.labels = shuffled  # type: ignore[misc]
+    leaky = replace(honest, train=EvalSubset(honest.train.dataset, np.arange(1800), "train"))
     fake = Fake("noise", rich_noise)
-    assert evaluate_knn([fake], honest, sides=[8]).scores[0].accuracy == pytest.approx(0.2, abs=0.06)
-    assert evaluate_knn([fake], leaky, sides=[8]).scores[0].accuracy > 0.9
+    assert evaluate_knn([fake], honest, image_sizes=[8]).scores[0].accuracy == pytest.approx(0.2, abs=0.06)
+    assert evaluate_knn([fake], leaky, image_sizes=[8]).scores[0].accuracy > 0.9
 
 
 def test_bank_of_asymmetric_scores_is_at_the_largest_side(split: TrainTestSplit) -> None:
@@ -64,8 +64,8 @@ def test_bank_of_asymmetric_scores_is_at_the_largest_side(split: TrainTestSplit)
         sign = 1.0 if batch["image"].shape[-1] == 32 else -1.0
         return sign * (batch["image"].float().flatten(1).mean(1, keepdim=True) - 110)
 
-    evaluation = evaluate_knn([Fake("sign", side_only)], split, sides=[16, 32], k=3, standardized=False)
-    pairs = [(s.query_side, s.bank_side) for s in evaluation.scores]
+    evaluation = evaluate_knn([Fake("sign", side_only)], split, image_sizes=[16, 32], k=3, standardized=False)
+    pairs = [(s.test_image_size, s.train_image_size) for s in evaluation.scores]
     assert pairs == [(16, 16), (32, 32), (16, 32)]
     same, full, reduced = (s.accuracy for s in evaluation.scores)
     assert same == full
@@ -75,18 +75,18 @@ def test_bank_of_asymmetric_scores_is_at_the_largest_side(split: TrainTestSplit)
 def test_more_neighbors_than_images_are_refused_before_anything_is_computed(split: TrainTestSplit) -> None:
     fake = Fake("color", color)
     with pytest.raises(SwathError, match="k = 49 neighbors cannot be had of a bank of 48 images"):
-        evaluate_knn([fake], split, sides=[16], k=49)
-    assert fake.sides == set()
+        evaluate_knn([fake], split, image_sizes=[16], k=49)
+    assert fake.image_sizes == set()
 
 
 def test_symmetric_only(split: TrainTestSplit) -> None:
-    evaluation = evaluate_knn([Fake("c", color)], split, sides=[16, 32], k=3, asymmetric=False)
-    assert {(s.query_side, s.bank_side) for s in evaluation.scores} == {(16, 16), (32, 32)}
+    evaluation = evaluate_knn([Fake("c", color)], split, image_sizes=[16, 32], k=3, asymmetric=False)
+    assert {(s.test_image_size, s.train_image_size) for s in evaluation.scores} == {(16, 16), (32, 32)}
 
 
 def test_baselines_are_fitted_on_the_bank_at_the_largest_side(split: TrainTestSplit) -> None:
     fake = Fake("c", color)
-    evaluate_knn([fake], split, sides=[16, 32], k=3)
+    evaluate_knn([fake], split, image_sizes=[16, 32], k=3)
     assert fake.fitted_on == [("train", 32)]
 
 
@@ -102,15 +102,15 @@ def test_default_sides(native: int, step: int, expected: list[int]) -> None:
 
 
 def test_side_that_does_not_fit_is_refused_and_the_others_scored(split: TrainTestSplit) -> None:
-    evaluation = evaluate_knn([Fake("vit", color, min_side=16)], split, sides=[8, 16, 32], k=3)
-    assert evaluation.protocol["sides"] == [16, 32]
+    evaluation = evaluate_knn([Fake("vit", color, min_image_size=16)], split, image_sizes=[8, 16, 32], k=3)
+    assert evaluation.protocol["image_sizes"] == [16, 32]
     assert evaluation.notes == ["scale refused: 8 px is less than one patch of vit (16 px)"]
     with pytest.raises(SwathError, match="no image scale is left: 8 px is less than one patch"):
-        evaluate_knn([Fake("vit", color, min_side=16)], split, sides=[8], k=3)
+        evaluate_knn([Fake("vit", color, min_image_size=16)], split, image_sizes=[8], k=3)
 
 
 def test_enlarging_is_noted(split: TrainTestSplit) -> None:
-    evaluation = evaluate_knn([Fake("c", color)], split, sides=[32, 64], k=3)
+    evaluation = evaluate_knn([Fake("c", color)], split, image_sizes=[32, 64], k=3)
     assert evaluation.notes == ["images of 32 px were enlarged (pixels repeated) to [64] px"]
 
 
@@ -120,7 +120,7 @@ def test_scale_that_training_never_saw_becomes_a_note(split: TrainTestSplit) -> 
     model = Model(encoder, Contract.of("rgb_aerial", gsd_range=(0.4, 0.6)), name="tiny")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        evaluation = evaluate_knn([ModelFeatureExtractor(model)], split, sides=[16, 32], k=3)
+        evaluation = evaluate_knn([ModelFeatureExtractor(model)], split, image_sizes=[16, 32], k=3)
     assert "GSD 1 m lie outside" in evaluation.notes[0]
 
 
@@ -128,21 +128,21 @@ def test_scale_that_training_never_saw_becomes_a_note(split: TrainTestSplit) -> 
 
 
 def test_protocol_says_everything_and_is_plain_data(split: TrainTestSplit) -> None:
-    evaluation = evaluate_knn([ImageStatistics()], split, sides=[32], k=3)
+    evaluation = evaluate_knn([ImageStatistics()], split, image_sizes=[32], k=3)
     protocol = json.loads(json.dumps(evaluation.protocol))
     assert protocol["id"] == "swath.knn/1"
     assert protocol["split_hash"] == split.hash
-    assert protocol["bank"] == {"name": "train", "images": 48}
-    assert protocol["queries"] == {"name": "val", "images": 20}
+    assert protocol["train"] == {"name": "train", "images": 48}
+    assert protocol["test"] == {"name": "val", "images": 20}
     assert protocol["chance"] == 0.25
-    assert protocol["featurizers"] == {"image statistics": {"baseline": "mean and std of each band"}}
-    assert evaluation.native_side == 32
+    assert protocol["feature_extractors"] == {"image statistics": {"baseline": "mean and std of each band"}}
+    assert evaluation.native_image_size == 32
     assert evaluation.native_gsd == pytest.approx(0.5)
 
 
 def test_config_hash_changes_with_the_settings_alone(split: TrainTestSplit) -> None:
     def digest(**settings: object) -> str:
-        return evaluate_knn([ImageStatistics()], split, sides=[32], **{"k": 3, **settings}).config_hash  # type: ignore[arg-type]
+        return evaluate_knn([ImageStatistics()], split, image_sizes=[32], **{"k": 3, **settings}).config_hash  # type: ignore[arg-type]
 
     assert digest() == digest() == digest(batch_size=7)
     assert len({digest(), digest(k=4), digest(temperature=0.1)}) == 3
@@ -154,36 +154,41 @@ def test_names_must_differ(split: TrainTestSplit) -> None:
 
 
 def test_means_and_comparisons_are_paired_over_symmetric_scales(split: TrainTestSplit) -> None:
-    evaluation = evaluate_knn([Fake("color", color), Fake("constant", constant)], split, sides=[16, 32], k=3)
+    evaluation = evaluate_knn(
+        [Fake("color", color), Fake("constant", constant)], split, image_sizes=[16, 32], k=3
+    )
     mean = evaluation.mean("color", "knn")
     scores = evaluation.select("knn", "color", symmetric=True)
     assert mean.accuracy == pytest.approx(np.mean([s.accuracy for s in scores]))
     assert mean.low <= mean.accuracy <= mean.high
     gaps = evaluation.comparisons()
-    assert [(g.against, g.classifier) for g in gaps] == [("constant", "knn"), ("constant", "knn-z")]
+    assert [(g.against, g.classifier) for g in gaps] == [
+        ("constant", "knn"),
+        ("constant", "knn-standardized"),
+    ]
     assert gaps[0].difference == pytest.approx(mean.accuracy - evaluation.mean("constant", "knn").accuracy)
     assert gaps[0].low > 0
 
 
 def test_linear_default_is_the_native_side(split: TrainTestSplit) -> None:
-    evaluation = evaluate_linear([Fake("vit", color, min_side=16)], split)
-    assert [(s.query_side, s.classifier) for s in evaluation.scores] == [(32, "linear")]
+    evaluation = evaluate_linear([Fake("vit", color, min_image_size=16)], split)
+    assert [(s.test_image_size, s.classifier) for s in evaluation.scores] == [(32, "linear")]
 
 
 def test_protocols_may_share_features(split: TrainTestSplit) -> None:
-    featurizers = [Fake("color", color), Fake("constant", constant)]
-    extracted = extract_split_features(featurizers, split, [8, 32])
-    for featurizer in featurizers:
-        featurizer._function = None  # nothing is extracted again
-    shared = evaluate_knn(featurizers, split, sides=[8, 32], k=3, extracted=extracted)
-    linear = evaluate_linear(featurizers, split, sides=[32], extracted=extracted)
+    extractors = [Fake("color", color), Fake("constant", constant)]
+    extracted = extract_split_features(extractors, split, [8, 32])
+    for extractor in extractors:
+        extractor._function = None  # nothing is extracted again
+    shared = evaluate_knn(extractors, split, image_sizes=[8, 32], k=3, extracted=extracted)
+    linear = evaluate_linear(extractors, split, image_sizes=[32], extracted=extracted)
     afresh = [Fake("color", color), Fake("constant", constant)]
-    alone = evaluate_knn(afresh, split, sides=[8, 32], k=3)
+    alone = evaluate_knn(afresh, split, image_sizes=[8, 32], k=3)
     assert [s.accuracy for s in shared.scores] == [s.accuracy for s in alone.scores]
     assert shared.config_hash == alone.config_hash
-    assert linear.scores[0].accuracy == evaluate_linear(afresh, split, sides=[32]).scores[0].accuracy
+    assert linear.scores[0].accuracy == evaluate_linear(afresh, split, image_sizes=[32]).scores[0].accuracy
     with pytest.raises(SwathError, match=r"lack color at 16 px"):
-        evaluate_knn(featurizers, split, sides=[16], extracted=extracted)
+        evaluate_knn(extractors, split, image_sizes=[16], extracted=extracted)
 
 
 def test_scale_mae_is_an_exact_special_case(split: TrainTestSplit) -> None:
@@ -194,35 +199,35 @@ def test_scale_mae_is_an_exact_special_case(split: TrainTestSplit) -> None:
     evaluation = evaluate_knn(
         [ModelFeatureExtractor.scale_mae(model)],
         split,
-        sides=[16, 32],
+        image_sizes=[16, 32],
         asymmetric=False,
         standardized=False,
         protocol="scale_mae",
     )
     images = {
         part.name: part.dataset.get_batch(part.indices)["image"].double()
-        for part in (split.bank, split.queries)
+        for part in (split.train, split.test)
     }
     mean = images["train"].mean(dim=(0, 2, 3), keepdim=True)
     std = images["train"].std(dim=(0, 2, 3), keepdim=True, correction=0)
     for score in evaluation.scores:
-        side = score.query_side
+        image_size = score.test_image_size
         features = {}
         for name, image in images.items():
             small = torch.nn.functional.interpolate(
-                (image - mean) / std, size=(side, side), mode="area"
+                (image - mean) / std, size=(image_size, image_size), mode="area"
             ).float()
             with torch.inference_mode():
-                cls = encoder(small, torch.full((len(small),), 224 / side), "rgb_aerial").cls
+                cls = encoder(small, torch.full((len(small),), 224 / image_size), "rgb_aerial").cls
             features[name] = torch.nn.functional.normalize(cls.double(), dim=1).numpy()
         votes = np.zeros((len(features["val"]), 4))
         for i, query in enumerate(features["val"]):
             similar = features["train"] @ query
             for j in np.argsort(-similar)[:20]:
-                votes[i, split.bank.labels[j]] += np.exp(similar[j] / 0.07)
+                votes[i, split.train.labels[j]] += np.exp(similar[j] / 0.07)
         votes /= votes.sum(axis=1, keepdims=True)
         assert score.predictions is not None
         assert score.confidence is not None
         np.testing.assert_allclose(score.confidence, votes.max(axis=1), atol=1e-4)
-        assert score.value == pytest.approx(float((votes.argmax(1) == split.queries.labels).mean()))
+        assert score.value == pytest.approx(float((votes.argmax(1) == split.test.labels).mean()))
     assert evaluation.protocol["id"] == "scale_mae"

@@ -39,8 +39,8 @@ def noisy(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_chosen_strength_beats_a_bad_one_and_says_what_it_saw() -> None:
-    (bank, labels), (queries, truth) = noisy(300, 0), noisy(2000, 1)
-    probe, facts = fit_with_selected_c(bank, labels, classes=2)
+    (train, labels), (test, truth) = noisy(300, 0), noisy(2000, 1)
+    probe, facts = fit_with_selected_c(train, labels, classes=2)
     assert facts["C"] in GRID
     assert facts["C"] < 1
     assert facts["validation_images"] == 60
@@ -49,18 +49,18 @@ def test_chosen_strength_beats_a_bad_one_and_says_what_it_saw() -> None:
         tried == [f"{c:g}" for c in GRID][: len(tried)]
     )  # weaker penalties are left out after two worse ones
     assert len(tried) == min(len(GRID), tried.index(f"{facts['C']:g}") + 3)
-    weak, _ = fit_with_selected_c(bank, labels, classes=2, grid=(100.0,))
-    chance = [p.probabilities(queries).gather(1, truth[:, None]).log().mean() for p in (probe, weak)]
+    weak, _ = fit_with_selected_c(train, labels, classes=2, grid=(100.0,))
+    chance = [p.probabilities(test).gather(1, truth[:, None]).log().mean() for p in (probe, weak)]
     assert chance[0] > chance[1] + 0.5
 
 
 def test_copies_of_one_scene_do_not_fool_the_choice() -> None:
     """With its copies on the other side, whatever remembers images validates best; by groups it does not."""
-    bank, labels = noisy(60, 0)
-    bank, labels = bank.repeat(6, 1) + 1e-3 * torch.randn(360, 200), labels.repeat(6)
+    train, labels = noisy(60, 0)
+    train, labels = train.repeat(6, 1) + 1e-3 * torch.randn(360, 200), labels.repeat(6)
     groups = np.array([f"{i % 60}" for i in range(360)])
-    _, fooled = fit_with_selected_c(bank, labels, classes=2)
-    _, honest = fit_with_selected_c(bank, labels, classes=2, groups=groups)
+    _, fooled = fit_with_selected_c(train, labels, classes=2)
+    _, honest = fit_with_selected_c(train, labels, classes=2, groups=groups)
     assert fooled["C"] > honest["C"]
     assert max(fooled["validation"].values()) > max(honest["validation"].values()) + 0.1
 

@@ -36,19 +36,19 @@ def leaky(table: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainTestSpl
 
 
 @pytest.fixture(scope="module")
-def dossier(leaky: TrainTestSplit) -> ReportData:
+def report_data(leaky: TrainTestSplit) -> ReportData:
     return collect_report_data(
         [Fake("color <model>", color), Fake("shuffled", lambda batch: color(batch).flip(1) ** 2)],
-        [Fake("constant", constant)], leaky, sides=[16, 32], k=3, degradations=["noise", "blur"],
+        [Fake("constant", constant)], leaky, image_sizes=[16, 32], k=3, corruptions=["noise", "blur"],
         command="swath evaluate report m d -o out",
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def written(dossier: ReportData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(report_data: ReportData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    names = {path.name for path in write_html_report(dossier, folder, model="m")}
-    assert {"report.html", "knn.json", "linear.json", "leakage.json", "geometry.json"} <= names
+    names = {path.name for path in write_html_report(report_data, folder, model="m")}
+    assert {"report.html", "knn.json", "linear.json", "leakage.json", "embedding_stats.json"} <= names
     assert {"robustness.json", "bench.csv", "knn_queries.npz"} <= names
     return folder
 
@@ -68,52 +68,54 @@ def test_page_stands_alone_and_is_well_formed(written: Path) -> None:
     assert "nan" not in re.sub(r"data:[^\"]*", "", page).lower().replace("nano", "")
 
 
-def test_every_figure_carries_its_origin(written: Path, dossier: ReportData) -> None:
+def test_every_figure_carries_its_origin(written: Path, report_data: ReportData) -> None:
     page = (written / "report.html").read_text(encoding="utf-8")
     lines = re.findall(r'<span class="origin">(.*?)</span>', page)
     assert len(lines) >= 8
     for line in lines:
-        assert dossier.split.hash in line
+        assert report_data.split.hash in line
         assert "torch=" in line
         assert "swath evaluate report m d -o out" in line
     for protocol in ("swath.knn", "swath.robustness/1", "swath.geometry/1"):
         assert any(protocol in line for line in lines)
 
 
-def test_leaks_are_told_and_scores_had_without_them(written: Path, dossier: ReportData) -> None:
+def test_leaks_are_told_and_scores_had_without_them(written: Path, report_data: ReportData) -> None:
     page = (written / "report.html").read_text(encoding="utf-8")
     assert "2 of 22 queries (9.1%) are known to the bank (2 by same file)" in page
     assert "without leaks" in page
     data = json.loads((written / "leakage.json").read_text())
-    assert data["scores_without_leaks"][0]["queries"] == 20
-    clean = dossier.clean[0]
+    assert data["scores_without_leaks"][0]["test"] == 20
+    clean = report_data.clean[0]
     assert clean is not None
     assert len(clean.labels) == 20
 
 
-def test_pairs_are_tested_on_the_same_queries(written: Path, dossier: ReportData) -> None:
+def test_pairs_are_tested_on_the_same_queries(written: Path, report_data: ReportData) -> None:
     page = (written / "report.html").read_text(encoding="utf-8")
     section = page[page.index('<section id="pairs">') : page.index('<section id="scale">')]
     rows = re.findall(r"<tr[^>]*><th scope=\"row\">knn</th>(.*?)</tr>", section)
     assert len(rows) == 3, "two models against each other, each against the baseline"
     first = re.findall(r"<td[^>]*>(.*?)</td>", rows[0])
-    best = {name: (name, best_classifier(dossier.knn, name)) for name in dossier.models}
-    gap = dossier.knn.compare_rows(*best.values())
+    best = {name: (name, best_classifier(report_data.knn, name)) for name in report_data.models}
+    gap = report_data.knn.compare_rows(*best.values())
     assert first[2] == f"{100 * gap.difference:+.1f}"
     assert first[4] == f"{gap.p:.4f}"
     assert first[5] == ("yes" if gap.low > 0 or gap.high < 0 else "no")
 
 
-def test_page_without_pictures_holds_none(dossier: ReportData, written: Path, tmp_path: Path) -> None:
+def test_page_without_pictures_holds_none(report_data: ReportData, written: Path, tmp_path: Path) -> None:
     assert "data:image" in (written / "report.html").read_text(encoding="utf-8")
-    bare = render_report(replace(dossier, pictures=False), tmp_path / "bare.html").read_text(encoding="utf-8")
+    bare = render_report(replace(report_data, images=False), tmp_path / "bare.html").read_text(
+        encoding="utf-8"
+    )
     assert "data:image" not in bare
     assert "made without pictures" in bare
     assert "same file" in bare, "leaks are listed in words"
 
 
-def test_sentences_compare_with_the_best_baseline_and_with_each_other(dossier: ReportData) -> None:
-    first, second, third = summary_sentences(dossier)
+def test_sentences_compare_with_the_best_baseline_and_with_each_other(report_data: ReportData) -> None:
+    first, second, third = summary_sentences(report_data)
     assert first.startswith("color <model> (knn")
     assert "is better than the best baseline, constant" in first
     assert second.startswith("shuffled")
@@ -121,33 +123,33 @@ def test_sentences_compare_with_the_best_baseline_and_with_each_other(dossier: R
     assert "shuffled" in third
 
 
-def test_bench_table_has_the_columns_that_are_promised(written: Path, dossier: ReportData) -> None:
+def test_bench_table_has_the_columns_that_are_promised(written: Path, report_data: ReportData) -> None:
     with (written / "bench.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == BENCH_COLUMNS
-    k = dossier.knn.protocol["k"]
+    k = report_data.knn.protocol["k"]
     knn = [r for r in rows if r["method"] == f"knn{k}" and r["metric_name"] == "accuracy"]
     assert [(r["name"], r["image_size"]) for r in knn[:2]] == [
         ("color <model>", "16"),
         ("color <model>", "32"),
     ]
-    score = dossier.knn.select("knn", "color <model>", symmetric=True)[0]
+    score = report_data.knn.select("knn", "color <model>", symmetric=True)[0]
     assert float(knn[0]["metric_value"]) == pytest.approx(score.value, abs=1e-6)
     assert float(knn[0]["ci_lower"]) <= float(knn[0]["metric_value"]) <= float(knn[0]["ci_upper"])
-    assert (knn[0]["n_train"], knn[0]["feature_dim"]) == ("48", str(dossier.geometry.rows[0].dimensions))
+    assert (knn[0]["n_train"], knn[0]["feature_dim"]) == ("48", str(report_data.geometry.rows[0].dimensions))
     linear = [r for r in rows if r["method"] == "linear"]
     assert linear
     assert all(float(r["best_c"]) > 0 and int(r["n_val"]) > 0 for r in linear)
 
 
-def test_neighbors_are_the_nearest(dossier: ReportData) -> None:
-    rows = dossier.neighborhoods["color <model>"]
+def test_neighbors_are_the_nearest(report_data: ReportData) -> None:
+    rows = report_data.neighborhoods["color <model>"]
     assert any(row.right for row in rows)
     for row in rows:
-        assert len(row.answers) == 5
+        assert len(row.predictions) == 5
         assert row.cosines == sorted(row.cosines, reverse=True)
-        assert set(row.answers) <= set(dossier.split.bank.indices.tolist())
-        assert row.right == (row.said == row.truth)
+        assert set(row.predictions) <= set(report_data.split.train.indices.tolist())
+        assert row.right == (row.prediction == row.truth)
 
 
 def test_report_of_no_model_is_refused(leaky: TrainTestSplit) -> None:
@@ -172,7 +174,7 @@ def test_tsne_keeps_neighbors_and_repeats_itself() -> None:
 
 def test_chart_says_its_title_and_leaves_gaps_where_nothing_is_known() -> None:
     chart = line_chart(
-        [Line("a & b", [1.0, float("nan"), 3.0])], ["x", "y", "z"], title="T < U", x_label="side"
+        [Line("a & b", [1.0, float("nan"), 3.0])], ["x", "y", "z"], title="T < U", x_label="image_size"
     )
     assert 'aria-label="T &lt; U"' in chart
     assert chart.count("<circle") == 2

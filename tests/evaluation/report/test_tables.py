@@ -23,7 +23,9 @@ from swath.evaluation.report.tables import score_tables, summary_sentence, write
 
 @pytest.fixture(scope="module")
 def evaluation(split: TrainTestSplit) -> EvaluationResult:
-    return evaluate_knn([Fake("color", color), Fake("constant", constant)], split, sides=[8, 16, 32], k=3)
+    return evaluate_knn(
+        [Fake("color", color), Fake("constant", constant)], split, image_sizes=[8, 16, 32], k=3
+    )
 
 
 def test_files_carry_protocol_hashes_versions_and_command(
@@ -36,8 +38,8 @@ def test_files_carry_protocol_hashes_versions_and_command(
     data = json.loads(written[0].read_text())
     with written[1].open(newline="") as file:
         rows = list(csv.DictReader(file))
-    picture = Image.open(written[3])
-    picture.load()
+    image = Image.open(written[3])
+    image.load()
     expected = {
         "protocol": "swath.knn/1",
         "config_hash": evaluation.config_hash,
@@ -45,7 +47,7 @@ def test_files_carry_protocol_hashes_versions_and_command(
         "command": "swath evaluate knn m d",
     }
     for key, value in expected.items():
-        assert data[key] == rows[0][key] == picture.text[key] == value  # type: ignore[attr-defined]
+        assert data[key] == rows[0][key] == image.text[key] == value  # type: ignore[attr-defined]
     assert {"swath", "torch", "numpy", "python"} <= data["software"].keys()
     assert "torch=" in rows[0]["software"]
     assert data["model_id"] == "m-123"
@@ -61,10 +63,10 @@ def test_figures_in_the_files_are_those_of_the_evaluation(
     assert len(rows) == len(data["scores"]) == len(evaluation.scores) == 2 * 2 * 5
     for row, entry, score in zip(rows, data["scores"], evaluation.scores, strict=True):
         assert float(row["accuracy"]) == entry["accuracy"] == pytest.approx(score.accuracy, abs=1e-6)
-        assert entry["low95"] <= entry["accuracy"] <= entry["high95"]
-        assert int(row["query_side"]) == score.query_side
-    assert len(data["means_over_symmetric_scales"]) == 4
-    assert data["comparisons"][0]["against"] == "constant"
+        assert entry["ci95_low"] <= entry["accuracy"] <= entry["ci95_high"]
+        assert int(row["test_image_size"]) == score.test_image_size
+    assert len(data["mean_over_image_sizes"]) == 4
+    assert data["comparisons"][0]["baseline"] == "constant"
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -84,11 +86,11 @@ def test_tables_fit_a_terminal_without_losing_a_figure(evaluation: EvaluationRes
 def test_verdict_says_who_is_better_and_how_sure(evaluation: EvaluationResult, split: TrainTestSplit) -> None:
     assert summary_sentence(evaluation).startswith("color (knn")
     assert "is better than the best baseline, constant" in summary_sentence(evaluation)
-    turned = evaluate_knn([Fake("constant", constant), Fake("color", color)], split, sides=[32], k=3)
+    turned = evaluate_knn([Fake("constant", constant), Fake("color", color)], split, image_sizes=[32], k=3)
     assert "is worse than the best baseline, color" in summary_sentence(turned)
-    twins = evaluate_knn([Fake("a", color), Fake("b", color)], split, sides=[32], k=3)
+    twins = evaluate_knn([Fake("a", color), Fake("b", color)], split, image_sizes=[32], k=3)
     assert "cannot be told apart" in summary_sentence(twins)
-    assert summary_sentence(evaluate_knn([Fake("a", color)], split, sides=[32], k=3)) == ""
+    assert summary_sentence(evaluate_knn([Fake("a", color)], split, image_sizes=[32], k=3)) == ""
 
 
 def test_one_scale_gives_no_curve(split: TrainTestSplit, tmp_path: Path) -> None:
@@ -99,10 +101,10 @@ def test_one_scale_gives_no_curve(split: TrainTestSplit, tmp_path: Path) -> None
 
 
 def test_plot_of_the_linear_probe_over_scales(split: TrainTestSplit, tmp_path: Path) -> None:
-    evaluation = evaluate_linear([Fake("color", color)], split, sides=[16, 32])
-    picture = Image.open(plot_scale_curve(evaluation, tmp_path / "p.png"))
-    assert picture.format == "PNG"
-    assert min(picture.size) > 500
+    evaluation = evaluate_linear([Fake("color", color)], split, image_sizes=[16, 32])
+    image = Image.open(plot_scale_curve(evaluation, tmp_path / "p.png"))
+    assert image.format == "PNG"
+    assert min(image.size) > 500
 
 
 # ---- every query's answer
@@ -116,13 +118,13 @@ def test_answers_of_every_query_can_be_read_again(evaluation: EvaluationResult, 
     assert (found.labels == evaluation.labels).all()
     assert found.origin["command"] == "again"
     assert found.origin["config_hash"] == evaluation.config_hash
-    for answers, score in zip(found.answers, evaluation.scores, strict=True):
-        assert (answers.features, answers.query_side) == (score.features, score.query_side)
-        assert answers.predictions is not None
-        assert ((answers.predictions == found.labels) == answers.hits).all()
-        assert answers.hits.mean() == pytest.approx(score.value)
-        assert answers.confidence is not None
-        assert ((answers.confidence > 0) & (answers.confidence <= 1 + 1e-6)).all()
+    for predictions, score in zip(found.predictions, evaluation.scores, strict=True):
+        assert (predictions.features, predictions.test_image_size) == (score.features, score.test_image_size)
+        assert predictions.predictions is not None
+        assert ((predictions.predictions == found.labels) == predictions.hits).all()
+        assert predictions.hits.mean() == pytest.approx(score.value)
+        assert predictions.confidence is not None
+        assert ((predictions.confidence > 0) & (predictions.confidence <= 1 + 1e-6)).all()
     (tmp_path / "other.npz").write_bytes(b"PK broken")
     with pytest.raises(SwathError, match="is not a queries' file"):
         read_predictions(tmp_path / "other.npz")
@@ -141,10 +143,10 @@ def test_files_say_more_than_the_headline(evaluation: EvaluationResult, tmp_path
 def test_mean_over_scales_is_not_called_whole_when_a_scale_was_refused(
     split: TrainTestSplit, tmp_path: Path
 ) -> None:
-    lacking = evaluate_knn([Fake("vit", color, min_side=16)], split, sides=[8, 16, 32], k=3)
+    lacking = evaluate_knn([Fake("vit", color, min_image_size=16)], split, image_sizes=[8, 16, 32], k=3)
     out = io.StringIO()
     Console(file=out, width=120).print(score_tables(lacking)[0])
     assert "mean of 2/3" in out.getvalue()
     data = json.loads(write_scores(lacking, tmp_path)[0].read_text())
-    assert data["scales_refused"] == [8]
-    assert data["means_over_symmetric_scales"][0]["whole"] is False
+    assert data["unsupported_image_sizes"] == [8]
+    assert data["mean_over_image_sizes"][0]["whole"] is False

@@ -23,8 +23,8 @@ from swath.models import Contract, Model
 def level(batch: Any) -> Tensor:
     """[B, 6]: the class of a place as a direction that both sensors agree on, and a little noise."""
     image = batch["image"].mean(dim=(1, 2, 3))
-    share = (image + 22) / 14 if batch["sensor"] == S1 else (image - 0.05) / 0.4
-    bumps = torch.exp(-(((share[:, None] - torch.linspace(0, 1, 6)) / 0.15) ** 2))
+    fraction = (image + 22) / 14 if batch["sensor"] == S1 else (image - 0.05) / 0.4
+    bumps = torch.exp(-(((fraction[:, None] - torch.linspace(0, 1, 6)) / 0.15) ** 2))
     return bumps + 0.1 * batch["image"][:, 0, 0, :6] / batch["image"][:, 0, 0, :6].norm(dim=1, keepdim=True)
 
 
@@ -52,13 +52,13 @@ def tiny() -> Model:
 def test_a_shared_space_is_found_in_every_direction(pairs: DrawnPairs) -> None:
     found = evaluate_retrieval([candidate("level", level)], split_retrieval(pairs), k=5, resamples=200)
     assert found.protocol["queries"] == {"name": "val", "places": 50}
-    assert found.protocol["archive"] == {"name": "test", "places": 50}
-    for asking in (S1, S2):
-        for answering in (S1, S2, MIXED):
-            score = found.get("level", asking, answering, False)
+    assert found.protocol["gallery"] == {"name": "test", "places": 50}
+    for query_sensor in (S1, S2):
+        for gallery_sensor in (S1, S2, MIXED):
+            score = found.get("level", query_sensor, gallery_sensor, False)
             assert score.values["f1"] == pytest.approx(1)
             assert score.intervals["f1"][0] <= 1.0 + 1e-12
-            assert found.get("chance", asking, answering, True).values["f1"] < 0.5
+            assert found.get("chance", query_sensor, gallery_sensor, True).values["f1"] < 0.5
     assert found.get("level", S1, S1, False).same_sensor is None
     assert 0.2 < (found.get("level", S1, MIXED, True).same_sensor or 0) < 0.8
     (raw, _) = found.gaps
@@ -73,9 +73,9 @@ def test_centering_makes_a_constant_offset_of_a_sensor_vanish(pairs: DrawnPairs)
     split = split_retrieval(pairs)
     plain = evaluate_retrieval([candidate("x", level)], split, k=5, resamples=10)
     moved = evaluate_retrieval([candidate("x", with_offset)], split, k=5, resamples=10)
-    for asking in (S1, S2):
-        for answering in (S1, S2, MIXED):
-            one, other = (e.get("x", asking, answering, True) for e in (plain, moved))
+    for query_sensor in (S1, S2):
+        for gallery_sensor in (S1, S2, MIXED):
+            one, other = (e.get("x", query_sensor, gallery_sensor, True) for e in (plain, moved))
             assert one.values == pytest.approx(other.values, abs=1e-4)
     # As they are, the offset parts the sensors: all answers are of the query's own.
     raw = moved.get("x", S1, MIXED, False)
@@ -93,8 +93,8 @@ def test_shuffled_labels_score_at_chance() -> None:
     pairs.groups = None
     found = evaluate_retrieval([candidate("level", level)], split_retrieval(pairs), k=10)
     for score in found.scores:
-        if score.features == "level" and score.answering != MIXED:
-            expected = found.get("chance", score.asking, score.answering, False).values["f1"]
+        if score.features == "level" and score.gallery_sensor != MIXED:
+            expected = found.get("chance", score.query_sensor, score.gallery_sensor, False).values["f1"]
             assert abs(score.values["f1"] - expected) < 0.06
 
 
@@ -115,7 +115,7 @@ def test_features_of_different_dimensions_are_not_compared(pairs: DrawnPairs) ->
     assert found.compare("level", "image statistics", S1, S2) is None
     gap = found.compare("level", "RCF", S1, S2)
     assert gap is not None
-    assert gap["low95"] <= gap["f1_difference"] <= gap["high95"]
+    assert gap["ci95_low"] <= gap["f1_difference"] <= gap["ci95_high"]
     assert {gap.features for gap in found.gaps} == {"level", "RCF"}
 
 
@@ -123,10 +123,10 @@ def test_every_image_is_embedded_once_and_baselines_see_the_archive_only(pairs: 
     one = candidate("level", level)
     done: list[tuple[int, int]] = []
     evaluate_retrieval([one], split_retrieval(pairs), k=3, resamples=5, progress=lambda *at: done.append(at))
-    for featurizer in one.by_sensor.values():
-        assert isinstance(featurizer, ByFunction)
-        assert featurizer.images == 100  # val and test, not train
-        assert featurizer.fitted == ["archive 50 16"]
+    for extractor in one.by_sensor.values():
+        assert isinstance(extractor, ByFunction)
+        assert extractor.images == 100  # val and test, not train
+        assert extractor.fitted == ["archive 50 16"]
     assert done[-1] == (200, 200)
 
 
@@ -155,7 +155,7 @@ def test_a_model_of_two_sensors(tiny: Model, pairs: DrawnPairs) -> None:
 
 def test_images_that_are_no_multiple_of_the_patch_are_resized_with_a_note(tiny: Model) -> None:
     found = evaluate_retrieval(
-        [retrieval_model(tiny, [S1, S2])], split_retrieval(draw_pairs(60, side=20)), k=2, resamples=5
+        [retrieval_model(tiny, [S1, S2])], split_retrieval(draw_pairs(60, image_size=20)), k=2, resamples=5
     )
     assert any("20 x 20 px area-resized to 16 x 16 (patches of 8 px)" in note for note in found.notes)
 
@@ -163,18 +163,18 @@ def test_images_that_are_no_multiple_of_the_patch_are_resized_with_a_note(tiny: 
 def test_a_place_that_cannot_be_read_in_one_sensor_is_left_out_in_all() -> None:
     pairs = draw_pairs(90, unreadable=[1, 2])  # a query and a place of the archive
     found = evaluate_retrieval([candidate("level", level)], split_retrieval(pairs), k=5, resamples=5)
-    assert (len(found.queries), len(found.archive)) == (29, 29)
+    assert (len(found.queries), len(found.gallery)) == (29, 29)
     assert 1 not in found.queries
     assert any("2 of 60 places are left out" in note for note in found.notes)
     assert found.get("level", S1, S2, False).values["f1"] == pytest.approx(1)
 
 
 def test_queries_that_are_in_the_archive_do_not_see_their_own_group(pairs: DrawnPairs) -> None:
-    split = split_retrieval(pairs, queries="all", archive="all")
+    split = split_retrieval(pairs, queries="all", gallery="all")
     found = evaluate_retrieval([candidate("level", level)], split, k=5, resamples=5)
     groups = np.array(pairs.groups)
-    for answering in (S1, MIXED):
-        neighbors = found.get("level", S1, answering, False).neighbors
+    for gallery_sensor in (S1, MIXED):
+        neighbors = found.get("level", S1, gallery_sensor, False).neighbors
         assert neighbors is not None
         answered = groups[neighbors.numpy() % len(pairs)]
         assert not (answered == groups[:, None]).any()
@@ -186,7 +186,7 @@ def test_three_sensors_make_nine_directions_and_three_gaps() -> None:
     pairs = DrawnPairs(
         {**pairs.images, third: pairs.images[S2][:, [*range(12), 11]]},
         pairs.labels,
-        folds=pairs.folds,
+        splits=pairs.splits,
         groups=pairs.groups,
     )
     found = evaluate_retrieval(
@@ -197,15 +197,15 @@ def test_three_sensors_make_nine_directions_and_three_gaps() -> None:
     assert len(found.gaps) == 2 * 3
     for score in own:
         assert score.values["f1"] > 0.9
-        if score.answering == MIXED:
+        if score.gallery_sensor == MIXED:
             assert score.neighbors is not None
-            assert int(score.neighbors.max()) < 3 * len(found.archive)
+            assert int(score.neighbors.max()) < 3 * len(found.gallery)
 
 
 def test_the_mixed_archive_is_searched_as_one(pairs: DrawnPairs) -> None:
     split = split_retrieval(pairs)
     found = evaluate_retrieval([candidate("level", level)], split, k=6, resamples=5)
-    views = [level(pairs.only(sensor).get_batch(found.archive)) for sensor in (S1, S2)]
+    views = [level(pairs.only(sensor).get_batch(found.gallery)) for sensor in (S1, S2)]
     queries = level(pairs.only(S2).get_batch(found.queries))
     together = exact_neighbors(queries, torch.cat(views), 6)
     assert torch.equal(found.get("level", S2, MIXED, False).neighbors, together.ids)  # type: ignore[arg-type]
@@ -227,13 +227,13 @@ def test_gaps_are_exact_means_over_all_pairs() -> None:
 
 
 def test_groups_are_divided_whole_where_there_are_no_folds() -> None:
-    pairs = draw_pairs(100, folds=None)
-    split = split_retrieval(pairs, share=0.3, seed=1)
-    asking, answering = set(split.groups(split.queries)), set(split.groups(split.archive))
-    assert not asking & answering
-    assert len(split.queries) + len(split.archive) == 100
-    assert split.hash == split_retrieval(pairs, share=0.3, seed=1).hash
-    assert split.hash != split_retrieval(pairs, share=0.3, seed=2).hash
+    pairs = draw_pairs(100, splits=None)
+    split = split_retrieval(pairs, fraction=0.3, seed=1)
+    query_sensor, gallery_sensor = set(split.groups(split.queries)), set(split.groups(split.gallery))
+    assert not query_sensor & gallery_sensor
+    assert len(split.queries) + len(split.gallery) == 100
+    assert split.hash == split_retrieval(pairs, fraction=0.3, seed=1).hash
+    assert split.hash != split_retrieval(pairs, fraction=0.3, seed=2).hash
 
 
 @pytest.mark.parametrize(
@@ -242,15 +242,15 @@ def test_groups_are_divided_whole_where_there_are_no_folds() -> None:
         (
             {},
             {"queries": "vall"},
-            r"no place is of fold 'vall' \(queries\); the folds are test \(20\), train",
+            r"no place is of split 'vall' \(queries\); the splits are test \(20\), train",
         ),
-        ({}, {"archive": "holdout"}, r"fold 'holdout' \(archive\)"),
+        ({}, {"gallery": "holdout"}, r"split 'holdout' \(archive\)"),
         ({}, {"queries": "all"}, "share places"),
-        ({"folds": None}, {"queries": "val"}, "there are no folds, so no queries 'val'"),
-        ({"folds": None, "groups": None}, {}, "neither folds nor groups"),
-        ({"folds": None, "groups": ["one"] * 60}, {}, "all places are of one group"),
+        ({"splits": None}, {"queries": "val"}, "there are no splits, so no queries 'val'"),
+        ({"splits": None, "groups": None}, {}, "neither splits nor groups"),
+        ({"splits": None, "groups": ["one"] * 60}, {}, "all places are of one group"),
         ({"groups": ["one"] * 60}, {}, r"1 groups .* stand on both sides .*--allow-overlap"),
-        ({"groups": ["one"] * 60}, {"queries": "all", "archive": "all"}, "nothing is left to answer"),
+        ({"groups": ["one"] * 60}, {"queries": "all", "gallery": "all"}, "nothing is left to answer"),
     ],
 )
 def test_folds_that_do_not_do(make: dict[str, Any], options: dict[str, Any], words: str) -> None:
@@ -261,7 +261,7 @@ def test_folds_that_do_not_do(make: dict[str, Any], options: dict[str, Any], wor
 def test_overlap_is_allowed_with_a_note() -> None:
     split = split_retrieval(draw_pairs(60, groups=["one"] * 60), allow_overlap=True)
     assert any(note.startswith("leak: 1 groups") for note in split.notes)
-    bare = split_retrieval(draw_pairs(60, folds=None, groups=None), allow_overlap=True)
+    bare = split_retrieval(draw_pairs(60, splits=None, groups=None), allow_overlap=True)
     assert any("no groups are known" in note for note in bare.notes)
 
 

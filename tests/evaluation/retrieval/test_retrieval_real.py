@@ -40,17 +40,17 @@ def test_real_pairs_end_to_end(table: Path, tmp_path: Path) -> None:
     model = Model(encoder, Contract.of(*SENSORS), name="untrained")
     pairs = open_pairs(table, sensors=SENSORS, offset_dn={"sentinel2_l2a": 0.0})
     assert len(pairs) == 4
-    with pytest.raises(ImageryError, match="there are no folds"):
-        split_retrieval(pairs, queries="val", archive="test")
-    split = split_retrieval(pairs, queries="all", archive="all")
+    with pytest.raises(ImageryError, match="there are no splits"):
+        split_retrieval(pairs, queries="val", gallery="test")
+    split = split_retrieval(pairs, queries="all", gallery="all")
     candidates = [retrieval_model(model, SENSORS), *retrieval_baselines(SENSORS)]
     found = evaluate_retrieval(candidates, split, k=2, resamples=50)
     scene = dict(zip(pairs.paths, pairs.groups or [], strict=True))
     for score in found.scores:
         if score.neighbors is None:
             continue
-        for query, answers in zip(pairs.paths, (score.neighbors % 4).tolist(), strict=True):
-            assert scene[query] not in {scene[pairs.paths[i]] for i in answers}
+        for query, predictions in zip(pairs.paths, (score.neighbors % 4).tolist(), strict=True):
+            assert scene[query] not in {scene[pairs.paths[i]] for i in predictions}
         assert all(0 <= value <= 1 for value in score.values.values())
     names = {path.name for path in write_retrieval(found, tmp_path / "out")}
     assert {"retrieval.md", "retrieval_latent.png", "retrieval_S1_to_S2.png"} <= names

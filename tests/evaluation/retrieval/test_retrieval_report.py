@@ -56,7 +56,7 @@ def test_tables_hold_the_scores(evaluation: RetrievalEvaluation) -> None:
 def test_json_and_csv_say_all_that_a_figure_depends_on(
     evaluation: RetrievalEvaluation, tmp_path: Path
 ) -> None:
-    files = write_retrieval(evaluation, tmp_path, command="swath x", pictures=False, model_id="m-1")
+    files = write_retrieval(evaluation, tmp_path, command="swath x", images=False, model_id="m-1")
     assert [path.name for path in files] == [
         "retrieval.json", "retrieval.csv", "retrieval_classes.csv", "retrieval.md",
     ]  # fmt: skip
@@ -65,11 +65,11 @@ def test_json_and_csv_say_all_that_a_figure_depends_on(
     assert report["model_id"] == "m-1"
     assert report["config_hash"] == evaluation.config_hash
     assert "not the F1@k of information retrieval" in report["settings"]["f1"]
-    assert report["settings"]["archive"] == {"name": "test", "places": 29}
+    assert report["settings"]["gallery"] == {"name": "test", "places": 29}
     assert any("places are left out" in note for note in report["notes"])
     with files[1].open(newline="") as file:
         rows = list(csv.DictReader(file))
-    first = next(r for r in rows if r["features"] == "one_*model*" and r["answering"] == MIXED)
+    first = next(r for r in rows if r["features"] == "one_*model*" and r["gallery_sensor"] == MIXED)
     assert float(first["f1_low95"]) <= float(first["f1"]) <= float(first["f1_high95"])
     assert first["same_sensor"] != ""
     assert "one\\_\\*model\\*" in files[3].read_text()
@@ -126,8 +126,8 @@ def test_optical_imagery_is_shown_in_true_color() -> None:
 def test_principal_components_are_those_of_the_covariance() -> None:
     random = torch.Generator().manual_seed(0)
     values = torch.randn(200, 4, generator=random) * torch.tensor([5.0, 2, 0.1, 0.1])
-    points, shares = principal_components(values)
+    points, fractions = principal_components(values)
     assert points.shape == (200, 2)
     correlation = np.corrcoef(points[:, 0].numpy(), values[:, 0].numpy())[0, 1]
     assert correlation > 0.999  # and the sign is fixed
-    assert shares[0] > 0.7 > shares[1]
+    assert fractions[0] > 0.7 > fractions[1]

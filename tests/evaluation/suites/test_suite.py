@@ -50,8 +50,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder = root / "EuroSAT_RGB" / name
         folder.mkdir(parents=True)
         for j in range(8):
-            picture = draw(("dark", "light", "spots")[i % 3], random, 64)
-            Image.fromarray(picture).save(folder / f"{name}_{j}.png")
+            image = draw(("dark", "light", "spots")[i % 3], random, 64)
+            Image.fromarray(image).save(folder / f"{name}_{j}.png")
     return root
 
 
@@ -105,13 +105,11 @@ def test_models_are_compared_with_the_best_baseline(result: tuple[SuiteResult, P
 
 
 def test_few_queries_are_no_verdict(result: tuple[SuiteResult, Path]) -> None:
-    def judged(queries: int) -> str:
+    def judged(test: int) -> str:
         found = deepcopy(result[0])
         for one in found.sets:
             one.rows = [
-                replace(row, queries=queries, gap=0.2, gap_low=0.1, gap_high=0.3)
-                if row.role == "model"
-                else row
+                replace(row, test=test, gap=0.2, gap_low=0.1, gap_high=0.3) if row.role == "model" else row
                 for row in one.rows
             ]
         return next(sentence for sentence in suite_summary(found) if sentence.startswith("micro (knn)"))
@@ -134,10 +132,10 @@ def test_the_table_keeps_absent_sets_and_says_over_how_many_a_mean_is(
     assert mean[0] == "mean of 2 of 3 sets"
     assert mean[-1] == "85.0"
     assert sum(cell.startswith("**") for cell in eurosat) >= 1
-    said = suite_notes(found)
-    assert any("UC Merced is absent" in s and "swath datasets fetch ucmerced" in s for s in said)
-    assert any("a paper: other splits" in s for s in said)
-    assert any("random weights" in s for s in said)
+    prediction = suite_notes(found)
+    assert any("UC Merced is absent" in s and "swath datasets fetch ucmerced" in s for s in prediction)
+    assert any("a paper: other splits" in s for s in prediction)
+    assert any("random weights" in s for s in prediction)
 
 
 def test_files_hold_the_same(result: tuple[SuiteResult, Path], tmp_path: Path) -> None:
@@ -247,16 +245,16 @@ def test_models_that_cannot_look_at_a_set_are_listed(root: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("models", "said"),
+    ("models", "prediction"),
     [
         ([SuiteModel(model="nothing/here")], "no such model directory"),
         ([SuiteModel(model="rcf"), SuiteModel(model="rcf")], "two models are called 'rcf'"),
     ],
 )
 def test_wrong_models_are_an_error_at_once(
-    suite: Suite, models: list[SuiteModel], said: str, tmp_path: Path
+    suite: Suite, models: list[SuiteModel], prediction: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(SwathError, match=said):
+    with pytest.raises(SwathError, match=prediction):
         run_suite(suite, models, root=tmp_path, out=tmp_path)
 
 
@@ -286,7 +284,7 @@ def test_table1_where_nothing_is_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "prediction"),
     [
         ({"setz": []}, "setz"),
         ({"sets": []}, "sets"),
@@ -298,12 +296,12 @@ def test_table1_where_nothing_is_there(tmp_path: Path) -> None:
         ({"sets": [{"data": "a", "reference": [1.0]}]}, "1 figures for 0 columns"),
     ],
 )
-def test_a_wrong_suite_is_refused_by_key(change: dict[str, object], said: str, tmp_path: Path) -> None:
+def test_a_wrong_suite_is_refused_by_key(change: dict[str, object], prediction: str, tmp_path: Path) -> None:
     import yaml
 
     path = tmp_path / "s.yaml"
     path.write_text(yaml.safe_dump({"name": "x", "sets": ["a"], **change}))
-    with pytest.raises(SwathError, match=said):
+    with pytest.raises(SwathError, match=prediction):
         get_suite(path)
     with pytest.raises(SwathError, match="Did you mean 'table1'"):
         get_suite("table")

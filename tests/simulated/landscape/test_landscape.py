@@ -42,7 +42,7 @@ def test_any_size_and_gsd_gives_a_whole_landscape(seed: int, index: int, size: i
     assert found.mask.shape == (size, size)
     assert found.mask.max() < len(CLASSES)
     assert found.cells.max() < len(PATCHES)
-    assert found.shares.sum() == pytest.approx(1)
+    assert found.fractions.sum() == pytest.approx(1)
     assert np.isfinite(found.slopes).all()
     assert found.boxes.shape == (len(found.box_kinds), 4)
     if len(found.boxes):
@@ -55,10 +55,10 @@ def test_labels_mask_and_shares_tell_the_same_story(many: list[Landscape]) -> No
     for scene in many:
         by_pixel = np.bincount(scene.mask.ravel(), minlength=len(CLASSES)) / scene.mask.size
         by_cell = np.bincount(PATCH_CLASS[scene.cells.ravel()], minlength=len(CLASSES)) / scene.cells.size
-        assert scene.shares == pytest.approx(by_cell)
+        assert scene.fractions == pytest.approx(by_cell)
         # Majority votes lose what is thinner than a pixel, which is a few percent at most.
-        assert np.abs(by_pixel - scene.shares).max() < 0.04
-        assert np.array_equal(scene.labels, (scene.shares >= LABEL_SHARE).astype(np.float32))
+        assert np.abs(by_pixel - scene.fractions).max() < 0.04
+        assert np.array_equal(scene.labels, (scene.fractions >= LABEL_SHARE).astype(np.float32))
         assert scene.labels.any()
 
 
@@ -85,7 +85,7 @@ def test_boxes_lie_round_what_they_name(many: list[Landscape]) -> None:
 @pytest.mark.parametrize("index", range(6))
 def test_the_same_ground_at_another_gsd(index: int) -> None:
     coarse, fine = simulate_landscape(3, index), simulate_landscape(3, index, size=400, gsd=3.0)
-    assert np.abs(coarse.shares - fine.shares).max() < 0.01
+    assert np.abs(coarse.fractions - fine.fractions).max() < 0.01
     # Each 10 m pixel against the 3 m pixel at its middle; borders fall into different pixels.
     at = np.floor((np.arange(120) + 0.5) * 10 / 3).astype(int)
     assert (fine.mask[np.ix_(at, at)] == coarse.mask).mean() > 0.9
@@ -125,7 +125,7 @@ def test_bands_and_blocks_keep_their_area_at_any_cell_size() -> None:
     for stroke, square_metres in ((line, 1200 * np.hypot(1, 570 / 1400) * 12), (hall, 3600)):
         plan = LandscapePlan(1280.0, [(ground, field)], [stroke])
         for size, gsd in ((60, 20.0), (120, 10.0), (400, 3.0)):
-            found = rasterize(plan, 0, 0, size=size, gsd=gsd).shares[INDEX["road"]] * (size * gsd) ** 2
+            found = rasterize(plan, 0, 0, size=size, gsd=gsd).fractions[INDEX["road"]] * (size * gsd) ** 2
             assert found == pytest.approx(square_metres, rel=0.08), (size, gsd)
 
 

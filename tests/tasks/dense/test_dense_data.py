@@ -43,9 +43,9 @@ def test_mask_values_that_mean_nothing_name_the_file(tmp_path: Path) -> None:
     labeled.write_masks(tmp_path)
     with pytest.raises(ImageryError, match=r"s0\.png: .* pixels have the value 255, which means nothing"):
         opened(tmp_path, classes=["field", "water"])
-    folds = opened(tmp_path, classes={"field": 0, "water": 255})
-    assert folds.classes == ("field", "water")
-    assert folds.weights.sum() == 6 * 32 * 32
+    splits = opened(tmp_path, classes={"field": 0, "water": 255})
+    assert splits.classes == ("field", "water")
+    assert splits.weights.sum() == 6 * 32 * 32
 
 
 def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
@@ -98,14 +98,14 @@ def test_masks_in_colors_are_read_by_the_recipes_palette(tmp_path: Path) -> None
     palette = {"field": [0, 200, 0], "water": [0, 0, 255]}
     with pytest.raises(ImageryError, match=r"s0\.png: 6 pixels have the color \(9, 9, 9\), which"):
         opened(tmp_path, colors=palette)
-    folds = opened(tmp_path, colors=palette, ignore_colors=[[9, 9, 9]])
-    assert folds.classes == ("field", "water")
+    splits = opened(tmp_path, colors=palette, ignore_colors=[[9, 9, 9]])
+    assert splits.classes == ("field", "water")
     for number in range(1, 6):
-        assert np.array_equal(folds.train.read(number)[2], expected[number])
-    first = folds.train.read(0)[2]
+        assert np.array_equal(splits.train.read(number)[2], expected[number])
+    first = splits.train.read(0)[2]
     assert (first[:2, :3] == IGNORE).all()
     assert set(np.unique(first)) == {0, 1, IGNORE}
-    assert folds.weights.sum() == 6 * 32 * 32 - 6
+    assert splits.weights.sum() == 6 * 32 * 32 - 6
     both = opened(tmp_path, colors={"land": [[0, 200, 0], [9, 9, 9]], "water": [0, 0, 255]})
     assert both.weights.sum() == 6 * 32 * 32
     with pytest.raises(ImageryError, match=r"data\.colors \(0, 0, 255\) of 'sea' has another meaning"):
@@ -135,15 +135,15 @@ def test_a_class_map_with_a_color_table_is_a_mask_of_its_numbers(tmp_path: Path)
 
 def test_a_table_says_folds_and_gsd(tmp_path: Path) -> None:
     labeled.write_masks(tmp_path)
-    lines = ["image,mask,fold,gsd"]
+    lines = ["image,mask,split,gsd"]
     lines += [
         f"images/s{i}.png,masks/s{i}.png,{'train' if i < 4 else 'test'},{0.1 * (i + 1)}" for i in range(6)
     ]
     (tmp_path / "index.csv").write_text("\n".join(lines))
-    folds = open_segmentation(SegmentationDataConfig(size=32), tmp_path / "index.csv", RGB, 0)
-    assert len(folds.train) == 4
-    assert folds.val is None
-    assert folds.test.gsds.tolist() == pytest.approx([0.5, 0.6])
+    splits = open_segmentation(SegmentationDataConfig(size=32), tmp_path / "index.csv", RGB, 0)
+    assert len(splits.train) == 4
+    assert splits.val is None
+    assert splits.test.gsds.tolist() == pytest.approx([0.5, 0.6])
 
 
 # ---- crops
@@ -194,12 +194,12 @@ def test_a_share_holds_all_of_a_smaller_one_and_is_even_over_classes() -> None:
 def test_tiles_part_the_training_images_and_the_share_counts_them(tmp_path: Path, cache: str) -> None:
     labeled.write_masks(tmp_path, count=3)
     whole = opened(tmp_path, test=["*s2*"])
-    folds = opened(tmp_path, test=["*s2*"], tile=10, size=10, cache=cache)
-    assert len(folds.train) == 2 * 3 * 3
-    assert [len(folds.test), folds.test.read(0)[2].shape] == [1, (32, 32)]  # what is scored stays whole
-    assert (folds.weights == whole.weights).all()
+    splits = opened(tmp_path, test=["*s2*"], tile=10, size=10, cache=cache)
+    assert len(splits.train) == 2 * 3 * 3
+    assert [len(splits.test), splits.test.read(0)[2].shape] == [1, (32, 32)]  # what is scored stays whole
+    assert (splits.weights == whole.weights).all()
     for image in range(2):  # tiles put side by side are the image again
-        of = [folds.train.read(number) for number in range(9 * image, 9 * image + 9)]
+        of = [splits.train.read(number) for number in range(9 * image, 9 * image + 9)]
         assert min(min(mask.shape) for _, _, mask in of) >= 10
         rows = [np.concatenate([mask for _, _, mask in of[3 * i : 3 * i + 3]], axis=1) for i in range(3)]
         assert (np.concatenate(rows) == whole.train.read(image)[2]).all()
@@ -285,8 +285,8 @@ def test_dates_on_different_grids_are_refused_and_can_be_aligned(tmp_path: Path)
     Image.fromarray((picture[0] > 128).astype(np.uint8)).save(tmp_path / "p" / "mask.png")
     with pytest.raises(ImageryError, match=r"data\.align=true"):
         open_segmentation(SegmentationDataConfig(size=16), tmp_path, RGB, 0, dates=2)
-    folds = open_segmentation(SegmentationDataConfig(size=16, align=True), tmp_path, RGB, 0, dates=2)
-    image, valid, _ = folds.train.read(0)
+    splits = open_segmentation(SegmentationDataConfig(size=16, align=True), tmp_path, RGB, 0, dates=2)
+    image, valid, _ = splits.train.read(0)
     assert np.array_equal(image[0, :, :, 4:], image[1, :, :, 4:])
     assert not valid[:, :4].any()
     assert valid[:, 5:].all()

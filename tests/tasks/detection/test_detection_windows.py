@@ -65,26 +65,26 @@ def test_images_are_scored_at_the_scale_that_was_trained(
     scale: tuple[float, float], zoom: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = labeled.write_boxes(tmp_path)
-    options = DetectionDataConfig(gsd=0.5, size=32, scale=scale, fold="site", train="a", val="b", test="c")
-    folds = open_detection(options, data, get_sensor("rgb_aerial"), 0)
+    options = DetectionDataConfig(gsd=0.5, size=32, scale=scale, split="site", train="a", val="b", test="c")
+    splits = open_detection(options, data, get_sensor("rgb_aerial"), 0)
     task, seen = detector(window=256, seam=0), []
 
     def perfect(batch: Any) -> Any:
         height, width = batch["image"].shape[2:]
         seen.append((height, width, round(float(batch["gsd"][0]), 4)))
-        true = folds.test.truth(0)
+        true = splits.test.truth(0)
         grown = true["bbox_xyxy"] * torch.tensor([width / 64, height / 64] * 2)
         return [{"boxes": grown, "scores": torch.ones(len(grown)), "labels": true["label"]}]
 
     monkeypatch.setattr(task, "predict", perfect)
     contract = Contract.of("rgb_aerial")
     for share in (1.0, 0.5):
-        scores = score_boxes(task, contract, folds.test, torch.device("cpu"), share=share, resamples=0)
+        scores = score_boxes(task, contract, splits.test, torch.device("cpu"), share=share, resamples=0)
         assert scores.figures["ap"].value == pytest.approx(1)  # boxes are in the file's pixels again
     side = round(64 * zoom)
     assert [one[:2] for one in seen] == [(side, side), (side // 2, side // 2)]
     assert seen[0][2] == pytest.approx(0.5 / zoom)
-    assert folds.val.zoom == zoom
+    assert splits.val.zoom == zoom
 
 
 def test_oriented_objects_of_a_scene_are_turned_polygons_in_its_crs(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_the_other_heads_are_trained_and_come_back(
     if head == "oriented_rcnn":
         options |= {"hidden": 32, "anchor_scale": 4}
         data = labeled.write_boxes(tmp_path / "dota", layout="dota")
-        sections["data"] = {"fold": None, "train": None, "val": ["images/t4*"], "test": ["images/t5*"]}
+        sections["data"] = {"split": None, "train": None, "val": ["images/t4*"], "test": ["images/t5*"]}
     done = run(tmp_path, data, model, task={"name": "detect", "options": options}, **sections)
     trained = load_task_model(done / "model")
     (found,) = trained.predict(np.zeros((1, 3, 48, 64), np.uint8), gsd=0.5)
@@ -180,26 +180,26 @@ def changed(data: Path, tmp_path: Path, change: Any) -> Path:
 
 
 def test_folds_are_fields_or_patterns_and_shares_nest(data: Path) -> None:
-    by_site = opened(data, fold="site", train="a", test=["b", "c"])
+    by_site = opened(data, split="site", train="a", test=["b", "c"])
     assert (len(by_site.train), by_site.val, len(by_site.test)) == (4, None, 2)
     assert by_site.classes == ("car", "pond")
     assert by_site.weights.tolist() == [8, 4]
     by_path = opened(data, test="images/t[45]*", val="images/t3*")
     assert [len(by_path.train), len(by_path.val), len(by_path.test)] == [3, 1, 2]
-    half = opened(data, fold="site", train="a", labels_share=0.5)
-    assert set(half.train.paths) < set(opened(data, fold="site", train="a", labels_share=1.0).train.paths)
+    half = opened(data, split="site", train="a", labels_share=0.5)
+    assert set(half.train.paths) < set(opened(data, split="site", train="a", labels_share=1.0).train.paths)
     with pytest.raises(RecipeError, match=r"has a field 'sit'\. Did you mean 'site'"):
-        opened(data, fold="sit")
+        opened(data, split="sit")
 
 
 def test_crops_keep_boxes_and_gsd_true(data: Path) -> None:
-    folds = opened(data, size=32, scale=(2.0, 2.0), crops=5, focus=1.0)
-    assert len(folds.train) == 30
-    batch = folds.train.get_batch([0, 7, 12])
+    splits = opened(data, size=32, scale=(2.0, 2.0), crops=5, focus=1.0)
+    assert len(splits.train) == 30
+    batch = splits.train.get_batch([0, 7, 12])
     assert batch["image"].shape == (3, 3, 32, 32)
     assert batch["gsd"].tolist() == [0.25] * 3
     assert all(len(labels) for labels in batch["label"])  # each is laid around an object
-    again = folds.train.get_batch([0, 7, 12])
+    again = splits.train.get_batch([0, 7, 12])
     assert torch.equal(batch["image"], again["image"])
     bright = batch["image"][0].mean(0) > 190
     for box, label, easy in zip(

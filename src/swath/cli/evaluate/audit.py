@@ -15,7 +15,6 @@ from swath.cli.evaluate.options import (
     CacheOption,
     DataArgument,
     DeviceOption,
-    FoldOption,
     GroupOption,
     GsdModeOption,
     GsdOption,
@@ -30,6 +29,7 @@ from swath.cli.evaluate.options import (
     SeedOption,
     SensorOption,
     SizeOption,
+    SplitOption,
 )
 
 OutOption = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for JSON (and a plot).")]
@@ -51,9 +51,9 @@ def leakage(
     gsd: GsdOption = None,
     gsd_mode: GsdModeOption = None,
     label_column: LabelOption = None,
-    fold_column: FoldOption = None,
-    bank: BankOption = "train",
-    queries: QueriesOption = None,
+    split_column: SplitOption = None,
+    train: BankOption = "train",
+    test: QueriesOption = None,
     size: SizeOption = None,
     offset_dn: OffsetOption = None,
     seed: SeedOption = 0,
@@ -82,11 +82,11 @@ def leakage(
     split, models = asked.split, asked.own
     features = None
     if model is not None:
-        side = native_image_size(models[:1], split)
-        parts = (split.bank, split.queries)
-        made = [extract_features(models[:1], part, side, batch_size=batch_size) for part in parts]
-        features = tuple(one.features[models[0].name, side[0]] for one in made)
-    with progress_bar(progress, len(split.bank.indices) + len(split.queries.indices)) as advance:
+        image_size = native_image_size(models[:1], split)
+        parts = (split.train, split.test)
+        made = [extract_features(models[:1], part, image_size, batch_size=batch_size) for part in parts]
+        features = tuple(one.features[models[0].name, image_size[0]] for one in made)
+    with progress_bar(progress, len(split.train.indices) + len(split.test.indices)) as advance:
         found = find_leaks(split, features=features, batch_size=batch_size, progress=advance)  # type: ignore[arg-type]
     console.print(escape_markup(found.sentence), highlight=False)
     for leak in found.leaks[:20]:
@@ -113,9 +113,9 @@ def embedding(
     gsd: GsdOption = None,
     gsd_mode: GsdModeOption = None,
     label_column: LabelOption = None,
-    fold_column: FoldOption = None,
-    bank: BankOption = "train",
-    queries: QueriesOption = None,
+    split_column: SplitOption = None,
+    train: BankOption = "train",
+    test: QueriesOption = None,
     size: SizeOption = None,
     offset_dn: OffsetOption = None,
     cache: CacheOption = None,
@@ -139,13 +139,13 @@ def embedding(
     from swath.evaluation.report.tables import command_line
 
     console, progress = Console(), Console(stderr=True)
-    sides = numbers(scales, "--scales are sides in pixels", "16,32,64")
+    image_sizes = numbers(scales, "--scales are sides in pixels", "16,32,64")
     # Leaks are a finding of these verbs, and no reason to stop.
     asked = open_eval_inputs(locals(), progress, allow_overlap=True)
     split = asked.split
-    with progress_bar(progress, len(split.bank.indices)) as advance:
+    with progress_bar(progress, len(split.train.indices)) as advance:
         report = evaluate_embedding_stats(
-            [*asked.own, *asked.baselines], split.bank, sides=sides, batch_size=batch_size, progress=advance,
+            [*asked.own, *asked.baselines], split.train, image_sizes=image_sizes, batch_size=batch_size, progress=advance,
             cache=feature_cache(cache, no_cache),
         )  # fmt: skip
     table = Table(title="geometry of the bank's features", title_justify="left", box=None, pad_edge=False)
@@ -153,7 +153,7 @@ def embedding(
         table.add_column(name, justify="left" if name == "features" else "right")
     for row in report.rows:
         table.add_row(
-            row.features, str(row.side), str(row.dimensions), f"{row.rankme:.1f}",
+            row.features, str(row.image_size), str(row.dimensions), f"{row.rankme:.1f}",
             f"{row.effective_rank:.1f}",
             _text(row.intrinsic, 1), f"{row.uniformity:.2f}", _text(row.class_alignment, 2),
             _text(row.scale_alignment, 3), str(row.dead),
@@ -177,13 +177,13 @@ def robustness(
             "between.  \\[default: all that make sense for the sensor]"
         ),
     ] = None,
-    side: SideOption = None,
+    image_size: SideOption = None,
     limit: Annotated[
         int | None, typer.Option(help="Queries to look at; every strength is a pass over them.", min=10)
     ] = 500,
     k: Annotated[int, typer.Option("--k", "-k", help="Neighbors that vote.", min=1)] = 20,
     standardized: Annotated[
-        bool, typer.Option("--standardized", help="Standardize features by the bank (knn-z).")
+        bool, typer.Option("--standardize", help="Standardize features by the bank (knn-z).")
     ] = False,
     root: RootOption = None,
     baselines: BaselinesOption = True,
@@ -193,9 +193,9 @@ def robustness(
     gsd: GsdOption = None,
     gsd_mode: GsdModeOption = None,
     label_column: LabelOption = None,
-    fold_column: FoldOption = None,
-    bank: BankOption = "train",
-    queries: QueriesOption = None,
+    split_column: SplitOption = None,
+    train: BankOption = "train",
+    test: QueriesOption = None,
     group_column: GroupOption = None,
     size: SizeOption = None,
     offset_dn: OffsetOption = None,
@@ -220,19 +220,19 @@ def robustness(
     from swath.evaluation.report.tables import command_line
 
     console, progress = Console(), Console(stderr=True)
-    wanted = [name.strip() for name in by.split(",")] if by else None
+    requested = [name.strip() for name in by.split(",")] if by else None
     # Leaks are a finding of these verbs, and no reason to stop.
     asked = open_eval_inputs(locals(), progress, allow_overlap=True)
     split = asked.split
-    total = len(split.bank.indices) + min(limit or len(split.queries.indices), len(split.queries.indices))
+    total = len(split.train.indices) + min(limit or len(split.test.indices), len(split.test.indices))
     with progress_bar(progress, total) as advance:
         report = evaluate_robustness(
-            [*asked.own, *asked.baselines], split, degradations=wanted, side=side, k=k,
+            [*asked.own, *asked.baselines], split, corruptions=requested, image_size=image_size, k=k,
             standardized=standardized, limit=limit, batch_size=batch_size, progress=advance,
             cache=feature_cache(cache, no_cache),
         )  # fmt: skip
-    for kind in report.degradations:
-        measure = report.protocol["degradations"][kind]["measure"]
+    for kind in report.corruptions:
+        measure = report.protocol["corruptions"][kind]["measure"]
         console.print(f"{kind} ({measure}): top-1, %", style="bold", highlight=False)
         table = Table(box=None, pad_edge=False)
         table.add_column("features")

@@ -19,7 +19,6 @@ from swath.cli.evaluate.options import (
     CacheOption,
     DataArgument,
     DeviceOption,
-    FoldOption,
     GroupOption,
     GsdModeOption,
     GsdOption,
@@ -40,6 +39,7 @@ from swath.cli.evaluate.options import (
     SensorOption,
     SeparatorOption,
     SizeOption,
+    SplitOption,
 )
 from swath.cli.evaluate.run import run_protocol
 
@@ -90,9 +90,9 @@ def knn(
     label_column: LabelOption = None,
     separator: SeparatorOption = None,
     labels: LabelsOption = None,
-    fold_column: FoldOption = None,
-    bank: BankOption = "train",
-    queries: QueriesOption = None,
+    split_column: SplitOption = None,
+    train: BankOption = "train",
+    test: QueriesOption = None,
     group_column: GroupOption = None,
     allow_overlap: OverlapOption = False,
     size: SizeOption = None,
@@ -143,9 +143,9 @@ def linear(
     label_column: LabelOption = None,
     separator: SeparatorOption = None,
     labels: LabelsOption = None,
-    fold_column: FoldOption = None,
-    bank: BankOption = "train",
-    queries: QueriesOption = None,
+    split_column: SplitOption = None,
+    train: BankOption = "train",
+    test: QueriesOption = None,
     group_column: GroupOption = None,
     allow_overlap: OverlapOption = False,
     size: SizeOption = None,
@@ -201,9 +201,9 @@ def fewshot(
     label_column: LabelOption = None,
     separator: SeparatorOption = None,
     labels: LabelsOption = None,
-    fold_column: FoldOption = None,
-    bank: BankOption = "train",
-    queries: QueriesOption = None,
+    split_column: SplitOption = None,
+    train: BankOption = "train",
+    test: QueriesOption = None,
     group_column: GroupOption = None,
     allow_overlap: OverlapOption = False,
     size: SizeOption = None,
@@ -224,9 +224,9 @@ def fewshot(
     from swath.cli.evaluate.run import numbers
     from swath.evaluation.protocols.fewshot import evaluate_fewshot
 
-    wanted = numbers(shots, "--shots are labeled images a class", "1,5,20")
+    requested = numbers(shots, "--shots are labeled images a class", "1,5,20")
     kinds = [kind.strip() for kind in classifier.split(",")]
-    run_protocol(evaluate_fewshot, locals(), shots=wanted, draws=draws, classifiers=kinds, c=c, seed=seed)
+    run_protocol(evaluate_fewshot, locals(), shots=requested, draws=draws, classifiers=kinds, c=c, seed=seed)
 
 
 app.command("retrieval")(retrieval.command)

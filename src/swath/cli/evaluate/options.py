@@ -20,7 +20,7 @@ DataArgument = Annotated[
     Path,
     typer.Argument(
         help="Labeled images: class folders (split by seed), a folder with train/ and val/ (or test/) class "
-        "folders, a CSV table with columns file, class and fold, a Parquet table of chips, BigEarthNet, the "
+        "folders, a CSV table with columns file, class and split, a Parquet table of chips, BigEarthNet, the "
         "name of a known set (`swath datasets list`), or torchgeo:NAME.",
         metavar="DATA",
     ),
@@ -46,7 +46,7 @@ GsdsOption = Annotated[
 SeedsOption = Annotated[
     bool,
     typer.Option(
-        "--seeds",
+        "--average-seeds",
         help="The models are one method trained with several seeds (MODEL_*): also give mean and interval "
         "over them.",
     ),
@@ -127,10 +127,12 @@ BandsOption = Annotated[
         "B08,B04,B03."
     ),
 ]
-FoldOption = Annotated[str | None, typer.Option(help="CSV: column of the split.  \\[default: fold or split]")]
-BankOption = Annotated[str, typer.Option(help="Fold or folder that is learned from.")]
+SplitOption = Annotated[
+    str | None, typer.Option(help="CSV: column of the split.  \\[default: split or split]")
+]
+BankOption = Annotated[str, typer.Option(help="Split or folder that is learned from.")]
 QueriesOption = Annotated[
-    str | None, typer.Option(help="Fold or folder that is classified.  \\[default: val or test]")
+    str | None, typer.Option(help="Split or folder that is classified.  \\[default: val or test]")
 ]
 GroupOption = Annotated[
     str | None,

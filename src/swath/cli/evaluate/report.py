@@ -15,7 +15,6 @@ from swath.cli.evaluate.options import (
     CacheOption,
     DataArgument,
     DeviceOption,
-    FoldOption,
     GroupOption,
     GsdModeOption,
     GsdOption,
@@ -32,6 +31,7 @@ from swath.cli.evaluate.options import (
     SensorOption,
     SeparatorOption,
     SizeOption,
+    SplitOption,
 )
 
 
@@ -56,10 +56,10 @@ def command(
         ),
     ] = None,
     limit: Annotated[int, typer.Option(help="Queries that are made worse, at most.", min=10)] = 400,
-    pictures: Annotated[
+    images: Annotated[
         bool,
         typer.Option(
-            "--pictures/--no-pictures",
+            "--images/--no-images",
             help="Show leaks and neighbors as pictures; without, the page can be passed on where the "
             "imagery cannot.",
         ),
@@ -74,9 +74,9 @@ def command(
     label_column: LabelOption = None,
     separator: SeparatorOption = None,
     labels: LabelsOption = None,
-    fold_column: FoldOption = None,
-    bank: BankOption = "train",
-    queries: QueriesOption = None,
+    split_column: SplitOption = None,
+    train: BankOption = "train",
+    test: QueriesOption = None,
     group_column: GroupOption = None,
     size: SizeOption = None,
     offset_dn: OffsetOption = None,
@@ -102,18 +102,18 @@ def command(
     from swath.evaluation.report.write import write_html_report
 
     console, progress = Console(), Console(stderr=True)
-    wanted = [name.strip() for name in by.split(",")] if by else None
-    sides = numbers(scales, "--scales are sides in pixels", "16,32,64")
+    requested = [name.strip() for name in by.split(",")] if by else None
+    image_sizes = numbers(scales, "--scales are sides in pixels", "16,32,64")
     # Leaks are a finding of the page, and no reason to stop.
     asked = open_eval_inputs(locals(), progress, allow_overlap=True)
     split = asked.split
-    with progress_bar(progress, len(split.bank.indices) + len(split.queries.indices)) as advance:
-        dossier = collect_report_data(
-            asked.own, asked.baselines, split, title=title, sides=sides, k=k, fewshot=fewshot,
-            robustness=robustness, degradations=wanted, robust_limit=limit, pictures=pictures,
+    with progress_bar(progress, len(split.train.indices) + len(split.test.indices)) as advance:
+        report_data = collect_report_data(
+            asked.own, asked.baselines, split, title=title, image_sizes=image_sizes, k=k, fewshot=fewshot,
+            robustness=robustness, corruptions=requested, robust_limit=limit, images=images,
             cache=feature_cache(cache, no_cache), batch_size=batch_size, progress=advance,
         )  # fmt: skip
-    for sentence in [*summary_sentences(dossier), dossier.leakage.sentence]:
+    for sentence in [*summary_sentences(report_data), report_data.leakage.sentence]:
         console.print(escape_markup(sentence), highlight=False)
-    for path in write_html_report(dossier, out, **asked.about):
+    for path in write_html_report(report_data, out, **asked.about):
         console.print(f"wrote {escape_markup(str(path))}", highlight=False)

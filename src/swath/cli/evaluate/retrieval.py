@@ -26,14 +26,14 @@ def command(
         ),
     ],
     queries: Annotated[
-        str | None, typer.Option(help="Fold that asks, or `all`.  \\[default: val]", metavar="FOLD")
+        str | None, typer.Option(help="Split that asks, or `all`.  \\[default: val]", metavar="SPLIT")
     ] = None,
-    archive: Annotated[
+    gallery: Annotated[
         str | None,
         typer.Option(
-            help="Fold that answers, or `all`. The same as --queries: each query searches all groups but its "
+            help="Split that answers, or `all`. The same as --queries: each query searches all groups but its "
             "own.  \\[default: test]",
-            metavar="FOLD",
+            metavar="SPLIT",
         ),
     ] = None,
     k: Annotated[int, typer.Option("-k", "--k", help="Answers a query.", min=1)] = 10,
@@ -79,13 +79,13 @@ def command(
         bool,
         typer.Option(
             "--allow-overlap",
-            help="Score folds that share scenes, or a split of places whose scenes are unknown, with a note.",
+            help="Score splits that share scenes, or a split of places whose scenes are unknown, with a note.",
         ),
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of the split by group, where the data has no folds.")] = 0,
-    classes: Annotated[bool, typer.Option("--classes", help="Print the rows by class too.")] = False,
-    pictures: Annotated[
-        bool, typer.Option("--pictures/--no-pictures", help="With --out: draw queries and latent space.")
+    seed: Annotated[int, typer.Option(help="Of the split by group, where the data has no splits.")] = 0,
+    classes: Annotated[bool, typer.Option("--per-class", help="Print the rows by class too.")] = False,
+    images: Annotated[
+        bool, typer.Option("--images/--no-images", help="With --out: draw queries and latent space.")
     ] = True,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, ...  \\[default: cuda if there is one]")
@@ -111,8 +111,8 @@ def command(
     from swath.evaluation.retrieval.splits import split_retrieval
 
     console, progress = Console(), Console(stderr=True)
-    wanted = [name.strip() for name in sensors.split(",")] if sensors else None
-    candidates, chosen, relative, about = _candidates(model, wanted, baselines, pooling, device)
+    requested = [name.strip() for name in sensors.split(",")] if sensors else None
+    candidates, chosen, relative, about = _candidates(model, requested, baselines, pooling, device)
     with progress.status(f"looking through {data}"):
         pairs = open_pairs(
             data,
@@ -123,9 +123,9 @@ def command(
             offset_dn=_offsets(chosen, offset_dn),
         )
         split = split_retrieval(
-            pairs, queries=queries, archive=archive, allow_overlap=allow_overlap, seed=seed
+            pairs, queries=queries, gallery=gallery, allow_overlap=allow_overlap, seed=seed
         )
-    places = len(set(split.queries.tolist()) | set(split.archive.tolist()))
+    places = len(set(split.queries.tolist()) | set(split.gallery.tolist()))
     with progress_bar(progress, places * len(pairs.sensors)) as advance:
         evaluation = evaluate_retrieval(candidates, split, k=k, batch_size=batch_size, progress=advance)
     for table in retrieval_tables(evaluation, classes=classes):
@@ -147,7 +147,7 @@ def command(
         console.print(escape_markup(sentence), highlight=False)
     if out is not None:
         about |= {"data": str(data), "places_left_out": len(pairs.problems)}
-        for path in write_retrieval(evaluation, out, pictures=pictures, **about):
+        for path in write_retrieval(evaluation, out, images=images, **about):
             console.print(f"wrote {escape_markup(str(path))}", highlight=False)
 
 
@@ -176,12 +176,14 @@ def _candidates(
         opened = [get_sensor(sensor) for sensor in sensors]
         made = retrieval_baselines([sensor.name for sensor in opened])
         by_name = {"statistics": made[0], "rcf": made[1]}
-        wanted = name.removeprefix("baseline:")
-        if wanted not in by_name:
-            raise SwathError(f"unknown baseline {wanted!r} for retrieval.{suggest(wanted, list(by_name))}")
-        others = [candidate for candidate in made if candidate is not by_name[wanted]]
+        requested = name.removeprefix("baseline:")
+        if requested not in by_name:
+            raise SwathError(
+                f"unknown baseline {requested!r} for retrieval.{suggest(requested, list(by_name))}"
+            )
+        others = [candidate for candidate in made if candidate is not by_name[requested]]
         # Baselines do not look at scale.
-        return [by_name[wanted], *(others if baselines else [])], opened, True, {"model": name}
+        return [by_name[requested], *(others if baselines else [])], opened, True, {"model": name}
 
     from swath.models import load_model
 

@@ -9,7 +9,7 @@ from typing import Any
 
 # Options of the commands that `open_data` takes as they are, and those that models are opened by.
 _DATA_OPTIONS = (
-    "root", "bank", "queries", "label_column", "separator", "labels", "fold_column", "group_column",
+    "root", "train", "test", "label_column", "separator", "labels", "split_column", "group_column",
     "allow_overlap", "seed", "size", "offset_dn",
 )  # fmt: skip
 _MODEL_OPTIONS = ("pooling", "bands", "gsd_mode", "device", "protocol")
@@ -38,14 +38,14 @@ def run_protocol(evaluate: Any, given: dict[str, Any], **options: Any) -> None:
     cache = feature_cache(given["cache"], given["no_cache"])
     scales = numbers(given["scales"], "--scales are sides in pixels", "16,32,64")
     asked = open_eval_inputs(given, progress)
-    split, candidates, featurizers = asked.split, asked.candidates, [*asked.own, *asked.baselines]
+    split, candidates, extractors = asked.split, asked.candidates, [*asked.own, *asked.baselines]
     if given["gsds"] is not None:
-        scales = _sides(given["gsds"], split, featurizers)
+        scales = _sides(given["gsds"], split, extractors)
     if given.get("protocol") is not None:
         options |= {"asymmetric": False, "standardized": False, "protocol": given["protocol"]}
-    with progress_bar(progress, len(split.bank.indices) + len(split.queries.indices)) as advance:
+    with progress_bar(progress, len(split.train.indices) + len(split.test.indices)) as advance:
         evaluation = evaluate(
-            featurizers, split, sides=scales, batch_size=given["batch_size"], progress=advance, cache=cache,
+            extractors, split, image_sizes=scales, batch_size=given["batch_size"], progress=advance, cache=cache,
             **options,
         )  # fmt: skip
     if given["seeds"]:
@@ -59,7 +59,7 @@ def run_protocol(evaluate: Any, given: dict[str, Any], **options: Any) -> None:
     if given["seeds"]:
         console.print(seed_table(evaluation))
     if len(candidates) > 1:
-        console.print(comparison_table(evaluation, [featurizer.name for featurizer in asked.own]))
+        console.print(comparison_table(evaluation, [extractor.name for extractor in asked.own]))
     p = evaluation.protocol
     chance = "always the most frequent class" if p["metric"] == "top-1 accuracy" else "by chance"
     console.print(
@@ -96,7 +96,7 @@ class EvalInputs:
     @property
     def own(self) -> list[Any]:
         """Featurizers of the models in question."""
-        return [featurizer for candidate in self.candidates for featurizer in candidate.featurizers]
+        return [extractor for candidate in self.candidates for extractor in candidate.extractors]
 
 
 def open_eval_inputs(given: dict[str, Any], console: Any, **fixed: Any) -> EvalInputs:
@@ -190,13 +190,13 @@ def _candidates(given: dict[str, Any]) -> tuple[list[Any], list[Any], dict[str, 
         )
     if given.get("protocol") is not None:
         for candidate in found:
-            candidate.featurizers = [_as_published(candidate)]
+            candidate.extractors = [_as_published(candidate)]
     extra: list[Any] = []
     first = found[0]
     if given["baselines"]:
         extra = [*_untrained(found, pooling, mode), *all_baselines()]
-    own = [featurizer for candidate in found for featurizer in candidate.featurizers]
-    present = {featurizer.name for featurizer in own}
+    own = [extractor for candidate in found for extractor in candidate.extractors]
+    present = {extractor.name for extractor in own}
     about = {"models": [c.about for c in found], **first.about, "data": str(data)}
     return found, [f for f in extra if f.name not in present], about
 
@@ -217,8 +217,8 @@ def _untrained(found: Sequence[Any], pooling: str | None, mode: Any) -> list[Any
             )
             names.append(f"{candidate.name}, untrained")
     if len(made) > 1:
-        for featurizer, name in zip(made.values(), names, strict=True):
-            featurizer.name = name
+        for extractor, name in zip(made.values(), names, strict=True):
+            extractor.name = name
     return list(made.values())
 
 
@@ -245,24 +245,24 @@ def _distinct(candidates: list[Any], texts: list[str]) -> None:
             parts = Path(text).parts
             others = [Path(t).parts for name, t in zip(names, texts, strict=True) if name == old]
             own = [p for i, p in enumerate(parts) if any(i >= len(o) or o[i] != p for o in others)]
-            for featurizer in candidate.featurizers:
+            for extractor in candidate.extractors:
                 # Several poolings of a model are called "NAME, POOLING".
-                _, comma, pooling = featurizer.name.partition(", ")
-                featurizer.name = ("/".join(own) or text) + comma + pooling
+                _, comma, pooling = extractor.name.partition(", ")
+                extractor.name = ("/".join(own) or text) + comma + pooling
 
 
-def _sides(text: str, split: Any, featurizers: list[Any]) -> list[int]:
+def _sides(text: str, split: Any, extractors: list[Any]) -> list[int]:
     """Sides in pixels of ground sample distances in metres."""
     from swath.errors import SwathError
     from swath.evaluation.protocols.setup import image_sizes_for_gsds
 
     try:
-        wanted = [float(part) for part in text.split(",")]
+        requested = [float(part) for part in text.split(",")]
     except ValueError:
-        wanted = []
-    if not wanted or min(wanted) <= 0:
+        requested = []
+    if not requested or min(requested) <= 0:
         raise SwathError(f"--gsds are metres per pixel with commas between, such as 0.6,1.2, not {text!r}")
-    found: list[int] = image_sizes_for_gsds(split, wanted, featurizers)
+    found: list[int] = image_sizes_for_gsds(split, requested, extractors)
     return found
 
 

@@ -14,15 +14,16 @@ def command(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The table to write.")] = Path("split.csv"),
     by: Annotated[str, typer.Option(help="What is kept together: random, group or block.")] = "random",
-    shares: Annotated[
-        str, typer.Option(help="Folds and their shares of every class.", metavar="NAME=SHARE,...")
+    fractions: Annotated[
+        str, typer.Option(help="Splits and their shares of every class.", metavar="NAME=SHARE,...")
     ] = "train=0.8,val=0.2",
     group_column: Annotated[
-        str | None, typer.Option("--column", help="By group: column of the scene, city or sequence.")
+        str | None, typer.Option("--group-column", help="By group: column of the scene, city or sequence.")
     ] = None,
     block: Annotated[float, typer.Option(help="By block: its side in metres on the ground.", min=1)] = 1000.0,
     buffer: Annotated[
-        float, typer.Option(help="By block: metres that images of different folds are apart at least.", min=0)
+        float,
+        typer.Option(help="By block: metres that images of different splits are apart at least.", min=0),
     ] = 0.0,
     coordinates: Annotated[
         str | None,
@@ -38,10 +39,10 @@ def command(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the order in which units are dealt out.")] = 0,
 ) -> None:
-    """Divide labeled images into folds that do not leak, as a table that the other verbs read.
+    """Divide labeled images into splits that do not leak, as a table that the other verbs read.
 
     Neighboring images resemble each other: a random split asks for places that the bank nearly holds. Blocks
-    and groups stay whole; every fold gets its share of every class as nearly as whole units allow.
+    and groups stay whole; every split gets its share of every class as nearly as whole units allow.
 
     Example: swath evaluate split scenes/index.csv --by group --column city --out split.csv
     """
@@ -64,7 +65,7 @@ def command(
     made = make_split(
         dataset,
         by=by,  # type: ignore[arg-type]  # others are refused, with those that there are
-        shares=_shares(shares),
+        fractions=_shares(fractions),
         group_column=group_column,
         block_metres=block,
         buffer_metres=buffer,
@@ -72,15 +73,15 @@ def command(
         seed=seed,
     )
     counts = made.counts()
-    classes = sorted({name for fold in counts.values() for name in fold})
+    classes = sorted({name for split in counts.values() for name in split})
     console.print(made.origin, style="bold", highlight=False)
     table = Table(box=None, pad_edge=False)
     table.add_column("class")
-    for fold in counts:
-        table.add_column(fold, justify="right")
+    for split in counts:
+        table.add_column(split, justify="right")
     for name in classes:
-        table.add_row(name, *(f"{counts[fold][name]:,}" for fold in counts))
-    table.add_row("all", *(f"{counts[fold].total():,}" for fold in counts), style="bold")
+        table.add_row(name, *(f"{counts[split][name]:,}" for split in counts))
+    table.add_row("all", *(f"{counts[split].total():,}" for split in counts), style="bold")
     console.print(table)
     for note in made.notes:
         console.print(f"[yellow]note:[/yellow] {escape_markup(note)}", highlight=False)
@@ -92,13 +93,13 @@ def _shares(text: str) -> dict[str, float]:
 
     found: dict[str, float] = {}
     for part in text.split(","):
-        name, equals, share = part.partition("=")
+        name, equals, fraction = part.partition("=")
         try:
-            found[name.strip()] = float(share)
+            found[name.strip()] = float(fraction)
         except ValueError:
             equals = ""
         if not equals or not name.strip():
-            raise SwathError(f"--shares are folds and their shares, such as train=0.8,val=0.2, not {text!r}")
+            raise SwathError(f"--shares are splits and their shares, such as train=0.8,val=0.2, not {text!r}")
     return found
 
 

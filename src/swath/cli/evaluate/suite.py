@@ -39,13 +39,13 @@ def command(
     pages: Annotated[
         bool,
         typer.Option(
-            "--pages",
+            "--html-reports",
             help="Also an HTML page a set: leaks, robustness, neighbors as pictures. Takes several times as "
             "long.",
         ),
     ] = False,
-    pictures: Annotated[
-        bool, typer.Option("--pictures/--no-pictures", help="Whether those pages show images of the data.")
+    images: Annotated[
+        bool, typer.Option("--images/--no-images", help="Whether those pages show images of the data.")
     ] = True,
     cache: Annotated[
         Path | None,
@@ -93,7 +93,7 @@ def command(
         batch_size=batch_size,
         cache=FeatureCache(cache),
         pages=pages,
-        pictures=pictures,
+        images=images,
         watch=lambda what, total: progress_bar(progress, total),
         after_set=done,
     )

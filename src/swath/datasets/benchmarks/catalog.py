@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 _DEPTH, _FOLDERS = 7, 5000  # how far, and through how many folders, a set is looked for
-_FOLDS = ("train", "val", "validation", "test")
+_SPLITS = ("train", "val", "validation", "test")
 
 
 class _Facts(BaseModel):
@@ -71,12 +71,12 @@ class SplitConvention(_Facts):
     """How the set is usually divided.
 
     Attributes:
-        queries: Share of queries where no list lies beside the images.
-        lists: Fold -> file with a file name a line, as others distribute it.
+        test_fraction: Share of queries where no list lies beside the images.
+        lists: Split -> file with a file name a line, as others distribute it.
         note: Where both come from.
     """
 
-    queries: float = Field(gt=0, lt=1)
+    test_fraction: float = Field(gt=0, lt=1)
     lists: dict[str, str] = {}
     note: str
 
@@ -91,7 +91,7 @@ class BenchmarkDataset(_Facts):
         description: Traps, and what is worth knowing.
         classes: Names of the class folders.
         classes_note: Where they are from, if not from the files themselves.
-        spellings: Class folders as some copies spell them -> class, beyond case and separators.
+        class_aliases: Class folders as some copies spell them -> class, beyond case and separators.
         images: How many there are.
         image_size: Side in pixels that (most) images have; all are brought to it.
         gsd: Metres per pixel, where it is one for all.
@@ -101,8 +101,8 @@ class BenchmarkDataset(_Facts):
         offset_dn: See `swath.sensors.sentinel2_offset`.
         suffixes: Of the image files; tells variants of a set apart.
         folders: Below the folder that holds the set: where the class folders may lie, most common first.
-        archives: Files that it is published as.
-        sources: Pages.
+        downloads: Files that it is published as.
+        references: Pages.
         paper: Which to cite.
         license: Of the data, as far as it is stated.
         split: The usual one.
@@ -114,7 +114,7 @@ class BenchmarkDataset(_Facts):
     description: str
     classes: tuple[str, ...] = Field(min_length=2)
     classes_note: str | None = None
-    spellings: dict[str, str] = {}
+    class_aliases: dict[str, str] = {}
     images: int
     image_size: int
     gsd: float | None = None
@@ -123,8 +123,8 @@ class BenchmarkDataset(_Facts):
     offset_dn: float | None = None
     suffixes: tuple[str, ...] = ()
     folders: tuple[str, ...]
-    archives: tuple[DatasetDownload, ...] = ()
-    sources: tuple[DatasetReference, ...] = Field(min_length=1)
+    downloads: tuple[DatasetDownload, ...] = ()
+    references: tuple[DatasetReference, ...] = Field(min_length=1)
     paper: str
     license: str
     split: SplitConvention
@@ -162,11 +162,11 @@ class BenchmarkDataset(_Facts):
 
     def how_to_get(self, root: str | Path) -> str:
         """What to do to have the set, in a sentence or two."""
-        fetchable = next((archive for archive in self.archives if archive.url), None)
+        fetchable = next((archive for archive in self.downloads if archive.url), None)
         if fetchable is not None:
             return f"Get it with: swath datasets fetch {self.name} --out {root} ({fetchable.url})"
-        page = self.sources[0]
-        files = " or ".join(archive.name for archive in self.archives) or "its archive"
+        page = self.references[0]
+        files = " or ".join(archive.name for archive in self.downloads) or "its archive"
         return (
             f"Its authors publish it at {page.url} ({page.title}). Download {files} there, then unpack it "
             f"with: swath datasets fetch {self.name} --url FILE --out {root}"
@@ -176,12 +176,12 @@ class BenchmarkDataset(_Facts):
         """The class whose folder is called so, however it is spelled; None where none is."""
         plain = _plain(folder)
         known = {_plain(name): name for name in self.classes}
-        return known.get(plain) or {_plain(name): to for name, to in self.spellings.items()}.get(plain)
+        return known.get(plain) or {_plain(name): to for name, to in self.class_aliases.items()}.get(plain)
 
     def _likely(self, root: Path) -> Iterator[tuple[Path, str]]:
         """Folders that are called as those of this set are; the root itself, named by the user, is one."""
         called = {_plain(name) for name in self.names}
-        called |= {_plain(Path(archive.name).stem) for archive in self.archives}
+        called |= {_plain(Path(archive.name).stem) for archive in self.downloads}
         bases = [root, *(path for path in _children(root) if _plain(path.name) in called)]
         for base in bases:
             for folder in (*self.folders, "."):
@@ -191,10 +191,10 @@ class BenchmarkDataset(_Facts):
         """The set, if `path` holds its class folders, or train and test folders of them."""
         if not path.is_dir():
             return None
-        folds = [name for name in _FOLDS if (path / name).is_dir()]
-        if "train" in folds and len(folds) > 1:
+        splits = [name for name in _SPLITS if (path / name).is_dir()]
+        if "train" in splits and len(splits) > 1:
             classes = self._classes_in(path / "train", partial)
-            return None if classes is None else LocalBenchmark(self, path, classes, has_folds=True)
+            return None if classes is None else LocalBenchmark(self, path, classes, has_splits=True)
         classes = self._classes_in(path, partial)
         if classes is None:
             return None
@@ -218,7 +218,7 @@ class BenchmarkDataset(_Facts):
         """Lists of a split beside the class folders, or anywhere between them and the root."""
         above = [folder for folder in (path, *path.parents) if folder == root or root in folder.parents]
         for folder in above:
-            there = {fold: folder / name for fold, name in self.split.lists.items()}
+            there = {split: folder / name for split, name in self.split.lists.items()}
             if there and all(file.is_file() for file in there.values()):
                 return there
         return {}
@@ -229,27 +229,27 @@ class LocalBenchmark:
     """A known set on disk.
 
     Attributes:
-        known: What is known of it.
+        benchmark: What is known of it.
         folder: Of its class folders, or of train and test folders with class folders.
         folders: Name of a folder -> class.
-        has_folds: Whether `folder` holds train and val or test folders.
-        lists: Fold -> list of its files, where such lists lie there.
+        has_splits: Whether `folder` holds train and val or test folders.
+        lists: Split -> list of its files, where such lists lie there.
     """
 
-    known: BenchmarkDataset
+    benchmark: BenchmarkDataset
     folder: Path
     folders: dict[str, str]
-    has_folds: bool = False
+    has_splits: bool = False
     lists: dict[str, Path] = field(default_factory=dict)
 
     @property
     def notes(self) -> list[str]:
         """What of the set is not there."""
-        missing = [name for name in self.known.classes if name not in self.folders.values()]
+        missing = [name for name in self.benchmark.classes if name not in self.folders.values()]
         if not missing:
             return []
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        total = len(self.known.classes)
+        total = len(self.benchmark.classes)
         return [f"not the whole set: {total - len(missing)} of its {total} classes are here, without {shown}"]
 
 
@@ -293,7 +293,7 @@ def read_benchmark(path: Path) -> BenchmarkDataset:
         raise ImageryError(f"{path}: {'; '.join(wrong)}") from None
     if known.gsd is not None and known.gsd_range is not None:
         raise ImageryError(f"{path}: gsd or gsd_range is wanted, not both")
-    strangers = set(known.spellings.values()) - set(known.classes)
+    strangers = set(known.class_aliases.values()) - set(known.classes)
     if strangers:
         raise ImageryError(f"{path}: spellings lead to {', '.join(sorted(strangers))}, which are no classes")
     return known

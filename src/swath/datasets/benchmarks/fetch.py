@@ -20,12 +20,12 @@ class FetchedBenchmark:
     """A set that is ready to use.
 
     Attributes:
-        found: Where.
-        fetched: Its archive; None where the set was there already.
+        local: Where.
+        download: Its archive; None where the set was there already.
     """
 
-    found: LocalBenchmark
-    fetched: DownloadedFile | None
+    local: LocalBenchmark
+    download: DownloadedFile | None
 
 
 def fetch_benchmark(
@@ -89,7 +89,7 @@ def fetch_benchmark(
 def _archive(known: BenchmarkDataset, url: str | None) -> DatasetDownload:
     """Which of the set's archives is meant: checksums belong to one of them."""
     if url is None:
-        return next((archive for archive in known.archives if archive.url), DatasetDownload(name="none"))
+        return next((archive for archive in known.downloads if archive.url), DatasetDownload(name="none"))
     name = Path(unquote(urlsplit(url).path)).name or f"{known.name}.zip"
-    same = next((archive for archive in known.archives if archive.name.casefold() == name.casefold()), None)
+    same = next((archive for archive in known.downloads if archive.name.casefold() == name.casefold()), None)
     return same or DatasetDownload(name=name)

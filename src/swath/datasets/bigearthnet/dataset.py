@@ -38,7 +38,7 @@ __all__ = ["BigEarthNet", "ben14k", "find_bigearthnet", "is_bigearthnet"]
 
 Subset = Literal["ben14k"]
 _DEPTH = 4
-_FOLDS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
+_SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 _MAPPINGS = ("s1_s2_name_country_season", "s1_s2_mapping")
 
 
@@ -48,7 +48,7 @@ class _Patch:
 
     s2: str
     s1: str | None = None
-    fold: str | None = None
+    split: str | None = None
     country: str | None = None
     labels: tuple[str, ...] | None = None
 
@@ -61,7 +61,7 @@ class BigEarthNet:
         s2, s1: [N] names of the patches; `s1` is "" where only Sentinel-2 was asked for.
         labels: [N, K] multi-hot, or None without metadata.
         classes: The K classes.
-        folds: [N] "train", "val" or "test", or None without splits.
+        splits: [N] "train", "val" or "test", or None without splits.
         countries: [N], or None.
         problems: What was left out, and why.
     """
@@ -70,7 +70,7 @@ class BigEarthNet:
     s1: list[str]
     classes: tuple[str, ...]
     labels: np.ndarray[Any, np.dtype[np.float32]] | None
-    folds: list[str] | None
+    splits: list[str] | None
     countries: list[str] | None
     problems: list[Problem]
     _sources: dict[int, PatchSource]
@@ -111,7 +111,7 @@ def find_bigearthnet(
     Args:
         path: Its folder, see the module.
         sensors: Decide whether Sentinel-1, Sentinel-2 or both are needed.
-        fold: "train", "val" or "test" of the official splits.
+        split: "train", "val" or "test" of the official splits.
         subset: "ben14k" for BEN-14K (needs the official splits and the countries).
         nomenclature: 19 classes, or v1's 43.
         workers: Threads that read JSON files.
@@ -123,8 +123,8 @@ def find_bigearthnet(
     needed = sorted({sentinel_of(sensor) for sensor in sensors})
     if subset not in (None, "ben14k"):
         raise ImageryError(f"subset={subset!r}:{suggest(str(subset), ['ben14k'])}")
-    if split is not None and split not in _FOLDS:
-        raise ImageryError(f"fold={split!r}:{suggest(split, sorted(set(_FOLDS.values())))}")
+    if split is not None and split not in _SPLITS:
+        raise ImageryError(f"split={split!r}:{suggest(split, sorted(set(_SPLITS.values())))}")
     found = _find(root)
     there, sources, merged = _sources(root, found)
     patches, problems, splits = _table(found, there, [2] if merged else needed)
@@ -132,18 +132,18 @@ def find_bigearthnet(
         for patch in patches:
             patch.s1 = patch.s2
     if splits:
-        outside = sum(1 for patch in patches if patch.fold is None)
+        outside = sum(1 for patch in patches if patch.split is None)
         if outside:
             problems.append((str(root), f"{outside} patches are in none of the official splits; left out"))
-            patches = [patch for patch in patches if patch.fold is not None]
+            patches = [patch for patch in patches if patch.split is not None]
     if split is not None or subset is not None:
         if not splits:
             raise ImageryError(
-                f"{root}: fold={split!r}, subset={subset!r} need the official splits, which are not here. Put "
+                f"{root}: split={split!r}, subset={subset!r} need the official splits, which are not here. Put "
                 "train.csv, val.csv and test.csv (v1), or metadata.parquet (v2), into the folder"
             )
         if split is not None:
-            patches = [patch for patch in patches if patch.fold == _FOLDS[split]]
+            patches = [patch for patch in patches if patch.split == _SPLITS[split]]
     if subset == "ben14k":
         patches = _ben14k(root, patches)
     patches, absent = _seen(patches, there, needed)
@@ -159,7 +159,7 @@ def find_bigearthnet(
         s1=[patch.s1 or "" for patch in patches],
         classes=classes,
         labels=labels,
-        folds=[str(patch.fold) for patch in patches] if splits else None,
+        splits=[str(patch.split) for patch in patches] if splits else None,
         countries=None if any(p.country is None for p in patches) else [str(p.country) for p in patches],
         problems=problems,
         _sources=sources,
@@ -260,7 +260,7 @@ def _sources(root: Path, found: _Found) -> tuple[dict[int, set[str]], dict[int, 
 def _table(
     found: _Found, there: Mapping[int, set[str]], needed: Sequence[int]
 ) -> tuple[list[_Patch], list[Problem], bool]:
-    """Every place with its names, fold and country; problems; and whether there are official splits."""
+    """Every place with its names, split and country; problems; and whether there are official splits."""
     parquet = [path for name, path in found.tables.items() if name == "metadata.parquet"]
     if parquet:
         return _from_parquet(parquet[0]), [], True
@@ -272,13 +272,13 @@ def _table(
                 partner[row[1]] = row[0]
                 if len(row) > 2:
                     countries[row[1]] = row[2]
-    folds: dict[str, str] = {}
+    splits: dict[str, str] = {}
     for name in ("train", "val", "test"):
         for row in _rows(found.tables.get(f"{name}.csv")):
             patch = parse_patch_name(row[0]) if row else None
             if patch is None or patch.sentinel != 2:
                 continue
-            folds[patch.name] = name
+            splits[patch.name] = name
             if len(row) > 1 and (other := parse_patch_name(row[1])) and other.sentinel == 1:
                 partner[patch.name] = other.name
     if 1 in needed and there[1]:
@@ -288,7 +288,7 @@ def _table(
         names = set(partner)
     else:
         names = set(there[2])
-    patches = [_Patch(name, partner.get(name), folds.get(name), countries.get(name)) for name in names]
+    patches = [_Patch(name, partner.get(name), splits.get(name), countries.get(name)) for name in names]
     problems: list[Problem] = []
     if 1 in needed and there[1] and not partner:
         raise ImageryError(
@@ -296,7 +296,7 @@ def _table(
             "s1_s2_name_country_season.csv, no second column in train.csv, and no *_labels_metadata.json. "
             "Put one of them into the folder"
         )
-    return patches, problems, bool(folds)
+    return patches, problems, bool(splits)
 
 
 def _from_parquet(path: Path) -> list[_Patch]:
@@ -319,10 +319,10 @@ def _from_parquet(path: Path) -> list[_Patch]:
     patches = []
     for i, name in enumerate(columns["patch_id"]):
         split = columns["split"][i]
-        if split not in _FOLDS:
-            raise ImageryError(f"{path}: split {split!r} of {name}:{suggest(str(split), sorted(_FOLDS))}")
+        if split not in _SPLITS:
+            raise ImageryError(f"{path}: split {split!r} of {name}:{suggest(str(split), sorted(_SPLITS))}")
         labels = tuple(columns["labels"][i])
-        patches.append(_Patch(name, columns["s1_name"][i], _FOLDS[split], countries[i], labels))
+        patches.append(_Patch(name, columns["s1_name"][i], _SPLITS[split], countries[i], labels))
     return patches
 
 

@@ -60,7 +60,7 @@ def open_pair_readers(
         raise ImageryError(f"no usable place; the first of {len(problems)} problems: {problems[0][1]}")
     scenes: dict[str, list[SensorScene]] = {}
     for sensor in sensors:
-        stated = gsd.get(sensor.name) if isinstance(gsd, Mapping) else gsd
+        given = gsd.get(sensor.name) if isinstance(gsd, Mapping) else gsd
         scenes[sensor.name] = []
         for i in good:
             found = probed[i]
@@ -72,7 +72,7 @@ def open_pair_readers(
                 offset = None
             # Not a matter of a broken file: bands or units of another sensor are an error.
             scenes[sensor.name].append(
-                match_scene_to_sensor(found[sensor.name], sensor, gsd=stated, offset_dn=offset)
+                match_scene_to_sensor(found[sensor.name], sensor, gsd=given, offset_dn=offset)
             )
     _check_footprints([places[i] for i in good], sensors, scenes, tolerance)
     shapes, corners = _shapes([places[i] for i in good], sensors, scenes, size, resize_mode)

@@ -1,11 +1,11 @@
 """Places and the files that show them: what a layout of paired imagery boils down to, and the CSV table.
 
-    id,sentinel1_grd,sentinel2_l2a,labels,fold,group
+    id,sentinel1_grd,sentinel2_l2a,labels,split,group
     p1,s1/p1.tif,s2/p1.tif,Pastures;Mixed forest,train,29UPU
     p2,s1/p2.tif,s2/p2,Pastures,test,33UUP            # a folder holds one file a band
 
 Columns: `id` (optional), one column a sensor *name*, and where there is something to say `class` (one name)
-or `labels` (names with semicolons), `fold`, `group`, ``time_<sensor>`` (ISO 8601), ``offset_dn_<sensor>``
+or `labels` (names with semicolons), `split`, `group`, ``time_<sensor>`` (ISO 8601), ``offset_dn_<sensor>``
 (Sentinel-2's processing baseline). Files are relative to the table.
 """
 
@@ -36,7 +36,7 @@ class PairRecord:
         id: For people, and to tell places apart.
         files: Sensor name -> its file, or one file a band in the sensor's order.
         label: Names of its classes; one where `PairTable.several` is False; None where it has none.
-        fold: "train", "val", "test", ...
+        split: "train", "val", "test", ...
         group: Scene or tile.
         times: Sensor name -> acquisition time, where it is known from elsewhere than the file.
         offset_dn: Sensor name -> offset of the digital numbers, see `swath.sensors.sentinel2_offset`.
@@ -47,7 +47,7 @@ class PairRecord:
     id: str
     files: Mapping[str, tuple[str, ...]]
     label: tuple[str, ...] | None = None
-    fold: str | None = None
+    split: str | None = None
     group: str | None = None
     times: Mapping[str, datetime] = field(default_factory=dict)
     offset_dn: Mapping[str, float] = field(default_factory=dict)
@@ -94,7 +94,7 @@ def read_pair_csv(path: Path, sensors: Sequence[Sensor]) -> PairTable:
     if "class" in header and "labels" in header:
         raise ImageryError(f"{path}: has `class` (one a place) and `labels` (several); keep one of them")
     found = PairTable(several="labels" in header)
-    fold = "fold" if "fold" in header else "split" if "split" in header else None
+    split = next((name for name in ("split", "fold") if name in header), None)
     seen: dict[str, int] = {}
     for line, row in rows:
         where = f"{path}, line {line}"
@@ -124,7 +124,7 @@ def read_pair_csv(path: Path, sensors: Sequence[Sensor]) -> PairTable:
                 id=name,
                 files=files,
                 label=label,
-                fold=row[fold] if fold else None,
+                split=row[split] if split else None,
                 group=row.get("group"),
                 times={s.name: t for s in sensors if (t := _time(row.get(f"time_{s.name}"), where))},
                 offset_dn={

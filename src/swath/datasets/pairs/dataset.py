@@ -126,14 +126,14 @@ class PairedImageDataset:
         ids: [N] a name of each place.
         labels: [N] class indices or [N, K] multi-hot.
         classes: Their names.
-        folds: [N] fold of each place.
+        splits: [N] split of each place.
         groups: [N] scene or tile of each place.
         cache: ``memory`` reads everything now, and keeps it as it is stored.
         seed: Of the samples' keys.
         problems: What was left out before.
 
     Attributes:
-        sensors, classes, labels, paths, groups, folds, problems: As `swath.datasets.protocol.PairedDataset`.
+        sensors, classes, labels, paths, groups, splits, problems: As `swath.datasets.protocol.PairedDataset`.
 
     Raises:
         ImageryError: With ``cache="memory"``: too little memory, or nothing that can be read.
@@ -146,7 +146,7 @@ class PairedImageDataset:
         *,
         labels: Labels | None = None,
         classes: Sequence[str] | None = None,
-        folds: Sequence[str] | None = None,
+        splits: Sequence[str] | None = None,
         groups: Sequence[str] | None = None,
         cache: Literal["none", "memory"] = "none",
         seed: int = 0,
@@ -158,7 +158,7 @@ class PairedImageDataset:
         self.classes = list(classes) if classes is not None else None
         self.labels = labels
         self.paths = list(ids)
-        self.folds = list(folds) if folds is not None else None
+        self.splits = list(splits) if splits is not None else None
         self.groups = list(groups) if groups is not None else None
         self.problems = list(problems)
         self.seed = seed
@@ -227,16 +227,18 @@ class PairedImageDataset:
         return part
 
     def select(self, *, split: str) -> PairedImageDataset:
-        """Only the places of one fold.
+        """Only the places of one split.
 
         Raises:
-            ImageryError: There are no folds, or none of this name.
+            ImageryError: There are no splits, or none of this name.
         """
-        if self.folds is None:
-            raise ImageryError(f"fold={split!r}: this data set has no folds; split it with subset(indices)")
-        chosen = [i for i, name in enumerate(self.folds) if name == split]
+        if self.splits is None:
+            raise ImageryError(f"split={split!r}: this data set has no splits; split it with subset(indices)")
+        chosen = [i for i, name in enumerate(self.splits) if name == split]
         if not chosen:
-            raise ImageryError(f"fold={split!r}: no place is of it.{suggest(split, sorted(set(self.folds)))}")
+            raise ImageryError(
+                f"split={split!r}: no place is of it.{suggest(split, sorted(set(self.splits)))}"
+            )
         return self.subset(chosen)
 
     def only(self, sensor: str) -> SingleSensorView:
@@ -260,7 +262,7 @@ class PairedImageDataset:
         picked = chosen.tolist()
         self.paths = [self.paths[i] for i in picked]
         self.labels = None if self.labels is None else self.labels[chosen]
-        self.folds = None if self.folds is None else [self.folds[i] for i in picked]
+        self.splits = None if self.splits is None else [self.splits[i] for i in picked]
         self.groups = None if self.groups is None else [self.groups[i] for i in picked]
 
     def _label(self, index: int) -> int | Tensor:
@@ -315,7 +317,7 @@ class SingleSensorView:
         sensor: The sensor.
         paths: [N] its file of each place, or the folder of its band files.
         places: [N] the id of each place, the same for every sensor of the pairs.
-        classes, labels, groups, folds, problems: Those of the pairs.
+        classes, labels, groups, splits, problems: Those of the pairs.
     """
 
     def __init__(self, pairs: PairedImageDataset, sensor: Sensor) -> None:
@@ -323,7 +325,7 @@ class SingleSensorView:
         self.sensor = sensor
         self.classes = pairs.classes
         self.labels: Any = pairs.labels
-        self.groups, self.folds, self.problems = pairs.groups, pairs.folds, pairs.problems
+        self.groups, self.splits, self.problems = pairs.groups, pairs.splits, pairs.problems
         self.paths = [reader.names[row] for row in pairs._rows.tolist()]
         self.places = list(pairs.paths)
         self._pairs = pairs

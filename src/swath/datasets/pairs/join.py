@@ -224,12 +224,12 @@ class _Join:
         for other in ranked:
             theirs = self._outline(other, crs)
             common = outline.intersection(theirs)
-            share = common.area / max(min(outline.area, theirs.area), 1e-300)
+            fraction = common.area / max(min(outline.area, theirs.area), 1e-300)
             gap = _gap(scene, other)
             both = (self.why[self.owner][scene.path], self.why[1 - self.owner][other.path])
             for why in both:
-                why.share = max(why.share, share)
-            if share < self.min_overlap:
+                why.fraction = max(why.fraction, fraction)
+            if fraction < self.min_overlap:
                 continue
             if self.days is not None and (gap is None or gap > self.days):
                 for why in both:
@@ -247,7 +247,7 @@ class _Join:
             for column, row, width, height in fresh:
                 used.add((column, row) if self.chip else (0, 0))
                 grid = PixelGrid(crs, window_transform(transform, column, row), width, height)
-                self._add(scene, other, grid, (column, row), share, gap)
+                self._add(scene, other, grid, (column, row), fraction, gap)
 
     def _outline(self, scene: SceneHeader, crs: str) -> Any:
         """A scene's outline as a polygon in a CRS, made once."""
@@ -271,7 +271,7 @@ class _Join:
         other: SceneHeader,
         grid: PixelGrid,
         at: tuple[int, int],
-        share: float,
+        fraction: float,
         gap: float | None,
     ) -> None:
         pair = (scene, other) if self.owner == 0 else (other, scene)
@@ -279,7 +279,7 @@ class _Join:
             self.paired[side].add(one.path)
         names = [_name(one) for one in pair]
         place = f"{names[0]}+{names[1]}" + (f"@{at[0]},{at[1]}" if self.chip else "")
-        self.found.pairs.append(JoinedPair(place, pair, grid, share, gap, _ring(grid)))
+        self.found.pairs.append(JoinedPair(place, pair, grid, fraction, gap, _ring(grid)))
 
     # ---- what could not be paired
 
@@ -292,11 +292,11 @@ class _Join:
 
     def _reason(self, why: _Why, side: int) -> str:
         other = self.found.sensors[1 - side].name
-        if why.share == 0:
+        if why.fraction == 0:
             return f"no scene of {other} overlaps it"
-        if why.share < self.min_overlap:
+        if why.fraction < self.min_overlap:
             return (
-                f"the best scene of {other} has an overlap of {why.share:.1%} of the smaller one "
+                f"the best scene of {other} has an overlap of {why.fraction:.1%} of the smaller one "
                 f"({self.min_overlap:.0%} are wanted: --min-overlap)"
             )
         if why.taken:

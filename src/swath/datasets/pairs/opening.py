@@ -1,6 +1,6 @@
 """Opening places that several sensors see: from tables, and from the layouts that people have.
 
-`open_pairs` finds out what a path is, reads what it says of places, grids, labels and folds, and makes the
+`open_pairs` finds out what a path is, reads what it says of places, grids, labels and splits, and makes the
 data set of it (`swath.datasets.pairs.dataset`). A few places are looked at before it is handed out.
 """
 
@@ -52,7 +52,7 @@ def open_pairs(
         sensors: What the images were taken with, at least one: names, YAML paths or `Sensor`s.
         layout: ``pairs`` is a table; ``bigearthnet`` see `swath.datasets.bigearthnet.dataset`; ``sen12ms``,
             ``ssl4eo`` and ``sen1floods11`` see `swath.datasets.pairs.published`; ``auto`` finds out.
-        fold: Keep the places of this fold only.
+        split: Keep the places of this split only.
         size: Pixels (one side, or height and width) of the *first* sensor's images; None keeps what is there,
             which then has to be one size a sensor.
         fit: How images get to `size`: ``center_crop`` (the other sensors are cropped to the same ground) or
@@ -154,7 +154,7 @@ def detect_pair_layout(path: Path) -> Known:
 def _pairs_of(
     found: PairTable,
     sensors: Sequence[Sensor],
-    fold: str | None,
+    split: str | None,
     classes: Sequence[str] | None,
     cache: Literal["none", "memory"],
     seed: int,
@@ -164,17 +164,17 @@ def _pairs_of(
     from swath.datasets.pairs.alignment import open_pair_readers
     from swath.datasets.pairs.csv_table import encode_labels
 
-    # Before the fold is chosen, so that all folds agree on the classes.
+    # Before the split is chosen, so that all splits agree on the classes.
     names, labels = encode_labels(found, classes)
     keep = list(range(len(found.places)))
-    if fold is not None:
-        folds = [place.fold for place in found.places]
-        keep = [i for i, name in enumerate(folds) if name == fold]
+    if split is not None:
+        splits = [place.split for place in found.places]
+        keep = [i for i, name in enumerate(splits) if name == split]
         if not keep:
-            known = sorted({name for name in folds if name})
+            known = sorted({name for name in splits if name})
             raise ImageryError(
-                f"fold={fold!r}: no place is of it."
-                + (suggest(fold, known) if known else " There are no folds (column `fold`).")
+                f"split={split!r}: no place is of it."
+                + (suggest(split, known) if known else " There are no splits (column `split`).")
             )
     if not keep:
         reason = f"; the first of {len(found.problems)} problems: {found.problems[0][1]}"
@@ -188,7 +188,7 @@ def _pairs_of(
         [place.id for place in chosen],
         labels=None if labels is None else labels[kept],
         classes=names,
-        folds=None if any(place.fold is None for place in chosen) else [str(p.fold) for p in chosen],
+        splits=None if any(place.split is None for place in chosen) else [str(p.split) for p in chosen],
         groups=None if any(place.group is None for place in chosen) else [str(p.group) for p in chosen],
         cache=cache,
         seed=seed,
@@ -199,7 +199,7 @@ def _pairs_of(
 def _bigearthnet(
     path: Path,
     sensors: Sequence[Sensor],
-    fold: str | None,
+    split: str | None,
     size: int | tuple[int, int] | None,
     cache: Literal["none", "memory"],
     seed: int,
@@ -218,7 +218,7 @@ def _bigearthnet(
     found = find_bigearthnet(
         path,
         sensors,
-        split=fold,
+        split=split,
         subset=subset,  # type: ignore[arg-type]  # checked there
         nomenclature=43 if classes is not None and len(classes) == 43 else 19,
         workers=workers,
@@ -229,7 +229,7 @@ def _bigearthnet(
         found.s2,
         labels=found.labels,
         classes=found.classes if found.labels is not None else None,
-        folds=found.folds,
+        splits=found.splits,
         groups=found.groups,
         cache=cache,
         seed=seed,

@@ -3,7 +3,7 @@
 One row a place: `id`, `crs`, `transform`, `width`, `height` of its grid, for each sensor ``files_<sensor>``,
 ``bands_<sensor>``, ``time_<sensor>`` and ``offset_dn_<sensor>``, the share of `overlap`, the `days` between,
 a `group` (a cell of half a degree, for splits that do not leak) and the footprint. Columns that the user adds
-are understood as in ``pairs.csv``: `fold`, `class` or `labels` (names with semicolons, or a list).
+are understood as in ``pairs.csv``: `split`, `class` or `labels` (names with semicolons, or a list).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from swath.geo.grid import PixelGrid
 from swath.geo.transform import resampled_transform, window_transform
 from swath.rasters.header import SceneHeader, read_header
 from swath.rasters.sensor_scene import SensorScene, match_scene_to_sensor
+from swath.renames import current_names
 from swath.sensors.sensor import Sensor
 
 if TYPE_CHECKING:
@@ -133,13 +134,13 @@ def open_pair_table(
     names, labels = encode_labels(places, classes)
     keep = np.arange(len(rows))
     if split is not None:
-        folds = [row.get("fold") for row in rows]
-        keep = np.flatnonzero([name == split for name in folds])
+        splits = [row.get("split") for row in rows]
+        keep = np.flatnonzero([name == split for name in splits])
         if not len(keep):
-            known = sorted({str(name) for name in folds if name})
+            known = sorted({str(name) for name in splits if name})
             raise ImageryError(
-                f"{path}: fold={split!r}: no place is of it."
-                + (suggest(split, known) if known else " It has no column `fold`; add one.")
+                f"{path}: split={split!r}: no place is of it."
+                + (suggest(split, known) if known else " It has no column `split`; add one.")
             )
     scenes, problems = _scenes(path, [rows[i] for i in keep], sensors, offset_dn, workers)
     usable = [i for i in keep.tolist() if all(_key(path, rows[i], s) in scenes[s.name] for s in sensors)]
@@ -161,9 +162,9 @@ def open_pair_table(
         [row["id"] for row in chosen],
         labels=None if labels is None else labels[usable],
         classes=names,
-        folds=None
-        if any(row.get("fold") is None for row in chosen)
-        else [str(row["fold"]) for row in chosen],
+        splits=None
+        if any(row.get("split") is None for row in chosen)
+        else [str(row["split"]) for row in chosen],
         groups=None if any(row.get("group") is None for row in chosen) else [row["group"] for row in chosen],
         problems=places.problems,
         **options,
@@ -189,6 +190,7 @@ def _read(path: Path, sensors: Sequence[Sensor]) -> list[dict[str, Any]]:
             raise ImageryError(f"{path}: has no sensor {sensor.name!r}.{suggest(sensor.name, known)}")
     if not len(table):
         raise ImageryError(f"{path}: has no rows")
+    table = table.rename_columns(list(current_names(dict.fromkeys(table.column_names), "pairs", str(path))))
     rows: list[dict[str, Any]] = table.drop_columns(["geometry", "bbox"]).to_pylist()
     return rows
 
@@ -230,9 +232,9 @@ def _scenes(
     problems: dict[tuple[str, _Key], str] = {}
     for sensor in sensors:
         wanted = {_key(path, row, sensor): row[f"bands_{sensor.name}"] for row in rows}
-        stated = offset_dn.get(sensor.name) if isinstance(offset_dn, Mapping) else offset_dn
+        given = offset_dn.get(sensor.name) if isinstance(offset_dn, Mapping) else offset_dn
         if sensor.unit != "reflectance":
-            stated = None
+            given = None
 
         def load(item: tuple[_Key, list[str]]) -> SceneHeader | ImageryError:
             (files, _), bands = item
@@ -249,7 +251,7 @@ def _scenes(
             if isinstance(header, ImageryError):
                 problems[sensor.name, key] = str(header)
                 continue
-            offset = stated if stated is not None else key[1]
+            offset = given if given is not None else key[1]
             scenes[sensor.name][key] = match_scene_to_sensor(header, sensor, gsd="relative", offset_dn=offset)
     return scenes, problems
 

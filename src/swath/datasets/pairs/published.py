@@ -1,14 +1,14 @@
 """Published sets of Sentinel-1 and Sentinel-2 pairs, found by the names of their files and folders.
 
 - ``sen12ms``, SEN12MS and SEN12MS-CR: ``ROIs1158_spring_s1_12_p30.tif`` beside ``..._s2_12_p30.tif``, 256 px,
-  13 bands of Level-1C; the folds of ``train_list.txt`` and ``test_list.txt`` where they lie there. The cloudy
+  13 bands of Level-1C; the splits of ``train_list.txt`` and ``test_list.txt`` where they lie there. The cloudy
   images of SEN12MS-CR are passed over.
 - ``ssl4eo``, SSL4EO-S12 v1.0: ``s1/0000200/<product>/VV.tif``, ``s2c`` (or ``s2_l1c``) and ``s2a`` (or
   ``s2_l2a``) with a file a band, 264 px, four dates a location; dates are paired with the nearest one. The
   published grids of the two satellites are 2 to 4 pixels apart, which is tolerated here; to have them
   co-registered, join the folders with ``swath inspect --pair``.
 - ``sen1floods11``, Sen1Floods11 v1.1, hand-labeled: ``S1Hand/Bolivia_103757_S1Hand.tif`` and ``S2Hand/...``,
-  512 px, 13 bands of Level-1C; the folds of ``flood_train_data.csv`` etc. where they lie there.
+  512 px, 13 bands of Level-1C; the splits of ``flood_train_data.csv`` etc. where they lie there.
 
 All are from before January 2022, so that Sentinel-2's digital numbers have no offset. The files of SEN12MS
 and Sen1Floods11 do not name their bands; their order is the published one.
@@ -37,7 +37,7 @@ TOLERANCE: dict[str, float] = {"sen12ms": 0.5, "ssl4eo": 5.0, "sen1floods11": 0.
 
 _SEN12MS = re.compile(r"(?P<season>ROIs\d+_[a-z]+)_(?P<kind>s1|s2|lc)_(?P<scene>\d+)_p(?P<patch>\d+)\.tiff?")
 _FLOODS = re.compile(r"(?P<place>(?P<country>[A-Za-z-]+)_\d+)_S(?P<kind>[12])Hand\.tiff?")
-_FLOOD_FOLDS = {"train": "train", "valid": "val", "test": "test", "bolivia": "bolivia"}
+_FLOOD_SPLITS = {"train": "train", "valid": "val", "test": "test", "bolivia": "bolivia"}
 _SSL4EO = {"s1": "s1", "s1_grd": "s1", "s2c": "s2c", "s2_l1c": "s2c", "s2a": "s2a", "s2_l2a": "s2a"}
 _TIME = re.compile(r"\d{8}T\d{6}")
 
@@ -100,7 +100,7 @@ def _together(
     files: dict[str, dict[str, Path]],
     kinds: dict[str, str],
     groups: dict[str, str],
-    folds: dict[str, str],
+    splits: dict[str, str],
 ) -> PairTable:
     """Places of files by place and kind."""
     found = PairTable()
@@ -115,7 +115,7 @@ def _together(
                 id=name,
                 files={sensor: (str(of_kind[kind]),) for sensor, kind in kinds.items()},
                 bands={sensor: RADAR_BANDS if kind == "s1" else L1C_BANDS for sensor, kind in kinds.items()},
-                fold=folds.get(name),
+                split=splits.get(name),
                 group=groups[name],
                 offset_dn={sensor: 0.0 for sensor, kind in kinds.items() if kind == "s2"},
             )
@@ -127,18 +127,18 @@ def _sen12ms(path: Path, sensors: Sequence[Sensor]) -> PairTable:
     kinds = _kinds(sensors, "sen12ms")
     files: dict[str, dict[str, Path]] = defaultdict(dict)
     groups: dict[str, str] = {}
-    folds: dict[str, str] = {}
+    splits: dict[str, str] = {}
     for file in _files(path):
         if file.name in ("train_list.txt", "test_list.txt"):
             listed = [_SEN12MS.search(line) for line in file.read_text(encoding="utf-8").splitlines()]
-            folds |= {_sen12ms_place(m): file.name.removesuffix("_list.txt") for m in listed if m}
+            splits |= {_sen12ms_place(m): file.name.removesuffix("_list.txt") for m in listed if m}
             continue
         match = _SEN12MS.fullmatch(file.name)
         if match is None or match["kind"] == "lc":
             continue
         files[_sen12ms_place(match)][match["kind"]] = file
         groups[_sen12ms_place(match)] = f"{match['season']}_{match['scene']}"
-    return _together(files, kinds, groups, folds)
+    return _together(files, kinds, groups, splits)
 
 
 def _sen12ms_place(match: re.Match[str]) -> str:
@@ -149,19 +149,19 @@ def _sen1floods11(path: Path, sensors: Sequence[Sensor]) -> PairTable:
     kinds = _kinds(sensors, "sen1floods11")
     files: dict[str, dict[str, Path]] = defaultdict(dict)
     groups: dict[str, str] = {}
-    folds: dict[str, str] = {}
+    splits: dict[str, str] = {}
     for file in _files(path):
         table = re.fullmatch(r"flood_(train|valid|test|bolivia)_data\.csv", file.name)
         if table:
             rows = file.read_text(encoding="utf-8").splitlines()
             named = [match for row in rows if (match := _FLOODS.search(row))]
-            folds |= {match["place"]: _FLOOD_FOLDS[table[1]] for match in named}
+            splits |= {match["place"]: _FLOOD_SPLITS[table[1]] for match in named}
             continue
         match = _FLOODS.fullmatch(file.name)
         if match is not None:
             files[match["place"]][f"s{match['kind']}"] = file
             groups[match["place"]] = match["country"]
-    return _together(files, kinds, groups, folds)
+    return _together(files, kinds, groups, splits)
 
 
 # ------------------------------------------------------------------------------------------------- SSL4EO-S12

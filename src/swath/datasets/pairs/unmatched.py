@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class _Why:
     """The best that is known of why a scene is in no pair."""
 
-    share: float = 0.0  # largest overlap
+    fraction: float = 0.0  # largest overlap
     gap: float | None = None  # least days to one that overlaps enough
     no_time: bool = False
     small: bool = False  # the common ground is smaller than a chip

@@ -49,7 +49,7 @@ class Corruption:
 
     name: str
     measure: str
-    strengths: tuple[float, ...]
+    severities: tuple[float, ...]
     change: Callable[[Tensor, Tensor, Tensor, Sensor, float], tuple[Tensor, Tensor]]
     units: tuple[str, ...]
 
@@ -74,9 +74,9 @@ class Corruption:
     def levels(self, sensor: Sensor) -> list[float]:
         """Strengths that differ for a sensor: bands are lost in whole numbers, and one is left."""
         if self.name != "missing-bands":
-            return list(self.strengths)
+            return list(self.severities)
         count = len(sensor.bands)
-        lost = {min(count - 1, max(1, round(share * count))) for share in self.strengths}
+        lost = {min(count - 1, max(1, round(fraction * count))) for fraction in self.severities}
         return [number / count for number in sorted(lost)]
 
     def __call__(self, batch: Batch, sensor: Sensor, strength: float) -> Batch:
@@ -105,26 +105,28 @@ def _haze(image: Tensor, valid: Tensor, key: Tensor, sensor: Sensor, depth: floa
     return image * through + air * (1 - through), valid
 
 
-def _noise(image: Tensor, valid: Tensor, key: Tensor, sensor: Sensor, share: float) -> tuple[Tensor, Tensor]:
+def _noise(
+    image: Tensor, valid: Tensor, key: Tensor, sensor: Sensor, fraction: float
+) -> tuple[Tensor, Tensor]:
     field = normal(key, "degradation/noise", math.prod(image.shape[1:])).view_as(image)
-    return image + share * _column(sensor.std) * field, valid
+    return image + fraction * _column(sensor.std) * field, valid
 
 
 def _stripes(
-    image: Tensor, valid: Tensor, key: Tensor, sensor: Sensor, share: float
+    image: Tensor, valid: Tensor, key: Tensor, sensor: Sensor, fraction: float
 ) -> tuple[Tensor, Tensor]:
     """Each column of a push-broom sensor has a detector of its own, whose offset is wrong."""
     bands, width = image.shape[1], image.shape[3]
     offset = normal(key, "degradation/stripes", bands * width).view(-1, bands, 1, width)
-    return image + share * _column(sensor.std) * offset, valid
+    return image + fraction * _column(sensor.std) * offset, valid
 
 
 def _missing(
-    image: Tensor, valid: Tensor, key: Tensor, sensor: Sensor, share: float
+    image: Tensor, valid: Tensor, key: Tensor, sensor: Sensor, fraction: float
 ) -> tuple[Tensor, Tensor]:
     """Bands are lost and filled with their mean, which says nothing; each image loses its own."""
     order = uniform(key, "degradation/missing", image.shape[1]).argsort(dim=1).argsort(dim=1)
-    lost = order < round(share * image.shape[1])
+    lost = order < round(fraction * image.shape[1])
     return torch.where(lost[..., None, None], _column(sensor.mean).expand_as(image), image), valid
 
 
@@ -133,11 +135,13 @@ def _blur(image: Tensor, valid: Tensor, key: Tensor, sensor: Sensor, sigma: floa
     return gaussian_blur(image, width, valid[:, None]).masked_fill(~valid[:, None], 0.0), valid
 
 
-def _holes(image: Tensor, valid: Tensor, key: Tensor, sensor: Sensor, share: float) -> tuple[Tensor, Tensor]:
+def _holes(
+    image: Tensor, valid: Tensor, key: Tensor, sensor: Sensor, fraction: float
+) -> tuple[Tensor, Tensor]:
     """Cloud-shaped holes: where a smooth random field is lowest; a larger share holds the smaller one."""
     coarse = normal(key, "degradation/holes", 36).view(-1, 1, 6, 6)
     field = F.interpolate(coarse, size=image.shape[2:], mode="bicubic", align_corners=True)[:, 0]
-    limit = torch.quantile(field.flatten(1), share, dim=1)[:, None, None]
+    limit = torch.quantile(field.flatten(1), fraction, dim=1)[:, None, None]
     kept = valid & (field > limit)
     return image.masked_fill(~kept[:, None], 0.0), kept
 

@@ -32,7 +32,7 @@ def read_footprints(paths: Sequence[str]) -> list[Ring | None]:
 
 
 def footprint_overlaps(
-    queries: Sequence[Ring | None], bank: Sequence[Ring | None], *, least: float = 0.01
+    test: Sequence[Ring | None], train: Sequence[Ring | None], *, minimum: float = 0.01
 ) -> list[tuple[int, int, float]]:
     """(query, bank image, share): pairs whose footprints overlap.
 
@@ -47,8 +47,8 @@ def footprint_overlaps(
     """
     import shapely
 
-    places = [(i, ring) for i, ring in enumerate(bank) if ring is not None]
-    asked = [(i, ring) for i, ring in enumerate(queries) if ring is not None]
+    places = [(i, ring) for i, ring in enumerate(train) if ring is not None]
+    asked = [(i, ring) for i, ring in enumerate(test) if ring is not None]
     if not places or not asked:
         return []
     across = any(_spans(ring) > 180 for _, ring in (*places, *asked))
@@ -63,9 +63,9 @@ def footprint_overlaps(
         own = polygon(ring)
         for j in sorted(tree.query(own, predicate="intersects").tolist()):
             smaller = min(own.area, shapes[j].area)
-            share = own.intersection(shapes[j]).area / smaller if smaller > 0 else 0.0
-            if share >= least:
-                found.append((query, places[j][0], float(share)))
+            fraction = own.intersection(shapes[j]).area / smaller if smaller > 0 else 0.0
+            if fraction >= minimum:
+                found.append((query, places[j][0], float(fraction)))
     return found
 
 

@@ -69,7 +69,7 @@ class EmbeddingStats:
     """
 
     features: str
-    side: int
+    image_size: int
     images: int
     dimensions: int
     rankme: float
@@ -82,31 +82,31 @@ class EmbeddingStats:
     feature_std: float
     mean_cosine: float
     dead: int
-    top_share: float
+    top_fraction: float
 
     @property
     def warning(self) -> str | None:
         """What looks like collapse, in a sentence."""
-        most = min(self.images, self.dimensions)
-        where = f"{self.features} at {self.side} px"
+        max_count = min(self.images, self.dimensions)
+        where = f"{self.features} at {self.image_size} px"
         if self.effective_rank < 2 or self.feature_std < 1e-3:
             return (
                 f"{where}: the features are one point or one line (effective rank {self.effective_rank:.1f})"
             )
         if self.dead > self.dimensions // 10:
             return f"{where}: {self.dead} of {self.dimensions} dimensions do not vary at all"
-        if self.top_share > 0.8:
-            return f"{where}: one direction carries {100 * self.top_share:.0f}% of the variance"
-        if most >= 64 and self.effective_rank < 0.04 * most:
+        if self.top_fraction > 0.8:
+            return f"{where}: one direction carries {100 * self.top_fraction:.0f}% of the variance"
+        if max_count >= 64 and self.effective_rank < 0.04 * max_count:
             return (
-                f"{where}: only about {self.effective_rank:.0f} of {most} possible directions are in use; "
+                f"{where}: only about {self.effective_rank:.0f} of {max_count} possible directions are in use; "
                 "compare with an earlier checkpoint"
             )
         return None
 
 
 def embedding_stats(
-    name: str, side: int, features: Tensor, labels: Tensor | None = None, larger: Tensor | None = None
+    name: str, image_size: int, features: Tensor, labels: Tensor | None = None, larger: Tensor | None = None
 ) -> EmbeddingStats:
     """Geometry of features [N, D].
 
@@ -123,7 +123,7 @@ def embedding_stats(
     if len(features) < 3:
         raise SwathError(f"{name}: the geometry of {len(features)} images says nothing; three are the least")
     if not bool(torch.isfinite(features).all()):
-        raise SwathError(f"{name}: features hold NaN or infinity at {side} px")
+        raise SwathError(f"{name}: features hold NaN or infinity at {image_size} px")
     centered = _centered(features)
     deviation = centered.square().mean(dim=0).sqrt()
     variances = torch.linalg.svdvals(centered).square()
@@ -133,7 +133,7 @@ def embedding_stats(
     known = labels is not None and labels.ndim == 1
     return EmbeddingStats(
         name,
-        side,
+        image_size,
         count,
         features.shape[1],
         rankme(features),
@@ -166,17 +166,17 @@ class EmbeddingStatsReport:
 
     def write(self, folder: str | Path, **about: Any) -> Path:
         """``geometry.json`` in `folder`; `about` is added to it."""
-        target = Path(folder) / "geometry.json"
+        target = Path(folder) / "embedding_stats.json"
         rows = [{k: _short(v) for k, v in asdict(row).items()} for row in self.rows]
         write_json(target, {**about, "settings": self.protocol, "geometry": rows, "notes": self.notes})
         return target
 
 
 def evaluate_embedding_stats(
-    featurizers: Sequence[FeatureExtractor],
+    extractors: Sequence[FeatureExtractor],
     part: EvalSubset,
     *,
-    sides: Sequence[int] | None = None,
+    image_sizes: Sequence[int] | None = None,
     batch_size: int = 64,
     progress: Progress | None = None,
     extracted: FeatureSet | None = None,
@@ -193,22 +193,22 @@ def evaluate_embedding_stats(
         extracted: Features of `part` at these sides, instead of extracting them here.
         cache: Where features are looked for, and kept.
     """
-    if sides is None:
-        sides = default_image_sizes(native_scale(part)[0], max(f.min_side for f in featurizers))
-    used, refused = supported_image_sizes(sorted(set(sides)), featurizers)
+    if image_sizes is None:
+        image_sizes = default_image_sizes(native_scale(part)[0], max(f.min_image_size for f in extractors))
+    used, refused = supported_image_sizes(sorted(set(image_sizes)), extractors)
     if not used:
         raise SwathError("no image scale is left: " + "; ".join(refused))
     if extracted is None:
         extracted = extract_features(
-            featurizers, part, used, batch_size=batch_size, progress=progress, cache=cache,
-            bank=(part, used[-1]), fit=lambda featurizer: featurizer.fit(part, used[-1]),
+            extractors, part, used, batch_size=batch_size, progress=progress, cache=cache,
+            train=(part, used[-1]), fit=lambda extractor: extractor.fit(part, used[-1]),
         )  # fmt: skip
     rows = []
-    for featurizer in featurizers:
-        for i, side in enumerate(used):
-            larger = extracted.features[featurizer.name, used[i + 1]] if i + 1 < len(used) else None
-            found = extracted.features[featurizer.name, side]
-            rows.append(embedding_stats(featurizer.name, side, found, extracted.labels, larger))
+    for extractor in extractors:
+        for i, image_size in enumerate(used):
+            larger = extracted.features[extractor.name, used[i + 1]] if i + 1 < len(used) else None
+            found = extracted.features[extractor.name, image_size]
+            rows.append(embedding_stats(extractor.name, image_size, found, extracted.labels, larger))
     notes = [row.warning for row in rows if row.warning is not None]
     notes += [f"scale refused: {reason}" for reason in refused]
     count = len(extracted.indices)
@@ -222,8 +222,8 @@ def evaluate_embedding_stats(
         "id": "swath.geometry/1",
         "name": "geometry",
         "resize": "area, whole image to side x side",
-        "sides": list(used),
-        "featurizers": {f.name: f.settings for f in featurizers},
+        "image_sizes": list(used),
+        "feature_extractors": {f.name: f.settings for f in extractors},
         "images": {"name": part.name, "images": count},
         "sensor": part.dataset.sensor.name,
     }

@@ -65,13 +65,15 @@ class ImageOverlap:
     """
 
     query: int
-    bank: int
-    share: float
+    train: int
+    fraction: float
     correlation: float
     scale: float
 
 
-def gsd_levels(gsds: NDArray[np.float64], *, tolerance: float = 0.06, most: int = 8) -> NDArray[np.float64]:
+def gsd_levels(
+    gsds: NDArray[np.float64], *, tolerance: float = 0.06, max_count: int = 8
+) -> NDArray[np.float64]:
     """Distinct GSDs, ascending: those within `tolerance` count as one (its geometric mean).
 
     More than `most` of them give an empty array: comparing all with all would be no search any more, and
@@ -85,7 +87,7 @@ def gsd_levels(gsds: NDArray[np.float64], *, tolerance: float = 0.06, most: int 
             levels.append([float(value)])
     return (
         np.array([np.exp(np.mean(np.log(level))) for level in levels])
-        if len(levels) <= most
+        if len(levels) <= max_count
         else np.array([])
     )
 
@@ -183,7 +185,7 @@ def describe_keypoints(
 
 
 def match_keypoints(
-    queries: Keypoints, bank: Keypoints, *, chunk: int = 2048
+    test: Keypoints, train: Keypoints, *, chunk: int = 2048
 ) -> list[tuple[int, int, float, float, int]]:
     """(query, bank image, rows, columns, votes): shifts that two landmarks or more agree on.
 
@@ -192,15 +194,15 @@ def match_keypoints(
     """
     votes: dict[tuple[int, int], list[tuple[float, float]]] = defaultdict(list)
     for asked in (True, False):
-        rows = (queries.native == asked).nonzero()[:, 0]
-        columns = torch.arange(len(bank.image)) if asked else bank.native.nonzero()[:, 0]
-        known = bank.description[columns].T
+        rows = (test.native == asked).nonzero()[:, 0]
+        columns = torch.arange(len(train.image)) if asked else train.native.nonzero()[:, 0]
+        known = train.description[columns].T
         for part in torch.split(rows, chunk):
-            alike = (queries.description[part] @ known >= _ALIKE).nonzero()
+            alike = (test.description[part] @ known >= _ALIKE).nonzero()
             first, second = part[alike[:, 0]], columns[alike[:, 1]]
-            shift = (bank.place[second] - queries.place[first]).tolist()
+            shift = (train.place[second] - test.place[first]).tolist()
             for q, b, (dy, dx) in zip(
-                queries.image[first].tolist(), bank.image[second].tolist(), shift, strict=True
+                test.image[first].tolist(), train.image[second].tolist(), shift, strict=True
             ):
                 votes[q, b].append((dy, dx))
     found = []
@@ -218,13 +220,13 @@ def match_keypoints(
 
 
 def shared_part(
-    query: Tensor, bank: Tensor, shift: tuple[float, float], *, search: int = 2
+    query: Tensor, train: Tensor, shift: tuple[float, float], *, search: int = 2
 ) -> tuple[float, float]:
     """(correlation, share) of two gray images [H, W] at one GSD, at the best shift near the one suspected.
 
     The share is that of the smaller image's area. (0, 0) where less than 16 pixels overlap in a direction.
     """
-    first, second = detail(query[None], coarse=6.0, fine=1.0)[0], detail(bank[None], coarse=6.0, fine=1.0)[0]
+    first, second = detail(query[None], coarse=6.0, fine=1.0)[0], detail(train[None], coarse=6.0, fine=1.0)[0]
     best = (0.0, 0.0)
     for dy in range(round(shift[0]) - search, round(shift[0]) + search + 1):
         for dx in range(round(shift[1]) - search, round(shift[1]) + search + 1):
@@ -236,8 +238,8 @@ def shared_part(
             a = first[top : top + height, left : left + width]
             b = second[max(0, dy) :, max(0, dx) :][:height, :width]
             value = float(correlation(a[None], b[None])[0])
-            share = height * width / min(first.numel(), second.numel())
-            best = max(best, (value, share))
+            fraction = height * width / min(first.numel(), second.numel())
+            best = max(best, (value, fraction))
     return best
 
 
@@ -246,7 +248,7 @@ def verify_overlaps(
     shade_of: Callable[[str, int], Tensor],
     factors: Callable[[int, int], tuple[float, float]],
     *,
-    least: float = 0.8,
+    minimum: float = 0.8,
 ) -> list[ImageOverlap]:
     """Those suspicions whose pixels agree.
 
@@ -261,9 +263,9 @@ def verify_overlaps(
         ours, theirs = factors(q, b)
         first, second = (
             reduced(shade_of("query", q)[None], ours)[0],
-            reduced(shade_of("bank", b)[None], theirs)[0],
+            reduced(shade_of("train", b)[None], theirs)[0],
         )
-        value, share = shared_part(first, second, (dy, dx))
-        if value >= least:
-            found.append(ImageOverlap(q, b, share, value, max(ours, theirs)))
+        value, fraction = shared_part(first, second, (dy, dx))
+        if value >= minimum:
+            found.append(ImageOverlap(q, b, fraction, value, max(ours, theirs)))
     return found

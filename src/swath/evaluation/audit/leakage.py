@@ -87,8 +87,8 @@ class LeakageReport:
     """
 
     leaks: list[Leak]
-    queries: int
-    bank: int
+    test: int
+    train: int
     unverified: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -100,30 +100,30 @@ class LeakageReport:
     @property
     def sentence(self) -> str:
         """The finding in one sentence."""
-        left_out = self.settings.get("left_out", {})
-        told = ", ".join(f"{name} ({why})" for name, why in left_out.items())
-        limits = f" Not searched: {told}." if told else ""
+        left_out = self.settings.get("skipped", {})
+        summary = ", ".join(f"{name} ({why})" for name, why in left_out.items())
+        limits = f" Not searched: {summary}." if summary else ""
         if not self.leaks:
             return (
-                f"No leak was found between {self.queries:,} queries and {self.bank:,} bank images; "
+                f"No leak was found between {self.test:,} queries and {self.train:,} bank images; "
                 f"that is no proof of none.{limits}"
             )
         kinds: dict[str, set[str]] = defaultdict(set)
         for leak in self.leaks:
             kinds[leak.reason].add(leak.query)
-        told = ", ".join(f"{len(kinds[reason])} by {reason}" for reason in REASONS if reason in kinds)
+        summary = ", ".join(f"{len(kinds[reason])} by {reason}" for reason in REASONS if reason in kinds)
         count = len(self.leaked)
         return (
-            f"{count:,} of {self.queries:,} queries ({100 * count / self.queries:.1f}%) are known to the "
-            f"bank ({told}): scores with them are too high.{limits}"
+            f"{count:,} of {self.test:,} queries ({100 * count / self.test:.1f}%) are known to the "
+            f"bank ({summary}): scores with them are too high.{limits}"
         )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe."""
         return {
-            "sentence": self.sentence,
-            "queries": self.queries,
-            "bank": self.bank,
+            "summary": self.sentence,
+            "test": self.test,
+            "train": self.train,
             "leaked": len(self.leaked),
             "unverified": self.unverified,
             "settings": self.settings,
@@ -150,49 +150,49 @@ def find_leaks(
     Raises:
         ImageryError: Features of another number of images than the parts have.
     """
-    parts = {"bank": split.bank, "query": split.queries}
+    parts = {"train": split.train, "query": split.test}
     total = sum(len(part.indices) for part in parts.values())
     left_out: dict[str, str] = {}
     levels = _levels(split)
-    ground = len(split.bank.indices) * len(split.queries.indices) <= PAIRS
+    ground = len(split.train.indices) * len(split.test.indices) <= PAIRS
     if not ground:
         left_out["shared ground"] = f"more than {PAIRS:,} pairs of images; look at a sample"
     looks, done = {}, 0
     for name, part in parts.items():
         looks[name] = _look(part, levels, batch_size, ground, progress, done, total)
         done += len(part.indices)
-    bank, queries = looks["bank"], looks["query"]
+    train, test = looks["train"], looks["query"]
     found: dict[tuple[int, int], Leak] = {}
 
     def keep(pairs: Iterable[tuple[int, int, float, str]], reason: str) -> None:
         for q, b, strength, seen in pairs:
             if (q, b) not in found:  # the surest reason comes first
-                paths = split.queries.paths[q], split.bank.paths[b]
+                paths = split.test.paths[q], split.train.paths[b]
                 found[q, b] = Leak(*paths, reason, round(strength, 4), seen)
 
     keep(
-        ((q, b, 1.0, "equal bytes") for q, b in same_files(split.queries.paths, split.bank.paths)),
+        ((q, b, 1.0, "equal bytes") for q, b in same_files(split.test.paths, split.train.paths)),
         "same file",
     )
-    keep(_copies(queries, bank), "near copy")
+    keep(_copies(test, train), "near copy")
     if ground:
-        keep(_shared(split, queries, bank, levels), "shared ground")
+        keep(_shared(split, test, train, levels), "shared ground")
     unverified, threshold = 0, None
     if features is not None:
-        if (len(features[0]), len(features[1])) != (len(split.bank.indices), len(split.queries.indices)):
+        if (len(features[0]), len(features[1])) != (len(split.train.indices), len(split.test.indices)):
             raise ImageryError("the features are not those of all images of bank and queries, in their order")
         pairs, threshold = _close(features[1], features[0])
-        alike = _verified_alike(pairs, queries, bank)
+        alike = _verified_alike(pairs, test, train)
         keep(alike, "close features")
         unverified = sum((q, b) not in found for q, b, _ in pairs)
     else:
         left_out["close features"] = "no features were given"
-    rings = read_footprints(split.queries.paths), read_footprints(split.bank.paths)
+    rings = read_footprints(split.test.paths), read_footprints(split.train.paths)
     if any(rings[0]) and any(rings[1]):
         keep(
             (
-                (q, b, share, f"{100 * share:.0f}% of the footprint")
-                for q, b, share in footprint_overlaps(*rings)
+                (q, b, fraction, f"{100 * fraction:.0f}% of the footprint")
+                for q, b, fraction in footprint_overlaps(*rings)
             ),
             "footprint",
         )
@@ -205,9 +205,9 @@ def find_leaks(
         "correlation": SAME_PICTURE,
         "cosine": threshold,
         "gsd_levels": [round(float(level), 4) for level in levels],
-        "left_out": left_out,
+        "skipped": left_out,
     }
-    return LeakageReport(leaks, len(split.queries.indices), len(split.bank.indices), unverified, settings)
+    return LeakageReport(leaks, len(split.test.indices), len(split.train.indices), unverified, settings)
 
 
 def exclude_leaks(evaluation: EvaluationResult, leakage: LeakageReport) -> EvaluationResult | None:
@@ -240,7 +240,7 @@ class _ImageDescriptors:
 def _levels(split: TrainTestSplit) -> NDArray[np.float64]:
     """GSD levels of both parts; empty where scale is unknown, or as manifold as the images."""
     gsds = []
-    for part in (split.bank, split.queries):
+    for part in (split.train, split.test):
         known = getattr(part.dataset, "gsds", None)
         if known is None:
             return np.array([])
@@ -282,9 +282,9 @@ def _look(
     )
 
 
-def _copies(queries: _ImageDescriptors, bank: _ImageDescriptors) -> list[tuple[int, int, float, str]]:
-    suspects = close_hashes(queries.thumbs.float(), bank.thumbs.float(), bits=HASH_BITS)
-    values = detail_correlations(queries.thumbs, bank.thumbs, suspects)
+def _copies(test: _ImageDescriptors, train: _ImageDescriptors) -> list[tuple[int, int, float, str]]:
+    suspects = close_hashes(test.thumbs.float(), train.thumbs.float(), bits=HASH_BITS)
+    values = detail_correlations(test.thumbs, train.thumbs, suspects)
     return [
         (q, b, value, f"{ORIENTATIONS[turn]}, pixels correlate {value:.2f}")
         for (q, b, turn), value in zip(suspects, values, strict=True)
@@ -293,35 +293,35 @@ def _copies(queries: _ImageDescriptors, bank: _ImageDescriptors) -> list[tuple[i
 
 
 def _shared(
-    split: TrainTestSplit, queries: _ImageDescriptors, bank: _ImageDescriptors, levels: NDArray[np.float64]
+    split: TrainTestSplit, test: _ImageDescriptors, train: _ImageDescriptors, levels: NDArray[np.float64]
 ) -> list[tuple[int, int, float, str]]:
     known: dict[tuple[str, int], Tensor] = {}
 
-    def shade_of(side: str, i: int) -> Tensor:
-        if (side, i) not in known:
+    def shade_of(image_size: str, i: int) -> Tensor:
+        if (image_size, i) not in known:
             if len(known) >= 512:
                 known.clear()
-            part = split.queries if side == "query" else split.bank
-            known[side, i] = standardized_gray(part.dataset.get_batch(part.indices[i : i + 1]))[0]
-        return known[side, i]
+            part = split.test if image_size == "query" else split.train
+            known[image_size, i] = standardized_gray(part.dataset.get_batch(part.indices[i : i + 1]))[0]
+        return known[image_size, i]
 
     best: dict[tuple[int, int], shared_ground.ImageOverlap] = {}
-    for level in sorted(queries.landmarks.keys() & bank.landmarks.keys()):
+    for level in sorted(test.landmarks.keys() & train.landmarks.keys()):
 
         def factors(q: int, b: int, level: int = level) -> tuple[float, float]:
             if not len(levels):
                 return 1.0, 1.0
-            return levels[level] / levels[queries.level[q]], levels[level] / levels[bank.level[b]]
+            return levels[level] / levels[test.level[q]], levels[level] / levels[train.level[b]]
 
-        suspects = shared_ground.match_keypoints(queries.landmarks[level], bank.landmarks[level])
+        suspects = shared_ground.match_keypoints(test.landmarks[level], train.landmarks[level])
         for overlap in shared_ground.verify_overlaps(sorted(suspects), shade_of, factors):
-            pair = overlap.query, overlap.bank
+            pair = overlap.query, overlap.train
             if pair not in best or overlap.correlation > best[pair].correlation:
                 best[pair] = overlap
     return [
         (
             q, b, overlap.correlation,
-            f"{100 * overlap.share:.0f}% of the ground"
+            f"{100 * overlap.fraction:.0f}% of the ground"
             + (f" at {overlap.scale:.3g} times the GSD" if overlap.scale > 1.03 else "")
             + f", pixels correlate {overlap.correlation:.2f}",
         )
@@ -329,15 +329,13 @@ def _shared(
     ]  # fmt: skip
 
 
-def _close(
-    queries: Tensor, bank: Tensor, *, sample: int = 2000
-) -> tuple[list[tuple[int, int, float]], float]:
+def _close(test: Tensor, train: Tensor, *, sample: int = 2000) -> tuple[list[tuple[int, int, float]], float]:
     """Pairs closer than 99% of the bank's images are to their nearest other one, and that cosine.
 
     At most three a query. The bank's own distribution is the measure, because what counts as close differs
     from model to model.
     """
-    unit, asked = F.normalize(bank.float(), dim=1), F.normalize(queries.float(), dim=1)
+    unit, asked = F.normalize(train.float(), dim=1), F.normalize(test.float(), dim=1)
     chosen = torch.from_numpy(np.random.default_rng(0).permutation(len(unit))[:sample])
     within = unit[chosen] @ unit.T
     within[torch.arange(len(chosen)), chosen] = -2.0
@@ -351,13 +349,13 @@ def _close(
 
 
 def _verified_alike(
-    pairs: list[tuple[int, int, float]], queries: _ImageDescriptors, bank: _ImageDescriptors
+    pairs: list[tuple[int, int, float]], test: _ImageDescriptors, train: _ImageDescriptors
 ) -> list[tuple[int, int, float, str]]:
     found = []
     for start in range(0, len(pairs), 256):
         part = pairs[start : start + 256]
-        first = queries.thumbs[[q for q, _, _ in part]].float()
-        values, turns = best_orientations(first, bank.thumbs[[b for _, b, _ in part]].float())
+        first = test.thumbs[[q for q, _, _ in part]].float()
+        values, turns = best_orientations(first, train.thumbs[[b for _, b, _ in part]].float())
         for (q, b, cosine), value, turn in zip(part, values.tolist(), turns.tolist(), strict=True):
             if value >= SAME_PICTURE:
                 seen = f"cosine {cosine:.3f}, {ORIENTATIONS[turn]}, pixels correlate {value:.2f}"

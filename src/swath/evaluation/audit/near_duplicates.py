@@ -51,9 +51,9 @@ def standardized_gray(batch: Batch) -> Tensor:
     return (centered / std.clamp_min(1e-12)).masked_fill(flat, 0.0).mean(dim=1)
 
 
-def thumbnails(shades: Tensor, side: int = THUMBNAIL) -> Tensor:
+def thumbnails(shades: Tensor, image_size: int = THUMBNAIL) -> Tensor:
     """[B, S, S] of gray images [B, H, W], by area."""
-    return F.interpolate(shades[:, None], size=(side, side), mode="area")[:, 0]
+    return F.interpolate(shades[:, None], size=(image_size, image_size), mode="area")[:, 0]
 
 
 def perceptual_hashes(thumbs: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ def orient(thumbs: Tensor, orientation: int) -> Tensor:
 
 
 def close_hashes(
-    queries: Tensor, bank: Tensor, *, bits: int = 16, chunk: int = 2048
+    test: Tensor, train: Tensor, *, bits: int = 16, chunk: int = 2048
 ) -> list[tuple[int, int, int]]:
     """Pairs of thumbnails [Q, S, S] and [N, S, S] whose hashes differ in at most `bits` of 128 bits.
 
@@ -83,10 +83,10 @@ def close_hashes(
         (query, bank image, orientation of the query that the bank image shows); each pair once, in the
         orientation that fits best.
     """
-    known = perceptual_hashes(bank).float()
+    known = perceptual_hashes(train).float()
     best: dict[tuple[int, int], tuple[int, int]] = {}
     for orientation in range(len(ORIENTATIONS)):
-        asked = perceptual_hashes(orient(queries, orientation)).float()
+        asked = perceptual_hashes(orient(test, orientation)).float()
         for start in range(0, len(asked), chunk):
             agree = asked[start : start + chunk] @ known.T
             for row, column in (agree >= 128 - 2 * bits).nonzero().tolist():
@@ -148,22 +148,20 @@ def correlation(first: Tensor, second: Tensor) -> Tensor:
     return torch.where(length > 1e-9, (a * b).sum(dim=1) / length.clamp_min(1e-30), 0.0)
 
 
-def detail_correlations(
-    queries: Tensor, bank: Tensor, suspects: Sequence[tuple[int, int, int]]
-) -> list[float]:
+def detail_correlations(test: Tensor, train: Tensor, suspects: Sequence[tuple[int, int, int]]) -> list[float]:
     """Correlation of the detail of each suspected pair of thumbnails; 1 for the same picture."""
     found: list[float] = []
     for start in range(0, len(suspects), 512):
         part = suspects[start : start + 512]
-        first = torch.stack([orient(queries[q], o) for q, _, o in part]).float()
-        second = torch.stack([bank[b] for _, b, _ in part]).float()
+        first = torch.stack([orient(test[q], o) for q, _, o in part]).float()
+        second = torch.stack([train[b] for _, b, _ in part]).float()
         found += correlation(detail(first), detail(second)).tolist()
     return found
 
 
-def best_orientations(query: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
+def best_orientations(query: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
     """For pairs of thumbnails [B, S, S]: the largest correlation of their detail [B], and its orientation."""
-    second = detail(bank.float())
+    second = detail(train.float())
     scores = torch.stack(
         [correlation(detail(orient(query, o).float()), second) for o in range(len(ORIENTATIONS))]
     )
@@ -171,10 +169,10 @@ def best_orientations(query: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
     return best.values, best.indices
 
 
-def same_files(queries: Sequence[str], bank: Sequence[str]) -> list[tuple[int, int]]:
+def same_files(test: Sequence[str], train: Sequence[str]) -> list[tuple[int, int]]:
     """(query, bank file) of the same bytes; only files of one length are read."""
     by_size: dict[int, list[int]] = defaultdict(list)
-    for i, path in enumerate(bank):
+    for i, path in enumerate(train):
         by_size[Path(path).stat().st_size].append(i)
     digests: dict[str, str] = {}
 
@@ -184,8 +182,8 @@ def same_files(queries: Sequence[str], bank: Sequence[str]) -> list[tuple[int, i
         return digests[path]
 
     found = []
-    for i, path in enumerate(queries):
+    for i, path in enumerate(test):
         for j in by_size.get(Path(path).stat().st_size, []):
-            if digest(path) == digest(bank[j]):
+            if digest(path) == digest(train[j]):
                 found.append((i, j))
     return found

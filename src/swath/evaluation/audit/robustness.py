@@ -60,7 +60,7 @@ class RobustnessScore:
     """
 
     features: str
-    degradation: str
+    corruption: str
     strength: float
     accuracy: float
     low: float
@@ -91,35 +91,35 @@ class RobustnessReport:
         return list(dict.fromkeys(score.features for score in self.scores))
 
     @property
-    def degradations(self) -> list[str]:
+    def corruptions(self) -> list[str]:
         """Degradations in order, without "clean"."""
-        return [d for d in dict.fromkeys(s.degradation for s in self.scores) if d != CLEAN]
+        return [d for d in dict.fromkeys(s.corruption for s in self.scores) if d != CLEAN]
 
     @property
     def config_hash(self) -> str:
         """12 hex digits over everything in the protocol."""
         return hashlib.sha256(json.dumps(self.protocol, sort_keys=True).encode()).hexdigest()[:12]
 
-    def curve(self, features: str, degradation: str) -> list[RobustnessScore]:
+    def curve(self, features: str, corruption: str) -> list[RobustnessScore]:
         """Clean and then every strength, ascending."""
-        wanted = (CLEAN, degradation)
-        found = [s for s in self.scores if s.features == features and s.degradation in wanted]
+        requested = (CLEAN, corruption)
+        found = [s for s in self.scores if s.features == features and s.corruption in requested]
         return sorted(found, key=lambda score: score.strength)
 
-    def mean_loss(self, features: str, degradation: str) -> float:
+    def mean_loss(self, features: str, corruption: str) -> float:
         """Loss of accuracy, averaged over the strengths."""
-        return float(np.mean([s.loss for s in self.curve(features, degradation) if s.strength > 0]))
+        return float(np.mean([s.loss for s in self.curve(features, corruption) if s.strength > 0]))
 
     def sentence(self) -> str:
         """What hurts the first featurizer most, and what least."""
         first = self.names[0]
-        losses = sorted((self.mean_loss(first, d), d) for d in self.degradations)
-        (least, kind), (most, other) = losses[0], losses[-1]
+        losses = sorted((self.mean_loss(first, d), d) for d in self.corruptions)
+        (minimum, kind), (max_count, other) = losses[0], losses[-1]
         if len(losses) == 1:
-            return f"{first} loses {100 * most:.1f} points by {other}, mean over its strengths."
+            return f"{first} loses {100 * max_count:.1f} points by {other}, mean over its strengths."
         return (
-            f"{first} loses most by {other} ({100 * most:.1f} points, mean over its strengths) and least by "
-            f"{kind} ({100 * least:.1f})."
+            f"{first} loses most by {other} ({100 * max_count:.1f} points, mean over its strengths) and least by "
+            f"{kind} ({100 * minimum:.1f})."
         )
 
     def write(self, folder: str | Path, **about: Any) -> list[Path]:
@@ -144,18 +144,18 @@ class RobustnessReport:
 
 
 def evaluate_robustness(
-    featurizers: Sequence[FeatureExtractor],
+    extractors: Sequence[FeatureExtractor],
     split: TrainTestSplit,
     *,
-    degradations: Sequence[str] | None = None,
-    side: int | None = None,
+    corruptions: Sequence[str] | None = None,
+    image_size: int | None = None,
     k: int = 20,
     temperature: float = 0.07,
     standardized: bool = False,
     limit: int | None = None,
     batch_size: int = 64,
     progress: Progress | None = None,
-    bank: FeatureSet | None = None,
+    train: FeatureSet | None = None,
     cache: FeatureCache | None = None,
 ) -> RobustnessReport:
     """kNN accuracy against the strength of each degradation of the queries.
@@ -179,78 +179,82 @@ def evaluate_robustness(
         SwathError: A degradation makes no sense for the sensor; several labels an image; a side that no
             featurizer takes.
     """
-    sensor = split.bank.dataset.sensor
-    if np.asarray(split.bank.labels).ndim != 1:
+    sensor = split.train.dataset.sensor
+    if np.asarray(split.train.labels).ndim != 1:
         raise SwathError("robustness is scored by top-1 accuracy, which needs one label an image")
-    chosen, refused = corruptions_for(sensor, degradations)
+    chosen, refused = corruptions_for(sensor, corruptions)
     if not chosen:
         raise SwathError("no degradation is left: " + "; ".join(refused))
-    if side is None:
-        side = default_image_sizes(native_scale(split.bank)[0], max(f.min_side for f in featurizers))[-1]
-    _, wrong = supported_image_sizes([side], featurizers)
+    if image_size is None:
+        image_size = default_image_sizes(
+            native_scale(split.train)[0], max(f.min_image_size for f in extractors)
+        )[-1]
+    _, wrong = supported_image_sizes([image_size], extractors)
     if wrong:
         raise SwathError("; ".join(wrong))
     plan = [(CLEAN, 0.0)] + [(d.name, level) for d in chosen for level in d.levels(sensor)]
-    queries = split.queries
-    if limit is not None and limit < len(queries.indices):
+    test = split.test
+    if limit is not None and limit < len(test.indices):
         # One in so many, in an order that no class or file name rules.
-        order = np.random.default_rng(0).permutation(len(queries.indices))[:limit]
-        queries = EvalSubset(queries.dataset, queries.indices[np.sort(order)], queries.name)
-    fresh = 0 if bank is not None else len(split.bank.indices)
-    total = fresh + len(queries.indices)
-    fitted = set() if bank is None or cache is not None else {f.name for f in featurizers}
+        order = np.random.default_rng(0).permutation(len(test.indices))[:limit]
+        test = EvalSubset(test.dataset, test.indices[np.sort(order)], test.name)
+    fresh = 0 if train is not None else len(split.train.indices)
+    total = fresh + len(test.indices)
+    fitted = set() if train is None or cache is not None else {f.name for f in extractors}
 
-    def fit(featurizer: FeatureExtractor) -> None:
-        if featurizer.name not in fitted:
-            fitted.add(featurizer.name)
-            featurizer.fit(split.bank, side)
+    def fit(extractor: FeatureExtractor) -> None:
+        if extractor.name not in fitted:
+            fitted.add(extractor.name)
+            extractor.fit(split.train, image_size)
 
-    if bank is None:
+    if train is None:
         advance = None if progress is None else (lambda done, _: progress(done, total))
-        bank = extract_features(
-            featurizers, split.bank, [side], batch_size=batch_size, progress=advance, cache=cache,
-            bank=(split.bank, side), fit=fit,
+        train = extract_features(
+            extractors, split.train, [image_size], batch_size=batch_size, progress=advance, cache=cache,
+            train=(split.train, image_size), fit=fit,
         )  # fmt: skip
-    shelves = _shelves(featurizers, queries, plan, side, batch_size, cache, (split.bank, side))
+    shelves = _shelves(extractors, test, plan, image_size, batch_size, cache, (split.train, image_size))
     advance = None if progress is None else (lambda done, _: progress(fresh + done, total))
-    features, labels = _worse(featurizers, queries, plan, side, batch_size, shelves, fit, advance)
-    classes = int(max(bank.labels.max(), labels.max())) + 1
+    features, labels = _worse(extractors, test, plan, image_size, batch_size, shelves, fit, advance)
+    classes = int(max(train.labels.max(), labels.max())) + 1
     scores: list[RobustnessScore] = []
-    for featurizer in featurizers:
-        known: Tensor = bank.features[featurizer.name, side]
+    for extractor in extractors:
+        known: Tensor = train.features[extractor.name, image_size]
         by_bank = Standardizer(known) if standardized else None
         stored = known if by_bank is None else by_bank(known)
         clean: NDArray[np.bool_] | None = None
         for name, level in plan:
-            asked = features[featurizer.name, name, level]
+            asked = features[extractor.name, name, level]
             asked = asked if by_bank is None else by_bank(asked)
-            said = knn_predict(stored, bank.labels, asked, classes=classes, k=k, temperature=temperature)
-            hits: NDArray[np.bool_] = (said == labels).numpy()
+            prediction = knn_predict(
+                stored, train.labels, asked, classes=classes, k=k, temperature=temperature
+            )
+            hits: NDArray[np.bool_] = (prediction == labels).numpy()
             clean = hits if clean is None else clean
             loss = paired_difference(clean, hits) if name != CLEAN else (0.0, 0.0, 0.0)
             spread = bootstrap_interval(hits)
             scores.append(
-                RobustnessScore(featurizer.name, name, level, float(hits.mean()), *spread, *loss, hits)
+                RobustnessScore(extractor.name, name, level, float(hits.mean()), *spread, *loss, hits)
             )
     protocol = {
         "id": "swath.robustness/1",
         "name": "robustness",
-        "classifier": "knn-z" if standardized else "knn",
+        "classifier": "knn-standardized" if standardized else "knn",
         "k": k,
         "temperature": temperature,
-        "side": side,
-        "degradations": {d.name: {"measure": d.measure, "strengths": d.levels(sensor)} for d in chosen},
+        "image_size": image_size,
+        "corruptions": {d.name: {"measure": d.measure, "severities": d.levels(sensor)} for d in chosen},
         "of": "the queries, before resizing, in the sensor's unit; the bank is clean",
-        "featurizers": {f.name: f.settings for f in featurizers},
+        "feature_extractors": {f.name: f.settings for f in extractors},
         "sensor": sensor.name,
         "split": split.origin,
         "split_hash": split.hash,
-        "bank": {"name": split.bank.name, "images": len(bank.labels)},
-        "queries": {"name": queries.name, "images": len(labels)},
+        "train": {"name": split.train.name, "images": len(train.labels)},
+        "test": {"name": test.name, "images": len(labels)},
     }
     notes = [*split.notes, *(f"refused: {reason}" for reason in refused)]
-    if queries is not split.queries:
-        notes.append(f"{len(queries.indices):,} of {len(split.queries.indices):,} queries were looked at")
+    if test is not split.test:
+        notes.append(f"{len(test.indices):,} of {len(split.test.indices):,} queries were looked at")
     return RobustnessReport(protocol, scores, notes)
 
 
@@ -258,67 +262,67 @@ State = tuple[str, str, float]  # featurizer, degradation, strength
 
 
 def _shelves(
-    featurizers: Sequence[FeatureExtractor],
-    queries: EvalSubset,
+    extractors: Sequence[FeatureExtractor],
+    test: EvalSubset,
     plan: Sequence[tuple[str, float]],
-    side: int,
+    image_size: int,
     batch_size: int,
     cache: FeatureCache | None,
-    bank: tuple[EvalSubset, int],
+    train: tuple[EvalSubset, int],
 ) -> dict[State, FeatureBuffer]:
     """Where the features of every state are kept: a batch a file while a run is under way."""
     if cache is None:
-        return {(f.name, *state): FeatureBuffer() for f in featurizers for state in plan}
+        return {(f.name, *state): FeatureBuffer() for f in extractors for state in plan}
     by_batch = FeatureCache(cache.folder, chunk=batch_size)
-    how = f"noise of seed {getattr(queries.dataset, 'seed', 0)}, format {FORMAT}"
+    how = f"noise of seed {getattr(test.dataset, 'seed', 0)}, format {FORMAT}"
     return {
-        (f.name, name, level): by_batch.shelf(
-            f, queries, side, bank, None if name == CLEAN else f"{name} {level!r}, {how}"
+        (f.name, name, level): by_batch.entry(
+            f, test, image_size, train, None if name == CLEAN else f"{name} {level!r}, {how}"
         )
-        for f in featurizers
+        for f in extractors
         for name, level in plan
     }
 
 
 def _worse(
-    featurizers: Sequence[FeatureExtractor],
-    queries: EvalSubset,
+    extractors: Sequence[FeatureExtractor],
+    test: EvalSubset,
     plan: Sequence[tuple[str, float]],
-    side: int,
+    image_size: int,
     batch_size: int,
     shelves: dict[State, FeatureBuffer],
     fit: Callable[[FeatureExtractor], None],
     progress: Progress | None,
 ) -> tuple[dict[State, Tensor], Tensor]:
     """Features of the queries in every state; each file is read once, and not at all if all is known."""
-    sensor, total = queries.dataset.sensor, len(queries.indices)
+    sensor, total = test.dataset.sensor, len(test.indices)
     chunks = [range(start, min(start + batch_size, total)) for start in range(0, total, batch_size)]
     kept: list[NDArray[np.int64]] = []
     for number, chunk in enumerate(chunks):
         positions = np.arange(chunk.start, chunk.stop)
-        missing = {key for key, shelf in shelves.items() if not shelf.has(number)}
+        missing = {key for key, entry in shelves.items() if not entry.has(number)}
         if missing:
-            batch = queries.dataset.get_batch(queries.indices[positions])
+            batch = test.dataset.get_batch(test.indices[positions])
             whole = not batch.get("problems")
-            positions = positions[np.isin(queries.indices[positions], batch["index"].numpy())]
+            positions = positions[np.isin(test.indices[positions], batch["index"].numpy())]
             for name, level in plan if len(positions) else []:
-                wanted = [f for f in featurizers if (f.name, name, level) in missing]
-                if not wanted:
+                requested = [f for f in extractors if (f.name, name, level) in missing]
+                if not requested:
                     continue
                 state = batch if name == CLEAN else DEGRADATIONS[name](batch, sensor, level)
-                scaled = resize_batch(state, side)
-                for featurizer in wanted:
-                    fit(featurizer)
-                    rows = featurizer(scaled).float().cpu()
-                    shelves[featurizer.name, name, level].put(number, rows, whole=whole)
+                scaled = resize_batch(state, image_size)
+                for extractor in requested:
+                    fit(extractor)
+                    rows = extractor(scaled).float().cpu()
+                    shelves[extractor.name, name, level].put(number, rows, whole=whole)
         kept.append(positions)
         if progress is not None:
             progress(chunk.stop, total)
-    read = queries.indices[np.concatenate(kept)]
+    read = test.indices[np.concatenate(kept)]
     if not len(read):
-        raise SwathError(f"none of the {total} {queries.name} images could be read")
-    labels = torch.as_tensor(np.asarray(queries.dataset.labels)[read], dtype=torch.int64)
-    return {key: concat_chunks(shelf, chunks, kept) for key, shelf in shelves.items()}, labels
+        raise SwathError(f"none of the {total} {test.name} images could be read")
+    labels = torch.as_tensor(np.asarray(test.dataset.labels)[read], dtype=torch.int64)
+    return {key: concat_chunks(entry, chunks, kept) for key, entry in shelves.items()}, labels
 
 
 def plot_robustness(
@@ -331,7 +335,7 @@ def plot_robustness(
     from swath.evaluation.report.plots import MARKS
     from swath.reporting.charts import COLORS
 
-    kinds = report.degradations
+    kinds = report.corruptions
     columns = min(4, len(kinds))
     rows = -(-len(kinds) // columns)
     figure = Figure(figsize=(2.7 * columns + 1.8, 2.5 * rows + 0.5), layout="constrained", facecolor="white")

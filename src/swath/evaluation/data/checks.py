@@ -23,20 +23,20 @@ def check_split(split: TrainTestSplit) -> list[str]:
         ImageryError: A side without images, images without labels, an image twice on one side, or a bank
             of a single class.
     """
-    for part in (split.bank, split.queries):
+    for part in (split.train, split.test):
         if len(part.indices) == 0:
             raise ImageryError(f"there are no {part.name} images, so there is nothing to score")
         _check_labels(part)
         _check_duplicates(part)
-    bank, queries = split.bank.labels, split.queries.labels
-    if bank.ndim != queries.ndim or (bank.ndim == 2 and bank.shape[1] != queries.shape[1]):
+    train, test = split.train.labels, split.test.labels
+    if train.ndim != test.ndim or (train.ndim == 2 and train.shape[1] != test.shape[1]):
         raise ImageryError("the labels of bank and queries are not of one kind; open both in the same way")
     notes = _shared(split)
-    if bank.ndim == 2:
-        return notes + _rare_labels(split, bank, queries)
-    if len(np.unique(bank)) < 2:
+    if train.ndim == 2:
+        return notes + _rare_labels(split, train, test)
+    if len(np.unique(train)) < 2:
         raise ImageryError(
-            f"all {len(bank)} images of the bank ({split.bank.name}) are of class {_name(split, bank[0])!r}; "
+            f"all {len(train)} images of the bank ({split.train.name}) are of class {_name(split, train[0])!r}; "
             "a score needs two classes at least"
         )
     return notes
@@ -44,10 +44,10 @@ def check_split(split: TrainTestSplit) -> list[str]:
 
 def count_classes(split: TrainTestSplit) -> int:
     """Number K of classes or labels: those that the data names, or those that occur."""
-    if split.bank.labels.ndim == 2:
-        return int(split.bank.labels.shape[1])
-    names = split.bank.dataset.classes or []
-    return len(names) or int(max(split.bank.labels.max(), split.queries.labels.max())) + 1
+    if split.train.labels.ndim == 2:
+        return int(split.train.labels.shape[1])
+    names = split.train.dataset.classes or []
+    return len(names) or int(max(split.train.labels.max(), split.test.labels.max())) + 1
 
 
 def _check_labels(part: EvalSubset) -> None:
@@ -82,38 +82,38 @@ def _repeated(part: EvalSubset) -> list[tuple[str, int]]:
 
 def _shared(split: TrainTestSplit) -> list[str]:
     """A note where queries are in the bank too."""
-    bank, queries = split.bank, split.queries
-    if bank.dataset is queries.dataset:
-        inside = np.isin(queries.indices, bank.indices)
-    elif _is_chips(bank) or _is_chips(queries):
+    train, test = split.train, split.test
+    if train.dataset is test.dataset:
+        inside = np.isin(test.indices, train.indices)
+    elif _is_chips(train) or _is_chips(test):
         return []
     else:
-        known = {str(Path(path)) for path in bank.paths}
-        inside = np.array([str(Path(path)) in known for path in queries.paths])
+        known = {str(Path(path)) for path in train.paths}
+        inside = np.array([str(Path(path)) in known for path in test.paths])
     if not inside.any():
         return []
-    first = queries.paths[int(np.flatnonzero(inside)[0])]
+    first = test.paths[int(np.flatnonzero(inside)[0])]
     return [
         f"leak: {int(inside.sum())} of the {len(inside)} queries are in the bank too, such as {first}; the "
         "scores are inflated by it"
     ]
 
 
-def _rare_labels(split: TrainTestSplit, bank: NDArray[Any], queries: NDArray[Any]) -> list[str]:
+def _rare_labels(split: TrainTestSplit, train: NDArray[Any], test: NDArray[Any]) -> list[str]:
     notes = []
-    for where, labels in (("bank", bank), ("query", queries)):
+    for where, labels in (("train", train), ("query", test)):
         absent = np.flatnonzero(labels.sum(axis=0) == 0)
         if len(absent):
             names = ", ".join(_name(split, label) for label in absent)
             notes.append(f"no {where} image has label {names}")
-    bare = int((queries.sum(axis=1) == 0).sum())
+    bare = int((test.sum(axis=1) == 0).sum())
     if bare:
-        notes.append(f"{bare} of the {len(queries)} queries have no label at all")
+        notes.append(f"{bare} of the {len(test)} queries have no label at all")
     return notes
 
 
 def _name(split: TrainTestSplit, label: Any) -> str:
-    names = split.bank.dataset.classes
+    names = split.train.dataset.classes
     return names[int(label)] if names else f"class {int(label)}"
 
 

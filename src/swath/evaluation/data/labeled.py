@@ -40,7 +40,7 @@ class LabeledDataset:
     Attributes:
         dataset: With labels.
         where: What to call it in messages.
-        columns: Name -> [N] strings, in the order of `dataset.paths`: folds, groups, whatever a table holds.
+        columns: Name -> [N] strings, in the order of `dataset.paths`: splits, groups, whatever a table holds.
         scene_column: Column of the scene that images are cut from; kept on one side of a split made here.
         notes: What a reader of the scores should know.
     """
@@ -114,7 +114,7 @@ def open_labeled(
 def _bigearthnet(
     path: Path, sensor: Sensor, labels: LabelKind, size: int | None, relative: bool
 ) -> LabeledDataset:
-    """Its places as one sensor sees them, with official folds where its tables lie there."""
+    """Its places as one sensor sees them, with official splits where its tables lie there."""
     if labels not in ("multi", "single"):
         raise ImageryError(f"labels={labels!r}: 'multi' or 'single' is wanted")
     pairs = open_pairs(path, sensors=[sensor], layout="bigearthnet", size=size)
@@ -136,8 +136,8 @@ def _bigearthnet(
     dataset = pairs.only(sensor.name)
     one = pairs.labels.argmax(axis=1) if labels == "single" and pairs.labels is not None else None
     columns = {}
-    if pairs.folds is not None:
-        columns["fold"] = pairs.folds
+    if pairs.splits is not None:
+        columns["split"] = pairs.splits
     if pairs.groups is not None:
         columns["scene"] = pairs.groups
     seen = SensorView(dataset, gsd_factor=1 / GSD if relative else 1.0, labels=one)

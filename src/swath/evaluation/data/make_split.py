@@ -7,9 +7,9 @@ Three ways, from loose to strict:
   optimistic end of a comparison.
 - ``group``: whole groups (scene, city, sequence) by a column of the table.
 - ``block``: whole blocks of ground of a stated side in metres, by georeference or columns of longitude and
-  latitude; images nearer than a buffer to another fold are put in no fold.
+  latitude; images nearer than a buffer to another split are put in no split.
 
-Units are dealt out so that every fold gets its share of every class as nearly as whole units allow.
+Units are dealt out so that every split gets its share of every class as nearly as whole units allow.
 
 Legend: N images, U units (images, groups or blocks), K classes.
 """
@@ -35,40 +35,40 @@ from swath.errors import ImageryError, suggest
 from swath.files import atomic_path
 
 By = Literal["random", "group", "block"]
-NOWHERE = "buffer"  # fold of images that are too near to another fold
+NOWHERE = "buffer"  # split of images that are too near to another split
 _RADIUS = 6_371_008.8  # metres: mean radius of the Earth
 Degrees = NDArray[np.float64]
 
 
 @dataclass(slots=True)
 class SplitAssignment:
-    """Who is in which fold, and why.
+    """Who is in which split, and why.
 
     Attributes:
         dataset: The images.
-        folds: [N] fold of each image; "buffer" for those in none.
+        splits: [N] split of each image; "buffer" for those in none.
         units: [N] the unit that each image was dealt out with.
         origin: How the split was made, in words.
         notes: What a reader should know.
     """
 
     dataset: ImageDataset
-    folds: list[str]
+    split_names: list[str]
     units: list[str]
     origin: str
     notes: list[str] = field(default_factory=list)
 
     def counts(self) -> dict[str, Counter[str]]:
-        """Fold -> class -> images."""
+        """Split -> class -> images."""
         names, labels = self.dataset.classes or [], self.dataset.labels
         found: dict[str, Counter[str]] = {}
-        for i, fold in enumerate(self.folds):
+        for i, split in enumerate(self.split_names):
             label = names[int(labels[i])] if labels is not None else "all"
-            found.setdefault(fold, Counter())[label] += 1
+            found.setdefault(split, Counter())[label] += 1
         return found
 
     def write(self, path: str | Path) -> Path:
-        """A CSV table that `swath evaluate` reads: file, class, fold, unit, and the data's own other columns.
+        """A CSV table that `swath evaluate` reads: file, class, split, unit, and the data's own other columns.
 
         Files are given relative to the table where they lie below its folder. A column ``overlap_group`` of
         the data stays, so that evaluation refuses a split that parts a group.
@@ -80,11 +80,11 @@ class SplitAssignment:
         extra = [name for name in own if name not in taken]
         text = io.StringIO(newline="")
         writer = csv.writer(text)
-        writer.writerow(["file", "class", "fold", "split_unit", *extra])
+        writer.writerow(["file", "class", "split", "split_unit", *extra])
         names, labels = self.dataset.classes or [], self.dataset.labels
         for i, file in enumerate(self.dataset.paths):
             label = names[int(labels[i])] if labels is not None else ""
-            row = [_relative(file, target.parent), label, self.folds[i], self.units[i]]
+            row = [_relative(file, target.parent), label, self.split_names[i], self.units[i]]
             writer.writerow(row + [own[name][i] for name in extra])
         with atomic_path(target) as temporary:
             temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
@@ -95,38 +95,40 @@ def make_split(
     dataset: ImageDataset,
     *,
     by: By = "random",
-    shares: Mapping[str, float] | None = None,
+    fractions: Mapping[str, float] | None = None,
     group_column: str | None = None,
     block_metres: float = 1000.0,
     buffer_metres: float = 0.0,
     coordinates: tuple[str, str] | None = None,
     seed: int = 0,
 ) -> SplitAssignment:
-    """Deal images out to folds.
+    """Deal images out to splits.
 
     Args:
         dataset: With labels, one an image.
         by: What is kept together.
-        shares: Fold -> share of each class; default train 0.8, val 0.2. They add up to 1.
+        shares: Split -> share of each class; default train 0.8, val 0.2. They add up to 1.
         group_column: For ``group``: column of the table; images with an empty value are units of their own.
         block_metres: For ``block``: side of a block on the ground.
-        buffer_metres: For ``block``: images of different folds are at least so far apart, edge to edge;
-            those of the larger fold that are not are left out.
+        buffer_metres: For ``block``: images of different splits are at least so far apart, edge to edge;
+            those of the larger split that are not are left out.
         coordinates: For ``block``: columns of longitude and latitude in degrees, where the files have no
             georeference of their own.
         seed: Of the order in which units are dealt out.
 
     Raises:
-        ImageryError: No labels, an option of another way, unknown places, fewer units than folds, shares that
+        ImageryError: No labels, an option of another way, unknown places, fewer units than splits, shares that
             do not add up.
     """
-    wanted = dict(shares or {"train": 0.8, "val": 0.2})
-    if len(wanted) < 2 or min(wanted.values()) <= 0 or abs(sum(wanted.values()) - 1) > 1e-6:
-        raise ImageryError(f"shares of two folds or more, above 0, that add up to 1 are needed, not {wanted}")
-    if NOWHERE in wanted:
-        raise ImageryError(f"{NOWHERE!r} is what images in no fold are called; name the fold otherwise")
+    requested = dict(fractions or {"train": 0.8, "val": 0.2})
+    if len(requested) < 2 or min(requested.values()) <= 0 or abs(sum(requested.values()) - 1) > 1e-6:
+        raise ImageryError(
+            f"shares of two splits or more, above 0, that add up to 1 are needed, not {requested}"
+        )
+    if NOWHERE in requested:
+        raise ImageryError(f"{NOWHERE!r} is what images in no split are called; name the split otherwise")
     if dataset.labels is None or np.asarray(dataset.labels).ndim != 1:
-        raise ImageryError("a split in which each fold has its share of each class needs one label an image")
+        raise ImageryError("a split in which each split has its share of each class needs one label an image")
     if by == "group":
         units = _groups(dataset, group_column)
         origin = f"whole groups of column {group_column}"
@@ -144,64 +146,64 @@ def make_split(
     if by != "block" and (buffer_metres or coordinates):
         raise ImageryError("a buffer or coordinates mean nothing unless the split is made by block")
     labels = np.asarray(dataset.labels, dtype=np.int64)
-    dealt = assign_groups(units, labels, wanted, seed=seed)
-    folds = [dealt[unit] for unit in units]
-    made = SplitAssignment(dataset, folds, units, f"{origin}, seed {seed}")
+    dealt = assign_groups(units, labels, requested, seed=seed)
+    split_names = [dealt[unit] for unit in units]
+    made = SplitAssignment(dataset, split_names, units, f"{origin}, seed {seed}")
     if rings is not None and buffer_metres > 0:
-        folds = made.folds = _with_buffer(rings, folds, wanted, buffer_metres)
-        lost = folds.count(NOWHERE)
+        split_names = made.split_names = _with_buffer(rings, split_names, requested, buffer_metres)
+        lost = split_names.count(NOWHERE)
         made.notes.append(
-            f"{lost:,} of {len(folds):,} images lie within {buffer_metres:g} m of another fold and are in "
+            f"{lost:,} of {len(split_names):,} images lie within {buffer_metres:g} m of another split and are in "
             "none"
         )
-    _look(made, wanted, labels)
+    _look(made, requested, labels)
     return made
 
 
 def assign_groups(
-    units: Sequence[str], labels: NDArray[np.int64], shares: Mapping[str, float], *, seed: int = 0
+    units: Sequence[str], labels: NDArray[np.int64], fractions: Mapping[str, float], *, seed: int = 0
 ) -> dict[str, str]:
-    """Unit -> fold, such that every fold gets its share of every class as nearly as whole units allow.
+    """Unit -> split, such that every split gets its share of every class as nearly as whole units allow.
 
-    The largest units go first, each to the fold that lacks most of what it holds; equals are ordered by the
+    The largest units go first, each to the split that lacks most of what it holds; equals are ordered by the
     seed.
 
     Args:
         units: [N] unit of each image.
         labels: [N] class of each image.
-        shares: Fold -> share.
+        shares: Split -> share.
         seed: Of the order.
 
     Raises:
-        ImageryError: Fewer units than folds.
+        ImageryError: Fewer units than splits.
     """
     names, where = np.unique(np.asarray(units, dtype=object), return_inverse=True)
-    if len(names) < len(shares):
+    if len(names) < len(fractions):
         raise ImageryError(
-            f"{len(names)} units (groups or blocks) cannot be divided among {len(shares)} folds; "
+            f"{len(names)} units (groups or blocks) cannot be divided among {len(fractions)} splits; "
             "choose smaller blocks or another column"
         )
     held = np.zeros((len(names), int(labels.max()) + 1))
     np.add.at(held, (where, labels), 1)
-    folds = list(shares)
+    split_names = list(fractions)
     total = held.sum(axis=0)
-    goal = np.array([[shares[fold]] for fold in folds]) * total  # [folds, K]
+    goal = np.array([[fractions[split]] for split in split_names]) * total  # [splits, K]
     got = np.zeros_like(goal)
     order = np.random.default_rng(seed).permutation(len(names))
     order = order[np.argsort(-held[order].sum(axis=1), kind="stable")]
     weight = 1 / np.maximum(total, 1)  # a class of few images counts as much as one of many
-    result, empty = {}, set(range(len(folds)))
+    result, empty = {}, set(range(len(split_names)))
     for turn, unit in enumerate(order.tolist()):
-        candidates = list(range(len(folds)))
+        candidates = list(range(len(split_names)))
         if len(order) - turn <= len(empty):
-            candidates = sorted(empty)  # no fold is left without a unit
+            candidates = sorted(empty)  # no split is left without a unit
         before = ((got - goal) * weight) ** 2
         after = ((got + held[unit] - goal) * weight) ** 2
         change = (after - before).sum(axis=1)
-        best = min(candidates, key=lambda fold: (change[fold], fold))
+        best = min(candidates, key=lambda split: (change[split], split))
         got[best] += held[unit]
         empty.discard(best)
-        result[str(names[unit])] = folds[best]
+        result[str(names[unit])] = split_names[best]
     return result
 
 
@@ -264,9 +266,9 @@ def _blocks(rings: Sequence[Degrees], metres: float) -> list[str]:
 
 
 def _with_buffer(
-    rings: Sequence[Degrees], folds: Sequence[str], shares: Mapping[str, float], metres: float
+    rings: Sequence[Degrees], split_names: Sequence[str], fractions: Mapping[str, float], metres: float
 ) -> list[str]:
-    """Folds, with those images taken out that are too near to an image of a smaller fold.
+    """Splits, with those images taken out that are too near to an image of a smaller split.
 
     Distances are between centers on the sphere, less both images' half diagonals: never more than the true
     distance of their edges.
@@ -276,9 +278,9 @@ def _with_buffer(
     radius = np.array(
         [_chord(_on_sphere(ring), place).max() for ring, place in zip(rings, places, strict=True)]
     )
-    rank = {fold: i for i, fold in enumerate(sorted(shares, key=lambda name: (shares[name], name)))}
-    own = np.array([rank[fold] for fold in folds])
-    result = list(folds)
+    rank = {split: i for i, split in enumerate(sorted(fractions, key=lambda name: (fractions[name], name)))}
+    own = np.array([rank[split] for split in split_names])
+    result = list(split_names)
     for i in range(len(rings)):
         near = _chord(places, places[i]) - radius - radius[i] < metres
         if bool((near & (own < own[i])).any()):
@@ -307,24 +309,24 @@ def _chord(points: NDArray[np.float64], place: NDArray[np.float64]) -> NDArray[n
     return np.asarray(np.linalg.norm(points - place, axis=1))
 
 
-def _look(made: SplitAssignment, shares: Mapping[str, float], labels: NDArray[np.int64]) -> None:
+def _look(made: SplitAssignment, fractions: Mapping[str, float], labels: NDArray[np.int64]) -> None:
     """Refuse what cannot be scored, and note where whole units missed the shares."""
     names = made.dataset.classes or []
-    folds = np.array(made.folds)
-    for fold, share in shares.items():
-        here = labels[folds == fold]
+    split_names = np.array(made.split_names)
+    for split, fraction in fractions.items():
+        here = labels[split_names == split]
         if not len(here):
             raise ImageryError(
-                f"fold {fold!r} is empty; choose smaller blocks, a smaller buffer or another seed"
+                f"split {split!r} is empty; choose smaller blocks, a smaller buffer or another seed"
             )
         missing = sorted(set(labels.tolist()) - set(here.tolist()))
         if missing:
-            told = ", ".join(names[i] if names else str(i) for i in missing)
-            made.notes.append(f"fold {fold!r} has no image of class {told}")
-        reached = len(here) / max(1, int((folds != NOWHERE).sum()))
-        if abs(reached - share) > 0.05:
+            summary = ", ".join(names[i] if names else str(i) for i in missing)
+            made.notes.append(f"split {split!r} has no image of class {summary}")
+        reached = len(here) / max(1, int((split_names != NOWHERE).sum()))
+        if abs(reached - fraction) > 0.05:
             made.notes.append(
-                f"fold {fold!r} holds {reached:.0%} of the images, not {share:.0%}: units are large"
+                f"split {split!r} holds {reached:.0%} of the images, not {fraction:.0%}: units are large"
             )
 
 

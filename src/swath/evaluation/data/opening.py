@@ -31,7 +31,7 @@ from swath.sensors.sensor import Sensor
 
 __all__ = ["is_benchmark_name", "locate_dataset", "native_sensor", "open_eval_data"]
 
-_TABLE_OPTIONS = ("label_column", "separator", "labels", "fold_column", "group_column", "where")
+_TABLE_OPTIONS = ("label_column", "separator", "labels", "split_column", "group_column", "where")
 
 
 def is_benchmark_name(text: str | Path) -> bool:
@@ -46,11 +46,11 @@ def open_eval_data(
     root: str | Path | None = None,
     gsd: Gsd | str = None,
     gsd_mode: GsdMode | None = None,
-    bank: str = "train",
-    queries: str | None = None,
+    train: str = "train",
+    test: str | None = None,
     size: int | None = None,
     allow_overlap: bool = False,
-    share: float | None = None,
+    fraction: float | None = None,
     seed: int = 0,
     offset_dn: float | None = None,
     **options: Any,
@@ -64,8 +64,8 @@ def open_eval_data(
         gsd: Metres per pixel, a column, or ``"relative"``; None for what the data says.
         gsd_mode: How scale will be told; ``relative`` is the same as gsd="relative". None where nobody looks
             at scale.
-        bank: Fold of the bank.
-        queries: Fold of the queries.
+        bank: Split of the bank.
+        queries: Split of the queries.
         size: Side that images are brought to first; known sets have their own.
         allow_overlap: See `open_split`.
         share: Share of queries where a split has to be made; default 0.2, or as usual for a known set.
@@ -80,8 +80,8 @@ def open_eval_data(
         gsd = "relative"
     if not is_benchmark_name(text):
         return _of_path(
-            Path(text), sensor=sensor, gsd=gsd, bank=bank, queries=queries, size=size, seed=seed,
-            share=0.2 if share is None else share, allow_overlap=allow_overlap, offset_dn=offset_dn,
+            Path(text), sensor=sensor, gsd=gsd, train=train, test=test, size=size, seed=seed,
+            fraction=0.2 if fraction is None else fraction, allow_overlap=allow_overlap, offset_dn=offset_dn,
             blind=gsd_mode is None, **options,
         )  # fmt: skip
     name = str(text)
@@ -90,23 +90,23 @@ def open_eval_data(
             raise ImageryError(f"{name}: is a set known by name, where {option}= means nothing; leave it out")
     if root is None:
         raise ImageryError(f"{name}: is a set known by name; say below which folder it lies (--root DIR)")
-    wanted = get_sensor(sensor)
+    requested = get_sensor(sensor)
     if name.startswith(PREFIX):
         if gsd is None and gsd_mode is None:
             gsd = "relative"
-        return _torchgeo(name, Path(root), wanted, gsd, bank, queries, share, seed)
+        return _torchgeo(name, Path(root), requested, gsd, train, test, fraction, seed)
     found = get_benchmark(name).find(root)
-    if found.has_folds:
-        return _by_folders(found, wanted, gsd, gsd_mode, bank, queries, size, seed)
+    if found.has_splits:
+        return _by_folders(found, requested, gsd, gsd_mode, train, test, size, seed)
     opened = open_benchmark(
-        found, wanted, gsd, size=size, seed=seed, offset_dn=offset_dn, blind=gsd_mode is None
+        found, requested, gsd, size=size, seed=seed, offset_dn=offset_dn, blind=gsd_mode is None
     )
     return split_labeled(
         opened,
-        bank=bank,
-        queries=queries,
+        train=train,
+        test=test,
         allow_overlap=allow_overlap,
-        share=found.known.split.queries if share is None else share,
+        fraction=found.benchmark.split.test_fraction if fraction is None else fraction,
         seed=seed,
     )
 
@@ -149,8 +149,8 @@ def open_benchmark(
     offset_dn: float | None = None,
     blind: bool = False,
 ) -> LabeledDataset:
-    """The images of a known set (of one of its fold folders), all of one size, seen as `sensor`."""
-    known, base = found.known, found.folder / folder
+    """The images of a known set (of one of its split folders), all of one size, seen as `sensor`."""
+    known, base = found.benchmark, found.folder / folder
     own = get_sensor(known.sensor)
     notes = list(found.notes)
     if gsd is None:
@@ -176,22 +176,22 @@ def open_benchmark(
     for name, label in sorted(found.folders.items()):
         files = (path for path in (base / name).iterdir() if _is_image(path, known.suffixes))
         listed += [(str(path), index[label]) for path in sorted(files)]
-    side = size or known.image_size
+    image_size = size or known.image_size
     dataset: ImageDataset = ImageFileDataset(
         [path for path, _ in listed],
         sensor=own,
         gsd=gsd,  # type: ignore[arg-type]  # a string is "relative" here
         labels=[label for _, label in listed],
         classes=known.classes,
-        size=side,
+        size=image_size,
         resize_mode="resize",
         seed=seed,
         offset_dn=known.offset_dn if offset_dn is None else offset_dn,
     )
     columns = _folds_of(dataset.paths, found, notes)
     if columns:
-        # Images that no list names are not in any fold.
-        keep = np.flatnonzero(np.array(columns["fold"]) != "")
+        # Images that no list names are not in any split.
+        keep = np.flatnonzero(np.array(columns["split"]) != "")
         if len(keep) < len(dataset):
             notes.append(f"{len(dataset) - len(keep)} images are in none of the lists; left out")
     if len(listed) != known.images and not found.notes and not folder:
@@ -217,16 +217,18 @@ def _seen_as(dataset: ImageDataset, own: Sensor, sensor: Sensor, name: str, note
 
 
 def _folds_of(paths: list[str], found: LocalBenchmark, notes: list[str]) -> dict[str, list[str]]:
-    """The fold of each image by published lists beside the set; nothing without."""
+    """The split of each image by published lists beside the set; nothing without."""
     if not found.lists:
         return {}
-    folds: dict[str, str] = {}
-    for fold, path in found.lists.items():
+    split_names: dict[str, str] = {}
+    for split, path in found.lists.items():
         for line in path.read_text(encoding="utf-8").splitlines():
             if line.strip():
-                folds[Path(line.strip()).stem] = fold  # lists of pictures serve GeoTIFFs of the same name
+                split_names[Path(line.strip()).stem] = (
+                    split  # lists of pictures serve GeoTIFFs of the same name
+                )
     notes.append(f"split by the lists {', '.join(path.name for path in found.lists.values())}")
-    return {"fold": [folds.get(Path(path).stem, "") for path in paths]}
+    return {"split": [split_names.get(Path(path).stem, "") for path in paths]}
 
 
 def _is_image(path: Path, suffixes: tuple[str, ...]) -> bool:
@@ -241,26 +243,26 @@ def _by_folders(
     sensor: Sensor,
     gsd: Gsd | str,
     gsd_mode: GsdMode | None,
-    bank: str,
-    queries: str | None,
+    train: str,
+    test: str | None,
     size: int | None,
     seed: int,
 ) -> TrainTestSplit:
     """Train and val or test folders, as some copies come."""
     there = [name for name in ("val", "validation", "test") if (found.folder / name).is_dir()]
-    name = queries or there[0]
-    for wanted in (bank, name):
-        if not (found.folder / wanted).is_dir():
+    name = test or there[0]
+    for requested in (train, name):
+        if not (found.folder / requested).is_dir():
             raise ImageryError(
-                f"{found.folder}: has no folder {wanted!r}; there are train, {', '.join(there)}"
+                f"{found.folder}: has no folder {requested!r}; there are train, {', '.join(there)}"
             )
     options: dict[str, Any] = {"size": size, "seed": seed, "blind": gsd_mode is None}
-    first = open_benchmark(found, sensor, gsd, folder=bank, **options)
+    first = open_benchmark(found, sensor, gsd, folder=train, **options)
     second = open_benchmark(found, sensor, gsd, folder=name, **options)
     return TrainTestSplit(
-        EvalSubset(first.dataset, np.arange(len(first.dataset)), bank),
+        EvalSubset(first.dataset, np.arange(len(first.dataset)), train),
         EvalSubset(second.dataset, np.arange(len(second.dataset)), name),
-        f"folders {bank} and {name}",
+        f"folders {train} and {name}",
         list(dict.fromkeys([*first.notes, *second.notes])),
     )
 
@@ -270,32 +272,32 @@ def _torchgeo(
     root: Path,
     sensor: Sensor,
     gsd: Gsd | str,
-    bank: str,
-    queries: str | None,
-    share: float | None,
+    train: str,
+    test: str | None,
+    fraction: float | None,
     seed: int,
 ) -> TrainTestSplit:
     if isinstance(gsd, str) and gsd != "relative":
         raise ImageryError(f"{name}: has no column {gsd!r}; a number of metres, or relative, is wanted")
-    folds = open_torchgeo(name, root, gsd=gsd, seed=seed)  # type: ignore[arg-type]
-    notes = [f"read by TorchGeo, {next(iter(folds.values())).__len__():,} images in its first part"]
+    split_names = open_torchgeo(name, root, gsd=gsd, seed=seed)  # type: ignore[arg-type]
+    notes = [f"read by TorchGeo, {next(iter(split_names.values())).__len__():,} images in its first part"]
     seen = {
-        fold: _seen_as(dataset, dataset.sensor, sensor, name, notes if i == 0 else [])
-        for i, (fold, dataset) in enumerate(folds.items())
+        split: _seen_as(dataset, dataset.sensor, sensor, name, notes if i == 0 else [])
+        for i, (split, dataset) in enumerate(split_names.items())
     }
     if "all" in seen:
         opened = LabeledDataset(seen["all"], name, notes=notes)
         return split_labeled(
-            opened, bank=bank, queries=queries, share=0.2 if share is None else share, seed=seed
+            opened, train=train, test=test, fraction=0.2 if fraction is None else fraction, seed=seed
         )
-    second = queries or "val"
-    for wanted in (bank, second):
-        if wanted not in seen:
-            raise ImageryError(f"{name}: has the splits {', '.join(seen)}, not {wanted!r}")
+    second = test or "val"
+    for requested in (train, second):
+        if requested not in seen:
+            raise ImageryError(f"{name}: has the splits {', '.join(seen)}, not {requested!r}")
     return TrainTestSplit(
-        EvalSubset(seen[bank], np.arange(len(seen[bank])), bank),
+        EvalSubset(seen[train], np.arange(len(seen[train])), train),
         EvalSubset(seen[second], np.arange(len(seen[second])), second),
-        f"TorchGeo's {bank} and {second}",
+        f"TorchGeo's {train} and {second}",
         notes,
     )
 

@@ -1,6 +1,6 @@
 """Which images are the bank (what a probe may learn from) and which the queries: read from the data, or made.
 
-In this order: a fold column of a table, or the official folds of BigEarthNet; ``train`` and ``val`` (or
+In this order: a split column of a table, or the official splits of BigEarthNet; ``train`` and ``val`` (or
 ``test``) folders of class folders; else a stratified split by seed. Images that show the same ground (a
 group column) are kept on one side of a split that is made here; a split of the data's own that parts them is
 refused, because its scores are inflated.
@@ -27,7 +27,7 @@ from swath.evaluation.data.subset import EvalSubset
 from swath.sensors.sensor import Sensor
 
 _QUERY_NAMES = ("val", "test", "valid", "validation")
-_FOLD_COLUMNS = ("fold", "split")
+_SPLIT_COLUMNS = ("split", "fold")
 GROUP_COLUMN = "overlap_group"
 
 
@@ -43,17 +43,17 @@ class TrainTestSplit:
         native_metres: Median GSD of the images as they are, where a CSV table has it.
     """
 
-    bank: EvalSubset
-    queries: EvalSubset
+    train: EvalSubset
+    test: EvalSubset
     origin: str
     notes: list[str] = field(default_factory=list)
-    native_metres: float | None = None
+    native_gsd: float | None = None
 
     @property
     def hash(self) -> str:
         """12 hex digits that identify who is on which side: folder, name and label of the files."""
         digest = hashlib.sha256()
-        for part in (self.bank, self.queries):
+        for part in (self.train, self.test):
             for path, label in sorted(zip(part.paths, part.labels.tolist(), strict=True)):
                 digest.update(f"{Path(path).parent.name}/{Path(path).name}\t{label}\n".encode())
             digest.update(b"--\n")
@@ -65,15 +65,15 @@ def open_split(
     *,
     sensor: str | Path | Sensor,
     gsd: Gsd | str = None,
-    bank: str = "train",
-    queries: str | None = None,
+    train: str = "train",
+    test: str | None = None,
     label_column: str | None = None,
     separator: str | None = None,
     labels: LabelKind | None = None,
-    fold_column: str | None = None,
+    split_column: str | None = None,
     group_column: str | None = None,
     allow_overlap: bool = False,
-    share: float = 0.2,
+    fraction: float = 0.2,
     seed: int = 0,
     **options: Any,
 ) -> TrainTestSplit:
@@ -84,13 +84,13 @@ def open_split(
             BigEarthNet.
         sensor: As for `open_dataset`.
         gsd: As for `open_dataset`.
-        bank: Fold (or folder) of the bank.
-        queries: Fold (or folder) of the queries; by default val or test, whichever there is.
+        bank: Split (or folder) of the bank.
+        queries: Split (or folder) of the queries; by default val or test, whichever there is.
         label_column: Tables: column of the classes; default ``class`` or ``label``. Several with commas
             between: a column a label, 0 or 1.
         separator: CSV: the column holds several labels with this between.
         labels: BigEarthNet: ``multi`` (the default), or ``single`` for the places with one label only.
-        fold_column: Tables: column of the folds; default ``fold`` or ``split`` if there is one.
+        split_column: Tables: column of the splits; default ``split`` or ``split`` if there is one.
         group_column: Tables: images with the same (non-empty) value show the same ground; default
             ``overlap_group`` if there is one.
         allow_overlap: Go on, with a note, where a group stands on both sides of the data's own split.
@@ -99,14 +99,14 @@ def open_split(
         options: Further ones of `open_dataset`.
 
     Raises:
-        ImageryError: No labels, fewer than two classes, an empty side, a fold that is not there, groups on
+        ImageryError: No labels, fewer than two classes, an empty side, a split that is not there, groups on
             both sides.
     """
     path = Path(path)
-    if path.is_dir() and (path / bank).is_dir():
-        if label_column or fold_column or group_column or separator or labels:
+    if path.is_dir() and (path / train).is_dir():
+        if label_column or split_column or group_column or separator or labels:
             raise ImageryError(f"{path}: is a folder; columns can be named of tables only")
-        split = _folders(path, sensor, gsd, bank, queries, options)
+        split = _folders(path, sensor, gsd, train, test, options)
         _check(split, str(path))
         return split
     opened = open_labeled(
@@ -116,12 +116,12 @@ def open_split(
         _refuse_empty_classes(path, opened.dataset)
     return split_labeled(
         opened,
-        bank=bank,
-        queries=queries,
-        fold_column=fold_column,
+        train=train,
+        test=test,
+        split_column=split_column,
         group_column=group_column,
         allow_overlap=allow_overlap,
-        share=share,
+        fraction=fraction,
         seed=seed,
     )
 
@@ -129,45 +129,45 @@ def open_split(
 def split_labeled(
     opened: LabeledDataset,
     *,
-    bank: str = "train",
-    queries: str | None = None,
-    fold_column: str | None = None,
+    train: str = "train",
+    test: str | None = None,
+    split_column: str | None = None,
     group_column: str | None = None,
     allow_overlap: bool = False,
-    share: float = 0.2,
+    fraction: float = 0.2,
     seed: int = 0,
 ) -> TrainTestSplit:
-    """By the data's own folds, or else by seed; arguments and errors as for `open_split`."""
+    """By the data's own splits, or else by seed; arguments and errors as for `open_split`."""
     dataset, columns, where = opened.dataset, opened.columns, opened.where
-    fold_column = _column(where, columns, fold_column, _FOLD_COLUMNS)
+    split_column = _column(where, columns, split_column, _SPLIT_COLUMNS)
     group_column = _column(where, columns, group_column, (GROUP_COLUMN,))
-    if group_column is None and fold_column is None:
+    if group_column is None and split_column is None:
         group_column = opened.scene_column
     groups = np.array(columns[group_column] if group_column else [""] * len(dataset))
-    if fold_column is not None:
-        split = _by_column(where, dataset, np.array(columns[fold_column]), fold_column, bank, queries)
-    elif queries is not None:
+    if split_column is not None:
+        split = _by_column(where, dataset, np.array(columns[split_column]), split_column, train, test)
+    elif test is not None:
         raise ImageryError(
-            f"{where}: has no fold column and no folder {bank!r}, so there are no {queries!r} images; "
+            f"{where}: has no split column and no folder {train!r}, so there are no {test!r} images; "
             "leave --queries out for a split by seed"
         )
     else:
-        chosen, how = _drawn(dataset, groups, share, seed)
+        chosen, how = _drawn(dataset, groups, fraction, seed)
         split = TrainTestSplit(
-            EvalSubset(dataset, np.flatnonzero(~chosen), "bank"),
-            EvalSubset(dataset, np.flatnonzero(chosen), "queries"),
+            EvalSubset(dataset, np.flatnonzero(~chosen), "train"),
+            EvalSubset(dataset, np.flatnonzero(chosen), "test"),
             f"made here: {how} are queries, seed {seed}",
             [f"the data has no split of its own: {how} are queries (seed {seed})"],
         )
     split.notes[:0] = opened.notes
     _check_groups(where, split, groups, group_column, allow_overlap)
     if group_column is not None:
-        split.bank, split.queries = (
-            replace(part, groups=groups[part.indices]) for part in (split.bank, split.queries)
+        split.train, split.test = (
+            replace(part, groups=groups[part.indices]) for part in (split.train, split.test)
         )
     metres = next((columns[name] for name in ("gsd_m", "gsd") if name in columns), None)
     if metres is not None:
-        split.native_metres = float(np.median([float(value) for value in metres]))
+        split.native_gsd = float(np.median([float(value) for value in metres]))
     _check(split, where)
     return split
 
@@ -176,30 +176,30 @@ def _folders(
     path: Path,
     sensor: str | Path | Sensor,
     gsd: Gsd | str,
-    bank: str,
-    queries: str | None,
+    train: str,
+    test: str | None,
     options: dict[str, Any],
 ) -> TrainTestSplit:
     there = [name for name in _QUERY_NAMES if (path / name).is_dir()]
-    name = queries or (there[0] if there else None)
+    name = test or (there[0] if there else None)
     if name is None or not (path / name).is_dir():
         folders = ", ".join(sorted(folder.name for folder in path.iterdir() if folder.is_dir()))
         raise ImageryError(
-            f"{path}: has a folder {bank!r} but none called {queries or ' or '.join(_QUERY_NAMES)} for the "
+            f"{path}: has a folder {train!r} but none called {test or ' or '.join(_QUERY_NAMES)} for the "
             f"queries; there are {folders}. Name it with --queries."
         )
-    first = open_dataset(path / bank, sensor=sensor, gsd=gsd, layout="class_folder", **options)
-    _refuse_empty_classes(path / bank, first)
+    first = open_dataset(path / train, sensor=sensor, gsd=gsd, layout="class_folder", **options)
+    _refuse_empty_classes(path / train, first)
     second = open_dataset(
         path / name, sensor=sensor, gsd=gsd, layout="class_folder", classes=first.classes, **options
     )
     notes = []
-    if queries is None and len(there) > 1:
+    if test is None and len(there) > 1:
         notes.append(f"of the folders {', '.join(there)}, {name} is queried; choose with --queries")
     return TrainTestSplit(
-        EvalSubset(first, np.arange(len(first)), bank),
+        EvalSubset(first, np.arange(len(first)), train),
         EvalSubset(second, np.arange(len(second)), name),
-        f"folders {bank} and {name}",
+        f"folders {train} and {name}",
         notes,
     )
 
@@ -231,45 +231,45 @@ def _column(
 
 
 def _by_column(
-    where: str, dataset: ImageDataset, folds: NDArray[Any], column: str, bank: str, queries: str | None
+    where: str, dataset: ImageDataset, split_names: NDArray[Any], column: str, train: str, test: str | None
 ) -> TrainTestSplit:
-    values = sorted(set(folds.tolist()))
-    name = queries or next((n for n in _QUERY_NAMES if n in values), None)
-    for wanted in (bank, name):
-        if wanted is None or wanted not in values:
+    values = sorted(set(split_names.tolist()))
+    name = test or next((n for n in _QUERY_NAMES if n in values), None)
+    for requested in (train, name):
+        if requested is None or requested not in values:
             raise ImageryError(
                 f"{where}: column {column!r} has the values {', '.join(map(repr, values[:12]))}, not "
-                f"{wanted or 'val or test'!r}; name the sides with --bank and --queries"
+                f"{requested or 'val or test'!r}; name the sides with --bank and --queries"
             )
     assert name is not None
-    if name == bank:
-        raise ImageryError(f"{where}: bank and queries are both {bank!r}; that score says nothing")
+    if name == train:
+        raise ImageryError(f"{where}: bank and queries are both {train!r}; that score says nothing")
     return TrainTestSplit(
-        EvalSubset(dataset, np.flatnonzero(folds == bank), bank),
-        EvalSubset(dataset, np.flatnonzero(folds == name), name),
-        f"column {column}: {bank} and {name}",
+        EvalSubset(dataset, np.flatnonzero(split_names == train), train),
+        EvalSubset(dataset, np.flatnonzero(split_names == name), name),
+        f"column {column}: {train} and {name}",
     )
 
 
 def _drawn(
-    dataset: ImageDataset, groups: NDArray[Any], share: float, seed: int
+    dataset: ImageDataset, groups: NDArray[Any], fraction: float, seed: int
 ) -> tuple[NDArray[np.bool_], str]:
     """[N] bool, True for queries, and in words who they are."""
     if np.asarray(dataset.labels).ndim == 1:
-        return _stratified(dataset, groups, share, seed), f"{share:.0%} of each class"
+        return _stratified(dataset, groups, fraction, seed), f"{fraction:.0%} of each class"
     # Of several labels there is no class to be fair to: whole groups are drawn.
     unit = np.array([group or f"\0{i}" for i, group in enumerate(groups.tolist())])
     members = np.unique(unit)
     if len(members) < 2:
         raise ImageryError("a single image (or scene) cannot be on both sides of a split; add images")
-    count = min(len(members) - 1, max(1, round(share * len(members))))
+    count = min(len(members) - 1, max(1, round(fraction * len(members))))
     drawn = np.random.default_rng(seed).permutation(members)[:count]
-    return np.isin(unit, drawn), f"{share:.0%} of the images" if len(members) == len(unit) else (
-        f"{share:.0%} of the {len(members)} scenes"
+    return np.isin(unit, drawn), f"{fraction:.0%} of the images" if len(members) == len(unit) else (
+        f"{fraction:.0%} of the {len(members)} scenes"
     )
 
 
-def _stratified(dataset: ImageDataset, groups: NDArray[Any], share: float, seed: int) -> NDArray[np.bool_]:
+def _stratified(dataset: ImageDataset, groups: NDArray[Any], fraction: float, seed: int) -> NDArray[np.bool_]:
     """[N] bool, True for queries: `share` of each class (at least one image), whole groups."""
     labels = np.asarray(dataset.labels)
     unit = np.array([group or f"\0{i}" for i, group in enumerate(groups.tolist())])
@@ -283,7 +283,7 @@ def _stratified(dataset: ImageDataset, groups: NDArray[Any], share: float, seed:
                 f"class {name!r} has a single image (or group of the same ground), which cannot be on both "
                 "sides of a split; add images, or leave the class out"
             )
-        count = min(len(members) - 1, max(1, round(share * len(members))))
+        count = min(len(members) - 1, max(1, round(fraction * len(members))))
         query_units.update(generator.permutation(members)[:count].tolist())
     return np.isin(unit, sorted(query_units))
 
@@ -292,29 +292,29 @@ def _check_groups(
     where: str, split: TrainTestSplit, groups: NDArray[Any], column: str | None, allow_overlap: bool
 ) -> None:
     """A group of images of the same ground stands on one side only."""
-    shared = (set(groups[split.bank.indices].tolist()) & set(groups[split.queries.indices].tolist())) - {""}
+    shared = (set(groups[split.train.indices].tolist()) & set(groups[split.test.indices].tolist())) - {""}
     if not shared:
         return
-    count = int(np.isin(groups[split.queries.indices], sorted(shared)).sum())
+    count = int(np.isin(groups[split.test.indices], sorted(shared)).sum())
     message = (
         f"{len(shared)} groups of images of the same ground ({column}, such as {min(shared)!r}) stand on "
         f"both sides of the split; the scores of {count} queries are inflated by it"
     )
     if not allow_overlap:
-        raise ImageryError(f"{where}: {message}. Mend the folds, or go on with --allow-overlap.")
+        raise ImageryError(f"{where}: {message}. Mend the splits, or go on with --allow-overlap.")
     split.notes.append("leak: " + message)
 
 
 def _check(split: TrainTestSplit, where: str) -> None:
     """What makes every score meaningless, and what a reader must know."""
-    for part in (split.bank, split.queries):
+    for part in (split.train, split.test):
         if len(part.indices) == 0:
             raise ImageryError(f"{where}: there are no {part.name} images")
-    names = split.bank.dataset.classes or []
-    if split.bank.labels.ndim == 2:
+    names = split.train.dataset.classes or []
+    if split.train.labels.ndim == 2:
         _check_several(split, where, names)
         return
-    in_bank, in_queries = set(split.bank.labels.tolist()), set(split.queries.labels.tolist())
+    in_bank, in_queries = set(split.train.labels.tolist()), set(split.test.labels.tolist())
     if "" in names:
         blank = _of_class(split, names.index(""))
         raise ImageryError(
@@ -334,8 +334,8 @@ def _check(split: TrainTestSplit, where: str) -> None:
     only_bank = sorted(in_bank - in_queries)
     if only_bank:
         split.notes.append(f"no query of class {', '.join(names[i] for i in only_bank)}")
-    if split.bank.dataset is not split.queries.dataset:
-        first, second = ({Path(p).resolve() for p in part.paths} for part in (split.bank, split.queries))
+    if split.train.dataset is not split.test.dataset:
+        first, second = ({Path(p).resolve() for p in part.paths} for part in (split.train, split.test))
         both = first & second
         if both:
             raise ImageryError(f"{where}: {len(both)} files stand on both sides, such as {min(both)}")
@@ -343,14 +343,14 @@ def _check(split: TrainTestSplit, where: str) -> None:
 
 
 def _of_class(split: TrainTestSplit, label: int) -> list[str]:
-    """Files of that class, of all folds."""
-    datasets = dict.fromkeys([split.bank.dataset, split.queries.dataset])
+    """Files of that class, of all splits."""
+    datasets = dict.fromkeys([split.train.dataset, split.test.dataset])
     return [d.paths[i] for d in datasets for i in np.flatnonzero(np.asarray(d.labels) == label).tolist()]
 
 
 def _check_several(split: TrainTestSplit, where: str, names: Sequence[str]) -> None:
     """The same for images of several labels each."""
-    in_bank, in_queries = split.bank.labels.any(axis=0), split.queries.labels.any(axis=0)
+    in_bank, in_queries = split.train.labels.any(axis=0), split.test.labels.any(axis=0)
     if not in_bank.any():
         raise ImageryError(f"{where}: no image of the bank has any label")
     if not in_queries.any():
@@ -364,7 +364,7 @@ def _check_several(split: TrainTestSplit, where: str, names: Sequence[str]) -> N
 def _left_out(split: TrainTestSplit, where: str) -> None:
     """Damaged files are left out with a note; a split that names files which are not there is refused."""
     problems: dict[int, list[Problem]] = {
-        id(part.dataset): part.dataset.problems for part in (split.bank, split.queries)
+        id(part.dataset): part.dataset.problems for part in (split.train, split.test)
     }
     left_out = [problem for found in problems.values() for problem in found]
     absent = [path for path, _ in left_out if not Path(path).exists()]

@@ -36,13 +36,13 @@ class ImageStatistics:
     """Mean and standard deviation of each band over the image, in the sensor's unit: [B, 2 C]."""
 
     name = "image statistics"
-    min_side = 1
+    min_image_size = 1
     identity, learns = _IDENTITY, False
 
     def __init__(self) -> None:
         self.settings: dict[str, Any] = {"baseline": "mean and std of each band"}
 
-    def fit(self, part: EvalSubset, side: int) -> None:
+    def fit(self, part: EvalSubset, image_size: int) -> None:
         """Nothing depends on data."""
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -62,19 +62,19 @@ class ColorHistogram:
     """
 
     name = "color histogram"
-    min_side = 1
+    min_image_size = 1
     identity = _IDENTITY
 
     def __init__(self) -> None:
         self.settings: dict[str, Any] = {"baseline": "histogram of each band", "bins": 8}
 
-    def fit(self, part: EvalSubset, side: int) -> None:
+    def fit(self, part: EvalSubset, image_size: int) -> None:
         """Choose the bins' range."""
         sensor = part.dataset.sensor
         if sensor.unit == "uint8":
             self.low, self.width = torch.zeros(len(sensor.bands), 1, 1), torch.tensor(32.0)
         else:
-            mean, std = _band_statistics(_sample(part, side))
+            mean, std = _band_statistics(_sample(part, image_size))
             self.low, self.width = mean - 2.5 * std, 5 * std / 8
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -82,23 +82,23 @@ class ColorHistogram:
         image, weight = _masked(batch)
         bins = ((image - self.low) / self.width).floor().clamp(0, 7)
         total = weight.sum(dim=(2, 3)).clamp_min(1.0)
-        shares = [((bins == i) * weight).sum(dim=(2, 3)) / total for i in range(8)]
-        return torch.stack(shares, dim=2).flatten(1)
+        fractions = [((bins == i) * weight).sum(dim=(2, 3)) / total for i in range(8)]
+        return torch.stack(fractions, dim=2).flatten(1)
 
 
 class RawPixels:
     """The image itself, area-resized to 16 x 16 pixels: [B, 256 C]."""
 
     name = "raw pixels"
-    min_side = 1
+    min_image_size = 1
     identity = _IDENTITY
 
     def __init__(self) -> None:
         self.settings: dict[str, Any] = {"baseline": "pixels at 16 x 16"}
 
-    def fit(self, part: EvalSubset, side: int) -> None:
+    def fit(self, part: EvalSubset, image_size: int) -> None:
         """Measure mean and standard deviation of each band over images of the bank."""
-        self.mean, self.std = _band_statistics(_sample(part, side))
+        self.mean, self.std = _band_statistics(_sample(part, image_size))
 
     def __call__(self, batch: Batch) -> Tensor:
         """[B, 256 C] features."""
@@ -119,20 +119,20 @@ class RandomPatches:
         self._fitted_to: tuple[EvalSubset, int] | None = None
         self._last: tuple[Tensor, tuple[Tensor, Tensor, Tensor]] | None = None
 
-    def fit(self, part: EvalSubset, side: int) -> None:
+    def fit(self, part: EvalSubset, image_size: int) -> None:
         """Draw patches from bank images at `side` pixels, whiten them (ZCA), scale each to length 1."""
-        if self._fitted_to is not None and self._fitted_to[0] is part and self._fitted_to[1] == side:
+        if self._fitted_to is not None and self._fitted_to[0] is part and self._fitted_to[1] == image_size:
             return
-        self._fitted_to, self._last = (part, side), None
-        images = _sample(part, max(side, self.size))
+        self._fitted_to, self._last = (part, image_size), None
+        images = _sample(part, max(image_size, self.size))
         self.mean, self.std = _band_statistics(images)
         images = torch.nan_to_num((images - self.mean) / self.std)
         generator = torch.Generator().manual_seed(self.seed)
-        wanted = max(20 * self.count, 20_000)  # for the covariance; the first `count` become filters
+        requested = max(20 * self.count, 20_000)  # for the covariance; the first `count` become filters
         span = images.shape[2] - self.size + 1
-        which = torch.randint(len(images), (wanted,), generator=generator)
-        row = torch.randint(span, (wanted,), generator=generator)
-        column = torch.randint(span, (wanted,), generator=generator)
+        which = torch.randint(len(images), (requested,), generator=generator)
+        row = torch.randint(span, (requested,), generator=generator)
+        column = torch.randint(span, (requested,), generator=generator)
         step = torch.arange(self.size)
         patches = images[
             which[:, None, None], :, (row[:, None] + step)[:, :, None], (column[:, None] + step)[:, None, :]
@@ -146,12 +146,12 @@ class RandomPatches:
         self.kernel = kernel.view(self.count, images.shape[1], self.size, self.size)
 
     @torch.inference_mode()
-    def answers(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def predictions(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Mean over the image of relu(r), relu(r - 1) and relu(-r - 1) of responses r: [B, count] each."""
         if self._last is not None and self._last[0] is batch["image"]:
             return self._last[1]
         image = _standard(batch, self.mean, self.std)
-        short = [max(0, self.size - side) for side in image.shape[2:]]
+        short = [max(0, self.size - image_size) for image_size in image.shape[2:]]
         if any(short):
             image = F.pad(image, (0, short[1], 0, short[0]))
         parts = []
@@ -173,7 +173,7 @@ class RandomConvolutionalFeatures:
         patches: The filters; may be shared, which halves the work of scoring both forms.
     """
 
-    min_side = 1
+    min_image_size = 1
     identity = _IDENTITY
 
     def __init__(self, patches: RandomPatches | None = None, *, both_signs: bool = True) -> None:
@@ -188,13 +188,13 @@ class RandomConvolutionalFeatures:
             "rectifier": "relu(r - 1), relu(-r - 1)" if both_signs else "relu(r)",
         }
 
-    def fit(self, part: EvalSubset, side: int) -> None:
+    def fit(self, part: EvalSubset, image_size: int) -> None:
         """Draw the patches."""
-        self.patches.fit(part, side)
+        self.patches.fit(part, image_size)
 
     def __call__(self, batch: Batch) -> Tensor:
         """[B, count] or [B, 2 * count] features."""
-        plain, up, down = self.patches.answers(batch)
+        plain, up, down = self.patches.predictions(batch)
         return torch.cat([up, down], dim=1) if self.both_signs else plain
 
 
@@ -213,9 +213,9 @@ def random_init(
         torch.manual_seed(seed)
         fresh = create_model(encoder["name"], **encoder["options"])
     fresh_model = Model(fresh.to(model.device), model.contract, pooling=model.pooling)
-    featurizer = ModelFeatureExtractor(fresh_model, name="random init", pooling=pooling, gsd_mode=gsd_mode)
-    featurizer.settings |= {"model": f"random initialization of {encoder['name']}", "seed": seed}
-    return featurizer
+    extractor = ModelFeatureExtractor(fresh_model, name="random init", pooling=pooling, gsd_mode=gsd_mode)
+    extractor.settings |= {"model": f"random initialization of {encoder['name']}", "seed": seed}
+    return extractor
 
 
 # Name on the command line (`baseline:rcf`) -> how to make it.
@@ -263,14 +263,14 @@ def _standard(batch: Batch, mean: Tensor, std: Tensor) -> Tensor:
     return (image - mean) / std * weight
 
 
-def _sample(part: EvalSubset, side: int) -> Tensor:
+def _sample(part: EvalSubset, image_size: int) -> Tensor:
     """Some images of the bank [n, C, side, side], NaN where not valid."""
-    count = max(8, min(_SAMPLE, _VALUES // (len(part.dataset.sensor.bands) * side * side)))
+    count = max(8, min(_SAMPLE, _VALUES // (len(part.dataset.sensor.bands) * image_size * image_size)))
     chosen = np.random.default_rng(0).permutation(part.indices)[:count]
     batch: Any = part.dataset.get_batch(chosen)
     if not len(batch["image"]):
         raise ImageryError(f"no {part.name} image could be read: {batch['problems'][0][1]}")
-    batch = resize_batch(batch, side)
+    batch = resize_batch(batch, image_size)
     image: Tensor = batch["image"].float()
     return image.masked_fill(~batch["valid"].unsqueeze(1), float("nan")) if "valid" in batch else image
 

@@ -59,11 +59,11 @@ class FeatureCache:
         self.reused = self.computed = 0
         self._parts: list[tuple[EvalSubset, str]] = []
 
-    def shelf(
+    def entry(
         self,
-        featurizer: FeatureExtractor,
+        extractor: FeatureExtractor,
         part: EvalSubset,
-        side: int,
+        image_size: int,
         fitted_to: tuple[EvalSubset, int] | None,
         state: str | None = None,
     ) -> FeatureBuffer:
@@ -76,23 +76,23 @@ class FeatureCache:
             fitted_to: Bank and side that the featurizer is (or would be) fitted to.
             state: What was done to the images before they were resized, such as a degradation; None: nothing.
         """
-        identity = getattr(featurizer, "identity", None)
-        if identity is None or (getattr(featurizer, "learns", True) and fitted_to is None):
+        identity = getattr(extractor, "identity", None)
+        if identity is None or (getattr(extractor, "learns", True) and fitted_to is None):
             return FeatureBuffer()
         about: dict[str, Any] = {
             "format": FORMAT,
             "identity": identity,
-            "settings": featurizer.settings,
+            "settings": extractor.settings,
             "images": self._part(part),
-            "side": side,
+            "image_size": image_size,
         }
         if state is not None:
             about["state"] = state
-        if getattr(featurizer, "learns", True) and fitted_to is not None:
+        if getattr(extractor, "learns", True) and fitted_to is not None:
             about["fitted_to"] = [self._part(fitted_to[0]), fitted_to[1]]
         key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
         path = self.folder / key[:2] / key
-        return CacheEntry(path, len(part.indices), self, {**about, "name": featurizer.name})
+        return CacheEntry(path, len(part.indices), self, {**about, "name": extractor.name})
 
     def _part(self, part: EvalSubset) -> str:
         found = next((digest for known, digest in self._parts if known is part), None)
@@ -150,12 +150,12 @@ class CacheEntry(FeatureBuffer):
             np.save(file, rows, allow_pickle=False)
 
     @staticmethod
-    def _open(path: Path, most: int) -> Tensor | None:
+    def _open(path: Path, max_count: int) -> Tensor | None:
         """The rows in a file, mapped; None where there are none (or a file that was cut short)."""
         try:
             # Copy-on-write: what is read is the file, what is written stays in this process.
             rows = np.load(path, mmap_mode="c", allow_pickle=False)
         except (FileNotFoundError, ValueError, EOFError):
             return None
-        fits = rows.ndim == 2 and 0 < len(rows) <= most and rows.dtype == np.float32
+        fits = rows.ndim == 2 and 0 < len(rows) <= max_count and rows.dtype == np.float32
         return torch.from_numpy(rows) if fits else None

@@ -1,7 +1,7 @@
 """Features of a labeled data set at several image scales: what every score is computed from.
 
 A **featurizer** turns a batch, as data sets collate it, into one vector an image. A `Part` is a data set and
-which of its images take part (a fold, a split). `extract` reads every image once and makes from it the
+which of its images take part (a split, a split). `extract` reads every image once and makes from it the
 features of all featurizers at all scales, by area resampling, with the GSD following the resampling.
 
 Legend: N images, B in a batch, C bands, D feature dimensions; a side is that of a square image in pixels.
@@ -39,11 +39,11 @@ def pooling_variants(
     found: list[ModelFeatureExtractor] = []
     for pooling in poolings:
         label = f"{name or model.name}, {pooling}"
-        found.append(ModelFeatureExtractor(model, label, pooling, shares=found[0] if found else None))
+        found.append(ModelFeatureExtractor(model, label, pooling, fractions=found[0] if found else None))
     return found
 
 
-def resize_batch(batch: Batch, side: int) -> Batch:
+def resize_batch(batch: Batch, image_size: int) -> Batch:
     """Resize a batch to side x side pixels by area; `gsd` grows by the geometric mean of the two factors.
 
     A pixel of the result is the mean of the valid pixels that it covers, and valid where they cover half of
@@ -51,36 +51,38 @@ def resize_batch(batch: Batch, side: int) -> Batch:
     """
     image = batch["image"]
     height, width = image.shape[2:]
-    if (height, width) == (side, side):
+    if (height, width) == (image_size, image_size):
         return batch
-    ready: Batch = {**batch, "gsd": batch["gsd"] * ((height * width) ** 0.5 / side)}
+    ready: Batch = {**batch, "gsd": batch["gsd"] * ((height * width) ** 0.5 / image_size)}
     valid = batch.get("valid")
     if valid is None or bool(valid.all()):
-        ready["image"] = _area(image.float(), side)
+        ready["image"] = _area(image.float(), image_size)
         if valid is not None:
-            ready["valid"] = torch.ones(len(image), side, side, dtype=torch.bool, device=image.device)
+            ready["valid"] = torch.ones(
+                len(image), image_size, image_size, dtype=torch.bool, device=image.device
+            )
         return ready
     mask = valid.unsqueeze(1)
-    covered = _area(mask.float(), side)
-    total = _area(image.float().masked_fill(~mask, 0.0), side)
+    covered = _area(mask.float(), image_size)
+    total = _area(image.float().masked_fill(~mask, 0.0), image_size)
     ready["valid"] = covered[:, 0] > 0.4999  # so that exactly a half survives rounding
     ready["image"] = torch.where(ready["valid"].unsqueeze(1), total / covered.clamp_min(1e-6), 0.0)
     return ready
 
 
-def _area(image: Tensor, side: int) -> Tensor:
-    return F.interpolate(image, size=(side, side), mode="area")
+def _area(image: Tensor, image_size: int) -> Tensor:
+    return F.interpolate(image, size=(image_size, image_size), mode="area")
 
 
 def extract_features(
-    featurizers: Sequence[FeatureExtractor],
+    extractors: Sequence[FeatureExtractor],
     part: EvalSubset,
-    sides: Sequence[int],
+    image_sizes: Sequence[int],
     *,
     batch_size: int = 64,
     progress: Progress | None = None,
     cache: FeatureCache | None = None,
-    bank: tuple[EvalSubset, int] | None = None,
+    train: tuple[EvalSubset, int] | None = None,
     fit: Callable[[FeatureExtractor], None] | None = None,
 ) -> FeatureSet:
     """Features of all images of `part` by all featurizers at all sides; every image is read at most once.
@@ -102,21 +104,23 @@ def extract_features(
             that do not fit a model's contract.
         ImageryError: Not one image could be read.
     """
-    _, refused = supported_image_sizes(sides, featurizers)
+    _, refused = supported_image_sizes(image_sizes, extractors)
     if refused:
         raise ContractError("; ".join(refused))
     shelves: dict[tuple[str, int], FeatureBuffer] = {
-        (f.name, side): cache.shelf(f, part, side, bank) if cache is not None else FeatureBuffer()
-        for f in featurizers
-        for side in sides
+        (f.name, image_size): cache.entry(f, part, image_size, train)
+        if cache is not None
+        else FeatureBuffer()
+        for f in extractors
+        for image_size in image_sizes
     }
     step, total = cache.chunk if cache is not None else CHUNK, len(part.indices)
     chunks = [range(start, min(start + step, total)) for start in range(0, total, step)]
-    missing = [[key for key, shelf in shelves.items() if not shelf.has(i)] for i in range(len(chunks))]
-    wanted = {name for keys in missing for name, _ in keys}
-    for featurizer in featurizers:
-        if fit is not None and featurizer.name in wanted:
-            fit(featurizer)
+    missing = [[key for key, entry in shelves.items() if not entry.has(i)] for i in range(len(chunks))]
+    requested = {name for keys in missing for name, _ in keys}
+    for extractor in extractors:
+        if fit is not None and extractor.name in requested:
+            fit(extractor)
 
     kept = [np.arange(chunk.start, chunk.stop) for chunk in chunks]  # positions that could be read
     problems: list[Problem] = []
@@ -131,11 +135,11 @@ def extract_features(
             problems.extend(batch.get("problems", []))
             if len(batch["image"]):
                 seen.append(batch["index"])
-                for side in dict.fromkeys(side for _, side in rows):
-                    scaled = resize_batch(batch, side)
-                    for featurizer in featurizers:
-                        if (featurizer.name, side) in rows:
-                            rows[featurizer.name, side].append(featurizer(scaled).float().cpu())
+                for image_size in dict.fromkeys(image_size for _, image_size in rows):
+                    scaled = resize_batch(batch, image_size)
+                    for extractor in extractors:
+                        if (extractor.name, image_size) in rows:
+                            rows[extractor.name, image_size].append(extractor(scaled).float().cpu())
             done += count
             if progress is not None:
                 progress(done, total)
@@ -152,16 +156,16 @@ def extract_features(
     if not len(indices):
         reason = f"; the first: {problems[0][1]}" if problems else ""
         raise ImageryError(f"none of the {total} {part.name} images could be read{reason}")
-    features = {key: concat_chunks(shelf, chunks, kept) for key, shelf in shelves.items()}
+    features = {key: concat_chunks(entry, chunks, kept) for key, entry in shelves.items()}
     labels = torch.as_tensor(np.asarray(part.dataset.labels)[indices])
     labels = labels.to(torch.float32 if labels.ndim == 2 else torch.int64)
     return FeatureSet(features, labels, indices, problems)
 
 
-def concat_chunks(shelf: FeatureBuffer, chunks: list[range], kept: list[NDArray[np.int64]]) -> Tensor:
+def concat_chunks(entry: FeatureBuffer, chunks: list[range], kept: list[NDArray[np.int64]]) -> Tensor:
     """[N, D] features of the images that could be read; those of earlier runs may be of more images."""
     parts = []
-    for chunk, positions, rows in zip(chunks, kept, shelf.rows(chunks), strict=True):
+    for chunk, positions, rows in zip(chunks, kept, entry.rows(chunks), strict=True):
         if len(positions):
             parts.append(rows if len(rows) == len(positions) else rows[positions - chunk.start])
     return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -195,19 +199,23 @@ def _chunks_of_batches(
 
 
 def supported_image_sizes(
-    sides: Sequence[int], featurizers: Sequence[FeatureExtractor]
+    image_sizes: Sequence[int], extractors: Sequence[FeatureExtractor]
 ) -> tuple[list[int], list[str]]:
     """Sides that all featurizers can take, and for each other one the reason why it is refused."""
     good, refused = [], []
-    for side in sides:
-        misfit = next((f for f in featurizers if side < f.min_side or side % f.min_side), None)
+    for image_size in image_sizes:
+        misfit = next(
+            (f for f in extractors if image_size < f.min_image_size or image_size % f.min_image_size), None
+        )
         if misfit is None:
-            good.append(side)
+            good.append(image_size)
             continue
-        step = misfit.min_side
-        if side < step:
-            refused.append(f"{side} px is less than one patch of {misfit.name} ({step} px)")
+        step = misfit.min_image_size
+        if image_size < step:
+            refused.append(f"{image_size} px is less than one patch of {misfit.name} ({step} px)")
         else:
-            near = round(side / step) * step
-            refused.append(f"{side} px is no multiple of {misfit.name}'s patch ({step} px); {near} would be")
+            near = round(image_size / step) * step
+            refused.append(
+                f"{image_size} px is no multiple of {misfit.name}'s patch ({step} px); {near} would be"
+            )
     return good, refused

@@ -46,36 +46,36 @@ class ModelFeatureExtractor:
         pooling: str | None = None,
         gsd_mode: GsdMode | None = None,
         *,
-        reference_side: int | None = None,
-        statistics: Literal["contract", "bank"] = "contract",
-        shares: ModelFeatureExtractor | None = None,
+        reference_image_size: int | None = None,
+        statistics: Literal["contract", "train"] = "contract",
+        fractions: ModelFeatureExtractor | None = None,
     ) -> None:
         self.model = model
         self.name = name or model.name
         self.pooling = pooling or model.pooling
         self.gsd_mode: GsdMode = gsd_mode or model.contract.gsd_mode
-        self.min_side = model.min_size
+        self.min_image_size = model.min_size
         self.settings: dict[str, Any] = {
             "model": model.id,
             "pooling": self.pooling or "the encoder's own",
             "gsd_mode": self.gsd_mode,
         }
-        if reference_side is not None:
-            self.settings["gsd"] = f"{reference_side} / side"
-        if statistics == "bank":
+        if reference_image_size is not None:
+            self.settings["gsd"] = f"{reference_image_size} / side"
+        if statistics == "train":
             self.settings["statistics"] = "of the bank"
-        self.learns = statistics == "bank"
-        self._reference_side = reference_side
+        self.learns = statistics == "train"
+        self._reference_side = reference_image_size
         self._reader = model  # the model with the statistics that images are standardized by
         self._checked = False
-        if shares is not None and (shares.model is not model or shares.gsd_mode != self.gsd_mode):
+        if fractions is not None and (fractions.model is not model or fractions.gsd_mode != self.gsd_mode):
             raise ContractError(
-                f"{self.name} cannot share the encodings of {shares.name}: another model or GSD"
+                f"{self.name} cannot share the encodings of {fractions.name}: another model or GSD"
             )
-        self._source: ModelFeatureExtractor = shares or self
+        self._source: ModelFeatureExtractor = fractions or self
         self._keeps = False
-        if shares is not None:
-            shares._keeps = True
+        if fractions is not None:
+            fractions._keeps = True
         self._last: tuple[Tensor, EncoderFeatures] | None = None
         self._identity: tuple[Any, str] | None = None
 
@@ -86,7 +86,7 @@ class ModelFeatureExtractor:
         The class token after the last norm; positions by 224 / side; bands standardized by the data's own
         statistics (theirs are constants of each data set, ours are measured on the bank).
         """
-        return cls(model, name, "cls", "relative", reference_side=224, statistics="bank")
+        return cls(model, name, "cls", "relative", reference_image_size=224, statistics="train")
 
     @property
     def identity(self) -> str:
@@ -102,7 +102,7 @@ class ModelFeatureExtractor:
             source._identity = state, hashlib.sha256(text.encode()).hexdigest()
         return source._identity[1]
 
-    def fit(self, part: EvalSubset, side: int) -> None:
+    def fit(self, part: EvalSubset, image_size: int) -> None:
         """A model is trained already; only the bands' statistics may be those of the bank."""
         if self.learns:
             sensor = part.dataset.sensor

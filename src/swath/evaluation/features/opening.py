@@ -50,7 +50,7 @@ class EvalModel:
         notes: What a reader of its scores should know.
     """
 
-    featurizers: list[FeatureExtractor]
+    extractors: list[FeatureExtractor]
     sensor: Sensor
     gsd_mode: GsdMode | None = None
     model: Model | None = None
@@ -60,14 +60,14 @@ class EvalModel:
     @property
     def name(self) -> str:
         """Of the (first) featurizer."""
-        return self.featurizers[0].name
+        return self.extractors[0].name
 
 
 def open_feature_extractors(
     text: str, sensor: str | Sensor | None = None, **options: Any
 ) -> list[FeatureExtractor]:
     """The featurizers of `open_candidate`, for those who open the images themselves."""
-    return open_eval_model(text, sensor, **options).featurizers
+    return open_eval_model(text, sensor, **options).extractors
 
 
 def open_eval_model(
@@ -116,9 +116,9 @@ def open_eval_model(
         baseline = make_baseline(text.removeprefix(_BASELINE))
         found = EvalModel([baseline], get_sensor(sensor or default))
     elif kind == "timm":
-        featurizer = TimmFeatureExtractor(text, sensor or default, bands=bands, device=device)
-        found = EvalModel([featurizer], get_sensor(sensor or default))
-        if featurizer.has_random_weights:
+        extractor = TimmFeatureExtractor(text, sensor or default, bands=bands, device=device)
+        found = EvalModel([extractor], get_sensor(sensor or default))
+        if extractor.has_random_weights:
             found.notes.append(
                 f"{text} has random weights: nothing in it was trained. For trained ones name a file "
                 f"({text}@FILE.safetensors), or let timm get its own ({text}@pretrained)"
@@ -126,8 +126,8 @@ def open_eval_model(
     else:
         found = _of_model(text, kind, sensor, default, pooling, gsd_mode, device)
     if name is not None:
-        for one in found.featurizers:
-            one.name = name if len(found.featurizers) == 1 else f"{name}, {one.settings['pooling']}"
+        for one in found.extractors:
+            one.name = name if len(found.extractors) == 1 else f"{name}, {one.settings['pooling']}"
     found.about = {"model": text, **found.about}
     return found
 
@@ -186,22 +186,22 @@ def _of_model(
     else:
         model = load_model(text, device=str(device))
     poolings = [part.strip() for part in pooling.split(",")] if pooling else [None]
-    featurizers: list[FeatureExtractor]
+    extractors: list[FeatureExtractor]
     if len(poolings) > 1:
         if gsd_mode is not None and gsd_mode != model.contract.gsd_mode:
             raise SwathError("several poolings are read in the model's own GSD mode; leave --gsd-mode out")
-        featurizers = list(pooling_variants(model, [p for p in poolings if p is not None]))
+        extractors = list(pooling_variants(model, [p for p in poolings if p is not None]))
     else:
-        featurizers = [ModelFeatureExtractor(model, pooling=poolings[0], gsd_mode=gsd_mode)]
+        extractors = [ModelFeatureExtractor(model, pooling=poolings[0], gsd_mode=gsd_mode)]
     about = {"model_id": model.id}
     if kind == "random":
-        for one in featurizers:
+        for one in extractors:
             one.settings |= {"model": f"random initialization of {encoder}", "seed": 0}
         about = {}
     if sensor is None and len(model.contract.sensors) > 1 and default.name in model.contract.sensors:
         sensor = default.name
     chosen = model.contract.sensor(sensor)
-    return EvalModel(featurizers, chosen, gsd_mode or model.contract.gsd_mode, model, about)
+    return EvalModel(extractors, chosen, gsd_mode or model.contract.gsd_mode, model, about)
 
 
 def _untrained(encoder: str, sensor: Sensor, gsd_mode: GsdMode | None, seed: int = 0) -> Model:

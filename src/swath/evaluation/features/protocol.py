@@ -40,10 +40,10 @@ class FeatureExtractor(Protocol):
     """
 
     name: str
-    min_side: int
+    min_image_size: int
     settings: dict[str, Any]
 
-    def fit(self, part: EvalSubset, side: int) -> None:
+    def fit(self, part: EvalSubset, image_size: int) -> None:
         """Look at images of the bank (never of the queries) where features depend on data."""
         ...
 

@@ -90,7 +90,7 @@ class TimmFeatureExtractor:
         ContractError: Bands that do not fit, with the fix.
     """
 
-    min_side = 1  # whatever comes is resampled to the model's own size
+    min_image_size = 1  # whatever comes is resampled to the model's own size
     learns = False
 
     def __init__(
@@ -104,9 +104,9 @@ class TimmFeatureExtractor:
     ) -> None:
         import timm
 
-        wanted = TimmName.parse(text)
+        requested = TimmName.parse(text)
         self._indices, view = _choose_bands(get_sensor(sensor), bands, text)
-        self._module, weights = _build(wanted, seed)
+        self._module, weights = _build(requested, seed)
         self._device = torch.device(device)
         self._module.to(self._device).eval().requires_grad_(False)
         config: dict[str, Any] = cast(Any, timm.data).resolve_model_data_config(self._module)
@@ -117,13 +117,15 @@ class TimmFeatureExtractor:
         full = self._full = _DISPLAY[view.unit]
         mean, std = ([full * value for value in config[key]] for key in ("mean", "std"))
         self.contract = Contract.of(
-            view.with_statistics(mean, std, f"timm's data configuration of {wanted.architecture}")
+            view.with_statistics(mean, std, f"timm's data configuration of {requested.architecture}")
         )
-        shown = Path(wanted.weights).stem if wanted.weights and weights != PRETRAINED else wanted.weights
-        self.name = f"{wanted.architecture} ({shown or 'random weights'})"
+        shown = (
+            Path(requested.weights).stem if requested.weights and weights != PRETRAINED else requested.weights
+        )
+        self.name = f"{requested.architecture} ({shown or 'random weights'})"
         self.settings: dict[str, Any] = {
-            "model": f"{PREFIX}{wanted.architecture}",
-            "weights": weights if wanted.weights else f"random, seed {seed}",
+            "model": f"{PREFIX}{requested.architecture}",
+            "weights": weights if requested.weights else f"random, seed {seed}",
             "timm": timm.__version__,
             "bands": list(view.band_names),
             "input_size": list(self.input_size),
@@ -146,7 +148,7 @@ class TimmFeatureExtractor:
         """Whether nothing in it was ever trained."""
         return str(self.settings["weights"]).startswith("random")
 
-    def fit(self, part: EvalSubset, side: int) -> None:
+    def fit(self, part: EvalSubset, image_size: int) -> None:
         """A model is trained already, or shall stay untrained."""
 
     @torch.inference_mode()
@@ -201,27 +203,27 @@ def _choose_bands(sensor: Sensor, bands: Sequence[str] | None, text: str) -> tup
     return [sensor.band_names.index(name) for name in view.band_names], view
 
 
-def _build(wanted: TimmName, seed: int) -> tuple[nn.Module, str]:
+def _build(requested: TimmName, seed: int) -> tuple[nn.Module, str]:
     """The model without classifier, and what its weights are: "pretrained", a hash, or "random"."""
     import timm
 
-    if wanted.weights == PRETRAINED:
+    if requested.weights == PRETRAINED:
         try:
-            module: Any = timm.create_model(wanted.architecture, pretrained=True, num_classes=0)
+            module: Any = timm.create_model(requested.architecture, pretrained=True, num_classes=0)
         except Exception as error:  # any of several libraries' errors: no cache, no network, no weights
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise SwathError(
-                f"timm's weights of {wanted.architecture} are not here and could not be downloaded "
-                f"({reason}). Name a file instead: {PREFIX}{wanted.architecture}@FILE.safetensors"
+                f"timm's weights of {requested.architecture} are not here and could not be downloaded "
+                f"({reason}). Name a file instead: {PREFIX}{requested.architecture}@FILE.safetensors"
             ) from None
         return module, f"{PRETRAINED} ({module.pretrained_cfg.get('tag') or 'untagged'})"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = timm.create_model(wanted.architecture, pretrained=False, num_classes=0)
-    if wanted.weights is None:
+        module = timm.create_model(requested.architecture, pretrained=False, num_classes=0)
+    if requested.weights is None:
         return module, "random"
-    path = Path(wanted.weights)
-    _load(module, path, wanted.architecture)
+    path = Path(requested.weights)
+    _load(module, path, requested.architecture)
     return module, f"sha256 {sha256(path)[:12]}"
 
 

@@ -31,8 +31,8 @@ def bootstrap_interval(
     # Equal values are interchangeable: drawing how often each value comes up is the same as drawing images,
     # and independent of their number.
     distinct, counts = np.unique(per_image, return_counts=True)
-    share = counts / counts.sum()
-    drawn = generator.multinomial(len(per_image), share, size=resamples)
+    fraction = counts / counts.sum()
+    drawn = generator.multinomial(len(per_image), fraction, size=resamples)
     means = drawn @ distinct / len(per_image)
     tail = (1 - level) / 2
     low, high = np.quantile(means, [tail, 1 - tail])

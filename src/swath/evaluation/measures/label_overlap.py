@@ -61,30 +61,32 @@ def as_multi_hot(labels: Any, *, classes: int | None = None, what: str = "items"
 
 def label_pair(query_labels: Any, archive_labels: Any) -> tuple[Tensor, Tensor]:
     """Both as multi-hot over the same classes."""
-    sides = [torch.as_tensor(np.asarray(labels)) for labels in (query_labels, archive_labels)]
-    if sides[0].ndim != sides[1].ndim or (sides[0].ndim == 2 and sides[0].shape[1] != sides[1].shape[1]):
+    image_sizes = [torch.as_tensor(np.asarray(labels)) for labels in (query_labels, archive_labels)]
+    if image_sizes[0].ndim != image_sizes[1].ndim or (
+        image_sizes[0].ndim == 2 and image_sizes[0].shape[1] != image_sizes[1].shape[1]
+    ):
         raise SwathError(
-            f"labels of shape {list(sides[0].shape)} (queries) and {list(sides[1].shape)} (archive) are not "
+            f"labels of shape {list(image_sizes[0].shape)} (queries) and {list(image_sizes[1].shape)} (archive) are not "
             "of one nomenclature; open both with the same classes"
         )
     classes = None
-    if sides[0].ndim == 1 and not sides[0].is_floating_point():
-        classes = max((int(side.max()) + 1 for side in sides if len(side)), default=1)
-    queries, archive = (
-        as_multi_hot(side, classes=classes, what=what)
-        for side, what in zip(sides, ("queries", "archive items"), strict=True)
+    if image_sizes[0].ndim == 1 and not image_sizes[0].is_floating_point():
+        classes = max((int(image_size.max()) + 1 for image_size in image_sizes if len(image_size)), default=1)
+    queries, gallery = (
+        as_multi_hot(image_size, classes=classes, what=what)
+        for image_size, what in zip(image_sizes, ("queries", "archive items"), strict=True)
     )
-    return queries, archive
+    return queries, gallery
 
 
-def exclusions(exclude: Tensor | None, queries: int, archive: int) -> Tensor:
+def exclusions(exclude: Tensor | None, queries: int, gallery: int) -> Tensor:
     """[Q, E] int64, checked; E may be 0."""
     if exclude is None:
         return torch.empty(queries, 0, dtype=torch.int64)
     hidden = exclude.to(torch.int64).reshape(len(exclude), -1)
-    if len(hidden) != queries or (hidden.numel() and int(hidden.max()) >= archive):
+    if len(hidden) != queries or (hidden.numel() and int(hidden.max()) >= gallery):
         raise SwathError(
-            f"exclusions are positions [Q] or [Q, E] below {archive}, one row for each of {queries}"
+            f"exclusions are positions [Q] or [Q, E] below {gallery}, one row for each of {queries}"
         )
     # An item named twice is hidden once.
     hidden = hidden.sort(dim=1).values
@@ -109,7 +111,7 @@ class LabelOverlap:
     """
 
     queries: Tensor
-    archive: Tensor
+    gallery: Tensor
     items: Tensor
     relevant: Tensor
     gain: Tensor
@@ -139,10 +141,10 @@ def label_overlap(query_labels: Any, archive_labels: Any, *, exclude: Tensor | N
     Raises:
         SwathError: Items without labels, or labels of two nomenclatures.
     """
-    queries, archive = label_pair(query_labels, archive_labels)
-    hidden = exclusions(exclude, len(queries), len(archive))
+    queries, gallery = label_pair(query_labels, archive_labels)
+    hidden = exclusions(exclude, len(queries), len(gallery))
     asked, which = torch.unique(queries, dim=0, return_inverse=True)
-    held, counts = torch.unique(archive, dim=0, return_counts=True)
+    held, counts = torch.unique(gallery, dim=0, return_counts=True)
     number, sizes = counts.double(), held.sum(dim=1)
     parts = []
     depth = int(max(asked.sum(dim=1).max(), 0)) + 1 if len(asked) else 1
@@ -154,15 +156,15 @@ def label_overlap(query_labels: Any, archive_labels: Any, *, exclude: Tensor | N
         columns += [(shared == level).double() @ number for level in range(depth)]
         parts.append(torch.stack(columns, dim=1))
     table = torch.cat(parts)[which] if parts else torch.zeros(0, 4 + depth, dtype=torch.float64)
-    items = torch.full((len(queries),), float(len(archive)), dtype=torch.float64)
+    items = torch.full((len(queries),), float(len(gallery)), dtype=torch.float64)
     for column in hidden.T:
         gone = (column >= 0).double()
-        other = archive[column.clamp_min(0)]
+        other = gallery[column.clamp_min(0)]
         shared, both = (queries * other).sum(dim=1), (queries + other).sum(dim=1)
         items -= gone
         less = [(shared > 0).double(), shared, shared / other.sum(dim=1), 2 * shared / both]
         table[:, :4] -= torch.stack(less, dim=1) * gone[:, None]
         table[:, 4:].scatter_add_(1, shared.to(torch.int64)[:, None], -gone[:, None])
     return LabelOverlap(
-        queries, archive, items, table[:, 0], table[:, 1], table[:, 2], table[:, 3], table[:, 4:]
+        queries, gallery, items, table[:, 0], table[:, 1], table[:, 2], table[:, 3], table[:, 4:]
     )

@@ -89,7 +89,7 @@ class RetrievalScores:
     average_precision: Tensor = field(repr=False)
     ndcg: Tensor = field(repr=False)
     hits: Tensor = field(repr=False)
-    hopeless: int = 0
+    without_relevant: int = 0
 
     def means(self) -> dict[str, float]:
         """Every metric of `METRICS`, averaged over the queries; ``f1`` of the averages."""
@@ -149,10 +149,14 @@ class RetrievalScores:
         """The scores of some queries."""
         chosen = torch.as_tensor(np.asarray(rows))
         parts = {
-            f.name: getattr(self, f.name)[chosen] for f in fields(self) if f.name not in ("k", "hopeless")
+            f.name: getattr(self, f.name)[chosen]
+            for f in fields(self)
+            if f.name not in ("k", "without_relevant")
         }
         return RetrievalScores(
-            k=self.k, **parts, hopeless=int((parts["ndcg"] == 0).sum()) if self.hopeless else 0
+            k=self.k,
+            **parts,
+            without_relevant=int((parts["ndcg"] == 0).sum()) if self.without_relevant else 0,
         )
 
     def _resampled(self, units: Any, resamples: int, seed: int) -> dict[str, NDArray[np.float64]]:
@@ -202,7 +206,7 @@ class ClassScore:
 
     name: str
     queries: int
-    archive: int
+    gallery: int
     precision: float
     recall: float
     f1: float
@@ -216,7 +220,7 @@ def harmonic_mean(first: float, second: float) -> float:
 
 
 def exact_neighbors(
-    queries: Tensor, archive: Tensor, k: int, *, exclude: Tensor | None = None, chunk: int | None = None
+    queries: Tensor, gallery: Tensor, k: int, *, exclude: Tensor | None = None, chunk: int | None = None
 ) -> Neighbors:
     """The k archive items of largest cosine, by comparing all, in double precision.
 
@@ -233,30 +237,30 @@ def exact_neighbors(
     Raises:
         SwathError: Fewer than k items left, dimensions that differ, or features that are not finite.
     """
-    if queries.ndim != 2 or archive.ndim != 2 or queries.shape[1] != archive.shape[1]:
+    if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
         raise SwathError(
-            f"features of shape {list(queries.shape)} cannot be compared with {list(archive.shape)}: [Q, D] "
+            f"features of shape {list(queries.shape)} cannot be compared with {list(gallery.shape)}: [Q, D] "
             "and [N, D] with one D are wanted"
         )
-    for features in (queries, archive):
+    for features in (queries, gallery):
         if not bool(torch.isfinite(features).all()):
             raise SwathError("features hold NaN or infinity: nothing can be said about their neighbors")
-    hidden = exclusions(exclude, len(queries), len(archive))
-    left = len(archive) - (int((hidden >= 0).sum(dim=1).max()) if hidden.numel() else 0)
+    hidden = exclusions(exclude, len(queries), len(gallery))
+    left = len(gallery) - (int((hidden >= 0).sum(dim=1).max()) if hidden.numel() else 0)
     if not 0 < k <= left:
-        without = f" ({len(archive) - left} of them excluded)" if left < len(archive) else ""
+        without = f" ({len(gallery) - left} of them excluded)" if left < len(gallery) else ""
         raise SwathError(
-            f"k = {k} answers cannot be had of an archive of {len(archive)} items{without}; choose another k"
+            f"k = {k} answers cannot be had of an archive of {len(gallery)} items{without}; choose another k"
         )
-    units = F.normalize(archive.double(), dim=1)
-    size = chunk or max(1, _CHUNK_CELLS // max(1, len(archive)))
+    units = F.normalize(gallery.double(), dim=1)
+    size = chunk or max(1, _CHUNK_CELLS // max(1, len(gallery)))
     ids, cosines = [], []
     for part, hide in zip(torch.split(queries, size), torch.split(hidden, size), strict=True):
         found = F.normalize(part.double(), dim=1) @ units.T
         found.mul_(_TIE).round_().div_(_TIE)
         if hide.shape[1]:
-            mask = torch.zeros(len(part), len(archive) + 1, dtype=torch.bool)
-            mask.scatter_(1, torch.where(hide >= 0, hide, len(archive)), True)
+            mask = torch.zeros(len(part), len(gallery) + 1, dtype=torch.bool)
+            mask.scatter_(1, torch.where(hide >= 0, hide, len(gallery)), True)
             found.masked_fill_(mask[:, :-1], -torch.inf)
         values, positions = _largest(found, k)
         ids.append(positions)
@@ -303,14 +307,14 @@ def retrieval_scores(
     """
     k = neighbors.shape[1]
     table = overlap or label_overlap(query_labels, archive_labels, exclude=exclude)
-    queries, archive = table.queries, table.archive
+    queries, gallery = table.queries, table.gallery
     shared = torch.cat(
         [
-            torch.einsum("qc,qkc->qk", part, archive[ids])
+            torch.einsum("qc,qkc->qk", part, gallery[ids])
             for part, ids in zip(torch.split(queries, 4096), torch.split(neighbors, 4096), strict=True)
         ]
     )  # fmt: skip
-    wanted, have = queries.sum(dim=1, keepdim=True), archive.sum(dim=1)[neighbors]
+    requested, have = queries.sum(dim=1, keepdim=True), gallery.sum(dim=1)[neighbors]
     relevant = (shared > 0).double()
     rank = torch.arange(1, k + 1, dtype=torch.float64)
     ap = (relevant * relevant.cumsum(dim=1) / rank).sum(dim=1) / table.relevant.clamp(1, k)
@@ -319,12 +323,12 @@ def retrieval_scores(
     return RetrievalScores(
         k=k,
         precision=(shared / have).mean(dim=1),
-        recall=(shared / wanted).mean(dim=1),
-        pair_f1=(2 * shared / (have + wanted)).mean(dim=1),
+        recall=(shared / requested).mean(dim=1),
+        pair_f1=(2 * shared / (have + requested)).mean(dim=1),
         average_precision=ap,
         ndcg=torch.where(ideal > 0, gain / ideal.clamp_min(1e-30), 0.0),
         hits=relevant.mean(dim=1),
-        hopeless=int((table.relevant == 0).sum()),
+        without_relevant=int((table.relevant == 0).sum()),
     )
 
 
@@ -357,7 +361,7 @@ def chance_scores(
         average_precision=ap,
         ndcg=torch.where(ideal > 0, gain / ideal.clamp_min(1e-30), 0.0),
         hits=r / n,
-        hopeless=int((r == 0).sum()),
+        without_relevant=int((r == 0).sum()),
     )
 
 
@@ -377,26 +381,26 @@ def per_class_retrieval(
         archive_labels: [N] or [N, K].
         names: K names; numbers by default.
     """
-    queries, archive = label_pair(query_labels, archive_labels)
+    queries, gallery = label_pair(query_labels, archive_labels)
     rows = []
     for number in range(queries.shape[1]):
         carry = queries[:, number] > 0
-        count, held = int(carry.sum()), int(archive[:, number].sum())
+        count, held = int(carry.sum()), int(gallery[:, number].sum())
         nan = float("nan")
         precision, recall, found = (
             (float(values[carry].mean()) if count else nan)
-            for values in (scores.precision, scores.recall, archive[neighbors, number].mean(dim=1))
+            for values in (scores.precision, scores.recall, gallery[neighbors, number].mean(dim=1))
         )
         rows.append(
             ClassScore(
                 name=names[number] if names else str(number),
                 queries=count,
-                archive=held,
+                gallery=held,
                 precision=precision,
                 recall=recall,
                 f1=harmonic_mean(precision, recall) if count else nan,
                 found=found,
-                chance=held / len(archive),
+                chance=held / len(gallery),
             )
         )
     return rows

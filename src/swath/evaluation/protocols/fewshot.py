@@ -31,10 +31,10 @@ SHOTS = (1, 2, 5, 10, 20, 50, 100)
 
 
 def evaluate_fewshot(
-    featurizers: Sequence[FeatureExtractor],
+    extractors: Sequence[FeatureExtractor],
     split: TrainTestSplit,
     *,
-    sides: Sequence[int] | None = None,
+    image_sizes: Sequence[int] | None = None,
     shots: Sequence[int] | None = None,
     draws: int = 10,
     classifiers: Sequence[Classifier] = ("centroid", "linear"),
@@ -80,13 +80,13 @@ def evaluate_fewshot(
         "centroid": "cosine to class means, centered by the mean of the draw",
         "linear": "logistic regression on features standardized by the draw",
     }
-    sides = native_image_size(featurizers, split) if sides is None else sides
+    image_sizes = native_image_size(extractors, split) if image_sizes is None else image_sizes
     with ProtocolContext(
-        featurizers, split, sides, batch_size, progress, settings, extracted, cache
+        extractors, split, image_sizes, batch_size, progress, settings, extracted, cache
     ) as ready:
         if ready.several:
             raise SwathError("few-shot curves need one class an image; these images have several labels each")
-        labels = ready.bank.labels
+        labels = ready.train.labels
         possible = _possible(ready, shots)
         evaluation = ready.evaluation
         evaluation.protocol |= {
@@ -94,21 +94,21 @@ def evaluate_fewshot(
             "interval": "95%, percentile bootstrap over draws and queries, 1,000 resamples",
         }
         chosen = {n: [draw_shots(labels.numpy(), n, seed, turn) for turn in range(draws)] for n in possible}
-        truth = ready.queries.labels
-        for featurizer in featurizers:
-            for side in ready.sides:
-                bank, queries = ready.features(featurizer, side, side)
+        truth = ready.test.labels
+        for extractor in extractors:
+            for image_size in ready.image_sizes:
+                train, test = ready.features(extractor, image_size, image_size)
                 for kind in classifiers:
                     for n in possible:
                         hits = [
-                            _predict(kind, bank[drawn], labels[drawn], queries, ready.classes, c) == truth
+                            _predict(kind, train[drawn], labels[drawn], test, ready.classes, c) == truth
                             for drawn in chosen[n]
                         ]
                         head = {
-                            "features": featurizer.name,
+                            "features": extractor.name,
                             "classifier": f"{kind}@{n}",
-                            "query_side": side,
-                            "bank_side": side,
+                            "test_image_size": image_size,
+                            "train_image_size": image_size,
                         }
                         details = {"shots": n, "by_draw": [round(float(h.double().mean()), 6) for h in hits]}
                         found = score_repeats(head, torch.stack(hits).numpy(), details=details)
@@ -123,32 +123,30 @@ def draw_shots(labels: NDArray[np.int64], n: int, seed: int, turn: int) -> NDArr
     return np.concatenate([order[labels[order] == label][:n] for label in np.unique(labels)])
 
 
-def _possible(ready: ProtocolContext, wanted: Sequence[int] | None) -> list[int]:
+def _possible(ready: ProtocolContext, requested: Sequence[int] | None) -> list[int]:
     """Numbers of shots that every class of the bank has images for."""
-    counts = np.bincount(ready.bank.labels.numpy(), minlength=ready.classes)
+    counts = np.bincount(ready.train.labels.numpy(), minlength=ready.classes)
     counts = np.where(counts == 0, counts.max() + 1, counts)  # classes that the bank lacks are noted already
-    least = int(counts.argmin())
+    minimum = int(counts.argmin())
     names = ready.evaluation.protocol["classes"] or [str(i) for i in range(ready.classes)]
-    asked = sorted(set(wanted or SHOTS))
-    possible = [n for n in asked if n <= counts[least]]
-    refused = [n for n in asked if n > counts[least]]
-    reason = f"class {names[least]} has {counts[least]} images in the bank"
+    asked = sorted(set(requested or SHOTS))
+    possible = [n for n in asked if n <= counts[minimum]]
+    refused = [n for n in asked if n > counts[minimum]]
+    reason = f"class {names[minimum]} has {counts[minimum]} images in the bank"
     if not possible:
         raise SwathError(f"no few-shot score can be had: {reason}")
-    if refused and wanted is not None:
+    if refused and requested is not None:
         ready.evaluation.notes.append(f"shots refused: {', '.join(map(str, refused))}, because {reason}")
     return possible
 
 
-def _predict(
-    kind: Classifier, bank: Tensor, labels: Tensor, queries: Tensor, classes: int, c: float
-) -> Tensor:
+def _predict(kind: Classifier, train: Tensor, labels: Tensor, test: Tensor, classes: int, c: float) -> Tensor:
     """[Q] class indices."""
     if kind == "linear":
-        return fit_linear_probe(bank, labels, classes=classes, c=c).predict(queries)
-    mean = bank.double().mean(dim=0)
+        return fit_linear_probe(train, labels, classes=classes, c=c).predict(test)
+    mean = train.double().mean(dim=0)
     known = torch.unique(labels)
-    centers = torch.stack([(bank[labels == label].double() - mean).mean(dim=0) for label in known])
-    similar = F.normalize(queries.double() - mean, dim=1) @ F.normalize(centers, dim=1).T
+    centers = torch.stack([(train[labels == label].double() - mean).mean(dim=0) for label in known])
+    similar = F.normalize(test.double() - mean, dim=1) @ F.normalize(centers, dim=1).T
     nearest: Tensor = known[similar.argmax(dim=1)]
     return nearest

@@ -45,10 +45,10 @@ __all__ = [
 
 
 def evaluate_knn(
-    featurizers: Sequence[FeatureExtractor],
+    extractors: Sequence[FeatureExtractor],
     split: TrainTestSplit,
     *,
-    sides: Sequence[int] | None = None,
+    image_sizes: Sequence[int] | None = None,
     asymmetric: bool = True,
     standardized: bool = True,
     k: int = 20,
@@ -76,7 +76,7 @@ def evaluate_knn(
         extracted: Features of `extract_split` with the same featurizers, instead of extracting them here.
         cache: Where features are looked for, and kept.
     """
-    check_k(k, len(split.bank.indices))  # before features are made, which may take hours
+    check_k(k, len(split.train.indices))  # before features are made, which may take hours
     settings = {
         "id": protocol,
         "name": "knn",
@@ -85,28 +85,34 @@ def evaluate_knn(
         "temperature": temperature,
     }
     with ProtocolContext(
-        featurizers, split, sides, batch_size, progress, settings, extracted, cache
+        extractors, split, image_sizes, batch_size, progress, settings, extracted, cache
     ) as ready:
-        used, classes = ready.sides, ready.classes
+        used, classes = ready.image_sizes, ready.classes
         pairs = [(s, s) for s in used] + ([(s, used[-1]) for s in used[:-1]] if asymmetric else [])
-        for featurizer in featurizers:
+        for extractor in extractors:
             for z in (False, True) if standardized else (False,):
-                for query_side, bank_side in pairs:
-                    bank, queries = ready.features(featurizer, bank_side, query_side)
+                for test_image_size, train_image_size in pairs:
+                    train, test = ready.features(extractor, train_image_size, test_image_size)
                     if z:
-                        bank, queries = standardize_features(bank, queries)
+                        train, test = standardize_features(train, test)
                     votes = knn_scores(
-                        bank, ready.bank.labels, queries, classes=classes, k=k, temperature=temperature
+                        train, ready.train.labels, test, classes=classes, k=k, temperature=temperature
                     )
-                    ready.add(featurizer, "knn-z" if z else "knn", query_side, bank_side, votes)
+                    ready.add(
+                        extractor,
+                        "knn-standardized" if z else "knn",
+                        test_image_size,
+                        train_image_size,
+                        votes,
+                    )
     return ready.evaluation
 
 
 def evaluate_linear(
-    featurizers: Sequence[FeatureExtractor],
+    extractors: Sequence[FeatureExtractor],
     split: TrainTestSplit,
     *,
-    sides: Sequence[int] | None = None,
+    image_sizes: Sequence[int] | None = None,
     c: float | None = None,
     batch_size: int = 64,
     progress: Progress | None = None,
@@ -126,7 +132,7 @@ def evaluate_linear(
         extracted: Features of `extract_split` with the same featurizers, instead of extracting them here.
         cache: Where features are looked for, and kept.
     """
-    sides = native_image_size(featurizers, split) if sides is None else sides
+    image_sizes = native_image_size(extractors, split) if image_sizes is None else image_sizes
     settings = {
         "id": "swath.linear/2",
         "name": "linear",
@@ -135,18 +141,18 @@ def evaluate_linear(
         "solver": "Newton's method to convergence",
     }
     with ProtocolContext(
-        featurizers, split, sides, batch_size, progress, settings, extracted, cache
+        extractors, split, image_sizes, batch_size, progress, settings, extracted, cache
     ) as ready:
-        for featurizer in featurizers:
-            for side in ready.sides:
-                bank, queries = ready.features(featurizer, side, side)
-                labels, classes = ready.bank.labels, ready.classes
+        for extractor in extractors:
+            for image_size in ready.image_sizes:
+                train, test = ready.features(extractor, image_size, image_size)
+                labels, classes = ready.train.labels, ready.classes
                 details: dict[str, Any] = {"C": c}
                 if c is None:
                     probe, details = fit_with_selected_c(
-                        bank, labels, classes=classes, groups=ready.bank_groups
+                        train, labels, classes=classes, groups=ready.train_groups
                     )
                 else:
-                    probe = fit_linear_probe(bank, labels, classes=classes, c=c)
-                ready.add(featurizer, "linear", side, side, probe.probabilities(queries), **details)
+                    probe = fit_linear_probe(train, labels, classes=classes, c=c)
+                ready.add(extractor, "linear", image_size, image_size, probe.probabilities(test), **details)
     return ready.evaluation

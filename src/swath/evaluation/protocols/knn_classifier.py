@@ -22,9 +22,9 @@ def check_k(k: int, images: int) -> None:
 
 
 def knn_scores(
-    bank: Tensor,
-    bank_labels: Tensor,
-    queries: Tensor,
+    train: Tensor,
+    train_labels: Tensor,
+    test: Tensor,
     *,
     classes: int,
     k: int = 20,
@@ -51,34 +51,34 @@ def knn_scores(
     Raises:
         SwathError: Fewer bank images than k, or features that are not finite.
     """
-    check_k(k, len(bank))
+    check_k(k, len(train))
     if not temperature > 0:
         raise SwathError(f"the temperature of the vote is a positive number, not {temperature:g}")
-    for features in (bank, queries):
+    for features in (train, test):
         if not bool(torch.isfinite(features).all()):
             raise SwathError("features hold NaN or infinity: nothing can be said about their neighbors")
-    bank = F.normalize(bank.double(), dim=1)
-    several = bank_labels.ndim == 2
-    votes = (bank_labels if several else F.one_hot(bank_labels.to(torch.int64), classes)).double()
+    train = F.normalize(train.double(), dim=1)
+    several = train_labels.ndim == 2
+    votes = (train_labels if several else F.one_hot(train_labels.to(torch.int64), classes)).double()
     scores = []
-    for part in torch.split(queries, chunk):
-        similarity, neighbor = (F.normalize(part.double(), dim=1) @ bank.T).topk(k, dim=1)
+    for part in torch.split(test, chunk):
+        similarity, neighbor = (F.normalize(part.double(), dim=1) @ train.T).topk(k, dim=1)
         weight = (similarity / temperature).softmax(dim=1)
         scores.append(torch.einsum("qk,qkc->qc", weight, votes[neighbor]))
     return torch.cat(scores) if scores else torch.empty(0, classes, dtype=torch.float64)
 
 
 def knn_predict(
-    bank: Tensor,
-    bank_labels: Tensor,
-    queries: Tensor,
+    train: Tensor,
+    train_labels: Tensor,
+    test: Tensor,
     *,
     classes: int,
     k: int = 20,
     temperature: float = 0.07,
 ) -> Tensor:
     """[Q] predicted class indices; arguments as for `knn_scores`."""
-    scores = knn_scores(bank, bank_labels, queries, classes=classes, k=k, temperature=temperature)
+    scores = knn_scores(train, train_labels, test, classes=classes, k=k, temperature=temperature)
     return scores.argmax(dim=1)
 
 
@@ -91,8 +91,8 @@ class Standardizer:
         bank: [N, D] features.
     """
 
-    def __init__(self, bank: Tensor) -> None:
-        values = bank.double()
+    def __init__(self, train: Tensor) -> None:
+        values = train.double()
         self.mean, std = values.mean(dim=0), values.std(dim=0, correction=0)
         # Relative to the mean: a constant computed in float32 has a spread of rounding errors.
         varies = std > 1e-6 * (self.mean.abs() + 1e-12)
@@ -103,7 +103,7 @@ class Standardizer:
         return (features.double() - self.mean) * self.scale
 
 
-def standardize_features(bank: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+def standardize_features(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
     """The bank, and other features by the bank's statistics, standardized; see `Standardizer`."""
-    by_bank = Standardizer(bank)
-    return tuple(by_bank(features) for features in (bank, *others))
+    by_bank = Standardizer(train)
+    return tuple(by_bank(features) for features in (train, *others))

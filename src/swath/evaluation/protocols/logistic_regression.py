@@ -62,8 +62,8 @@ class LinearProbe:
 
     def predict(self, features: Tensor) -> Tensor:
         """[Q] class indices; or [Q, K] bool, the labels from a probability of 0.5."""
-        said = self.probabilities(features)
-        return said >= 0.5 if self.several else said.argmax(dim=1)
+        prediction = self.probabilities(features)
+        return prediction >= 0.5 if self.several else prediction.argmax(dim=1)
 
 
 def fit_linear_probe(
@@ -126,9 +126,9 @@ class ProbeFitter:
         self._several = labels.ndim == 2
         self._constant = torch.zeros(classes, dtype=torch.float64)
         if self._several:
-            share = labels.double().mean(dim=0)
-            self._fitted = torch.nonzero((share > 0) & (share < 1)).flatten()
-            self._constant[share == 1] = 1.0
+            fraction = labels.double().mean(dim=0)
+            self._fitted = torch.nonzero((fraction > 0) & (fraction < 1)).flatten()
+            self._constant[fraction == 1] = 1.0
             if not len(self._fitted):
                 raise SwathError("a linear probe needs a label that some images of the bank have, others not")
             self._target = labels[:, self._fitted].double()

@@ -23,7 +23,7 @@ PATIENCE = 2
 
 
 def stratified_group_holdout(
-    labels: NDArray[Any], groups: NDArray[Any] | None = None, *, share: float = SHARE, seed: int = 0
+    labels: NDArray[Any], groups: NDArray[Any] | None = None, *, fraction: float = SHARE, seed: int = 0
 ) -> NDArray[np.bool_]:
     """[N] bool, True for images that validate: `share` of each class, groups of the same ground whole.
 
@@ -44,7 +44,7 @@ def stratified_group_holdout(
     for members in kinds:
         units = np.unique(unit[members])
         if len(units) > 1:
-            count = min(len(units) - 1, max(1, round(share * len(units))))
+            count = min(len(units) - 1, max(1, round(fraction * len(units))))
             chosen.update(generator.permutation(units)[:count].tolist())
     return np.isin(unit, sorted(chosen))
 

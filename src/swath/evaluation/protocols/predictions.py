@@ -31,8 +31,8 @@ class ClassifierPredictions:
 
     features: str
     classifier: str
-    query_side: int
-    bank_side: int
+    test_image_size: int
+    train_image_size: int
     hits: Array
     predictions: Array | None
     confidence: Array | None
@@ -46,7 +46,7 @@ class PredictionsFile:
     labels: Array
     classes: list[str]
     origin: dict[str, Any]
-    answers: list[ClassifierPredictions]
+    predictions: list[ClassifierPredictions]
 
 
 def write_predictions(evaluation: EvaluationResult, path: str | Path, origin: Mapping[str, Any]) -> Path:
@@ -78,7 +78,7 @@ def read_predictions(path: str | Path) -> PredictionsFile:
     try:
         with np.load(path, allow_pickle=False) as stored:
             about = json.loads(str(stored["about"]))
-            answers = [
+            predictions = [
                 ClassifierPredictions(
                     **head,
                     hits=stored[f"hits_{i}"],
@@ -88,7 +88,7 @@ def read_predictions(path: str | Path) -> PredictionsFile:
                 for i, head in enumerate(about.pop("scores"))
             ]
             return PredictionsFile(
-                stored["paths"].tolist(), stored["labels"], stored["classes"].tolist(), about, answers
+                stored["paths"].tolist(), stored["labels"], stored["classes"].tolist(), about, predictions
             )
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise SwathError(f"{path}: is not a queries' file of `swath evaluate` ({error})") from None

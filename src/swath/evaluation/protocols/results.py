@@ -60,8 +60,8 @@ class Score:
 
     features: str
     classifier: str
-    query_side: int
-    bank_side: int
+    test_image_size: int
+    train_image_size: int
     value: float
     low: float
     high: float
@@ -82,7 +82,7 @@ class Score:
     @property
     def head(self) -> dict[str, Any]:
         """Whose score this is."""
-        names = ("features", "classifier", "query_side", "bank_side")
+        names = ("features", "classifier", "test_image_size", "train_image_size")
         return {name: getattr(self, name) for name in names}
 
 
@@ -120,7 +120,7 @@ class SeedSummary:
     """One method trained with several seeds: mean of their scores and its 95% interval (Student's t)."""
 
     classifier: str
-    query_side: int | None
+    test_image_size: int | None
     seeds: int
     mean: float
     deviation: float
@@ -147,7 +147,7 @@ class EvaluationResult:
 
     protocol: dict[str, Any]
     scores: list[Score]
-    native_side: int
+    native_image_size: int
     native_gsd: float | None
     notes: list[str]
     seconds: float = 0.0
@@ -165,7 +165,7 @@ class EvaluationResult:
             for s in self.scores
             if (classifier is None or s.classifier == classifier)
             and (features is None or s.features == features)
-            and (symmetric is None or (s.query_side == s.bank_side) == symmetric)
+            and (symmetric is None or (s.test_image_size == s.train_image_size) == symmetric)
         ]
 
     @property
@@ -207,11 +207,11 @@ class EvaluationResult:
         for kind in kinds:
             curves = [self._symmetric((features, kind)) for features in self.seed_group]
             table = np.array([[score.value for score in curve] for curve in curves])  # [seeds, scales]
-            sides: list[int | None] = [score.query_side for score in curves[0]]
-            columns = [*table.T, table.mean(axis=1)] if len(sides) > 1 else list(table.T)
-            for side, values in zip([*sides, None], columns, strict=False):
+            image_sizes: list[int | None] = [score.test_image_size for score in curves[0]]
+            columns = [*table.T, table.mean(axis=1)] if len(image_sizes) > 1 else list(table.T)
+            for image_size, values in zip([*image_sizes, None], columns, strict=False):
                 spread = (float(values.mean()), float(values.std(ddof=1)), *student_interval(values))
-                found.append(SeedSummary(kind, side, len(values), *spread))
+                found.append(SeedSummary(kind, image_size, len(values), *spread))
         return found
 
     def _symmetric(self, row: tuple[str, str]) -> list[Score]:

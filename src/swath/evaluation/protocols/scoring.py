@@ -105,19 +105,19 @@ def score_repeats(head: dict[str, Any], hits: Array, *, details: dict[str, Any] 
         hits: [draws, Q] bool.
         details: See `Score`.
     """
-    draws, queries = hits.shape
-    counts = bootstrap_counts(queries)
+    draws, test = hits.shape
+    counts = bootstrap_counts(test)
     generator = np.random.default_rng(1)
     turns = generator.multinomial(draws, np.full(draws, 1 / draws), size=len(counts)).astype(np.float32)
-    means = (turns * (counts @ hits.T.astype(np.float32))).sum(axis=1) / (draws * queries)
+    means = (turns * (counts @ hits.T.astype(np.float32))).sum(axis=1) / (draws * test)
     low, high = percentile_interval(means)
-    share = hits.mean(axis=0)
+    fraction = hits.mean(axis=0)
     return Score(
         **head,
-        value=float(share.mean()),
+        value=float(fraction.mean()),
         low=low,
         high=high,
-        hits=share,
+        hits=fraction,
         details=details or {},
         replicates=means,
     )
@@ -136,22 +136,22 @@ def restrict_evaluation(evaluation: EvaluationResult, keep: Array, note: str) ->
     for old in evaluation.scores:
         head, details = old.head, old.details
         if old.predictions is None or old.confidence is None:
-            share = old.hits[keep]
-            spread = bootstrap_interval(share)
-            new = Score(**head, value=float(share.mean()), low=spread[0], high=spread[1], hits=share)
+            fraction = old.hits[keep]
+            spread = bootstrap_interval(fraction)
+            new = Score(**head, value=float(fraction.mean()), low=spread[0], high=spread[1], hits=fraction)
             new.details = details
         elif labels.ndim == 2:
             new = score_multilabel(head, labels, old.confidence[keep], details=details)
         else:
             top5 = None if old.top5 is None else old.top5[keep]
-            said, sure = old.predictions[keep], old.confidence[keep]
-            new = _of_classes(head, labels, said, sure, top5, len(old.by_class), details)
+            prediction, sure = old.predictions[keep], old.confidence[keep]
+            new = _of_classes(head, labels, prediction, sure, top5, len(old.by_class), details)
         scores.append(new)
     protocol = {**evaluation.protocol, "queries_kept": {"images": len(labels), "why": note}}
     return EvaluationResult(
         protocol,
         scores,
-        evaluation.native_side,
+        evaluation.native_image_size,
         evaluation.native_gsd,
         [*evaluation.notes, note],
         evaluation.seconds,

@@ -29,16 +29,16 @@ from swath.models.contract import GsdRangeWarning
 
 def default_image_sizes(native: int, step: int) -> list[int]:
     """12.5, 25, 50 and 100% of the native side (the paper's), each rounded to a multiple of the patch."""
-    return sorted({max(step, round(native * share / step) * step) for share in (0.125, 0.25, 0.5, 1.0)})
+    return sorted({max(step, round(native * fraction / step) * step) for fraction in (0.125, 0.25, 0.5, 1.0)})
 
 
-def native_image_size(featurizers: Sequence[FeatureExtractor], split: TrainTestSplit) -> list[int]:
+def native_image_size(extractors: Sequence[FeatureExtractor], split: TrainTestSplit) -> list[int]:
     """The one side that is nearest to the images as they come and fits all featurizers."""
-    return [default_image_sizes(native_scale(split.bank)[0], max(f.min_side for f in featurizers))[-1]]
+    return [default_image_sizes(native_scale(split.train)[0], max(f.min_image_size for f in extractors))[-1]]
 
 
 def image_sizes_for_gsds(
-    split: TrainTestSplit, gsds: Sequence[float], featurizers: Sequence[FeatureExtractor]
+    split: TrainTestSplit, gsds: Sequence[float], extractors: Sequence[FeatureExtractor]
 ) -> list[int]:
     """Sides at which the images have these ground sample distances, to the nearest multiple of a patch.
 
@@ -50,8 +50,8 @@ def image_sizes_for_gsds(
     Raises:
         SwathError: The images' GSD is not known, or differs; or a GSD is finer than theirs.
     """
-    side, _ = native_scale(split.bank)
-    found = np.concatenate([_gsds(part) for part in (split.bank, split.queries)])
+    image_size, _ = native_scale(split.train)
+    found = np.concatenate([_gsds(part) for part in (split.train, split.test)])
     low, high = float(found.min()), float(found.max())
     if bool((found == 1.0).all()):
         raise SwathError(
@@ -66,8 +66,8 @@ def image_sizes_for_gsds(
     finer = [gsd for gsd in gsds if gsd < 0.99 * low]
     if finer:
         raise SwathError(f"a GSD of {finer[0]:g} m is finer than the images, which have {low:g} m")
-    step = max(f.min_side for f in featurizers)
-    return sorted({max(step, round(side * low / gsd / step) * step) for gsd in gsds})
+    step = max(f.min_image_size for f in extractors)
+    return sorted({max(step, round(image_size * low / gsd / step) * step) for gsd in gsds})
 
 
 def _gsds(part: EvalSubset) -> NDArray[Any]:
@@ -82,18 +82,21 @@ def _gsds(part: EvalSubset) -> NDArray[Any]:
 class SplitFeatures:
     """Features of bank and queries: what several protocols may share, since extraction is what takes time."""
 
-    bank: FeatureSet
-    queries: FeatureSet
+    train: FeatureSet
+    test: FeatureSet
 
-    def has(self, featurizer: str, side: int) -> bool:
+    def has(self, extractor: str, image_size: int) -> bool:
         """Whether there are features of that name at that side."""
-        return (featurizer, side) in self.bank.features and (featurizer, side) in self.queries.features
+        return (extractor, image_size) in self.train.features and (
+            extractor,
+            image_size,
+        ) in self.test.features
 
 
 def extract_split_features(
-    featurizers: Sequence[FeatureExtractor],
+    extractors: Sequence[FeatureExtractor],
     split: TrainTestSplit,
-    sides: Sequence[int],
+    image_sizes: Sequence[int],
     *,
     batch_size: int = 64,
     progress: Progress | None = None,
@@ -115,26 +118,26 @@ def extract_split_features(
     """
     fitted: set[str] = set()
 
-    def fit(featurizer: FeatureExtractor) -> None:
-        if featurizer.name not in fitted:
-            fitted.add(featurizer.name)
-            featurizer.fit(split.bank, max(sides))
+    def fit(extractor: FeatureExtractor) -> None:
+        if extractor.name not in fitted:
+            fitted.add(extractor.name)
+            extractor.fit(split.train, max(image_sizes))
 
-    first, total = len(split.bank.indices), len(split.bank.indices) + len(split.queries.indices)
-    bank, queries = (
+    first, total = len(split.train.indices), len(split.train.indices) + len(split.test.indices)
+    train, test = (
         extract_features(
-            featurizers,
+            extractors,
             part,
-            sides,
+            image_sizes,
             batch_size=batch_size,
             progress=_shifted(progress, offset, total),
             cache=cache,
-            bank=(split.bank, max(sides)),
+            train=(split.train, max(image_sizes)),
             fit=fit,
         )
-        for part, offset in ((split.bank, 0), (split.queries, first))
+        for part, offset in ((split.train, 0), (split.test, first))
     )
-    return SplitFeatures(bank, queries)
+    return SplitFeatures(train, test)
 
 
 def _shifted(progress: Progress | None, offset: int, total: int) -> Callable[[int, int], None] | None:
@@ -159,21 +162,21 @@ class ProtocolContext:
 
     def __init__(
         self,
-        featurizers: Sequence[FeatureExtractor],
+        extractors: Sequence[FeatureExtractor],
         split: TrainTestSplit,
-        sides: Sequence[int] | None,
+        image_sizes: Sequence[int] | None,
         batch_size: int,
         progress: Progress | None,
         settings: dict[str, Any],
         extracted: SplitFeatures | None,
         cache: FeatureCache | None = None,
     ) -> None:
-        names = [f.name for f in featurizers]
+        names = [f.name for f in extractors]
         if not names or len(set(names)) != len(names):
             raise SwathError(f"featurizers need names that differ, but these are {names}")
         self._began = time.monotonic()
-        self._featurizers, self._split, self._settings = featurizers, split, settings
-        self._batch_size, self._progress, self._wanted = batch_size, progress, sides
+        self._extractors, self._split, self._settings = extractors, split, settings
+        self._batch_size, self._progress, self._wanted = batch_size, progress, image_sizes
         self._extracted, self._cache = extracted, cache
 
     def __enter__(self) -> ProtocolContext:
@@ -199,58 +202,66 @@ class ProtocolContext:
             self.evaluation.seconds = round(time.monotonic() - self._began, 1)
 
     def _prepare(self) -> None:
-        split, featurizers = self._split, self._featurizers
+        split, extractors = self._split, self._extractors
         found_out = check_split(split)
-        native_side, native_gsd = native_scale(split.bank)
-        wanted = sorted(
-            set(self._wanted or default_image_sizes(native_side, max(f.min_side for f in featurizers)))
+        native_image_size, native_gsd = native_scale(split.train)
+        requested = sorted(
+            set(
+                self._wanted
+                or default_image_sizes(native_image_size, max(f.min_image_size for f in extractors))
+            )
         )
-        self.sides, refused = supported_image_sizes(wanted, featurizers)
-        if not self.sides:
+        self.image_sizes, refused = supported_image_sizes(requested, extractors)
+        if not self.image_sizes:
             raise SwathError("no image scale is left: " + "; ".join(refused))
         found = self._extracted
         if found is None:
             found = extract_split_features(
-                featurizers,
+                extractors,
                 split,
-                self.sides,
+                self.image_sizes,
                 batch_size=self._batch_size,
                 progress=self._progress,
                 cache=self._cache,
             )
-        missing = [(f.name, side) for f in featurizers for side in self.sides if not found.has(f.name, side)]
+        missing = [
+            (f.name, image_size)
+            for f in extractors
+            for image_size in self.image_sizes
+            if not found.has(f.name, image_size)
+        ]
         if missing:
             raise SwathError(
                 f"features that were extracted before lack {missing[0][0]} at {missing[0][1]} px"
             )
-        self.bank, self.queries = found.bank, found.queries
+        self.train, self.test = found.train, found.test
         notes = [*split.notes, *found_out, *(f"scale refused: {reason}" for reason in refused)]
-        notes += self._notes(native_side)
-        labels = self.queries.labels.numpy()
+        notes += self._notes(native_image_size)
+        labels = self.test.labels.numpy()
         self.several = labels.ndim == 2
         self.classes = count_classes(split)
         self.evaluation = EvaluationResult(
             self._protocol(labels),
             [],
-            native_side,
-            split.native_metres or native_gsd,
+            native_image_size,
+            split.native_gsd or native_gsd,
             notes,
-            refused=[side for side in wanted if side not in self.sides],
+            refused=[image_size for image_size in requested if image_size not in self.image_sizes],
             labels=labels,
-            paths=[split.queries.dataset.paths[i] for i in self.queries.indices],
+            paths=[split.test.dataset.paths[i] for i in self.test.indices],
         )
 
-    def _notes(self, native_side: int) -> list[str]:
+    def _notes(self, native_image_size: int) -> list[str]:
         notes = []
-        problems = self.bank.problems + self.queries.problems
+        problems = self.train.problems + self.test.problems
         if problems:
             notes.append(
                 f"{len(problems)} images could not be read and are left out, the first: {problems[0][0]}: "
                 f"{problems[0][1]}"
             )
-        larger = [side for side in self.sides if side > native_side]
+        larger = [image_size for image_size in self.image_sizes if image_size > native_image_size]
         if larger:
-            notes.append(f"images of {native_side} px were enlarged (pixels repeated) to {larger} px")
+            notes.append(f"images of {native_image_size} px were enlarged (pixels repeated) to {larger} px")
         return notes
 
     def _protocol(self, labels: Any) -> dict[str, Any]:
@@ -265,57 +276,57 @@ class ProtocolContext:
             **self._settings,
             "metric": metric,
             "resize": "area, whole image to side x side",
-            "sides": self.sides,
-            "featurizers": {f.name: f.settings for f in self._featurizers},
-            "sensor": split.bank.dataset.sensor.name,
+            "image_sizes": self.image_sizes,
+            "feature_extractors": {f.name: f.settings for f in self._extractors},
+            "sensor": split.train.dataset.sensor.name,
             "split": split.origin,
             "split_hash": split.hash,
-            "bank": {"name": split.bank.name, "images": len(self.bank.labels)},
-            "queries": {"name": split.queries.name, "images": len(self.queries.labels)},
-            "classes": split.bank.dataset.classes or [],
+            "train": {"name": split.train.name, "images": len(self.train.labels)},
+            "test": {"name": split.test.name, "images": len(self.test.labels)},
+            "classes": split.train.dataset.classes or [],
             "chance": round(chance, 6),
             "interval": interval,
         }
 
     def features(
-        self, featurizer: FeatureExtractor, bank_side: int, query_side: int
+        self, extractor: FeatureExtractor, train_image_size: int, test_image_size: int
     ) -> tuple[Tensor, Tensor]:
         """Features of bank and queries at their sides."""
-        name = featurizer.name
-        return self.bank.features[name, bank_side], self.queries.features[name, query_side]
+        name = extractor.name
+        return self.train.features[name, train_image_size], self.test.features[name, test_image_size]
 
     @property
-    def bank_groups(self) -> NDArray[Any] | None:
+    def train_groups(self) -> NDArray[Any] | None:
         """[N] names of the ground that images of the bank share, of those that could be read."""
-        part = self._split.bank
+        part = self._split.train
         if part.groups is None:
             return None
-        found: NDArray[Any] = part.groups[np.isin(part.indices, self.bank.indices)]
+        found: NDArray[Any] = part.groups[np.isin(part.indices, self.train.indices)]
         return found
 
     def add(
         self,
-        featurizer: FeatureExtractor,
+        extractor: FeatureExtractor,
         classifier: str,
-        query_side: int,
-        bank_side: int,
+        test_image_size: int,
+        train_image_size: int,
         probabilities: Tensor,
         **details: Any,
     ) -> None:
         """Keep the score of class (or label) probabilities [Q, K] of all queries."""
         head = {
-            "features": featurizer.name,
+            "features": extractor.name,
             "classifier": classifier,
-            "query_side": query_side,
-            "bank_side": bank_side,
+            "test_image_size": test_image_size,
+            "train_image_size": train_image_size,
         }
         make = score_multilabel if self.several else score_single_label
-        labels, said = self.queries.labels.numpy(), probabilities.numpy()
-        self.evaluation.scores.append(make(head, labels, said, details=details))
+        labels, prediction = self.test.labels.numpy(), probabilities.numpy()
+        self.evaluation.scores.append(make(head, labels, prediction, details=details))
 
-    bank: FeatureSet
-    queries: FeatureSet
-    sides: list[int]
+    train: FeatureSet
+    test: FeatureSet
+    image_sizes: list[int]
     classes: int
     several: bool
     evaluation: EvaluationResult

@@ -22,9 +22,9 @@ def charts(names: Sequence[str], panels: Sequence[str], caption: str, line: str)
     return keys + figure(SafeHtml(f'<div class="panels">{"".join(panels)}</div>'), caption, after=line)
 
 
-def origin_line(dossier: ReportData, protocol: dict[str, Any], config_hash: str) -> str:
+def origin_line(report_data: ReportData, protocol: dict[str, Any], config_hash: str) -> str:
     """What every figure carries: protocol, hashes, software and command."""
-    facts = dossier.origin(protocol, config_hash)
+    facts = report_data.origin(protocol, config_hash)
     return (
         f'<span class="origin">{escape(facts["protocol"])} · configuration {facts["config_hash"]} · split '
         f"{facts['split_hash']} · {escape(facts['software'])} · "
@@ -32,9 +32,9 @@ def origin_line(dossier: ReportData, protocol: dict[str, Any], config_hash: str)
     )
 
 
-def origin(dossier: ReportData, protocol: dict[str, Any], config_hash: str) -> str:
+def origin(report_data: ReportData, protocol: dict[str, Any], config_hash: str) -> str:
     """The origin of a table, beneath it."""
-    return f'<p class="quiet">{origin_line(dossier, protocol, config_hash)}</p>'
+    return f'<p class="quiet">{origin_line(report_data, protocol, config_hash)}</p>'
 
 
 def format_optional(value: float | None, form: str) -> str:
@@ -63,10 +63,10 @@ def image_tiles(dataset: ImageDataset, places: Sequence[int]) -> dict[int, bytes
 
     from swath.reporting.rgb import composite
 
-    wanted = sorted(set(places))
-    if not wanted:
+    requested = sorted(set(places))
+    if not requested:
         return {}
-    batch = dataset.get_batch(wanted)
+    batch = dataset.get_batch(requested)
     if not len(batch["image"]):
         return {}
     if dataset.sensor.unit == "uint8" and batch["image"].shape[1] == 3:

@@ -57,10 +57,10 @@ class QueryNeighbors:
     """
 
     query: int
-    answers: list[int]
+    predictions: list[int]
     cosines: list[float]
     right: bool
-    said: int
+    prediction: int
     truth: int
 
 
@@ -77,7 +77,7 @@ class EmbeddingProjection:
     """
 
     components: NDArray[np.float64]
-    shares: tuple[float, float]
+    fractions: tuple[float, float]
     neighbors: NDArray[np.float64]
     divergence: float
     labels: NDArray[np.int64]
@@ -102,7 +102,7 @@ class ReportData:
     maps: dict[str, EmbeddingProjection]
     command: str
     notes: list[str] = field(default_factory=list)
-    pictures: bool = True
+    images: bool = True
     versions: dict[str, str] = field(default_factory=software_versions)
 
     @property
@@ -127,13 +127,13 @@ def collect_report_data(
     split: TrainTestSplit,
     *,
     title: str = "",
-    sides: Sequence[int] | None = None,
+    image_sizes: Sequence[int] | None = None,
     k: int = 20,
     fewshot: bool = True,
     robustness: bool = True,
-    degradations: Sequence[str] | None = None,
+    corruptions: Sequence[str] | None = None,
     robust_limit: int | None = 400,
-    pictures: bool = True,
+    images: bool = True,
     cache: FeatureCache | None = None,
     batch_size: int = 64,
     progress: Progress | None = None,
@@ -161,18 +161,20 @@ def collect_report_data(
     if not models:
         raise SwathError("a report is about one model at least")
     everything = [*models, *baselines]
-    if sides is None:
-        sides = default_image_sizes(native_scale(split.bank)[0], max(f.min_side for f in everything))
-    used, refused = supported_image_sizes(sorted(set(sides)), everything)
+    if image_sizes is None:
+        image_sizes = default_image_sizes(
+            native_scale(split.train)[0], max(f.min_image_size for f in everything)
+        )
+    used, refused = supported_image_sizes(sorted(set(image_sizes)), everything)
     if not used:
         raise SwathError("no image scale is left: " + "; ".join(refused))
     largest = used[-1]
     found = extract_split_features(
         everything, split, used, batch_size=batch_size, progress=progress, cache=cache
     )
-    knn = evaluate_knn(everything, split, sides=used, k=k, extracted=found)
-    linear = evaluate_linear(everything, split, sides=[largest], extracted=found)
-    knn.refused += [side for side in sorted(set(sides)) if side not in used]
+    knn = evaluate_knn(everything, split, image_sizes=used, k=k, extracted=found)
+    linear = evaluate_linear(everything, split, image_sizes=[largest], extracted=found)
+    knn.refused += [image_size for image_size in sorted(set(image_sizes)) if image_size not in used]
     notes = [f"scale refused: {reason}" for reason in refused]
     leakage = _leaks(split, found, models[0].name, largest, batch_size, notes)
     several = knn.labels.ndim == 2
@@ -180,7 +182,7 @@ def collect_report_data(
     if fewshot and several:
         notes.append("few-shot curves are drawn of images with one label each")
     elif fewshot:
-        evaluations.append(evaluate_fewshot(everything, split, sides=[largest], extracted=found))
+        evaluations.append(evaluate_fewshot(everything, split, image_sizes=[largest], extracted=found))
     for evaluation in evaluations:
         add_leakage_note(evaluation, leakage)
     robust = None
@@ -188,8 +190,8 @@ def collect_report_data(
         notes.append("robustness is scored by top-1 accuracy and left out where images have several labels")
     elif robustness:
         robust = evaluate_robustness(
-            everything, split, degradations=degradations, side=largest, k=k, limit=robust_limit,
-            batch_size=batch_size, bank=found.bank, cache=cache,
+            everything, split, corruptions=corruptions, image_size=largest, k=k, limit=robust_limit,
+            batch_size=batch_size, train=found.train, cache=cache,
         )  # fmt: skip
     names = [model.name for model in models]
     return ReportData(
@@ -199,13 +201,13 @@ def collect_report_data(
         evaluations,
         [exclude_leaks(evaluation, leakage) for evaluation in evaluations],
         leakage,
-        evaluate_embedding_stats(everything, split.bank, sides=used, extracted=found.bank),
+        evaluate_embedding_stats(everything, split.train, image_sizes=used, extracted=found.train),
         robust,
         {} if several else {name: _neighborhoods(found, knn, name, largest) for name in names},
         {} if several else {name: _map(found, name, largest) for name in names},
         command or command_line(),
         notes,
-        pictures,
+        images,
     )
 
 
@@ -217,32 +219,36 @@ def best_classifier(evaluation: EvaluationResult, features: str) -> str:
 
 def largest_score(evaluation: EvaluationResult, features: str, classifier: str) -> Score:
     """The score at the largest symmetric side."""
-    return max(evaluation.select(classifier, features, symmetric=True), key=lambda score: score.query_side)
+    return max(
+        evaluation.select(classifier, features, symmetric=True), key=lambda score: score.test_image_size
+    )
 
 
 def _title(split: TrainTestSplit) -> str:
     """Name of the folder that all images share; of the one above where that is called "images" or so."""
     import os
 
-    paths = [*split.bank.paths[:200], *split.queries.paths[:200]]
+    paths = [*split.train.paths[:200], *split.test.paths[:200]]
     folder = Path(os.path.commonpath(paths)) if len(paths) > 1 else Path("images")
     generic = folder.name.casefold() in ("images", "image", "imgs", "chips", "tiles", "data")
     return (folder.parent.name or folder.name) if generic else folder.name
 
 
 def _leaks(
-    split: TrainTestSplit, found: SplitFeatures, name: str, side: int, batch_size: int, notes: list[str]
+    split: TrainTestSplit, found: SplitFeatures, name: str, image_size: int, batch_size: int, notes: list[str]
 ) -> LeakageReport:
-    whole = len(found.bank.indices) == len(split.bank.indices)
-    whole = whole and len(found.queries.indices) == len(split.queries.indices)
-    features = (found.bank.features[name, side], found.queries.features[name, side]) if whole else None
+    whole = len(found.train.indices) == len(split.train.indices)
+    whole = whole and len(found.test.indices) == len(split.test.indices)
+    features = (
+        (found.train.features[name, image_size], found.test.features[name, image_size]) if whole else None
+    )
     if not whole:
         notes.append("some images cannot be read, so leaks were not searched by features")
     return find_leaks(split, features=features, batch_size=batch_size)
 
 
 def _neighborhoods(
-    found: SplitFeatures, evaluation: EvaluationResult, name: str, side: int, each: int = 4
+    found: SplitFeatures, evaluation: EvaluationResult, name: str, image_size: int, each: int = 4
 ) -> list[QueryNeighbors]:
     """Some queries that the vote got right, drawn evenly, and the wrong ones that it was surest of."""
     kind = best_classifier(evaluation, name)
@@ -252,18 +258,18 @@ def _neighborhoods(
     right, wrong = np.flatnonzero(score.hits), np.flatnonzero(~score.hits.astype(bool))
     good = right[np.linspace(0, len(right) - 1, min(each, len(right))).astype(int)] if len(right) else right
     bad = wrong[np.argsort(-score.confidence[wrong], kind="stable")][:each]
-    bank, queries = found.bank.features[name, side], found.queries.features[name, side]
+    train, test = found.train.features[name, image_size], found.test.features[name, image_size]
     if kind.endswith("-z"):
         from swath.evaluation.protocols.knn_classifier import standardize_features
 
-        bank, queries = standardize_features(bank, queries)
+        train, test = standardize_features(train, test)
     rows = []
     for row in [*good.tolist(), *bad.tolist()]:
-        near = _nearest(queries[row], bank)
+        near = _nearest(test[row], train)
         rows.append(
             QueryNeighbors(
-                int(found.queries.indices[row]),
-                [int(found.bank.indices[i]) for i in near[1]],
+                int(found.test.indices[row]),
+                [int(found.train.indices[i]) for i in near[1]],
                 near[0],
                 bool(score.hits[row]),
                 int(score.predictions[row]),
@@ -273,23 +279,23 @@ def _neighborhoods(
     return rows
 
 
-def _nearest(query: Tensor, bank: Tensor) -> tuple[list[float], list[int]]:
-    cosine = F.normalize(bank.double(), dim=1) @ F.normalize(query.double(), dim=0)
+def _nearest(query: Tensor, train: Tensor) -> tuple[list[float], list[int]]:
+    cosine = F.normalize(train.double(), dim=1) @ F.normalize(query.double(), dim=0)
     top = cosine.topk(min(NEIGHBORS, len(cosine)))
     return top.values.tolist(), top.indices.tolist()
 
 
-def _map(found: SplitFeatures, name: str, side: int) -> EmbeddingProjection:
-    features, labels = found.queries.features[name, side], found.queries.labels
+def _map(found: SplitFeatures, name: str, image_size: int) -> EmbeddingProjection:
+    features, labels = found.test.features[name, image_size], found.test.labels
     step = max(1, -(-len(features) // min(MOST, 1000)))
     features, labels = features[::step], labels[::step]
     unit = F.normalize(features.double(), dim=1)
     u, s, _ = torch.linalg.svd(unit - unit.mean(dim=0), full_matrices=False)
-    shares = (s.square() / s.square().sum().clamp_min(1e-30))[:2].tolist()
+    fractions = (s.square() / s.square().sum().clamp_min(1e-30))[:2].tolist()
     if len(features) >= 5:
         points, divergence = tsne(features)
     else:
         points, divergence = u[:, :2] * s[:2], float("nan")
     return EmbeddingProjection(
-        (u[:, :2] * s[:2]).numpy(), (shares[0], shares[-1]), points.numpy(), divergence, labels.numpy()
+        (u[:, :2] * s[:2]).numpy(), (fractions[0], fractions[-1]), points.numpy(), divergence, labels.numpy()
     )

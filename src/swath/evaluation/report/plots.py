@@ -34,7 +34,9 @@ def plot_scale_curve(
         metadata: Text chunks for the PNG (protocol, hashes, command).
     """
     curves = _curves(evaluation, classifier)
-    pairings = [True] + ([False] if any(s.query_side != s.bank_side for s in evaluation.scores) else [])
+    pairings = [True] + (
+        [False] if any(s.test_image_size != s.train_image_size for s in evaluation.scores) else []
+    )
     figure, panels = _figure(len(pairings))
     for panel, symmetric in zip(panels, pairings, strict=True):
         _draw(panel, evaluation, curves, symmetric)
@@ -57,14 +59,20 @@ def plot_fewshot_curve(
 
     One panel a classifier; images of the largest side.
     """
-    shots, side = evaluation.protocol["shots"], max(evaluation.protocol["sides"])
+    shots, image_size = evaluation.protocol["shots"], max(evaluation.protocol["image_sizes"])
     kinds = list(dict.fromkeys(s.classifier.partition("@")[0] for s in evaluation.scores))
     names = list(dict.fromkeys(s.features for s in evaluation.scores))
     figure, panels = _figure(len(kinds))
     for panel, kind in zip(panels, kinds, strict=True):
         for i, features in reversed(list(enumerate(names))):
             scores = [evaluation.select(f"{kind}@{n}", features) for n in shots]
-            _curve(panel, i, features, shots, [s for found in scores for s in found if s.query_side == side])
+            _curve(
+                panel,
+                i,
+                features,
+                shots,
+                [s for found in scores for s in found if s.test_image_size == image_size],
+            )
         panel.axhline(100 * evaluation.protocol["chance"], color="#777777", linewidth=1, linestyle=":")
         panel.set_xscale("log")
         panel.set_xticks(shots, [str(n) for n in shots])
@@ -89,8 +97,12 @@ def plot_reliability(
     Scores of the largest side. On the diagonal a classifier is right as often as it says; below it is too
     sure of itself. The legend has the expected calibration error of 15 bins of equal width.
     """
-    side = max(s.query_side for s in evaluation.scores)
-    found = [s for s in evaluation.scores if s.confidence is not None and s.query_side == s.bank_side == side]
+    image_size = max(s.test_image_size for s in evaluation.scores)
+    found = [
+        s
+        for s in evaluation.scores
+        if s.confidence is not None and s.test_image_size == s.train_image_size == image_size
+    ]
     kinds = list(dict.fromkeys(s.classifier for s in found))
     figure, panels = _figure(len(kinds))
     for panel, kind in zip(panels, kinds, strict=True):
@@ -109,7 +121,7 @@ def plot_reliability(
         panel.legend(frameon=False, fontsize=7.5, loc="upper left")
         _plain_axes(panel)
     panels[0].set_ylabel("accuracy, %", color=_INK)
-    how = f"images of {side} px, {bins} bins of equally many queries; dotted: as often right as sure"
+    how = f"images of {image_size} px, {bins} bins of equally many queries; dotted: as often right as sure"
     return _save(figure, [], how, path, metadata)
 
 
@@ -165,12 +177,12 @@ def _curves(evaluation: EvaluationResult, classifier: str | None) -> list[tuple[
 
 
 def _draw(panel: Any, evaluation: EvaluationResult, curves: list[tuple[str, str]], symmetric: bool) -> None:
-    ticks = sorted({s.query_side for s in evaluation.scores})
+    ticks = sorted({s.test_image_size for s in evaluation.scores})
     # The first line last, so that it lies on top.
     for i, (features, classifier) in reversed(list(enumerate(curves))):
         scores = _line(evaluation, features, classifier, symmetric)
         label = f"{features} ({classifier})"
-        _curve(panel, i, label, [s.query_side for s in scores], scores)
+        _curve(panel, i, label, [s.test_image_size for s in scores], scores)
     panel.axhline(100 * evaluation.protocol["chance"], color="#777777", linewidth=1, linestyle=":")
     panel.set_xscale("log", base=2)
     panel.set_xticks(ticks, [str(t) for t in ticks])
@@ -183,7 +195,7 @@ def _draw(panel: Any, evaluation: EvaluationResult, curves: list[tuple[str, str]
     _plain_axes(panel)
     if evaluation.native_gsd is not None:
         ground = panel.secondary_xaxis("top")
-        metres = [evaluation.native_gsd * evaluation.native_side / t for t in ticks]
+        metres = [evaluation.native_gsd * evaluation.native_image_size / t for t in ticks]
         ground.set_xticks(ticks, [f"{m:.3g}" for m in metres])
         ground.minorticks_off()
         ground.set_xlabel("ground sample distance (median), m", fontsize=9, color=_INK)
@@ -193,6 +205,6 @@ def _draw(panel: Any, evaluation: EvaluationResult, curves: list[tuple[str, str]
 def _line(evaluation: EvaluationResult, features: str, classifier: str, symmetric: bool) -> list[Score]:
     scores = evaluation.select(classifier, features, symmetric)
     if not symmetric:  # the full side belongs to this curve too
-        largest = max(s.bank_side for s in scores)
-        scores += [s for s in evaluation.select(classifier, features, True) if s.query_side == largest]
-    return sorted(scores, key=lambda s: s.query_side)
+        largest = max(s.train_image_size for s in scores)
+        scores += [s for s in evaluation.select(classifier, features, True) if s.test_image_size == largest]
+    return sorted(scores, key=lambda s: s.test_image_size)

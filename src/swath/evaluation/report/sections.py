@@ -30,9 +30,9 @@ from swath.reporting import charts as svg
 from swath.reporting.html import SafeHtml, figure, table
 
 
-def leaks_section(dossier: ReportData) -> str:
+def leaks_section(report_data: ReportData) -> str:
     """What the bank knows already, with pictures of the first pairs."""
-    leakage = dossier.leakage
+    leakage = report_data.leakage
     text = f"<p>{escape(leakage.sentence)}</p>"
     settings = leakage.settings
     text += (
@@ -44,29 +44,32 @@ def leaks_section(dossier: ReportData) -> str:
     )
     if not leakage.leaks:
         return text
-    if not dossier.pictures:
-        told = [
+    if not report_data.images:
+        summary = [
             [short_path(leak.query), short_path(leak.partner), leak.reason, leak.detail]
             for leak in leakage.leaks[:20]
         ]
-        caption = f"The first {len(told)} of {len(leakage.leaks)}; all are in leakage.json"
-        return text + table(["query", "known by", "reason", "detail"], told, caption=caption)
+        caption = f"The first {len(summary)} of {len(leakage.leaks)}; all are in leakage.json"
+        return text + table(["query", "known by", "reason", "detail"], summary, caption=caption)
     shown = leakage.leaks[:8]
-    queries = {
+    test = {
         path: i
-        for i, path in zip(dossier.split.queries.indices.tolist(), dossier.split.queries.paths, strict=True)
+        for i, path in zip(report_data.split.test.indices.tolist(), report_data.split.test.paths, strict=True)
     }
-    bank = {
-        path: i for i, path in zip(dossier.split.bank.indices.tolist(), dossier.split.bank.paths, strict=True)
+    train = {
+        path: i
+        for i, path in zip(
+            report_data.split.train.indices.tolist(), report_data.split.train.paths, strict=True
+        )
     }
-    first = image_tiles(dossier.split.queries.dataset, [queries[leak.query] for leak in shown])
-    second = image_tiles(dossier.split.bank.dataset, [bank[leak.partner] for leak in shown])
+    first = image_tiles(report_data.split.test.dataset, [test[leak.query] for leak in shown])
+    second = image_tiles(report_data.split.train.dataset, [train[leak.partner] for leak in shown])
     rows = []
     for leak in shown:
-        tiles = image_figure(first, queries[leak.query], "query", f"query {short_path(leak.query)}", "")
+        tiles = image_figure(first, test[leak.query], "query", f"query {short_path(leak.query)}", "")
         tiles += image_figure(
             second,
-            bank[leak.partner],
+            train[leak.partner],
             "wrong",
             f"bank {short_path(leak.partner)}",
             f"{leak.reason}: {leak.detail}",
@@ -84,16 +87,16 @@ def leaks_section(dossier: ReportData) -> str:
     )
 
 
-def confusion_section(dossier: ReportData) -> str:
+def confusion_section(report_data: ReportData) -> str:
     """Which classes are taken for which, a table a model."""
-    evaluation = dossier.knn
+    evaluation = report_data.knn
     if evaluation.labels.ndim == 2:
         return ""
     names = [str(n) for n in evaluation.protocol["classes"]] or [
         str(i) for i in range(int(evaluation.labels.max()) + 1)
     ]
     parts = []
-    for model in dossier.models:
+    for model in report_data.models:
         score = largest_score(evaluation, model, best_classifier(evaluation, model))
         if score.predictions is None or len(names) > 60:
             continue
@@ -101,8 +104,10 @@ def confusion_section(dossier: ReportData) -> str:
         np.add.at(counts, (evaluation.labels, score.predictions), 1)
         parts.append(
             f"<h3>{escape(model)}</h3><p>{escape(_confused(names, counts))}</p>"
-            + _heat(names, counts, score, evaluation, f"{model} ({score.classifier}, {score.query_side} px)")
-            + origin(dossier, evaluation.protocol, evaluation.config_hash)
+            + _heat(
+                names, counts, score, evaluation, f"{model} ({score.classifier}, {score.test_image_size} px)"
+            )
+            + origin(report_data, evaluation.protocol, evaluation.config_hash)
         )
     return "".join(parts)
 
@@ -113,8 +118,8 @@ def _confused(names: Sequence[str], counts: NDArray[np.int_]) -> str:
         return "Every query was classified rightly."
     order = np.argsort(-wrong, axis=None, kind="stable")[:3]
     pairs = [np.unravel_index(i, wrong.shape) for i in order if wrong.flat[i]]
-    told = ", ".join(f"{names[a]} for {names[b]} ({wrong[a, b]} times)" for a, b in pairs)
-    return f"Taken most often: {told}."
+    summary = ", ".join(f"{names[a]} for {names[b]} ({wrong[a, b]} times)" for a, b in pairs)
+    return f"Taken most often: {summary}."
 
 
 def _heat(
@@ -127,10 +132,10 @@ def _heat(
     for i, name in enumerate(names):
         cells = []
         for j in range(len(names)):
-            share = counts[i, j] / total[i] if total[i] else 0.0
+            fraction = counts[i, j] / total[i] if total[i] else 0.0
             hue = "0,114,178" if i == j else "213,94,0"
             text = str(counts[i, j]) if counts[i, j] else '<span class="quiet">·</span>'
-            cells.append(f'<td style="background:rgba({hue},{0.65 * share:.2f})">{text}</td>')
+            cells.append(f'<td style="background:rgba({hue},{0.65 * fraction:.2f})">{text}</td>')
         interval = score.by_class[i] if i < len(score.by_class) else None
         known = interval is not None and np.isfinite(interval.low)
         span = f"{100 * recall[i]:.0f}%" + (
@@ -148,21 +153,21 @@ def _heat(
     )
 
 
-def calibration_section(dossier: ReportData) -> str:
+def calibration_section(report_data: ReportData) -> str:
     """Reliability of the probabilities given, and expected calibration error."""
     panels, rows = [], []
     chosen: list[tuple[EvaluationResult, Score, int]] = []
-    for evaluation in dossier.evaluations[:2]:
+    for evaluation in report_data.evaluations[:2]:
         if evaluation.labels.ndim == 2:
             return ""
-        for i, model in enumerate(dossier.models):
+        for i, model in enumerate(report_data.models):
             score = largest_score(evaluation, model, best_classifier(evaluation, model))
             if score.confidence is not None:
                 chosen.append((evaluation, score, i))
     for _, score, i in chosen:
         assert score.confidence is not None
-        centers, share = _reliability(score.confidence, score.hits)
-        line = svg.Line(score.features, (100 * share).tolist(), strong=True, index=i)
+        centers, fraction = _reliability(score.confidence, score.hits)
+        line = svg.Line(score.features, (100 * fraction).tolist(), strong=True, index=i)
         ideal = svg.Line("perfect", (100 * centers).tolist(), index=7)
         panels.append(
             svg.line_chart(
@@ -196,7 +201,7 @@ def calibration_section(dossier: ReportData) -> str:
         "right, %",
     ]
     return charts(
-        [], panels, caption, origin_line(dossier, evaluation.protocol, evaluation.config_hash)
+        [], panels, caption, origin_line(report_data, evaluation.protocol, evaluation.config_hash)
     ) + table(header, rows, numbers_from=2)
 
 
@@ -207,33 +212,33 @@ def _reliability(
     place = np.minimum((np.asarray(confidence) * bins).astype(int), bins - 1)
     count = np.bincount(place, minlength=bins)
     right = np.bincount(place, weights=np.asarray(hits, dtype=float), minlength=bins)
-    share = np.where(count >= 5, right / np.maximum(count, 1), np.nan)
-    return (np.arange(bins) + 0.5) / bins, share
+    fraction = np.where(count >= 5, right / np.maximum(count, 1), np.nan)
+    return (np.arange(bins) + 0.5) / bins, fraction
 
 
-def robustness_section(dossier: ReportData) -> str:
+def robustness_section(report_data: ReportData) -> str:
     """Accuracy against each degradation of the queries."""
-    report = dossier.robustness
+    report = report_data.robustness
     if report is None:
         return ""
     panels = []
-    for kind in report.degradations:
+    for kind in report.corruptions:
         lines = []
         for i, name in enumerate(report.names):
             curve = report.curve(name, kind)
             lines.append(
                 svg.Line(
                     name, [100 * s.accuracy for s in curve], [100 * s.low for s in curve],
-                    [100 * s.high for s in curve], name in dossier.models, i,
+                    [100 * s.high for s in curve], name in report_data.models, i,
                 )
             )  # fmt: skip
         ticks = ["clean", *(f"{s.strength:.3g}" for s in report.curve(report.names[0], kind)[1:])]
-        measure = report.protocol["degradations"][kind]["measure"]
+        measure = report.protocol["corruptions"][kind]["measure"]
         panels.append(svg.line_chart(lines, ticks, title=kind, x_label=measure, size=(300, 220)))
-    header = ["features", "clean, %", *report.degradations]
+    header = ["features", "clean, %", *report.corruptions]
     rows = [
-        [name, f"{100 * report.curve(name, report.degradations[0])[0].accuracy:.1f}",
-         *(f"{0.0 - 100 * report.mean_loss(name, kind):+.1f}" for kind in report.degradations)]
+        [name, f"{100 * report.curve(name, report.corruptions[0])[0].accuracy:.1f}",
+         *(f"{0.0 - 100 * report.mean_loss(name, kind):+.1f}" for kind in report.corruptions)]
         for name in report.names
     ]  # fmt: skip
     caption = (
@@ -243,31 +248,31 @@ def robustness_section(dossier: ReportData) -> str:
     refused = "".join(f"<li>{escape(note)}</li>" for note in report.notes if note.startswith("refused"))
     return (
         f"<p>{escape(report.sentence())}</p>"
-        + charts(report.names, panels, caption, origin_line(dossier, report.protocol, report.config_hash))
+        + charts(report.names, panels, caption, origin_line(report_data, report.protocol, report.config_hash))
         + table(
-            header, rows, marks=[name in dossier.models for name in report.names], numbers_from=1,
+            header, rows, marks=[name in report_data.models for name in report.names], numbers_from=1,
             caption="Points lost or gained, mean over the strengths",
         )
         + (f'<ul class="quiet">{refused}</ul>' if refused else "")
     )  # fmt: skip
 
 
-def embedding_section(dossier: ReportData) -> str:
+def embedding_section(report_data: ReportData) -> str:
     """How many directions the features use, and how evenly."""
-    report = dossier.geometry
+    report = report_data.geometry
     warned = [row.warning for row in report.rows if row.warning]
     header = [
-        "features", "side", "dimensions", "RankMe", "effective rank", "participation", "intrinsic (TwoNN)",
+        "features", "image_size", "dimensions", "RankMe", "effective rank", "participation", "intrinsic (TwoNN)",
         "uniformity", "class alignment", "scale alignment", "top axis, %", "dead",
     ]  # fmt: skip
     rows = [
-        [r.features, f"{r.side} px", r.dimensions, f"{r.rankme:.1f}", f"{r.effective_rank:.1f}",
+        [r.features, f"{r.image_size} px", r.dimensions, f"{r.rankme:.1f}", f"{r.effective_rank:.1f}",
          f"{r.participation:.1f}", format_optional(r.intrinsic, "{:.1f}"), f"{r.uniformity:.2f}",
          format_optional(r.class_alignment, "{:.2f}"), format_optional(r.scale_alignment, "{:.3f}"),
-         f"{100 * r.top_share:.0f}", r.dead]
+         f"{100 * r.top_fraction:.0f}", r.dead]
         for r in report.rows
     ]  # fmt: skip
-    said = "".join(f"<p>{escape(sentence)}</p>" for sentence in warned if sentence)
+    prediction = "".join(f"<p>{escape(sentence)}</p>" for sentence in warned if sentence)
     text = (
         "<p>How many directions the features use, and how evenly. No figure here is a score: a collapsed "
         "space cannot be good, but a full one can be useless. <b>Ranks</b> count directions in use; "
@@ -278,30 +283,32 @@ def embedding_section(dossier: ReportData) -> str:
     digest = hashlib.sha256(json.dumps(report.protocol, sort_keys=True).encode()).hexdigest()[:12]
     return (
         text
-        + (f'<div class="warning">{said}</div>' if said else "")
+        + (f'<div class="warning">{prediction}</div>' if prediction else "")
         + table(
-            header, rows, marks=[r.features in dossier.models for r in report.rows], numbers_from=1,
+            header, rows, marks=[r.features in report_data.models for r in report.rows], numbers_from=1,
             caption=f"On the {report.protocol['images']['images']:,} images of the bank",
         )
-        + origin(dossier, report.protocol, digest)
+        + origin(report_data, report.protocol, digest)
     )  # fmt: skip
 
 
-def neighbors_section(dossier: ReportData) -> str:
+def neighbors_section(report_data: ReportData) -> str:
     """Queries with their nearest bank images as pictures: right ones, and the surest mistakes."""
-    names = dossier.knn.protocol["classes"]
-    if not dossier.pictures:
+    names = report_data.knn.protocol["classes"]
+    if not report_data.images:
         return "<p>The page was made without pictures of the data, so neighbors are not shown.</p>"
     parts = []
-    for model, rows in dossier.neighborhoods.items():
+    for model, rows in report_data.neighborhoods.items():
         if not rows:
             continue
-        queries = image_tiles(dossier.split.queries.dataset, [row.query for row in rows])
-        bank = image_tiles(dossier.split.bank.dataset, sorted({i for row in rows for i in row.answers}))
+        test = image_tiles(report_data.split.test.dataset, [row.query for row in rows])
+        train = image_tiles(
+            report_data.split.train.dataset, sorted({i for row in rows for i in row.predictions})
+        )
         for right, title in ((True, "right, drawn evenly"), (False, "wrong, the surest first")):
             chosen = [row for row in rows if row.right is right]
             if chosen:
-                lines = "".join(_neighbor_row(dossier, row, queries, bank, names) for row in chosen)
+                lines = "".join(_neighbor_row(report_data, row, test, train, names) for row in chosen)
                 parts.append(f'<h3>{escape(model)}: {title}</h3><div class="gallery">{lines}</div>')
     if not parts:
         return ""
@@ -310,44 +317,44 @@ def neighbors_section(dossier: ReportData) -> str:
         "their features. A solid blue frame is the query's class, a dashed orange one is not. More such "
         "neighbors vote, so five right ones may still be outvoted.</p>"
     )
-    knn = dossier.knn
-    return text + "".join(parts) + origin(dossier, knn.protocol, knn.config_hash)
+    knn = report_data.knn
+    return text + "".join(parts) + origin(report_data, knn.protocol, knn.config_hash)
 
 
 def _neighbor_row(
-    dossier: ReportData,
+    report_data: ReportData,
     row: QueryNeighbors,
-    queries: dict[int, bytes],
-    bank: dict[int, bytes],
+    test: dict[int, bytes],
+    train: dict[int, bytes],
     names: Sequence[str],
 ) -> str:
     def called(label: int) -> str:
         return str(names[label]) if label < len(names) else str(label)
 
-    labels = np.asarray(dossier.split.bank.dataset.labels)
-    verdict = "said rightly" if row.right else f"taken for {called(row.said)}"
-    tiles = image_figure(queries, row.query, "query", called(row.truth), verdict)
-    for place, cosine in zip(row.answers, row.cosines, strict=True):
+    labels = np.asarray(report_data.split.train.dataset.labels)
+    verdict = "said rightly" if row.right else f"taken for {called(row.prediction)}"
+    tiles = image_figure(test, row.query, "query", called(row.truth), verdict)
+    for place, cosine in zip(row.predictions, row.cosines, strict=True):
         label = int(labels[place])
         tiles += image_figure(
-            bank, place, "right" if label == row.truth else "wrong", called(label), f"cosine {cosine:.3f}"
+            train, place, "right" if label == row.truth else "wrong", called(label), f"cosine {cosine:.3f}"
         )
     return f'<div class="row">{tiles}</div>'
 
 
-def projection_section(dossier: ReportData) -> str:
+def projection_section(report_data: ReportData) -> str:
     """The queries in two dimensions: principal components and t-SNE."""
-    names = [str(name) for name in dossier.knn.protocol["classes"]]
+    names = [str(name) for name in report_data.knn.protocol["classes"]]
     parts = []
-    for model, found in dossier.maps.items():
+    for model, found in report_data.maps.items():
         first = svg.scatter(found.components, found.labels, names, title=f"{model}: principal components")
         second = svg.scatter(found.neighbors, found.labels, names, title=f"{model}: t-SNE")
-        shares = f"{100 * found.shares[0]:.0f}% and {100 * found.shares[1]:.0f}%"
+        fractions = f"{100 * found.fractions[0]:.0f}% and {100 * found.fractions[1]:.0f}%"
         caption = (
-            f"{model}, {len(found.labels):,} queries. Left: two principal components, which hold {shares} of "
+            f"{model}, {len(found.labels):,} queries. Left: two principal components, which hold {fractions} of "
             f"the variance. Right: t-SNE (perplexity 30, divergence left {found.divergence:.2f}): who is "
             "near whom; sizes of islands and distances between them mean nothing."
         )
-        line = origin_line(dossier, dossier.knn.protocol, dossier.knn.config_hash)
+        line = origin_line(report_data, report_data.knn.protocol, report_data.knn.config_hash)
         parts.append(figure(SafeHtml(f'<div class="panels">{first}{second}</div>'), caption, after=line))
     return svg.legend(names) + "".join(parts) if parts else ""

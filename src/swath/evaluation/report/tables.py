@@ -79,14 +79,14 @@ def write_scores(
         "software": versions,
         **about,
         "settings": evaluation.protocol,
-        "native": {"side_px": evaluation.native_side, "gsd_m": evaluation.native_gsd},
+        "native": {"image_size_px": evaluation.native_image_size, "gsd_m": evaluation.native_gsd},
         "scores": [
             {**row, "by_class": _by_class(evaluation, score), **score.details}
             for row, score in zip(rows, evaluation.scores, strict=True)
         ],
-        "means_over_symmetric_scales": [_rounded(mean) for mean in means],
-        "scales_refused": evaluation.refused,
-        "over_seeds": [_rounded(asdict(found)) for found in evaluation.over_seeds()],
+        "mean_over_image_sizes": [_rounded(mean) for mean in means],
+        "unsupported_image_sizes": evaluation.refused,
+        "seed_summary": [_rounded(asdict(found)) for found in evaluation.over_seeds()],
         "comparisons": [_rounded(asdict(c)) for c in evaluation.comparisons()],
         "notes": evaluation.notes,
         "seconds": evaluation.seconds,
@@ -102,7 +102,7 @@ def write_scores(
     written.append(write_predictions(evaluation, folder / f"{name}_queries.npz", origin))
     if "shots" in evaluation.protocol:
         written.append(plot_fewshot_curve(evaluation, folder / f"{name}.png", metadata=origin))
-    elif len({score.query_side for score in evaluation.scores}) > 1:
+    elif len({score.test_image_size for score in evaluation.scores}) > 1:
         written.append(plot_scale_curve(evaluation, folder / f"{name}.png", metadata=origin))
     if evaluation.labels.ndim == 1 and any(score.confidence is not None for score in evaluation.scores):
         written.append(plot_reliability(evaluation, folder / f"{name}_reliability.png", metadata=origin))
@@ -114,9 +114,9 @@ def _row(evaluation: EvaluationResult, score: Score) -> dict[str, Any]:
         **score.head,
         "metric": evaluation.metric,
         "value": _number(score.value),
-        "low95": _number(score.low),
-        "high95": _number(score.high),
-        "queries": len(score.hits),
+        "ci95_low": _number(score.low),
+        "ci95_high": _number(score.high),
+        "test": len(score.hits),
     }
     if evaluation.metric == "top-1 accuracy":
         row["accuracy"] = row["value"]
@@ -130,7 +130,11 @@ def _by_class(evaluation: EvaluationResult, score: Score) -> dict[str, dict[str,
     names = evaluation.protocol["classes"] or [str(i) for i in range(len(score.by_class))]
 
     def plain(figure: Estimate) -> dict[str, float | None]:
-        return {"value": _number(figure.value), "low95": _number(figure.low), "high95": _number(figure.high)}
+        return {
+            "value": _number(figure.value),
+            "ci95_low": _number(figure.low),
+            "ci95_high": _number(figure.high),
+        }
 
     return {name: plain(figure) for name, figure in zip(names, score.by_class, strict=False)}
 
@@ -154,36 +158,38 @@ def score_tables(evaluation: EvaluationResult) -> list[Table]:
     name = f"{protocol['name']}, {evaluation.metric} in %"
     if "shots" in protocol:
         return [
-            _shots_table(evaluation, side, f"{name}: labeled images a class, images of {side} px")
-            for side in protocol["sides"]
+            _shots_table(evaluation, image_size, f"{name}: labeled images a class, images of {image_size} px")
+            for image_size in protocol["image_sizes"]
         ]
     symmetric = evaluation.select(symmetric=True)
     tables = [_table(evaluation, symmetric, f"{name}: bank and queries of the same side (px)", mean=True)]
     asymmetric = evaluation.select(symmetric=False)
     if asymmetric:
-        side = asymmetric[0].bank_side
-        title = f"{name}: queries reduced to a side (px), bank at {side}"
+        image_size = asymmetric[0].train_image_size
+        title = f"{name}: queries reduced to a side (px), bank at {image_size}"
         tables.append(_table(evaluation, asymmetric, title, mean=False))
     return tables
 
 
 def _table(evaluation: EvaluationResult, scores: list[Score], title: str, *, mean: bool) -> Table:
-    sides = list(dict.fromkeys(s.query_side for s in scores))
-    found = {(s.features, s.classifier, s.query_side): s.accuracy for s in scores}
-    best = {side: max(found[(*row, side)] for row in evaluation.rows) for side in sides}
+    image_sizes = list(dict.fromkeys(s.test_image_size for s in scores))
+    found = {(s.features, s.classifier, s.test_image_size): s.accuracy for s in scores}
+    best = {
+        image_size: max(found[(*row, image_size)] for row in evaluation.rows) for image_size in image_sizes
+    }
     means = {row: evaluation.mean(*row) for row in evaluation.rows} if mean else {}
     table = _bare(title)
     table.add_column("features", overflow="fold")
     table.add_column("by", no_wrap=True)
-    for side in sides:
-        table.add_column(str(side), justify="right", no_wrap=True)
+    for image_size in image_sizes:
+        table.add_column(str(image_size), justify="right", no_wrap=True)
     if mean:
         lacking = len(evaluation.refused)
-        whole = "mean" if not lacking else f"mean of {len(sides)}/{len(sides) + lacking}"
+        whole = "mean" if not lacking else f"mean of {len(image_sizes)}/{len(image_sizes) + lacking}"
         table.add_column(whole, justify="right", no_wrap=True)
         table.add_column("95%", justify="right", no_wrap=True, style="dim")
     for row in evaluation.rows:
-        cells = [_bold(found[(*row, side)], best[side]) for side in sides]
+        cells = [_bold(found[(*row, image_size)], best[image_size]) for image_size in image_sizes]
         if mean:
             cells.append(_bold(means[row].accuracy, max(m.accuracy for m in means.values())))
             cells.append(f"{100 * means[row].low:.1f}-{100 * means[row].high:.1f}")
@@ -197,7 +203,7 @@ def comparison_table(evaluation: EvaluationResult, names: Sequence[str]) -> Tabl
     Over the symmetric scales; the interval holds 95%, p is that of a paired permutation test.
     """
     table = _bare(f"paired differences in {evaluation.metric}, points")
-    for header in ("features", "against", "by"):
+    for header in ("features", "baseline", "by"):
         table.add_column(header, overflow="fold")
     for header in ("difference", "95%", "p"):
         table.add_column(header, justify="right", no_wrap=True)
@@ -225,10 +231,10 @@ def seed_table(evaluation: EvaluationResult) -> Table:
     for header in ("mean", "sd", "95%"):
         table.add_column(header, justify="right", no_wrap=True)
     for found in evaluation.over_seeds():
-        side = "mean of scales" if found.query_side is None else str(found.query_side)
+        image_size = "mean of scales" if found.test_image_size is None else str(found.test_image_size)
         spread = f"{100 * found.low:.1f}-{100 * found.high:.1f}"
         table.add_row(
-            found.classifier, side, f"{100 * found.mean:.1f}", f"{100 * found.deviation:.1f}", spread
+            found.classifier, image_size, f"{100 * found.mean:.1f}", f"{100 * found.deviation:.1f}", spread
         )
     return table
 
@@ -240,12 +246,12 @@ def _bare(title: str) -> Table:
     return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE, pad_edge=False)
 
 
-def _shots_table(evaluation: EvaluationResult, side: int, title: str) -> Table:
+def _shots_table(evaluation: EvaluationResult, image_size: int, title: str) -> Table:
     """A row a featurizer and classifier, a column a number of labeled images a class."""
     shots = evaluation.protocol["shots"]
     rows: dict[tuple[str, str], list[float]] = {}
     for score in evaluation.scores:
-        if score.query_side == side:
+        if score.test_image_size == image_size:
             kind = score.classifier.partition("@")[0]
             rows.setdefault((score.features, kind), []).append(score.value)
     best = [max(column) for column in zip(*rows.values(), strict=True)]

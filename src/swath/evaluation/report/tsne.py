@@ -58,8 +58,8 @@ def tsne(
         early = step < steps // 4
         near = 1 / (1 + torch.cdist(y, y).square())
         near.fill_diagonal_(0)
-        share = near / near.sum()
-        force = (likely * (12.0 if early else 1.0) - share) * near
+        fraction = near / near.sum()
+        force = (likely * (12.0 if early else 1.0) - fraction) * near
         gradient = 4 * (force.sum(dim=1, keepdim=True) * y - force @ y)
         gain = torch.where(gradient.sign() == speed.sign(), gain * 0.8, gain + 0.2).clamp_min(0.01)
         speed = (0.5 if early else 0.8) * speed - step_size * gain * gradient
@@ -67,13 +67,13 @@ def tsne(
         y = y - y.mean(dim=0)
     near = 1 / (1 + torch.cdist(y, y).square())
     near.fill_diagonal_(0)
-    share = (near / near.sum()).clamp_min(1e-12)
-    return y, float((likely * (likely.clamp_min(1e-12) / share).log()).sum())
+    fraction = (near / near.sum()).clamp_min(1e-12)
+    return y, float((likely * (likely.clamp_min(1e-12) / fraction).log()).sum())
 
 
 def _affinities(squares: Tensor, perplexity: float) -> Tensor:
     """[N, N] symmetric shares of neighborhood; each row's width gives it the perplexity, by bisection."""
-    count, wanted = len(squares), math.log(perplexity)
+    count, requested = len(squares), math.log(perplexity)
     off = squares + torch.diag(torch.full((count,), torch.inf, dtype=squares.dtype))
     low = torch.full((count, 1), 1e-6, dtype=torch.float64)
     high = torch.full((count, 1), 1e6, dtype=torch.float64)
@@ -81,7 +81,7 @@ def _affinities(squares: Tensor, perplexity: float) -> Tensor:
         beta = (low * high).sqrt()
         row = torch.softmax(-beta * off, dim=1)
         entropy = -(row * row.clamp_min(1e-300).log()).sum(dim=1, keepdim=True)
-        wide = entropy > wanted
+        wide = entropy > requested
         low, high = torch.where(wide, beta, low), torch.where(wide, high, beta)
     row = torch.softmax(-(low * high).sqrt() * off, dim=1)
     return (row + row.T) / (2 * count)

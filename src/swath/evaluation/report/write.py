@@ -23,28 +23,28 @@ BENCH_COLUMNS = (
 )  # fmt: skip
 
 
-def write_html_report(dossier: ReportData, folder: str | Path, **about: Any) -> list[Path]:
+def write_html_report(report_data: ReportData, folder: str | Path, **about: Any) -> list[Path]:
     """``report.html`` and the figures behind it: JSON and CSV of each protocol, and ``bench.csv``."""
     from swath.evaluation.report.page import render_report
 
     folder = Path(folder)
-    written = [render_report(dossier, folder / "report.html")]
-    for evaluation in dossier.evaluations:
-        written += write_scores(evaluation, folder, command=dossier.command, **about)
-    knn = dossier.knn
-    origin = dossier.origin(knn.protocol, knn.config_hash)
-    clean = [_scores(one) for one in dossier.clean if one is not None]
+    written = [render_report(report_data, folder / "report.html")]
+    for evaluation in report_data.evaluations:
+        written += write_scores(evaluation, folder, command=report_data.command, **about)
+    knn = report_data.knn
+    origin = report_data.origin(knn.protocol, knn.config_hash)
+    clean = [_scores(one) for one in report_data.clean if one is not None]
     write_json(
-        folder / "leakage.json", {**origin, **dossier.leakage.to_dict(), "scores_without_leaks": clean}
+        folder / "leakage.json", {**origin, **report_data.leakage.to_dict(), "scores_without_leaks": clean}
     )
-    written += [folder / "leakage.json", dossier.geometry.write(folder, **origin)]
-    if dossier.robustness is not None:
-        written += dossier.robustness.write(folder, **origin)
-    written.append(write_torchgeo_bench_csv(dossier, folder / "bench.csv"))
+    written += [folder / "leakage.json", report_data.geometry.write(folder, **origin)]
+    if report_data.robustness is not None:
+        written += report_data.robustness.write(folder, **origin)
+    written.append(write_torchgeo_bench_csv(report_data, folder / "bench.csv"))
     return written
 
 
-def write_torchgeo_bench_csv(dossier: ReportData, path: str | Path) -> Path:
+def write_torchgeo_bench_csv(report_data: ReportData, path: str | Path) -> Path:
     """A row a figure, in the columns of torchgeo-bench's result tables: rows of both can stand in one file.
 
     ``method`` is its ``knn5`` with our number of neighbors (``knn20``, ``knn20-z``) or ``linear``; ``n_val``
@@ -56,29 +56,29 @@ def write_torchgeo_bench_csv(dossier: ReportData, path: str | Path) -> Path:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, BENCH_COLUMNS)
     writer.writeheader()
-    wide = {row.features: row.dimensions for row in dossier.geometry.rows}
-    for evaluation in dossier.evaluations:
+    wide = {row.features: row.dimensions for row in report_data.geometry.rows}
+    for evaluation in report_data.evaluations:
         protocol = evaluation.protocol
         neighbors = f"knn{protocol.get('k', '')}"
         for score in evaluation.scores:
-            if score.query_side != score.bank_side:
+            if score.test_image_size != score.train_image_size:
                 continue
-            settings = protocol["featurizers"].get(score.features, {})
+            settings = protocol["feature_extractors"].get(score.features, {})
             named = [settings.get("model") or settings.get("baseline") or "", settings.get("pooling") or ""]
             seed = str(protocol["split"]).rpartition("seed ")[2] if "seed " in str(protocol["split"]) else ""
             common = {
-                "dataset": dossier.title,
+                "dataset": report_data.title,
                 "method": re.sub(r"^knn", neighbors, score.classifier),
                 "feature_dim": wide.get(score.features, ""),
                 "best_c": score.details.get("C", ""),
-                "n_train": protocol["bank"]["images"],
+                "n_train": protocol["train"]["images"],
                 "n_val": score.details.get("validation_images", ""),
                 "n_test": len(score.hits),
                 "seed": seed,
                 "model": ", ".join(part for part in named if part),
                 "name": score.features,
                 "normalization": "contract" if "model" in settings else "none",
-                "image_size": score.query_side,
+                "image_size": score.test_image_size,
                 "interpolation": "area",
                 "partition": "default",
             }
@@ -98,9 +98,9 @@ def _scores(evaluation: EvaluationResult) -> dict[str, Any]:
         {
             **score.head,
             "value": round(score.value, 6),
-            "low95": round(score.low, 6),
-            "high95": round(score.high, 6),
+            "ci95_low": round(score.low, 6),
+            "ci95_high": round(score.high, 6),
         }
         for score in evaluation.scores
     ]
-    return {"protocol": evaluation.protocol["id"], "queries": len(evaluation.labels), "scores": rows}
+    return {"protocol": evaluation.protocol["id"], "test": len(evaluation.labels), "scores": rows}

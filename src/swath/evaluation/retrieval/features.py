@@ -42,7 +42,7 @@ class RetrievalModel:
     @property
     def settings(self) -> dict[str, Any]:
         """What its features depend on, JSON-safe."""
-        return {sensor: featurizer.settings for sensor, featurizer in self.by_sensor.items()}
+        return {sensor: extractor.settings for sensor, extractor in self.by_sensor.items()}
 
 
 def retrieval_model(
@@ -83,8 +83,8 @@ def retrieval_baselines(
             retrieval_model(untrained.model, sensors, name="random init", pooling=pooling, gsd_mode=gsd_mode),
         )
         settings = {key: untrained.settings[key] for key in ("model", "seed")}
-        for featurizer in found[0].by_sensor.values():
-            featurizer.settings |= settings
+        for extractor in found[0].by_sensor.values():
+            extractor.settings |= settings
     return found
 
 
@@ -101,7 +101,7 @@ def extract_pair_features(
         ContractError: Images that do not fit a model's contract.
         ImageryError: Nothing could be read.
     """
-    rows = np.unique(np.concatenate([split.queries, split.archive]))
+    rows = np.unique(np.concatenate([split.queries, split.gallery]))
     sensors = [sensor.name for sensor in split.dataset.sensors]
     found: dict[tuple[str, str], Tensor] = {}
     read: dict[str, NDArray[np.int64]] = {}
@@ -109,13 +109,13 @@ def extract_pair_features(
     notes: list[str] = []
     for turn, sensor in enumerate(sensors):
         view = split.dataset.only(sensor)
-        featurizers = {candidate.name: candidate.by_sensor[sensor] for candidate in candidates}
-        fit, note = _sizer(view, rows, list(featurizers.values()), sensor)
+        extractors = {candidate.name: candidate.by_sensor[sensor] for candidate in candidates}
+        fit, note = _sizer(view, rows, list(extractors.values()), sensor)
         notes += note
         native = fit(view.get_batch(rows[:1]))["image"].shape[2:]
-        for featurizer in featurizers.values():
-            featurizer.fit(EvalSubset(view, split.archive, "archive"), round((native[0] * native[1]) ** 0.5))
-        parts: dict[str, list[Tensor]] = {name: [] for name in featurizers}
+        for extractor in extractors.values():
+            extractor.fit(EvalSubset(view, split.gallery, "gallery"), round((native[0] * native[1]) ** 0.5))
+        parts: dict[str, list[Tensor]] = {name: [] for name in extractors}
         kept: list[Tensor] = []
         for start in range(0, len(rows), batch_size):
             batch = view.get_batch(rows[start : start + batch_size])
@@ -123,8 +123,8 @@ def extract_pair_features(
             if len(batch["image"]):
                 kept.append(batch["index"])
                 ready = fit(batch)
-                for name, featurizer in featurizers.items():
-                    parts[name].append(featurizer(ready).float().cpu())
+                for name, extractor in extractors.items():
+                    parts[name].append(extractor(ready).float().cpu())
             if progress is not None:
                 done = turn * len(rows) + min(start + batch_size, len(rows))
                 progress(done, len(sensors) * len(rows))
@@ -145,13 +145,13 @@ def extract_pair_features(
 
 
 def _sizer(
-    view: ImageDataset, rows: NDArray[np.int64], featurizers: Sequence[FeatureExtractor], sensor: str
+    view: ImageDataset, rows: NDArray[np.int64], extractors: Sequence[FeatureExtractor], sensor: str
 ) -> tuple[Callable[[Batch], Batch], list[str]]:
     """How images of a sensor become multiples of everybody's patch (mostly not at all), and a note of it."""
-    step = int(np.lcm.reduce([featurizer.min_side for featurizer in featurizers]))
+    step = int(np.lcm.reduce([extractor.min_image_size for extractor in extractors]))
     height, width = view.get_batch(rows[:1])["image"].shape[2:]
     if height % step == 0 and width % step == 0:
         return lambda batch: batch, []
-    side = max(step, round((height * width) ** 0.5 / step) * step)
-    note = f"{sensor}: images of {height} x {width} px area-resized to {side} x {side} (patches of {step} px)"
-    return lambda batch: resize_batch(batch, side), [note]
+    image_size = max(step, round((height * width) ** 0.5 / step) * step)
+    note = f"{sensor}: images of {height} x {width} px area-resized to {image_size} x {image_size} (patches of {step} px)"
+    return lambda batch: resize_batch(batch, image_size), [note]

@@ -50,16 +50,20 @@ def draw_retrieval(
     """
     names = short_sensor_names(evaluation.sensors)
     written = []
-    if len({values.shape[1] for values in evaluation.features.values()}) == 1 and len(evaluation.archive) > 2:
+    if len({values.shape[1] for values in evaluation.features.values()}) == 1 and len(evaluation.gallery) > 2:
         written.append(draw_latent_space(evaluation, folder / "retrieval_latent.png", metadata=metadata))
     first = evaluation.candidates[0]
-    for asking in evaluation.sensors:
-        for answering in evaluation.sensors:
-            both = [evaluation.get(first, asking, answering, centered) for centered in (False, True)]
+    for query_sensor in evaluation.sensors:
+        for gallery_sensor in evaluation.sensors:
+            both = [
+                evaluation.get(first, query_sensor, gallery_sensor, centered) for centered in (False, True)
+            ]
             scored = [score for score in both if score.scores is not None]
             if scored:
                 best = max(scored, key=lambda score: score.values["f1"])
-                path = folder / f"retrieval_{_file(names[asking])}_to_{_file(names[answering])}.png"
+                path = (
+                    folder / f"retrieval_{_file(names[query_sensor])}_to_{_file(names[gallery_sensor])}.png"
+                )
                 written.append(draw_queries(evaluation, best, path, count=count, metadata=metadata))
     return written
 
@@ -82,35 +86,35 @@ def draw_queries(
 
     assert score.scores is not None
     assert score.neighbors is not None
-    assert score.answering != MIXED
+    assert score.gallery_sensor != MIXED
     rows = _extremes(score.scores.pair_f1, count)
     shown = min(_SHOWN_ANSWERS, score.scores.k)
-    data, places = evaluation.split.dataset, evaluation.archive
+    data, places = evaluation.split.dataset, evaluation.gallery
     asked = [int(evaluation.queries[row]) for row, _ in rows]
-    answers = [[int(places[i]) for i in score.neighbors[row, :shown].tolist()] for row, _ in rows]
-    pictures: dict[tuple[str, int], NDArray[np.uint8]] = {}
-    wanted = {score.asking: set(asked)}
-    wanted.setdefault(score.answering, set()).update(i for row in answers for i in row)
-    for name, chosen in wanted.items():
+    predictions = [[int(places[i]) for i in score.neighbors[row, :shown].tolist()] for row, _ in rows]
+    images: dict[tuple[str, int], NDArray[np.uint8]] = {}
+    requested = {score.query_sensor: set(asked)}
+    requested.setdefault(score.gallery_sensor, set()).update(i for row in predictions for i in row)
+    for name, chosen in requested.items():
         view = data.only(name)
         batch = view.get_batch(sorted(chosen))
         tiles = composite(batch, view.sensor)
-        pictures |= {(name, int(i)): tile for i, tile in zip(batch["index"].tolist(), tiles, strict=True)}
+        images |= {(name, int(i)): tile for i, tile in zip(batch["index"].tolist(), tiles, strict=True)}
     sets = [_label_set(data.labels, i, data.classes) for i in range(len(data))]
     width = 2 * _MARGIN + _LEFT + (shown + 1) * (_TILE + _GAP) + _GAP
     cell = _TILE + 2 * _CAPTION
     sheet = Image.new("RGB", (width, _HEAD + len(rows) * cell + _MARGIN), _PAPER)
     pen = ImageDraw.Draw(sheet)
     state = "centered" if score.centered else "as they are"
-    title = f"{score.features}: {score.asking} asks, {score.answering} answers ({state})"
+    title = f"{score.features}: {score.query_sensor} asks, {score.gallery_sensor} answers ({state})"
     pen.text((_MARGIN, 12), title, font=_font(15, bold=True), fill=_INK)
-    for turn, ((row, kind), place, found) in enumerate(zip(rows, asked, answers, strict=True)):
+    for turn, ((row, kind), place, found) in enumerate(zip(rows, asked, predictions, strict=True)):
         top = _HEAD + turn * cell
         pen.text((_MARGIN, top + 4), kind, font=_font(13, bold=True), fill=_INK)
         f1 = float(score.scores.pair_f1[row])
         pen.text((_MARGIN, top + 24), f"pair F1 {f1:.2f}", font=_font(12), fill=_QUIET)
         left = _MARGIN + _LEFT
-        _tile(sheet, pen, (left, top), pictures.get((score.asking, place)), _QUERY)
+        _tile(sheet, pen, (left, top), images.get((score.query_sensor, place)), _QUERY)
         label = _fitted(pen, ", ".join(sorted(sets[place])), _font(11), width - left - _MARGIN)
         pen.text((left, top + _TILE + 3), "query", font=_font(11, bold=True), fill=_INK)
         pen.text((left, top + _TILE + 18), label, font=_font(11), fill=_QUIET)
@@ -118,7 +122,7 @@ def draw_queries(
             x = left + (column + 1) * (_TILE + _GAP) + _GAP
             shared = len(sets[place] & sets[answer])
             color = _SHARED if shared else _NONE
-            _tile(sheet, pen, (x, top), pictures.get((score.answering, answer)), color)
+            _tile(sheet, pen, (x, top), images.get((score.gallery_sensor, answer)), color)
             text = f"shares {shared} of {len(sets[place])}" if shared else "shares none"
             pen.text((x, top + _TILE + 3), text, font=_font(11), fill=color)
     info = PngInfo()
@@ -144,7 +148,7 @@ def draw_latent_space(
     figure = Figure(figsize=(10.4, 5.0), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2)
-    count = len(evaluation.archive)
+    count = len(evaluation.gallery)
     chosen = np.random.default_rng(0).permutation(count)[:_POINTS]
     for panel, centered in zip(panels, (False, True), strict=True):
         features = {
@@ -152,7 +156,7 @@ def draw_latent_space(
             for sensor, values in evaluation.features.items()
         }
         units = {sensor: F.normalize(values, dim=1) for sensor, values in features.items()}
-        flat, shares = principal_components(torch.cat(list(units.values())))
+        flat, fractions = principal_components(torch.cat(list(units.values())))
         points = {sensor: part.numpy() for sensor, part in zip(units, torch.split(flat, count), strict=True)}
         first = points[evaluation.sensors[0]]
         for other in evaluation.sensors[1:]:
@@ -170,11 +174,13 @@ def draw_latent_space(
             (g for g in evaluation.gaps if g.features == evaluation.candidates[0] and g.centered == centered),
             None,
         )
-        said = f"; true pairs {gap.pairs:.2f}, random across {gap.across:.2f}" if gap is not None else ""
+        prediction = (
+            f"; true pairs {gap.pairs:.2f}, random across {gap.across:.2f}" if gap is not None else ""
+        )
         state = "centered" if centered else "as they are"
-        panel.set_title(f"{state}{said}", fontsize=10.5, color="#333333")
-        for axis, share in zip((panel.xaxis, panel.yaxis), shares.tolist(), strict=True):
-            axis.set_label_text(f"{100 * share:.0f}% of the variance", color="#333333")
+        panel.set_title(f"{state}{prediction}", fontsize=10.5, color="#333333")
+        for axis, fraction in zip((panel.xaxis, panel.yaxis), fractions.tolist(), strict=True):
+            axis.set_label_text(f"{100 * fraction:.0f}% of the variance", color="#333333")
         panel.set_xticks([])
         panel.set_yticks([])
         panel.spines[["right", "top"]].set_visible(False)
@@ -198,8 +204,8 @@ def principal_components(values: Tensor) -> tuple[Tensor, Tensor]:
     spread, vectors = torch.linalg.eigh(centered.T @ centered)
     axes = vectors[:, -2:].flip(1)
     axes = axes * axes.gather(0, axes.abs().argmax(dim=0, keepdim=True)).sign()
-    shares = spread[-2:].flip(0).clamp_min(0) / spread.clamp_min(0).sum().clamp_min(1e-30)
-    return centered @ axes, shares
+    fractions = spread[-2:].flip(0).clamp_min(0) / spread.clamp_min(0).sum().clamp_min(1e-30)
+    return centered @ axes, fractions
 
 
 def _extremes(values: Tensor, count: int) -> list[tuple[int, str]]:

@@ -1,7 +1,7 @@
 """Retrieval inside and across sensors: who finds whom, how much of it is the sensor and how much the place.
 
 Places that several sensors see are embedded once a sensor. Some ask, others answer (`split_pairs`; CSMAE
-asks with the fold ``val`` and searches ``test``); every sensor asks the archive of every sensor, and the
+asks with the split ``val`` and searches ``test``); every sensor asks the archive of every sensor, and the
 archive of all sensors together. Exact search by cosine; scores of `swath.evaluation.measures.retrieval`.
 
 Everything is scored twice: with embeddings as they are, and *centered*: less the mean over the **archive** of
@@ -77,13 +77,13 @@ def evaluate_retrieval(
             notes.append(str(warning.message))
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    queries, archive = (rows[np.isin(rows, readable)] for rows in (split.queries, split.archive))
+    queries, gallery = (rows[np.isin(rows, readable)] for rows in (split.queries, split.gallery))
     if not len(queries):
         raise ImageryError("none of the queries could be read in all sensors")
-    _check_k(k, len(archive))
+    _check_k(k, len(gallery))
     at = {place: row for row, place in enumerate(readable.tolist())}
-    asks, answers = ([at[place] for place in rows.tolist()] for rows in (queries, archive))
-    search = _Search(split, queries, archive, k, resamples)
+    asks, predictions = ([at[place] for place in rows.tolist()] for rows in (queries, gallery))
+    search = _Search(split, queries, gallery, k, resamples)
     scores = [
         RetrievalScore("chance", False, a, b, search.mixed_chance if b == MIXED else search.chance)
         for a in sensors
@@ -91,35 +91,40 @@ def evaluate_retrieval(
     ]
     gaps: list[ModalityGap] = []
     for candidate in candidates:
-        asking = {sensor: features[candidate.name, sensor][asks] for sensor in sensors}
-        answering = {sensor: features[candidate.name, sensor][answers] for sensor in sensors}
+        query_sensor = {sensor: features[candidate.name, sensor][asks] for sensor in sensors}
+        gallery_sensor = {sensor: features[candidate.name, sensor][predictions] for sensor in sensors}
         for centered in (False, True):
             if centered:
-                means = {sensor: values.double().mean(dim=0) for sensor, values in answering.items()}
-                asking = {sensor: center_features(values, means[sensor]) for sensor, values in asking.items()}
-                answering = {
-                    sensor: center_features(values, means[sensor]) for sensor, values in answering.items()
+                means = {sensor: values.double().mean(dim=0) for sensor, values in gallery_sensor.items()}
+                query_sensor = {
+                    sensor: center_features(values, means[sensor]) for sensor, values in query_sensor.items()
+                }
+                gallery_sensor = {
+                    sensor: center_features(values, means[sensor])
+                    for sensor, values in gallery_sensor.items()
                 }
             for sensor in sensors:
                 for other in [*sensors, MIXED]:
-                    scores.append(search.score(candidate.name, centered, sensor, other, asking, answering))
-            gaps += modality_gaps(candidate.name, centered, answering)
+                    scores.append(
+                        search.score(candidate.name, centered, sensor, other, query_sensor, gallery_sensor)
+                    )
+            gaps += modality_gaps(candidate.name, centered, gallery_sensor)
     first = candidates[0].name
     labels = np.asarray(split.dataset.labels)
     classes = {
-        (s.asking, s.answering, s.centered): per_class_retrieval(
-            s.neighbors, s.scores, labels[queries], labels[archive], split.dataset.classes
+        (s.query_sensor, s.gallery_sensor, s.centered): per_class_retrieval(
+            s.neighbors, s.scores, labels[queries], labels[gallery], split.dataset.classes
         )
         for s in scores
-        if s.features == first and s.scores and s.neighbors is not None and s.answering != MIXED
+        if s.features == first and s.scores and s.neighbors is not None and s.gallery_sensor != MIXED
     }  # fmt: skip
-    hopeless = search.chance.hopeless
-    if hopeless:
-        notes.append(f"{hopeless} queries share no label with any place of the archive; they score 0")
-    protocol = _protocol(candidates, split, k, resamples, len(queries), len(archive))
-    kept = {sensor: features[first, sensor][answers] for sensor in sensors}
+    without_relevant = search.chance.without_relevant
+    if without_relevant:
+        notes.append(f"{without_relevant} queries share no label with any place of the archive; they score 0")
+    protocol = _protocol(candidates, split, k, resamples, len(queries), len(gallery))
+    kept = {sensor: features[first, sensor][predictions] for sensor in sensors}
     return RetrievalEvaluation(
-        protocol, scores, gaps, classes, [*split.notes, *notes], split, queries, archive, kept,
+        protocol, scores, gaps, classes, [*split.notes, *notes], split, queries, gallery, kept,
         round(time.monotonic() - began, 1),
     )  # fmt: skip
 
@@ -167,15 +172,15 @@ class _Search:
         self,
         split: RetrievalSplit,
         queries: NDArray[np.int64],
-        archive: NDArray[np.int64],
+        gallery: NDArray[np.int64],
         k: int,
         resamples: int,
     ) -> None:
         labels = np.asarray(split.dataset.labels)
         self.k, self.resamples = k, resamples
         self._found: dict[tuple[str, str], Neighbors] = {}  # of the candidate and centering at hand
-        self.query_labels, self.archive_labels = labels[queries], labels[archive]
-        self.hidden = split.hidden(queries, archive)
+        self.query_labels, self.archive_labels = labels[queries], labels[gallery]
+        self.hidden = split.hidden(queries, gallery)
         self.units = split.groups(queries) if split.dataset.groups is not None else None
         self.overlap = label_overlap(self.query_labels, self.archive_labels, exclude=self.hidden)
         self.chance = self._chance(self.overlap)
@@ -184,49 +189,51 @@ class _Search:
         everywhere = np.concatenate([self.archive_labels] * count)
         hidden = self.hidden
         if hidden is not None:
-            turns = [torch.where(hidden >= 0, hidden + turn * len(archive), -1) for turn in range(count)]
+            turns = [torch.where(hidden >= 0, hidden + turn * len(gallery), -1) for turn in range(count)]
             hidden = torch.cat(turns, dim=1)
         self.mixed = label_overlap(self.query_labels, everywhere, exclude=hidden)
         self.mixed_chance = self._chance(self.mixed)
 
     def _chance(self, overlap: LabelOverlap) -> RetrievalScores:
-        return chance_scores(self.query_labels, overlap.archive, self.k, overlap=overlap)
+        return chance_scores(self.query_labels, overlap.gallery, self.k, overlap=overlap)
 
     def score(
         self,
         name: str,
         centered: bool,
-        asking: str,
-        answering: str,
+        query_sensor: str,
+        gallery_sensor: str,
         queries: Mapping[str, Tensor],
-        archive: Mapping[str, Tensor],
+        gallery: Mapping[str, Tensor],
     ) -> RetrievalScore:
         """One candidate in one direction; the mixed archive after each sensor's own."""
-        result = RetrievalScore(name, centered, asking, answering)
-        sensors = list(archive)
-        sought = sensors if answering == MIXED else [answering]
-        sizes = {sensor: archive[sensor].shape[1] for sensor in {asking, *sought}}
+        result = RetrievalScore(name, centered, query_sensor, gallery_sensor)
+        sensors = list(gallery)
+        sought = sensors if gallery_sensor == MIXED else [gallery_sensor]
+        sizes = {sensor: gallery[sensor].shape[1] for sensor in {query_sensor, *sought}}
         if len(set(sizes.values())) > 1:
-            told = ", ".join(f"{sensor} {size}" for sensor, size in sorted(sizes.items()))
-            result.reason = f"not comparable: features of different dimensions ({told})"
+            summary = ", ".join(f"{sensor} {size}" for sensor, size in sorted(sizes.items()))
+            result.reason = f"not comparable: features of different dimensions ({summary})"
             return result
         n = len(self.archive_labels)
         overlap = self.overlap
-        if answering == MIXED:
+        if gallery_sensor == MIXED:
             # The best of all are among the best of each.
-            each = [self._found[asking, sensor] for sensor in sensors]
+            each = [self._found[query_sensor, sensor] for sensor in sensors]
             order = torch.cat([found.cosines for found in each], dim=1).argsort(
                 dim=1, descending=True, stable=True
             )[:, : self.k]
             ids = torch.cat([found.ids + turn * n for turn, found in enumerate(each)], dim=1).gather(1, order)
-            result.same_sensor = float((ids // n == sensors.index(asking)).double().mean())
+            result.same_sensor = float((ids // n == sensors.index(query_sensor)).double().mean())
             overlap = self.mixed
         else:
-            found = exact_neighbors(queries[asking], archive[answering], self.k, exclude=self.hidden)
-            self._found[asking, answering] = found
+            found = exact_neighbors(
+                queries[query_sensor], gallery[gallery_sensor], self.k, exclude=self.hidden
+            )
+            self._found[query_sensor, gallery_sensor] = found
             ids = found.ids
         result.neighbors = ids
-        result.scores = retrieval_scores(ids, self.query_labels, overlap.archive, overlap=overlap)
+        result.scores = retrieval_scores(ids, self.query_labels, overlap.gallery, overlap=overlap)
         result.intervals = result.scores.intervals(self.units, resamples=self.resamples)
         return result
 
@@ -245,14 +252,14 @@ def _check(
                 f"{candidate.name} has no features of sensor {', '.join(lacking)}; it knows {known}. Give it "
                 "one, or open the pairs without that sensor."
             )
-    _check_k(k, len(split.archive))
+    _check_k(k, len(split.gallery))
 
 
-def _check_k(k: int, archive: int) -> None:
-    if not 0 < k <= archive:
+def _check_k(k: int, gallery: int) -> None:
+    if not 0 < k <= gallery:
         raise SwathError(
-            f"k = {k} answers cannot be had of an archive of {archive:,} places; choose a k from 1 to "
-            f"{archive}"
+            f"k = {k} answers cannot be had of an archive of {gallery:,} places; choose a k from 1 to "
+            f"{gallery}"
         )
 
 
@@ -262,7 +269,7 @@ def _protocol(
     k: int,
     resamples: int,
     queries: int,
-    archive: int,
+    gallery: int,
 ) -> dict[str, Any]:
     drawn = "groups (scenes) drawn whole" if split.dataset.groups is not None else "queries"
     return {
@@ -280,8 +287,8 @@ def _protocol(
         "split": split.origin,
         "split_hash": split.hash,
         "queries": {"name": split.names[0], "places": queries},
-        "archive": {"name": split.names[1], "places": archive},
-        "own_group_hidden": split.own_group_hidden,
+        "gallery": {"name": split.names[1], "places": gallery},
+        "exclude_same_group": split.exclude_same_group,
         "classes": split.dataset.classes or [],
         "interval": f"95%, percentile bootstrap over {drawn}, {resamples:,} resamples",
     }

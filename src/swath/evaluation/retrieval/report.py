@@ -61,25 +61,27 @@ def retrieval_summary(evaluation: RetrievalEvaluation) -> list[str]:
     names = short_sensor_names(evaluation.sensors)
     first, k = evaluation.candidates[0], evaluation.protocol["k"]
     sentences = []
-    for asking in evaluation.sensors:
-        for answering in evaluation.sensors:
-            if asking == answering:
+    for query_sensor in evaluation.sensors:
+        for gallery_sensor in evaluation.sensors:
+            if query_sensor == gallery_sensor:
                 continue
-            own = _best(evaluation, first, asking, answering)
+            own = _best(evaluation, first, query_sensor, gallery_sensor)
             if own is None:
                 continue
-            chance = evaluation.get("chance", asking, answering, False).values["f1"]
+            chance = evaluation.get("chance", query_sensor, gallery_sensor, False).values["f1"]
             low, high = own.intervals["f1"]
             text = (
-                f"{names[asking]} to {names[answering]}: F1@{k} of {first} is {_percent(own.values['f1'])} "
+                f"{names[query_sensor]} to {names[gallery_sensor]}: F1@{k} of {first} is {_percent(own.values['f1'])} "
                 f"(95%: {_percent(low)} to {_percent(high)}{', centered' if own.centered else ''}), chance "
                 f"{_percent(chance)}"
             )
-            others = [_best(evaluation, name, asking, answering) for name in evaluation.candidates[1:]]
+            others = [
+                _best(evaluation, name, query_sensor, gallery_sensor) for name in evaluation.candidates[1:]
+            ]
             scored = [score for score in others if score is not None]
             if scored:
                 other = max(scored, key=lambda score: score.values["f1"])
-                gap = evaluation.compare(first, other.features, asking, answering)
+                gap = evaluation.compare(first, other.features, query_sensor, gallery_sensor)
                 assert gap is not None
                 text += (
                     f"; {100 * gap['f1_difference']:+.1f} points against {other.features} (95%: "
@@ -94,7 +96,7 @@ def write_retrieval(
     folder: str | Path,
     *,
     command: str | None = None,
-    pictures: bool = True,
+    images: bool = True,
     **about: Any,
 ) -> list[Path]:
     """Write the report into `folder`; everything appears whole or not at all.
@@ -125,9 +127,14 @@ def write_retrieval(
     }
     rows = [_row(score) for score in evaluation.scores]
     classes = [
-        {"features": evaluation.candidates[0], "asking": asking, "answering": answering, "centered": centered}
+        {
+            "features": evaluation.candidates[0],
+            "query_sensor": query_sensor,
+            "gallery_sensor": gallery_sensor,
+            "centered": centered,
+        }
         | _rounded(asdict(row))
-        for (asking, answering, centered), found in evaluation.classes.items()
+        for (query_sensor, gallery_sensor, centered), found in evaluation.classes.items()
         for row in found
     ]
     data = {
@@ -136,7 +143,9 @@ def write_retrieval(
         **about,
         "settings": evaluation.protocol,
         "scores": rows,
-        "modality_gap": [{**_rounded(asdict(gap)), "closed": gap.closed} for gap in evaluation.gaps],
+        "modality_gap": [
+            {**_rounded(asdict(gap)), "pairs_closer_than_random": gap.closed} for gap in evaluation.gaps
+        ],
         "comparisons": [_rounded(found) for found in _comparisons(evaluation)],
         "classes": classes,
         "notes": evaluation.notes,
@@ -148,7 +157,7 @@ def write_retrieval(
     if classes:
         written.append(_write_csv(folder / "retrieval_classes.csv", classes))
     drawn: list[Path] = []
-    if pictures:
+    if images:
         from swath.evaluation.retrieval.figures import draw_retrieval
 
         drawn = draw_retrieval(evaluation, folder, metadata=origin)
@@ -189,7 +198,7 @@ def _metrics(evaluation: RetrievalEvaluation, names: dict[str, str]) -> TextTabl
         own = "" if score.same_sensor is None else _percent(score.same_sensor)
         rows.append(
             [
-                f"{names[score.asking]} → {names[score.answering]}",
+                f"{names[score.query_sensor]} → {names[score.gallery_sensor]}",
                 "yes" if score.centered else "no",
                 *(_percent(score.values[name]) for name in METRICS),
                 f"{_percent(low)}-{_percent(high)}",
@@ -229,28 +238,28 @@ def _gaps(evaluation: RetrievalEvaluation, names: dict[str, str]) -> TextTable:
 
 def _classes(evaluation: RetrievalEvaluation, names: dict[str, str]) -> list[TextTable]:
     grids = []
-    for (asking, answering, centered), found in evaluation.classes.items():
+    for (query_sensor, gallery_sensor, centered), found in evaluation.classes.items():
         rows = [
             [
                 row.name,
                 f"{row.queries:,}",
-                f"{row.archive:,}",
+                f"{row.gallery:,}",
                 *(_percent(value) for value in (row.f1, row.precision, row.recall, row.found, row.chance)),
             ]
             for row in found
         ]
         state = "centered" if centered else "as they are"
-        title = f"{evaluation.candidates[0]}, {names[asking]} → {names[answering]}, {state}, by class (in %)"
-        header = ["class", "queries", "archive", "F1", "P", "R", "answers of the class", "by chance"]
+        title = f"{evaluation.candidates[0]}, {names[query_sensor]} → {names[gallery_sensor]}, {state}, by class (in %)"
+        header = ["class", "queries", "gallery", "F1", "P", "R", "answers of the class", "by chance"]
         grids.append(TextTable(title, header, rows))
     return grids
 
 
 def _best(
-    evaluation: RetrievalEvaluation, features: str, asking: str, answering: str
+    evaluation: RetrievalEvaluation, features: str, query_sensor: str, gallery_sensor: str
 ) -> RetrievalScore | None:
     """The score with the centering that serves it best; None where not comparable."""
-    both = [evaluation.get(features, asking, answering, centered) for centered in (False, True)]
+    both = [evaluation.get(features, query_sensor, gallery_sensor, centered) for centered in (False, True)]
     scored = [score for score in both if score.scores is not None]
     return max(scored, key=lambda score: score.values["f1"]) if scored else None
 
@@ -258,10 +267,10 @@ def _best(
 def _comparisons(evaluation: RetrievalEvaluation) -> list[dict[str, Any]]:
     first = evaluation.candidates[0]
     found = (
-        evaluation.compare(first, other, asking, answering)
+        evaluation.compare(first, other, query_sensor, gallery_sensor)
         for other in evaluation.candidates[1:]
-        for asking in evaluation.sensors
-        for answering in evaluation.sensors
+        for query_sensor in evaluation.sensors
+        for gallery_sensor in evaluation.sensors
     )
     return [comparison for comparison in found if comparison is not None]
 
@@ -274,8 +283,8 @@ def _row(score: RetrievalScore) -> dict[str, Any]:
     row: dict[str, Any] = {
         "features": score.features,
         "centered": None if score.features == "chance" else score.centered,
-        "asking": score.asking,
-        "answering": score.answering,
+        "query_sensor": score.query_sensor,
+        "gallery_sensor": score.gallery_sensor,
     }
     for name in METRICS:
         row[name] = round(values[name], 6) if values else None

@@ -39,8 +39,8 @@ class RetrievalScore:
 
     features: str
     centered: bool
-    asking: str
-    answering: str
+    query_sensor: str
+    gallery_sensor: str
     scores: RetrievalScores | None = field(repr=False, default=None)
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     neighbors: Tensor | None = field(repr=False, default=None)
@@ -107,7 +107,7 @@ class RetrievalEvaluation:
     notes: list[str]
     split: RetrievalSplit
     queries: NDArray[np.int64]
-    archive: NDArray[np.int64]
+    gallery: NDArray[np.int64]
     features: dict[str, Tensor]
     seconds: float = 0.0
 
@@ -121,38 +121,42 @@ class RetrievalEvaluation:
         """Names of what was scored, the one in question first."""
         return list(dict.fromkeys(s.features for s in self.scores if s.features != "chance"))
 
-    def get(self, features: str, asking: str, answering: str, centered: bool) -> RetrievalScore:
+    def get(self, features: str, query_sensor: str, gallery_sensor: str, centered: bool) -> RetrievalScore:
         """One score."""
         for score in self.scores:
-            if (score.features, score.asking, score.answering) == (features, asking, answering) and (
-                score.centered == centered or features == "chance"
-            ):
+            if (score.features, score.query_sensor, score.gallery_sensor) == (
+                features,
+                query_sensor,
+                gallery_sensor,
+            ) and (score.centered == centered or features == "chance"):
                 return score
-        raise SwathError(f"there is no score of {features!r} from {asking} to {answering}")
+        raise SwathError(f"there is no score of {features!r} from {query_sensor} to {gallery_sensor}")
 
-    def compare(self, features: str, against: str, asking: str, answering: str) -> dict[str, Any] | None:
+    def compare(
+        self, features: str, against: str, query_sensor: str, gallery_sensor: str
+    ) -> dict[str, Any] | None:
         """Paired difference of F1, each with the centering that serves it best; None where not comparable."""
-        sides = []
+        image_sizes = []
         for name in (features, against):
-            both = [self.get(name, asking, answering, centered) for centered in (False, True)]
+            both = [self.get(name, query_sensor, gallery_sensor, centered) for centered in (False, True)]
             scored = [score for score in both if score.scores is not None]
             if not scored:
                 return None
-            sides.append(max(scored, key=lambda score: score.values["f1"]))
-        one, other = sides
+            image_sizes.append(max(scored, key=lambda score: score.values["f1"]))
+        one, other = image_sizes
         assert one.scores is not None
         assert other.scores is not None
         gap, low, high = one.scores.difference(other.scores, self.units)["f1"]
         return {
             "features": features,
             "centered": one.centered,
-            "against": against,
-            "against_centered": other.centered,
-            "asking": asking,
-            "answering": answering,
+            "baseline": against,
+            "baseline_centered": other.centered,
+            "query_sensor": query_sensor,
+            "gallery_sensor": gallery_sensor,
             "f1_difference": gap,
-            "low95": low,
-            "high95": high,
+            "ci95_low": low,
+            "ci95_high": high,
         }
 
     @property

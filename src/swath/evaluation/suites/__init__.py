@@ -6,7 +6,7 @@
     baselines: [statistics, rcf, random]
     sets:
       - eurosat                        # a set known by name
-      - {data: scenes/index.csv, title: Scenes, fold_column: fold}
+      - {data: scenes/index.csv, title: Scenes, split_column: split}
     models: [runs/first/model]         # more may be named when the suite is run
 
 `swath.evaluation.suites.run` runs them.

@@ -75,9 +75,9 @@ class SuiteDataset(_SuiteModel):
         gsd: Metres per pixel or a column, where the data does not say.
         reference: Figures of others in percent, one a column of the suite's `reference`.
         where: CSV: keep the rows whose columns have these values.
-        bank: The fold that scores are learned from. This and all that follow are handed to
+        bank: The split that scores are learned from. This and all that follow are handed to
             `swath.evaluation.data.opening.open_eval_data`, which says what they mean.
-        queries: The fold that is scored.
+        queries: The split that is scored.
     """
 
     data: str
@@ -88,15 +88,15 @@ class SuiteDataset(_SuiteModel):
     gsd: float | str | None = None
     reference: tuple[float, ...] | None = None
     where: dict[str, str | list[str]] | None = None
-    bank: str = "train"
-    queries: str | None = None
+    train: str = "train"
+    test: str | None = None
     label_column: str | None = None
     separator: str | None = None
     labels: Literal["multi", "single"] | None = None
-    fold_column: str | None = None
+    split_column: str | None = None
     group_column: str | None = None
     allow_overlap: bool = False
-    share: float | None = Field(default=None, gt=0, lt=1)
+    fraction: float | None = Field(default=None, gt=0, lt=1)
     offset_dn: float | None = None
 
     @property
@@ -152,9 +152,9 @@ class Suite(_SuiteModel):
             if not scales or any(not 0 < scale <= 400 for scale in scales):
                 raise ValueError(f"scales are percents of the side, such as 12.5 or 100, not {list(scales)}")
         folders = [one.folder for one in self.sets]
-        twice = sorted({one.shown for one in self.sets if folders.count(one.folder) > 1})
-        if twice:
-            raise ValueError(f"sets need titles that differ: {', '.join(twice)}")
+        duplicates = sorted({one.shown for one in self.sets if folders.count(one.folder) > 1})
+        if duplicates:
+            raise ValueError(f"sets need titles that differ: {', '.join(duplicates)}")
         for name in self.baselines:
             if name != "random" and name not in BASELINES:
                 raise ValueError(f"no baseline {name!r}.{suggest(name, [*BASELINES, 'random'])}")

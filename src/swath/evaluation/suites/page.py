@@ -50,7 +50,7 @@ def _head(result: SuiteResult) -> str:
         (str(sum(1 for role in roles.values() if role != "model")), "baselines"),
     ]
     items = "".join(f"<li><b>{value}</b><span>{escape(name)}</span></li>" for value, name in numbers)
-    said = "".join(f"<p>{escape(sentence)}.</p>" for sentence in suite_summary(result))
+    prediction = "".join(f"<p>{escape(sentence)}.</p>" for sentence in suite_summary(result))
     unfinished = (
         ""
         if result.finished
@@ -59,7 +59,7 @@ def _head(result: SuiteResult) -> str:
     return (
         f"<h1>{escape(suite.title or suite.name)}</h1><p>{escape(suite.description.strip())}</p>"
         + unfinished
-        + (f'<div class="finding">{said}</div>' if said else "")
+        + (f'<div class="finding">{prediction}</div>' if prediction else "")
         + f'<ul class="numbers">{items}</ul>'
     )
 
@@ -124,9 +124,9 @@ def _scales(result: SuiteResult, command: str) -> str:
     panels = []
     for one in result.sets:
         rows = [row for row in one.rows if (row.protocol, row.classifier) == ("knn", "knn")]
-        sides = sorted({int(side) for row in rows for side in row.scales})
-        if len(sides) > 1:
-            panels.append(_curves(one, rows, sides, names))
+        image_sizes = sorted({int(image_size) for row in rows for image_size in row.scales})
+        if len(image_sizes) > 1:
+            panels.append(_curves(one, rows, image_sizes, names))
     if not panels:
         return ""
     caption = "kNN, %, against the side in pixels that bank and queries are area-resized to. Dotted: chance."
@@ -137,18 +137,18 @@ def _scales(result: SuiteResult, command: str) -> str:
     )
 
 
-def _curves(one: DatasetResult, rows: list[SuiteScore], sides: list[int], names: list[str]) -> str:
+def _curves(one: DatasetResult, rows: list[SuiteScore], image_sizes: list[int], names: list[str]) -> str:
     lines = [
         svg.Line(
             row.features,
-            [100 * row.scales.get(str(side), float("nan")) for side in sides],
+            [100 * row.scales.get(str(image_size), float("nan")) for image_size in image_sizes],
             strong=row.role == "model",
             index=names.index(row.features),
         )
         for row in rows
     ]
     chance = 100 * rows[0].chance
-    ticks = [str(side) for side in sides]
+    ticks = [str(image_size) for image_size in image_sizes]
     return svg.line_chart(lines, ticks, title=one.title, x_label="side, px", rule=chance)
 
 

@@ -45,7 +45,7 @@ class SuiteScore:
     low: float
     high: float
     scales: dict[str, float]
-    queries: int
+    test: int
     chance: float
     gap: float | None = None
     gap_low: float | None = None
@@ -99,8 +99,8 @@ class SuiteResult:
 
     def rows(self, protocol: str, classifier: str | None = None) -> list[SuiteScore]:
         """Scores by a protocol; by its own classifier unless another is named."""
-        wanted = classifier or protocol
-        return [r for s in self.sets for r in s.rows if r.protocol == protocol and r.classifier == wanted]
+        requested = classifier or protocol
+        return [r for s in self.sets for r in s.rows if r.protocol == protocol and r.classifier == requested]
 
 
 def merge_evaluations(evaluations: Sequence[EvaluationResult]) -> EvaluationResult:
@@ -119,14 +119,18 @@ def merge_evaluations(evaluations: Sequence[EvaluationResult]) -> EvaluationResu
     if len(evaluations) == 1:
         return first
     protocol = dict(first.protocol)
-    protocol["sides"] = sorted({side for e in evaluations for side in e.protocol["sides"]})
-    protocol["featurizers"] = {k: v for e in evaluations for k, v in e.protocol["featurizers"].items()}
+    protocol["image_sizes"] = sorted(
+        {image_size for e in evaluations for image_size in e.protocol["image_sizes"]}
+    )
+    protocol["feature_extractors"] = {
+        k: v for e in evaluations for k, v in e.protocol["feature_extractors"].items()
+    }
     return replace(
         first,
         protocol=protocol,
         scores=[score for e in evaluations for score in e.scores],
         notes=list(dict.fromkeys(note for e in evaluations for note in e.notes)),
-        refused=sorted({side for e in evaluations for side in e.refused}),
+        refused=sorted({image_size for e in evaluations for image_size in e.refused}),
         seconds=round(sum(e.seconds for e in evaluations), 1),
     )
 
@@ -150,7 +154,7 @@ def rows_of(
                 "gap": round(found.difference, 6),
                 "gap_low": round(found.low, 6),
                 "gap_high": round(found.high, 6),
-                "against": best[0],
+                "baseline": best[0],
             }
         scores = evaluation.select(classifier, features, symmetric=True)
         rows.append(
@@ -164,8 +168,8 @@ def rows_of(
                 value=round(mean.accuracy, 6),
                 low=round(mean.low, 6),
                 high=round(mean.high, 6),
-                scales={str(s.query_side): round(s.value, 6) for s in scores},
-                queries=len(evaluation.paths),
+                scales={str(s.test_image_size): round(s.value, 6) for s in scores},
+                test=len(evaluation.paths),
                 chance=evaluation.protocol["chance"],
                 **gap,
             )

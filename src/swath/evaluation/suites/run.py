@@ -37,8 +37,8 @@ Watch = Callable[[str, int], Any]  # (what, images in all) -> context manager th
 
 FORMAT = 2
 _DATA_OPTIONS = {
-    "gsd", "bank", "queries", "label_column", "separator", "labels", "fold_column", "group_column",
-    "allow_overlap", "share", "offset_dn", "size", "where",
+    "gsd", "train", "test", "label_column", "separator", "labels", "split_column", "group_column",
+    "allow_overlap", "fraction", "offset_dn", "size", "where",
 }  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def run_suite(
     batch_size: int = 64,
     cache: FeatureCache | None = None,
     pages: bool = False,
-    pictures: bool = True,
+    images: bool = True,
     watch: Watch | None = None,
     after_set: Callable[[SuiteResult], None] | None = None,
 ) -> SuiteResult:
@@ -75,17 +75,17 @@ def run_suite(
     Raises:
         SwathError: No model, baseline or set to score; a model that does not exist.
     """
-    wanted = [*suite.models, *models]
-    if not wanted and not suite.baselines:
+    requested = [*suite.models, *models]
+    if not requested and not suite.baselines:
         raise SwathError("a suite without models and baselines has nothing to score; name a model")
-    names = _names(wanted)
-    for model in wanted:  # one that does not exist is an error now, not after hours
+    names = _names(requested)
+    for model in requested:  # one that does not exist is an error now, not after hours
         with suppress(ContractError):
             open_eval_model(model.model, pooling=model.pooling, bands=model.bands, device=device)
     result = SuiteResult(suite, names)
     run = _SuiteRun(
         suite,
-        wanted,
+        requested,
         names,
         Path(out),
         root,
@@ -93,7 +93,7 @@ def run_suite(
         batch_size,
         cache or FeatureCache(),
         pages,
-        pictures,
+        images,
         watch,
     )
     for one in suite.sets:
@@ -106,9 +106,9 @@ def run_suite(
 def _names(models: Sequence[SuiteModel]) -> list[str]:
     """What models are called in tables: by name, else by the last parts of what they are; all different."""
     found = [m.name or m.model for m in models]
-    twice = sorted({name for name in found if found.count(name) > 1})
-    if twice:
-        raise SwathError(f"two models are called {twice[0]!r}; name them apart: NAME={twice[0]}")
+    duplicates = sorted({name for name in found if found.count(name) > 1})
+    if duplicates:
+        raise SwathError(f"two models are called {duplicates[0]!r}; name them apart: NAME={duplicates[0]}")
     return found
 
 
@@ -125,7 +125,7 @@ class _SuiteRun:
     batch_size: int
     cache: FeatureCache
     pages: bool
-    pictures: bool
+    images: bool
     watch: Watch | None
 
     def score(self, one: SuiteDataset) -> DatasetResult:
@@ -199,10 +199,10 @@ class _SuiteRun:
             ),
             "files": _fingerprint(folder),
             "models": [
-                [f.name, f.settings, getattr(f, "identity", None)] for c in candidates for f in c.featurizers
+                [f.name, f.settings, getattr(f, "identity", None)] for c in candidates for f in c.extractors
             ],
             "unfit": unfit,
-            "pages": [self.pages, self.pictures] if self.pages else False,
+            "pages": [self.pages, self.images] if self.pages else False,
         }
         return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -233,12 +233,12 @@ class _SuiteRun:
             if options is None:
                 continue
             found = []
-            for split, featurizers in groups:
+            for split, extractors in groups:
                 scales = options.scales if protocol == "linear" else one.scales or self.suite.scales
-                sides = _sides(split, scales, featurizers)
-                total = len(split.bank.indices) + len(split.queries.indices)
+                image_sizes = _sides(split, scales, extractors)
+                total = len(split.train.indices) + len(split.test.indices)
                 with self._progress(f"{one.shown}, {protocol}", total) as progress:
-                    found.append(self._by(protocol, options, featurizers, split, sides, progress))
+                    found.append(self._by(protocol, options, extractors, split, image_sizes, progress))
             evaluation = merge_evaluations(found)
             result.seconds += evaluation.seconds
             result.notes += [note for note in evaluation.notes if note not in result.notes]
@@ -275,7 +275,7 @@ class _SuiteRun:
                 result.unfit[candidate.name] = str(error)
                 continue
             result.notes += candidate.notes
-            own: list[FeatureExtractor] = list(candidate.featurizers)
+            own: list[FeatureExtractor] = list(candidate.extractors)
             roles |= dict.fromkeys((f.name for f in own), "model")
             if (
                 "random" in self.suite.baselines
@@ -286,7 +286,7 @@ class _SuiteRun:
                 fresh.name = f"{candidate.name}, untrained"
                 roles[fresh.name] = "untrained"
                 own.append(fresh)
-            groups.setdefault((*key, max(f.min_side for f in own)), []).extend(own)
+            groups.setdefault((*key, max(f.min_image_size for f in own)), []).extend(own)
         baselines = [make_baseline(name) for name in self.suite.baselines if name != "random"]
         if baselines:
             roles |= dict.fromkeys((f.name for f in baselines), "baseline")
@@ -299,7 +299,7 @@ class _SuiteRun:
         if not groups:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in result.unfit.items())
             raise SwathError(f"no model can look at this set ({reasons})")
-        return [(splits[key[:-1]], featurizers) for key, featurizers in groups.items()]
+        return [(splits[key[:-1]], extractors) for key, extractors in groups.items()]
 
     def _open(self, one: SuiteDataset, data: str, sensor: Any, gsd_mode: Any) -> TrainTestSplit:
         options = one.model_dump(include=_DATA_OPTIONS)
@@ -311,21 +311,21 @@ class _SuiteRun:
         self,
         protocol: str,
         options: Any,
-        featurizers: Sequence[FeatureExtractor],
+        extractors: Sequence[FeatureExtractor],
         split: TrainTestSplit,
-        sides: list[int],
+        image_sizes: list[int],
         progress: Progress | None,
     ) -> EvaluationResult:
         common: dict[str, Any] = {
-            "sides": sides,
+            "image_sizes": image_sizes,
             "batch_size": self.batch_size,
             "progress": progress,
             "cache": self.cache,
         }
         if protocol == "knn":
-            return evaluate_knn(featurizers, split, **options.model_dump(), **common)
+            return evaluate_knn(extractors, split, **options.model_dump(), **common)
         given = {} if options.c is None else {"c": options.c}
-        return evaluate_linear(featurizers, split, **given, **common)
+        return evaluate_linear(extractors, split, **given, **common)
 
     def _pages(
         self,
@@ -337,18 +337,18 @@ class _SuiteRun:
         from swath.evaluation.report.data import collect_report_data
         from swath.evaluation.report.page import render_report
 
-        for number, (split, featurizers) in enumerate(groups):
-            models = [f for f in featurizers if roles[f.name] == "model"]
-            others = [f for f in featurizers if roles[f.name] != "model"]
+        for number, (split, extractors) in enumerate(groups):
+            models = [f for f in extractors if roles[f.name] == "model"]
+            others = [f for f in extractors if roles[f.name] != "model"]
             if not models:
                 continue
-            sides = _sides(split, one.scales or self.suite.scales, featurizers)
-            dossier = collect_report_data(
-                models, others, split, title=one.shown, sides=sides, batch_size=self.batch_size,
-                pictures=self.pictures, cache=self.cache,
+            image_sizes = _sides(split, one.scales or self.suite.scales, extractors)
+            report_data = collect_report_data(
+                models, others, split, title=one.shown, image_sizes=image_sizes, batch_size=self.batch_size,
+                images=self.images, cache=self.cache,
             )  # fmt: skip
             name = "report.html" if number == 0 else f"report_{number + 1}.html"
-            render_report(dossier, self.out / one.folder / name)
+            render_report(report_data, self.out / one.folder / name)
 
     @contextmanager
     def _progress(self, what: str, total: int) -> Iterator[Progress | None]:
@@ -366,10 +366,10 @@ def _knows_scale(model: str) -> bool:
 
 
 def _sides(
-    split: TrainTestSplit, scales: Sequence[float], featurizers: Sequence[FeatureExtractor]
+    split: TrainTestSplit, scales: Sequence[float], extractors: Sequence[FeatureExtractor]
 ) -> list[int]:
     """Percents of the native side as pixels: multiples of everybody's patch."""
-    native, step = native_scale(split.bank)[0], math.lcm(*(f.min_side for f in featurizers))
+    native, step = native_scale(split.train)[0], math.lcm(*(f.min_image_size for f in extractors))
     if tuple(scales) == (12.5, 25, 50, 100):
         return default_image_sizes(native, step)
     return sorted({max(step, round(native * scale / 100 / step) * step) for scale in scales})

@@ -145,8 +145,8 @@ def suite_summary(result: SuiteResult) -> list[str]:
         rows = [row for row in result.rows(protocol) if row.role == "model" and row.gap is not None]
         for name in dict.fromkeys(row.features for row in rows):
             every = [row for row in rows if row.features == name]
-            own = [row for row in every if row.queries >= FEW_QUERIES]
-            few = [f"{row.set} ({row.queries} queries)" for row in every if row.queries < FEW_QUERIES]
+            own = [row for row in every if row.test >= FEW_QUERIES]
+            few = [f"{row.set} ({row.test} queries)" for row in every if row.test < FEW_QUERIES]
             above = sum(1 for row in own if (row.gap_low or 0) > 0)
             below = sum(1 for row in own if (row.gap_high or 0) < 0)
             found.append(
@@ -169,9 +169,9 @@ def markdown(result: SuiteResult) -> str:
         lines += [*(_line(cells) for cells in body), ""]
     if any(one.partial for one in result.sets):
         lines += [f"{PARTIAL} only a part of the set is here.", ""]
-    for title, said in (("Verdicts", suite_summary(result)), ("To be known", suite_notes(result))):
-        if said:
-            lines += [f"## {title}", "", *(f"- {sentence}" for sentence in said), ""]
+    for title, prediction in (("Verdicts", suite_summary(result)), ("To be known", suite_notes(result))):
+        if prediction:
+            lines += [f"## {title}", "", *(f"- {sentence}" for sentence in prediction), ""]
     return "\n".join(lines)
 
 

@@ -33,8 +33,8 @@ def write_suite_report(result: SuiteResult, folder: str | Path, *, command: str 
     })  # fmt: skip
     text = io.StringIO(newline="")
     columns = [
-        "set", "status", "protocol", "features", "role", "classifier", "metric", "value", "low95", "high95",
-        "queries", "chance", "above_best_baseline", "above_low95", "above_high95", "best_baseline", "scales",
+        "set", "status", "protocol", "features", "role", "classifier", "metric", "value", "ci95_low", "ci95_high",
+        "test", "chance", "above_best_baseline", "above_low95", "above_high95", "best_baseline", "scales",
         "partial", "reason", "protocol_id", "config_hash", "split_hash", "software", "command",
     ]  # fmt: skip
     writer = csv.DictWriter(text, columns)
@@ -64,13 +64,13 @@ def _flat(row: SuiteScore) -> dict[str, Any]:
         "classifier": row.classifier,
         "metric": row.metric,
         "value": row.value,
-        "low95": row.low,
-        "high95": row.high,
-        "queries": row.queries,
+        "ci95_low": row.low,
+        "ci95_high": row.high,
+        "test": row.test,
         "chance": row.chance,
         "above_best_baseline": row.gap,
         "above_low95": row.gap_low,
         "above_high95": row.gap_high,
         "best_baseline": row.against,
-        "scales": " ".join(f"{side}:{value}" for side, value in row.scales.items()),
+        "scales": " ".join(f"{image_size}:{value}" for image_size, value in row.scales.items()),
     }

@@ -82,12 +82,12 @@ class Planner:
         plan.polygons.append((self.pick("meadow"), np.array(square)))
 
         names = list(USES)
-        shares = self.numbers.dirichlet(_VARIETY * np.array(list(USES.values())))
-        around = "arable" if shares[0] > shares[1] else "pasture"
+        fractions = self.numbers.dirichlet(_VARIETY * np.array(list(USES.values())))
+        around = "arable" if fractions[0] > fractions[1] else "pasture"
         lie = random.uniform(0, math.pi)
         towns: list[tuple[Points, float, str]] = []
         for district in parcels(square, random.uniform(10e4, 30e4), lie, 1.3, 0.16, random):
-            use = random.choices(names, shares.tolist())[0]
+            use = random.choices(names, fractions.tolist())[0]
             angle = lie + random.gauss(0, 0.16)
             if use in ("settlement", "industry"):
                 towns.append((district, angle, use))

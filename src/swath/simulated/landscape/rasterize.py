@@ -61,7 +61,7 @@ class Landscape:
     date: int
     cells: U8
     mask: U8
-    shares: NDArray[np.float64]
+    fractions: NDArray[np.float64]
     labels: F32
     boxes: F32
     box_kinds: tuple[str, ...]
@@ -193,10 +193,10 @@ def rasterize(
     pure = split.min(axis=0)
     mixed = np.flatnonzero(pure != split.max(axis=0))
     of_mixed = split[:, mixed]
-    mask, shares = _classes(pure, mixed, of_mixed)
+    mask, fractions = _classes(pure, mixed, of_mixed)
     boxes, kinds = _boxes(plan, cells, scale, half, o)
-    return Landscape(seed, index, float(gsd), size, date, cells, mask.reshape(size, size), shares,
-                     (shares >= LABEL_SHARE).astype(np.float32), boxes, kinds, plan,
+    return Landscape(seed, index, float(gsd), size, date, cells, mask.reshape(size, size), fractions,
+                     (fractions >= LABEL_SHARE).astype(np.float32), boxes, kinds, plan,
                      _slopes(plan, size, float(gsd)), pure, mixed,
                      of_mixed)  # fmt: skip
 
@@ -278,9 +278,9 @@ def _band_points(band: LineFeature, scale: float, half: float) -> NDArray[np.flo
 def _block_points(blocks: RectangleFeatures, scale: float) -> tuple[NDArray[np.float64], U8]:
     """[n, m, 2] points that fill the blocks, closer than cells are, and the patch of each [n, 1]."""
     cell = 1 / scale
-    share = np.minimum(blocks.size / cell, 1).prod(axis=1)
-    if share.min() < 1:  # smaller than a cell: fewer of them
-        keep = (np.arange(len(share)) * _GOLDEN) % 1 < share
+    fraction = np.minimum(blocks.size / cell, 1).prod(axis=1)
+    if fraction.min() < 1:  # smaller than a cell: fewer of them
+        keep = (np.arange(len(fraction)) * _GOLDEN) % 1 < fraction
         blocks = RectangleFeatures(
             blocks.patch[keep], blocks.center[keep], blocks.size[keep], blocks.angle[keep]
         )

@@ -36,8 +36,8 @@ def split_polygon(polygon: Points, nx: float, ny: float, at: float) -> tuple[Poi
     for x, y in polygon:
         here = nx * x + ny * y - at
         if (before < 0) != (here < 0):
-            share = before / (before - here)
-            crossing = (px + share * (x - px), py + share * (y - py))
+            fraction = before / (before - here)
+            crossing = (px + fraction * (x - px), py + fraction * (y - py))
             low.append(crossing)
             high.append(crossing)
         (low if here < 0 else high).append((x, y))
@@ -110,8 +110,8 @@ def densify(polygon: Any, step: float) -> F64:
     following = np.roll(corners, -1, axis=0)
     count = np.maximum(1, np.hypot(*(following - corners).T) // step).astype(np.int64)
     which = np.repeat(np.arange(len(corners)), count)
-    share = (np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)) / count[which]
-    outline: F64 = corners[which] + share[:, None] * (following - corners)[which]
+    fraction = (np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)) / count[which]
+    outline: F64 = corners[which] + fraction[:, None] * (following - corners)[which]
     return outline
 
 

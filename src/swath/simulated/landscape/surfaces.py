@@ -169,6 +169,6 @@ def material_fractions() -> F32:
     names = list(MATERIALS)
     table = np.zeros((len(PATCHES), len(names)), dtype=np.float32)
     for patch, surface in enumerate(PATCHES):
-        for material, share in SURFACES[surface].mix.items():
-            table[patch, names.index(material)] = share
+        for material, fraction in SURFACES[surface].mix.items():
+            table[patch, names.index(material)] = fraction
     return table

@@ -38,7 +38,7 @@ class ClassificationDataConfig(TaskDataConfig):
 def open_classification(
     data: ClassificationDataConfig, path: str | Path, sensor: Sensor, seed: int, classes: tuple[str, ...] = ()
 ) -> DataSplits:
-    """The folds of a labeled data set.
+    """The splits of a labeled data set.
 
     Args:
         data: Options.
@@ -49,7 +49,7 @@ def open_classification(
 
     Raises:
         ImageryError: No labels, or nothing usable.
-        RecipeError: Folds that are empty or overlap.
+        RecipeError: Splits that are empty or overlap.
     """
     path = Path(path)
     wanted = {
@@ -82,8 +82,8 @@ def open_classification(
     base = path if path.is_dir() else path.parent
     names = [_below(name, base) for name in dataset.paths]
     columns = getattr(dataset, "columns", {})
-    fold = columns.get("fold", columns.get("split"))
-    found = data.folds_of(str(path), names, fold)
+    split = columns.get("split", columns.get("fold"))
+    found = data.split_indices(str(path), names, split)
     found = data.drawn(found, strata_of(dataset.labels), seed)
     train, val = found["train"], found["val"]
     labels = dataset.labels[train]

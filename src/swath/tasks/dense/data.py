@@ -7,7 +7,7 @@ segmentation   ``images/`` and ``masks/`` (or ``labels/``), files of one image b
 change         ``A/`` or ``before/``, ``B/`` or ``after/``, and ``masks/`` (``mask/``, ``label/``), by stem
 change         a folder a place, with ``date1.*``, ``date2.*`` and ``mask.*`` (OSCD, SZTAKI as laid out here)
 both           a CSV table: columns ``image`` and ``mask``, or ``before``, ``after`` and ``mask``; optionally
-               ``fold`` and ``gsd`` (metres per pixel)
+               ``split`` and ``gsd`` (metres per pixel)
 =============  =============================================================================================
 
 In training a sample is a random crop, resized by a random zoom: its GSD follows. Else it is a whole image.
@@ -275,7 +275,7 @@ def open_segmentation(
     *,
     match: bool = False,
 ) -> DataSplits:
-    """The folds of a data set of images with masks.
+    """The splits of a data set of images with masks.
 
     Args:
         data: Options.
@@ -288,7 +288,7 @@ def open_segmentation(
 
     Raises:
         ImageryError: Nothing usable; files that do not belong together; a mask that means nothing.
-        RecipeError: Folds that are empty or overlap.
+        RecipeError: Splits that are empty or overlap.
     """
     path = Path(path)
     items = list(find_labeled_images(path, data, dates))
@@ -296,7 +296,7 @@ def open_segmentation(
         raise ImageryError(f"{path}: no image with its mask was found; see the layouts in the documentation")
     base = path if path.is_dir() else path.parent
     names = [Path(item.images[0]).relative_to(base).as_posix() for item in items]
-    column = [item.fold or "" for item in items] if any(item.fold for item in items) else None
+    column = [item.split or "" for item in items] if any(item.split for item in items) else None
     if data.colors is not None:
         values = MaskValues.of_colors(data.colors, data.ignore_colors)
     else:
@@ -310,7 +310,7 @@ def open_segmentation(
             "task.options.classes out"
         )
     found = data.drawn(
-        data.folds_of(str(path), names, column), [0] * len(items), seed, labels=data.tile is None
+        data.split_indices(str(path), names, column), [0] * len(items), seed, labels=data.tile is None
     )
     training = [items[i] for i in found["train"]]
     if data.tile is not None:
@@ -318,17 +318,17 @@ def open_segmentation(
         drawn = data.labeled(list(range(len(parts))), [of for of, _ in parts], seed)
         training = [parts[i][1] for i in drawn]
 
-    def fold(chosen: Sequence[LabeledImage], crops: bool = False) -> SegmentationDataset | None:
+    def split(chosen: Sequence[LabeledImage], crops: bool = False) -> SegmentationDataset | None:
         return (
             SegmentationDataset(chosen, sensor, values, data, seed, train=crops, match=match)
             if chosen
             else None
         )
 
-    learned = fold(training, crops=True)
-    watched, tested = (fold([items[i] for i in found[name]]) for name in ("val", "test"))
+    learned = split(training, crops=True)
+    watched, tested = (split([items[i] for i in found[name]]) for name in ("val", "test"))
     assert learned is not None
-    # Every mask is read now, also of the test fold: a value that means nothing is not met after the training.
+    # Every mask is read now, also of the test split: a value that means nothing is not met after the training.
     # Once each, however many tiles it has.
     held = [item for one in (learned, watched, tested) if one is not None for item in one.items]
     tiles: dict[str, list[tuple[slice, slice]]] = {item.mask: [] for item in held}

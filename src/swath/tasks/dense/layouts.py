@@ -20,11 +20,11 @@ _MASKS = ("masks", "mask", "labels", "label")
 
 @dataclass(frozen=True)
 class LabeledImage:
-    """One image (or pair) and its mask: files, fold and stated GSD; and rows and columns, of a tile."""
+    """One image (or pair) and its mask: files, split and stated GSD; and rows and columns, of a tile."""
 
     images: tuple[str, ...]
     mask: str
-    fold: str | None = None
+    split: str | None = None
     gsd: float | None = None
     tile: tuple[slice, slice] = (slice(None), slice(None))
 
@@ -92,7 +92,7 @@ def _from_table(path: Path, data: SegmentationDataConfig, dates: int) -> Iterato
     for column in columns:
         if column not in header:
             raise ImageryError(f"{path}: has no column {column!r}.{suggest(column, header)}")
-    fold = next((name for name in ("fold", "split") if name in header), None)
+    split = next((name for name in ("split", "fold") if name in header), None)
     scale = data.gsd if isinstance(data.gsd, str) and data.gsd in header else None
     scale = scale or next((name for name in ("gsd", "gsd_m") if name in header and data.gsd is None), None)
     for line, row in rows:
@@ -104,7 +104,7 @@ def _from_table(path: Path, data: SegmentationDataConfig, dates: int) -> Iterato
             gsd = float(row[scale]) if scale else None
         except ValueError:
             raise ImageryError(f"{path}, line {line}: {scale} is {row[str(scale)]!r}, not a number") from None
-        yield LabeledImage(tuple(files[:-1]), files[-1], row[fold] if fold else None, gsd)
+        yield LabeledImage(tuple(files[:-1]), files[-1], row[split] if split else None, gsd)
 
 
 BEFORE, AFTER = ("A", "before", "T1", "t1"), ("B", "after", "T2", "t2")

@@ -57,20 +57,20 @@ def precision_curves(scores: TaskScores) -> str:
     )
 
 
-def detection_gallery(model: TaskModel, fold: Any, scores: TaskScores) -> str:
+def detection_gallery(model: TaskModel, split: Any, scores: TaskScores) -> str:
     """The worst and the best images, false detections with the highest scores, and what was missed.
 
     Args:
         model: The detector.
-        fold: What was scored.
+        split: What was scored.
         scores: With `found`, as `score_boxes` gives them.
     """
     threshold = float(scores.protocol["score"])
-    numbers = scores.protocol.get("images_scored", list(range(len(fold))))
+    numbers = scores.protocol.get("images_scored", list(range(len(split))))
     oriented = bool(model.task.oriented)
-    truths = [fold.truth(number) for number in numbers]
+    truths = [split.truth(number) for number in numbers]
     outcomes = [match_detections(f, t, oriented=oriented) for f, t in zip(scores.found, truths, strict=True)]
-    look = _BoxRenderer(model, fold, numbers, scores.found, truths, outcomes, threshold)
+    look = _BoxRenderer(model, split, numbers, scores.found, truths, outcomes, threshold)
     key = "".join(f'<li><i style="background:rgb{shown}"></i>{escape(name)}</li>' for name, shown in KEY)
     known = [i for i in np.argsort(scores.images, kind="stable").tolist() if np.isfinite(scores.images[i])]
     worst, best = known[:_SHOWN], [i for i in known[::-1][:_SHOWN] if i not in known[:_SHOWN]]
@@ -96,14 +96,14 @@ class _BoxRenderer:
     def __init__(
         self,
         model: TaskModel,
-        fold: Any,
+        split: Any,
         numbers: Sequence[int],
         found: Sequence[Detections],
         truths: Sequence[dict[str, Tensor]],
         outcomes: Sequence[MatchResult],
         threshold: float,
     ) -> None:
-        self.model, self.fold, self.numbers = model, fold, numbers
+        self.model, self.split, self.numbers = model, split, numbers
         self.found, self.truths, self.outcomes, self.threshold = found, truths, outcomes, threshold
         self._last: tuple[int, Array] | None = None
 
@@ -158,13 +158,13 @@ class _BoxRenderer:
         return np.asarray(one.wanted & (one.by < self.threshold))
 
     def _name(self, i: int) -> str:
-        return "/".join(str(self.fold.paths[self.numbers[i]]).split("/")[-2:])
+        return "/".join(str(self.split.paths[self.numbers[i]]).split("/")[-2:])
 
     def _drawn(self, i: int) -> Array:
         if self._last is not None and self._last[0] == i:
             return self._last[1]
         try:
-            picture = to_rgb(self.fold.get_batch([self.numbers[i]]), self.fold.sensor)
+            picture = to_rgb(self.split.get_batch([self.numbers[i]]), self.split.sensor)
         except ImageryError:  # read a moment ago, gone now
             picture = np.zeros((_TILE, _TILE, 3), np.uint8)
         one, truth = self.outcomes[i], self._true(i)

@@ -1,8 +1,8 @@
-"""How well a detector does on a fold: average precision, and what became of every detection and true box.
+"""How well a detector does on a split: average precision, and what became of every detection and true box.
 
 AP judges a ranking, whatever the scores are. To show people detections, and for precision and recall, a score
-has to be chosen from which a detection counts: here it is the one with the best F1 on the fold itself (all
-classes together, IoU 0.5), which is stated; it is a description of the fold, not a promise for the next one.
+has to be chosen from which a detection counts: here it is the one with the best F1 on the split itself (all
+classes together, IoU 0.5), which is stated; it is a description of the split, not a promise for the next one.
 
 Legend: N images, D detections and G true boxes of an image.
 """
@@ -61,7 +61,7 @@ def score_boxes(
     share: float = 1.0,
     resamples: int = 500,
 ) -> TaskScores:
-    """Scores of a detector on all images of a fold.
+    """Scores of a detector on all images of a split.
 
     They are looked at as `swath predict` would: in the detector's windows, and at the scale nearest to their
     own that training has shown.
@@ -69,14 +69,14 @@ def score_boxes(
     Args:
         task: In evaluation mode.
         contract: Of its images.
-        dataset: A fold, as `DetectionImages`.
+        dataset: A split, as `DetectionImages`.
         device: Where the task is.
         share: Images are moreover reduced to this share of their sides before they are looked at (the GSD
             follows), and boxes enlarged again.
         resamples: Bootstrap samples of the intervals; 0: no intervals.
 
     Raises:
-        ImageryError: No image of the fold can be read.
+        ImageryError: No image of the split can be read.
     """
     found, truths, numbers, unreadable = [], [], [], []
     for number in range(len(dataset)):
@@ -89,7 +89,7 @@ def score_boxes(
         truths.append({key: batch[key][0] for key in BOXES})
         numbers.append(number)
     if not found:
-        raise ImageryError(f"no image of the fold can be read; the first: {unreadable[0]}")
+        raise ImageryError(f"no image of the split can be read; the first: {unreadable[0]}")
     scores = box_scores(
         found, truths, task.config.classes, oriented=task.oriented, by=task.config.by, resamples=resamples
     )

@@ -30,7 +30,7 @@ class DataConfig(RecipeSection):
         file_column: Column of file names.
         label_column: Column of class names; of HDF5, the data set of class indices.
         hdf5_group: Of HDF5, the data set or group of the images, where there are others.
-        split: Keep the rows with this value in the column ``fold``.
+        split: Keep the rows with this value in the column ``split``.
         filter: Keep the rows with these values: ``{scale: "0"}``.
         sampling: Chips on a ``grid`` or at ``random``.
         chip_size: Side of a chip in native pixels.

@@ -1,4 +1,4 @@
-"""Annotated images as the folds of a run: training crops, and whole images to be looked at.
+"""Annotated images as the splits of a run: training crops, and whole images to be looked at.
 
 In training a sample is a random crop, resized by a random zoom: its boxes and its GSD follow. Else it is a
 whole image, however large, that is looked at by the zoom nearest to 1 that training has shown.
@@ -35,8 +35,8 @@ class DetectionDataConfig(TaskDataConfig):
         `swath.tasks.detection.data.annotations`.
         image_dir: Folder of the images, where it is not the layout's own.
         classes: Class names in their order; left out: those that the annotations name.
-        split_field: Which of the images' fields tells their fold, such as ``site``; left out: ``fold`` or ``split``
-            where there is one. Else folds are patterns of the images' paths.
+        split_field: Which of the images' fields tells their split, such as ``site``; left out: ``split`` or ``split``
+            where there is one. Else splits are patterns of the images' paths.
         crop_size: Side of a training crop in pixels.
         scale_range: Range of the zoom of training crops; 0.5 shows twice the ground, at twice the GSD.
         crops_per_image: Crops of each image in an epoch.
@@ -71,7 +71,7 @@ class DetectionImages(DatasetSubset):
 
     Args:
         dataset: All images.
-        positions: Those of the fold.
+        positions: Those of the split.
         zoom: At which they are looked at; samples are as the files have them.
     """
 
@@ -152,7 +152,7 @@ class DetectionCrops:
 def open_detection(
     data: DetectionDataConfig, path: str | Path, sensor: Sensor, seed: int, classes: tuple[str, ...] = ()
 ) -> DataSplits:
-    """The folds of an annotated data set.
+    """The splits of an annotated data set.
 
     Args:
         data: Options.
@@ -163,7 +163,7 @@ def open_detection(
 
     Raises:
         ImageryError: Nothing usable; boxes that make no sense; classes that are not those of the head.
-        RecipeError: Folds that are empty or overlap; no box to learn from.
+        RecipeError: Splits that are empty or overlap; no box to learn from.
     """
     path = _file_of(Path(path), data.layout)
     dataset = DetectionDataset(
@@ -179,7 +179,7 @@ def open_detection(
         raise ImageryError(f"{path}: names no class, so there is nothing to learn")
     base = path if path.is_dir() else path.parent
     names = [_below(name, base) for name in dataset.paths]
-    found = data.folds_of(str(path), names, _column(data, dataset.fields, path))
+    found = data.split_indices(str(path), names, _column(data, dataset.fields, path))
     found = data.drawn(found, [0] * len(names), seed)
     train, val = found["train"], found["val"]
     counts = _boxes_of(dataset, train)
@@ -211,9 +211,9 @@ def _below(name: str, base: Path) -> str:
 
 
 def _column(data: DetectionDataConfig, fields: Sequence[Mapping[str, Any]], path: Path) -> list[str] | None:
-    """The fold of each image, where its annotations tell."""
+    """The split of each image, where its annotations tell."""
     known = {key for one in fields for key in one}
-    name = data.split_field or next((key for key in ("fold", "split") if key in known), None)
+    name = data.split_field or next((key for key in ("split", "fold") if key in known), None)
     if name is None:
         return None
     if name not in known:
@@ -231,16 +231,16 @@ def _boxes_of(dataset: DetectionDataset, numbers: Sequence[int]) -> NDArray[np.i
 
 
 def _notes(
-    dataset: DetectionDataset, folds: Mapping[str, Sequence[int]], counts: NDArray[np.int64]
+    dataset: DetectionDataset, splits: Mapping[str, Sequence[int]], counts: NDArray[np.int64]
 ) -> list[str]:
     """What people should know of the data."""
     notes = [f"{dataset.classes[k]} has no training box" for k in np.flatnonzero(counts == 0)]
-    for name, numbers in folds.items():
+    for name, numbers in splits.items():
         if name != "training" and numbers and not _boxes_of(dataset, numbers).sum():
-            notes.append(f"the {name} fold has no box: its scores are not defined")
-    bare = sum(1 for i in folds["training"] if not len(dataset.boxes[i]["label"]))
+            notes.append(f"the {name} split has no box: its scores are not defined")
+    bare = sum(1 for i in splits["training"] if not len(dataset.boxes[i]["label"]))
     if bare:
-        notes.append(f"{bare} of {len(folds['training'])} training images have no boxes: background only")
+        notes.append(f"{bare} of {len(splits['training'])} training images have no boxes: background only")
     repairs: Counter[str] = dataset.repairs
     if repairs:
         counted = ", ".join(f"{count} {kind}" for kind, count in repairs.most_common())
