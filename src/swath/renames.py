@@ -102,7 +102,23 @@ KEYS: dict[str, dict[str, str]] = {
     "config": {},
     "pairs": {"fold": "split"},
     "catalog": {},
-    "suite": {},
+    "suite": {
+        "sets": "datasets",
+        "reference": "published",
+        "protocols.knn.standardised": "protocols.knn.standardize",
+    }
+    | _below(
+        "sets.*",
+        {
+            "where": "filter",
+            "bank": "train_split",
+            "queries": "test_split",
+            "fold_column": "split_column",
+            "share": "test_fraction",
+            "separator": "label_separator",
+            "reference": "published",
+        },
+    ),
 }
 for _task, _names in _TASK_OPTIONS.items():
     KEYS[f"options/{_task}"] = _names

@@ -60,7 +60,7 @@ def test_published_lists_decide_where_they_lie_with_the_set(eurosat: Path) -> No
     assert (len(split.train.indices), len(split.test.indices)) == (30, 10)
     assert any("split by the lists eurosat-train.txt" in note for note in split.notes)
     assert any("10 images are in none of the lists" in note for note in split.notes)
-    assert open_eval_data("eurosat", sensor="rgb_aerial", root=eurosat, test="test").test.name == "test"
+    assert open_eval_data("eurosat", sensor="rgb_aerial", root=eurosat, test_split="test").test.name == "test"
 
 
 def test_fold_folders_decide(eurosat: Path) -> None:

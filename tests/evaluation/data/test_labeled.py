@@ -19,12 +19,12 @@ from swath.evaluation.data.splits import open_split
 def test_several_labels_are_split_by_fold_or_drawn(table: Path, tmp_path: Path) -> None:
     rows = [[str(table.parent / r[0]), f"{r[1]}|all", r[3]] for r in read_table(table)]
     several = write_table(tmp_path / "t.csv", rows, "file,labels,split")
-    split = open_split(several, sensor="rgb_aerial", gsd=0.5, label_column="labels", separator="|")
+    split = open_split(several, sensor="rgb_aerial", gsd=0.5, label_column="labels", label_separator="|")
     assert split.train.labels.shape == (48, 5)
     assert split.train.dataset.classes == ["all", "dark", "gray", "light", "spots"]
     assert split.test.labels.sum() == 40
     undivided = write_table(tmp_path / "u.csv", [r[:2] for r in rows], "file,labels")
-    split = open_split(undivided, sensor="rgb_aerial", gsd=0.5, label_column="labels", separator="|")
+    split = open_split(undivided, sensor="rgb_aerial", gsd=0.5, label_column="labels", label_separator="|")
     assert len(split.test.indices) == 14
     assert "20% of the images are queries" in split.notes[0]
 
@@ -46,7 +46,7 @@ def test_a_label_that_the_bank_lacks_is_noted(table: Path, tmp_path: Path) -> No
         for r in read_table(table)
     ]
     several = write_table(tmp_path / "t.csv", rows, "file,labels,split")
-    split = open_split(several, sensor="rgb_aerial", gsd=0.5, label_column="labels", separator="|")
+    split = open_split(several, sensor="rgb_aerial", gsd=0.5, label_column="labels", label_separator="|")
     assert any("no bank image with label late" in note for note in split.notes)
     assert any("no query with label early" in note for note in split.notes)
 
@@ -164,7 +164,7 @@ def test_bigearthnet_with_its_official_folds(bigearthnet: Path) -> None:
     assert split.train.labels.shape == (4, 19)
     assert split.train.labels.sum(axis=1).tolist() == [2, 1, 1, 1]
     assert split.train.dataset[0]["image"].shape == (10, 120, 120)
-    assert open_split(bigearthnet, sensor="sentinel2_ben", test="test").test.name == "test"
+    assert open_split(bigearthnet, sensor="sentinel2_ben", test_split="test").test.name == "test"
     assert split.train.dataset[0]["gsd"] == 10.0
     relative = open_split(bigearthnet, sensor="sentinel2_ben", gsd="relative")
     assert relative.train.dataset.get_batch([0, 1])["gsd"].tolist() == [1.0, 1.0]

@@ -34,14 +34,14 @@ def test_other_folds_and_columns_can_be_named(table: Path, tmp_path: Path) -> No
         [str(table.parent / r[0]), r[1], r[2], "a" if i % 2 else "b"] for i, r in enumerate(read_table(table))
     ]
     other = write_table(tmp_path / "t.csv", rows, "file,class,gsd_m,part")
-    split = open_split(other, sensor="rgb_aerial", split_column="part", train="b", test="a")
+    split = open_split(other, sensor="rgb_aerial", split_column="part", train_split="b", test_split="a")
     assert (split.train.name, split.test.name) == ("b", "a")
     with pytest.raises(ImageryError, match=r"has no column 'parts'. Did you mean 'part'"):
         open_split(other, sensor="rgb_aerial", split_column="parts")
     with pytest.raises(ImageryError, match=r"values 'a', 'b', not 'train'.*--bank and --queries"):
         open_split(other, sensor="rgb_aerial", split_column="part")
     with pytest.raises(ImageryError, match="bank and queries are both 'a'"):
-        open_split(other, sensor="rgb_aerial", split_column="part", train="a", test="a")
+        open_split(other, sensor="rgb_aerial", split_column="part", train_split="a", test_split="a")
 
 
 def test_label_column_is_found_or_named(table: Path, tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_folders_decide(table: Path, tmp_path: Path) -> None:
     ):
         open_split(tmp_path / "data", sensor="rgb_aerial", gsd=0.5)
     assert (
-        open_split(tmp_path / "data", sensor="rgb_aerial", gsd=0.5, test="held_out").test.name == "held_out"
+        open_split(tmp_path / "data", sensor="rgb_aerial", gsd=0.5, test_split="held_out").test.name == "held_out"
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 # Options of the commands that `open_data` takes as they are, and those that models are opened by.
 _DATA_OPTIONS = (
-    "root", "train", "test", "label_column", "separator", "labels", "split_column", "group_column",
+    "root", "train_split", "test_split", "label_column", "label_separator", "labels", "split_column", "group_column",
     "allow_overlap", "seed", "size", "offset_dn",
 )  # fmt: skip
 _MODEL_OPTIONS = ("pooling", "bands", "gsd_mode", "device", "protocol")

@@ -76,10 +76,10 @@ def command(
     console, progress = Console(), Console(stderr=True)
 
     def done(result: SuiteResult) -> None:
-        one = result.sets[-1]
+        one = result.datasets[-1]
         what = "kept from before" if one.again else one.status
         progress.print(
-            f"{len(result.sets)} of {len(result.suite.sets)} {escape_markup(one.title)}: {what}",
+            f"{len(result.datasets)} of {len(result.suite.datasets)} {escape_markup(one.title)}: {what}",
             highlight=False,
         )
         write_suite_report(result, out)
@@ -105,7 +105,7 @@ def command(
         console.print(f"[yellow]note:[/yellow] {escape_markup(remark)}", highlight=False)
     for path in write_suite_report(result, out):
         console.print(f"wrote {escape_markup(str(path))}", highlight=False)
-    if not any(one.status == "done" for one in result.sets):
+    if not any(one.status == "done" for one in result.datasets):
         from swath.errors import SwathError
 
         raise SwathError("not one set could be scored; see the notes above")

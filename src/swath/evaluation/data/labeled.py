@@ -58,7 +58,7 @@ def open_labeled(
     sensor: str | Path | Sensor,
     gsd: Gsd | str = None,
     label_column: str | None = None,
-    separator: str | None = None,
+    label_separator: str | None = None,
     labels: LabelKind | None = None,
     **options: Any,
 ) -> LabeledDataset:
@@ -74,7 +74,7 @@ def open_labeled(
     if is_bigearthnet(path):
         given = {
             "label_column": label_column,
-            "separator": separator,
+            "separator": label_separator,
             "gsd": gsd if gsd != "relative" else None,
         }
         given |= {name: options.get(name) for name in ("resize_mode", "offset_dn")}
@@ -89,7 +89,7 @@ def open_labeled(
     if labels is not None:
         raise ImageryError(f"{path}: labels={labels!r} belongs to BigEarthNet, which this is not")
     if is_chip_table(path):
-        if separator or isinstance(names, list):
+        if label_separator or isinstance(names, list):
             raise ImageryError(f"{path}: several labels are a column of lists in a Parquet table")
         kept = {k: v for k, v in options.items() if v is not None and k != "resize_mode"}
         foreign = sorted(set(kept) - {"size", "seed", "offset_dn", "workers"})
@@ -100,9 +100,9 @@ def open_labeled(
         chips = ChipTable(path, sensor, gsd, label=label_column, **kept)  # type: ignore[arg-type]
         return LabeledDataset(chips, str(path), chips.columns)
     if path.suffix.lower() == ".csv" or label_column:
-        options["label"] = names or _label_column(path)
-    if separator:
-        options["separator"] = separator
+        options["label_column"] = names or _label_column(path)
+    if label_separator:
+        options["label_separator"] = label_separator
     dataset = open_dataset(path, sensor=sensor, gsd=gsd, **options)
     if dataset.labels is None:
         raise ImageryError(

@@ -31,7 +31,7 @@ from swath.sensors.sensor import Sensor
 
 __all__ = ["is_benchmark_name", "locate_dataset", "native_sensor", "open_eval_data"]
 
-_TABLE_OPTIONS = ("label_column", "separator", "labels", "split_column", "group_column", "where")
+_TABLE_OPTIONS = ("label_column", "label_separator", "labels", "split_column", "group_column", "filter")
 
 
 def is_benchmark_name(text: str | Path) -> bool:
@@ -46,11 +46,11 @@ def open_eval_data(
     root: str | Path | None = None,
     gsd: Gsd | str = None,
     gsd_mode: GsdMode | None = None,
-    train: str = "train",
-    test: str | None = None,
+    train_split: str = "train",
+    test_split: str | None = None,
     size: int | None = None,
     allow_overlap: bool = False,
-    fraction: float | None = None,
+    test_fraction: float | None = None,
     seed: int = 0,
     offset_dn: float | None = None,
     **options: Any,
@@ -80,8 +80,8 @@ def open_eval_data(
         gsd = "relative"
     if not is_benchmark_name(text):
         return _of_path(
-            Path(text), sensor=sensor, gsd=gsd, train=train, test=test, size=size, seed=seed,
-            fraction=0.2 if fraction is None else fraction, allow_overlap=allow_overlap, offset_dn=offset_dn,
+            Path(text), sensor=sensor, gsd=gsd, train_split=train_split, test_split=test_split, size=size, seed=seed,
+            test_fraction=0.2 if test_fraction is None else test_fraction, allow_overlap=allow_overlap, offset_dn=offset_dn,
             blind=gsd_mode is None, **options,
         )  # fmt: skip
     name = str(text)
@@ -94,19 +94,19 @@ def open_eval_data(
     if name.startswith(PREFIX):
         if gsd is None and gsd_mode is None:
             gsd = "relative"
-        return _torchgeo(name, Path(root), requested, gsd, train, test, fraction, seed)
+        return _torchgeo(name, Path(root), requested, gsd, train_split, test_split, test_fraction, seed)
     found = get_benchmark(name).find(root)
     if found.has_splits:
-        return _by_folders(found, requested, gsd, gsd_mode, train, test, size, seed)
+        return _by_folders(found, requested, gsd, gsd_mode, train_split, test_split, size, seed)
     opened = open_benchmark(
         found, requested, gsd, size=size, seed=seed, offset_dn=offset_dn, blind=gsd_mode is None
     )
     return split_labeled(
         opened,
-        train=train,
-        test=test,
+        train_split=train_split,
+        test_split=test_split,
         allow_overlap=allow_overlap,
-        fraction=found.benchmark.split.test_fraction if fraction is None else fraction,
+        test_fraction=found.benchmark.split.test_fraction if test_fraction is None else test_fraction,
         seed=seed,
     )
 
@@ -243,26 +243,26 @@ def _by_folders(
     sensor: Sensor,
     gsd: Gsd | str,
     gsd_mode: GsdMode | None,
-    train: str,
-    test: str | None,
+    train_split: str,
+    test_split: str | None,
     size: int | None,
     seed: int,
 ) -> TrainTestSplit:
     """Train and val or test folders, as some copies come."""
     there = [name for name in ("val", "validation", "test") if (found.folder / name).is_dir()]
-    name = test or there[0]
-    for requested in (train, name):
+    name = test_split or there[0]
+    for requested in (train_split, name):
         if not (found.folder / requested).is_dir():
             raise ImageryError(
                 f"{found.folder}: has no folder {requested!r}; there are train, {', '.join(there)}"
             )
     options: dict[str, Any] = {"size": size, "seed": seed, "blind": gsd_mode is None}
-    first = open_benchmark(found, sensor, gsd, folder=train, **options)
+    first = open_benchmark(found, sensor, gsd, folder=train_split, **options)
     second = open_benchmark(found, sensor, gsd, folder=name, **options)
     return TrainTestSplit(
-        EvalSubset(first.dataset, np.arange(len(first.dataset)), train),
+        EvalSubset(first.dataset, np.arange(len(first.dataset)), train_split),
         EvalSubset(second.dataset, np.arange(len(second.dataset)), name),
-        f"folders {train} and {name}",
+        f"folders {train_split} and {name}",
         list(dict.fromkeys([*first.notes, *second.notes])),
     )
 
@@ -272,9 +272,9 @@ def _torchgeo(
     root: Path,
     sensor: Sensor,
     gsd: Gsd | str,
-    train: str,
-    test: str | None,
-    fraction: float | None,
+    train_split: str,
+    test_split: str | None,
+    test_fraction: float | None,
     seed: int,
 ) -> TrainTestSplit:
     if isinstance(gsd, str) and gsd != "relative":
@@ -288,16 +288,20 @@ def _torchgeo(
     if "all" in seen:
         opened = LabeledDataset(seen["all"], name, notes=notes)
         return split_labeled(
-            opened, train=train, test=test, fraction=0.2 if fraction is None else fraction, seed=seed
+            opened,
+            train_split=train_split,
+            test_split=test_split,
+            test_fraction=0.2 if test_fraction is None else test_fraction,
+            seed=seed,
         )
-    second = test or "val"
-    for requested in (train, second):
+    second = test_split or "val"
+    for requested in (train_split, second):
         if requested not in seen:
             raise ImageryError(f"{name}: has the splits {', '.join(seen)}, not {requested!r}")
     return TrainTestSplit(
-        EvalSubset(seen[train], np.arange(len(seen[train])), train),
+        EvalSubset(seen[train_split], np.arange(len(seen[train_split])), train_split),
         EvalSubset(seen[second], np.arange(len(seen[second])), second),
-        f"TorchGeo's {train} and {second}",
+        f"TorchGeo's {train_split} and {second}",
         notes,
     )
 

@@ -65,15 +65,15 @@ def open_split(
     *,
     sensor: str | Path | Sensor,
     gsd: Gsd | str = None,
-    train: str = "train",
-    test: str | None = None,
+    train_split: str = "train",
+    test_split: str | None = None,
     label_column: str | None = None,
-    separator: str | None = None,
+    label_separator: str | None = None,
     labels: LabelKind | None = None,
     split_column: str | None = None,
     group_column: str | None = None,
     allow_overlap: bool = False,
-    fraction: float = 0.2,
+    test_fraction: float = 0.2,
     seed: int = 0,
     **options: Any,
 ) -> TrainTestSplit:
@@ -103,25 +103,31 @@ def open_split(
             both sides.
     """
     path = Path(path)
-    if path.is_dir() and (path / train).is_dir():
-        if label_column or split_column or group_column or separator or labels:
+    if path.is_dir() and (path / train_split).is_dir():
+        if label_column or split_column or group_column or label_separator or labels:
             raise ImageryError(f"{path}: is a folder; columns can be named of tables only")
-        split = _folders(path, sensor, gsd, train, test, options)
+        split = _folders(path, sensor, gsd, train_split, test_split, options)
         _check(split, str(path))
         return split
     opened = open_labeled(
-        path, sensor=sensor, gsd=gsd, label_column=label_column, separator=separator, labels=labels, **options
+        path,
+        sensor=sensor,
+        gsd=gsd,
+        label_column=label_column,
+        label_separator=label_separator,
+        labels=labels,
+        **options,
     )
     if isinstance(opened.dataset, ClassFolder):
         _refuse_empty_classes(path, opened.dataset)
     return split_labeled(
         opened,
-        train=train,
-        test=test,
+        train_split=train_split,
+        test_split=test_split,
         split_column=split_column,
         group_column=group_column,
         allow_overlap=allow_overlap,
-        fraction=fraction,
+        test_fraction=test_fraction,
         seed=seed,
     )
 
@@ -129,12 +135,12 @@ def open_split(
 def split_labeled(
     opened: LabeledDataset,
     *,
-    train: str = "train",
-    test: str | None = None,
+    train_split: str = "train",
+    test_split: str | None = None,
     split_column: str | None = None,
     group_column: str | None = None,
     allow_overlap: bool = False,
-    fraction: float = 0.2,
+    test_fraction: float = 0.2,
     seed: int = 0,
 ) -> TrainTestSplit:
     """By the data's own splits, or else by seed; arguments and errors as for `open_split`."""
@@ -145,14 +151,16 @@ def split_labeled(
         group_column = opened.scene_column
     groups = np.array(columns[group_column] if group_column else [""] * len(dataset))
     if split_column is not None:
-        split = _by_column(where, dataset, np.array(columns[split_column]), split_column, train, test)
-    elif test is not None:
+        split = _by_column(
+            where, dataset, np.array(columns[split_column]), split_column, train_split, test_split
+        )
+    elif test_split is not None:
         raise ImageryError(
-            f"{where}: has no split column and no folder {train!r}, so there are no {test!r} images; "
+            f"{where}: has no split column and no folder {train_split!r}, so there are no {test_split!r} images; "
             "leave --queries out for a split by seed"
         )
     else:
-        chosen, how = _drawn(dataset, groups, fraction, seed)
+        chosen, how = _drawn(dataset, groups, test_fraction, seed)
         split = TrainTestSplit(
             EvalSubset(dataset, np.flatnonzero(~chosen), "train"),
             EvalSubset(dataset, np.flatnonzero(chosen), "test"),
@@ -176,30 +184,30 @@ def _folders(
     path: Path,
     sensor: str | Path | Sensor,
     gsd: Gsd | str,
-    train: str,
-    test: str | None,
+    train_split: str,
+    test_split: str | None,
     options: dict[str, Any],
 ) -> TrainTestSplit:
     there = [name for name in _QUERY_NAMES if (path / name).is_dir()]
-    name = test or (there[0] if there else None)
+    name = test_split or (there[0] if there else None)
     if name is None or not (path / name).is_dir():
         folders = ", ".join(sorted(folder.name for folder in path.iterdir() if folder.is_dir()))
         raise ImageryError(
-            f"{path}: has a folder {train!r} but none called {test or ' or '.join(_QUERY_NAMES)} for the "
+            f"{path}: has a folder {train_split!r} but none called {test_split or ' or '.join(_QUERY_NAMES)} for the "
             f"queries; there are {folders}. Name it with --queries."
         )
-    first = open_dataset(path / train, sensor=sensor, gsd=gsd, layout="class_folder", **options)
-    _refuse_empty_classes(path / train, first)
+    first = open_dataset(path / train_split, sensor=sensor, gsd=gsd, layout="class_folder", **options)
+    _refuse_empty_classes(path / train_split, first)
     second = open_dataset(
         path / name, sensor=sensor, gsd=gsd, layout="class_folder", classes=first.classes, **options
     )
     notes = []
-    if test is None and len(there) > 1:
+    if test_split is None and len(there) > 1:
         notes.append(f"of the folders {', '.join(there)}, {name} is queried; choose with --queries")
     return TrainTestSplit(
-        EvalSubset(first, np.arange(len(first)), train),
+        EvalSubset(first, np.arange(len(first)), train_split),
         EvalSubset(second, np.arange(len(second)), name),
-        f"folders {train} and {name}",
+        f"folders {train_split} and {name}",
         notes,
     )
 
@@ -231,41 +239,46 @@ def _column(
 
 
 def _by_column(
-    where: str, dataset: ImageDataset, split_names: NDArray[Any], column: str, train: str, test: str | None
+    filter: str,
+    dataset: ImageDataset,
+    split_names: NDArray[Any],
+    column: str,
+    train_split: str,
+    test_split: str | None,
 ) -> TrainTestSplit:
     values = sorted(set(split_names.tolist()))
-    name = test or next((n for n in _QUERY_NAMES if n in values), None)
-    for requested in (train, name):
+    name = test_split or next((n for n in _QUERY_NAMES if n in values), None)
+    for requested in (train_split, name):
         if requested is None or requested not in values:
             raise ImageryError(
-                f"{where}: column {column!r} has the values {', '.join(map(repr, values[:12]))}, not "
+                f"{filter}: column {column!r} has the values {', '.join(map(repr, values[:12]))}, not "
                 f"{requested or 'val or test'!r}; name the sides with --bank and --queries"
             )
     assert name is not None
-    if name == train:
-        raise ImageryError(f"{where}: bank and queries are both {train!r}; that score says nothing")
+    if name == train_split:
+        raise ImageryError(f"{filter}: bank and queries are both {train_split!r}; that score says nothing")
     return TrainTestSplit(
-        EvalSubset(dataset, np.flatnonzero(split_names == train), train),
+        EvalSubset(dataset, np.flatnonzero(split_names == train_split), train_split),
         EvalSubset(dataset, np.flatnonzero(split_names == name), name),
-        f"column {column}: {train} and {name}",
+        f"column {column}: {train_split} and {name}",
     )
 
 
 def _drawn(
-    dataset: ImageDataset, groups: NDArray[Any], fraction: float, seed: int
+    dataset: ImageDataset, groups: NDArray[Any], test_fraction: float, seed: int
 ) -> tuple[NDArray[np.bool_], str]:
     """[N] bool, True for queries, and in words who they are."""
     if np.asarray(dataset.labels).ndim == 1:
-        return _stratified(dataset, groups, fraction, seed), f"{fraction:.0%} of each class"
+        return _stratified(dataset, groups, test_fraction, seed), f"{test_fraction:.0%} of each class"
     # Of several labels there is no class to be fair to: whole groups are drawn.
     unit = np.array([group or f"\0{i}" for i, group in enumerate(groups.tolist())])
     members = np.unique(unit)
     if len(members) < 2:
         raise ImageryError("a single image (or scene) cannot be on both sides of a split; add images")
-    count = min(len(members) - 1, max(1, round(fraction * len(members))))
+    count = min(len(members) - 1, max(1, round(test_fraction * len(members))))
     drawn = np.random.default_rng(seed).permutation(members)[:count]
-    return np.isin(unit, drawn), f"{fraction:.0%} of the images" if len(members) == len(unit) else (
-        f"{fraction:.0%} of the {len(members)} scenes"
+    return np.isin(unit, drawn), f"{test_fraction:.0%} of the images" if len(members) == len(unit) else (
+        f"{test_fraction:.0%} of the {len(members)} scenes"
     )
 
 

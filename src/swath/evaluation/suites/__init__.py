@@ -4,7 +4,7 @@
     scales: [25, 50, 100]              # percent of each set's side
     protocols: {knn: {k: 20}, linear: {}}
     baselines: [statistics, rcf, random]
-    sets:
+    datasets:
       - eurosat                        # a set known by name
       - {data: scenes/index.csv, title: Scenes, split_column: split}
     models: [runs/first/model]         # more may be named when the suite is run

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from swath.errors import SwathError, suggest
 from swath.evaluation.features.protocol import GsdMode
+from swath.renames import current_names
 
 _FOLDER = Path(__file__).parent
 
@@ -24,7 +25,7 @@ class KnnConfig(_SuiteModel):
     k: int = Field(default=20, ge=1)
     temperature: float = Field(default=0.07, gt=0)
     asymmetric: bool = True
-    standardized: bool = True
+    standardize: bool = True
 
 
 class LinearProbeConfig(_SuiteModel):
@@ -73,8 +74,8 @@ class SuiteDataset(_SuiteModel):
         size: Side that images are brought to first.
         sensor: For what has no sensor of its own; default: the known set's, else rgb_aerial.
         gsd: Metres per pixel or a column, where the data does not say.
-        reference: Figures of others in percent, one a column of the suite's `reference`.
-        where: CSV: keep the rows whose columns have these values.
+        published: Figures of others in percent, one a column of the suite's `reference`.
+        filter: CSV: keep the rows whose columns have these values.
         bank: The split that scores are learned from. This and all that follow are handed to
             `swath.evaluation.data.opening.open_eval_data`, which says what they mean.
         queries: The split that is scored.
@@ -86,17 +87,17 @@ class SuiteDataset(_SuiteModel):
     size: int | None = Field(default=None, gt=0)
     sensor: str | None = None
     gsd: float | str | None = None
-    reference: tuple[float, ...] | None = None
-    where: dict[str, str | list[str]] | None = None
-    train: str = "train"
-    test: str | None = None
+    published: tuple[float, ...] | None = None
+    filter: dict[str, str | list[str]] | None = None
+    train_split: str = "train"
+    test_split: str | None = None
     label_column: str | None = None
-    separator: str | None = None
+    label_separator: str | None = None
     labels: Literal["multi", "single"] | None = None
     split_column: str | None = None
     group_column: str | None = None
     allow_overlap: bool = False
-    fraction: float | None = Field(default=None, gt=0, lt=1)
+    test_fraction: float | None = Field(default=None, gt=0, lt=1)
     offset_dn: float | None = None
 
     @property
@@ -127,9 +128,9 @@ class Suite(_SuiteModel):
     scales: tuple[float, ...] = (12.5, 25, 50, 100)
     protocols: Protocols = Protocols(knn=KnnConfig())
     baselines: tuple[str, ...] = ("statistics", "rcf", "random")
-    reference: PublishedScores | None = None
+    published: PublishedScores | None = None
     seed: int = 0
-    sets: tuple[SuiteDataset, ...] = Field(min_length=1)
+    datasets: tuple[SuiteDataset, ...] = Field(min_length=1)
     models: tuple[SuiteModel, ...] = ()
 
     @model_validator(mode="before")
@@ -137,7 +138,7 @@ class Suite(_SuiteModel):
     def _plain_texts(cls, data: Any) -> Any:
         if isinstance(data, dict):
             data = dict(data)
-            for key, inner in (("sets", "data"), ("models", "model")):
+            for key, inner in (("datasets", "data"), ("models", "model")):
                 if isinstance(data.get(key), list):
                     data[key] = [{inner: item} if isinstance(item, str) else item for item in data[key]]
             if isinstance(data.get("protocols"), dict):
@@ -148,21 +149,21 @@ class Suite(_SuiteModel):
     def _consistent(self) -> Suite:
         from swath.evaluation.features.baselines import BASELINES
 
-        for scales in (self.scales, *(one.scales for one in self.sets if one.scales)):
+        for scales in (self.scales, *(one.scales for one in self.datasets if one.scales)):
             if not scales or any(not 0 < scale <= 400 for scale in scales):
                 raise ValueError(f"scales are percents of the side, such as 12.5 or 100, not {list(scales)}")
-        folders = [one.folder for one in self.sets]
-        duplicates = sorted({one.shown for one in self.sets if folders.count(one.folder) > 1})
+        folders = [one.folder for one in self.datasets]
+        duplicates = sorted({one.shown for one in self.datasets if folders.count(one.folder) > 1})
         if duplicates:
             raise ValueError(f"sets need titles that differ: {', '.join(duplicates)}")
         for name in self.baselines:
             if name != "random" and name not in BASELINES:
                 raise ValueError(f"no baseline {name!r}.{suggest(name, [*BASELINES, 'random'])}")
-        columns = len(self.reference.columns) if self.reference else 0
-        for one in self.sets:
-            if one.reference is not None and len(one.reference) != columns:
+        columns = len(self.published.columns) if self.published else 0
+        for one in self.datasets:
+            if one.published is not None and len(one.published) != columns:
                 raise ValueError(
-                    f"{one.shown}: reference has {len(one.reference)} figures for {columns} columns"
+                    f"{one.shown}: reference has {len(one.published)} figures for {columns} columns"
                 )
         return self
 
@@ -190,7 +191,10 @@ def get_suite(name: str | Path) -> Suite:
             )
         path = ready
     try:
-        return Suite.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return Suite.model_validate(
+            current_names(data, "suite", str(path)) if isinstance(data, dict) else data
+        )
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SwathError(f"{path}: cannot be read as YAML ({error})") from None
     except ValidationError as error:

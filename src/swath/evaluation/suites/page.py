@@ -42,10 +42,10 @@ def write_suite_page(result: SuiteResult, path: str | Path, *, command: str) -> 
 
 def _head(result: SuiteResult) -> str:
     suite = result.suite
-    done = sum(1 for one in result.sets if one.status == "done")
-    roles = {row.features: row.role for one in result.sets for row in one.rows}
+    done = sum(1 for one in result.datasets if one.status == "done")
+    roles = {row.features: row.role for one in result.datasets for row in one.rows}
     numbers = [
-        (f"{done} of {len(suite.sets)}", "sets scored"),
+        (f"{done} of {len(suite.datasets)}", "sets scored"),
         (str(len(result.models)), "models"),
         (str(sum(1 for role in roles.values() if role != "model")), "baselines"),
     ]
@@ -109,7 +109,7 @@ def _scores(result: SuiteResult, command: str) -> str:
         rows = [[cells[0], *(_bold(cell) for cell in cells[1:])] for cells in body]
         parts.append(table(header, rows, numbers_from=1, caption=title_of(result, protocol)))
         parts.append(f'<p class="quiet">{_origin(result, protocol, command)}</p>')
-    if any(one.partial for one in result.sets):
+    if any(one.partial for one in result.datasets):
         parts.append(f'<p class="quiet">{PARTIAL} only a part of the set is here.</p>')
     return "".join(parts)
 
@@ -122,7 +122,7 @@ def _scales(result: SuiteResult, command: str) -> str:
     """kNN against the image's side, a chart a set that was scored at two sides or more."""
     names = _names(result)
     panels = []
-    for one in result.sets:
+    for one in result.datasets:
         rows = [row for row in one.rows if (row.protocol, row.classifier) == ("knn", "knn")]
         image_sizes = sorted({int(image_size) for row in rows for image_size in row.scales})
         if len(image_sizes) > 1:
@@ -160,7 +160,7 @@ def _known(result: SuiteResult) -> str:
 def _again(result: SuiteResult, command: str) -> str:
     rows = [
         [one.title, protocol, about["protocol_id"], about["config_hash"], about["split_hash"]]
-        for one in result.sets
+        for one in result.datasets
         for protocol, about in one.origins.items()
     ]
     versions = ", ".join(f"{name} {version}" for name, version in software_versions().items())
@@ -182,7 +182,7 @@ def _names(result: SuiteResult) -> list[str]:
 
 def _origin(result: SuiteResult, protocol: str, command: str) -> str:
     """What the figures of a protocol carry; sets differ in their hashes, which the last section lists."""
-    abouts = [one.origins[protocol] for one in result.sets if protocol in one.origins]
+    abouts = [one.origins[protocol] for one in result.datasets if protocol in one.origins]
     ids = ", ".join(sorted({about["protocol_id"] for about in abouts}))
     configurations = " ".join(about["config_hash"] for about in abouts)
     splits = " ".join(dict.fromkeys(about["split_hash"] for about in abouts))

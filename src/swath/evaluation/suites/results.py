@@ -90,17 +90,19 @@ class SuiteResult:
 
     suite: Suite
     models: list[str]
-    sets: list[DatasetResult] = field(default_factory=list)
+    datasets: list[DatasetResult] = field(default_factory=list)
 
     @property
     def finished(self) -> bool:
         """Whether every set was looked at."""
-        return len(self.sets) == len(self.suite.sets)
+        return len(self.datasets) == len(self.suite.datasets)
 
     def rows(self, protocol: str, classifier: str | None = None) -> list[SuiteScore]:
         """Scores by a protocol; by its own classifier unless another is named."""
         requested = classifier or protocol
-        return [r for s in self.sets for r in s.rows if r.protocol == protocol and r.classifier == requested]
+        return [
+            r for s in self.datasets for r in s.rows if r.protocol == protocol and r.classifier == requested
+        ]
 
 
 def merge_evaluations(evaluations: Sequence[EvaluationResult]) -> EvaluationResult:

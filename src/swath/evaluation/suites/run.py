@@ -32,13 +32,14 @@ from swath.evaluation.report.tables import software_versions, write_scores
 from swath.evaluation.suites.config import Suite, SuiteDataset, SuiteModel
 from swath.evaluation.suites.results import DatasetResult, SuiteResult, SuiteScore, merge_evaluations, rows_of
 from swath.files import write_json
+from swath.renames import stored_names
 
 Watch = Callable[[str, int], Any]  # (what, images in all) -> context manager that gives a progress callback
 
 FORMAT = 2
 _DATA_OPTIONS = {
-    "gsd", "train", "test", "label_column", "separator", "labels", "split_column", "group_column",
-    "allow_overlap", "fraction", "offset_dn", "size", "where",
+    "gsd", "train_split", "test_split", "label_column", "label_separator", "labels", "split_column", "group_column",
+    "allow_overlap", "test_fraction", "offset_dn", "size", "filter",
 }  # fmt: skip
 
 
@@ -96,8 +97,8 @@ def run_suite(
         images,
         watch,
     )
-    for one in suite.sets:
-        result.sets.append(run.score(one))
+    for one in suite.datasets:
+        result.datasets.append(run.score(one))
         if after_set is not None:
             after_set(result)
     return result
@@ -130,7 +131,7 @@ class _SuiteRun:
 
     def score(self, one: SuiteDataset) -> DatasetResult:
         """One set, however it ends."""
-        reference = list(one.reference) if one.reference else None
+        reference = list(one.published) if one.published else None
         data = self._data(one)
         try:
             folder = locate_dataset(data, self.root)
@@ -193,9 +194,14 @@ class _SuiteRun:
         about = {
             "format": FORMAT,
             "software": {k: v for k, v in software_versions().items() if k in ("swath", "torch")},
-            "set": one.model_dump(mode="json", exclude={"reference", "title"}),
-            "suite": self.suite.model_dump(
-                mode="json", include={"protocols", "scales", "seed", "baselines", "gsd_mode"}
+            "set": stored_names(
+                {"datasets": [one.model_dump(mode="json", exclude={"published", "title"})]}, "suite"
+            )["sets"][0],
+            "suite": stored_names(
+                self.suite.model_dump(
+                    mode="json", include={"protocols", "scales", "seed", "baselines", "gsd_mode"}
+                ),
+                "suite",
             ),
             "files": _fingerprint(folder),
             "models": [
@@ -213,7 +219,7 @@ class _SuiteRun:
             if data["key"] != key:
                 return None
             kept = {**data["result"], "again": True, "title": one.shown}
-            kept["reference"] = list(one.reference) if one.reference else None
+            kept["reference"] = list(one.published) if one.published else None
             kept["rows"] = [SuiteScore(**{**row, "set": one.shown}) for row in kept["rows"]]
             return DatasetResult(**kept)
         except (OSError, ValueError, KeyError, TypeError):

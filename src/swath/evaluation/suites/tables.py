@@ -33,11 +33,11 @@ def suite_table_cells(result: SuiteResult, protocol: str, classifier: str | None
     """
     rows = result.rows(protocol, classifier)
     columns = columns_of(result, rows)
-    reference = result.suite.reference if any(one.reference for one in result.sets) else None
+    reference = result.suite.published if any(one.reference for one in result.datasets) else None
     shown = list(reference.columns) if reference and protocol == "knn" else []
     table = [["set", *columns, *(f"{name} (paper)" for name in shown)]]
     values: dict[str, list[float | None]] = {}
-    for one in result.sets:
+    for one in result.datasets:
         own = {row.features: row for row in rows if row.set == one.title}
         best = max((row.value for row in own.values()), default=None)
         cells = [_cell(one, name, own.get(name), best) for name in columns]
@@ -74,7 +74,9 @@ def _mean_row(result: SuiteResult, values: dict[str, list[float | None]], width:
     if len(whole) < 2:
         return []
     means = np.array(whole, dtype=np.float64).mean(axis=0)
-    return [[f"mean of {len(whole)} of {len(result.suite.sets)} sets", *(f"{100 * m:.1f}" for m in means)]]
+    return [
+        [f"mean of {len(whole)} of {len(result.suite.datasets)} sets", *(f"{100 * m:.1f}" for m in means)]
+    ]
 
 
 def suite_tables(result: SuiteResult) -> list[Table]:
@@ -118,17 +120,17 @@ def suite_notes(result: SuiteResult) -> list[str]:
     """What is absent, unfit, partial or worth knowing; one sentence each."""
     found = []
     if not result.finished:
-        left = [one.shown for one in result.suite.sets[len(result.sets) :]]
+        left = [one.shown for one in result.suite.datasets[len(result.datasets) :]]
         found.append(f"not finished: {', '.join(left)} are still to do; run the command again")
-    for one in result.sets:
+    for one in result.datasets:
         if one.status != "done":
             found.append(f"{one.title} is {one.status}: {one.reason}")
         found += [f"{one.title}: {name} cannot look at it: {why}" for name, why in one.unfit.items()]
-    for one in result.sets:
+    for one in result.datasets:
         found += [f"{one.title}: {note}" for note in one.notes]
-    if result.suite.reference:
+    if result.suite.published:
         found.append(
-            f"figures marked (paper) are from {result.suite.reference.source}: other splits, other hardware, "
+            f"figures marked (paper) are from {result.suite.published.source}: other splits, other hardware, "
             "no intervals; a difference of a point or two says nothing"
         )
     return found
@@ -167,7 +169,7 @@ def markdown(result: SuiteResult) -> str:
         header, *body = suite_table_cells(result, protocol)
         lines += [f"## {title_of(result, protocol)}", "", _line(header), _line(["---"] * len(header))]
         lines += [*(_line(cells) for cells in body), ""]
-    if any(one.partial for one in result.sets):
+    if any(one.partial for one in result.datasets):
         lines += [f"{PARTIAL} only a part of the set is here.", ""]
     for title, prediction in (("Verdicts", suite_summary(result)), ("To be known", suite_notes(result))):
         if prediction:

@@ -27,7 +27,7 @@ def write_suite_report(result: SuiteResult, folder: str | Path, *, command: str 
         "suite": result.suite.model_dump(mode="json"),
         "models": result.models,
         "finished": result.finished,
-        "sets": [asdict(one) for one in result.sets],
+        "sets": [asdict(one) for one in result.datasets],
         "software": software_versions(),
         "command": command,
     })  # fmt: skip
@@ -39,7 +39,7 @@ def write_suite_report(result: SuiteResult, folder: str | Path, *, command: str 
     ]  # fmt: skip
     writer = csv.DictWriter(text, columns)
     writer.writeheader()
-    for one in result.sets:
+    for one in result.datasets:
         about = {"set": one.title, "status": one.status, "partial": int(one.partial), "reason": one.reason}
         about |= {
             "software": " ".join(f"{k}={v}" for k, v in software_versions().items()),
