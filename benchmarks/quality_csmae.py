@@ -155,7 +155,7 @@ def main() -> None:
         if not candidates:
             candidates += retrieval_baselines([S1, S2], model)
         candidates.append(retrieval_model(model, [S1, S2], name=name))
-    split = split_retrieval(pairs, queries="val", gallery="test")
+    split = split_retrieval(pairs, query_split="val", gallery_split="test")
     found = evaluate_retrieval(candidates[::-1], split, k=10, resamples=500)
     directions = [(a, b) for a in (S1, S2) for b in (S1, S2)]
     rows = []

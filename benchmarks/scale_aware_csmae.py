@@ -84,7 +84,7 @@ def main() -> None:
         if not (run / "model" / "config.json").is_file():
             pretrain(recipe, pairs.select(split="train"), run)
         model = load_model(run / "model")
-        split = split_retrieval(pairs, queries="val", gallery="test")
+        split = split_retrieval(pairs, query_split="val", gallery_split="test")
         found = evaluate_retrieval(
             [retrieval_model(model, [RADAR, AERIAL], name=name)], split, k=10, resamples=500
         )

@@ -45,7 +45,7 @@ def served(tmp_path: Path) -> Path:
 
 
 def test_list_and_show_say_what_is_known(run: Callable[..., Result], tmp_path: Path) -> None:
-    result = run("datasets", "list", "--root", tmp_path)
+    result = run("datasets", "list", "--data-root", tmp_path)
     assert result.exit_code == 0, result.output
     for words in ("eurosat-ms", "NWPU-RESISC45", "109,161", "0.2-30"):
         assert words in result.output
@@ -65,20 +65,20 @@ def test_fetch_then_score(run: Callable[..., Result], served: Path, tmp_path: Pa
     assert "no checksum is published; this one is written down" in result.output
     assert "swath evaluate knn MODEL whu-rs19" in result.output
     assert "was there already" in run("datasets", "fetch", "whu-rs19", "-o", tmp_path / "data").output
-    assert "here:" in run("datasets", "show", "whu-rs19", "--root", tmp_path / "data").output
+    assert "here:" in run("datasets", "show", "whu-rs19", "--data-root", tmp_path / "data").output
 
     scored = run(
-        "evaluate", "knn", "statistics", "whu-rs19", "--root", tmp_path / "data", "--scales", "8,16",
+        "evaluate", "knn", "statistics", "whu-rs19", "--data-root", tmp_path / "data", "--image-sizes", "8,16",
         "--no-baselines", "-k", 3, "-o", tmp_path / "out", "--size", 32,
     )  # fmt: skip
     assert scored.exit_code == 0, scored.output
     data = json.loads((tmp_path / "out" / "knn.json").read_text())
-    assert data["settings"]["queries"]["images"] == 19
+    assert data["settings"]["test"]["images"] == 19
     assert max(row["accuracy"] for row in data["scores"]) > 0.6
 
 
 def test_a_set_that_is_not_there_says_where_to_get_it(run: Callable[..., Result], tmp_path: Path) -> None:
-    result = run("evaluate", "knn", "rcf", "eurosat", "--root", tmp_path)
+    result = run("evaluate", "knn", "rcf", "eurosat", "--data-root", tmp_path)
     assert isinstance(result.exception, SwathError)
     assert "swath datasets fetch eurosat" in str(result.exception)
     wrong = run("datasets", "fetch", "aid", "--out", tmp_path)
@@ -93,11 +93,11 @@ def test_suite_from_the_outside(
     suite = tmp_path / "mine.yaml"
     suite.write_text(
         "name: mine\nscales: [25, 100]\nbaselines: [statistics]\n"
-        "reference: {source: a paper, columns: [Theirs]}\nsets:\n"
-        "  - {data: whu-rs19, title: WHU-RS19, size: 32, reference: [79.5]}\n  - aid\n"
+        "published: {source: a paper, columns: [Theirs]}\ndatasets:\n"
+        "  - {data: whu-rs19, title: WHU-RS19, size: 32, published: [79.5]}\n  - aid\n"
     )
     arguments = (
-        "evaluate", "suite", suite, "tiny=random:vit_micro_patch8", "--root", tmp_path / "data",
+        "evaluate", "suite", suite, "tiny=random:vit_micro_patch8", "--data-root", tmp_path / "data",
         "-o", tmp_path / "out", "--device", "cpu",
     )  # fmt: skip
     result = run(*arguments)
@@ -111,6 +111,6 @@ def test_suite_from_the_outside(
 
 
 def test_a_suite_without_any_set_fails(run: Callable[..., Result], tmp_path: Path) -> None:
-    result = run("evaluate", "suite", "table1", "--root", tmp_path, "-o", tmp_path / "out")
+    result = run("evaluate", "suite", "table1", "--data-root", tmp_path, "-o", tmp_path / "out")
     assert isinstance(result.exception, SwathError)
     assert "not one set could be scored" in str(result.exception)

@@ -88,7 +88,7 @@ def test_knn_scores_model_and_baselines_and_writes_files(
     ):
         assert words in result.output
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert written == ["knn.csv", "knn.json", "knn.png", "knn_queries.npz", "knn_reliability.png"]
+    assert written == ["knn.csv", "knn.json", "knn.png", "knn_predictions.npz", "knn_reliability.png"]
     data = json.loads((tmp_path / "out" / "knn.json").read_text())
     assert data["model_id"].startswith("tiny-model-")
     assert data["settings"]["k"] == 7
@@ -210,7 +210,7 @@ def test_models_of_different_encoders_each_have_their_untrained_self_beside_them
 def test_poolings_beside_each_other(run: Callable[..., Result], model: Path, scenes: Path) -> None:
     result = run(
         "knn", model, scenes / "index.csv", "--no-baselines", "--image-sizes", "16",
-        "--pooling", "cls,mean,moments",
+        "--pooling", "cls,mean,mean_std",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     for pooling in ("cls", "mean", "mean_std"):
@@ -277,7 +277,7 @@ def test_metres_are_needed_unless_relative(run: Callable[..., Result], model: Pa
         (["knn", "baseline:rfc", "."], "unknown baseline 'rfc'. Did you mean 'rcf'"),
         (["knn", "nowhere/model", "."], "no such model directory"),
         (["knn", "baseline:rcf", "nowhere"], "no such file or folder"),
-        (["knn", "baseline:rcf", ".", "--image-sizes", "16;32"], "--scales are sides in pixels"),
+        (["knn", "baseline:rcf", ".", "--image-sizes", "16;32"], "--image-sizes are pixels"),
         (["knn", "baseline:rcf", ".", "--pooling", "cls"], "--pooling is for models"),
         (["knn", "rcf", ".", "--image-sizes", "16", "--gsds", "1"], "give one of them"),
         (["knn", "rcf", ".", "--cache", "c", "--no-cache"], "give one of them"),

@@ -62,9 +62,9 @@ def test_leaks_are_listed_and_kept(run: Callable[..., Result], scenes: Path, tmp
 def test_split_is_written_and_used(run: Callable[..., Result], scenes: Path, tmp_path: Path) -> None:
     table = tmp_path / "split.csv"
     result = run(
-        "split",
+        "make-split",
         scenes,
-        "--corruptions",
+        "--strategy",
         "group",
         "--group-column",
         "city",

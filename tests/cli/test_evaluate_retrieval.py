@@ -108,7 +108,7 @@ def test_a_baseline_alone(run: Callable[..., Result], table: Path) -> None:
 def test_bad_input(run: Callable[..., Result], model: Path, table: Path, tmp_path: Path) -> None:
     without = {
         "no labels": {"class": None},
-        "no folds": {"split": None},
+        "no splits": {"split": None},
         "no groups": {"split": None, "group": None},
     }
     tables = {name: write_pairs(tmp_path / name, 8, **columns) for name, columns in without.items()}

@@ -17,7 +17,7 @@ RootOption = Annotated[Path | None, typer.Option(help="Folder of data sets to lo
 
 
 @app.command("list")
-def list_sets(root: RootOption = None) -> None:
+def list_sets(data_root: RootOption = None) -> None:
     """List all sets that are known, and with --root which of them are there."""
     from rich import box
     from rich.console import Console
@@ -30,8 +30,8 @@ def list_sets(root: RootOption = None) -> None:
         table.add_column(
             column, justify="right" if column in ("images", "classes", "px", "GSD m") else "left"
         )
-    if root is not None:
-        table.add_column(f"in {root}", overflow="fold")
+    if data_root is not None:
+        table.add_column(f"in {data_root}", overflow="fold")
     for name in list_benchmarks():
         known = get_benchmark(name)
         row = [
@@ -42,12 +42,12 @@ def list_sets(root: RootOption = None) -> None:
             str(known.image_size),
             _gsd(known),
         ]
-        table.add_row(*row, *([_where(known, root)] if root is not None else []))
+        table.add_row(*row, *([_where(known, data_root)] if data_root is not None else []))
     Console().print(table)
 
 
 @app.command("show")
-def show(name: NameArgument, root: RootOption = None) -> None:
+def show(name: NameArgument, data_root: RootOption = None) -> None:
     """Say everything that is known of a set.
 
     Example: swath datasets show resisc45
@@ -76,8 +76,8 @@ def show(name: NameArgument, root: RootOption = None) -> None:
     console.print(escape_markup(known.description.strip()), highlight=False)
     for label, text in facts:
         console.print(f"[dim]{label}:[/dim] {escape_markup(text)}", highlight=False, soft_wrap=True)
-    if root is not None:
-        found = known.find(root)
+    if data_root is not None:
+        found = known.find(data_root)
         console.print(f"[dim]here:[/dim] {escape_markup(str(found.folder))}", highlight=False)
         for note in found.notes:
             console.print(f"[yellow]note:[/yellow] {escape_markup(note)}", highlight=False)
@@ -138,15 +138,17 @@ def _gsd(known: Any) -> str:
     return f"{known.gsd_range[0]:g}-{known.gsd_range[1]:g}" if known.gsd_range else "?"
 
 
-def _where(known: Any, root: Path) -> str:
+def _where(known: Any, data_root: Path) -> str:
     from swath.errors import ImageryError
 
     try:
-        found = known.find(root)
+        found = known.find(data_root)
     except ImageryError:
         return "-"
     part = f" ({len(found.folders)} classes only)" if found.notes else ""
-    return f"{found.folder.relative_to(root) if found.folder != root else '.'}{part}".replace("[", "\\[")
+    return f"{found.folder.relative_to(data_root) if found.folder != data_root else '.'}{part}".replace(
+        "[", "\\["
+    )
 
 
 def _archive(archive: Any) -> str:

@@ -263,6 +263,6 @@ def test_files_hold_scores_and_a_picture(report: RobustnessReport, tmp_path: Pat
 
 
 def test_queries_can_be_limited_and_that_is_said(split: TrainTestSplit) -> None:
-    found = evaluate_robustness([Fake("color", color)], split, corruptions=["blur"], k=3, limit=8)
+    found = evaluate_robustness([Fake("color", color)], split, corruptions=["blur"], k=3, max_images=8)
     assert found.protocol["test"]["images"] == 8
     assert "8 of 20 queries were looked at" in found.notes[-1]

@@ -67,7 +67,7 @@ def placed(table: Path, tmp_path: Path, spacing: float = 250.0) -> CsvManifest:
 def test_blocks_and_buffer_keep_their_distance(table: Path, tmp_path: Path) -> None:
     dataset = placed(table, tmp_path)
     made = make_split(
-        dataset, by="block", block_metres=750, buffer_metres=400, coordinates=("lon", "lat"), seed=1
+        dataset, strategy="block", block_metres=750, buffer_metres=400, coordinates=("lon", "lat"), seed=1
     )
     place = np.array([[float(v) for v in dataset.columns[c]] for c in ("lon", "lat")]).T
     metres = place * [math.cos(math.radians(60)), 1] * math.pi / 180 * 6_371_008.8
@@ -86,7 +86,7 @@ def test_blocks_and_buffer_keep_their_distance(table: Path, tmp_path: Path) -> N
 
 def test_table_is_read_by_evaluation(table: Path, tmp_path: Path) -> None:
     dataset = placed(table, tmp_path)
-    made = make_split(dataset, by="block", block_metres=500, coordinates=("lon", "lat"))
+    made = make_split(dataset, strategy="block", block_metres=500, coordinates=("lon", "lat"))
     split = open_split(made.write(tmp_path / "split.csv"), sensor="rgb_aerial", gsd="relative")
     assert len(split.train.indices) == made.split_names.count("train")
     assert len(split.test.indices) == made.split_names.count("val")
@@ -99,7 +99,7 @@ def test_groups_stay_together_and_files_are_relative(table: Path) -> None:
     rows = [[r[0], r[1], r[2], f"city {i % 7}"] for i, r in enumerate(read_table(table))]
     grouped = write_table(table.parent / "cities.csv", rows, "file,class,gsd_m,city")
     dataset = CsvManifest(grouped, "rgb_aerial")
-    made = make_split(dataset, by="group", group_column="city", fractions={"train": 0.5, "test": 0.5})
+    made = make_split(dataset, strategy="group", group_column="city", fractions={"train": 0.5, "test": 0.5})
     image_sizes: dict[str, set[str]] = {}
     for city, split in zip(dataset.columns["city"], made.split_names, strict=True):
         image_sizes.setdefault(city, set()).add(split)
@@ -117,7 +117,7 @@ def test_real_tiles_in_blocks(data_dir: Path) -> None:
     dataset = CsvManifest(
         source / "rural_urban.csv", "rgb_aerial", "relative", image_root=_root(source), label_column="label"
     )
-    made = make_split(dataset, by="block", block_metres=10_000, buffer_metres=1000)
+    made = make_split(dataset, strategy="block", block_metres=10_000, buffer_metres=1000)
     counts = made.counts()
     assert {"train", "val"} <= counts.keys()
     assert counts["val"].keys() == {"rural", "urban"}
@@ -132,16 +132,16 @@ def _root(source: Path) -> Path:
 def test_what_cannot_be_made_is_refused(table: Path, tmp_path: Path) -> None:
     dataset = CsvManifest(table, "rgb_aerial")
     with pytest.raises(ImageryError, match=r"no georeference \(68 of 68 files\).*--coordinates"):
-        make_split(dataset, by="block")
+        make_split(dataset, strategy="block")
     with pytest.raises(ImageryError, match="which column holds the groups"):
-        make_split(dataset, by="group")
+        make_split(dataset, strategy="group")
     with pytest.raises(ImageryError, match=r"no column 'clas'. Did you mean 'class'"):
-        make_split(dataset, by="group", group_column="clas")
+        make_split(dataset, strategy="group", group_column="clas")
     with pytest.raises(ImageryError, match="add up to 1"):
         make_split(dataset, fractions={"train": 0.8, "val": 0.3})
     with pytest.raises(ImageryError, match="mean nothing unless the split is made by block"):
-        make_split(dataset, by="random", buffer_metres=10)
+        make_split(dataset, strategy="random", buffer_metres=10)
     with pytest.raises(ImageryError, match=r"1 units.*smaller blocks"):
-        make_split(placed(table, tmp_path), by="block", block_metres=1e7, coordinates=("lon", "lat"))
+        make_split(placed(table, tmp_path), strategy="block", block_metres=1e7, coordinates=("lon", "lat"))
     with pytest.raises(ImageryError, match="positive number of metres"):
-        make_split(placed(table, tmp_path), by="block", block_metres=0, coordinates=("lon", "lat"))
+        make_split(placed(table, tmp_path), strategy="block", block_metres=0, coordinates=("lon", "lat"))

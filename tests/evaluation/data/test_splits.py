@@ -69,7 +69,8 @@ def test_folders_decide(table: Path, tmp_path: Path) -> None:
     ):
         open_split(tmp_path / "data", sensor="rgb_aerial", gsd=0.5)
     assert (
-        open_split(tmp_path / "data", sensor="rgb_aerial", gsd=0.5, test_split="held_out").test.name == "held_out"
+        open_split(tmp_path / "data", sensor="rgb_aerial", gsd=0.5, test_split="held_out").test.name
+        == "held_out"
     )
 
 

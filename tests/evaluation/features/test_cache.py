@@ -142,7 +142,7 @@ def test_several_read_outs_share_an_encoding_and_are_kept_apart(
     cache = FeatureCache(tmp_path)
     found = extract_features(pooling_variants(model(), ["mean_std", "cls"]), split.test, [16], cache=cache)
     assert (cache.reused, cache.computed) == (20, 20)
-    assert found.features["tiny, moments", 16].shape == (20, 48)
+    assert found.features["tiny, mean_std", 16].shape == (20, 48)
 
 
 def test_images_of_no_file_are_known_by_their_pixels(tmp_path: Path) -> None:

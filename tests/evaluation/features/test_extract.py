@@ -206,9 +206,9 @@ def test_read_outs_of_a_model_encode_each_batch_once(split: TrainTestSplit) -> N
     assert len(seen) == 2  # a batch at two sides
     alone = extract_features([ModelFeatureExtractor(own, "alone", "mean_std")], split.test, [16, 32])
     for image_size in (16, 32):
-        assert torch.equal(found.features["m, moments", image_size], alone.features["alone", image_size])
+        assert torch.equal(found.features["m, mean_std", image_size], alone.features["alone", image_size])
         assert torch.equal(
-            found.features["m, mean", image_size], found.features["m, moments", image_size][:, :24]
+            found.features["m, mean", image_size], found.features["m, mean_std", image_size][:, :24]
         )
 
 

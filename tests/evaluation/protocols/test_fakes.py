@@ -29,7 +29,7 @@ def knows_class(batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def few(extractors: Any, split: TrainTestSplit, **options: Any) -> EvaluationResult:
-    return evaluate_fewshot(extractors, split, shots=[20], draws=3, classifiers=["centroid"], **options)
+    return evaluate_fewshot(extractors, split, shots=[20], repeats=3, classifiers=["centroid"], **options)
 
 
 def fixed(extractors: Any, split: TrainTestSplit, **options: Any) -> EvaluationResult:

@@ -31,7 +31,7 @@ def test_more_labels_are_better_and_the_interval_covers_the_draws(split: TrainTe
         return torch.cat([color(batch), 40 * rich_noise(batch)], dim=1)  # type: ignore[arg-type]
 
     evaluation = evaluate_fewshot(
-        [Fake("weak", weak), Fake("constant", constant)], split, shots=[1, 10], draws=6
+        [Fake("weak", weak), Fake("constant", constant)], split, shots=[1, 10], repeats=6
     )
     values = {(s.features, s.classifier): s.value for s in evaluation.scores}
     assert set(values) == {
@@ -51,18 +51,18 @@ def test_more_labels_are_better_and_the_interval_covers_the_draws(split: TrainTe
 
 
 def test_features_that_know_no_class_are_at_chance() -> None:
-    evaluation = evaluate_fewshot([Fake("noise", rich_noise)], many(400, 600), shots=[5], draws=4)
+    evaluation = evaluate_fewshot([Fake("noise", rich_noise)], many(400, 600), shots=[5], repeats=4)
     for score in evaluation.scores:
         assert score.value == pytest.approx(0.2, abs=0.05)
 
 
 def test_more_than_there_are_is_refused_with_the_reason(split: TrainTestSplit) -> None:
-    evaluation = evaluate_fewshot([Fake("c", color)], split, shots=[2, 50], draws=2)
+    evaluation = evaluate_fewshot([Fake("c", color)], split, shots=[2, 50], repeats=2)
     assert evaluation.protocol["shots"] == [2]
     assert "shots refused: 50, because class dark has 12 images in the bank" in evaluation.notes
     with pytest.raises(SwathError, match="no few-shot score can be had: class dark has 12"):
         evaluate_fewshot([Fake("c", color)], split, shots=[50])
-    assert evaluate_fewshot([Fake("c", color)], split, draws=1).protocol["shots"] == [1, 2, 5, 10]
+    assert evaluate_fewshot([Fake("c", color)], split, repeats=1).protocol["shots"] == [1, 2, 5, 10]
 
 
 def test_misuse_is_refused(split: TrainTestSplit) -> None:
@@ -73,18 +73,18 @@ def test_misuse_is_refused(split: TrainTestSplit) -> None:
 
 
 def test_table_has_a_column_a_number(split: TrainTestSplit) -> None:
-    evaluation = evaluate_fewshot([Fake("c", color)], split, shots=[1, 5], draws=2)
+    evaluation = evaluate_fewshot([Fake("c", color)], split, shots=[1, 5], repeats=2)
     (table,) = score_tables(evaluation)
     assert [column.header for column in table.columns] == ["features", "by", "1", "5"]
 
 
 def test_report_has_a_curve(split: TrainTestSplit, tmp_path: Path) -> None:
-    evaluation = evaluate_fewshot([Fake("c", color), Fake("k", constant)], split, shots=[1, 5], draws=2)
+    evaluation = evaluate_fewshot([Fake("c", color), Fake("k", constant)], split, shots=[1, 5], repeats=2)
     written = write_scores(evaluation, tmp_path)
     assert [path.name for path in written] == [
         "fewshot.json",
         "fewshot.csv",
-        "fewshot_queries.npz",
+        "fewshot_predictions.npz",
         "fewshot.png",
     ]
     data = json.loads(written[0].read_text())

@@ -64,7 +64,7 @@ def test_bank_of_asymmetric_scores_is_at_the_largest_side(split: TrainTestSplit)
         sign = 1.0 if batch["image"].shape[-1] == 32 else -1.0
         return sign * (batch["image"].float().flatten(1).mean(1, keepdim=True) - 110)
 
-    evaluation = evaluate_knn([Fake("sign", side_only)], split, image_sizes=[16, 32], k=3, standardized=False)
+    evaluation = evaluate_knn([Fake("sign", side_only)], split, image_sizes=[16, 32], k=3, standardize=False)
     pairs = [(s.test_image_size, s.train_image_size) for s in evaluation.scores]
     assert pairs == [(16, 16), (32, 32), (16, 32)]
     same, full, reduced = (s.accuracy for s in evaluation.scores)
@@ -201,7 +201,7 @@ def test_scale_mae_is_an_exact_special_case(split: TrainTestSplit) -> None:
         split,
         image_sizes=[16, 32],
         asymmetric=False,
-        standardized=False,
+        standardize=False,
         protocol="scale_mae",
     )
     images = {

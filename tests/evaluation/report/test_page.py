@@ -49,7 +49,7 @@ def written(report_data: ReportData, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("report")
     names = {path.name for path in write_html_report(report_data, folder, model="m")}
     assert {"report.html", "knn.json", "linear.json", "leakage.json", "embedding_stats.json"} <= names
-    assert {"robustness.json", "bench.csv", "knn_queries.npz"} <= names
+    assert {"robustness.json", "bench.csv", "knn_predictions.npz"} <= names
     return folder
 
 

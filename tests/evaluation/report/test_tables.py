@@ -33,7 +33,7 @@ def test_files_carry_protocol_hashes_versions_and_command(
 ) -> None:
     written = write_scores(evaluation, tmp_path / "out", command="swath evaluate knn m d", model_id="m-123")
     assert [path.name for path in written] == [
-        "knn.json", "knn.csv", "knn_queries.npz", "knn.png", "knn_reliability.png",
+        "knn.json", "knn.csv", "knn_predictions.npz", "knn.png", "knn_reliability.png",
     ]  # fmt: skip
     data = json.loads(written[0].read_text())
     with written[1].open(newline="") as file:
@@ -96,7 +96,7 @@ def test_verdict_says_who_is_better_and_how_sure(evaluation: EvaluationResult, s
 def test_one_scale_gives_no_curve(split: TrainTestSplit, tmp_path: Path) -> None:
     evaluation = evaluate_linear([Fake("color", color)], split)
     assert [path.name for path in write_scores(evaluation, tmp_path)] == [
-        "linear.json", "linear.csv", "linear_queries.npz", "linear_reliability.png",
+        "linear.json", "linear.csv", "linear_predictions.npz", "linear_reliability.png",
     ]  # fmt: skip
 
 
@@ -135,7 +135,7 @@ def test_files_say_more_than_the_headline(evaluation: EvaluationResult, tmp_path
     row = data["scores"][0]
     assert row["metric"] == "top-1 accuracy"
     for name in ("balanced", "ece", "ece_mass"):
-        assert row[f"{name}_low95"] <= row[name] <= row[f"{name}_high95"]
+        assert row[f"{name}_ci95_low"] <= row[name] <= row[f"{name}_ci95_high"]
     assert set(row["by_class"]) == set(evaluation.protocol["classes"])
     assert row["balanced"] == pytest.approx(np.mean([c["value"] for c in row["by_class"].values()]), abs=1e-5)
 

@@ -126,7 +126,7 @@ def test_every_image_is_embedded_once_and_baselines_see_the_archive_only(pairs: 
     for extractor in one.by_sensor.values():
         assert isinstance(extractor, ByFunction)
         assert extractor.images == 100  # val and test, not train
-        assert extractor.fitted == ["archive 50 16"]
+        assert extractor.fitted == ["gallery 50 16"]
     assert done[-1] == (200, 200)
 
 
@@ -170,7 +170,7 @@ def test_a_place_that_cannot_be_read_in_one_sensor_is_left_out_in_all() -> None:
 
 
 def test_queries_that_are_in_the_archive_do_not_see_their_own_group(pairs: DrawnPairs) -> None:
-    split = split_retrieval(pairs, queries="all", gallery="all")
+    split = split_retrieval(pairs, query_split="all", gallery_split="all")
     found = evaluate_retrieval([candidate("level", level)], split, k=5, resamples=5)
     groups = np.array(pairs.groups)
     for gallery_sensor in (S1, MIXED):
@@ -241,16 +241,20 @@ def test_groups_are_divided_whole_where_there_are_no_folds() -> None:
     [
         (
             {},
-            {"queries": "vall"},
+            {"query_split": "vall"},
             r"no place is of split 'vall' \(queries\); the splits are test \(20\), train",
         ),
-        ({}, {"gallery": "holdout"}, r"split 'holdout' \(archive\)"),
-        ({}, {"queries": "all"}, "share places"),
-        ({"splits": None}, {"queries": "val"}, "there are no splits, so no queries 'val'"),
+        ({}, {"gallery_split": "holdout"}, r"split 'holdout' \(gallery\)"),
+        ({}, {"query_split": "all"}, "share places"),
+        ({"splits": None}, {"query_split": "val"}, "there are no splits, so no queries 'val'"),
         ({"splits": None, "groups": None}, {}, "neither splits nor groups"),
         ({"splits": None, "groups": ["one"] * 60}, {}, "all places are of one group"),
         ({"groups": ["one"] * 60}, {}, r"1 groups .* stand on both sides .*--allow-overlap"),
-        ({"groups": ["one"] * 60}, {"queries": "all", "gallery": "all"}, "nothing is left to answer"),
+        (
+            {"groups": ["one"] * 60},
+            {"query_split": "all", "gallery_split": "all"},
+            "nothing is left to answer",
+        ),
     ],
 )
 def test_folds_that_do_not_do(make: dict[str, Any], options: dict[str, Any], words: str) -> None:

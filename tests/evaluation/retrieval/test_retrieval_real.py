@@ -41,8 +41,8 @@ def test_real_pairs_end_to_end(table: Path, tmp_path: Path) -> None:
     pairs = open_pairs(table, sensors=SENSORS, offset_dn={"sentinel2_l2a": 0.0})
     assert len(pairs) == 4
     with pytest.raises(ImageryError, match="there are no splits"):
-        split_retrieval(pairs, queries="val", gallery="test")
-    split = split_retrieval(pairs, queries="all", gallery="all")
+        split_retrieval(pairs, query_split="val", gallery_split="test")
+    split = split_retrieval(pairs, query_split="all", gallery_split="all")
     candidates = [retrieval_model(model, SENSORS), *retrieval_baselines(SENSORS)]
     found = evaluate_retrieval(candidates, split, k=2, resamples=50)
     scene = dict(zip(pairs.paths, pairs.groups or [], strict=True))

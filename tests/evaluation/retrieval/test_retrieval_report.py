@@ -70,7 +70,7 @@ def test_json_and_csv_say_all_that_a_figure_depends_on(
     with files[1].open(newline="") as file:
         rows = list(csv.DictReader(file))
     first = next(r for r in rows if r["features"] == "one_*model*" and r["gallery_sensor"] == MIXED)
-    assert float(first["f1_low95"]) <= float(first["f1"]) <= float(first["f1_high95"])
+    assert float(first["f1_ci95_low"]) <= float(first["f1"]) <= float(first["f1_ci95_high"])
     assert first["same_sensor"] != ""
     assert "one\\_\\*model\\*" in files[3].read_text()
 

@@ -63,11 +63,11 @@ def suite() -> Suite:
         "gsd_mode": "relative",
         "protocols": {"knn": {"k": 5}, "linear": None},
         "baselines": ["statistics", "random"],
-        "reference": {"source": "a paper", "columns": ["Theirs"]},
-        "sets": [
-            {"data": "scenes/index.csv", "title": "Scenes", "reference": [90.0]},
-            {"data": "eurosat", "size": 32, "scales": [25, 50, 100], "reference": [80.0]},
-            {"data": "ucmerced", "title": "UC Merced", "reference": [70.0]},
+        "published": {"source": "a paper", "columns": ["Theirs"]},
+        "datasets": [
+            {"data": "scenes/index.csv", "title": "Scenes", "published": [90.0]},
+            {"data": "eurosat", "size": 32, "scales": [25, 50, 100], "published": [80.0]},
+            {"data": "ucmerced", "title": "UC Merced", "published": [70.0]},
         ],
     })  # fmt: skip
 
@@ -75,13 +75,13 @@ def suite() -> Suite:
 @pytest.fixture(scope="module")
 def result(suite: Suite, root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[SuiteResult, Path]:
     out = tmp_path_factory.mktemp("out")
-    found = run_suite(suite, MODELS, root=root, out=out, device="cpu", cache=FeatureCache(out / "cache"))
+    found = run_suite(suite, MODELS, data_root=root, out=out, device="cpu", cache=FeatureCache(out / "cache"))
     return found, out
 
 
 def test_every_model_on_every_set_that_is_there(result: tuple[SuiteResult, Path]) -> None:
     found, out = result
-    assert [one.status for one in found.sets] == ["done", "done", "absent"]
+    assert [one.status for one in found.datasets] == ["done", "done", "absent"]
     rows = found.rows("knn")
     assert {row.features for row in rows} == {"micro", "resnet", "image statistics"}
     assert {row.role for row in rows} == {"model", "baseline"}
@@ -96,20 +96,22 @@ def test_every_model_on_every_set_that_is_there(result: tuple[SuiteResult, Path]
 def test_models_are_compared_with_the_best_baseline(result: tuple[SuiteResult, Path]) -> None:
     found, _ = result
     for row in found.rows("knn"):
-        assert (row.gap is None) == (row.role == "baseline")
-        if row.gap is not None:
-            assert row.against == "image statistics"
+        assert (row.difference is None) == (row.role == "baseline")
+        if row.difference is not None:
+            assert row.baseline == "image statistics"
             assert row.gap_low is not None
-            assert row.gap_low <= row.gap <= (row.gap_high or 0)
+            assert row.gap_low <= row.difference <= (row.gap_high or 0)
     assert any(sentence.startswith("micro (knn): above") for sentence in suite_summary(found))
 
 
 def test_few_queries_are_no_verdict(result: tuple[SuiteResult, Path]) -> None:
     def judged(test: int) -> str:
         found = deepcopy(result[0])
-        for one in found.sets:
+        for one in found.datasets:
             one.rows = [
-                replace(row, test=test, gap=0.2, gap_low=0.1, gap_high=0.3) if row.role == "model" else row
+                replace(row, test=test, difference=0.2, gap_low=0.1, gap_high=0.3)
+                if row.role == "model"
+                else row
                 for row in one.rows
             ]
         return next(sentence for sentence in suite_summary(found) if sentence.startswith("micro (knn)"))
@@ -143,7 +145,7 @@ def test_files_hold_the_same(result: tuple[SuiteResult, Path], tmp_path: Path) -
     write_suite_report(found, tmp_path)
     data = json.loads((tmp_path / "suite.json").read_text())
     assert data["finished"] is True
-    assert data["sets"][2]["status"] == "absent"
+    assert data["datasets"][2]["status"] == "absent"
     with (tmp_path / "suite.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["set"] for row in rows} == {"Scenes", "eurosat", "UC Merced"}
@@ -170,7 +172,7 @@ def test_the_page_stands_alone_and_tells_the_same(result: tuple[SuiteResult, Pat
             assert escape(cell.strip("*")) in page
     for sentence in [*suite_summary(found), *suite_notes(found)]:
         assert escape(sentence) in page
-    one = found.sets[0]
+    one = found.datasets[0]
     assert set(one.origins) == {"knn", "linear"}
     for fact in (*one.origins["knn"].values(), "torch=", "swath evaluate suite small.yaml --root data"):
         assert page.count(fact) >= 2, "beside the figures, and in the last section"
@@ -209,12 +211,12 @@ def test_a_second_run_does_only_what_is_left(
         raise AssertionError("scored again")
 
     monkeypatch.setattr(running, "evaluate_knn", not_again)
-    again = run_suite(suite, MODELS, root=root, out=out, device="cpu", cache=FeatureCache(out / "cache"))
-    assert [one.again for one in again.sets] == [True, True, False]
-    assert [one.rows for one in again.sets] == [one.rows for one in found.sets]
+    again = run_suite(suite, MODELS, data_root=root, out=out, device="cpu", cache=FeatureCache(out / "cache"))
+    assert [one.again for one in again.datasets] == [True, True, False]
+    assert [one.rows for one in again.datasets] == [one.rows for one in found.datasets]
     changed = suite.model_copy(update={"scales": (50.0, 100.0)})
     with pytest.raises(AssertionError, match="scored again"):
-        run_suite(changed, MODELS, root=root, out=out, device="cpu", cache=FeatureCache(out / "cache"))
+        run_suite(changed, MODELS, data_root=root, out=out, device="cpu", cache=FeatureCache(out / "cache"))
 
 
 def test_a_killed_run_keeps_finished_sets_and_says_that_it_is_not_whole(
@@ -226,21 +228,23 @@ def test_a_killed_run_keeps_finished_sets_and_says_that_it_is_not_whole(
 
     quick = suite.model_copy(update={"baselines": ("statistics",)})
     with pytest.raises(KeyboardInterrupt):
-        run_suite(quick, [], root=root, out=tmp_path, cache=FeatureCache(tmp_path / "c"), after_set=killed)
+        run_suite(
+            quick, [], data_root=root, out=tmp_path, cache=FeatureCache(tmp_path / "c"), after_set=killed
+        )
     assert json.loads((tmp_path / "suite.json").read_text())["finished"] is False
     assert "not finished: eurosat, UC Merced are still to do" in (tmp_path / "suite.md").read_text()
-    found = run_suite(quick, [], root=root, out=tmp_path, cache=FeatureCache(tmp_path / "c"))
-    assert [one.again for one in found.sets] == [True, False, False]
+    found = run_suite(quick, [], data_root=root, out=tmp_path, cache=FeatureCache(tmp_path / "c"))
+    assert [one.again for one in found.datasets] == [True, False, False]
 
 
 def test_models_that_cannot_look_at_a_set_are_listed(root: Path, tmp_path: Path) -> None:
     suite = Suite.model_validate({
         "name": "x", "baselines": [], "scales": [100],
-        "sets": [{"data": "scenes/index.csv", "sensor": "naip"}],
+        "datasets": [{"data": "scenes/index.csv", "sensor": "naip"}],
     })  # fmt: skip
-    found = run_suite(suite, MODELS[1:], root=root, out=tmp_path, cache=FeatureCache(tmp_path / "c"))
-    assert found.sets[0].status == "failed"
-    assert "--bands red,green,blue" in found.sets[0].unfit["resnet"]
+    found = run_suite(suite, MODELS[1:], data_root=root, out=tmp_path, cache=FeatureCache(tmp_path / "c"))
+    assert found.datasets[0].status == "failed"
+    assert "--bands red,green,blue" in found.datasets[0].unfit["resnet"]
     assert any("resnet cannot look at it" in s for s in suite_notes(found))
 
 
@@ -255,16 +259,16 @@ def test_wrong_models_are_an_error_at_once(
     suite: Suite, models: list[SuiteModel], prediction: str, tmp_path: Path
 ) -> None:
     with pytest.raises(SwathError, match=prediction):
-        run_suite(suite, models, root=tmp_path, out=tmp_path)
+        run_suite(suite, models, data_root=tmp_path, out=tmp_path)
 
 
 def test_table1_is_the_papers() -> None:
     suite = get_suite("table1")
     assert "table1" in list_suites()
-    assert len(suite.sets) == 8
-    for one in suite.sets:
+    assert len(suite.datasets) == 8
+    for one in suite.datasets:
         get_benchmark(one.data)
-    means = np.mean([one.reference for one in suite.sets if one.reference], axis=0)
+    means = np.mean([one.published for one in suite.datasets if one.published], axis=0)
     assert np.round(means, 1).tolist() == [73.9, 68.6, 71.5], "the means of the paper's columns"
 
 
@@ -277,8 +281,8 @@ def test_sides_of_table1_are_the_authors() -> None:
 
 
 def test_table1_where_nothing_is_there(tmp_path: Path) -> None:
-    found = run_suite(get_suite("table1"), MODELS[:1], root=tmp_path, out=tmp_path / "out")
-    assert [one.status for one in found.sets] == ["absent"] * 8
+    found = run_suite(get_suite("table1"), MODELS[:1], data_root=tmp_path, out=tmp_path / "out")
+    assert [one.status for one in found.datasets] == ["absent"] * 8
     assert len(suite_table_cells(found, "knn")) == 9
     assert sum("is absent" in s for s in suite_notes(found)) == 8
 
@@ -287,20 +291,20 @@ def test_table1_where_nothing_is_there(tmp_path: Path) -> None:
     ("change", "prediction"),
     [
         ({"setz": []}, "setz"),
-        ({"sets": []}, "sets"),
+        ({"datasets": []}, "datasets"),
         ({"scales": [0]}, "scales are percents"),
         ({"baselines": ["rfc"]}, "Did you mean 'rcf'"),
         ({"protocols": {}}, "name at least one"),
         ({"protocols": {"knn": {"kk": 2}}}, "protocols.knn.kk"),
-        ({"sets": ["a", {"data": "b", "title": "A"}]}, "titles that differ"),
-        ({"sets": [{"data": "a", "reference": [1.0]}]}, "1 figures for 0 columns"),
+        ({"datasets": ["a", {"data": "b", "title": "A"}]}, "titles that differ"),
+        ({"datasets": [{"data": "a", "published": [1.0]}]}, "1 figures for 0 columns"),
     ],
 )
 def test_a_wrong_suite_is_refused_by_key(change: dict[str, object], prediction: str, tmp_path: Path) -> None:
     import yaml
 
     path = tmp_path / "s.yaml"
-    path.write_text(yaml.safe_dump({"name": "x", "sets": ["a"], **change}))
+    path.write_text(yaml.safe_dump({"name": "x", "datasets": ["a"], **change}))
     with pytest.raises(SwathError, match=prediction):
         get_suite(path)
     with pytest.raises(SwathError, match="Did you mean 'table1'"):

@@ -46,7 +46,7 @@ def leakage(
         str | None,
         typer.Option(help="Also search by this model's features; what it finds is verified on the pixels."),
     ] = None,
-    root: RootOption = None,
+    data_root: RootOption = None,
     sensor: SensorOption = None,
     gsd: GsdOption = None,
     gsd_mode: GsdModeOption = None,
@@ -104,8 +104,8 @@ def embedding(
     models: ModelsArgument,
     data: DataArgument,
     out: OutOption = None,
-    root: RootOption = None,
-    scales: ScalesOption = None,
+    data_root: RootOption = None,
+    image_sizes: ScalesOption = None,
     baselines: BaselinesOption = True,
     pooling: PoolingOption = None,
     sensor: SensorOption = None,
@@ -139,13 +139,13 @@ def embedding(
     from swath.evaluation.report.tables import command_line
 
     console, progress = Console(), Console(stderr=True)
-    image_sizes = numbers(scales, "--scales are sides in pixels", "16,32,64")
+    sizes = numbers(image_sizes, "--image-sizes are pixels", "16,32,64")
     # Leaks are a finding of these verbs, and no reason to stop.
     asked = open_eval_inputs(locals(), progress, allow_overlap=True)
     split = asked.split
     with progress_bar(progress, len(split.train.indices)) as advance:
         report = evaluate_embedding_stats(
-            [*asked.own, *asked.baselines], split.train, image_sizes=image_sizes, batch_size=batch_size, progress=advance,
+            [*asked.own, *asked.baselines], split.train, image_sizes=sizes, batch_size=batch_size, progress=advance,
             cache=feature_cache(cache, no_cache),
         )  # fmt: skip
     table = Table(title="geometry of the bank's features", title_justify="left", box=None, pad_edge=False)
@@ -170,7 +170,7 @@ def robustness(
     models: ModelsArgument,
     data: DataArgument,
     out: OutOption = None,
-    by: Annotated[
+    corruptions: Annotated[
         str | None,
         typer.Option(
             help="haze, noise, speckle, stripes, missing-bands, blur, holes, rotation; several with commas "
@@ -178,14 +178,14 @@ def robustness(
         ),
     ] = None,
     image_size: SideOption = None,
-    limit: Annotated[
+    max_images: Annotated[
         int | None, typer.Option(help="Queries to look at; every strength is a pass over them.", min=10)
     ] = 500,
     k: Annotated[int, typer.Option("--k", "-k", help="Neighbors that vote.", min=1)] = 20,
-    standardized: Annotated[
+    standardize: Annotated[
         bool, typer.Option("--standardize", help="Standardize features by the bank (knn-z).")
     ] = False,
-    root: RootOption = None,
+    data_root: RootOption = None,
     baselines: BaselinesOption = True,
     pooling: PoolingOption = None,
     sensor: SensorOption = None,
@@ -220,15 +220,15 @@ def robustness(
     from swath.evaluation.report.tables import command_line
 
     console, progress = Console(), Console(stderr=True)
-    requested = [name.strip() for name in by.split(",")] if by else None
+    requested = [name.strip() for name in corruptions.split(",")] if corruptions else None
     # Leaks are a finding of these verbs, and no reason to stop.
     asked = open_eval_inputs(locals(), progress, allow_overlap=True)
     split = asked.split
-    total = len(split.train.indices) + min(limit or len(split.test.indices), len(split.test.indices))
+    total = len(split.train.indices) + min(max_images or len(split.test.indices), len(split.test.indices))
     with progress_bar(progress, total) as advance:
         report = evaluate_robustness(
             [*asked.own, *asked.baselines], split, corruptions=requested, image_size=image_size, k=k,
-            standardized=standardized, limit=limit, batch_size=batch_size, progress=advance,
+            standardize=standardize, max_images=max_images, batch_size=batch_size, progress=advance,
             cache=feature_cache(cache, no_cache),
         )  # fmt: skip
     for kind in report.corruptions:

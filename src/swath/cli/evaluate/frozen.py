@@ -59,8 +59,8 @@ def knn(
     models: ModelsArgument,
     data: DataArgument,
     out: OutOption = None,
-    root: RootOption = None,
-    scales: ScalesOption = None,
+    data_root: RootOption = None,
+    image_sizes: ScalesOption = None,
     gsds: GsdsOption = None,
     asymmetric: Annotated[
         bool,
@@ -77,7 +77,7 @@ def knn(
         ),
     ] = None,
     baselines: BaselinesOption = True,
-    seeds: SeedsOption = False,
+    average_seeds: SeedsOption = False,
     k: Annotated[int, typer.Option("--k", "-k", help="Neighbors that vote.", min=1)] = 20,
     temperature: Annotated[
         float, typer.Option(help="A vote weighs exp(cosine / temperature).", min=1e-3)
@@ -89,7 +89,7 @@ def knn(
     gsd_mode: GsdModeOption = None,
     label_column: LabelOption = None,
     label_separator: SeparatorOption = None,
-    labels: LabelsOption = None,
+    label_mode: LabelsOption = None,
     split_column: SplitOption = None,
     train_split: BankOption = "train",
     test_split: QueriesOption = None,
@@ -121,11 +121,11 @@ def linear(
     models: ModelsArgument,
     data: DataArgument,
     out: OutOption = None,
-    root: RootOption = None,
-    scales: ScalesOption = None,
+    data_root: RootOption = None,
+    image_sizes: ScalesOption = None,
     gsds: GsdsOption = None,
     baselines: BaselinesOption = True,
-    seeds: SeedsOption = False,
+    average_seeds: SeedsOption = False,
     c: Annotated[
         float | None,
         typer.Option(
@@ -142,7 +142,7 @@ def linear(
     gsd_mode: GsdModeOption = None,
     label_column: LabelOption = None,
     label_separator: SeparatorOption = None,
-    labels: LabelsOption = None,
+    label_mode: LabelsOption = None,
     split_column: SplitOption = None,
     train_split: BankOption = "train",
     test_split: QueriesOption = None,
@@ -174,8 +174,8 @@ def fewshot(
     models: ModelsArgument,
     data: DataArgument,
     out: OutOption = None,
-    root: RootOption = None,
-    scales: ScalesOption = None,
+    data_root: RootOption = None,
+    image_sizes: ScalesOption = None,
     gsds: GsdsOption = None,
     shots: Annotated[
         str | None,
@@ -184,12 +184,12 @@ def fewshot(
             "class has as many]"
         ),
     ] = None,
-    draws: Annotated[int, typer.Option(help="How often images are drawn, for each number.", min=1)] = 10,
+    repeats: Annotated[int, typer.Option(help="How often images are drawn, for each number.", min=1)] = 10,
     classifier: Annotated[
         str, typer.Option(help="centroid (nearest class mean), linear, or both with a comma between.")
     ] = "centroid,linear",
     baselines: BaselinesOption = True,
-    seeds: SeedsOption = False,
+    average_seeds: SeedsOption = False,
     c: Annotated[
         float, typer.Option("--c", help="linear: inverse strength of the L2 penalty.", min=1e-8)
     ] = 0.1,
@@ -200,7 +200,7 @@ def fewshot(
     gsd_mode: GsdModeOption = None,
     label_column: LabelOption = None,
     label_separator: SeparatorOption = None,
-    labels: LabelsOption = None,
+    label_mode: LabelsOption = None,
     split_column: SplitOption = None,
     train_split: BankOption = "train",
     test_split: QueriesOption = None,
@@ -226,12 +226,14 @@ def fewshot(
 
     requested = numbers(shots, "--shots are labeled images a class", "1,5,20")
     kinds = [kind.strip() for kind in classifier.split(",")]
-    run_protocol(evaluate_fewshot, locals(), shots=requested, draws=draws, classifiers=kinds, c=c, seed=seed)
+    run_protocol(
+        evaluate_fewshot, locals(), shots=requested, repeats=repeats, classifiers=kinds, c=c, seed=seed
+    )
 
 
 app.command("retrieval")(retrieval.command)
 app.command("suite")(evaluate_suite.command)
-app.command("split")(evaluate_split.command)
+app.command("make-split")(evaluate_split.command)
 app.command("leakage")(evaluate_looks.leakage)
 app.command("embedding")(evaluate_looks.embedding)
 app.command("robustness")(evaluate_looks.robustness)

@@ -40,7 +40,7 @@ def command(
     data: DataArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for page and figures.")] = Path("report"),
     title: Annotated[str, typer.Option(help="Of the page.  \\[default: the data's folder]")] = "",
-    scales: ScalesOption = None,
+    image_sizes: ScalesOption = None,
     k: Annotated[int, typer.Option("--k", "-k", help="Neighbors that vote.", min=1)] = 20,
     fewshot: Annotated[
         bool, typer.Option("--fewshot/--no-fewshot", help="Curves over the number of labeled images.")
@@ -48,14 +48,14 @@ def command(
     robustness: Annotated[
         bool, typer.Option("--robustness/--no-robustness", help="Score queries that were made worse.")
     ] = True,
-    by: Annotated[
+    corruptions: Annotated[
         str | None,
         typer.Option(
             help="How queries are made worse, such as haze,blur.  \\[default: all that make sense for the "
             "sensor]"
         ),
     ] = None,
-    limit: Annotated[int, typer.Option(help="Queries that are made worse, at most.", min=10)] = 400,
+    max_images: Annotated[int, typer.Option(help="Queries that are made worse, at most.", min=10)] = 400,
     images: Annotated[
         bool,
         typer.Option(
@@ -64,7 +64,7 @@ def command(
             "imagery cannot.",
         ),
     ] = True,
-    root: RootOption = None,
+    data_root: RootOption = None,
     baselines: BaselinesOption = True,
     pooling: PoolingOption = None,
     sensor: SensorOption = None,
@@ -72,11 +72,11 @@ def command(
     gsd: GsdOption = None,
     gsd_mode: GsdModeOption = None,
     label_column: LabelOption = None,
-    separator: SeparatorOption = None,
-    labels: LabelsOption = None,
+    label_separator: SeparatorOption = None,
+    label_mode: LabelsOption = None,
     split_column: SplitOption = None,
-    train: BankOption = "train",
-    test: QueriesOption = None,
+    train_split: BankOption = "train",
+    test_split: QueriesOption = None,
     group_column: GroupOption = None,
     size: SizeOption = None,
     offset_dn: OffsetOption = None,
@@ -102,15 +102,15 @@ def command(
     from swath.evaluation.report.write import write_html_report
 
     console, progress = Console(), Console(stderr=True)
-    requested = [name.strip() for name in by.split(",")] if by else None
-    image_sizes = numbers(scales, "--scales are sides in pixels", "16,32,64")
+    requested = [name.strip() for name in corruptions.split(",")] if corruptions else None
+    sizes = numbers(image_sizes, "--image-sizes are pixels", "16,32,64")
     # Leaks are a finding of the page, and no reason to stop.
     asked = open_eval_inputs(locals(), progress, allow_overlap=True)
     split = asked.split
     with progress_bar(progress, len(split.train.indices) + len(split.test.indices)) as advance:
         report_data = collect_report_data(
-            asked.own, asked.baselines, split, title=title, image_sizes=image_sizes, k=k, fewshot=fewshot,
-            robustness=robustness, corruptions=requested, robust_limit=limit, images=images,
+            asked.own, asked.baselines, split, title=title, image_sizes=sizes, k=k, fewshot=fewshot,
+            robustness=robustness, corruptions=requested, robust_limit=max_images, images=images,
             cache=feature_cache(cache, no_cache), batch_size=batch_size, progress=advance,
         )  # fmt: skip
     for sentence in [*summary_sentences(report_data), report_data.leakage.sentence]:

@@ -25,10 +25,10 @@ def command(
             metavar="DATA",
         ),
     ],
-    queries: Annotated[
+    query_split: Annotated[
         str | None, typer.Option(help="Split that asks, or `all`.  \\[default: val]", metavar="SPLIT")
     ] = None,
-    gallery: Annotated[
+    gallery_split: Annotated[
         str | None,
         typer.Option(
             help="Split that answers, or `all`. The same as --queries: each query searches all groups but its "
@@ -83,7 +83,7 @@ def command(
         ),
     ] = False,
     seed: Annotated[int, typer.Option(help="Of the split by group, where the data has no splits.")] = 0,
-    classes: Annotated[bool, typer.Option("--per-class", help="Print the rows by class too.")] = False,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Print the rows by class too.")] = False,
     images: Annotated[
         bool, typer.Option("--images/--no-images", help="With --out: draw queries and latent space.")
     ] = True,
@@ -123,17 +123,21 @@ def command(
             offset_dn=_offsets(chosen, offset_dn),
         )
         split = split_retrieval(
-            pairs, queries=queries, gallery=gallery, allow_overlap=allow_overlap, seed=seed
+            pairs,
+            query_split=query_split,
+            gallery_split=gallery_split,
+            allow_overlap=allow_overlap,
+            seed=seed,
         )
     places = len(set(split.queries.tolist()) | set(split.gallery.tolist()))
     with progress_bar(progress, places * len(pairs.sensors)) as advance:
         evaluation = evaluate_retrieval(candidates, split, k=k, batch_size=batch_size, progress=advance)
-    for table in retrieval_tables(evaluation, classes=classes):
+    for table in retrieval_tables(evaluation, per_class=per_class):
         console.print(table)
     protocol = evaluation.protocol
     console.print(
         f"{protocol['queries']['places']:,} queries ({protocol['queries']['name']}), archive of "
-        f"{protocol['archive']['places']:,} places ({protocol['archive']['name']}). "
+        f"{protocol['gallery']['places']:,} places ({protocol['gallery']['name']}). "
         f"{escape_markup(protocol['f1'])}.",
         highlight=False,
     )

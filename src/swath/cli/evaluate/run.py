@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Options of the commands that `open_data` takes as they are, and those that models are opened by.
-_DATA_OPTIONS = (
-    "root", "train_split", "test_split", "label_column", "label_separator", "labels", "split_column", "group_column",
-    "allow_overlap", "seed", "size", "offset_dn",
-)  # fmt: skip
+# Options of the commands -> arguments of `open_eval_data`, and those that models are opened by.
+_DATA_OPTIONS = {
+    "data_root": "root", "train_split": "train_split", "test_split": "test_split",
+    "label_column": "label_column", "label_separator": "label_separator", "label_mode": "labels",
+    "split_column": "split_column", "group_column": "group_column", "allow_overlap": "allow_overlap",
+    "seed": "seed", "size": "size", "offset_dn": "offset_dn",
+}  # fmt: skip
 _MODEL_OPTIONS = ("pooling", "bands", "gsd_mode", "device", "protocol")
 
 
@@ -36,19 +38,19 @@ def run_protocol(evaluate: Any, given: dict[str, Any], **options: Any) -> None:
     console, progress = Console(), Console(stderr=True)
     _check(given)
     cache = feature_cache(given["cache"], given["no_cache"])
-    scales = numbers(given["scales"], "--scales are sides in pixels", "16,32,64")
+    sizes = numbers(given["image_sizes"], "--image-sizes are pixels", "16,32,64")
     asked = open_eval_inputs(given, progress)
     split, candidates, extractors = asked.split, asked.candidates, [*asked.own, *asked.baselines]
     if given["gsds"] is not None:
-        scales = _sides(given["gsds"], split, extractors)
+        sizes = _sides(given["gsds"], split, extractors)
     if given.get("protocol") is not None:
-        options |= {"asymmetric": False, "standardized": False, "protocol": given["protocol"]}
+        options |= {"asymmetric": False, "standardize": False, "protocol": given["protocol"]}
     with progress_bar(progress, len(split.train.indices) + len(split.test.indices)) as advance:
         evaluation = evaluate(
-            extractors, split, image_sizes=scales, batch_size=given["batch_size"], progress=advance, cache=cache,
+            extractors, split, image_sizes=sizes, batch_size=given["batch_size"], progress=advance, cache=cache,
             **options,
         )  # fmt: skip
-    if given["seeds"]:
+    if given["average_seeds"]:
         evaluation.seed_group = [candidate.name for candidate in candidates]
     if cache is not None and cache.reused:
         progress.print(
@@ -56,15 +58,15 @@ def run_protocol(evaluate: Any, given: dict[str, Any], **options: Any) -> None:
         )
     for table in score_tables(evaluation):
         console.print(table)
-    if given["seeds"]:
+    if given["average_seeds"]:
         console.print(seed_table(evaluation))
     if len(candidates) > 1:
         console.print(comparison_table(evaluation, [extractor.name for extractor in asked.own]))
     p = evaluation.protocol
     chance = "always the most frequent class" if p["metric"] == "top-1 accuracy" else "by chance"
     console.print(
-        f"bank: {p['bank']['images']:,} images ({p['bank']['name']}); queries: {p['queries']['images']:,} "
-        f"({p['queries']['name']}); {chance}: {100 * p['chance']:.1f}%",
+        f"bank: {p['train']['images']:,} images ({p['train']['name']}); queries: {p['test']['images']:,} "
+        f"({p['test']['name']}); {chance}: {100 * p['chance']:.1f}%",
         highlight=False,
     )
     for note in evaluation.notes:
@@ -118,7 +120,7 @@ def open_eval_inputs(given: dict[str, Any], console: Any, **fixed: Any) -> EvalI
             sensor=candidates[0].sensor,
             gsd=_gsd(full["gsd"]),
             gsd_mode=next((c.gsd_mode for c in candidates if c.gsd_mode is not None), None),
-            **{name: full[name] for name in _DATA_OPTIONS if name in full},
+            **{theirs: full[ours] for ours, theirs in _DATA_OPTIONS.items() if ours in full},
         )
     split.notes += [note for candidate in candidates for note in candidate.notes]
     return EvalInputs(split, candidates, baselines, about)
@@ -140,9 +142,9 @@ def _check(given: dict[str, Any]) -> None:
 
     if given["gsd_mode"] not in (None, "metres", "relative"):
         raise SwathError(f"--gsd-mode is metres or relative, not {given['gsd_mode']!r}")
-    if given["gsds"] is not None and given["scales"] is not None:
+    if given["gsds"] is not None and given["image_sizes"] is not None:
         raise SwathError("--scales and --gsds both say what images are reduced to: give one of them")
-    if given["seeds"] and len(given["models"]) < 2:
+    if given["average_seeds"] and len(given["models"]) < 2:
         raise SwathError("--seeds needs the models of two seeds or more, such as runs/seed_*/model")
     protocol = given.get("protocol")
     if protocol is not None:

@@ -1,4 +1,4 @@
-"""`swath evaluate split`: divide labeled images by blocks of ground, by groups, or at random."""
+"""`swath evaluate make-split`: divide labeled images by blocks of ground, by groups, or at random."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ def command(
         Path, typer.Argument(help="Labeled images: class folders or a CSV table.", metavar="DATA")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The table to write.")] = Path("split.csv"),
-    by: Annotated[str, typer.Option(help="What is kept together: random, group or block.")] = "random",
+    strategy: Annotated[str, typer.Option(help="What is kept together: random, group or block.")] = "random",
     fractions: Annotated[
         str, typer.Option(help="Splits and their shares of every class.", metavar="NAME=SHARE,...")
     ] = "train=0.8,val=0.2",
     group_column: Annotated[
         str | None, typer.Option("--group-column", help="By group: column of the scene, city or sequence.")
     ] = None,
-    block: Annotated[float, typer.Option(help="By block: its side in metres on the ground.", min=1)] = 1000.0,
-    buffer: Annotated[
+    block_metres: Annotated[
+        float, typer.Option(help="By block: its side in metres on the ground.", min=1)
+    ] = 1000.0,
+    buffer_metres: Annotated[
         float,
         typer.Option(help="By block: metres that images of different splits are apart at least.", min=0),
     ] = 0.0,
@@ -44,7 +46,7 @@ def command(
     Neighboring images resemble each other: a random split asks for places that the bank nearly holds. Blocks
     and groups stay whole; every split gets its share of every class as nearly as whole units allow.
 
-    Example: swath evaluate split scenes/index.csv --by group --column city --out split.csv
+    Example: swath evaluate make-split scenes/index.csv --by group --column city --out split.csv
     """
     from rich.console import Console
     from rich.table import Table
@@ -64,11 +66,11 @@ def command(
     dataset = open_dataset(data, sensor=sensor, gsd="relative", **options)
     made = make_split(
         dataset,
-        by=by,  # type: ignore[arg-type]  # others are refused, with those that there are
+        strategy=strategy,  # type: ignore[arg-type]  # others are refused, with those that there are
         fractions=_shares(fractions),
         group_column=group_column,
-        block_metres=block,
-        buffer_metres=buffer,
+        block_metres=block_metres,
+        buffer_metres=buffer_metres,
         coordinates=columns,
         seed=seed,
     )

@@ -26,7 +26,7 @@ def command(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for the reports; what is finished there is kept.")
     ] = Path("suite"),
-    root: Annotated[Path | None, typer.Option(help="Folder of data sets.", metavar="DIR")] = None,
+    data_root: Annotated[Path | None, typer.Option(help="Folder of data sets.", metavar="DIR")] = None,
     pooling: Annotated[
         str | None, typer.Option(help="Of the models named here: mean, mean_std or cls.")
     ] = None,
@@ -36,7 +36,7 @@ def command(
             help="Three bands that models of timm see as red, green and blue, where sets have more."
         ),
     ] = None,
-    pages: Annotated[
+    html_reports: Annotated[
         bool,
         typer.Option(
             "--html-reports",
@@ -88,11 +88,11 @@ def command(
         get_suite(suite),
         [_model(text, pooling, bands) for text in models or []],
         out=out,
-        root=root,
+        data_root=data_root,
         device=device,
         batch_size=batch_size,
         cache=FeatureCache(cache),
-        pages=pages,
+        html_reports=html_reports,
         images=images,
         watch=lambda what, total: progress_bar(progress, total),
         after_set=done,

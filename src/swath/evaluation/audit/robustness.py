@@ -151,8 +151,8 @@ def evaluate_robustness(
     image_size: int | None = None,
     k: int = 20,
     temperature: float = 0.07,
-    standardized: bool = False,
-    limit: int | None = None,
+    standardize: bool = False,
+    max_images: int | None = None,
     batch_size: int = 64,
     progress: Progress | None = None,
     train: FeatureSet | None = None,
@@ -194,9 +194,9 @@ def evaluate_robustness(
         raise SwathError("; ".join(wrong))
     plan = [(CLEAN, 0.0)] + [(d.name, level) for d in chosen for level in d.levels(sensor)]
     test = split.test
-    if limit is not None and limit < len(test.indices):
+    if max_images is not None and max_images < len(test.indices):
         # One in so many, in an order that no class or file name rules.
-        order = np.random.default_rng(0).permutation(len(test.indices))[:limit]
+        order = np.random.default_rng(0).permutation(len(test.indices))[:max_images]
         test = EvalSubset(test.dataset, test.indices[np.sort(order)], test.name)
     fresh = 0 if train is not None else len(split.train.indices)
     total = fresh + len(test.indices)
@@ -220,7 +220,7 @@ def evaluate_robustness(
     scores: list[RobustnessScore] = []
     for extractor in extractors:
         known: Tensor = train.features[extractor.name, image_size]
-        by_bank = Standardizer(known) if standardized else None
+        by_bank = Standardizer(known) if standardize else None
         stored = known if by_bank is None else by_bank(known)
         clean: NDArray[np.bool_] | None = None
         for name, level in plan:
@@ -239,7 +239,7 @@ def evaluate_robustness(
     protocol = {
         "id": "swath.robustness/1",
         "name": "robustness",
-        "classifier": "knn-standardized" if standardized else "knn",
+        "classifier": "knn-standardized" if standardize else "knn",
         "k": k,
         "temperature": temperature,
         "image_size": image_size,
@@ -355,7 +355,7 @@ def plot_robustness(
             )  # fmt: skip
         curve = report.curve(report.names[0], kind)
         panel.set_xticks(range(len(curve)), ["clean", *(f"{s.strength:.3g}" for s in curve[1:])], fontsize=7)
-        panel.set_title(f"{kind}: {report.protocol['degradations'][kind]['measure']}", fontsize=8)
+        panel.set_title(f"{kind}: {report.protocol['corruptions'][kind]['measure']}", fontsize=8)
         panel.grid(color="#E5E5E5", linewidth=0.8)
         panel.tick_params(labelsize=7, length=2)
         panel.spines[["right", "top"]].set_visible(False)

@@ -94,7 +94,7 @@ class SplitAssignment:
 def make_split(
     dataset: ImageDataset,
     *,
-    by: By = "random",
+    strategy: By = "random",
     fractions: Mapping[str, float] | None = None,
     group_column: str | None = None,
     block_metres: float = 1000.0,
@@ -129,21 +129,21 @@ def make_split(
         raise ImageryError(f"{NOWHERE!r} is what images in no split are called; name the split otherwise")
     if dataset.labels is None or np.asarray(dataset.labels).ndim != 1:
         raise ImageryError("a split in which each split has its share of each class needs one label an image")
-    if by == "group":
+    if strategy == "group":
         units = _groups(dataset, group_column)
         origin = f"whole groups of column {group_column}"
         rings = None
-    elif by == "block":
+    elif strategy == "block":
         rings = _rings(dataset, coordinates)
         units = _blocks(rings, block_metres)
         origin = f"blocks of {block_metres:g} m, {buffer_metres:g} m apart"
-    elif by == "random":
+    elif strategy == "random":
         units, rings, origin = [str(i) for i in range(len(dataset))], None, "single images"
     else:
-        raise ImageryError(f"a split is made by random, group or block, not {by!r}")
-    if by != "group" and group_column is not None:
+        raise ImageryError(f"a split is made by random, group or block, not {strategy!r}")
+    if strategy != "group" and group_column is not None:
         raise ImageryError("a group column means nothing unless the split is made by group")
-    if by != "block" and (buffer_metres or coordinates):
+    if strategy != "block" and (buffer_metres or coordinates):
         raise ImageryError("a buffer or coordinates mean nothing unless the split is made by block")
     labels = np.asarray(dataset.labels, dtype=np.int64)
     dealt = assign_groups(units, labels, requested, seed=seed)

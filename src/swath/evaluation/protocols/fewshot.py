@@ -36,7 +36,7 @@ def evaluate_fewshot(
     *,
     image_sizes: Sequence[int] | None = None,
     shots: Sequence[int] | None = None,
-    draws: int = 10,
+    repeats: int = 10,
     classifiers: Sequence[Classifier] = ("centroid", "linear"),
     c: float = 0.1,
     seed: int = 0,
@@ -69,12 +69,12 @@ def evaluate_fewshot(
     unknown = [name for name in classifiers if name not in ("linear", "centroid")]
     if unknown or not classifiers:
         raise SwathError(f"few-shot classifiers are linear and centroid, not {unknown or 'none'}")
-    if draws < 1 or any(n < 1 for n in shots or ()):
+    if repeats < 1 or any(n < 1 for n in shots or ()):
         raise SwathError("draws, and images a class (shots), are positive numbers")
     settings = {
         "id": "swath.fewshot/1",
         "name": "fewshot",
-        "draws": draws,
+        "draws": repeats,
         "seed": seed,
         "C": c,
         "centroid": "cosine to class means, centered by the mean of the draw",
@@ -93,7 +93,7 @@ def evaluate_fewshot(
             "shots": possible,
             "interval": "95%, percentile bootstrap over draws and queries, 1,000 resamples",
         }
-        chosen = {n: [draw_shots(labels.numpy(), n, seed, turn) for turn in range(draws)] for n in possible}
+        chosen = {n: [draw_shots(labels.numpy(), n, seed, turn) for turn in range(repeats)] for n in possible}
         truth = ready.test.labels
         for extractor in extractors:
             for image_size in ready.image_sizes:

@@ -50,7 +50,7 @@ def evaluate_knn(
     *,
     image_sizes: Sequence[int] | None = None,
     asymmetric: bool = True,
-    standardized: bool = True,
+    standardize: bool = True,
     k: int = 20,
     temperature: float = 0.07,
     protocol: str = "swath.knn/1",
@@ -90,7 +90,7 @@ def evaluate_knn(
         used, classes = ready.image_sizes, ready.classes
         pairs = [(s, s) for s in used] + ([(s, used[-1]) for s in used[:-1]] if asymmetric else [])
         for extractor in extractors:
-            for z in (False, True) if standardized else (False,):
+            for z in (False, True) if standardize else (False,):
                 for test_image_size, train_image_size in pairs:
                     train, test = ready.features(extractor, train_image_size, test_image_size)
                     if z:

@@ -107,7 +107,7 @@ class PairedComparison:
     """
 
     features: str
-    against: str
+    baseline: str
     classifier: str
     difference: float
     low: float

@@ -190,7 +190,7 @@ def collect_report_data(
         notes.append("robustness is scored by top-1 accuracy and left out where images have several labels")
     elif robustness:
         robust = evaluate_robustness(
-            everything, split, corruptions=corruptions, image_size=largest, k=k, limit=robust_limit,
+            everything, split, corruptions=corruptions, image_size=largest, k=k, max_images=robust_limit,
             batch_size=batch_size, train=found.train, cache=cache,
         )  # fmt: skip
     names = [model.name for model in models]

@@ -79,8 +79,8 @@ def _head(report_data: ReportData) -> str:
     evaluation = report_data.knn
     protocol = evaluation.protocol
     numbers = [
-        (f"{protocol['bank']['images']:,}", f"images learned from ({protocol['bank']['name']})"),
-        (f"{len(evaluation.labels):,}", f"queries ({protocol['queries']['name']})"),
+        (f"{protocol['train']['images']:,}", f"images learned from ({protocol['train']['name']})"),
+        (f"{len(evaluation.labels):,}", f"queries ({protocol['test']['name']})"),
         (f"{len(protocol['classes'])}", "classes"),
         (f"{100 * protocol['chance']:.1f}%", "the most frequent class"),
         (f"{evaluation.native_image_size} px", "native side"),
@@ -262,5 +262,5 @@ def _again(report_data: ReportData) -> str:
         f"{escape(versions)}.</p>"
         + table(["part", "protocol", "configuration", "time"], rows)
         + '<p class="quiet">Beside this page lie the figures as JSON and CSV, what was said of every query '
-        "(NAME_queries.npz), and bench.csv with the columns of torchgeo-bench.</p>"
+        "(NAME_predictions.npz), and bench.csv with the columns of torchgeo-bench.</p>"
     )

@@ -46,7 +46,7 @@ def plot_scale_curve(
     if "k" in protocol:
         how = f"k = {protocol['k']}, T = {protocol['temperature']:g}, cosine"
     title = (
-        f"{protocol['name']} ({how}); {protocol['queries']['images']:,} queries, bands: 95% intervals, "
+        f"{protocol['name']} ({how}); {protocol['test']['images']:,} queries, bands: 95% intervals, "
         "dotted: always the most frequent class"
     )
     return _save(figure, panels, title, path, metadata)

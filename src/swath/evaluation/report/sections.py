@@ -242,7 +242,7 @@ def robustness_section(report_data: ReportData) -> str:
         for name in report.names
     ]  # fmt: skip
     caption = (
-        f"kNN accuracy, %, of {report.protocol['queries']['images']:,} queries made worse; the bank is "
+        f"kNN accuracy, %, of {report.protocol['test']['images']:,} queries made worse; the bank is "
         "clean. Strengths are in the unit beneath each panel."
     )
     refused = "".join(f"<li>{escape(note)}</li>" for note in report.notes if note.startswith("refused"))

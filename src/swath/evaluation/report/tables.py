@@ -44,7 +44,7 @@ def command_line() -> str:
 def write_scores(
     evaluation: EvaluationResult, folder: str | Path, *, command: str | None = None, **about: Any
 ) -> list[Path]:
-    """Write ``NAME.json``, ``NAME.csv``, ``NAME_queries.npz`` and pictures into `folder`.
+    """Write ``NAME.json``, ``NAME.csv``, ``NAME_predictions.npz`` and pictures into `folder`.
 
     NAME is the protocol's. The queries' file holds what was said of every query (see `read_queries`), so that
     confusion matrices, reliability plots and galleries can be made later. Pictures are ``NAME.png`` for
@@ -99,7 +99,7 @@ def write_scores(
     with atomic_path(folder / f"{name}.csv") as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
     written = [folder / f"{name}.json", folder / f"{name}.csv"]
-    written.append(write_predictions(evaluation, folder / f"{name}_queries.npz", origin))
+    written.append(write_predictions(evaluation, folder / f"{name}_predictions.npz", origin))
     if "shots" in evaluation.protocol:
         written.append(plot_fewshot_curve(evaluation, folder / f"{name}.png", metadata=origin))
     elif len({score.test_image_size for score in evaluation.scores}) > 1:
@@ -121,7 +121,7 @@ def _row(evaluation: EvaluationResult, score: Score) -> dict[str, Any]:
     if evaluation.metric == "top-1 accuracy":
         row["accuracy"] = row["value"]
     for name, figure in score.figures.items():
-        for suffix, number in zip(("", "_low95", "_high95"), figure, strict=True):
+        for suffix, number in zip(("", "_ci95_low", "_ci95_high"), figure, strict=True):
             row[name + suffix] = _number(number)
     return row
 

@@ -36,14 +36,14 @@ def retrieval_grids(evaluation: RetrievalEvaluation) -> list[TextTable]:
     return [*grids, *_classes(evaluation, names)]
 
 
-def retrieval_tables(evaluation: RetrievalEvaluation, *, classes: bool = False) -> list[Table]:
+def retrieval_tables(evaluation: RetrievalEvaluation, *, per_class: bool = False) -> list[Table]:
     """`retrieval_grids` for the terminal; the rows a class only if asked for."""
     from rich import box
     from rich.table import Table
 
     tables = []
     grids = retrieval_grids(evaluation)
-    for grid in grids if classes else grids[:3]:
+    for grid in grids if per_class else grids[:3]:
         table = Table(
             title=grid.title, title_justify="left", title_style="bold", box=box.SIMPLE, pad_edge=False
         )
@@ -85,7 +85,7 @@ def retrieval_summary(evaluation: RetrievalEvaluation) -> list[str]:
                 assert gap is not None
                 text += (
                     f"; {100 * gap['f1_difference']:+.1f} points against {other.features} (95%: "
-                    f"{100 * gap['low95']:+.1f} to {100 * gap['high95']:+.1f})"
+                    f"{100 * gap['ci95_low']:+.1f} to {100 * gap['ci95_high']:+.1f})"
                 )
             sentences.append(text + ".")
     return sentences
@@ -290,8 +290,8 @@ def _row(score: RetrievalScore) -> dict[str, Any]:
         row[name] = round(values[name], 6) if values else None
     for name in METRICS:
         low, high = score.intervals.get(name, (None, None))
-        row[f"{name}_low95"] = None if low is None else round(low, 6)
-        row[f"{name}_high95"] = None if high is None else round(high, 6)
+        row[f"{name}_ci95_low"] = None if low is None else round(low, 6)
+        row[f"{name}_ci95_high"] = None if high is None else round(high, 6)
     row["same_sensor"] = None if score.same_sensor is None else round(score.same_sensor, 6)
     row["reason"] = score.reason
     return row
@@ -313,7 +313,7 @@ def _markdown(evaluation: RetrievalEvaluation, origin: dict[str, str], drawn: It
         "# Retrieval",
         "",
         f"{protocol['queries']['places']:,} queries ({protocol['queries']['name']}), archive of "
-        f"{protocol['archive']['places']:,} places ({protocol['archive']['name']}), k = {protocol['k']}; "
+        f"{protocol['gallery']['places']:,} places ({protocol['gallery']['name']}), k = {protocol['k']}; "
         f"{protocol['split']}. Sensors: {', '.join(protocol['sensors'])}.",
         "",
         f"{protocol['f1']}. Relevant: {protocol['relevant']}. Gain: {protocol['gain']}. Centered: "

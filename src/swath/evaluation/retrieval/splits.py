@@ -82,8 +82,8 @@ class RetrievalSplit:
 def split_retrieval(
     dataset: PairedDataset,
     *,
-    queries: str | None = None,
-    gallery: str | None = None,
+    query_split: str | None = None,
+    gallery_split: str | None = None,
     allow_overlap: bool = False,
     fraction: float = 0.2,
     seed: int = 0,
@@ -117,9 +117,9 @@ def split_retrieval(
         )
     as_multi_hot(dataset.labels, what="places")  # refuses places without a label
     every = np.arange(len(dataset), dtype=np.int64)
-    if dataset.splits is None and queries is None and gallery is None:
+    if dataset.splits is None and query_split is None and gallery_split is None:
         return _by_group(dataset, fraction, seed, allow_overlap)
-    named = (queries or "val", gallery or "test")
+    named = (query_split or "val", gallery_split or "test")
     image_sizes = [
         _fold(dataset, name, option) for name, option in zip(named, ("queries", "gallery"), strict=True)
     ]

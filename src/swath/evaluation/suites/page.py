@@ -72,13 +72,13 @@ def _gaps(result: SuiteResult, command: str) -> str:
     names = _names(result)
     parts = []
     for protocol in protocols(result):
-        rows = [row for row in result.rows(protocol) if row.role != "baseline" and row.gap is not None]
+        rows = [row for row in result.rows(protocol) if row.role != "baseline" and row.difference is not None]
         if not rows:
             continue
         gaps = [
             svg.DifferenceRow(
                 f"{row.set}: {row.features}",
-                100 * (row.gap or 0.0),
+                100 * (row.difference or 0.0),
                 100 * (row.gap_low or 0.0),
                 100 * (row.gap_high or 0.0),
                 names.index(row.features),
@@ -87,7 +87,7 @@ def _gaps(result: SuiteResult, command: str) -> str:
         ]
         chart = svg.forest_plot(gaps, title=protocol, x_label="points above the best baseline", width=760)
         metric = " or ".join(sorted({row.metric for row in rows}))
-        best = "; ".join(dict.fromkeys(f"{row.set}: {row.against}" for row in rows))
+        best = "; ".join(dict.fromkeys(f"{row.set}: {row.baseline}" for row in rows))
         caption = (
             f"{protocol}: {metric}, %, less that of the best baseline of the set by the same classifier "
             f"({best}), with the paired 95% interval. Filled: the interval does not hold zero."

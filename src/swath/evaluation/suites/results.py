@@ -32,7 +32,7 @@ class SuiteScore:
         chance: Of always saying the most frequent class.
         gap, gap_low, gap_high: Above the best baseline by the same classifier, paired over the queries; None
             for baselines.
-        against: That baseline.
+        baseline: That baseline.
     """
 
     set: str
@@ -47,10 +47,10 @@ class SuiteScore:
     scales: dict[str, float]
     test: int
     chance: float
-    gap: float | None = None
+    difference: float | None = None
     gap_low: float | None = None
     gap_high: float | None = None
-    against: str | None = None
+    baseline: str | None = None
 
 
 @dataclass(slots=True)
@@ -153,7 +153,7 @@ def rows_of(
         if best is not None and roles.get(features) != "baseline":
             found = evaluation.compare(features, best[0], classifier)
             gap = {
-                "gap": round(found.difference, 6),
+                "difference": round(found.difference, 6),
                 "gap_low": round(found.low, 6),
                 "gap_high": round(found.high, 6),
                 "baseline": best[0],

@@ -144,7 +144,7 @@ def suite_summary(result: SuiteResult) -> list[str]:
     """
     found = []
     for protocol in protocols(result):
-        rows = [row for row in result.rows(protocol) if row.role == "model" and row.gap is not None]
+        rows = [row for row in result.rows(protocol) if row.role == "model" and row.difference is not None]
         for name in dict.fromkeys(row.features for row in rows):
             every = [row for row in rows if row.features == name]
             own = [row for row in every if row.test >= FEW_QUERIES]

@@ -27,14 +27,14 @@ def write_suite_report(result: SuiteResult, folder: str | Path, *, command: str 
         "suite": result.suite.model_dump(mode="json"),
         "models": result.models,
         "finished": result.finished,
-        "sets": [asdict(one) for one in result.datasets],
+        "datasets": [asdict(one) for one in result.datasets],
         "software": software_versions(),
         "command": command,
     })  # fmt: skip
     text = io.StringIO(newline="")
     columns = [
         "set", "status", "protocol", "features", "role", "classifier", "metric", "value", "ci95_low", "ci95_high",
-        "test", "chance", "above_best_baseline", "above_low95", "above_high95", "best_baseline", "scales",
+        "test", "chance", "difference_to_best_baseline", "difference_ci95_low", "difference_ci95_high", "best_baseline", "scales",
         "partial", "reason", "protocol_id", "config_hash", "split_hash", "software", "command",
     ]  # fmt: skip
     writer = csv.DictWriter(text, columns)
@@ -68,9 +68,9 @@ def _flat(row: SuiteScore) -> dict[str, Any]:
         "ci95_high": row.high,
         "test": row.test,
         "chance": row.chance,
-        "above_best_baseline": row.gap,
-        "above_low95": row.gap_low,
-        "above_high95": row.gap_high,
-        "best_baseline": row.against,
+        "difference_to_best_baseline": row.difference,
+        "difference_ci95_low": row.gap_low,
+        "difference_ci95_high": row.gap_high,
+        "best_baseline": row.baseline,
         "scales": " ".join(f"{image_size}:{value}" for image_size, value in row.scales.items()),
     }
