@@ -202,11 +202,11 @@ def measured(archive: Archive, tree: Tree, options: argparse.Namespace) -> dict[
     filters: dict[str, Filter | None] = {
         "archive": None,
         "archive, 10 % by GSD": Filter(gsd=(20, 20)),
-        "archive, 3 % by time": Filter(time=year),
+        "archive, 3 % by time": Filter(datetime=year),
         "archive, half by place": Filter(bbox=(0, -60, 180, 60)),
         "archive, a box of 0.4 %": Filter(bbox=(20, -30, 28, -22)),
-        "archive, a polygon of 4 corners": Filter(area=polygon(four)),
-        "archive, a star of 40 corners": Filter(area=polygon(many)),
+        "archive, a polygon of 4 corners": Filter(intersects=polygon(four)),
+        "archive, a star of 40 corners": Filter(intersects=polygon(many)),
     }
     truth = {name: exact(snapshot, centered, where) for name, where in filters.items()}
 
@@ -216,17 +216,17 @@ def measured(archive: Archive, tree: Tree, options: argparse.Namespace) -> dict[
     probes = int(np.ceil(cells.probes_for(K)))
     # Chips of an area that was just asked for are remembered; here every query draws its own, a hair beside.
     drawn = {
-        name: [Filter(area=polygon(corners, 1e-10 * (i + 1))) for i in range(len(queries))]
+        name: [Filter(intersects=polygon(corners, 1e-10 * (i + 1))) for i in range(len(queries))]
         for name, corners in (("a polygon of 4 corners", four), ("a star of 40 corners", many))
     }
     ways: dict[str, Callable[[int], np.ndarray]] = {
-        name: (lambda i, where=where: rows_of(searcher.search(queries[i], K, where=where)))
+        name: (lambda i, where=where: rows_of(searcher.search(queries[i], K, filter=where)))
         for name, where in filters.items()
     }
     for name, areas in drawn.items():
         truth[f"archive, {name}, drawn anew"] = truth[f"archive, {name}"]
         ways[f"archive, {name}, drawn anew"] = lambda i, areas=areas: rows_of(
-            searcher.search(queries[i], K, where=areas[i])
+            searcher.search(queries[i], K, filter=areas[i])
         )
     parameters = faiss.SearchParametersIVF(nprobe=probes)
     ways["FAISS, in memory"] = lambda i: in_memory.search(centered[i : i + 1], K, params=parameters)[1][0]
@@ -246,8 +246,8 @@ def measured(archive: Archive, tree: Tree, options: argparse.Namespace) -> dict[
             answered = way(i)
             seconds[name].append(time.perf_counter() - started)
             cpu[name].append(time.process_time() - cpu_started)
-            wanted = truth.get(name, truth["archive"])[i]
-            hits[name].append(len(np.intersect1d(answered, wanted)) / max(1, len(wanted)))
+            requested = truth.get(name, truth["archive"])[i]
+            hits[name].append(len(np.intersect1d(answered, requested)) / max(1, len(requested)))
     return {
         "kind": cells.kind, "cells": cells.count, "probes": probes,
         **{name: {"p50_ms": percentile(taken, 50), "p99_ms": percentile(taken, 99),
@@ -292,8 +292,8 @@ def lancedb_way(
     table = made_lancedb(folder, tree, rows)
 
     def ask(i: int, probes: int, refine: int) -> np.ndarray:
-        wanted = table.search(queries[i]).distance_type("cosine").nprobes(probes).refine_factor(refine)
-        return wanted.select(["number", "_distance"]).limit(K).to_arrow()["number"].to_numpy()
+        requested = table.search(queries[i]).distance_type("cosine").nprobes(probes).refine_factor(refine)
+        return requested.select(["number", "_distance"]).limit(K).to_arrow()["number"].to_numpy()
 
     for probes, refine in ((40, 20), (80, 30), (160, 50)):
         recall = np.mean([len(np.intersect1d(ask(i, probes, refine), truth[i])) / K for i in range(50)])

@@ -163,7 +163,7 @@ def _difference(found: PairedComparison) -> str:
     """A paired difference in points, with its 95% interval over the queries."""
     low, high = 100 * found.low, 100 * found.high
     return (
-        f"{found.features} - {found.against}, {found.classifier}: {100 * found.difference:+.1f} "
+        f"{found.features} - {found.baseline}, {found.classifier}: {100 * found.difference:+.1f} "
         f"({low:+.1f} to {high:+.1f})"
     )
 

@@ -48,13 +48,13 @@ def make_rows(first: int, vectors: np.ndarray) -> pa.Table:
         "preprocessing": ['{"layout": "chips", "chip_size": 224}'] * count,
         "fingerprint": [f"{i // 400:032x}" for i in numbers],
     }
-    wanted = schema(dimensions)
+    requested = schema(dimensions)
     return pa.table(
         [
-            value if isinstance(value, pa.Array) else pa.array(value, wanted.field(name).type)
+            value if isinstance(value, pa.Array) else pa.array(value, requested.field(name).type)
             for name, value in columns.items()
         ],
-        schema=wanted,
+        schema=requested,
     )
 
 
@@ -114,7 +114,7 @@ def main() -> None:
             seconds["numpy"].append(time.perf_counter() - started)
             for name, where in filters.items():
                 started = time.perf_counter()
-                answers = searcher.search(query, K, where=where)
+                answers = searcher.search(query, K, filter=where)
                 seconds[name].append(time.perf_counter() - started)
                 if where is None:
                     assert [int(answer.id, 16) for answer in answers] == expected.tolist()

@@ -125,9 +125,9 @@ def same_ground(groups: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return same
 
 
-def ranking(vectors: np.ndarray, wanted: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+def ranking(vectors: np.ndarray, requested: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     rows = np.flatnonzero(allowed)
-    return rows[np.argsort(-(vectors[rows] @ wanted), kind="stable")]
+    return rows[np.argsort(-(vectors[rows] @ requested), kind="stable")]
 
 
 def interval(values: np.ndarray) -> list[float]:

@@ -111,7 +111,9 @@ def main() -> None:
             pretrain(recipe, pairs.select(split="train"), run)
         model = load_model(run / "model")
         candidates = [retrieval_model(model, [S1, S2], name="CSMAE"), *retrieval_baselines([S1, S2], model)]
-        found = evaluate_retrieval(candidates, split_retrieval(pairs, query_split="val", gallery_split="test"), k=5)
+        found = evaluate_retrieval(
+            candidates, split_retrieval(pairs, query_split="val", gallery_split="test"), k=5
+        )
         print(f"{'F1@5, %':<20}{'centered':<9}S1->S1  S1->S2  S2->S1  S2->S2")
         for name in ("chance", *(c.name for c in candidates)):
             for centered in (False, True)[: 1 if name == "chance" else 2]:

@@ -63,8 +63,8 @@ def main(model: Path, out: Path) -> float:
         noise = random.uniform(-1, 1, (count, len(sensor.bands), height, width))
         images, gsd = (mean + std * noise).astype(np.float32), np.linspace(1, 2, count)
         theirs = embed_with_onnxruntime(out, images, gsd)
-        wanted = ours.embed(images, gsd=gsd).numpy()
-        worst = max(worst, float(np.abs(theirs - wanted).max() / max(1.0, np.abs(wanted).max())))
+        requested = ours.embed(images, gsd=gsd).numpy()
+        worst = max(worst, float(np.abs(theirs - requested).max() / max(1.0, np.abs(requested).max())))
     print(f"onnxruntime answers as the model does, to {worst:.1g}")
     return worst
 

@@ -89,8 +89,9 @@ def _below(parent: str, names: Mapping[str, str]) -> dict[str, str]:
     return {f"{parent}.{old}": f"{parent}.{new}" for old, new in names.items()}
 
 
-# Kind of file -> old dotted key -> new dotted key. `*` stands for any key or any element of a list. Both sides
-# have the same depth; parents are renamed by rows of their own and stand in a row's old key in their old spelling.
+# Kind of file -> old dotted key -> new dotted key. `*` stands for any key or any element of a list. Both
+# sides have the same depth; parents are renamed by rows of their own and stand in a row's old key in their
+# old spelling.
 KEYS: dict[str, dict[str, str]] = {
     "recipe": _TRAINING
     | _below(
@@ -100,6 +101,7 @@ KEYS: dict[str, dict[str, str]] = {
     | _below("objective.options", {"focus": "focal_alpha", "focus_power": "focal_gamma"}),
     "options/cmid": {"focus": "focal_alpha", "focus_power": "focal_gamma"},
     "config": {},
+    "preprocessing": {"fit": "resize_mode"},  # of an archive: how its chips were made
     "pairs": {"fold": "split"},
     "catalog": {},
     "suite": {
@@ -134,6 +136,7 @@ VALUES: dict[str, dict[str, dict[Any, Any]]] = {
         "objective.options.embedding": _MEAN_STD,
     },
     "config": {"pooling": _MEAN_STD},
+    "preprocessing": {"resize_mode": {"centre_crop": "center_crop"}},
     "options/cmid": {"embedding": _MEAN_STD},
     "options/unified": {"embedding": _MEAN_STD},
     "options/classify": {"pooling": _MEAN_STD},
@@ -147,13 +150,13 @@ VALUES: dict[str, dict[str, dict[Any, Any]]] = {
 }
 
 
-def current_names(data: Mapping[str, Any], kind: str, source: str) -> dict[str, Any]:
+def current_names(data: Mapping[str, Any], kind: str, source: str | None) -> dict[str, Any]:
     """A copy of `data` under today's keys and values; what was renamed is logged in one line per file.
 
     Args:
         data: What was read, with plain dicts and lists inside.
         kind: A key of `KEYS`; of one that is not there nothing was renamed.
-        source: Named in the log line, e.g. the file's name.
+        source: Named in the log line, e.g. the file's name; None where old spellings are what is expected.
 
     Raises:
         ValueError: If an old key and its new name stand side by side.
@@ -163,7 +166,7 @@ def current_names(data: Mapping[str, Any], kind: str, source: str) -> dict[str, 
         data, (), {tuple(o.split(".")): n.split(".")[-1] for o, n in KEYS.get(kind, {}).items()}, found
     )
     _replace_values(renamed, (), VALUES.get(kind, {}), found)
-    if found and (source, kind) not in _reported:
+    if found and source is not None and (source, kind) not in _reported:
         _reported.add((source, kind))
         now = ", ".join(f"'{old}' is now '{new}'" for old, new in found.items())
         _log.warning("%s: %s (still read; will be refused from 0.3)", source, now)

@@ -57,8 +57,10 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_places_on_the_terminal_and_in_files(archive: Path, tmp_path: Path) -> None:
-    words = ("changes", archive, "--before", 2018, "--after", 2021, "-k", 3, "--only-gsd", 10)
-    said = swath(*words, "--geojson", tmp_path / "a.geojson", "--map", tmp_path / "a.tif", "--cell", 100)
+    words = ("changes", archive, "--before", 2018, "--after", 2021, "-k", 3, "--gsd-range", 10)
+    said = swath(
+        *words, "--geojson", tmp_path / "a.geojson", "--heatmap", tmp_path / "a.tif", "--cell-size", 100
+    )
     first = next(line for line in said.splitlines() if line.strip().startswith("1 "))
     assert f"2021-10-{CHANGED:03d}"[:12] in first
     assert "13.03500, 52.03500" in first
@@ -78,27 +80,27 @@ def test_places_on_the_terminal_and_in_files(archive: Path, tmp_path: Path) -> N
 
 
 def test_some_places_only(archive: Path, tmp_path: Path) -> None:
-    box = swath("changes", archive, "--before", 2018, "--after", 2021, "--only-bbox", "13,52,13.015,52.005")
+    box = swath("changes", archive, "--before", 2018, "--after", 2021, "--bbox", "13,52,13.015,52.005")
     assert "4 places" in box  # two chips at two scales
     assert "scores are plain distances" in box
     area = tmp_path / "area.geojson"
     ring = [[13, 52], [13.015, 52], [13.015, 52.005], [13, 52.005], [13, 52]]
     area.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
-    assert "4 places" in swath("changes", archive, "--before", 2018, "--after", 2021, "--only-area", area)
+    assert "4 places" in swath("changes", archive, "--before", 2018, "--after", 2021, "--intersects", area)
 
 
 def test_user_errors(archive: Path, tmp_path: Path) -> None:
     said = swath("changes", archive, "--before", "yesterday", "--after", 2021, code=2)
     assert "Invalid value" in said
-    said = swath("changes", archive, "--before", 2018, "--after", 2021, "--only-bbox", "1,2,3", code=2)
+    said = swath("changes", archive, "--before", 2018, "--after", 2021, "--bbox", "1,2,3", code=2)
     assert "Invalid value" in said
     for words, error, message in (
         (("--before", 2021, "--after", 2018), ArchiveError, "has to end before the second begins"),
         (("--before", 2015, "--after", 2018), ArchiveError, "no place is shown both"),
-        (("--before", 2018, "--after", 2021, "--cell", 5), SwathError, "give both"),
+        (("--before", 2018, "--after", 2021, "--cell-size", 5), SwathError, "give both"),
         (("--before", 2018, "--after", 2021, "--sensor", "naip"), ArchiveError, "holds no chip of sensor"),
         (
-            ("--before", 2018, "--after", 2021, "--only-area", tmp_path / "none.geojson"),
+            ("--before", 2018, "--after", 2021, "--intersects", tmp_path / "none.geojson"),
             ArchiveError,
             "is no GeoJSON file",
         ),

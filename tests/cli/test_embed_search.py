@@ -90,7 +90,7 @@ def test_search_by_image(home: Path, tmp_path: Path) -> None:
     asked = home / "images" / "town" / "town_3.png"
     text = swath(
         "search", home / "archive", asked, "-k", 4, "--gsd", 0.5,
-        "--geojson", tmp_path / "a.geojson", "--picture", tmp_path / "a.png",
+        "--geojson", tmp_path / "a.geojson", "--contact-sheet", tmp_path / "a.png",
     )  # fmt: skip
     lines = [line.split() for line in text.splitlines() if re.match(r" +\d", line)]
     assert [line[0] for line in lines] == ["1", "2", "3", "4"]
@@ -114,24 +114,24 @@ def test_search_filters_and_says_when_answers_are_few(home: Path) -> None:
     words = ("search", home / "archive", name)
     assert "10 of 50 answers: the archive holds only 10 chips" in swath(*words, "-k", 50)
     for option, value in (
-        ("--only-gsd", "1:20"),
-        ("--only-time", "2020-01-01:2020-12-31"),
-        ("--only-bbox", "170,-10,-170,10"),
+        ("--gsd-range", "1:20"),
+        ("--datetime", "2020-01-01:2020-12-31"),
+        ("--bbox", "170,-10,-170,10"),
     ):
         assert "0 of 10 answers: 0 of 10 chips pass" in swath(*words, option, value)
-    assert swath(*words, "--only-gsd", "0.5").count("rgb_aerial") == 10
+    assert swath(*words, "--gsd-range", "0.5").count("rgb_aerial") == 10
 
 
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("--only-gsd", "fine"),
-        ("--only-gsd", "3:1"),
-        ("--only-time", "yesterday"),
-        ("--only-time", "2021-01-01:2020-01-01"),
-        ("--only-bbox", "1,2,3"),
-        ("--only-bbox", "0,50,10,40"),
-        ("--only-bbox", "0,0,400,10"),
+        ("--gsd-range", "fine"),
+        ("--gsd-range", "3:1"),
+        ("--datetime", "yesterday"),
+        ("--datetime", "2021-01-01:2020-01-01"),
+        ("--bbox", "1,2,3"),
+        ("--bbox", "0,50,10,40"),
+        ("--bbox", "0,0,400,10"),
         ("-k", "0"),
     ],
 )
@@ -169,8 +169,8 @@ def test_user_errors(home: Path, tmp_path: Path) -> None:
             ArchiveError,
             "no chip of sensor 'naip'",
         ),
-        (("search", archive, picture, "--gsd", 0.5, "--exclude-pair"), ArchiveError, "has no footprint"),
-        (("search", archive, picture, "--gsd", 0.5, "--pair-share", 0.3), SwathError, "give both"),
+        (("search", archive, picture, "--gsd", 0.5, "--exclude-location"), ArchiveError, "has no footprint"),
+        (("search", archive, picture, "--gsd", 0.5, "--exclude-overlap", 0.3), SwathError, "give both"),
         (("search", archive, picture, "--gsd", 1, "--model", home / "other"), ArchiveError, "not with"),
     ):
         with pytest.raises(error, match=message):

@@ -88,8 +88,8 @@ def test_leave_one_group_out_and_no_pictures(
     run: Callable[..., Result], model: Path, table: Path, tmp_path: Path
 ) -> None:
     result = run(
-        model, table, "--query-split", "all", "--gallery-split", "all", "-k", 5, "--no-baselines", "--per-class",
-        "--no-images", "-o", tmp_path,
+        model, table, "--query-split", "all", "--gallery-split", "all", "-k", 5, "--no-baselines",
+        "--per-class", "--no-images", "-o", tmp_path,
     )  # fmt: skip
     assert result.exit_code == 0, (result.output, result.exception)
     assert "24 queries (all)" in result.output

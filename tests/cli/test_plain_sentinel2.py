@@ -123,7 +123,7 @@ def test_embed_search_and_evaluate_take_the_offset(home: Path) -> None:
     assert "1.0000" in text
     assert "s2_1.tif" in text
 
-    words = [model, home / "scenes" / "index.csv", "--no-baselines", "--scales", "32"]
+    words = [model, home / "scenes" / "index.csv", "--no-baselines", "--image-sizes", "32"]
     with pytest.raises(ImageryError, match="nothing says which Sentinel-2"):
         swath("evaluate", "linear", *words)
     assert "100.0" in swath("evaluate", "linear", *words, "--offset-dn", -1000)

@@ -28,11 +28,11 @@ def make_rows(count: int, first: int = 0, dimensions: int = DIMENSIONS, **column
         "fingerprint": ["f"] * count,
         **columns,
     }
-    wanted = schema(dimensions)
+    requested = schema(dimensions)
     arrays = [
         values[field.name]
         if isinstance(values.get(field.name), pa.Array)
         else pa.array(values.get(field.name, [None] * count), field.type)
-        for field in wanted
+        for field in requested
     ]
-    return pa.table(arrays, schema=wanted)
+    return pa.table(arrays, schema=requested)

@@ -124,7 +124,7 @@ def test_the_name_of_an_upload_means_nothing(address: str, filename: str) -> Non
         f"{address}/api/search/image", files=files, data={"options": '{"k": 1, "gsd": 10}'}, timeout=60
     )
     assert answer.status_code == 200, answer.text
-    assert answer.json()["found"] == 1
+    assert answer.json()["returned"] == 1
     assert "etc" not in answer.text
 
 

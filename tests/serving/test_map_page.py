@@ -159,7 +159,7 @@ def test_a_drawn_rectangle_is_a_filter_and_then_a_question(placed: str, visit: O
     assert "within=" in page.evaluate("new Promise(r => setTimeout(() => r(location.hash), 400))")
     body = posted(page, lambda: page.get_by_role("button", name="Search by what is there").click())
     assert body["area"]["type"] == "Polygon"
-    assert "area" not in body["filters"]
+    assert "intersects" not in body["filters"]
     assert len(answers(page)) == 10
 
 
@@ -309,7 +309,7 @@ def test_filters_narrow_and_are_told_of(placed: str, visit: Open) -> None:
     many = answers(page)
     page.fill("#time-from", "2021-01-01")
     body = posted(page, lambda: page.press("#time-from", "Tab"))
-    assert body["filters"]["time"][0] == "2021-01-01"
+    assert body["filters"]["datetime"][0] == "2021-01-01"
     until(page, f"document.querySelectorAll('{CARD}').length < {len(many)}")
     expect(page.locator("#answers-facts")).to_contain_text("of 50 asked for")
     expect(page.locator("#notes")).not_to_be_empty()
@@ -318,7 +318,7 @@ def test_filters_narrow_and_are_told_of(placed: str, visit: Open) -> None:
     for edge, value in (("west", "170"), ("south", "-10"), ("east", "-170"), ("north", "10")):
         page.fill(f"#edge-{edge}", value)
     body = posted(page, lambda: page.get_by_role("button", name="Use this box").click())
-    assert body["filters"]["area"]["type"] == "MultiPolygon"
+    assert body["filters"]["intersects"]["type"] == "MultiPolygon"
     expect(page.locator("#notes")).to_contain_text("Nothing passes")
     page.fill("#edge-south", "50")
     page.get_by_role("button", name="Use this box").click()
@@ -346,7 +346,7 @@ def test_everything_by_keyboard(plain: str, visit: Open) -> None:
     page.keyboard.press("ArrowRight")
     second = page.locator(CARD).nth(1)
     expect(second.locator(".frame")).to_be_focused()
-    wanted = second.get_attribute("data-id")
+    requested = second.get_attribute("data-id")
     page.keyboard.press("Enter")
     expect(page.locator("#detail")).to_be_visible()
     page.keyboard.press("Escape")
@@ -355,7 +355,7 @@ def test_everything_by_keyboard(plain: str, visit: Open) -> None:
     expect(second).to_have_attribute("data-mark", "plus")
     expect(page.locator("#said")).to_contain_text("press S to search again")
     body = posted(page, lambda: page.keyboard.press("s"))
-    assert body["like"] == [wanted]
+    assert body["like"] == [requested]
     answers(page)
     expect(page.locator("#said")).to_have_text("10 answers.")
     page.keyboard.press("f")

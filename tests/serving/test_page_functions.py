@@ -149,7 +149,7 @@ def test_what_cannot_be_read_in_an_address_is_told_and_left_out(js: Any) -> None
 def test_open_ranges_are_closed_for_the_service(js: Any) -> None:
     filters = "{...emptyState().filters, gsd: [null, 10], time: ['2020-01-01', null]}"
     body = js("state", f"searchBody({{...emptyState(), like: ['x'], filters: {filters}}})")
-    assert body["filters"] == {"gsd": [1e-6, 10], "time": ["2020-01-01", "9999-12-31"]}
+    assert body["filters"] == {"gsd": [1e-6, 10], "datetime": ["2020-01-01", "9999-12-31"]}
     assert body["place"] is None
 
 

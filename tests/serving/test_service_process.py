@@ -49,13 +49,13 @@ def test_like_finds_the_neighbors_that_the_archive_finds(client: Client, archive
     asked = client.chips(limit=3).chips
     answer = client.search(like=[asked[0].id], k=5)
     expected = Archive.open(archive_folder).search(like=[asked[0].id], k=5, exclude_self=True)
-    assert [(one.id, one.rank) for one in answer.answers] == [(one.id, one.rank) for one in expected]
-    assert [one.score for one in answer.answers] == pytest.approx([one.score for one in expected], abs=1e-5)
-    assert asked[0].id not in {one.id for one in answer.answers}
+    assert [(one.id, one.rank) for one in answer.results] == [(one.id, one.rank) for one in expected]
+    assert [one.score for one in answer.results] == pytest.approx([one.score for one in expected], abs=1e-5)
+    assert asked[0].id not in {one.id for one in answer.results}
     further = client.search(like=[asked[0].id], unlike=[asked[1].id], k=18)
-    assert asked[1].id not in {one.id for one in further.answers}
+    assert asked[1].id not in {one.id for one in further.results}
     assert (further.query.like, further.query.unlike) == ([asked[0].id], [asked[1].id])
-    assert further.found == 16
+    assert further.returned == 16
     assert any("16 of 18" in note for note in further.notes)
 
 
@@ -68,7 +68,7 @@ def test_a_place_and_an_area_are_their_chips(client: Client) -> None:
     assert by_place.query.like == [chip.id]
     by_area = client.search(area=chip.geometry, k=3)
     assert by_area.query.like == [chip.id]
-    assert [one.id for one in by_area.answers] == [one.id for one in by_place.answers]
+    assert [one.id for one in by_area.results] == [one.id for one in by_place.results]
     with pytest.raises(ServiceError, match="no chip shows") as nowhere:
         client.search(place=(-100.0, 0.0))
     assert nowhere.value.status == 404
@@ -76,29 +76,29 @@ def test_a_place_and_an_area_are_their_chips(client: Client) -> None:
 
 def test_filters_hold(client: Client) -> None:
     one = client.chips(limit=1).chips[0]
-    day = {"time": ["2021-02-03", "2021-02-03"]}
+    day = {"datetime": ["2021-02-03", "2021-02-03"]}
     found = client.search(like=[one.id], k=100, filters=day)
-    assert {answer.source for answer in found.answers} == {"scene_1.tif"}
+    assert {answer.source for answer in found.results} == {"scene_1.tif"}
     assert client.chips(time_min="2021-02-01").total == 9
     assert client.footprints(gsd_min=11).total == 0
     assert client.footprints((15.02, 40, 16, 50)).total == 9  # the second scene only
     assert client.chips(sensor="no such sensor").total == 0
-    assert client.search(like=[one.id], filters={"area": one.geometry}, k=100).found < 9
+    assert client.search(like=[one.id], filters={"intersects": one.geometry}, k=100).returned < 9
 
 
 def test_an_image_of_the_archive_finds_itself(client: Client, archive_folder: Path, tmp_path: Path) -> None:
     chip = next(one for one in client.chips().chips if one.window == (32, 32, 32, 32))
     source = archive_folder.parent / "imagery_0" / chip.source
-    best = client.search_image(source, k=2).answers[0]  # the middle of the scene is this chip
+    best = client.search_image(source, k=2).results[0]  # the middle of the scene is this chip
     assert (best.id, best.score) == (chip.id, pytest.approx(1, abs=1e-4))
     away = client.search_image(source, k=18, unlike=[chip.id])
-    assert chip.id not in {one.id for one in away.answers}
+    assert chip.id not in {one.id for one in away.results}
     picture = tmp_path / "a.png"
     Image.fromarray(served.pixels_of(0).transpose(1, 2, 0)).save(picture)
     with pytest.raises(ServiceError, match="GSD") as unknown:
         client.search_image(picture)
     assert unknown.value.status == 422
-    assert client.search_image(picture, gsd=10.0, k=1).found == 1
+    assert client.search_image(picture, gsd=10.0, k=1).returned == 1
 
 
 def test_pictures_show_the_chip(client: Client) -> None:
@@ -150,8 +150,8 @@ def tile_of(client: Client, z: int) -> tuple[int, int, int]:
         ({"place": [15.006, 45.149], "filters": {"sensors": ["a' OR '1'='1"]}}, "no chip of sensor"),
         ({"place": [0, 0], "filters": {"sensor": ["x"]}}, "filters.sensor"),
         ({"place": [0, 0], "filters": {"gsd": [10, 1]}}, "smallest"),
-        ({"place": [0, 0], "filters": {"time": ["2021", "x"]}}, "ISO"),
-        ({"place": [0, 0], "filters": {"time": ["2021-02-01", "2021-01-01"]}}, "first"),
+        ({"place": [0, 0], "filters": {"datetime": ["2021", "x"]}}, "ISO"),
+        ({"place": [0, 0], "filters": {"datetime": ["2021-02-01", "2021-01-01"]}}, "first"),
         ({"area": {"type": "Point", "coordinates": [0, 0]}}, "area.type"),
         ({"area": {"type": "Polygon", "coordinates": [[[0, 0], [1, 1], [0, 0]]]}}, "area"),
         (
@@ -285,7 +285,7 @@ def test_token_growth_damage_and_a_clean_end(model_folder: Path, tmp_path: Path)
             assert client.chips(time_min="2021-03-01").total == 9
             Archive.open(tmp_path / "archive").compact()
             newest = client.chips(time_min="2021-03-01").chips[0]
-            assert client.search(like=[newest.id], k=26).found == 26
+            assert client.search(like=[newest.id], k=26).returned == 26
             archive.delete([newest.id])
             with pytest.raises(ServiceError, match="no chip"):
                 client.chip(newest.id)
@@ -295,7 +295,7 @@ def test_token_growth_damage_and_a_clean_end(model_folder: Path, tmp_path: Path)
             with pytest.raises(ServiceError) as gone:
                 client.picture(lost.id)
             assert gone.value.status == 410
-            assert client.search(like=[lost.id], k=1).found == 1
+            assert client.search(like=[lost.id], k=1).returned == 1
             # Half of the archive goes and comes back.
             manifests = tmp_path / "archive" / "chips.lance" / "_versions"
             manifests.rename(tmp_path / "versions")
@@ -342,7 +342,7 @@ def test_many_at_once(address: str) -> None:
             for _ in range(5):
                 one = ids[int(random.integers(len(ids)))]
                 try:
-                    assert own.search(like=[one], k=3).found == 3
+                    assert own.search(like=[one], k=3).returned == 3
                     own.picture(one)
                 except Exception as error:
                     failures.append(repr(error))

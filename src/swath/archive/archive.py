@@ -48,16 +48,16 @@ class Archive(ArchiveTable, NotebookRepr):
         area: Any = None,
         model: Embedder | None = None,
         method: Method | None = None,
-        where: Filter | None = None,
+        filter: Filter | None = None,
         sensor: str | Sequence[str] | None = None,
         query_sensor: str | None = None,
         center: bool | None = None,
         diverse: bool = False,
-        group_places: bool = False,
+        group_by_location: bool = False,
         exclude_self: bool = False,
-        exclude_pair: bool = False,
+        exclude_location: bool = False,
         exclude_footprint: bytes | None = None,
-        exclude_share: float = 0.5,
+        exclude_overlap: float = 0.5,
     ) -> SearchResults:
         """The `k` chips that are most like a vector, an image, chips of the archive, or a place.
 
@@ -73,7 +73,7 @@ class Archive(ArchiveTable, NotebookRepr):
             area: GeoJSON Polygon or MultiPolygon, or a box (west, south, east, north): the chips in it are.
             model: Embeds `image`; by default the archive's model, from where it was last seen.
             method: How several examples become one direction (see `swath.archive.query.relevance_feedback`).
-            where: Only chips that pass.
+            filter: Only chips that pass.
             sensor: Only chips of this sensor, or of these.
             query_sensor: What `vector` or `image` was taken with.
             center: Compare vectors less the mean of their sensor; by default where there are several.
@@ -93,14 +93,14 @@ class Archive(ArchiveTable, NotebookRepr):
             return self.searcher.search(
                 vector,
                 k,
-                where=where,
+                filter=filter,
                 sensor=sensor,
                 query_sensor=query_sensor,
                 center=center,
                 diverse=diverse,
-                group_places=group_places,
+                group_by_location=group_by_location,
                 exclude_footprint=exclude_footprint,
-                exclude_share=exclude_share,
+                exclude_overlap=exclude_overlap,
             )
         query = build_query(
             self,
@@ -116,13 +116,13 @@ class Archive(ArchiveTable, NotebookRepr):
         return query.search(
             self,
             k,
-            where=where,
+            filter=filter,
             sensor=sensor,
             center=center,
             diverse=diverse,
-            group_places=group_places,
+            group_by_location=group_by_location,
             exclude_self=exclude_self,
-            exclude_pair=exclude_share if exclude_pair else None,
+            exclude_location=exclude_overlap if exclude_location else None,
         )
 
     @property

@@ -21,19 +21,19 @@ def command(
     sensor: Annotated[
         list[str] | None, typer.Option("--sensor", help="Only chips of this sensor; may be given again.")
     ] = None,
-    only_gsd: Annotated[
+    gsd_range: Annotated[
         str | None, typer.Option(help="Only chips of this GSD or range: 10 or 0.3:2.", metavar="LOW:HIGH")
     ] = None,
-    only_bbox: Annotated[
+    bbox: Annotated[
         str | None,
         typer.Option(help="Only chips that touch this box, in degrees.", metavar="WEST,SOUTH,EAST,NORTH"),
     ] = None,
-    only_area: Annotated[
+    intersects: Annotated[
         Path | None, typer.Option(help="Only chips that touch the polygons of this GeoJSON file.")
     ] = None,
     geojson: Annotated[Path | None, typer.Option(help="Write the places as GeoJSON.")] = None,
     map_: Annotated[
-        Path | None, typer.Option("--map", help="Write scores of all places as a GeoTIFF (COG).")
+        Path | None, typer.Option("--heatmap", help="Write scores of all places as a GeoTIFF (COG).")
     ] = None,
     cell: Annotated[
         float | None, typer.Option(help="Metres of a cell of --map.  \\[default: half a chip]", min=0.0)
@@ -59,7 +59,7 @@ def command(
         period_of(before),
         period_of(after),
         k=k,
-        where=parse_filters(gsd=only_gsd, bbox=only_bbox, area=only_area),
+        filter=parse_filters(gsd=gsd_range, bbox=bbox, area=intersects),
         sensor=sensor,
     )
     _table(found)

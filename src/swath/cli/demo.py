@@ -38,7 +38,7 @@ def command(
     """
     from swath.demo.run import run_demo
 
-    run_demo(out, minutes=minutes, settings=tuple(settings or ()), fresh=fresh, say=typer.echo, show=True)
+    run_demo(out, minutes=minutes, settings=tuple(settings or ()), fresh=fresh, log=typer.echo, show=True)
     if serve:
         from swath.demo.serve import serve_demo
 

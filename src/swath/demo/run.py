@@ -43,7 +43,7 @@ def run_demo(
     fresh: bool = False,
     unlabeled: dict[str, int] | None = None,
     labeled: dict[str, int] | None = None,
-    say: Say = print,
+    log: Say = print,
     show: bool = False,
 ) -> Path:
     """Walk the whole path; what is there already from an earlier walk is used again.
@@ -71,23 +71,23 @@ def run_demo(
     walk = DemoResults(Path(out))
     _prepare(walk.out, fresh)
     began = time.monotonic()
-    with _stage(walk, "look at imagery", say):
+    with _stage(walk, "look at imagery", log):
         imagery, labeled_set = _imagery(walk, unlabeled or UNLABELED, labeled or LABELED)
-    with _stage(walk, "pretrain", say):
+    with _stage(walk, "pretrain", log):
         overrides = (*((f"training.cpu_minutes={minutes}",) if minutes is not None else ()), *settings)
         model_dir = _pretrain(walk, imagery, overrides, show)
     model = load_model(model_dir)
-    with _stage(walk, "measure", say):
+    with _stage(walk, "measure", log):
         walk.evaluation = _measure(walk, model, labeled_set)
-    with _stage(walk, "embed", say):
+    with _stage(walk, "embed", log):
         archive = _embed(walk, model, model_dir, imagery / "aerial", labeled_set)
-    with _stage(walk, "search", say):
+    with _stage(walk, "search", log):
         _search(walk, model, archive)
     walk.seconds["all"] = time.monotonic() - began
     walk.about = _about(model)
     report = write_demo_report(walk)
-    say(f"report: {report.resolve()}")
-    say(serve_hint(walk.out))
+    log(f"report: {report.resolve()}")
+    log(serve_hint(walk.out))
     return report
 
 

@@ -134,7 +134,7 @@ class Client:
         k: int = 20,
         filters: Filters | None = None,
         diverse: bool = False,
-        group_places: bool = False,
+        group_by_location: bool = False,
     ) -> SearchResponse:
         """Search by chips, a place (longitude, latitude) or an area (GeoJSON).
 
@@ -146,14 +146,14 @@ class Client:
             k: How many answers.
             filters: Any of sensors, gsd, time, area, valid_min; see `swath.serving.http.schemas.Filters`.
             diverse: No ten answers from one field.
-            group_places: One answer a place.
+            group_by_location: One answer a place.
 
         Raises:
             ServiceError: What the server says.
         """
         asked = {
             "like": list(like), "unlike": list(unlike), "place": place, "area": area, "k": k,
-            "filters": dict(filters or {}), "diverse": diverse, "group_places": group_places,
+            "filters": dict(filters or {}), "diverse": diverse, "group_by_location": group_by_location,
         }  # fmt: skip
         return self._read(self._send("POST", "/api/search", json=_plain(asked)), SearchResponse)
 
@@ -168,7 +168,7 @@ class Client:
         k: int = 20,
         filters: Filters | None = None,
         diverse: bool = False,
-        group_places: bool = False,
+        group_by_location: bool = False,
     ) -> SearchResponse:
         """Search by an image: a file or its bytes; see `search`.
 
@@ -181,12 +181,12 @@ class Client:
             k: How many answers.
             filters: As for `search`.
             diverse: As for `search`.
-            group_places: As for `search`.
+            group_by_location: As for `search`.
         """
         content = image if isinstance(image, bytes) else Path(image).read_bytes()
         asked = {
             "sensor": sensor, "gsd": gsd, "like": list(like), "unlike": list(unlike), "k": k,
-            "filters": dict(filters or {}), "diverse": diverse, "group_places": group_places,
+            "filters": dict(filters or {}), "diverse": diverse, "group_by_location": group_by_location,
         }  # fmt: skip
         files = {"file": ("image", content, "application/octet-stream")}
         options = {"options": json.dumps(_plain(asked))}

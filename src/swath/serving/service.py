@@ -30,10 +30,10 @@ class ServerState:
 
     def __init__(self, path: str, model: Model | None, settings: ServerSettings) -> None:
         self.settings = settings
-        self.holdings = ArchiveHandle(path, model, settings)
+        self.handle = ArchiveHandle(path, model, settings)
         self.cache = ImageCache(settings.cache_bytes)
-        self.pictures = TileRenderer(self.holdings, self.cache, settings.tile_sources)
-        self.images = UploadEmbedder(self.holdings, settings)
+        self.pictures = TileRenderer(self.handle, self.cache, settings.tile_sources)
+        self.images = UploadEmbedder(self.handle, settings)
         self.metrics = PrometheusMetrics()
         waiting, seconds = settings.waiting, settings.search_seconds
         self.searching = WorkerPool("search", settings.searching, waiting, seconds)
@@ -47,12 +47,12 @@ class ServerState:
 
     def metrics_text(self) -> bytes:
         """The figures of the service for Prometheus."""
-        return self.metrics.text(self.lanes, self.cache, self.holdings.info())
+        return self.metrics.text(self.lanes, self.cache, self.handle.info())
 
     def warm(self) -> None:
         """Get ready in the background what the first requests would wait for."""
-        self.searching.begin(self.holdings.info)
-        if self.holdings.model is not None:
+        self.searching.begin(self.handle.info)
+        if self.handle.model is not None:
             self.embedding.begin(self.images.warm)
 
     def close(self) -> None:

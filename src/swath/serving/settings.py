@@ -37,8 +37,8 @@ class ServerSettings:
 
     token: str | None = None
     hosts: tuple[str, ...] = LOOPBACK_NAMES
-    most_answers: int = 1000
-    most_footprints: int = 20_000
+    max_results: int = 1000
+    max_footprints: int = 20_000
     upload_bytes: int = 32 * 2**20
     upload_pixels: int = 64_000_000
     body_bytes: int = 2**20

@@ -62,8 +62,8 @@ class FinetuneRecipe(BaseRecipe):
         lora: Options of the mode ``lora``.
         keep_weights: Which weights are kept at the end: the ``best`` on the validation split, looked at every
             ``training.monitor_every`` steps, or the ``last``.
-        test_scales: Pixels and boxes: shares of the images' sides at which the test split is scored at the end. The
-            first is 1, the images as they are.
+        test_scales: Pixels and boxes: shares of the images' sides at which the test split is scored at the
+            end. The first is 1, the images as they are.
         early_stopping_patience: Looks without a better score after which training ends; left out: never.
     """
 

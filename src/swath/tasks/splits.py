@@ -59,11 +59,11 @@ class TaskDataConfig(ObjectiveConfig):
             `test`.
         val: Split that chooses the best checkpoint.
         test: Split that the result is scored on.
-        test_fraction: Where no `test` is named and no split is called test: share of the training samples that
-            is held out for it, drawn by the seed, evenly over classes; before `val_share`. Samples that show
-            the same ground may then be on both sides: name splits where that can be.
-        val_fraction: Where no `val` is named and no split is called val: share of the training samples that is
-            held out for it, drawn by the seed, evenly over classes.
+        test_fraction: Where no `test` is named and no split is called test: share of the training samples
+            that is held out for it, drawn by the seed, evenly over classes; before `val_share`. Samples that
+            show the same ground may then be on both sides: name splits where that can be.
+        val_fraction: Where no `val` is named and no split is called val: share of the training samples that
+            is held out for it, drawn by the seed, evenly over classes.
         label_fraction: Share of the training samples whose labels are used, drawn by the seed, evenly over
             classes; a larger share holds all of a smaller one's.
     """

@@ -100,7 +100,7 @@ def test_distances_alone_would_be_misled(archive: Archive, vectors: np.ndarray) 
 
 def test_filters_and_sensors(archive: Archive) -> None:
     box = (179.9, 10, 180, 10.2)  # this side of the antimeridian
-    some = find_changes(archive, BEFORE, AFTER, k=None, where=Filter(bbox=box))
+    some = find_changes(archive, BEFORE, AFTER, k=None, filter=Filter(bbox=box))
     assert {place_of(change.after.id) % SIDE for change in some} <= set(range(6))
     assert len(some) == some.pairs == 6 * SIDE
     with pytest.raises(ArchiveError, match="holds no chip of sensor 'naip'"):

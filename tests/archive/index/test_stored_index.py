@@ -172,8 +172,8 @@ def test_small_archives_need_no_index(archive: Archive) -> None:
         ("vectors.npy", "cut"),
         ("vectors.npy", "flipped"),
         ("chips.arrow", "flipped"),
-        ("centered.faiss", "cut"),
-        ("centered.faiss", "flipped"),
+        ("centred.faiss", "cut"),
+        ("centred.faiss", "flipped"),
         ("row_ids.npy", "gone"),
     ],
 )

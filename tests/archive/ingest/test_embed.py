@@ -170,7 +170,7 @@ def test_several_scales_of_the_same_places_in_one_run(model: Model, scenes: Path
     gsd = np.array(archive.rows(["gsd"])["gsd"].to_pylist())
     assert len(gsd) == report.embedded == report.total - report.screened
     assert np.allclose(sorted(set(np.round(gsd))), [10, 20])
-    answers = archive.search(archive.rows(["embedding"])["embedding"][0].as_py(), where=Filter(gsd=(15, 25)))
+    answers = archive.search(archive.rows(["embedding"])["embedding"][0].as_py(), filter=Filter(gsd=(15, 25)))
     assert {round(answer.gsd) for answer in answers} == {20}
     assert embed_archive(model, scales, path, workers=0, min_valid=0.01).embedded == 0
     with pytest.raises(ArchiveError, match="asked for twice"):
@@ -344,7 +344,7 @@ def test_a_damaged_archive_is_refused_before_anything_is_read(
 def test_random_chips_are_refused(model: Model, scenes: Path, pictures: Path, tmp_path: Path) -> None:
     for dataset in (
         open_dataset(scenes, sensor="rgb_aerial", chip_size=32, sampling="random"),
-        pictures_dataset(pictures, size=16, fit="random_crop"),
+        pictures_dataset(pictures, size=16, resize_mode="random_crop"),
     ):
         with pytest.raises(ArchiveError, match="random"):
             embed_archive(model, dataset, tmp_path / "archive", workers=0)

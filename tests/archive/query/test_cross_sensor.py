@@ -237,21 +237,21 @@ def test_names_of_sensors_may_be_short(mixed: Archive) -> None:
         ArchiveError, match=r"no chip of sensor 'sentinel1_gdr'. Did you mean 'sentinel1_grd'"
     ):
         searcher.sensor_names("sentinel1_gdr")
-    both = mixed.search(np.ones(8), 80, sensor=S1, where=Filter(sensors=[S2]), query_sensor=S1)
+    both = mixed.search(np.ones(8), 80, sensor=S1, filter=Filter(sensors=[S2]), query_sensor=S1)
     assert len(both) == 0  # both must pass
 
 
 def test_the_true_pair_is_left_out_on_request(mixed: Archive) -> None:
     asked = query_by_id(mixed, f"{6:032x}")
-    found = {answer.id for answer in asked.search(mixed, 80, exclude_pair=0.5)}
+    found = {answer.id for answer in asked.search(mixed, 80, exclude_location=0.5)}
     assert {f"{6:032x}", f"{7:032x}"} & found == set()
     assert len(found) == 78  # neighbors that only touch may answer
     geometry, _ = place(3, shift=0.4)  # 60% of place 3, 40% of place 4
     for share, left in ((0.7, 80), (0.5, 78), (0.3, 76)):
-        answers = mixed.search(np.ones(8), 80, exclude_footprint=geometry, exclude_share=share)
+        answers = mixed.search(np.ones(8), 80, exclude_footprint=geometry, exclude_overlap=share)
         assert len(answers) == left
     with pytest.raises(ArchiveError, match="more than 0 and at most 1"):
-        mixed.search(np.ones(8), exclude_footprint=geometry, exclude_share=0)
+        mixed.search(np.ones(8), exclude_footprint=geometry, exclude_overlap=0)
 
 
 def test_chips_without_footprint_cannot_be_judged(archive: Archive, rows: Rows) -> None:
@@ -261,7 +261,7 @@ def test_chips_without_footprint_cannot_be_judged(archive: Archive, rows: Rows) 
     assert len(answers) == 6
     assert any(note.startswith("2 chips have no footprint") for note in answers.notes)
     with pytest.raises(ArchiveError, match="has no footprint, so chips of the same place"):
-        query_by_id(archive, f"{100:032x}").search(archive, exclude_pair=0.5)
+        query_by_id(archive, f"{100:032x}").search(archive, exclude_location=0.5)
 
 
 def test_overlap_across_the_antimeridian() -> None:
@@ -339,7 +339,7 @@ def test_an_image_asks_by_the_bands_that_it_has(embedded: Archive, both: Path, t
     first = asked.search(embedded, 1, sensor=S1)[0]
     assert (Path(first.source).name, first.sensor) == ("03.tif", S1)
     assert first.score == pytest.approx(1, abs=1e-4)
-    across = asked.search(embedded, 12, sensor=S2, exclude_pair=0.5)
+    across = asked.search(embedded, 12, sensor=S2, exclude_location=0.5)
     assert len(across) == 11
     assert "03.tif" not in {Path(answer.source).name for answer in across}
 

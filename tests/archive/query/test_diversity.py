@@ -47,7 +47,7 @@ def archive(rows: Rows, tmp_path_factory: pytest.TempPathFactory) -> Archive:
 
 def test_one_answer_a_place_with_its_dates_and_scales(archive: Archive) -> None:
     vector = archive.searcher.vector(f"{0:032x}")
-    answers = archive.search(vector, PLACES, group_places=True)
+    answers = archive.search(vector, PLACES, group_by_location=True)
     wests = [answer.bbox[0] for answer in answers]
     assert sorted(wests) == [5.0 * i for i in range(PLACES)]
     assert [answer.rank for answer in answers] == list(range(1, PLACES + 1))
@@ -66,13 +66,13 @@ def test_one_answer_a_place_with_its_dates_and_scales(archive: Archive) -> None:
 
 def test_fewer_places_than_asked_for_are_said(archive: Archive) -> None:
     vector = archive.searcher.vector(f"{0:032x}")
-    answers = archive.search(vector, 30, group_places=True)
+    answers = archive.search(vector, 30, group_by_location=True)
     assert len(answers) == PLACES
     assert "10 of 30 answers" in (answers.shortfall or "")
     assert "same places or fields" in (answers.shortfall or "")
-    few = archive.search(vector, 3, diverse=True, where=Filter(gsd=(2, 3)))
+    few = archive.search(vector, 3, diverse=True, filter=Filter(gsd=(2, 3)))
     assert (len(few), few.candidates) == (1, 1)
-    nothing = archive.search(vector, 3, diverse=True, where=Filter(sensors=["naip"]))
+    nothing = archive.search(vector, 3, diverse=True, filter=Filter(sensors=["naip"]))
     assert (len(nothing), nothing.candidates) == (0, 0)
 
 
@@ -81,7 +81,7 @@ def test_no_two_answers_of_one_field(archive: Archive) -> None:
     answers = archive.search(vector, 6, diverse=True)
     assert answers[0].bbox[0] == 0
     assert len({answer.bbox[0] for answer in answers}) == 6
-    both = archive.search(vector, 6, diverse=True, group_places=True)
+    both = archive.search(vector, 6, diverse=True, group_by_location=True)
     assert [answer.id for answer in both] == [answer.id for answer in answers]
     assert len(both[0].others) == DATES
 
@@ -96,7 +96,7 @@ def test_neighboring_windows_of_a_file_without_place_are_one_field(
     columns = sorted(answer.window.column for answer in found)
     assert all(b - a >= 96 for a, b in pairwise(columns))
     assert 2 <= len(found) <= 3
-    assert len(archive.search(np.ones(8), 6, group_places=True)) == 6
+    assert len(archive.search(np.ones(8), 6, group_by_location=True)) == 6
 
 
 def test_relevance_is_weighed_against_likeness() -> None:

@@ -64,9 +64,9 @@ def test_every_method_finds_more_of_the_class_than_chance(
     overlapping: tuple[np.ndarray, np.ndarray], method: str
 ) -> None:
     vectors, of_class = overlapping
-    wanted = query_vector(vectors[:5], vectors[200:205], vectors[::3], method)
-    assert np.linalg.norm(wanted) == pytest.approx(1, abs=1e-5)
-    first = np.argsort(-(vectors[5:] @ wanted))[:40]
+    requested = query_vector(vectors[:5], vectors[200:205], vectors[::3], method)
+    assert np.linalg.norm(requested) == pytest.approx(1, abs=1e-5)
+    first = np.argsort(-(vectors[5:] @ requested))[:40]
     assert of_class[5:][first].mean() > 0.3  # chance is 0.16
 
 
@@ -76,8 +76,8 @@ def test_learned_directions_ignore_what_the_whole_archive_varies_by(
     vectors, of_class = overlapping
     shares = {}
     for method in METHODS:
-        wanted = query_vector(vectors[:4], vectors[:0], vectors[::2], method)
-        shares[method] = of_class[4:][np.argsort(-(vectors[4:] @ wanted))[:50]].mean()
+        requested = query_vector(vectors[:4], vectors[:0], vectors[::2], method)
+        shares[method] = of_class[4:][np.argsort(-(vectors[4:] @ requested))[:50]].mean()
     assert min(shares["ridge"], shares["logistic"], shares["blend"]) > shares["rocchio"]
 
 

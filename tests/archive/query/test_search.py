@@ -96,31 +96,31 @@ def test_equal_scores_come_in_a_fixed_order() -> None:
         (Filter(gsd=(20, 20)), lambda i: i % 2 == 0),  # 19.99999999 is 20 m
         (Filter(gsd=(0.1, 5)), lambda i: i % 2 == 1),
         (
-            Filter(time=(datetime(2020, 2, 1, tzinfo=UTC), datetime(2020, 4, 1, tzinfo=UTC))),
+            Filter(datetime=(datetime(2020, 2, 1, tzinfo=UTC), datetime(2020, 4, 1, tzinfo=UTC))),
             lambda i: i % 2 and 1 <= i % 12 <= 3,
         ),
         (Filter(bbox=(10.5, 0, 12.5, 1)), lambda i: i % 2 and 10 <= i % 90 <= 12),
-        (Filter(area=(10.5, 0, 12.5, 1)), lambda i: i % 2 and 10 <= i % 90 <= 12),
-        (Filter(cloud=0.25), lambda i: i % 2 and i <= 50),  # where it is not known, a chip does not pass
-        (Filter(cloud=1.0), lambda i: i % 2 == 1),
-        (Filter(valid=0.9), lambda i: i % 5 != 0),
+        (Filter(intersects=(10.5, 0, 12.5, 1)), lambda i: i % 2 and 10 <= i % 90 <= 12),
+        (Filter(max_cloud=0.25), lambda i: i % 2 and i <= 50),  # where it is not known, a chip does not pass
+        (Filter(max_cloud=1.0), lambda i: i % 2 == 1),
+        (Filter(min_valid=0.9), lambda i: i % 5 != 0),
         (Filter(sensors=["rgb_aerial"], gsd=(0.3, 0.3), bbox=(0, 0, 90, 1)), lambda i: i % 2 == 1),
     ],
 )
 def test_filters(archive: Archive, where: Filter, passes: Callable[[int], bool]) -> None:
     query = np.random.default_rng(3).standard_normal(8)
     expected = {f"{i:032x}" for i in range(COUNT) if passes(i)}
-    answers = archive.search(query, COUNT, where=where)
+    answers = archive.search(query, COUNT, filter=where)
     assert {answer.id for answer in answers} == expected
     assert answers.candidates == len(expected)
-    best = archive.search(query, 3, where=where)
+    best = archive.search(query, 3, filter=where)
     assert [answer.id for answer in best] == [answer.id for answer in answers][:3]
 
 
-@pytest.mark.parametrize("where", [Filter(valid=1.5), Filter(cloud=-0.1), Filter(gsd=(5, 1))])
+@pytest.mark.parametrize("where", [Filter(min_valid=1.5), Filter(max_cloud=-0.1), Filter(gsd=(5, 1))])
 def test_filters_that_make_no_sense(archive: Archive, where: Filter) -> None:
     with pytest.raises(ArchiveError, match=r"0 to 1|from the smaller to the larger"):
-        archive.search(np.ones(8), where=where)
+        archive.search(np.ones(8), filter=where)
 
 
 def test_an_area_is_looked_at_once(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,13 +134,13 @@ def test_an_area_is_looked_at_once(archive: Archive, monkeypatch: pytest.MonkeyP
     )
     for number in range(3):
         for _ in range(2):
-            archive.search(np.ones(8), where=Filter(area=(20 + number, 0, 30, 1)))
+            archive.search(np.ones(8), filter=Filter(intersects=(20 + number, 0, 30, 1)))
     assert len(looked) == 3
 
 
 def test_too_few_answers_are_said(archive: Archive, tmp_path: Path) -> None:
     query = np.ones(8)
-    some = archive.search(query, 99, where=Filter(sensors=["naip"]))
+    some = archive.search(query, 99, filter=Filter(sensors=["naip"]))
     assert some.shortfall == "50 of 99 answers: 50 of 200 chips pass the filters and exclusions"
     assert archive.search(query, 999).shortfall == "200 of 999 answers: the archive holds only 200 chips"
     empty = Archive.create(tmp_path / "empty", "micro-1", 8).search(query, 5)

@@ -55,7 +55,7 @@ def test_no_answer_at_all(asked: tuple[Archive, Query], tmp_path: Path) -> None:
     from swath.archive.query.filters import Filter
 
     archive, query = asked
-    write_contact_sheet(tmp_path / "s.png", query, query.search(archive, 5, where=Filter(sensors=["none"])))
+    write_contact_sheet(tmp_path / "s.png", query, query.search(archive, 5, filter=Filter(sensors=["none"])))
     assert (tmp_path / "s.png").stat().st_size > 1000
 
 

@@ -59,8 +59,8 @@ def test_rows_come_back_as_they_were(archive: Archive, rows: Rows) -> None:
 
 def test_only_the_rows_asked_for(archive: Archive, rows: Rows) -> None:
     archive.upsert(rows(5))
-    wanted = [f"{1:032x}", f"{3:032x}", "unknown", "it's ' OR 1=1 --"]
-    assert sorted(archive.rows(["id"], ids=wanted)["id"].to_pylist()) == sorted(wanted[:2])
+    requested = [f"{1:032x}", f"{3:032x}", "unknown", "it's ' OR 1=1 --"]
+    assert sorted(archive.rows(["id"], ids=requested)["id"].to_pylist()) == sorted(requested[:2])
     assert archive.rows(["id"], ids=[]).num_rows == 0
 
 

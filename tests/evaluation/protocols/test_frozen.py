@@ -162,7 +162,7 @@ def test_means_and_comparisons_are_paired_over_symmetric_scales(split: TrainTest
     assert mean.accuracy == pytest.approx(np.mean([s.accuracy for s in scores]))
     assert mean.low <= mean.accuracy <= mean.high
     gaps = evaluation.comparisons()
-    assert [(g.against, g.classifier) for g in gaps] == [
+    assert [(g.baseline, g.classifier) for g in gaps] == [
         ("constant", "knn"),
         ("constant", "knn-standardized"),
     ]

@@ -269,9 +269,9 @@ def test_errors_become_statuses() -> None:
 
 
 def test_times_and_periods() -> None:
-    filters = Filters.model_validate({"time": ["2021-01-01", "2021-01-01"]})
-    assert filters.time is not None
-    first, last = filters.time
+    filters = Filters.model_validate({"datetime": ["2021-01-01", "2021-01-01"]})
+    assert filters.datetime is not None
+    first, last = filters.datetime
     assert (last - first).total_seconds() == pytest.approx(86_400, abs=1)
     assert parse_interval("2021-01-01") == (first, last)
     assert parse_interval("2021-01-01/2021-02-01")[1].month == 2

@@ -164,7 +164,7 @@ def test_the_newest_lies_on_top_and_what_is_empty_shows_the_older(tmp_path: Path
     left, right = both[128, int(column) - 20], both[128, int(column) + 20]
     assert right[0] > left[0] > -1
     assert left[3] == right[3] == 255
-    until = Filter(time=(datetime(2019, 1, 1, tzinfo=UTC), datetime(2020, 6, 1, tzinfo=UTC)))
+    until = Filter(datetime=(datetime(2019, 1, 1, tzinfo=UTC), datetime(2020, 6, 1, tzinfo=UTC)))
     older = opened(drawing.tile(z, x, y, until))
     assert (older[128, int(column) - 20] == older[128, int(column) + 20]).all()
     assert drawing.tile(z, x + 40, y, Filter()) is None

@@ -100,7 +100,7 @@ def find_changes(
     after: Period,
     *,
     k: int | None = 20,
-    where: Filter | None = None,
+    filter: Filter | None = None,
     sensor: str | Sequence[str] | None = None,
 ) -> ChangeResults:
     """The places of an archive that changed most between two periods.
@@ -110,7 +110,7 @@ def find_changes(
         before: First and last time of the earlier period, both included.
         after: The same of the later one.
         k: How many places; None for all.
-        where: Only chips that pass (its time is not used).
+        filter: Only chips that pass (its time is not used).
         sensor: Only chips of this sensor, or of these.
 
     Raises:
@@ -126,7 +126,7 @@ def find_changes(
     names = searcher.sensor_names(sensor) if sensor is not None else None
     rows = []
     for period in (before, after):
-        asked = replace(where or Filter(), time=period)
+        asked = replace(filter or Filter(), datetime=period)
         mask = asked.mask(chips)
         assert mask is not None
         mask = mask & chips.placed & (True if snapshot.alive is None else snapshot.alive)

@@ -243,27 +243,27 @@ def _tables(
     path: str | os.PathLike[str], file: Any, dimensions: int, advance: Callable[[int], Any]
 ) -> Iterator[pa.Table]:
     """The file's rows in pieces of a few ten megabytes, as an archive takes them."""
-    wanted = schema(dimensions)
-    names = [name for name in wanted.names if name in file.schema_arrow.names]
+    requested = schema(dimensions)
+    names = [name for name in requested.names if name in file.schema_arrow.names]
     size = max(1000, _GROUP_BYTES // (4 * dimensions + 256))
     done = 0
     for batch in file.iter_batches(batch_size=size, columns=names):
         done += batch.num_rows
-        columns = [_plain(path, batch.column(name), wanted.field(name).type) for name in names]
+        columns = [_plain(path, batch.column(name), requested.field(name).type) for name in names]
         yield pa.table(columns, names=names)
         advance(done)
 
 
-def _plain(path: str | os.PathLike[str], column: pa.Array, wanted: pa.DataType) -> pa.Array:
+def _plain(path: str | os.PathLike[str], column: pa.Array, requested: pa.DataType) -> pa.Array:
     """A column in the archive's own type; what other writers make of it is undone."""
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
-    if pa.types.is_fixed_size_list(wanted) and not pa.types.is_fixed_size_list(column.type):
+    if pa.types.is_fixed_size_list(requested) and not pa.types.is_fixed_size_list(column.type):
         lengths = np.unique(pc.list_value_length(column).fill_null(-1).to_numpy(zero_copy_only=False))
-        if lengths.tolist() != [wanted.list_size]:
+        if lengths.tolist() != [requested.list_size]:
             raise ArchiveError(
                 f"{path}: has embeddings of {', '.join(map(str, lengths.tolist()))} numbers, "
-                f"{wanted.list_size} are wanted"
+                f"{requested.list_size} are wanted"
             )
-        column = pa.FixedSizeListArray.from_arrays(column.flatten().cast(pa.float32()), wanted.list_size)
-    return column if column.type == wanted else column.cast(wanted)
+        column = pa.FixedSizeListArray.from_arrays(column.flatten().cast(pa.float32()), requested.list_size)
+    return column if column.type == requested else column.cast(requested)

@@ -85,8 +85,8 @@ class ChipColumns:
     @cached_property
     def sensors(self) -> NDArray[np.int32]:
         """[N] index into `sensor_names`."""
-        wanted = pa.array(self.sensor_names, pa.string())
-        return self._numbers(lambda part: pc.index_in(_plain(part["sensor"]), value_set=wanted), np.int32)
+        requested = pa.array(self.sensor_names, pa.string())
+        return self._numbers(lambda part: pc.index_in(_plain(part["sensor"]), value_set=requested), np.int32)
 
     @cached_property
     def gsd(self) -> NDArray[np.float64]:

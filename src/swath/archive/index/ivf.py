@@ -74,12 +74,12 @@ class IvfIndex:
         """[Q, n] row numbers of the candidates for k answers to queries [Q, D]; -1 where there are fewer."""
         import faiss
 
-        wanted = max(_FEWEST_RESCORED, k * _RESCORED[self.kind])
+        requested = max(_FEWEST_RESCORED, k * _RESCORED[self.kind])
         parameters: dict[str, Any] = {"nprobe": int(min(max(1, probes), self.count))}
         if allowed is not None:
             bits = np.packbits(allowed, bitorder="little")
             parameters["sel"] = faiss.IDSelectorBitmap(bits)  # type: ignore[call-arg, arg-type]
-        _, found = self.index.search(queries, wanted, params=faiss.SearchParametersIVF(**parameters))
+        _, found = self.index.search(queries, requested, params=faiss.SearchParametersIVF(**parameters))
         rows: NDArray[np.int64] = np.where(found < self.index.ntotal, found, -1)
         return rows
 
@@ -183,8 +183,8 @@ def calibrate_nprobe(space: SimilaritySpace, index: Any, kind: Kind, *, seed: in
     truth = _exact_neighbors(space, queries, most)
     found = {}
     probes = 1.0
-    for wanted in _MEASURED_AT:
-        k = min(wanted, most - 1)
+    for requested in _MEASURED_AT:
+        k = min(requested, most - 1)
         nearest = [near[near != own][:k] for near, own in zip(truth, asked, strict=True)]
         while probes < index.nlist:
             # A neighbor among the candidates is found: they are all compared exactly.
@@ -193,7 +193,7 @@ def calibrate_nprobe(space: SimilaritySpace, index: Any, kind: Kind, *, seed: in
             if hits >= RECALL * k * len(asked):
                 break
             probes *= np.sqrt(2)
-        found[wanted] = min(round(_MARGIN * probes), int(index.nlist))
+        found[requested] = min(round(_MARGIN * probes), int(index.nlist))
     return found
 
 

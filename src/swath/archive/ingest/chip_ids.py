@@ -21,6 +21,7 @@ from swath.datasets.protocol import ImageDataset
 from swath.errors import ArchiveError
 from swath.geo.grid import PixelWindow
 from swath.rasters.safe_open import sniff_driver
+from swath.renames import stored_names
 
 if TYPE_CHECKING:
     from swath.rasters.read import SceneHeader
@@ -90,10 +91,6 @@ def chip_sources(dataset: ImageDataset, described: str) -> list[ChipSource]:
     return chips
 
 
-# Chip ids are hashes of this spelling, and archives store it: it stays as it was first written.
-_HASHED = {"center_crop": "centre_crop", "resize": "resize"}
-
-
 def preprocessing(dataset: ImageDataset, *, scale: str | None = None) -> str:
     """How `dataset` makes the model's input, as JSON by which a query image is opened in the same way.
 
@@ -115,7 +112,7 @@ def preprocessing(dataset: ImageDataset, *, scale: str | None = None) -> str:
             raise ArchiveError("random crops cannot be embedded: an archive needs the same chip each time")
         options = {"layout": "images"}
         if dataset.size is not None:
-            options |= {"size": list(dataset.size), "fit": _HASHED[dataset.resize_mode]}
+            options |= {"size": list(dataset.size), "resize_mode": dataset.resize_mode}
     elif isinstance(dataset, ChipGrid):
         options = {"layout": "chips", "chip_size": dataset.chip_size}
         if dataset.chip_metres is not None:
@@ -126,7 +123,8 @@ def preprocessing(dataset: ImageDataset, *, scale: str | None = None) -> str:
         raise ArchiveError(f"cannot embed a data set of type {type(dataset).__name__}")
     if scale is not None:
         options["gsd"] = scale
-    return json.dumps(options)
+    # Chip ids are hashes of this text, and archives store it: it stays as it was first spelled.
+    return json.dumps(stored_names(options, "preprocessing"))
 
 
 def _where(

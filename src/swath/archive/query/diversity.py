@@ -55,7 +55,7 @@ def diversify(
     k: int,
     *,
     diverse: bool,
-    group_places: bool,
+    group_by_location: bool,
 ) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
     """At most `k` of n candidates, best first, and for each the candidates of its place.
 
@@ -70,8 +70,8 @@ def diversify(
     kept = np.arange(len(scores))
     joined = [kept[:0]] * len(kept)
     enough = _POOL * k if diverse else k
-    if group_places:
-        chosen, joined = greedy_groups(len(kept), ground.same_place, enough)
+    if group_by_location:
+        chosen, joined = greedy_groups(len(kept), ground.same_location, enough)
         kept = np.array(chosen)
     if diverse:
 
@@ -103,7 +103,7 @@ class LocationGroups:
             [_numbers(table["window"], name) for name in ("column", "row", "width", "height")], axis=1
         ).astype(np.int64)
 
-    def same_place(self, leader: int, others: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def same_location(self, leader: int, others: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which candidates share half of the smaller footprint, at whatever date, scale and sensor.
 
         Without footprint: the same window of the same file.

@@ -26,13 +26,13 @@ class Filter:
     Attributes:
         sensors: Names of sensors.
         gsd: Smallest and largest GSD, both included.
-        time: First and last time, both included; without a zone they are UTC.
+        datetime: First and last time, both included; without a zone they are UTC.
         bbox: West, south, east, north in degrees that the footprint's bounds must touch; west > east crosses
             the antimeridian.
-        area: What the footprint itself must touch: a GeoJSON Polygon or MultiPolygon, a shapely geometry, WKB
-            or a box; see `swath.geo.areas.parse_area`.
-        valid: Smallest share of pixels that are not nodata, 0 to 1.
-        cloud: Largest share of pixels that are cloud, 0 to 1. Where nothing says how cloudy it is (see
+        intersects: What the footprint itself must touch: a GeoJSON Polygon or MultiPolygon, a shapely
+            geometry, WKB or a box; see `swath.geo.areas.parse_area`.
+        min_valid: Smallest share of pixels that are not nodata, 0 to 1.
+        max_cloud: Largest share of pixels that are cloud, 0 to 1. Where nothing says how cloudy it is (see
             `swath.rasters.cloud_mask`), a chip does not pass.
 
     Raises:
@@ -41,11 +41,11 @@ class Filter:
 
     sensors: Sequence[str] | None = None
     gsd: tuple[float, float] | None = None
-    time: tuple[datetime, datetime] | None = None
+    datetime: tuple[datetime, datetime] | None = None
     bbox: tuple[float, float, float, float] | None = None
-    area: Any = None
-    valid: float | None = None
-    cloud: float | None = None
+    intersects: Any = None
+    min_valid: float | None = None
+    max_cloud: float | None = None
 
     def mask(self, chips: ChipColumns) -> NDArray[np.bool_] | None:
         """[N] bool of the chips that pass, or None if all do because nothing is asked."""
@@ -61,23 +61,23 @@ class Filter:
                 )
             # A GSD computed from a transform is a hair off its nominal value: 10 m must find 9.9999999.
             masks.append((chips.gsd >= low * (1 - 1e-6)) & (chips.gsd <= high * (1 + 1e-6)))
-        if self.time is not None:
-            first, last = (_microseconds(moment) for moment in self.time)
+        if self.datetime is not None:
+            first, last = (_microseconds(moment) for moment in self.datetime)
             if first > last:
-                raise ArchiveError(f"a range of time goes from the earlier to the later, not {self.time}")
+                raise ArchiveError(f"a range of time goes from the earlier to the later, not {self.datetime}")
             masks.append((chips.times >= first) & (chips.times <= last) & (chips.times != NO_TIME))
-        if self.valid is not None:
-            if not 0 <= self.valid <= 1:
-                raise ArchiveError(f"the share of valid pixels is 0 to 1, not {self.valid:g}")
-            masks.append(chips.valid >= self.valid * (1 - 1e-6))
-        if self.cloud is not None:
-            if not 0 <= self.cloud <= 1:
-                raise ArchiveError(f"the share of cloud is 0 to 1, not {self.cloud:g}")
-            masks.append(chips.cloud <= self.cloud * (1 + 1e-6))  # NaN does not pass
+        if self.min_valid is not None:
+            if not 0 <= self.min_valid <= 1:
+                raise ArchiveError(f"the share of valid pixels is 0 to 1, not {self.min_valid:g}")
+            masks.append(chips.valid >= self.min_valid * (1 - 1e-6))
+        if self.max_cloud is not None:
+            if not 0 <= self.max_cloud <= 1:
+                raise ArchiveError(f"the share of cloud is 0 to 1, not {self.max_cloud:g}")
+            masks.append(chips.cloud <= self.max_cloud * (1 + 1e-6))  # NaN does not pass
         if self.bbox is not None:
             masks.append(boxes_overlap(chips.boxes, parse_bbox(self.bbox)))
-        if self.area is not None:
-            masks.append(intersects(chips, parse_area(self.area)))
+        if self.intersects is not None:
+            masks.append(intersects(chips, parse_area(self.intersects)))
         return np.logical_and.reduce(masks) if masks else None
 
 

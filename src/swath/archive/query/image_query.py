@@ -36,6 +36,7 @@ from swath.geo.grid import PixelWindow
 from swath.models.contract import Contract
 from swath.rasters.pillow_reader import read_image_header
 from swath.rasters.safe_open import sniff_driver
+from swath.renames import current_names
 from swath.sensors.matching import match_bands
 from swath.sensors.registry import get_sensor
 from swath.sensors.sensor import Sensor
@@ -165,7 +166,7 @@ def read_query_image(
     """The pixels of `query_by_image`, and what it raises about the file; no model is needed."""
     chosen = _sensor(cutting, sensor, path)
     made = cutting.preprocessings.get(chosen.name, cutting.preprocessings[""])
-    options: dict[str, Any] = json.loads(made)
+    options = current_names(json.loads(made), "preprocessing", None)
     scale = options.pop("gsd", None)  # how the archive's chips got their GSD, where it was not measured
     by_width = scale == "width" and gsd is None
     if scale is not None and gsd is None:

@@ -61,20 +61,20 @@ class Query:
         archive: ArchiveTable,
         k: int = 10,
         *,
-        where: Filter | None = None,
+        filter: Filter | None = None,
         sensor: str | Sequence[str] | None = None,
         center: bool | None = None,
         diverse: bool = False,
-        group_places: bool = False,
+        group_by_location: bool = False,
         exclude_self: bool = False,
-        exclude_pair: float | None = None,
+        exclude_location: float | None = None,
     ) -> SearchResults:
         """The `k` nearest chips of `archive`.
 
         Args:
             archive: To search.
             k: How many.
-            where: Only chips that pass.
+            filter: Only chips that pass.
             sensor: Only chips of this sensor, or of these; any sensor may ask.
             center: As for `swath.archive.query.searcher.Searcher.search`.
             diverse: No two answers of one field, and those of the best that are less like each other.
@@ -87,20 +87,20 @@ class Query:
             ArchiveError: `exclude_pair` of a query without footprint; see also `Searcher.search`.
         """
         footprint = None
-        if exclude_pair is not None:
+        if exclude_location is not None:
             footprint = self._footprint()
         asked = [chip.id for chip in self.chips if chip.id] if exclude_self else []
         files = [chip.source for chip in self.chips if not chip.id] if exclude_self else []
         return searcher_of(archive).search(
             RelevanceFeedback(self.like, self.unlike, self.method),
             k,
-            where=where,
+            filter=filter,
             sensor=sensor,
             center=center,
             diverse=diverse,
-            group_places=group_places,
+            group_by_location=group_by_location,
             exclude_footprint=footprint,
-            exclude_share=0.5 if exclude_pair is None else exclude_pair,
+            exclude_overlap=0.5 if exclude_location is None else exclude_location,
             exclude_ids=[*asked, *(chip.id for chip in self.avoided)],
             exclude_sources=files,
         )
@@ -173,7 +173,7 @@ def query_by_place(archive: ArchiveTable, longitude: float, latitude: float) -> 
     here = Point(longitude, latitude)
     if longitude == -180:  # and 180, where other footprints end
         here = MultiPoint([(-180, latitude), (180, latitude)])
-    chips = searcher_of(archive).at_place(here)
+    chips = searcher_of(archive).rows_at_place(here)
     text = f"{longitude:.5f}, {latitude:.5f}"
     if not chips:
         raise ArchiveError(f"{archive.path}: no chip shows {text}{_nearest(archive, longitude, latitude)}")
@@ -191,7 +191,7 @@ def query_by_area(archive: ArchiveTable, area: Any) -> Query:
         ArchiveError: It is no area, or no chip touches it.
     """
     shape = parse_area(area)
-    chips = searcher_of(archive).at_place(shape)
+    chips = searcher_of(archive).rows_at_place(shape)
     west, south, east, north = shape.bounds
     text = f"area within {west:.5f}, {south:.5f}, {east:.5f}, {north:.5f}"
     if not chips:

@@ -42,7 +42,7 @@ class SearchResults(NotebookRepr, Sequence[SearchResult]):
 
     Attributes:
         items: The answers.
-        asked: The k of the query.
+        k: The k of the query.
         candidates: Chips that passed the filter and the exclusions.
         total: Chips in the archive.
         version: Version of the archive that answered.
@@ -52,12 +52,12 @@ class SearchResults(NotebookRepr, Sequence[SearchResult]):
     """
 
     items: tuple[SearchResult, ...]
-    asked: int
+    k: int
     candidates: int
     total: int
     version: int
     centered: bool = False
-    varied: bool = False
+    diversified: bool = False
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -69,18 +69,18 @@ class SearchResults(NotebookRepr, Sequence[SearchResult]):
     @property
     def shortfall(self) -> str | None:
         """Why there are fewer answers than asked for, or None if there are enough."""
-        if len(self.items) >= self.asked:
+        if len(self.items) >= self.k:
             return None
         if not self.total:
-            return f"0 of {self.asked} answers: the archive is empty"
+            return f"0 of {self.k} answers: the archive is empty"
         reason = (
             f"the archive holds only {self.total:,} chips"
             if self.candidates == self.total
             else f"{self.candidates:,} of {self.total:,} chips pass the filters and exclusions"
         )
-        if self.varied and len(self.items) < self.candidates:
+        if self.diversified and len(self.items) < self.candidates:
             reason += ", and the others are of the same places or fields"
-        return f"{len(self.items)} of {self.asked} answers: {reason}"
+        return f"{len(self.items)} of {self.k} answers: {reason}"
 
 
 def result_from_row(rank: int, score: float, row: dict[str, Any]) -> SearchResult:

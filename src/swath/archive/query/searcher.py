@@ -57,23 +57,23 @@ class Searcher:
         query: Any,
         k: int = 10,
         *,
-        where: Filter | None = None,
+        filter: Filter | None = None,
         sensor: str | Sequence[str] | None = None,
         query_sensor: str | None = None,
         center: bool | None = None,
         diverse: bool = False,
-        group_places: bool = False,
+        group_by_location: bool = False,
         exclude_ids: Sequence[str] = (),
         exclude_sources: Sequence[str] = (),
         exclude_footprint: bytes | None = None,
-        exclude_share: float = 0.5,
+        exclude_overlap: float = 0.5,
     ) -> SearchResults:
         """The `k` chips nearest to `query`.
 
         Args:
             query: [D] raw embedding by the archive's model, or `RelevanceFeedback` of several.
             k: How many answers, 1 to 10,000; there may be fewer (see `Answers.shortfall`).
-            where: Only chips that pass.
+            filter: Only chips that pass.
             sensor: Only chips of this sensor, or of these (see `sensor_names`).
             query_sensor: What the query was taken with; needed for centering (examples bring their own).
             center: Compare vectors less the mean of their own sensor. None: where the archive holds several
@@ -108,10 +108,10 @@ class Searcher:
         )
         centering, note = self._centering(snapshot, examples, center)
         notes = [note] if note else []
-        wanted = self._direction(snapshot, examples, centering)
-        allowed = self._allowed(snapshot, where, sensor)
+        requested = self._direction(snapshot, examples, centering)
+        allowed = self._allowed(snapshot, filter, sensor)
         if exclude_footprint is not None:
-            other, unplaced = self._elsewhere(snapshot, exclude_footprint, exclude_share)
+            other, unplaced = self._elsewhere(snapshot, exclude_footprint, exclude_overlap)
             allowed = other if allowed is None else allowed & other
             if unplaced:
                 notes.append(
@@ -128,22 +128,31 @@ class Searcher:
             notes.append(
                 f"all {snapshot.count:,} vectors were compared; `swath archive index` makes this quick"
             )
-        if (diverse or group_places) and candidates:
+        if (diverse or group_by_location) and candidates:
             items, more = self._varied(
-                snapshot, index, wanted, k, allowed, candidates, centering, diverse, group_places, effort
+                snapshot,
+                index,
+                requested,
+                k,
+                allowed,
+                candidates,
+                centering,
+                diverse,
+                group_by_location,
+                effort,
             )
             notes += more
         else:
-            scores, rows = index.neighbors(wanted, k, allowed, effort=effort)
+            scores, rows = index.neighbors(requested, k, allowed, effort=effort)
             items = results_from_rows(snapshot.chips, rows, scores)
         return SearchResults(
             items=tuple(items),
-            asked=k,
+            k=k,
             candidates=candidates,
             total=snapshot.count,
             version=snapshot.version,
             centered=centering,
-            varied=diverse or group_places,
+            diversified=diverse or group_by_location,
             notes=tuple(notes),
         )
 
@@ -151,7 +160,7 @@ class Searcher:
         """The small columns of the newest version."""
         return self.snapshot().listed
 
-    def at_place(self, area: Any) -> list[SearchResult]:
+    def rows_at_place(self, area: Any) -> list[SearchResult]:
         """The chips of a place: those that lie in `area` with half of themselves, else those that touch it.
 
         Args:
@@ -321,10 +330,10 @@ class Searcher:
     # --- who may answer, and who does -----------------------------------------------------------------------
 
     def _allowed(
-        self, snapshot: ArchiveSnapshot, where: Filter | None, sensor: str | Sequence[str] | None
+        self, snapshot: ArchiveSnapshot, filter: Filter | None, sensor: str | Sequence[str] | None
     ) -> NDArray[np.bool_] | None:
         """[N] bool of the chips that may answer; None for all."""
-        allowed = where.mask(snapshot.chips) if where else None
+        allowed = filter.mask(snapshot.chips) if filter else None
         if snapshot.alive is not None:
             allowed = snapshot.alive if allowed is None else allowed & snapshot.alive
         if sensor is not None:
@@ -369,7 +378,7 @@ class Searcher:
         candidates: int,
         centering: bool,
         diverse: bool,
-        group_places: bool,
+        group_by_location: bool,
         effort: float,
     ) -> tuple[list[SearchResult], list[str]]:
         """At most `k` answers that differ, from as many candidates as that takes; and what to say of them."""
@@ -379,13 +388,15 @@ class Searcher:
             scores, rows = index.neighbors(query, look, allowed, effort=effort)
             vectors = partial(_taken, snapshot.space(centering), rows)
             ground = LocationGroups(snapshot.chips, rows)
-            kept, joined = diversify(ground, scores, vectors, k, diverse=diverse, group_places=group_places)
+            kept, joined = diversify(
+                ground, scores, vectors, k, diverse=diverse, group_by_location=group_by_location
+            )
             if len(kept) == k or look in (candidates, _MOST_CANDIDATES):
                 break
             look *= 4
         answers = results_from_rows(snapshot.chips, rows[kept], scores[kept])
         notes = []
-        if group_places:
+        if group_by_location:
             for number, places in enumerate(joined):
                 others = results_from_rows(snapshot.chips, rows[places], scores[places])
                 answers[number] = replace(answers[number], others=tuple(others))

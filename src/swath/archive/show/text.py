@@ -13,4 +13,4 @@ if TYPE_CHECKING:
 def summary_text(archive: ArchiveTable, summary: ArchiveSummary) -> dict[str, str]:
     """An archive in words, for the terminal and notebooks: what it holds, its model and version."""
     words = {"chips": "", "model": f"{archive.model_id} ({archive.dimensions} dimensions)"}
-    return words | summary.words() | {"version": str(archive.version)}
+    return words | summary.text() | {"version": str(archive.version)}

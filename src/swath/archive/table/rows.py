@@ -90,9 +90,9 @@ def vector_rows(
     if vectors.ndim != 2 or len(vectors) != len(ids):
         raise ArchiveError(f"vectors of shape {vectors.shape} for {len(ids)} ids: [{len(ids)}, D] are wanted")
     count, dimensions = vectors.shape
-    wanted = schema(dimensions)
-    if unknown := sorted(set(columns) - set(wanted.names)):
-        raise ArchiveError(f"an archive has no column {unknown[0]!r}; it has {', '.join(wanted.names)}")
+    requested = schema(dimensions)
+    if unknown := sorted(set(columns) - set(requested.names)):
+        raise ArchiveError(f"an archive has no column {unknown[0]!r}; it has {', '.join(requested.names)}")
     nowhere = {"column": 0, "row": 0, "width": 0, "height": 0}
     given: dict[str, Any] = {
         "id": ids,
@@ -101,7 +101,7 @@ def vector_rows(
         "gsd": gsd,
         "datetime": time,
         "source": source,
-        "window": pa.repeat(pa.scalar(nowhere, wanted.field("window").type), count),
+        "window": pa.repeat(pa.scalar(nowhere, requested.field("window").type), count),
         "valid_fraction": 1.0,
         "label": label,
         "model_id": model_id,
@@ -112,7 +112,7 @@ def vector_rows(
         given["geometry"], given["bbox"] = _rectangles(np.asarray(bounds, dtype=np.float64), count)
     given |= columns
     try:
-        return pa.table([_column(given.get(f.name), f, count) for f in wanted], schema=wanted)
+        return pa.table([_column(given.get(f.name), f, count) for f in requested], schema=requested)
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise ArchiveError(f"the rows do not fit an archive's columns ({error})") from None
 
@@ -166,22 +166,22 @@ def validate_rows(rows: pa.Table, dimensions: int) -> pa.Table:
         ArchiveError: What is wrong with them: columns, dimensions, nulls, or numbers that are not finite.
             A row of another model is not told here (see `other_model`).
     """
-    wanted = schema(dimensions)
-    missing = [f.name for f in wanted if not f.nullable and f.name not in rows.column_names]
-    unknown = sorted(set(rows.column_names) - set(wanted.names))
+    requested = schema(dimensions)
+    missing = [f.name for f in requested if not f.nullable and f.name not in rows.column_names]
+    unknown = sorted(set(rows.column_names) - set(requested.names))
     if missing or unknown:
         raise ArchiveError(f"rows lack columns {sorted(missing)} and have unknown ones {unknown}")
     found = rows.schema.field("embedding").type
     if not pa.types.is_fixed_size_list(found) or found.list_size != dimensions:
         raise ArchiveError(f"holds embeddings of {dimensions} numbers, the rows have {found}")
     try:
-        for field in wanted:
+        for field in requested:
             if field.name not in rows.column_names:
                 rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
-        rows = rows.select(wanted.names).cast(wanted)
+        rows = rows.select(requested.names).cast(requested)
     except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:
         raise ArchiveError(f"rows do not fit the archive's columns ({error})") from None
-    for field in wanted:
+    for field in requested:
         if not field.nullable and rows[field.name].null_count:
             raise ArchiveError(f"{rows[field.name].null_count} rows have no {field.name}")
     for chunk in rows["embedding"].chunks:

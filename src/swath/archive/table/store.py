@@ -414,8 +414,8 @@ class ArchiveTable:
         with translate_lance_errors(self.path, "is damaged"):
             held = self._held(names)
             for start in range(0, len(row_ids), _ROWS_AT_ONCE):
-                wanted = row_ids[start : start + _ROWS_AT_ONCE].tolist()
-                yield self._completed(self._table.take_row_ids(wanted).select(held).to_arrow(), names)
+                requested = row_ids[start : start + _ROWS_AT_ONCE].tolist()
+                yield self._completed(self._table.take_row_ids(requested).select(held).to_arrow(), names)
 
     def _held(self, names: Sequence[str]) -> list[str]:
         """Those of our columns that the table has; an archive of an older format lacks the newest."""

@@ -25,7 +25,7 @@ class ArchiveSummary:
     bounds: tuple[float, float, float, float] | None  # west, south, east, north, of those with a footprint
     placed: int  # chips that have a footprint
 
-    def words(self) -> dict[str, str]:
+    def text(self) -> dict[str, str]:
         """For the terminal and notebooks: name -> value, of what is known."""
         listed = ", ".join(f"{name} ({count:,})" for name, count in self.sensors.items())
         words = {"chips": f"{self.rows:,}", "sensors": listed or "none"}

@@ -90,8 +90,8 @@ def delete(
     from swath.errors import ArchiveError
 
     opened = Archive.open(archive)
-    wanted = DeleteCondition(ids=id, source=source, sensor=sensor, before=before, cloudier_than=max_cloud)
-    doomed = matching_ids(opened, wanted)
+    requested = DeleteCondition(ids=id, source=source, sensor=sensor, before=before, cloudier_than=max_cloud)
+    doomed = matching_ids(opened, requested)
     if not doomed:
         raise ArchiveError(f"{archive}: no chip meets the conditions; nothing was deleted")
     if not yes:

@@ -145,8 +145,8 @@ def embedding(
     split = asked.split
     with progress_bar(progress, len(split.train.indices)) as advance:
         report = evaluate_embedding_stats(
-            [*asked.own, *asked.baselines], split.train, image_sizes=sizes, batch_size=batch_size, progress=advance,
-            cache=feature_cache(cache, no_cache),
+            [*asked.own, *asked.baselines], split.train, image_sizes=sizes, batch_size=batch_size,
+            progress=advance, cache=feature_cache(cache, no_cache),
         )  # fmt: skip
     table = Table(title="geometry of the bank's features", title_justify="left", box=None, pad_edge=False)
     for name in ("features", "px", "D", "RankMe", "eff. rank", "TwoNN", "uniform", "class", "scale", "dead"):

@@ -47,8 +47,8 @@ def run_protocol(evaluate: Any, given: dict[str, Any], **options: Any) -> None:
         options |= {"asymmetric": False, "standardize": False, "protocol": given["protocol"]}
     with progress_bar(progress, len(split.train.indices) + len(split.test.indices)) as advance:
         evaluation = evaluate(
-            extractors, split, image_sizes=sizes, batch_size=given["batch_size"], progress=advance, cache=cache,
-            **options,
+            extractors, split, image_sizes=sizes, batch_size=given["batch_size"], progress=advance,
+            cache=cache, **options,
         )  # fmt: skip
     if given["average_seeds"]:
         evaluation.seed_group = [candidate.name for candidate in candidates]

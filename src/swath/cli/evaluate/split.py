@@ -62,7 +62,7 @@ def command(
         raise SwathError(
             f"--coordinates are two columns with a comma between, such as lon,lat, not {coordinates!r}"
         )
-    options: Any = {} if data.suffix.lower() != ".csv" else {"label": label or _label(data)}
+    options: Any = {} if data.suffix.lower() != ".csv" else {"label_column": label or _label(data)}
     dataset = open_dataset(data, sensor=sensor, gsd="relative", **options)
     made = make_split(
         dataset,

@@ -29,11 +29,11 @@ def parse_filters(
         return None
     return Filter(
         gsd=gsd_range(gsd) if gsd else None,
-        time=period_of(time) if time else None,
+        datetime=period_of(time) if time else None,
         bbox=box_of(bbox) if bbox else None,
-        area=area_in(area) if area else None,
-        valid=valid,
-        cloud=cloud,
+        intersects=area_in(area) if area else None,
+        min_valid=valid,
+        max_cloud=cloud,
     )
 
 

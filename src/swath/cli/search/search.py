@@ -44,11 +44,13 @@ def command(
     exclude_self: Annotated[
         bool, typer.Option("--exclude-self", help="Leave out the chip or image file that is asked for.")
     ] = False,
-    exclude_pair: Annotated[
+    exclude_location: Annotated[
         bool,
-        typer.Option("--exclude-pair", help="Leave out the query's own place, in any sensor, by footprint."),
+        typer.Option(
+            "--exclude-location", help="Leave out the query's own place, in any sensor, by footprint."
+        ),
     ] = False,
-    pair_share: Annotated[
+    exclude_overlap: Annotated[
         float | None,
         typer.Option(
             help="How much of the smaller footprint is shared by chips of one place, for --exclude-pair.  "
@@ -89,22 +91,22 @@ def command(
             "processing baseline: -1000 from baseline 04.00, 0 before.",
         ),
     ] = None,
-    only_gsd: Annotated[
+    gsd_range: Annotated[
         str | None,
         typer.Option(help="Only answers of this GSD or range: 10 or 0.3:2; else any.", metavar="LOW:HIGH"),
     ] = None,
-    only_time: Annotated[
+    datetime: Annotated[
         str | None,
         typer.Option(help="Only answers of this time: 2020, 2020-06, 2020-01-01:2020-12-31.", metavar="TIME"),
     ] = None,
-    only_bbox: Annotated[
+    bbox: Annotated[
         str | None,
         typer.Option(
             help="Only answers that touch this box, in degrees; WEST > EAST crosses the antimeridian.",
             metavar="WEST,SOUTH,EAST,NORTH",
         ),
     ] = None,
-    only_area: Annotated[
+    intersects: Annotated[
         Path | None, typer.Option(help="Only answers that touch the polygons of this GeoJSON file.")
     ] = None,
     min_valid: Annotated[
@@ -122,14 +124,14 @@ def command(
     diverse: Annotated[
         bool, typer.Option("--diverse", help="Answers that differ: one a field, and less like each other.")
     ] = False,
-    group_places: Annotated[
-        bool, typer.Option("--group-places", help="One answer a place, with its other dates and scales.")
+    group_by_location: Annotated[
+        bool, typer.Option("--group-by-location", help="One answer a place, with its other dates and scales.")
     ] = False,
     version: Annotated[
         int | None, typer.Option(help="Search the archive as it was (see `swath archive versions`).")
     ] = None,
     geojson: Annotated[Path | None, typer.Option(help="Write the answers as GeoJSON.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="Write query and answers as a PNG.")] = None,
+    contact_sheet: Annotated[Path | None, typer.Option(help="Write query and answers as a PNG.")] = None,
     model: Annotated[
         Path | None, typer.Option(help="The archive's model directory, if it has moved since embedding.")
     ] = None,
@@ -143,7 +145,7 @@ def command(
 
     Examples:
 
-    swath search chips.archive photo.tif --only-time 2021 --diverse
+    swath search chips.archive photo.tif --datetime 2021 --diverse
 
     swath search chips.archive --like 3fa9c1 --like 77be02 --unlike c0ffee
 
@@ -156,10 +158,10 @@ def command(
 
     opened = Archive.open(archive, version=version)
     where = parse_filters(
-        gsd=only_gsd, time=only_time, bbox=only_bbox, area=only_area, valid=min_valid, cloud=max_cloud
+        gsd=gsd_range, time=datetime, bbox=bbox, area=intersects, valid=min_valid, cloud=max_cloud
     )
     names = opened.searcher.sensor_names(sensor) if sensor else None
-    if pair_share is not None and not exclude_pair:
+    if exclude_overlap is not None and not exclude_location:
         raise SwathError("--pair-share says how --exclude-pair judges; give both")
     loaded: Model | None = None
     if query is not None and Path(query).exists():
@@ -173,29 +175,29 @@ def command(
             if value is not None:
                 raise SwathError(f"--{option} is for query images; chips of the archive have their own")
         asked = _query(opened, query, like or [], unlike or [], place, area, method)
-    share = (0.5 if pair_share is None else pair_share) if exclude_pair else None
+    share = (0.5 if exclude_overlap is None else exclude_overlap) if exclude_location else None
     answers = asked.search(
         opened,
         k,
-        where=where,
+        filter=where,
         sensor=names,
         center=center,
         diverse=diverse,
-        group_places=group_places,
+        group_by_location=group_by_location,
         exclude_self=exclude_self,
-        exclude_pair=share,
+        exclude_location=share,
     )
     relative = not opened.searcher.in_metres
     _table(answers, relative)
     if geojson is not None:
         write_geojson(geojson, answers, query=_described(asked, opened) | {"centered": answers.centered})
         typer.echo(f"GeoJSON: {geojson}", err=True)
-    if picture is not None:
+    if contact_sheet is not None:
         from swath.archive.show.contact_sheet import write_contact_sheet
 
         known = loaded.contract.sensors if loaded is not None else _sensors(opened, model)
-        write_contact_sheet(picture, asked, answers, sensors=known, relative=relative)
-        typer.echo(f"picture: {picture}", err=True)
+        write_contact_sheet(contact_sheet, asked, answers, sensors=known, relative=relative)
+        typer.echo(f"contact sheet: {contact_sheet}", err=True)
 
 
 def _query(

@@ -1,8 +1,8 @@
 """Published sets of Sentinel-1 and Sentinel-2 pairs, found by the names of their files and folders.
 
 - ``sen12ms``, SEN12MS and SEN12MS-CR: ``ROIs1158_spring_s1_12_p30.tif`` beside ``..._s2_12_p30.tif``, 256 px,
-  13 bands of Level-1C; the splits of ``train_list.txt`` and ``test_list.txt`` where they lie there. The cloudy
-  images of SEN12MS-CR are passed over.
+  13 bands of Level-1C; the splits of ``train_list.txt`` and ``test_list.txt`` where they lie there. The
+  cloudy images of SEN12MS-CR are passed over.
 - ``ssl4eo``, SSL4EO-S12 v1.0: ``s1/0000200/<product>/VV.tif``, ``s2c`` (or ``s2_l1c``) and ``s2a`` (or
   ``s2_l2a``) with a file a band, 264 px, four dates a location; dates are paired with the nearest one. The
   published grids of the two satellites are 2 to 4 pixels apart, which is tolerated here; to have them

@@ -68,7 +68,8 @@ class SplitAssignment:
         return found
 
     def write(self, path: str | Path) -> Path:
-        """A CSV table that `swath evaluate` reads: file, class, split, unit, and the data's own other columns.
+        """A CSV table that `swath evaluate` reads: file, class, split, unit, and the data's own other
+        columns.
 
         Files are given relative to the table where they lie below its folder. A column ``overlap_group`` of
         the data stays, so that evaluation refuses a split that parts a group.
@@ -117,8 +118,8 @@ def make_split(
         seed: Of the order in which units are dealt out.
 
     Raises:
-        ImageryError: No labels, an option of another way, unknown places, fewer units than splits, shares that
-            do not add up.
+        ImageryError: No labels, an option of another way, unknown places, fewer units than splits, shares
+            that do not add up.
     """
     requested = dict(fractions or {"train": 0.8, "val": 0.2})
     if len(requested) < 2 or min(requested.values()) <= 0 or abs(sum(requested.values()) - 1) > 1e-6:
@@ -153,8 +154,8 @@ def make_split(
         split_names = made.split_names = _with_buffer(rings, split_names, requested, buffer_metres)
         lost = split_names.count(NOWHERE)
         made.notes.append(
-            f"{lost:,} of {len(split_names):,} images lie within {buffer_metres:g} m of another split and are in "
-            "none"
+            f"{lost:,} of {len(split_names):,} images lie within {buffer_metres:g} m of another split and are
+            in " "none"
         )
     _look(made, requested, labels)
     return made

@@ -80,9 +80,9 @@ def open_eval_data(
         gsd = "relative"
     if not is_benchmark_name(text):
         return _of_path(
-            Path(text), sensor=sensor, gsd=gsd, train_split=train_split, test_split=test_split, size=size, seed=seed,
-            test_fraction=0.2 if test_fraction is None else test_fraction, allow_overlap=allow_overlap, offset_dn=offset_dn,
-            blind=gsd_mode is None, **options,
+            Path(text), sensor=sensor, gsd=gsd, train_split=train_split, test_split=test_split, size=size,
+            seed=seed, test_fraction=0.2 if test_fraction is None else test_fraction,
+            allow_overlap=allow_overlap, offset_dn=offset_dn, blind=gsd_mode is None, **options,
         )  # fmt: skip
     name = str(text)
     for option in _TABLE_OPTIONS:

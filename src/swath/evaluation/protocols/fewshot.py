@@ -54,8 +54,8 @@ def evaluate_fewshot(
         shots: Numbers n of images a class; default 1, 2, 5, 10, 20, 50, 100 as far as every class has as
             many. One that is asked for and not to be had is refused, with the reason in the notes.
         draws: Draws for each n.
-        classifiers: ``centroid``: the nearest class mean by cosine, features centered by the mean of the draw.
-            ``linear``: logistic regression on features standardized by the draw.
+        classifiers: ``centroid``: the nearest class mean by cosine, features centered by the mean of the
+            draw. ``linear``: logistic regression on features standardized by the draw.
         c: Inverse strength of the linear classifier's penalty; fixed, as few images leave none to validate.
         seed: Of the draws.
         batch_size: Images at a time.

@@ -53,7 +53,7 @@ def create_app(
 
     app = FastAPI(
         title="Swath",
-        summary=f"The archive {service.holdings.name}: search by example, pictures and tiles.",
+        summary=f"The archive {service.handle.name}: search by example, pictures and tiles.",
         version=__version__,
         lifespan=lifespan,
         docs_url=None,  # FastAPI's pages load scripts from elsewhere; ours is in `reference`

@@ -65,7 +65,7 @@ Id = Annotated[ChipId, Path(description="id of a chip, whole")]
 @router.get("/api/archive", tags=["archive"], response_model=ArchiveInfo)
 async def archive(service: Serving) -> Response:
     """What the archive holds, and how it can be searched."""
-    return await _answer(service.searching, service.holdings.info)
+    return await _answer(service.searching, service.handle.info)
 
 
 @router.get("/api/chips/{id:path}/picture", tags=["archive"], response_class=Response)
@@ -80,7 +80,7 @@ async def picture(
 @router.get("/api/chips/{id:path}", tags=["archive"], response_model=ChipRecord)
 async def chip(service: Serving, id: Id) -> Response:
     """One chip."""
-    return await _answer(service.searching, lambda: chip_record(service.holdings.chip(id)))
+    return await _answer(service.searching, lambda: chip_record(service.handle.chip(id)))
 
 
 class FilterParams(BaseModel):
@@ -116,17 +116,17 @@ class ChipListParams(FilterParams):
 
 
 @router.get("/api/footprints", tags=["archive"], response_model=FeatureCollection)
-async def chips_of_a_place(service: Serving, asked: Annotated[FootprintParams, Query()]) -> Response:
+async def chips_at(service: Serving, asked: Annotated[FootprintParams, Query()]) -> Response:
     """Chips whose footprint's bounds touch a box, as GeoJSON; evenly chosen where there are too many."""
     where = asked.where(asked.bbox)
-    return await _answer(service.searching, list_footprints, service.holdings, where, asked.limit)
+    return await _answer(service.searching, list_footprints, service.handle, where, asked.limit)
 
 
 @router.get("/api/chips", tags=["archive"], response_model=ChipPage)
 async def chips_to_begin_with(service: Serving, asked: Annotated[ChipListParams, Query()]) -> Response:
     """Chips of the whole archive in a mixed order, by pages."""
     where = asked.where()
-    return await _answer(service.searching, list_chips, service.holdings, where, asked.limit, asked.offset)
+    return await _answer(service.searching, list_chips, service.handle, where, asked.limit, asked.offset)
 
 
 # --- searching --------------------------------------------------------------------------------------------
@@ -135,11 +135,11 @@ async def chips_to_begin_with(service: Serving, asked: Annotated[ChipListParams,
 @router.post("/api/search", tags=["search"], response_model=SearchResponse)
 async def search_chips(service: Serving, asked: SearchRequest) -> Response:
     """Search by chips (more like these, less like those), by a place, or by an area."""
-    return await _answer(service.searching, search_by_example, service.holdings, asked)
+    return await _answer(service.searching, search_by_example, service.handle, asked)
 
 
 @router.get("/api/changes", tags=["search"], response_model=ChangeCollection)
-async def places_that_changed(
+async def changed_locations(
     service: Serving,
     before: Annotated[str, Query(max_length=100, description="a day, or FIRST/LAST")],
     after: Annotated[str, Query(max_length=100, description="a later day, or FIRST/LAST")],
@@ -148,7 +148,7 @@ async def places_that_changed(
 ) -> Response:
     """Places that changed most between two days or periods, by their embeddings."""
     periods = _period("before", before), _period("after", after)
-    return await _answer(service.searching, changes, service.holdings, *periods, sensor, limit)
+    return await _answer(service.searching, changes, service.handle, *periods, sensor, limit)
 
 
 def _period(name: str, text: str) -> tuple[datetime, datetime]:
@@ -186,7 +186,7 @@ _OPTIONS = TypeAdapter(ImageSearchOptions)
 @router.post("/api/search/image", tags=["search"], openapi_extra=_UPLOAD, response_model=SearchResponse)
 async def search_image(request: Request, service: Serving) -> Response:
     """Search by an uploaded image (form field `file`; `options` holds JSON)."""
-    if service.holdings.model is None:
+    if service.handle.model is None:
         raise ApiError(
             501, "this server searches by chips and places only", "start it with --model to search by image"
         )
@@ -207,7 +207,7 @@ async def search_image(request: Request, service: Serving) -> Response:
         def work() -> SearchResponse:
             with temporary_upload(file.file) as path:
                 query = service.images.query(path, options.sensor, options.gsd)
-            return search_by_image(service.holdings, query, options)
+            return search_by_image(service.handle, query, options)
 
         return await _answer(service.embedding, work)
 
@@ -252,7 +252,7 @@ def _png(request: Request, content: bytes | None) -> Response:
 @router.get("/api/health", tags=["service"])
 async def health(request: Request, service: Serving) -> Health | dict[str, str]:
     """Whether the service can answer; to who has no token only that."""
-    info = await service.searching.run(service.holdings.info)
+    info = await service.searching.run(service.handle.info)
     if not request.state.known:
         return {"status": "ok"}
     return Health(status="ok", version=__version__, rows=info.rows)

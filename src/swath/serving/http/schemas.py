@@ -131,15 +131,15 @@ class Filters(_Strict):
 
     sensors: Annotated[list[Name], Field(min_length=1, max_length=50)] | None = None
     gsd: tuple[Positive, Positive] | None = Field(None, description="smallest and largest, metres per pixel")
-    time: tuple[Moment, LastMoment] | None = Field(None, description="first and last")
-    area: GeoJsonArea | None = Field(None, description="chips whose footprint touches it")
-    valid_min: float | None = Field(None, ge=0, le=1, description="least share of valid pixels")
+    datetime: tuple[Moment, LastMoment] | None = Field(None, description="first and last")
+    intersects: GeoJsonArea | None = Field(None, description="chips whose footprint touches it")
+    min_valid: float | None = Field(None, ge=0, le=1, description="least share of valid pixels")
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.gsd is not None and self.gsd[0] > self.gsd[1]:
             raise ValueError("gsd: the smallest comes first")
-        if self.time is not None and self.time[0] > self.time[1]:
+        if self.datetime is not None and self.datetime[0] > self.datetime[1]:
             raise ValueError("time: the first comes first")
         return self
 
@@ -150,7 +150,7 @@ class SearchOptions(_Strict):
     k: int = Field(20, ge=1, description="answers wanted; the server's limit is in /api/archive")
     filters: Filters = Field(default_factory=lambda: Filters.model_validate({}))
     diverse: bool = Field(False, description="no ten answers from one field")
-    group_places: bool = Field(False, description="one answer a place")
+    group_by_location: bool = Field(False, description="one answer a place")
 
 
 class SearchRequest(SearchOptions):
@@ -220,9 +220,9 @@ class QueryEcho(BaseModel):
 class SearchResponse(BaseModel):
     """Answers, best first."""
 
-    answers: list[ScoredChip]
-    asked: int
-    found: int
+    results: list[ScoredChip]
+    k: int
+    returned: int
     notes: list[str]
     took_ms: float
     query: QueryEcho

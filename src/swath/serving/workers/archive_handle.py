@@ -132,7 +132,7 @@ class ArchiveHandle:
             bounds=bounds_across_antimeridian(chips.boxes[chips.placed]),
             version=version,
             searches=SearchCapabilities(image=self.model is not None, place=bool(chips.placed.any())),
-            limits=Limits(k=self.settings.most_answers, upload_bytes=self.settings.upload_bytes),
+            limits=Limits(k=self.settings.max_results, upload_bytes=self.settings.upload_bytes),
         )
 
 

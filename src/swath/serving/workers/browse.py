@@ -31,19 +31,19 @@ def filter_from_query(sensor: str | None, gsd: Range, time: Times, bbox: str | N
     return Filter(
         sensors=[sensor] if sensor is not None else None,
         gsd=(gsd[0] or 0.0, _LARGEST if gsd[1] is None else gsd[1]) if gsd != (None, None) else None,
-        time=(time[0] or _EARLIEST, time[1] or _LATEST) if time != (None, None) else None,
+        datetime=(time[0] or _EARLIEST, time[1] or _LATEST) if time != (None, None) else None,
         bbox=parse_wrapped_bbox(bbox) if bbox is not None else None,
     )
 
 
-def list_footprints(holdings: ArchiveHandle, where: Filter, limit: int) -> FeatureCollection:
+def list_footprints(handle: ArchiveHandle, where: Filter, limit: int) -> FeatureCollection:
     """At most `limit` chips with a footprint that pass; where there are more, evenly chosen ones.
 
     The choice is even over the archive's order, so that a sparse picture of a dense place is a fair one, and
     the same each time.
     """
-    _check(limit, holdings.settings.most_footprints, "footprints")
-    with holdings.archive() as archive:
+    _check(limit, handle.settings.max_footprints, "footprints")
+    with handle.archive() as archive:
         chips = archive.searcher.chips()
         mask = where.mask(chips)
         rows = np.flatnonzero(chips.placed if mask is None else chips.placed & mask)
@@ -56,10 +56,10 @@ def list_footprints(holdings: ArchiveHandle, where: Filter, limit: int) -> Featu
     return FeatureCollection(features=features, total=total, truncated=total > len(features))
 
 
-def list_chips(holdings: ArchiveHandle, where: Filter, limit: int, offset: int) -> ChipPage:
+def list_chips(handle: ArchiveHandle, where: Filter, limit: int, offset: int) -> ChipPage:
     """Chips that pass, with or without a place, in a mixed order that stays while the archive does."""
-    _check(limit, holdings.settings.most_answers, "chips")
-    with holdings.archive() as archive:
+    _check(limit, handle.settings.max_results, "chips")
+    with handle.archive() as archive:
         chips = archive.searcher.chips()
         mask = where.mask(chips)
         rows = np.arange(len(chips)) if mask is None else np.flatnonzero(mask)

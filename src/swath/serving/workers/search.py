@@ -31,22 +31,22 @@ if TYPE_CHECKING:
     from swath.archive.changes.detect import Period
 
 
-def search_by_example(holdings: ArchiveHandle, request: SearchRequest) -> SearchResponse:
+def search_by_example(handle: ArchiveHandle, request: SearchRequest) -> SearchResponse:
     """Search by chips, a place or an area; the chips that are asked for do not answer."""
-    check_count(holdings.settings, request.k)
-    with holdings.archive() as archive:
+    check_count(handle.settings, request.k)
+    with handle.archive() as archive:
         if request.place is not None:
             query = query_by_place(archive, *request.place)
         elif request.area is not None:
             query = query_by_area(archive, request.area.geojson())
         else:
             query = _by_examples(archive, request.like, request.unlike)
-        return _answered(holdings, archive, query, request)
+        return _answered(handle, archive, query, request)
 
 
-def search_by_image(holdings: ArchiveHandle, image: Query, options: ImageSearchOptions) -> SearchResponse:
+def search_by_image(handle: ArchiveHandle, image: Query, options: ImageSearchOptions) -> SearchResponse:
     """Search by an image that has been read and embedded, and perhaps by further examples."""
-    with holdings.archive() as archive:
+    with handle.archive() as archive:
         query = image
         if options.like:
             more = _by_examples(archive, options.like)
@@ -56,19 +56,19 @@ def search_by_image(holdings: ArchiveHandle, image: Query, options: ImageSearchO
         if options.unlike:
             less = _by_examples(archive, options.unlike)
             query = replace(query, unlike=less.like, avoided=less.chips, method=DEFAULT)
-        return _answered(holdings, archive, query, options)
+        return _answered(handle, archive, query, options)
 
 
 def changes(
-    holdings: ArchiveHandle, before: Period, after: Period, sensor: str | None, limit: int
+    handle: ArchiveHandle, before: Period, after: Period, sensor: str | None, limit: int
 ) -> ChangeCollection:
     """The places that changed most between two periods."""
-    most = holdings.settings.most_answers
+    most = handle.settings.max_results
     if limit > most:
         raise ApiError(422, f"limit is {limit}, this server sends at most {most:,} places", "ask for fewer")
     from swath.archive.changes.detect import find_changes
 
-    with holdings.archive() as archive:
+    with handle.archive() as archive:
         found = find_changes(archive, before, after, k=limit, sensor=sensor)
     features = []
     for change in found:
@@ -86,7 +86,7 @@ def changes(
 
 def check_count(settings: ServerSettings, k: int) -> None:
     """Refuse more answers than this server gives, before any work is done for them."""
-    most = settings.most_answers
+    most = settings.max_results
     if k > most:
         asked = f"{k:,}" if k < 10**12 else "too large"
         raise ApiError(
@@ -98,9 +98,9 @@ def to_filter(filters: Filters) -> Filter:
     """The archive's filter; sensors are the search's own argument."""
     return Filter(
         gsd=filters.gsd,
-        time=filters.time,
-        area=filters.area.geojson() if filters.area is not None else None,
-        valid=filters.valid_min,
+        datetime=filters.datetime,
+        intersects=filters.intersects.geojson() if filters.intersects is not None else None,
+        min_valid=filters.min_valid,
     )
 
 
@@ -111,21 +111,21 @@ def _by_examples(archive: Archive, like: list[str], unlike: Sequence[str] = ()) 
 
 
 def _answered(
-    holdings: ArchiveHandle, archive: Archive, query: Query, options: SearchOptions
+    handle: ArchiveHandle, archive: Archive, query: Query, options: SearchOptions
 ) -> SearchResponse:
     began = time.perf_counter()
     answers = query.search(
         archive,
         options.k,
-        where=to_filter(options.filters),
+        filter=to_filter(options.filters),
         sensor=options.filters.sensors,
         diverse=options.diverse,
-        group_places=options.group_places,
+        group_by_location=options.group_by_location,
         exclude_self=True,
     )
     took = (time.perf_counter() - began) * 1e3
     return SearchResponse(
-        answers=[
+        results=[
             ScoredChip(
                 **chip_fields(chip),
                 rank=chip.rank,
@@ -134,8 +134,8 @@ def _answered(
             )
             for chip in answers
         ],
-        asked=answers.asked,
-        found=len(answers),
+        k=answers.k,
+        returned=len(answers),
         notes=[*answers.notes, *([answers.shortfall] if answers.shortfall else [])],
         took_ms=round(took, 2),
         query=QueryEcho(

@@ -53,8 +53,8 @@ class TileRenderer:
         most_sources: Files drawn into one tile.
     """
 
-    def __init__(self, holdings: ArchiveHandle, cache: ImageCache, most_sources: int) -> None:
-        self.holdings = holdings
+    def __init__(self, handle: ArchiveHandle, cache: ImageCache, most_sources: int) -> None:
+        self.handle = handle
         self.cache = cache
         self.most_sources = most_sources
         self._stretches: dict[tuple[str, bool, int], Stretch | None] = {}
@@ -68,7 +68,7 @@ class TileRenderer:
         Raises:
             Refusal: 404 for an unknown id, 410 if its file cannot be read any more.
         """
-        chip = self.holdings.chip(name)
+        chip = self.handle.chip(name)
         key = ("chip", name, size, chip.source, chip.window, _stamp(chip.files or (chip.source,)))
         known, content = self.cache.get(key)
         if known and content is not None:
@@ -77,7 +77,7 @@ class TileRenderer:
             header = _header(chip)
             scale = min(1.0, size / max(chip.window.width, chip.window.height))
             shape = tuple(max(1, round(side * scale)) for side in (chip.window.height, chip.window.width))
-            shown = choose_display_bands(header, chip.sensor, self.holdings.sensors)
+            shown = choose_display_bands(header, chip.sensor, self.handle.sensors)
             stored, valid = read_window(header, chip.window, bands=shown.bands, out_shape=shape)  # type: ignore[arg-type]
         except ImageryError as error:
             raise ApiError(
@@ -94,7 +94,7 @@ class TileRenderer:
 
     def tile(self, z: int, x: int, y: int, where: Filter) -> bytes | None:
         """A tile as PNG of the chips that pass; None where the archive has no imagery."""
-        chips = self.holdings.chips()
+        chips = self.handle.chips()
         sources = self._sources(chips, replace(where, bbox=tile_box(z, x, y)))
         if not sources:
             return None
@@ -149,7 +149,7 @@ class TileRenderer:
             )  # fmt: skip
             try:
                 header = read_header(list(source.files) if len(source.files) > 1 else source.files[0])
-                shown = choose_display_bands(header, source.sensor, self.holdings.sensors)
+                shown = choose_display_bands(header, source.sensor, self.handle.sensors)
                 stored, valid = read_preview(header, grid, shown.bands)
             except ImageryError:
                 continue
@@ -165,7 +165,7 @@ class TileRenderer:
 
     def _stretch(self, sensor: str, eight_bit: bool) -> Stretch | None:
         """The stretch of a sensor, taken over chips that are spread evenly over the archive."""
-        chips = self.holdings.chips()
+        chips = self.handle.chips()
         rows = np.flatnonzero(_is(chips, sensor))
         size = int(math.log2(max(1, len(rows))))
         key = (sensor, eight_bit, size)
@@ -186,7 +186,7 @@ class TileRenderer:
                 if (header.dtype == "uint8") != eight_bit:
                     continue
                 shape = (min(_SAMPLE_SIDE, chip.window.height), min(_SAMPLE_SIDE, chip.window.width))
-                shown = choose_display_bands(header, chip.sensor, self.holdings.sensors)
+                shown = choose_display_bands(header, chip.sensor, self.handle.sensors)
                 stored, valid = read_window(header, chip.window, bands=shown.bands, out_shape=shape)
             except ImageryError:
                 continue

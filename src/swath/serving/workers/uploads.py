@@ -153,8 +153,8 @@ class UploadEmbedder:
         settings: Limits.
     """
 
-    def __init__(self, holdings: ArchiveHandle, settings: ServerSettings) -> None:
-        self.holdings = holdings
+    def __init__(self, handle: ArchiveHandle, settings: ServerSettings) -> None:
+        self.handle = handle
         self.settings = settings
         self.decoder = SandboxedDecoder(settings)
 
@@ -166,14 +166,14 @@ class UploadEmbedder:
         """
         from swath.archive.query.image_query import QueryPreprocessing, embed_query_image
 
-        model = self.holdings.model
+        model = self.handle.model
         assert model is not None
         known = sorted(model.contract.sensors)
         if sensor is not None and sensor not in known:  # a name, and never a file of the server's
             raise ApiError(
                 422, f"the model does not know the sensor {sensor!r}", f"it knows {', '.join(known)}"
             )
-        with self.holdings.archive() as archive:
+        with self.handle.archive() as archive:
             cutting = QueryPreprocessing.of(archive, model)
             chip = self.decoder.run(
                 read_upload,
@@ -196,7 +196,7 @@ def read_upload(
     cutting: QueryPreprocessing,
     sensor: str | None,
     gsd: float | None,
-    most_pixels: int,
+    max_pixels: int,
     limits: ReadLimits,
 ) -> QueryImage:
     """An image as the archive's chips are; its header is judged before anything is decoded."""
@@ -209,11 +209,11 @@ def read_upload(
         header = read_header(path, limits=limits)
         size = header.width * header.height * header.bands
     else:
-        picture = read_image_header(path, max_pixels=most_pixels)
+        picture = read_image_header(path, max_pixels=max_pixels)
         size = picture.width * picture.height * picture.bands
-    if size > most_pixels:
+    if size > max_pixels:
         raise ImageryError(
-            f"{path}: has {size:,} pixels in all bands, this server reads at most {most_pixels:,}; cut "
+            f"{path}: has {size:,} pixels in all bands, this server reads at most {max_pixels:,}; cut "
             "out the part that you want to search for"
         )
     return read_query_image(cutting, path, sensor=sensor, gsd=gsd)

@@ -21,8 +21,9 @@ class ChangeDetectionConfig(DenseConfig):
         head: ``upernet``, ``fpn`` or ``linear`` on the absolute difference of each level; or ``bit``, whose
             inner sizes are the paper's, whatever `head_width`. It looks at a single map, at stride 16: of a
             CNN its third stage (the fourth is then not trained), of a plain transformer its last block.
-        radiometric_match: ``mean_std`` brings each band of the later date to the mean and spread that the earlier one has
-            over the whole scene, in training and in prediction (see `swath.tasks.change.radiometric_match`).
+        radiometric_match: ``mean_std`` brings each band of the later date to the mean and spread that the
+            earlier one has over the whole scene, in training and in prediction (see
+            `swath.tasks.change.radiometric_match`).
     """
 
     head: Literal["upernet", "fpn", "linear", "bit"] = "upernet"

@@ -27,7 +27,8 @@ class SegmentationDataConfig(TaskDataConfig):
             itself: `labels_share` then counts tiles, drawn evenly over images, as ground that somebody has
             labeled here and there. Left out: images stay whole.
         crops_per_image: Crops of each image (or tile) in an epoch.
-        foreground_fraction: Share of the crops that are laid around a pixel of a class drawn evenly among the image's.
+        foreground_fraction: Share of the crops that are laid around a pixel of a class drawn evenly among
+        the image's.
         coregister: Change only: bring the second date onto the grid of the first where they differ.
     """
 
@@ -51,7 +52,7 @@ class SegmentationDataConfig(TaskDataConfig):
             raise ValueError("ignore_colors is for masks in colors, which `colors` tells")
         if self.tile is not None and self.tile * self.scale_range[0] < self.crop_size:
             raise ValueError(
-                f"a crop of {self.crop_size} pixels at a zoom of {self.scale_range[0]:g} does not fit into a tile of "
-                f"{self.tile}: tile is at least size / scale"
+                f"a crop of {self.crop_size} pixels at a zoom of {self.scale_range[0]:g} does not fit into a
+                tile of " f"{self.tile}: tile is at least size / scale"
             )
         return self

@@ -328,8 +328,8 @@ def open_segmentation(
     learned = split(training, crops=True)
     watched, tested = (split([items[i] for i in found[name]]) for name in ("val", "test"))
     assert learned is not None
-    # Every mask is read now, also of the test split: a value that means nothing is not met after the training.
-    # Once each, however many tiles it has.
+    # Every mask is read now, also of the test split: a value that means nothing is not met after the
+    # training. Once each, however many tiles it has.
     held = [item for one in (learned, watched, tested) if one is not None for item in one.items]
     tiles: dict[str, list[tuple[slice, slice]]] = {item.mask: [] for item in held}
     for item in learned.items:

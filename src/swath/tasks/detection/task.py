@@ -61,8 +61,8 @@ class DetectionConfig(TaskConfig):
         anchor_scale: Side of a square anchor over its stride; left out: 8, for objects from 32 pixels; take 4
             where they are 10 to 20 pixels long. FCOS has none.
         max_proposals: Of a window that the first stage hands on; left out: 2000. FCOS has none.
-        box_batch_size_per_image: Of a crop that the second stage learns from; left out: 512. Small crops need fewer, and each
-            costs time. FCOS has none.
+        box_batch_size_per_image: Of a crop that the second stage learns from; left out: 512. Small crops
+            need fewer, and each costs time. FCOS has none.
         out_indices: Of a plain transformer, the four blocks that the pyramid takes; left out: spread evenly.
         score_threshold: Least score of a detection.
         nms_iou: IoU from which the lower of two detections of a class is dropped; left out: 0.5, of FCOS 0.6,

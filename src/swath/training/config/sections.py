@@ -111,7 +111,8 @@ class OptimizerConfig(RecipeSection):
         eps: Added to the root of the second moment.
         weight_decay: Applied to matrices and kernels; never to biases, norms and other 1-D parameters.
         decay_tokens: Whether learned tokens (class, mask) decay too, as in MAE and Scale-MAE.
-        decay_norm_and_bias: Whether everything that is trained decays, biases and norms too, as in CSMAE's runs.
+        decay_norm_and_bias: Whether everything that is trained decays, biases and norms too, as in CSMAE's
+        runs.
     """
 
     name: Literal["adamw", "adan"] = "adamw"
@@ -152,7 +153,8 @@ class TrainingConfig(RecipeSection):
         cpu_minutes: as CPU time of the process; the schedule then follows the share spent. How far such a
             run gets depends on the machine, so it resumes where it was but is not bit-reproducible.
         batch_size: Samples of one optimizer step, over all ranks and accumulated parts together.
-        gradient_accumulation_steps: In how many parts a rank computes its share of a step; same result, less memory.
+        gradient_accumulation_steps: In how many parts a rank computes its share of a step; same result, less
+        memory.
         warmup_steps: Steps of linear warm-up, or
         warmup_epochs: epochs of it, or
         warmup_fraction: share of the budget (5 % where none is given).
@@ -167,7 +169,8 @@ class TrainingConfig(RecipeSection):
         sync_batch_norm: Under torchrun, BatchNorm takes its statistics over the samples of all processes
             rather than of each one. ``auto``: where that is possible, which is on GPUs; true insists on it.
             Everything that has BatchNorm follows, a teacher too. (PyTorch's SyncBatchNorm runs on GPUs only.)
-        find_unused_parameters: DDP looks for parameters that a step does not use; for objectives that have such.
+        find_unused_parameters: DDP looks for parameters that a step does not use; for objectives that have
+        such.
         deterministic: Only deterministic kernels, so that a resumed run is bit-identical. Default: on a CPU
             yes, on a GPU no (slower there).
         workers: Loader processes; 0 loads in the training process. Default: 0 if the data are cached in

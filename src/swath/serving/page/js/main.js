@@ -90,7 +90,7 @@ class App {
     return this.api.post("search/image", form, signal);
   }
 
-  #show({ answers, asked, found, notes, took_ms: took, query }) {
+  #show({ results: answers, k: asked, returned: found, notes, took_ms: took, query }) {
     this.answer = { answers, query, time: new Date() };
     const like = Array.isArray(query) ? query : (query?.like ?? []);
     this.used = this.state.like.length ? [] : like;

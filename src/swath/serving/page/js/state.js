@@ -38,9 +38,9 @@ export function searchBody(state) {
   const filters = {};
   if (sensors.length) filters.sensors = sensors;
   if (gsd) filters.gsd = closedRange("gsd", gsd);
-  if (time) filters.time = closedRange("time", time);
-  if (area) filters.area = area;
-  if (validMin > 0) filters.valid_min = validMin;
+  if (time) filters.datetime = closedRange("time", time);
+  if (area) filters.intersects = area;
+  if (validMin > 0) filters.min_valid = validMin;
   return {
     like: state.like.slice(-MOST_EXAMPLES),
     unlike: state.unlike.slice(-MOST_EXAMPLES),
@@ -49,7 +49,7 @@ export function searchBody(state) {
     k: state.k,
     filters,
     diverse: state.diverse,
-    group_places: state.groupPlaces,
+    group_by_location: state.groupPlaces,
   };
 }
 
