@@ -42,7 +42,8 @@ MODES = {
     "frozen": ["mode=frozen", "layer_decay=1.0"],
 }
 ALL = [
-    "data.crop_size=64", "data.foreground_fraction=0.9", "data.val_fraction=0.0", "data.invalid_boxes=repair", "keep_weights=last",
+    "data.crop_size=64", "data.foreground_fraction=0.9", "data.val_fraction=0.0",
+    "data.invalid_boxes=repair", "keep_weights=last",
     "task.options.tile=64", "task.options.box_batch_size_per_image=32", "task.options.max_proposals=200",
     "training.batch_size=4", "optimizer.lr=2.0e-3", "training.workers=0", "training.tensorboard=false",
     "test_scales=[1.0]",

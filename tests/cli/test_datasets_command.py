@@ -68,7 +68,8 @@ def test_fetch_then_score(run: Callable[..., Result], served: Path, tmp_path: Pa
     assert "here:" in run("datasets", "show", "whu-rs19", "--data-root", tmp_path / "data").output
 
     scored = run(
-        "evaluate", "knn", "statistics", "whu-rs19", "--data-root", tmp_path / "data", "--image-sizes", "8,16",
+        "evaluate", "knn", "statistics", "whu-rs19", "--data-root", tmp_path / "data", "--image-sizes",
+        "8,16",
         "--no-baselines", "-k", 3, "-o", tmp_path / "out", "--size", 32,
     )  # fmt: skip
     assert scored.exit_code == 0, scored.output

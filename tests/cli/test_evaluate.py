@@ -164,7 +164,8 @@ def test_two_models_are_compared_in_pairs_and_seeds_summed_up(
         )
     seeds = sorted(tmp_path.glob("seed_*/model"))
     result = run(
-        "knn", *seeds, scenes / "index.csv", "--average-seeds", "--no-baselines", "--image-sizes", "16,32", "--k", 5,
+        "knn", *seeds, scenes / "index.csv", "--average-seeds", "--no-baselines", "--image-sizes", "16,32",
+        "--k", 5,
         "--symmetric-only", "-o", tmp_path / "out",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -233,7 +234,8 @@ def test_scales_by_ground_sample_distance(
 
 def test_protocol_of_scale_mae(run: Callable[..., Result], model: Path, scenes: Path, tmp_path: Path) -> None:
     result = run(
-        "knn", model, scenes / "index.csv", "--no-baselines", "--protocol", "scale_mae", "--image-sizes", "16,32",
+        "knn", model, scenes / "index.csv", "--no-baselines", "--protocol", "scale_mae", "--image-sizes",
+        "16,32",
         "-o", tmp_path,
     )  # fmt: skip
     assert result.exit_code == 0, result.output

@@ -133,7 +133,8 @@ def test_report_keeps_features_and_can_leave_pictures_out(
     run: Callable[..., Result], scenes: Path, tmp_path: Path
 ) -> None:
     arguments = [
-        "report", "statistics", scenes, "--no-baselines", "--corruptions", "blur", "--no-fewshot", "--image-sizes", "32",
+        "report", "statistics", scenes, "--no-baselines", "--corruptions", "blur", "--no-fewshot",
+        "--image-sizes", "32",
         "-k", 3, "--no-images", "--cache", tmp_path / "kept", "-o", tmp_path / "out",
     ]  # fmt: skip
     assert run(*arguments).exit_code == 0
@@ -158,7 +159,8 @@ def test_report_on_images_of_several_labels(run: Callable[..., Result], scenes: 
             tags = row["class"] + ("|striped" if i % 3 == 0 else "")
             writer.writerow([row["file"], tags, row["gsd_m"], row["split"]])
     arguments = [
-        "report", "statistics", "histogram", table, "--label-column", "tags", "--no-baselines", "--image-sizes",
+        "report", "statistics", "histogram", table, "--label-column", "tags", "--no-baselines",
+        "--image-sizes",
         "32,64", "-k", 3, "-o", tmp_path,
     ]  # fmt: skip
     result = run(*arguments, "--label-separator", "|")

@@ -69,7 +69,8 @@ def test_two_runs_make_one_mixed_archive(home: Path) -> None:
 
 def test_radar_asks_and_optics_answer_without_the_own_place(home: Path, tmp_path: Path) -> None:
     text = swath(
-        "search", home / "archive", home / S1 / f"{S1}_3.tif", "--sensor", "s2", "--exclude-location", "-k", 20,
+        "search", home / "archive", home / S1 / f"{S1}_3.tif", "--sensor", "s2", "--exclude-location",
+        "-k", 20,
         "--geojson", tmp_path / "a.geojson", "--contact-sheet", tmp_path / "a.png",
     )  # fmt: skip
     lines = answered(text)

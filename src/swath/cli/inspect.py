@@ -409,8 +409,9 @@ def _statistics(
     for _, reason in found.problems:
         console.print(f"  [yellow]not read:[/yellow] {escape(reason)}", highlight=False, soft_wrap=True)
     console.print(
-        f"\n{found.pixels:,} valid pixels ({found.valid_fraction:.1%} of those read) of {found.scenes}
-        scenes, " f"unit {escape(written.unit)}: [bold]{escape(str(target))}[/bold]. Use it as --sensor "
+        f"\n{found.pixels:,} valid pixels ({found.valid_fraction:.1%} of those read) of {found.scenes} "
+        "scenes, "
+        f"unit {escape(written.unit)}: [bold]{escape(str(target))}[/bold]. Use it as --sensor "
         f"{escape(str(target))}",
         highlight=False,
         soft_wrap=True,

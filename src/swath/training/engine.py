@@ -119,8 +119,9 @@ class Trainer(Generic[R]):
         self.objective = self.build_objective().to(self.device)
         if config.gradient_accumulation_steps > 1 and getattr(self.objective, "compares_samples", False):
             raise RecipeError(
-                f"training.gradient_accumulation_steps: {recipe.trains} compares the samples of a step with
-                each " "other, and in parts it could not; use more processes or a smaller batch_size"
+                f"training.gradient_accumulation_steps: {recipe.trains} compares the samples of a step "
+                "with each "
+                "other, and in parts it could not; use more processes or a smaller batch_size"
             )
         if hasattr(self.objective, "prepare"):
             # Before a checkpoint is restored: it replaces whatever was fitted here.

@@ -139,8 +139,9 @@ def find_bigearthnet(
     if split is not None or subset is not None:
         if not splits:
             raise ImageryError(
-                f"{root}: split={split!r}, subset={subset!r} need the official splits, which are not here.
-                Put " "train.csv, val.csv and test.csv (v1), or metadata.parquet (v2), into the folder"
+                f"{root}: split={split!r}, subset={subset!r} need the official splits, which are not "
+                "here. Put "
+                "train.csv, val.csv and test.csv (v1), or metadata.parquet (v2), into the folder"
             )
         if split is not None:
             patches = [patch for patch in patches if patch.split == _SPLITS[split]]

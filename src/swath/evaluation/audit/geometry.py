@@ -99,8 +99,9 @@ class EmbeddingStats:
             return f"{where}: one direction carries {100 * self.top_fraction:.0f}% of the variance"
         if max_count >= 64 and self.effective_rank < 0.04 * max_count:
             return (
-                f"{where}: only about {self.effective_rank:.0f} of {max_count} possible directions are in
-                use; " "compare with an earlier checkpoint"
+                f"{where}: only about {self.effective_rank:.0f} of {max_count} possible directions are "
+                "in use; "
+                "compare with an earlier checkpoint"
             )
         return None
 

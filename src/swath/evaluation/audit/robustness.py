@@ -118,8 +118,9 @@ class RobustnessReport:
         if len(losses) == 1:
             return f"{first} loses {100 * max_count:.1f} points by {other}, mean over its strengths."
         return (
-            f"{first} loses most by {other} ({100 * max_count:.1f} points, mean over its strengths) and least
-            by " f"{kind} ({100 * minimum:.1f})."
+            f"{first} loses most by {other} ({100 * max_count:.1f} points, mean over its strengths) and "
+            "least by "
+            f"{kind} ({100 * minimum:.1f})."
         )
 
     def write(self, folder: str | Path, **about: Any) -> list[Path]:

@@ -36,9 +36,7 @@ def check_split(split: TrainTestSplit) -> list[str]:
         return notes + _rare_labels(split, train, test)
     if len(np.unique(train)) < 2:
         raise ImageryError(
-            f"all {len(train)} images of the bank ({split.train.name}) are of class {
-                _name(split, train[0])!r
-            }; "
+            f"all {len(train)} images of {split.train.name} are of class {_name(split, train[0])!r}; "
             "a score needs two classes at least"
         )
     return notes

@@ -154,8 +154,9 @@ def make_split(
         split_names = made.split_names = _with_buffer(rings, split_names, requested, buffer_metres)
         lost = split_names.count(NOWHERE)
         made.notes.append(
-            f"{lost:,} of {len(split_names):,} images lie within {buffer_metres:g} m of another split and are
-            in " "none"
+            f"{lost:,} of {len(split_names):,} images lie within {buffer_metres:g} m of another split "
+            "and are in "
+            "none"
         )
     _look(made, requested, labels)
     return made

@@ -156,8 +156,9 @@ def split_labeled(
         )
     elif test_split is not None:
         raise ImageryError(
-            f"{where}: has no split column and no folder {train_split!r}, so there are no {test_split!r}
-            images; " "leave --queries out for a split by seed"
+            f"{where}: has no split column and no folder {train_split!r}, so there are no "
+            f"{test_split!r} images; "
+            "leave --queries out for a split by seed"
         )
     else:
         chosen, how = _drawn(dataset, groups, test_fraction, seed)
@@ -193,8 +194,9 @@ def _folders(
     if name is None or not (path / name).is_dir():
         folders = ", ".join(sorted(folder.name for folder in path.iterdir() if folder.is_dir()))
         raise ImageryError(
-            f"{path}: has a folder {train_split!r} but none called {test_split or ' or '.join(_QUERY_NAMES)}
-            for the " f"queries; there are {folders}. Name it with --queries."
+            f"{path}: has a folder {train_split!r} but none called "
+            f"{test_split or ' or '.join(_QUERY_NAMES)} for the "
+            f"queries; there are {folders}. Name it with --queries."
         )
     first = open_dataset(path / train_split, sensor=sensor, gsd=gsd, layout="class_folder", **options)
     _refuse_empty_classes(path / train_split, first)

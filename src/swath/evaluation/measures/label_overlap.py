@@ -66,8 +66,9 @@ def label_pair(query_labels: Any, archive_labels: Any) -> tuple[Tensor, Tensor]:
         image_sizes[0].ndim == 2 and image_sizes[0].shape[1] != image_sizes[1].shape[1]
     ):
         raise SwathError(
-            f"labels of shape {list(image_sizes[0].shape)} (queries) and {list(image_sizes[1].shape)}
-            (archive) are not " "of one nomenclature; open both with the same classes"
+            f"labels of shape {list(image_sizes[0].shape)} (queries) and {list(image_sizes[1].shape)} "
+            "(archive) are not "
+            "of one nomenclature; open both with the same classes"
         )
     classes = None
     if image_sizes[0].ndim == 1 and not image_sizes[0].is_floating_point():

@@ -258,8 +258,9 @@ def _again(report_data: ReportData) -> str:
         for e in report_data.evaluations
     ]
     return (
-        f"<pre>{escape(report_data.command)}</pre><p>Split {report_data.split.hash}:
-        {escape(report_data.split.origin)}. " f"{escape(versions)}.</p>"
+        f"<pre>{escape(report_data.command)}</pre><p>Split {report_data.split.hash}: "
+        f"{escape(report_data.split.origin)}. "
+        f"{escape(versions)}.</p>"
         + table(["part", "protocol", "configuration", "time"], rows)
         + '<p class="quiet">Beside this page lie the figures as JSON and CSV, what was said of every query '
         "(NAME_predictions.npz), and bench.csv with the columns of torchgeo-bench.</p>"

@@ -262,7 +262,8 @@ def embedding_section(report_data: ReportData) -> str:
     report = report_data.geometry
     warned = [row.warning for row in report.rows if row.warning]
     header = [
-        "features", "image_size", "dimensions", "RankMe", "effective rank", "participation", "intrinsic (TwoNN)",
+        "features", "image_size", "dimensions", "RankMe", "effective rank", "participation",
+        "intrinsic (TwoNN)",
         "uniformity", "class alignment", "scale alignment", "top axis, %", "dead",
     ]  # fmt: skip
     rows = [
@@ -351,9 +352,10 @@ def projection_section(report_data: ReportData) -> str:
         second = svg.scatter(found.neighbors, found.labels, names, title=f"{model}: t-SNE")
         fractions = f"{100 * found.fractions[0]:.0f}% and {100 * found.fractions[1]:.0f}%"
         caption = (
-            f"{model}, {len(found.labels):,} queries. Left: two principal components, which hold {fractions}
-            of " f"the variance. Right: t-SNE (perplexity 30, divergence left {found.divergence:.2f}): who is
-            " "near whom; sizes of islands and distances between them mean nothing."
+            f"{model}, {len(found.labels):,} queries. Left: two principal components, which hold "
+            f"{fractions} of "
+            f"the variance. Right: t-SNE (perplexity 30, divergence left {found.divergence:.2f}): who is "
+            "near whom; sizes of islands and distances between them mean nothing."
         )
         line = origin_line(report_data, report_data.knn.protocol, report_data.knn.config_hash)
         parts.append(figure(SafeHtml(f'<div class="panels">{first}{second}</div>'), caption, after=line))

@@ -71,9 +71,10 @@ def retrieval_summary(evaluation: RetrievalEvaluation) -> list[str]:
             chance = evaluation.get("chance", query_sensor, gallery_sensor, False).values["f1"]
             low, high = own.intervals["f1"]
             text = (
-                f"{names[query_sensor]} to {names[gallery_sensor]}: F1@{k} of {first} is
-                {_percent(own.values['f1'])} " f"(95%: {_percent(low)} to {_percent(high)}{', centered' if
-                own.centered else ''}), chance " f"{_percent(chance)}"
+                f"{names[query_sensor]} to {names[gallery_sensor]}: F1@{k} of {first} is "
+                f"{_percent(own.values['f1'])} "
+                f"(95%: {_percent(low)} to {_percent(high)}{', centered' if own.centered else ''}), chance "
+                f"{_percent(chance)}"
             )
             others = [
                 _best(evaluation, name, query_sensor, gallery_sensor) for name in evaluation.candidates[1:]

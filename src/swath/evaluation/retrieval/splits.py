@@ -159,8 +159,9 @@ def _fold(dataset: PairedDataset, name: str, option: str) -> NDArray[np.int64]:
         counts = Counter(dataset.splits)
         known = ", ".join(f"{split} ({count:,})" for split, count in sorted(counts.items()))
         raise ImageryError(
-            f"no place is of split {name!r} ({option}); the splits are {known}.{suggest(name,
-            sorted(counts))} " "Name them with --queries and --archive."
+            f"no place is of split {name!r} ({option}); the splits are "
+            f"{known}.{suggest(name, sorted(counts))} "
+            "Name them with --queries and --archive."
         )
     return rows
 
@@ -203,8 +204,9 @@ def _check_groups(split: RetrievalSplit, allow_overlap: bool) -> None:
     count = _count(query_sensor, shared)
     message = (
         f"{len(shared)} groups (scenes, tiles; such as {min(shared)!r}) stand on both sides of the splits; "
-        f"the scores of {count:,} of {len(query_sensor):,} queries are inflated by neighbors of their own
-    scene" )
+        f"the scores of {count:,} of {len(query_sensor):,} queries are inflated by neighbors of their "
+        "own scene"
+    )
     if not allow_overlap:
         raise ImageryError(
             f"{message}. Use splits by scene, or go on with --allow-overlap (as the paper's protocol on "

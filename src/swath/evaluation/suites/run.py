@@ -38,7 +38,8 @@ Watch = Callable[[str, int], Any]  # (what, images in all) -> context manager th
 
 FORMAT = 2
 _DATA_OPTIONS = {
-    "gsd", "train_split", "test_split", "label_column", "label_separator", "labels", "split_column", "group_column",
+    "gsd", "train_split", "test_split", "label_column", "label_separator", "labels", "split_column",
+    "group_column",
     "allow_overlap", "test_fraction", "offset_dn", "size", "filter",
 }  # fmt: skip
 

@@ -33,8 +33,10 @@ def write_suite_report(result: SuiteResult, folder: str | Path, *, command: str 
     })  # fmt: skip
     text = io.StringIO(newline="")
     columns = [
-        "set", "status", "protocol", "features", "role", "classifier", "metric", "value", "ci95_low", "ci95_high",
-        "test", "chance", "difference_to_best_baseline", "difference_ci95_low", "difference_ci95_high", "best_baseline", "scales",
+        "set", "status", "protocol", "features", "role", "classifier", "metric", "value", "ci95_low",
+        "ci95_high",
+        "test", "chance", "difference_to_best_baseline", "difference_ci95_low", "difference_ci95_high",
+        "best_baseline", "scales",
         "partial", "reason", "protocol_id", "config_hash", "split_hash", "software", "command",
     ]  # fmt: skip
     writer = csv.DictWriter(text, columns)

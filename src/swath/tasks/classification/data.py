@@ -72,7 +72,8 @@ def open_classification(
     if dataset.labels is None or dataset.classes is None:
         raise ImageryError(
             f"{path}: has no labels. Classification wants one folder a class, or a CSV table with the "
-            "columns file and class (data.label_column names another one, data.label_separator separates several labels)"
+            "columns file and class (data.label_column names another one, data.label_separator "
+            "separates several labels)"
         )
     if classes and tuple(dataset.classes) != classes:
         raise ImageryError(

@@ -52,7 +52,8 @@ class SegmentationDataConfig(TaskDataConfig):
             raise ValueError("ignore_colors is for masks in colors, which `colors` tells")
         if self.tile is not None and self.tile * self.scale_range[0] < self.crop_size:
             raise ValueError(
-                f"a crop of {self.crop_size} pixels at a zoom of {self.scale_range[0]:g} does not fit into a
-                tile of " f"{self.tile}: tile is at least size / scale"
+                f"a crop of {self.crop_size} pixels at a zoom of {self.scale_range[0]:g} does not fit "
+                "into a tile of "
+                f"{self.tile}: tile is at least size / scale"
             )
         return self

@@ -52,7 +52,8 @@ GROUPS = (
 
 # Changing these while a run is under way changes neither its weights nor its losses.
 FREE_KEYS = frozenset({
-    "description", "training.workers", "training.checkpoint_every", "training.keep_checkpoints", "training.log_every",
+    "description", "training.workers", "training.checkpoint_every", "training.keep_checkpoints",
+    "training.log_every",
     "training.images_every", "training.monitor_every", "training.monitor_images", "training.tensorboard",
     "model.path",
 })  # fmt: skip

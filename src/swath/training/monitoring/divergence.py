@@ -62,7 +62,8 @@ def diagnose(
         advice = "every loss is finite, but not its gradient: try a lower learning rate, or precision fp32"
     else:
         advice = (
-            "no single sample does it: lower optimizer.lr, set training.max_grad_norm (1.0 is usual), warm up for "
+            "no single sample does it: lower optimizer.lr, set training.max_grad_norm (1.0 is usual), "
+            "warm up for "
             "longer, or use precision bf16 or fp32 instead of fp16"
         )
     lines.append(f"  What to do: {advice}.")
