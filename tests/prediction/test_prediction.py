@@ -212,8 +212,8 @@ def test_pairs_of_other_grids_are_refused_and_align_is_offered(tmp_path: Path) -
     before, after = pair(tmp_path, shift=4)
     model = task_model("change")
     refused = predict_scenes(model, [scene_pair(before, after)], tmp_path / "out", TILE)
-    assert "--align" in refused.failures[0][1]
-    options = PredictionOptions(tile=32, align=True)
+    assert "--coregister" in refused.failures[0][1]
+    options = PredictionOptions(tile=32, coregister=True)
     report = predict_scenes(model, [scene_pair(before, after)], tmp_path / "out", options)
     assert not report.failures
     found = read(tmp_path / "out" / "a_b_classes.tif")[0]
@@ -293,7 +293,9 @@ def test_a_scene_of_another_gsd_is_looked_at_as_the_model_was_trained(tmp_path: 
     ):
         assert one.transform.almost_equals(other.transform)
         np.testing.assert_array_equal(one.read(), other.read())
-    native = predict_scenes(model, scene, tmp_path / "native", PredictionOptions(tile=32, read_gsd="native"))
+    native = predict_scenes(
+        model, scene, tmp_path / "native", PredictionOptions(tile=32, target_gsd="native")
+    )
     assert native.scenes[0].pixels == (100, 80)
 
 
@@ -307,7 +309,7 @@ def test_a_scene_much_too_coarse_is_refused_and_a_stated_gsd_is_for_those_that_d
     assert "--read-gsd native" in refused.failures[0][1]
     still = predict_scenes(model, far, tmp_path / "out", PredictionOptions(tile=32, gsd=0.5))
     assert "enlarged 14 times" in still.failures[0][1]  # --gsd does not change what a file says of itself
-    native = predict_scenes(model, far, tmp_path / "out", PredictionOptions(tile=32, read_gsd="native"))
+    native = predict_scenes(model, far, tmp_path / "out", PredictionOptions(tile=32, target_gsd="native"))
     assert native.scenes[0].pixels == (30, 30)
     near = write_scene(tmp_path / "near.tif", pixels(30, 30), gsd=0.6)
     plain = write_scene(tmp_path / "plain.tif", pixels(30, 30), crs=None)

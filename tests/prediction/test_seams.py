@@ -205,7 +205,7 @@ def test_a_resampled_tile_does_not_depend_on_what_is_read_with_it(
     path = write_scene(folder / "scene.tif", image, nodata=0)
     contract = Contract.of("rgb_aerial")
     look = open_model_view(
-        [read_header(path)], contract.sensor(), contract, PredictionOptions(read_gsd=gsd, gsd=0.5)
+        [read_header(path)], contract.sensor(), contract, PredictionOptions(target_gsd=gsd, gsd=0.5)
     )
     side = min(8, look.height, look.width)
     top, left = min(top, look.height - side), min(left, look.width - side)

@@ -45,7 +45,7 @@ def command(
     embedding moved beyond what is usual around it between the same two dates, so that a season does not count
     as change. 0 is usual; above about 4 is worth a look.
 
-    Example: swath changes chips.archive --before 2016 --after 2018 --map change.tif
+    Example: swath changes chips.archive --before 2016 --after 2018 --heatmap change.tif
     """
     from swath.archive.archive import Archive
     from swath.archive.changes.detect import find_changes

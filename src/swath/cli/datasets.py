@@ -128,7 +128,8 @@ def fetch(
         f"license: {escape_markup(known.license)}; cite: {escape_markup(known.paper)}", highlight=False
     )
     console.print(
-        f"use it: swath evaluate knn MODEL {known.name} --root {escape_markup(str(out))}", highlight=False
+        f"use it: swath evaluate knn MODEL {known.name} --data-root {escape_markup(str(out))}",
+        highlight=False,
     )
 
 

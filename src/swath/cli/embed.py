@@ -59,7 +59,7 @@ def command(
     size: Annotated[
         int | None, typer.Option(help="whole images: pixels of the side that they are brought to.", min=1)
     ] = None,
-    fit: Annotated[
+    resize_mode: Annotated[
         str | None, typer.Option(help="whole images: center_crop or resize.  \\[default: center_crop]")
     ] = None,
     pattern: Annotated[
@@ -159,7 +159,7 @@ def command(
                     chip_metres=metres,
                     stride=stride,
                     size=size,
-                    resize_mode=fit,
+                    resize_mode=resize_mode,
                     split=split,
                     pattern=pattern,
                     offset_dn=offset_dn,

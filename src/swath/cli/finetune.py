@@ -30,7 +30,7 @@ _Set = Annotated[
 ]
 _Share = Annotated[
     float | None,
-    typer.Option("--labels-share", help="Learn from this share of the labels, drawn evenly over classes."),
+    typer.Option("--label-fraction", help="Learn from this share of the labels, drawn evenly over classes."),
 ]
 _Resume = Annotated[
     bool, typer.Option("--resume", help="Only continue; refuse to begin where there is no run.")
@@ -41,7 +41,7 @@ _Fresh = Annotated[bool, typer.Option("--fresh", help="Remove the run that is in
 @app.command()
 def classify(
     recipe: _Recipe, data: _Data, out: _Out, model: _Model = None, settings: _Set = None,
-    labels_share: _Share = None, resume: _Resume = False, fresh: _Fresh = False,
+    label_fraction: _Share = None, resume: _Resume = False, fresh: _Fresh = False,
 ) -> None:  # fmt: skip
     """Train classes (or several labels) of whole images.
 
@@ -50,28 +50,28 @@ def classify(
     [dim]Example:[/dim] swath finetune classify configs/finetune_classify.yaml --model runs/first/model
     --data scenes/ --out runs/scenes --set mode=frozen
     """
-    _finetune("classify", recipe, data, out, model, settings, labels_share, resume, fresh)
+    _finetune("classify", recipe, data, out, model, settings, label_fraction, resume, fresh)
 
 
 @app.command()
 def segment(
     recipe: _Recipe, data: _Data, out: _Out, model: _Model = None, settings: _Set = None,
-    labels_share: _Share = None, resume: _Resume = False, fresh: _Fresh = False,
+    label_fraction: _Share = None, resume: _Resume = False, fresh: _Fresh = False,
 ) -> None:  # fmt: skip
     """Train a class for every pixel.
 
     Data: images/ and masks/ with files of the same name, or a CSV table with the columns image, mask, split.
 
     [dim]Example:[/dim] swath finetune segment configs/finetune_segment.yaml --model runs/first/model
-    --data roads/ --out runs/roads --labels-share 0.1
+    --data roads/ --out runs/roads --label-fraction 0.1
     """
-    _finetune("segment", recipe, data, out, model, settings, labels_share, resume, fresh)
+    _finetune("segment", recipe, data, out, model, settings, label_fraction, resume, fresh)
 
 
 @app.command()
 def change(
     recipe: _Recipe, data: _Data, out: _Out, model: _Model = None, settings: _Set = None,
-    labels_share: _Share = None, resume: _Resume = False, fresh: _Fresh = False,
+    label_fraction: _Share = None, resume: _Resume = False, fresh: _Fresh = False,
 ) -> None:  # fmt: skip
     """Train what has changed between two dates of one sensor.
 
@@ -81,13 +81,13 @@ def change(
     [dim]Example:[/dim] swath finetune change configs/finetune_change.yaml --model runs/first/model
     --data pairs/ --out runs/changes --set task.options.head=bit
     """
-    _finetune("change", recipe, data, out, model, settings, labels_share, resume, fresh)
+    _finetune("change", recipe, data, out, model, settings, label_fraction, resume, fresh)
 
 
 @app.command()
 def detect(
     recipe: _Recipe, data: _Data, out: _Out, model: _Model = None, settings: _Set = None,
-    labels_share: _Share = None, resume: _Resume = False, fresh: _Fresh = False,
+    label_fraction: _Share = None, resume: _Resume = False, fresh: _Fresh = False,
 ) -> None:  # fmt: skip
     """Train to find objects, as upright or oriented boxes.
 
@@ -97,7 +97,7 @@ def detect(
     [dim]Example:[/dim] swath finetune detect configs/finetune_detect.yaml --model runs/first/model
     --data cars/annotations.json --out runs/cars --set data.val_fraction=0.2
     """
-    _finetune("detect", recipe, data, out, model, settings, labels_share, resume, fresh)
+    _finetune("detect", recipe, data, out, model, settings, label_fraction, resume, fresh)
 
 
 def _finetune(
@@ -107,7 +107,7 @@ def _finetune(
     out: Path,
     model: Path | None,
     settings: list[str] | None,
-    labels_share: float | None,
+    label_fraction: float | None,
     resume: bool,
     fresh: bool,
 ) -> None:
@@ -121,8 +121,8 @@ def _finetune(
     if resume and fresh:
         raise RecipeError("--resume and --fresh contradict each other: give one of them")
     overrides = [*(settings or [])]
-    if labels_share is not None:
-        overrides.append(f"data.label_fraction={labels_share}")
+    if label_fraction is not None:
+        overrides.append(f"data.label_fraction={label_fraction}")
     resolved = load_finetune_recipe(recipe, overrides, model=model, task=task)
     first = os.environ.get("RANK", "0") == "0"
     start = "resume" if resume else "fresh" if fresh else "auto"

@@ -48,7 +48,7 @@ def command(
             "stay as they are, or metres per pixel (UTM). Default: the second sensor's."
         ),
     ] = None,
-    days: Annotated[
+    max_days: Annotated[
         str,
         typer.Option(help="With --pair: most days between the two acquisitions, or 'any'."),
     ] = "7",
@@ -62,7 +62,7 @@ def command(
             min=1, help="With --pair: cut the common ground into chips of so many pixels of the grid."
         ),
     ] = None,
-    every: Annotated[
+    all_partners: Annotated[
         bool,
         typer.Option("--all-partners", help="With --pair: keep all partners, not only the nearest in time."),
     ] = False,
@@ -115,9 +115,9 @@ def command(
 
       swath inspect flights/ --statistics drone.yaml --bands red,green,blue,nir --unit uint8
 
-      swath inspect --pair s1/ s2/ --sensor sentinel1_grd --sensor sentinel2_l2a --days 3 --chip-size 120
+      swath inspect --pair s1/ s2/ --sensor sentinel1_grd --sensor sentinel2_l2a --max-days 3 --chip-size 120
 
-      swath inspect --pair s1/ aerial/ --sensor sentinel1_grd --sensor rgb_aerial --grid 3 --days any
+      swath inspect --pair s1/ aerial/ --sensor sentinel1_grd --sensor rgb_aerial --grid 3 --max-days any
     """
     from rich.console import Console
 
@@ -134,11 +134,15 @@ def command(
             if value is not None:
                 raise ImageryError(f"{option} means nothing with --pair")
         _pair(
-            console, path, out or Path("pairs.parquet"), sensor or [], pattern or [], grid, days,
-            min_overlap, chip_size, every, workers,
+            console, path, out or Path("pairs.parquet"), sensor or [], pattern or [], grid, max_days,
+            min_overlap, chip_size, all_partners, workers,
         )  # fmt: skip
         return
-    for option, given in (("--grid", grid), ("--chip-size", chip_size), ("--all-partners", every or None)):
+    for option, given in (
+        ("--grid", grid),
+        ("--chip-size", chip_size),
+        ("--all-partners", all_partners or None),
+    ):
         if given is not None:
             raise ImageryError(f"{option} means nothing without --pair")
     if len(path) > 1:
@@ -207,10 +211,10 @@ def _pair(
     sensors: list[str],
     patterns: list[str],
     grid: str | None,
-    days: str,
+    max_days: str,
     min_overlap: float,
     chip_size: int | None,
-    every: bool,
+    all_partners: bool,
     workers: int | None,
 ) -> None:
     """Join two archives, write the table and the report, print both in short."""
@@ -239,10 +243,10 @@ def _pair(
             paths[1],
             sensors=(first, second),
             grid=_grid(grid, second.name),
-            days=_days(days),
+            max_days=_days(max_days),
             min_overlap=min_overlap,
             chip_size=chip_size,
-            every=every,
+            all_partners=all_partners,
             patterns=(patterns[0], patterns[1]) if patterns else (None, None),
             workers=workers,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
@@ -296,12 +300,12 @@ def _days(text: str) -> float | None:
     if text == "any":
         return None
     try:
-        days = float(text)
+        max_days = float(text)
     except ValueError:
-        days = -1.0
-    if not days >= 0:
+        max_days = -1.0
+    if not max_days >= 0:
         raise ImageryError(f"--days {text}: a number of days, or 'any'")
-    return days
+    return max_days
 
 
 def _sensor_for_statistics(

@@ -32,8 +32,8 @@ def command(
         Path | None, typer.Option("--before", help="Two dates: the first one, instead of SCENES.")
     ] = None,
     after: Annotated[Path | None, typer.Option("--after", help="Two dates: the second one.")] = None,
-    align: Annotated[
-        bool, typer.Option("--align", help="Bring the second date onto the grid of the first.")
+    coregister: Annotated[
+        bool, typer.Option("--coregister", help="Bring the second date onto the grid of the first.")
     ] = False,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Maps: write the probability of each class, too.")
@@ -48,10 +48,10 @@ def command(
         float, typer.Option(help="Classes of tiles: least share of valid pixels.", min=0.0, max=1.0)
     ] = 0.5,
     gsd: Annotated[str | None, typer.Option(help="Metres per pixel of images without georeference.")] = None,
-    read_gsd: Annotated[
+    target_gsd: Annotated[
         str,
         typer.Option(
-            "--read-gsd",
+            "--target-gsd",
             help="Metres per pixel at which scenes are looked at. auto: as they are if the model was trained "
             "on that, else resampled to the nearest GSD that it was; native: as they are.",
         ),
@@ -78,7 +78,7 @@ def command(
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Tiles a forward pass.", min=1)] = 8,
-    window: Annotated[
+    read_window: Annotated[
         int | None,
         typer.Option(help="Pixels of width that are read at a time; changes no result.", min=1),
     ] = None,
@@ -101,7 +101,7 @@ def command(
 
     swath predict runs/roads/model scenes/ --out maps/ --polygons road
 
-    swath predict runs/changes/model --before 2019.tif --after 2024.tif --align --out changes/
+    swath predict runs/changes/model --before 2019.tif --after 2024.tif --coregister --out changes/
     """
     import torch
 
@@ -115,8 +115,8 @@ def command(
         tile=tile,
         overlap=overlap,
         gsd=_number(gsd),
-        read_gsd=_number(read_gsd) or "auto",
-        align=align,
+        target_gsd=_number(target_gsd) or "auto",
+        coregister=coregister,
         offset_dn=offset_dn,
         probabilities=probabilities,
         polygons=tuple(polygons or ()),
@@ -124,7 +124,7 @@ def command(
         min_valid=min_valid,
         min_score=min_score,
     )
-    pace = RuntimeOptions(batch_size=batch_size, window=window, workers=workers)
+    pace = RuntimeOptions(batch_size=batch_size, read_window=read_window, workers=workers)
     given = _scenes(scenes or [], before, after, loaded.dates)
     from rich.console import Console
 

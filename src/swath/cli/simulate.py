@@ -57,7 +57,7 @@ def command(
         float, typer.Option(min=0.0, max=1.0, help="Opacity of thin cloud over optical sensors.")
     ] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Names the series of places.")] = 0,
-    first: Annotated[
+    start_index: Annotated[
         int, typer.Option(min=0, help="Place of the series to begin with; other ranges are other places.")
     ] = 0,
 ) -> None:
@@ -88,7 +88,7 @@ def command(
     wanted = _folds(splits, count)
     total = sum(wanted.values())
     if kind is SimulationKind.AERIAL:
-        for option, given in (("--sensor", sensors), ("--cloud", cloud), ("--start-index", first)):
+        for option, given in (("--sensor", sensors), ("--cloud", cloud), ("--start-index", start_index)):
             if given:
                 raise ImageryError(f"{option} means nothing with --kind aerial")
     elif kind is SimulationKind.CHANGE and cloud:
@@ -105,7 +105,7 @@ def command(
             from swath.simulated.sensing import SENSORS
             from swath.simulated.writing import write_simulated_change, write_simulated_pairs
 
-            shown |= {"seed": seed, "splits": wanted, "size": size, "gsd": _gsd(gsd), "first": first,
+            shown |= {"seed": seed, "splits": wanted, "size": size, "gsd": _gsd(gsd), "first": start_index,
                       "sensors": sensors or SENSORS}  # fmt: skip
             if kind is SimulationKind.CHANGE:
                 write_simulated_change(out, **shown)

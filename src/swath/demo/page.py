@@ -127,8 +127,9 @@ def _scores(walk: DemoResults) -> str:
         image_sizes = [
             100 * score.accuracy for score in evaluation.select(classifier, features, symmetric=True)
         ]
-        rows.append([features, classifier, *(f"{image_size:.1f}" for image_size in image_sizes), f"{100 * mean.accuracy:.1f}",
-                     f"{100 * mean.low:.1f} to {100 * mean.high:.1f}"])  # fmt: skip
+        shown = [f"{value:.1f}" for value in image_sizes]
+        interval = f"{100 * mean.low:.1f} to {100 * mean.high:.1f}"
+        rows.append([features, classifier, *shown, f"{100 * mean.accuracy:.1f}", interval])
         marks.append(features == ours)
     used = sorted({score.test_image_size for score in evaluation.scores})
     header = ["features", "classifier", *(f"{image_size} px" for image_size in used), "mean %", "95%"]
@@ -177,7 +178,7 @@ def _next() -> str:
         "--set sensor=sentinel2_l2a\n"
         "swath evaluate knn runs/mine/model labeled/\n"
         "swath embed runs/mine/model scenes/ --to archive --layout chips --chip-size 128\n"
-        "swath search archive query.tif -k 10 --picture answers.png</pre>"
+        "swath search archive query.tif -k 10 --contact-sheet answers.png</pre>"
     )
 
 

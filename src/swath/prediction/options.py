@@ -20,10 +20,10 @@ class PredictionOptions:
         tile: Side in pixels of what the network sees at once; None: see `preferred_tiles`.
         overlap: Share of a tile that it has in common with its neighbor; None: see `preferred_tiles`.
         gsd: Metres per pixel of scenes that do not tell; ``"relative"`` for models that count so.
-        read_gsd: At how many metres per pixel scenes are looked at. ``auto``: as they are where the model has
+        target_gsd: At how many metres per pixel scenes are looked at. ``auto``: as they are where the model has
             been trained on that, else resampled to the nearest GSD that it has. ``native``: as they are. A
             number: at that. Of models that count scale relative to the native resolution, how much coarser.
-        align: Pairs only: bring the second date onto the grid of the first where they differ.
+        coregister: Pairs only: bring the second date onto the grid of the first where they differ.
         offset_dn: Added to stored values before scaling (Sentinel-2 files that do not say their baseline).
         probabilities: Maps: also write the probability of each class.
         polygons: Maps: classes that are written as polygons as well; ``("all",)`` for every one.
@@ -35,8 +35,8 @@ class PredictionOptions:
     tile: int | None = None
     overlap: float | None = None
     gsd: float | str | None = None
-    read_gsd: float | str = "auto"
-    align: bool = False
+    target_gsd: float | str = "auto"
+    coregister: bool = False
     offset_dn: float | None = None
     probabilities: bool = False
     polygons: tuple[str, ...] = ()
@@ -55,13 +55,13 @@ class PredictionOptions:
         if self.overlap is not None and not 0 <= self.overlap <= 0.5:
             raise ContractError(f"overlap: {self.overlap:g} of a tile; give 0 to 0.5, such as 0.25")
         relative = model.contract.gsd_mode == "relative"
-        if isinstance(self.read_gsd, str):
-            if self.read_gsd not in ("auto", "native"):
+        if isinstance(self.target_gsd, str):
+            if self.target_gsd not in ("auto", "native"):
                 raise ContractError(
-                    f"read_gsd: {self.read_gsd!r} is neither auto, native nor metres per pixel"
+                    f"read_gsd: {self.target_gsd!r} is neither auto, native nor metres per pixel"
                 )
-        elif not self.read_gsd > 0:
-            raise ContractError(f"read_gsd: {self.read_gsd:g} is not a positive number")
+        elif not self.target_gsd > 0:
+            raise ContractError(f"read_gsd: {self.target_gsd:g} is not a positive number")
         if isinstance(self.gsd, str) and self.gsd != "relative":
             raise ContractError(f"gsd: {self.gsd!r} is neither a number of metres per pixel nor relative")
         if not relative and self.gsd == "relative":

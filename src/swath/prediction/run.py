@@ -28,6 +28,7 @@ from swath.prediction.scene_view import ModelView, check_registration, match_vie
 from swath.prediction.tables import TileClassWriter
 from swath.prediction.tile_loop import RuntimeOptions, predict_tiles
 from swath.prediction.writers import OutputWriter, SceneOutput, SceneProgress
+from swath.renames import stored_names
 from swath.tasks.model import TaskModel
 from swath.tiling.grid import TileGrid
 
@@ -206,7 +207,8 @@ class _Job:
             headers = source.headers()
             model, options = run.model, run.options
             look = open_model_view(headers, model.contract.sensor(), model.contract, options, source.gsd)
-            job.fingerprint = _digest([VERSION, run.identity, options.to_dict(), source.stamps(), source.gsd])
+            stored = stored_names(options.to_dict(), "prediction")  # a scene begun under old names resumes
+            job.fingerprint = _digest([VERSION, run.identity, stored, source.stamps(), source.gsd])
         except (SwathError, OSError) as error:
             record.status, record.problem = "failed", str(error)
             return job

@@ -288,7 +288,7 @@ def open_model_view(
     second: SceneDateReader
     if same_grid(header, scenes[1].header):
         second = NativeSceneReader(scenes[1], height, width)
-    elif not options.align:
+    elif not options.coregister:
         other = scenes[1].header
         raise ImageryError(
             f"{other.path}: has another grid ({other.width} x {other.height}) than {header.path} "
@@ -335,10 +335,10 @@ def _wanted_gsd(
 ) -> tuple[float, list[str]]:
     """GSD to look at, and what there is to say about it."""
     unit = "m per pixel" if contract.gsd_mode == "metres" else "times its native resolution"
-    if options.read_gsd == "native":
+    if options.target_gsd == "native":
         return native, []
-    if not isinstance(options.read_gsd, str):
-        return options.read_gsd, _said(native, options.read_gsd, unit, "as asked for")
+    if not isinstance(options.target_gsd, str):
+        return options.target_gsd, _said(native, options.target_gsd, unit, "as asked for")
     if contract.gsd_range is None:
         return native, []
     low, high = contract.gsd_range

@@ -32,21 +32,21 @@ class RuntimeOptions:
 
     Attributes:
         batch_size: Tiles a forward pass.
-        window: Width in pixels of what is read at a time; None: as many tiles as a batch.
+        read_window: Width in pixels of what is read at a time; None: as many tiles as a batch.
         workers: Threads that read; 0 reads in between.
     """
 
     batch_size: int = 8
-    window: int | None = None
+    read_window: int | None = None
     workers: int = 2
 
     def tiles(self, look: ModelView, grid: TileGrid) -> int:
         """Tiles of a window: at least one, and no more than memory is meant for."""
         size = grid.columns.size
         wanted = self.batch_size
-        if self.window is not None:
+        if self.read_window is not None:
             step = grid.columns.finals[0] if len(grid.columns.starts) > 1 else size
-            wanted = 1 + max(0, self.window - size) // step
+            wanted = 1 + max(0, self.read_window - size) // step
         return max(1, min(wanted, int(_WINDOW_BYTES / (look.pixel_bytes * size * grid.rows.size))))
 
 

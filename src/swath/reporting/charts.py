@@ -233,7 +233,8 @@ def forest_plot(gaps: Sequence[DifferenceRow], *, title: str, x_label: str, widt
             f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{escape(gap.name)}</text>'
             f'<line x1="{x(gap.low):.1f}" x2="{x(gap.high):.1f}" y1="{y:.1f}" y2="{y:.1f}" stroke="{shown}" '
             f'stroke-width="2"/><circle cx="{x(gap.value):.1f}" cy="{y:.1f}" r="4.5" stroke="{shown}" '
-            f'stroke-width="2" fill="{shown if clear else "var(--paper)"}"><title>{escape(prediction)}</title>'
+            f'stroke-width="2" fill="{shown if clear else "var(--paper)"}">'
+            f"<title>{escape(prediction)}</title>"
             "</circle>"
         )
     return "".join(parts) + "</svg>"

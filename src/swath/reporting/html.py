@@ -67,7 +67,8 @@ def table(
         )
     prediction = f"<caption>{escape(caption)}</caption>" if caption else ""
     return (
-        f'<div class="scroll"><table>{prediction}<thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody>'
+        f'<div class="scroll"><table>{prediction}<thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody>"
         "</table></div>"
     )
 

@@ -158,7 +158,7 @@ def test_files_hold_the_same(result: tuple[SuiteResult, Path], tmp_path: Path) -
 def test_the_page_stands_alone_and_tells_the_same(result: tuple[SuiteResult, Path], tmp_path: Path) -> None:
     found, _ = result
     renamed = replace(found, suite=found.suite.model_copy(update={"title": "Small <suite>"}))
-    write_suite_report(renamed, tmp_path, command="swath evaluate suite small.yaml --root data")
+    write_suite_report(renamed, tmp_path, command="swath evaluate suite small.yaml --data-root data")
     page = (tmp_path / "suite.html").read_text(encoding="utf-8")
     structure = Structure()
     structure.feed(page)
@@ -174,7 +174,7 @@ def test_the_page_stands_alone_and_tells_the_same(result: tuple[SuiteResult, Pat
         assert escape(sentence) in page
     one = found.datasets[0]
     assert set(one.origins) == {"knn", "linear"}
-    for fact in (*one.origins["knn"].values(), "torch=", "swath evaluate suite small.yaml --root data"):
+    for fact in (*one.origins["knn"].values(), "torch=", "swath evaluate suite small.yaml --data-root data"):
         assert page.count(fact) >= 2, "beside the figures, and in the last section"
 
 

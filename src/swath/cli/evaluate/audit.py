@@ -210,7 +210,7 @@ def robustness(
     Strengths are physical (optical depth, looks, pixels, degrees) or shares of the band's spread; what makes
     no sense for a sensor is refused. The bank stays clean.
 
-    Example: swath evaluate robustness runs/first/model scenes/index.csv --by haze,blur -o looks
+    Example: swath evaluate robustness runs/first/model scenes/index.csv --corruptions haze,blur -o looks
     """
     from rich.console import Console
     from rich.table import Table

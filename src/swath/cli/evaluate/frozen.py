@@ -109,7 +109,7 @@ def knn(
     trained, so the score speaks of the features alone. "knn-z" is the same on features standardized by the
     bank. Several models are compared in pairs, on the same images.
 
-    Example: swath evaluate knn runs/first/model scenes/index.csv --scales 16,32,64,128 -o scores
+    Example: swath evaluate knn runs/first/model scenes/index.csv --image-sizes 16,32,64,128 -o scores
     """
     from swath.evaluation.protocols.frozen import evaluate_knn
 
@@ -162,7 +162,7 @@ def linear(
     bank's statistics. The penalty is chosen on images held out of the bank (of each class, groups of the same
     ground whole).
 
-    Example: swath evaluate linear runs/first/model scenes/index.csv --scales 128 -o scores
+    Example: swath evaluate linear runs/first/model scenes/index.csv --image-sizes 128 -o scores
     """
     from swath.evaluation.protocols.frozen import evaluate_linear
 

@@ -31,8 +31,8 @@ def command(
     gallery_split: Annotated[
         str | None,
         typer.Option(
-            help="Split that answers, or `all`. The same as --queries: each query searches all groups but its "
-            "own.  \\[default: test]",
+            help="Split to search in, or `all`. The same as --query-split: each query searches all groups "
+            "but its own.  \\[default: test]",
             metavar="SPLIT",
         ),
     ] = None,
@@ -79,7 +79,7 @@ def command(
         bool,
         typer.Option(
             "--allow-overlap",
-            help="Score splits that share scenes, or a split of places whose scenes are unknown, with a note.",
+            help="Score splits that share scenes (or whose scenes are unknown) all the same, with a note.",
         ),
     ] = False,
     seed: Annotated[int, typer.Option(help="Of the split by group, where the data has no splits.")] = 0,
@@ -100,7 +100,7 @@ def command(
     information retrieval. Everything is scored as it is and centered (less each sensor's mean over the
     archive), beside chance and baselines, with the modality gap.
 
-    Example: swath evaluate retrieval runs/csmae/model pairs.csv --queries val --archive test -k 10 -o scores
+    Example: swath evaluate retrieval runs/csmae/model pairs.csv --query-split val --gallery-split test -k 10
     """
     from rich.console import Console
 

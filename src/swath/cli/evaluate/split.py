@@ -46,7 +46,7 @@ def command(
     Neighboring images resemble each other: a random split asks for places that the bank nearly holds. Blocks
     and groups stay whole; every split gets its share of every class as nearly as whole units allow.
 
-    Example: swath evaluate make-split scenes/index.csv --by group --column city --out split.csv
+    Example: swath evaluate make-split scenes/index.csv --strategy group --group-column city --out split.csv
     """
     from rich.console import Console
     from rich.table import Table

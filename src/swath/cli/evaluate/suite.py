@@ -61,7 +61,7 @@ def command(
     Writes one folder of reports a set, and a summary of all (JSON, CSV, Markdown). Sets that are not there
     are listed as absent, with where they can be had. Run again, it does what is left to do.
 
-    Example: swath evaluate suite table1 runs/first/model timm:resnet50@pretrained --root data -o table1
+    Example: swath evaluate suite table1 runs/first/model timm:resnet50@pretrained --data-root data -o table1
     """
     from rich.console import Console
 

@@ -149,7 +149,7 @@ def command(
 
     swath search chips.archive --like 3fa9c1 --like 77be02 --unlike c0ffee
 
-    swath search chips.archive --place 13.40,52.52 --group-places --exclude-pair
+    swath search chips.archive --place 13.40,52.52 --group-by-location --exclude-location
     """
     from swath.archive.archive import Archive
     from swath.archive.exchange.geojson import write_geojson

@@ -82,10 +82,10 @@ def join_catalogs(
     *,
     sensors: Sequence[str | Path | Sensor],
     grid: str | float,
-    days: float | None = 7.0,
+    max_days: float | None = 7.0,
     min_overlap: float = 0.5,
     chip_size: int | None = None,
-    every: bool = False,
+    all_partners: bool = False,
     patterns: Sequence[str | None] = (None, None),
     workers: int | None = None,
     progress: Progress | None = None,
@@ -135,7 +135,7 @@ def join_catalogs(
         for path, why in problems[i]:
             if path not in taken:  # of the other sensor, in a folder with both: no problem
                 found.unpaired.append((sensor.name, path, why))
-    join = _Join(found, scenes[0], scenes[1], grid, days, min_overlap, chip_size, every)
+    join = _Join(found, scenes[0], scenes[1], grid, max_days, min_overlap, chip_size, all_partners)
     join.run(progress)
     return found
 

@@ -1,8 +1,8 @@
 """Whatever a user names as labeled data, opened and divided: the same for every verb and for suites.
 
     scenes/index.csv          a path: class folders, tables, BigEarthNet (see `labeled` beside this)
-    eurosat                   a set known by name, looked for below --root (`swath datasets list`)
-    torchgeo:EuroSAT          a classification set of TorchGeo, below --root
+    eurosat                   a set known by name, looked for below --data-root (`swath datasets list`)
+    torchgeo:EuroSAT          a classification set of TorchGeo, below --data-root
 
 A path that is there comes first. A known set is opened with the sensor that it was taken with; a model that
 knows other bands of the same satellite takes its own from it by name.

@@ -153,5 +153,8 @@ def _sizer(
     if height % step == 0 and width % step == 0:
         return lambda batch: batch, []
     image_size = max(step, round((height * width) ** 0.5 / step) * step)
-    note = f"{sensor}: images of {height} x {width} px area-resized to {image_size} x {image_size} (patches of {step} px)"
+    note = (
+        f"{sensor}: images of {height} x {width} px area-resized to {image_size} x {image_size} "
+        f"(patches of {step} px)"
+    )
     return lambda batch: resize_batch(batch, image_size), [note]

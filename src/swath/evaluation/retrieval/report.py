@@ -250,7 +250,8 @@ def _classes(evaluation: RetrievalEvaluation, names: dict[str, str]) -> list[Tex
             for row in found
         ]
         state = "centered" if centered else "as they are"
-        title = f"{evaluation.candidates[0]}, {names[query_sensor]} → {names[gallery_sensor]}, {state}, by class (in %)"
+        direction = f"{names[query_sensor]} → {names[gallery_sensor]}"
+        title = f"{evaluation.candidates[0]}, {direction}, {state}, by class (in %)"
         header = ["class", "queries", "gallery", "F1", "P", "R", "answers of the class", "by chance"]
         grids.append(TextTable(title, header, rows))
     return grids
