@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from swath.errors import ArchiveError, ImageryError, SwathError
 from swath.serving.http.errors import ApiError, api_error_from, redact_paths
-from swath.serving.http.schemas import Filters, SearchRequest, parse_interval
+from swath.serving.http.query_types import parse_interval
+from swath.serving.http.schemas import Filters, SearchRequest
 from swath.serving.http.security import SecurityMiddleware
 from swath.serving.server import serve
 from swath.serving.settings import ServerSettings, check_access, host_names

@@ -15,21 +15,17 @@ from swath.archive.query.filters import Filter
 from swath.serving.http.api_docs import render_api_docs
 from swath.serving.http.errors import ApiError
 from swath.serving.http.metrics import CONTENT_TYPE
+from swath.serving.http.query_types import ChipId, LastMoment, Moment, Name, parse_interval
 from swath.serving.http.schemas import (
     ArchiveInfo,
     ChangeCollection,
-    ChipId,
     ChipPage,
     ChipRecord,
     FeatureCollection,
     Health,
     ImageSearchOptions,
-    LastMoment,
-    Moment,
-    Name,
     SearchRequest,
     SearchResponse,
-    parse_interval,
 )
 from swath.serving.service import ServerState
 from swath.serving.workers.archive_handle import chip_record
