@@ -132,7 +132,7 @@ def test_an_empty_archive_is_served(tmp_path: Path) -> None:
         assert client.get("/api/chips").json() == {"chips": [], "total": 0}
         assert client.get("/api/tiles/0/0/0.png").status_code == 204
         missing = client.post("/api/search", json={"like": ["x"]})
-        assert (missing.status_code, "no chip" in missing.json()["error"]["what"]) == (404, True)
+        assert (missing.status_code, "no chip" in missing.json()["detail"]) == (404, True)
 
 
 # --- the edges of the map -----------------------------------------------------------------------------------
@@ -181,9 +181,9 @@ def test_areas_across_the_antimeridian_and_at_the_poles(
         by_area = client.post("/api/search", json={"area": area}).json()
         assert {int(id, 16) for id in by_area["query"]["like"]} == inside
         filtered = client.post(
-            "/api/search", json={"place": [0.5, 0.5], "filters": {"area": area}, "k": 10}
+            "/api/search", json={"place": [0.5, 0.5], "filters": {"intersects": area}, "k": 10}
         ).json()
-        assert {int(one["id"], 16) for one in filtered["answers"]} == inside - {5}
+        assert {int(one["id"], 16) for one in filtered["results"]} == inside - {5}
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Requests and responses of the HTTP interface, checked by types; the server and the client share them.
 
 Request models forbid unknown keys (see `swath.serving.http.query_types`). Times are ISO 8601; one without a
-zone is UTC, and a bare date at the end of a range includes that day. Positions are longitude, latitude in
-degrees (OGC:CRS84).
+zone is UTC, and a date without time at the end of an interval includes that day. Positions are longitude,
+latitude in degrees (OGC:CRS84).
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from swath.serving.http.query_types import (
     MAX_EXAMPLES,
     ChipId,
     GeoJsonArea,
-    LastMoment,
+    Interval,
     Latitude,
     Longitude,
-    Moment,
     Name,
     Positive,
     StrictModel,
@@ -29,59 +28,58 @@ from swath.serving.http.query_types import (
 
 
 class Filters(StrictModel):
-    """Which chips may answer; what is left out lets every chip pass."""
+    """Filters of a search; omitted ones admit every chip."""
 
     sensors: Annotated[list[Name], Field(min_length=1, max_length=50)] | None = None
-    gsd: tuple[Positive, Positive] | None = Field(None, description="smallest and largest, metres per pixel")
-    time: tuple[Moment, LastMoment] | None = Field(None, description="first and last")
-    area: GeoJsonArea | None = Field(None, description="chips whose footprint touches it")
-    valid_min: float | None = Field(None, ge=0, le=1, description="least share of valid pixels")
+    gsd: tuple[Positive, Positive] | None = Field(None, description="minimum and maximum, metres per pixel")
+    datetime: Interval | None = None
+    intersects: GeoJsonArea | None = Field(None, description="area that the footprint of a chip must touch")
+    min_valid: float | None = Field(None, ge=0, le=1, description="minimum fraction of valid pixels")
+    max_cloud: float | None = Field(None, ge=0, le=1, description="maximum fraction of cloudy pixels")
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.gsd is not None and self.gsd[0] > self.gsd[1]:
-            raise ValueError("gsd: the smallest comes first")
-        if self.time is not None and self.time[0] > self.time[1]:
-            raise ValueError("time: the first comes first")
+            raise ValueError("gsd: the minimum is larger than the maximum")
         return self
 
 
 class SearchOptions(StrictModel):
-    """What every search may say."""
+    """Options of every search."""
 
-    k: int = Field(20, ge=1, description="answers wanted; the server's limit is in /api/archive")
+    k: int = Field(20, ge=1, description="number of results; the server's limit is in /api/archive")
     filters: Filters = Field(default_factory=lambda: Filters.model_validate({}))
-    diverse: bool = Field(False, description="no ten answers from one field")
-    group_places: bool = Field(False, description="one answer a place")
+    diverse: bool = Field(False, description="avoid near-duplicate results")
+    group_by_location: bool = Field(False, description="one result per place")
 
 
 class SearchRequest(SearchOptions):
-    """A search by examples, a place or an area; exactly one of the three (`unlike` goes with `like`)."""
+    """A search by examples, a place or an area: exactly one of them (`unlike` only with `like`)."""
 
     like: list[ChipId] = Field(default_factory=list, max_length=MAX_EXAMPLES)
     unlike: list[ChipId] = Field(default_factory=list, max_length=MAX_EXAMPLES)
     place: tuple[Longitude, Latitude] | None = None
-    area: GeoJsonArea | None = Field(
-        None, description="search by what is there: the mean of the chips inside"
-    )
+    area: GeoJsonArea | None = Field(None, description="search by the mean embedding of the chips inside")
 
     @model_validator(mode="after")
-    def _asks_one_thing(self) -> Self:
+    def _has_one_query(self) -> Self:
         if (bool(self.like) + (self.place is not None) + (self.area is not None)) != 1:
-            raise ValueError("give one of `like` (ids of chips), `place` ([lon, lat]) or `area` (GeoJSON)")
+            raise ValueError(
+                "give exactly one of `like` (ids of chips), `place` ([lon, lat]) and `area` (GeoJSON)"
+            )
         if self.unlike and not self.like:
             raise ValueError("`unlike` needs at least one `like`")
         return self
 
 
 class ImageSearchOptions(SearchOptions):
-    """What a search by an uploaded image may say, as JSON in the form field `options`."""
+    """Options of a search by an uploaded image, as JSON in the form field `options`."""
 
     like: list[ChipId] = Field(default_factory=list, max_length=MAX_EXAMPLES)
     unlike: list[ChipId] = Field(default_factory=list, max_length=MAX_EXAMPLES)
 
-    sensor: Name | None = Field(None, description="what the image was taken with, where it is not plain")
-    gsd: Positive | None = Field(None, description="metres per pixel of an image without georeference")
+    sensor: Name | None = Field(None, description="sensor of the image; needed if several fit")
+    gsd: Positive | None = Field(None, description="metres per pixel; needed without a georeference")
 
 
 # --- responses --------------------------------------------------------------------------------------------
@@ -90,7 +88,7 @@ Box = tuple[float, float, float, float]
 
 
 class ChipRecord(BaseModel):
-    """One chip of the archive. `source` is a file's name, never its path."""
+    """A chip of the archive. `source` is the name of a file, never its path."""
 
     id: str
     sensor: str
@@ -105,26 +103,28 @@ class ChipRecord(BaseModel):
 
 
 class ScoredChip(ChipRecord):
-    """A chip that a search found."""
+    """A result of a search."""
 
     rank: int
     score: float
-    others: list[ChipRecord] = Field([], description="further chips of the place, where answers are grouped")
+    others: list[ChipRecord] = Field(
+        [], description="further chips of the place, if results are grouped by location"
+    )
 
 
 class QueryEcho(BaseModel):
-    """What was searched with."""
+    """The examples that a search used."""
 
-    like: list[str] = Field(description="chips that were the examples, also those of a place or an area")
+    like: list[str] = Field(description="ids of the examples, also those of a place or an area")
     unlike: list[str]
 
 
 class SearchResponse(BaseModel):
-    """Answers, best first."""
+    """Results, best first."""
 
-    answers: list[ScoredChip]
-    asked: int
-    found: int
+    results: list[ScoredChip]
+    k: int = Field(description="requested number of results")
+    returned: int = Field(description="number of results")
     notes: list[str]
     took_ms: float
     query: QueryEcho
@@ -136,50 +136,50 @@ class SensorInfo(BaseModel):
     name: str
     title: str
     rows: int
-    centred: bool = Field(description="whether searches compare its chips less their mean")
+    centered: bool = Field(description="whether searches subtract the mean embedding of this sensor")
 
 
 class SearchCapabilities(BaseModel):
-    """Ways to search this archive, beside by example."""
+    """Queries that this server supports, besides search by example."""
 
     image: bool
     place: bool
 
 
 class Limits(BaseModel):
-    """What one request may ask for."""
+    """Limits of one request."""
 
     k: int
     upload_bytes: int
 
 
 class ArchiveInfo(BaseModel):
-    """What the archive holds."""
+    """Contents of the archive, and how it can be searched."""
 
     name: str
     model_id: str
     dimensions: int
     rows: int
-    placed: int = Field(description="chips that have a footprint")
+    with_footprint: int = Field(description="number of chips that have a footprint")
     sensors: list[SensorInfo]
     gsd: tuple[float, float] | None
     gsd_mode: Literal["metres", "relative"]
     time: tuple[datetime, datetime] | None
     bounds: Box | None
     version: int
-    searches: SearchCapabilities
+    capabilities: SearchCapabilities
     limits: Limits
 
 
 class ChipPage(BaseModel):
-    """Some chips to begin with, evenly spread over the archive."""
+    """One page of chips, in a fixed shuffled order."""
 
     chips: list[ChipRecord]
-    total: int = Field(description="how many pass the filters")
+    total: int = Field(description="number of chips that match the filters")
 
 
 class Health(BaseModel):
-    """Whether the service can answer."""
+    """State of the server."""
 
     status: Literal["ok"]
     version: str
@@ -200,28 +200,25 @@ class FeatureCollection(BaseModel):
 
     type: Literal["FeatureCollection"] = "FeatureCollection"
     features: list[Feature]
-    total: int = Field(description="how many there are")
-    truncated: bool = Field(description="whether there are more than were sent")
+    total: int = Field(description="number of matches")
+    truncated: bool = Field(description="whether there are more matches than features")
 
 
 class ChangeCollection(FeatureCollection):
-    """Places that changed most, most first; their geometry is the later chip's.
+    """Changes between two dates, largest first; the geometry is that of the later chip.
 
-    Properties: rank; score (standard deviations above what is usual around the place between the two dates);
-    distance (of the embeddings); before and after, which are chips without geometry.
+    Properties: rank; score (standard deviations above the local median); distance of the embeddings; before
+    and after (chips without geometry).
     """
 
     notes: list[str]
 
 
 class Problem(BaseModel):
-    """What is wrong, and how to put it right."""
+    """Problem details (RFC 9457): the body of every response with a status of 400 or more."""
 
-    what: str
-    fix: str | None
-
-
-class ErrorMessage(BaseModel):
-    """The body of every answer with a status of 400 or more."""
-
-    error: Problem
+    type: str
+    title: str
+    status: int
+    detail: str = Field(description="what is wrong")
+    fix: str | None = Field(description="what to do about it")

@@ -111,7 +111,7 @@ export function unionBox(boxes) {
 }
 
 /** The middle of a geometry's box. */
-export function centreOf(geometry) {
+export function centerOf(geometry) {
   const [w, s, e, n] = unwrapBox(geometryBox(geometry));
   return [wrapLongitude((w + e) / 2), (s + n) / 2];
 }
