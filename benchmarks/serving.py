@@ -34,7 +34,7 @@ import psutil
 
 SCENE, CHIP, STEP = 512, 64, 0.0001  # pixels, pixels, degrees a pixel
 CHIPS_A_SCENE = (SCENE // CHIP) ** 2
-KINDS = ["search"] * 12 + ["picture"] * 3 + ["tile"] * 3 + ["footprints", "archive"]
+KINDS = ["search"] * 12 + ["image"] * 3 + ["tile"] * 3 + ["footprints", "archive"]
 
 
 def write_scenes(folder: Path, count: int) -> list[Path]:
@@ -137,11 +137,11 @@ class Load:
         if kind == "search":
             asked: dict[str, Any] = {"like": [one], "k": 20, "diverse": bool(random.random() < 0.25)}
             if random.random() < 1 / 3:
-                asked["filters"] = {"gsd": [5, 20], "valid_min": 0.5}
+                asked["filters"] = {"gsd": [5, 20], "min_valid": 0.5}
             method, path, body = "POST", "/api/search", json.dumps(asked)
             headers = {"Content-Type": "application/json"}
-        elif kind == "picture":
-            path = f"/api/chips/{one}/picture"
+        elif kind == "image":
+            path = f"/api/chips/{one}/image"
         elif kind == "tile":
             path = tile(int(random.integers(self.scenes)), int(random.integers(11, 17)))
         elif kind == "footprints":
@@ -186,8 +186,8 @@ def held(process: psutil.Process, port: int) -> dict[str, float]:
     connection.request("GET", "/metrics")
     figures = dict(line.rsplit(" ", 1) for line in connection.getresponse().read().decode().splitlines())
     connection.close()
-    pictures = float(figures["swath_pictures_cached_bytes"]) / 2**20
-    return {"memory": round(memory(process), 1), "pictures": round(pictures, 1)}
+    pictures = float(figures["swath_images_cached_bytes"]) / 2**20
+    return {"memory": round(memory(process), 1), "images": round(pictures, 1)}
 
 
 def cpu(process: psutil.Process) -> float:

@@ -3,7 +3,7 @@
     python examples/use_elsewhere.py --model runs/first/model
     python examples/use_elsewhere.py                   # a small untrained one, to see it run
 
-Needs the extra `onnx`: ``pip install 'swath[onnx]'``. On the command line the same is
+Needs the extra `onnx`: ``pip install '.[onnx]'``. On the command line the same is
 ``swath export runs/first/model --to onnx --out model.onnx``.
 """
 

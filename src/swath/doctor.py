@@ -174,7 +174,7 @@ def _extras(report: Diagnostics) -> dict[str, Any]:
         missing = [name for name in distributions if name not in versions]
         told = ", ".join(f"{name} {version}" for name, version in versions.items())
         if missing:
-            told += f"{' but ' if told else ''}no {', '.join(missing)}: pip install 'swath[{extra}]'"
+            told += f"{' but ' if told else ''}no {', '.join(missing)}: pip install '.[{extra}]'"
         found[extra] = told
     return found
 

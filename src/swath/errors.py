@@ -33,7 +33,19 @@ class TrainingError(SwathError):
 
 
 class ArchiveError(SwathError):
-    """An archive is damaged, or was embedded with another model."""
+    """An operation on an archive failed, e.g. because it was embedded with another model."""
+
+
+class ArchiveUnavailable(ArchiveError):  # noqa: N818 (says what happened)
+    """The archive cannot be read: missing, damaged, of a newer format, disk full. A server returns 503."""
+
+
+class ChipNotFound(ArchiveError):  # noqa: N818 (says what happened)
+    """No chip of the archive has this id or covers this place. A server returns 404."""
+
+
+class InvalidQuery(ArchiveError):  # noqa: N818 (says what happened)
+    """A search or filter argument is invalid; the archive is fine. A server returns 422."""
 
 
 def suggest(word: str, known: list[str]) -> str:

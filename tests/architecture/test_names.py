@@ -25,7 +25,6 @@ PENDING = {
     "prediction",
     "reporting",
     "sensors",
-    "serving",
     "simulated",
     "tasks",
     "tiling",

@@ -76,7 +76,7 @@ def test_the_archive_is_served_with_its_model_until_it_is_told_to_end(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    script = f"from swath.demo.serve import serve_walk; serve_walk({str(out)!r}, port={port})"
+    script = f"from swath.demo.serve import serve_demo; serve_demo({str(out)!r}, port={port})"
     server = subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )

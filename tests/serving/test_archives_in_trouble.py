@@ -132,7 +132,7 @@ def test_an_empty_archive_is_served(tmp_path: Path) -> None:
         assert client.get("/api/chips").json() == {"chips": [], "total": 0}
         assert client.get("/api/tiles/0/0/0.png").status_code == 204
         missing = client.post("/api/search", json={"like": ["x"]})
-        assert (missing.status_code, "no chip" in missing.json()["error"]["what"]) == (404, True)
+        assert (missing.status_code, "no chip" in missing.json()["detail"]) == (404, True)
 
 
 # --- the edges of the map -----------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ def test_hostile_uploads_are_refused_and_the_server_lives(client: Client, tmp_pa
         client.search_image(HOSTILE[name](tmp_path), gsd=10.0)
     assert refused.value.status in (413, 422)
     assert refused.value.fix
-    for told in (refused.value.what, refused.value.fix):
+    for told in (refused.value.detail, refused.value.fix):
         assert str(tmp_path) not in told
         assert "swath-upload" not in told
         assert "/" not in told.replace("and/or", "")
@@ -132,7 +132,7 @@ def test_a_sensor_is_a_name_and_never_a_file(client: Client, tmp_path: Path) -> 
     scene = served.write_scene(tmp_path / "a.tif", served.pixels_of(9), 500_000)
     (tmp_path / "own.yaml").write_text("name: own")
     for sensor in (str(tmp_path / "own.yaml"), "../own.yaml", "sentinel2_l2a"):
-        with pytest.raises(ServiceError, match="does not know the sensor") as refused:
+        with pytest.raises(ServiceError, match="does not support the sensor") as refused:
             client.search_image(scene, sensor=sensor)
         assert refused.value.status == 422
 
@@ -170,7 +170,7 @@ def test_forms_that_are_none_are_refused(address: str, body: bytes) -> None:
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
     answer = httpx.post(f"{address}/api/search/image", content=body, headers=headers, timeout=60)
     assert answer.status_code in (400, 422), answer.text
-    assert answer.json()["error"]["what"]
+    assert answer.json()["detail"]
 
 
 def test_uploads_have_a_limit(address: str) -> None:
@@ -180,7 +180,7 @@ def test_uploads_have_a_limit(address: str) -> None:
             yield b"x" * 2**20
 
     big = httpx.post(f"{address}/api/search", content=b" " * 2_000_000)
-    assert (big.status_code, "larger" in big.json()["error"]["what"]) == (413, True)
+    assert (big.status_code, "larger" in big.json()["detail"]) == (413, True)
     connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)
     connection.putrequest("POST", "/api/search/image")
     connection.putheader("Content-Length", "99999999")

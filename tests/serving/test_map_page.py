@@ -94,9 +94,9 @@ def until(page: Page, condition: str) -> None:
     raise AssertionError(f"never became true: {condition}")
 
 
-def answers(page: Page) -> list[str]:
-    """Ids of the answers, once they are there."""
-    until(page, "document.querySelector('#answers-title').textContent === 'Answers'")
+def results(page: Page) -> list[str]:
+    """Ids of the results, once they are loaded."""
+    until(page, "document.querySelector('#results-title').textContent === 'Results'")
     until(page, "document.querySelector('#gallery').getAttribute('aria-busy') === 'false'")
     return page.eval_on_selector_all(CARD, "cards => cards.map(card => card.dataset.id)")  # type: ignore[no-any-return]
 
@@ -111,7 +111,7 @@ def posted(page: Page, act: Callable[[], object], path: str = "api/search") -> d
 
 def map_ready(page: Page) -> None:
     page.wait_for_selector(".tick")
-    until(page, "document.querySelector('#said').textContent.includes('in view')")
+    until(page, "document.querySelector('#live-status').textContent.includes('in view')")
     page.wait_for_timeout(150)  # one frame more: what has been set is drawn
 
 
@@ -123,8 +123,8 @@ def test_a_click_on_the_map_searches_by_that_place(placed: str, visit: Open) -> 
     map_ready(page)
     body = posted(page, lambda: page.click("#map canvas", position={"x": 264, "y": 280}))
     assert body["place"] == pytest.approx([EAST + 0.006, NORTH - 0.003], abs=0.01)
-    assert len(answers(page)) == 20
-    expect(page.locator("#query")).to_contain_text("What is at this place")
+    assert len(results(page)) == 20
+    expect(page.locator("#query")).to_contain_text("Chips at this place")
     assert "place=" in page.url
 
 
@@ -132,7 +132,7 @@ def test_clicking_where_nothing_lies_says_so(placed: str, visit: Open) -> None:
     page = visit(placed, f"at={EAST - 2},{NORTH},12")
     map_ready(page)
     page.click("#map canvas", position={"x": 200, "y": 200})
-    expect(page.locator("#toast")).to_have_text("The archive has nothing at this place.")
+    expect(page.locator("#toast")).to_have_text("There are no chips at this place.")
 
 
 def test_enter_on_the_map_searches_by_its_middle(placed: str, visit: Open) -> None:
@@ -154,13 +154,13 @@ def test_a_drawn_rectangle_is_a_filter_and_then_a_question(placed: str, visit: O
     page.mouse.down()
     page.mouse.move(box["x"] + 340, box["y"] + 340, steps=3)
     page.mouse.up()
-    expect(page.locator("#area-fields")).to_contain_text("Only inside the area")
+    expect(page.locator("#area-fields")).to_contain_text("Only inside this area")
     expect(surface).to_have_count(0)
     assert "within=" in page.evaluate("new Promise(r => setTimeout(() => r(location.hash), 400))")
-    body = posted(page, lambda: page.get_by_role("button", name="Search by what is there").click())
+    body = posted(page, lambda: page.get_by_role("button", name="Search by this place").click())
     assert body["area"]["type"] == "Polygon"
     assert "intersects" not in body["filters"]
-    assert len(answers(page)) == 10
+    assert len(results(page)) == 10
 
 
 def test_a_polygon_is_drawn_and_drawing_ends_with_escape(placed: str, visit: Open) -> None:
@@ -173,18 +173,18 @@ def test_a_polygon_is_drawn_and_drawing_ends_with_escape(placed: str, visit: Ope
     for x, y in ((160, 160), (360, 160), (360, 330)):
         page.locator(".draw-surface").click(position={"x": x, "y": y})
     page.keyboard.press("Enter")
-    expect(page.locator("#area-fields")).to_contain_text("Only inside the area")
+    expect(page.locator("#area-fields")).to_contain_text("Only inside this area")
 
 
 def test_two_dates_are_compared_by_a_swipe_that_keys_move(placed: str, visit: Open) -> None:
     page = visit(placed, f"at={EAST + 0.006},{NORTH - 0.003},13", quiet=False)
     map_ready(page)
     page.keyboard.press("c")
-    handle = page.get_by_role("slider", name="Edge between the two dates")
+    handle = page.get_by_role("slider", name="Divider between the two dates")
     assert page.input_value("#compare-before") == DAYS[0]
     assert page.input_value("#compare-after") == DAYS[1]
     assert f"compare={DAYS[0]}..{DAYS[1]}" in page.url
-    page.get_by_label("What changed most").check()
+    page.get_by_label("Largest changes").check()
     expect(page.locator("#compare")).to_contain_text(re.compile(r"\d+ places, up to −?[\d.]+ σ"))
     handle.focus()
     page.keyboard.press("ArrowRight")
@@ -197,11 +197,11 @@ def test_two_dates_are_compared_by_a_swipe_that_keys_move(placed: str, visit: Op
 
 def test_the_answers_are_saved_as_geojson(placed: str, visit: Open) -> None:
     page = visit(placed, f"place={EAST + 0.006},{NORTH - 0.003}&k=5")
-    ids = answers(page)
+    ids = results(page)
     with page.expect_download() as caught:
         page.keyboard.press("e")
     saved = json.loads(Path(caught.value.path()).read_text(encoding="utf-8"))
-    assert caught.value.suggested_filename == "placed-answers.geojson"
+    assert caught.value.suggested_filename == "placed-results.geojson"
     assert [feature["id"] for feature in saved["features"]] == ids
     assert all(feature["geometry"]["type"] == "Polygon" for feature in saved["features"])
     assert saved["features"][0]["properties"]["rank"] == 1
@@ -217,7 +217,7 @@ def test_a_small_screen_has_a_sheet_and_nothing_to_scroll_sideways(placed: str, 
         has_touch=True,
         is_mobile=True,
     )
-    assert len(answers(page)) == 20
+    assert len(results(page)) == 20
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.evaluate("checks.overflowing()") == []
     assert page.evaluate("checks.small()") == []
@@ -236,7 +236,7 @@ def test_without_georeference_there_is_a_gallery_and_no_map(plain: str, visit: O
     page = visit(plain)
     expect(page.locator("body")).to_have_attribute("data-layout", "gallery")
     expect(page.locator("#map-part")).to_be_hidden()
-    expect(page.locator("#answers-title")).to_have_text("A look into the archive")
+    expect(page.locator("#results-title")).to_have_text("Browse the archive")
     expect(page.locator("#query")).not_to_contain_text("map")
 
 
@@ -244,12 +244,12 @@ def test_an_uploaded_image_is_searched_by(plain: str, visit: Open, plain_archive
     page = visit(plain)
     picture = Path(plain_archive).parent / "pictures" / "fields" / "00.png"
     page.set_input_files("#file", picture)
-    answers(page)
+    results(page)
     expect(page.locator("#query")).to_contain_text("00.png")
     best = page.locator(CARD).first
     expect(best).to_contain_text("fields")
     assert page.input_value("#image-gsd") == "1"
-    expect(page.locator("#query")).to_contain_text("The scale of the archive's chips")
+    expect(page.locator("#query")).to_contain_text("The GSD of the archive's chips")
     page.evaluate(  # the browser does not tell what a form with a file in it holds
         "() => { window.sent = []; const append = FormData.prototype.append;"
         "FormData.prototype.append = function (...two) { sent.push(two); append.apply(this, two); }; }"
@@ -257,8 +257,8 @@ def test_an_uploaded_image_is_searched_by(plain: str, visit: Open, plain_archive
     page.fill("#image-gsd", "2")
     page.press("#image-gsd", "Enter")
     until(page, "sent.some(([key, value]) => key === 'options' && JSON.parse(value).gsd === 2)")
-    answers(page)
-    expect(page.locator("#query")).not_to_contain_text("The scale of the archive's chips")
+    results(page)
+    expect(page.locator("#query")).not_to_contain_text("The GSD of the archive's chips")
 
 
 def test_a_picture_without_a_scale_is_asked_for_it(placed: str, visit: Open, tmp_path: Path) -> None:
@@ -267,11 +267,11 @@ def test_a_picture_without_a_scale_is_asked_for_it(placed: str, visit: Open, tmp
     rgb = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
     Image.fromarray(rgb).save(tmp_path / "field.png")
     page.set_input_files("#file", tmp_path / "field.png")
-    expect(page.locator("#problem")).to_contain_text("Metres per pixel")
+    expect(page.locator("#problem")).to_contain_text("ground sample distance (metres per pixel)")
     expect(page.locator("#image-gsd")).to_be_focused()
     page.keyboard.type("10")
     page.keyboard.press("Enter")
-    assert len(answers(page)) == 20
+    assert len(results(page)) == 20
     expect(page.locator("#problem")).to_be_empty()
 
 
@@ -290,14 +290,14 @@ def test_more_like_these_less_like_those(plain: str, visit: Open) -> None:
     first.locator(".frame").click()
     body = posted(page, lambda: page.get_by_role("button", name="Search by this").click())
     assert body["like"] == [begin]
-    ids = answers(page)
+    ids = results(page)
     assert begin not in ids
     page.locator(CARD).nth(0).get_by_role("button", name="More like").click()
     page.locator(CARD).nth(9).get_by_role("button", name="Less like").click()
-    expect(page.locator("#refine")).to_have_text("Search again with +1 −1")
+    expect(page.locator("#refine")).to_have_text("Search with the marked examples (+1 −1)")
     body = posted(page, lambda: page.locator("#refine").click())
     assert (body["like"], body["unlike"]) == ([begin, ids[0]], [ids[9]])
-    again = answers(page)
+    again = results(page)
     assert ids[0] not in again
     page.go_back()
     until(page, "!location.hash.includes('unlike')")
@@ -306,12 +306,12 @@ def test_more_like_these_less_like_those(plain: str, visit: Open) -> None:
 
 def test_filters_narrow_and_are_told_of(placed: str, visit: Open) -> None:
     page = visit(placed, f"place={EAST + 0.006},{NORTH - 0.003}&k=50")
-    many = answers(page)
+    many = results(page)
     page.fill("#time-from", "2021-01-01")
     body = posted(page, lambda: page.press("#time-from", "Tab"))
-    assert body["filters"]["datetime"][0] == "2021-01-01"
+    assert body["filters"]["datetime"] == "2021-01-01/.."
     until(page, f"document.querySelectorAll('{CARD}').length < {len(many)}")
-    expect(page.locator("#answers-facts")).to_contain_text("of 50 asked for")
+    expect(page.locator("#results-facts")).to_contain_text("of 50 requested")
     expect(page.locator("#notes")).not_to_be_empty()
     expect(page.locator("#filters-count")).to_have_text("1 set")
     page.get_by_text("By coordinates").click()
@@ -319,7 +319,7 @@ def test_filters_narrow_and_are_told_of(placed: str, visit: Open) -> None:
         page.fill(f"#edge-{edge}", value)
     body = posted(page, lambda: page.get_by_role("button", name="Use this box").click())
     assert body["filters"]["intersects"]["type"] == "MultiPolygon"
-    expect(page.locator("#notes")).to_contain_text("Nothing passes")
+    expect(page.locator("#notes")).to_contain_text("No chips match these filters")
     page.fill("#edge-south", "50")
     page.get_by_role("button", name="Use this box").click()
     expect(page.locator("#area-fields")).to_contain_text("South must be less than north.")
@@ -327,7 +327,7 @@ def test_filters_narrow_and_are_told_of(placed: str, visit: Open) -> None:
 
 def test_the_scale_is_filtered_by_two_sliders(placed: str, visit: Open) -> None:
     page = visit(placed, f"place={EAST + 0.006},{NORTH - 0.003}&k=50")
-    answers(page)
+    results(page)
     finest = page.get_by_role("slider", name="Finest metres per pixel")
     finest.focus()
     body = posted(page, lambda: page.keyboard.press("End"))
@@ -346,18 +346,18 @@ def test_everything_by_keyboard(plain: str, visit: Open) -> None:
     page.keyboard.press("ArrowRight")
     second = page.locator(CARD).nth(1)
     expect(second.locator(".frame")).to_be_focused()
-    requested = second.get_attribute("data-id")
+    wanted = second.get_attribute("data-id")
     page.keyboard.press("Enter")
     expect(page.locator("#detail")).to_be_visible()
     page.keyboard.press("Escape")
     expect(second.locator(".frame")).to_be_focused()
     page.keyboard.press("+")
     expect(second).to_have_attribute("data-mark", "plus")
-    expect(page.locator("#said")).to_contain_text("press S to search again")
+    expect(page.locator("#live-status")).to_contain_text("press S to search again")
     body = posted(page, lambda: page.keyboard.press("s"))
-    assert body["like"] == [requested]
-    answers(page)
-    expect(page.locator("#said")).to_have_text("10 answers.")
+    assert body["like"] == [wanted]
+    results(page)
+    expect(page.locator("#live-status")).to_have_text("10 results.")
     page.keyboard.press("f")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.closest('#filters') !== null")
@@ -381,7 +381,7 @@ def test_the_service_gone_is_told(plain: str, visit: Open) -> None:
     page.route("**/api/search", lambda route: route.abort())
     page.locator(CARD).first.locator(".frame").click()
     page.get_by_role("button", name="Search by this").click()
-    expect(page.locator("#problem")).to_contain_text("The service does not answer.")
+    expect(page.locator("#problem")).to_contain_text("The server does not respond.")
 
 
 def test_a_token_comes_from_the_address_and_leaves_it(
@@ -394,7 +394,7 @@ def test_a_token_comes_from_the_address_and_leaves_it(
         until(page, "document.querySelector('.card img')?.naturalWidth > 0")
         assert page.evaluate("document.querySelector('.card img').src").startswith("blob:")
         refused = visit(address, wait="#problem:not(:empty)", quiet=False)
-        expect(refused.locator("#problem")).to_contain_text("asks for a token")
+        expect(refused.locator("#problem")).to_contain_text("requires a token")
         page.context.close()
         refused.context.close()
 
@@ -405,7 +405,7 @@ def test_a_token_comes_from_the_address_and_leaves_it(
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_names_contrast_and_structure(placed: str, visit: Open, scheme: str) -> None:
     page = visit(placed, f"place={EAST + 0.006},{NORTH - 0.003}&k=10&time=2019-01-01..", color_scheme=scheme)
-    answers(page)
+    results(page)
     page.keyboard.press("a")
     page.keyboard.press("+")
     assert page.evaluate("checks.unnamed()") == []
@@ -417,7 +417,7 @@ def test_names_contrast_and_structure(placed: str, visit: Open, scheme: str) -> 
     page.keyboard.press("Enter")
     assert page.evaluate("checks.unnamed()") == []
     assert page.evaluate("checks.faint()") == []
-    background = page.evaluate("getComputedStyle(document.querySelector('.ask')).backgroundColor")
+    background = page.evaluate("getComputedStyle(document.querySelector('.search')).backgroundColor")
     assert (background == "rgb(255, 255, 255)") == (scheme == "light")
 
 

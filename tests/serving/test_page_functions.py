@@ -115,8 +115,8 @@ def test_points_near_each_other_are_gathered(js: Any) -> None:
     assert {group["x"] for group in groups} == {0, 100}
 
 
-STATE = """{...emptyState(), like: ['a b', 'c&d'], unlike: ['e'], k: 50, diverse: true, groupPlaces: true,
-  filters: {sensors: ['s1', 's2'], gsd: [null, 10], time: ['2020-01-01', null], area: %s, validMin: 0.9},
+STATE = """{...emptyState(), like: ['a b', 'c&d'], unlike: ['e'], k: 50, diverse: true, groupByLocation: true,
+  filters: {sensors: ['s1', 's2'], gsd: [null, 10], time: ['2020-01-01', null], area: %s, minValid: 0.9},
   view: {lon: 12.5, lat: -3.25, zoom: 7.5}, compare: {before: '2020-01-01', after: '2021-01-01'}}"""
 
 
@@ -149,7 +149,7 @@ def test_what_cannot_be_read_in_an_address_is_told_and_left_out(js: Any) -> None
 def test_open_ranges_are_closed_for_the_service(js: Any) -> None:
     filters = "{...emptyState().filters, gsd: [null, 10], time: ['2020-01-01', null]}"
     body = js("state", f"searchBody({{...emptyState(), like: ['x'], filters: {filters}}})")
-    assert body["filters"] == {"gsd": [1e-6, 10], "datetime": ["2020-01-01", "9999-12-31"]}
+    assert body["filters"] == {"gsd": [1e-6, 10], "datetime": "2020-01-01/.."}
     assert body["place"] is None
 
 

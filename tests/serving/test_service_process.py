@@ -24,7 +24,7 @@ from swath.serving.client import Client, ServiceError
 
 def test_the_archive_describes_itself(client: Client, archive_folder: Path) -> None:
     info = client.archive()
-    assert (info.rows, info.placed, info.gsd_mode) == (18, 18, "metres")
+    assert (info.rows, info.with_footprint, info.gsd_mode) == (18, 18, "metres")
     assert info.version == Archive.open(archive_folder).version
     assert [(sensor.name, sensor.rows, sensor.centered) for sensor in info.sensors] == [
         ("rgb_aerial", 18, False)
@@ -33,8 +33,8 @@ def test_the_archive_describes_itself(client: Client, archive_folder: Path) -> N
     assert info.time[0].isoformat() == "2021-01-03T00:00:00+00:00"
     assert info.bounds is not None
     assert info.bounds[0] == pytest.approx(15, abs=0.01)
-    assert info.searches.image
-    assert info.searches.place
+    assert info.capabilities.image
+    assert info.capabilities.place
     assert client.health().rows == 18
     assert "swath_archive_rows 18.0" in client.metrics()
 
@@ -76,10 +76,10 @@ def test_a_place_and_an_area_are_their_chips(client: Client) -> None:
 
 def test_filters_hold(client: Client) -> None:
     one = client.chips(limit=1).chips[0]
-    day = {"datetime": ["2021-02-03", "2021-02-03"]}
+    day = {"datetime": "2021-02-03"}
     found = client.search(like=[one.id], k=100, filters=day)
     assert {answer.source for answer in found.results} == {"scene_1.tif"}
-    assert client.chips(time_min="2021-02-01").total == 9
+    assert client.chips(datetime="2021-02-01/..").total == 9
     assert client.footprints(gsd_min=11).total == 0
     assert client.footprints((15.02, 40, 16, 50)).total == 9  # the second scene only
     assert client.chips(sensor="no such sensor").total == 0
@@ -103,10 +103,10 @@ def test_an_image_of_the_archive_finds_itself(client: Client, archive_folder: Pa
 
 def test_pictures_show_the_chip(client: Client) -> None:
     chip = client.chips(limit=1).chips[0]
-    picture = Image.open(io.BytesIO(client.picture(chip.id)))
+    picture = Image.open(io.BytesIO(client.image(chip.id)))
     assert picture.size == (32, 32)
     with pytest.raises(ServiceError) as unknown:
-        client.picture("0" * 32)
+        client.image("0" * 32)
     assert unknown.value.status == 404
 
 
@@ -114,7 +114,7 @@ def test_tiles_are_cached_and_empty_elsewhere(client: Client, address: str) -> N
     z, x, y = tile_of(client, 15)
     assert client.tile(z, x, y) is not None
     assert client.tile(15, 0, 0) is None
-    assert client.tile(z, x, y, time_min="2030-01-01") is None
+    assert client.tile(z, x, y, datetime="2030-01-01/..") is None
     first = httpx.get(f"{address}/api/tiles/{z}/{x}/{y}.png")
     assert first.headers["cache-control"] == "private, max-age=60"
     again = httpx.get(first.url, headers={"If-None-Match": first.headers["etag"]})
@@ -138,29 +138,29 @@ def tile_of(client: Client, z: int) -> tuple[int, int, int]:
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ({}, "give one of"),
-        ({"like": []}, "give one of"),
-        ({"like": ["a"], "place": [1, 2]}, "give one of"),
+        ({}, "give exactly one of"),
+        ({"like": []}, "give exactly one of"),
+        ({"like": ["a"], "place": [1, 2]}, "give exactly one of"),
         ({"like": ["x' OR 1=1 --"]}, "no chip"),
         ({"like": ["../../etc/passwd"]}, "no chip"),
         ({"place": [0, 91]}, "place"),
         ({"place": [0, 0], "k": 0}, "k"),
-        ({"place": [0, 0], "k": 1_000_001}, "k is 1,000,001; this server gives at most 1,000"),
+        ({"place": [0, 0], "k": 1_000_001}, "k is 1,000,001; this server returns at most 1,000"),
         ({"place": [0, 0], "k": 10**40}, "k is too large"),
         ({"place": [15.006, 45.149], "filters": {"sensors": ["a' OR '1'='1"]}}, "no chip of sensor"),
         ({"place": [0, 0], "filters": {"sensor": ["x"]}}, "filters.sensor"),
-        ({"place": [0, 0], "filters": {"gsd": [10, 1]}}, "smallest"),
-        ({"place": [0, 0], "filters": {"datetime": ["2021", "x"]}}, "ISO"),
-        ({"place": [0, 0], "filters": {"datetime": ["2021-02-01", "2021-01-01"]}}, "first"),
+        ({"place": [0, 0], "filters": {"gsd": [10, 1]}}, "minimum"),
+        ({"place": [0, 0], "filters": {"datetime": "2021-01-01/x"}}, "ISO"),
+        ({"place": [0, 0], "filters": {"datetime": "2021-02-01/2021-01-01"}}, "first"),
         ({"area": {"type": "Point", "coordinates": [0, 0]}}, "area.type"),
         ({"area": {"type": "Polygon", "coordinates": [[[0, 0], [1, 1], [0, 0]]]}}, "area"),
         (
             {"area": {"type": "Polygon", "coordinates": [[[0, 0], [1, 1], [1, 0], [0, 2]]]}},
-            "ends where it began",
+            "not closed",
         ),
         ({"area": {"type": "Polygon", "coordinates": [[[0, 0], [1, 99], [1, 0], [0, 0]]]}}, "latitude"),
         ({"area": {"type": "MultiPolygon", "coordinates": [[[0, 0], [1, 9], [1, 0], [0, 0]]]}}, "nested"),
-        ({"unlike": ["a"]}, "give one of"),
+        ({"unlike": ["a"]}, "give exactly one of"),
         ([1, 2], ""),
         ("text", ""),
     ],
@@ -168,8 +168,9 @@ def tile_of(client: Client, z: int) -> tuple[int, int, int]:
 def test_malformed_searches_are_refused_with_what_is_wrong(address: str, body: Any, says: str) -> None:
     answer = httpx.post(f"{address}/api/search", json=body)
     assert answer.status_code in (400, 404, 422), answer.text
-    assert says in answer.json()["error"]["what"]
-    assert answer.json().keys() == {"error"}
+    assert says in answer.json()["detail"]
+    assert answer.json().keys() == {"type", "title", "status", "detail", "fix"}
+    assert answer.headers["content-type"] == "application/problem+json"
 
 
 @pytest.mark.parametrize(
@@ -180,18 +181,18 @@ def test_malformed_searches_are_refused_with_what_is_wrong(address: str, body: A
 def test_bodies_that_are_no_json_are_refused(address: str, body: bytes) -> None:
     answer = httpx.post(f"{address}/api/search", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code in (400, 404, 422), answer.text
-    assert answer.json()["error"]["what"]
+    assert answer.json()["detail"]
 
 
 @pytest.mark.parametrize(
     ("path", "status"),
     [
         ("/api/chips/%2e%2e%2f%2e%2e%2fetc%2fpasswd", 404),
-        ("/api/chips/%2e%2e%2fscene_0.tif/picture", 404),
+        ("/api/chips/%2e%2e%2fscene_0.tif/image", 404),
         ("/page/..%2f..%2fapp.py", 404),
         ("/page/%2e%2e/app.py", 404),
         ("/page/../app.py", 404),
-        ("/api/chips/x/picture?size=100000", 422),
+        ("/api/chips/x/image?size=100000", 422),
         ("/api/footprints?bbox=1,2,3", 422),
         ("/api/footprints?bbox=nan,0,1,1", 422),
         ("/api/footprints?bbox=0,1,1,0", 422),
@@ -199,7 +200,15 @@ def test_bodies_that_are_no_json_are_refused(address: str, body: bytes) -> None:
         ("/api/footprints?sensor=a'%20OR%201=1", 200),
         ("/api/footprints?where=1=1", 422),
         ("/api/footprints?gsd_min=inf", 422),
+        ("/api/footprints?time_min=2021-01-01", 422),
+        ("/api/footprints?datetime=yesterday", 422),
+        ("/api/footprints?datetime=2021-01-01/..", 200),
+        ("/api/archive?x=1", 422),
+        ("/api/health?x=1", 422),
+        ("/api/changes?before=2021-01-01&after=2021-02-01&k=3", 422),
         ("/api/tiles/99/0/0.png", 422),
+        ("/api/tiles/1/0/0.png?time_max=2021-01-01", 422),
+        ("/api/tiles/1/0/0.png?datetime=x", 422),
         ("/api/tiles/-1/0/0.png", 422),
         ("/api/tiles/1/99999999999999999999999/0.png", 404),
         ("/api/nothing", 404),
@@ -211,7 +220,17 @@ def test_paths_and_queries(address: str, path: str, status: int) -> None:
     answer = httpx.get(address + path)
     assert answer.status_code == status, answer.text
     if status >= 400:
-        assert answer.json()["error"]["what"]
+        assert answer.json()["detail"]
+
+
+def test_old_names_are_answered_with_the_new_ones(address: str) -> None:
+    old = httpx.get(f"{address}/api/chips?time_min=2021-01-01").json()
+    assert old["detail"] == "the parameter 'time_min' is now 'datetime'"
+    assert "gsd_min" in old["fix"]
+    body = {"place": [0, 0], "filters": {"valid_min": 1}, "group_places": True}
+    detail = httpx.post(f"{address}/api/search", json=body).json()["detail"]
+    assert "'valid_min' is now 'min_valid'" in detail
+    assert "'group_places' is now 'group_by_location'" in detail
 
 
 def test_areas_at_the_antimeridian_and_the_poles_do_no_harm(client: Client) -> None:
@@ -224,7 +243,7 @@ def test_areas_at_the_antimeridian_and_the_poles_do_no_harm(client: Client) -> N
         area = {"type": "Polygon", "coordinates": [ring]}
         with pytest.raises(ServiceError) as refused:
             client.search(area=area)
-        assert refused.value.status in (400, 404), ring
+        assert refused.value.status in (404, 422), ring
     world = {
         "type": "Polygon",
         "coordinates": [[[-180, -90], [180, -90], [180, 90], [-180, 90], [-180, -90]]],
@@ -277,14 +296,14 @@ def test_token_growth_damage_and_a_clean_end(model_folder: Path, tmp_path: Path)
             wrong.archive()
         assert httpx.get(f"{url}/api/health").json() == {"status": "ok"}
         assert httpx.get(f"{url}/metrics").status_code == 401
-        with Client(url, token=served.TOKEN, patience=0) as client:
+        with Client(url, token=served.TOKEN, retries=0) as client:
             assert client.archive().rows == 18
             # It grows and is compacted under the server.
             served.make_archive(tmp_path, model, scenes=1, first=2)
             assert client.archive().rows == 27
-            assert client.chips(time_min="2021-03-01").total == 9
+            assert client.chips(datetime="2021-03-01/..").total == 9
             Archive.open(tmp_path / "archive").compact()
-            newest = client.chips(time_min="2021-03-01").chips[0]
+            newest = client.chips(datetime="2021-03-01/..").chips[0]
             assert client.search(like=[newest.id], k=26).returned == 26
             archive.delete([newest.id])
             with pytest.raises(ServiceError, match="no chip"):
@@ -293,16 +312,16 @@ def test_token_growth_damage_and_a_clean_end(model_folder: Path, tmp_path: Path)
             (tmp_path / "imagery_0" / "scene_0.tif").unlink()
             lost = next(one for one in client.chips(limit=26).chips if one.source == "scene_0.tif")
             with pytest.raises(ServiceError) as gone:
-                client.picture(lost.id)
+                client.image(lost.id)
             assert gone.value.status == 410
             assert client.search(like=[lost.id], k=1).returned == 1
             # Half of the archive goes and comes back.
             manifests = tmp_path / "archive" / "chips.lance" / "_versions"
             manifests.rename(tmp_path / "versions")
-            with pytest.raises(ServiceError, match="cannot be read now") as broken:
+            with pytest.raises(ServiceError, match="cannot be read at the moment") as broken:
                 client.archive()
             assert broken.value.status == 503
-            assert str(tmp_path) not in broken.value.what
+            assert str(tmp_path) not in broken.value.detail
             (tmp_path / "versions").rename(manifests)
             assert client.archive().rows == 26
         # It is asked to end while it answers: the answer still comes.
@@ -331,7 +350,7 @@ def test_the_reference_names_every_route(address: str) -> None:
 
 
 def test_many_at_once(address: str) -> None:
-    """A short version of benchmarks/serving.py: no error while many ask."""
+    """A short version of benchmarks/serving.py: no error under many requests."""
     with Client(address) as client:
         ids = [chip.id for chip in client.chips(limit=18).chips]
     failures: list[str] = []
@@ -343,7 +362,7 @@ def test_many_at_once(address: str) -> None:
                 one = ids[int(random.integers(len(ids)))]
                 try:
                     assert own.search(like=[one], k=3).returned == 3
-                    own.picture(one)
+                    own.image(one)
                 except Exception as error:
                     failures.append(repr(error))
 

@@ -226,7 +226,7 @@ def _items_of_parquet(path: Path) -> Iterator[dict[str, Any]]:
     try:
         from stac_geoparquet.arrow import stac_table_to_items
     except ImportError:
-        raise ImageryError(f"{path}: stac-geoparquet needs an extra: pip install 'swath[stac]'") from None
+        raise ImageryError(f"{path}: stac-geoparquet needs an extra: pip install '.[stac]'") from None
     try:
         yield from stac_table_to_items(pq.read_table(path))
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""`swath serve ARCHIVE`: an archive over HTTP, with a map."""
+"""`swath serve ARCHIVE`: serve an archive over HTTP, with a map in the browser."""
 
 from __future__ import annotations
 
@@ -12,37 +12,33 @@ if TYPE_CHECKING:
 
 
 def command(
-    archive: Annotated[str, typer.Argument(help="Archive, as `swath embed` makes it.")],
+    archive: Annotated[str, typer.Argument(help="Archive created by `swath embed`.")],
     model: Annotated[
         Path | None,
-        typer.Option(help="The archive's model, for searches by image.  \\[default: where it was last seen]"),
+        typer.Option(help="Model of the archive, for searches by image.  \\[default: its recorded path]"),
     ] = None,
-    host: Annotated[
-        str, typer.Option(help="Address; any but this machine's own needs a token.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port.", min=0, max=65535)] = 8000,
+    host: Annotated[str, typer.Option(help="Address; any other than loopback needs a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 selects a free one.", min=0, max=65535)] = 8000,
     token: Annotated[
         str | None,
         typer.Option(
             envvar="SWATH_TOKEN",
             show_envvar=True,
-            help="Who sends it may ask. On the command line other users of the machine can read it; better "
-            "set the variable, or use --token-file.",
+            help="Bearer token that clients must send. Visible to other users in the process list; prefer "
+            "SWATH_TOKEN or --token-file.",
         ),
     ] = None,
-    token_file: Annotated[Path | None, typer.Option(help="File whose first line is the token.")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="File with the token in its first line.")] = None,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Name by which the server is called, such as that of a proxy before it; may be repeated."
-        ),
+        typer.Option(help="Accepted host name, for example of a reverse proxy. Can be given several times."),
     ] = None,
-    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, ...")] = "cpu",
+    device: Annotated[str, typer.Option(help="Device of the model: cpu, cuda, ...")] = "cpu",
 ) -> None:
     """Serve an archive: a map in the browser, and an HTTP interface for programs.
 
-    Open the address that it prints. Chips that are embedded meanwhile are found at once. It ends on Ctrl-C or
-    SIGTERM, after the requests that are under way.
+    Open the printed address in a browser. Chips that are embedded meanwhile are found at once. Stop it by
+    Ctrl-C or SIGTERM; running requests are finished first.
 
     swath serve my_archive
 
@@ -55,7 +51,7 @@ def command(
     check_access(host, secret)
     serve(
         archive,
-        _model(archive, model, device),
+        model=_model(archive, model, device),
         host=host,
         port=port,
         settings=ServerSettings(token=secret, hosts=host_names(host, allow_host or ())),
@@ -66,32 +62,35 @@ def _token(token: str | None, file: Path | None) -> str | None:
     from swath.errors import SwathError
 
     if token is not None and file is not None:
-        raise SwathError("--token and --token-file are two ways to say one thing; give one")
+        raise SwathError("--token and --token-file are both given. Give only one of them.")
     if file is None:
         return token
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SwathError(f"{file}: cannot be read ({error}); write the token into it") from None
+        raise SwathError(
+            f"{file}: cannot read the token ({error}). Write it into the first line of this file."
+        ) from None
     if not lines or not lines[0].strip():
-        raise SwathError(f"{file}: has no token in its first line")
+        raise SwathError(f"{file}: the first line is empty. Write the token into it.")
     return lines[0].strip()
 
 
-def _model(archive: str, given: Path | None, device: str) -> Model | None:
-    """The archive's model, or None with a word about what cannot be done then."""
+def _model(archive: str, path: Path | None, device: str) -> Model | None:
+    """The model of the archive, or None with a message that searching by image is unavailable."""
     from swath.archive.archive import Archive
     from swath.models import load_model
 
     opened = Archive.open(archive)
-    noted = given or (Path(opened.model_path) if opened.model_path else None)
-    if given is None and (noted is None or not noted.exists()):
+    recorded = Path(opened.model_path) if opened.model_path else None
+    if path is None and (recorded is None or not recorded.exists()):
         typer.echo(
-            f"no search by image: the model {opened.model_id} is not at {noted} any more (--model DIR)",
+            f"searching by image is unavailable: model {opened.model_id} is not at {recorded} (--model DIR)",
             err=True,
         )
         return None
-    assert noted is not None
-    model = load_model(noted, device=device)
+    model_path = path or recorded
+    assert model_path is not None
+    model = load_model(model_path, device=device)
     opened.require_model(model.id)
     return model

@@ -189,7 +189,7 @@ def _class(name: str) -> Any:
         import torchgeo.datasets as sets
     except ImportError:
         raise SwathError(
-            "data sets of TorchGeo need the package torchgeo: pip install 'swath[torchgeo]'"
+            "data sets of TorchGeo need the package torchgeo: pip install '.[torchgeo]'"
         ) from None
     wanted = name.removeprefix(PREFIX)
     base = sets.NonGeoClassificationDataset

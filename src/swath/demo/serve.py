@@ -1,4 +1,4 @@
-"""How a walk ends: its archive on a map in the browser."""
+"""Serve the archive of the demo on a map in the browser."""
 
 from __future__ import annotations
 
@@ -12,27 +12,31 @@ PORT = 8000
 
 
 def serve_hint(out: str | Path) -> str:
-    """The line that tells how to look at the demo's archive, or what is missing for it."""
+    """The line that says how to open the archive of the demo on a map, and what to install for it."""
     command = f"swath serve {shlex.quote(str(Path(out) / 'archive'))}"
     if find_spec("fastapi") is None or find_spec("uvicorn") is None:
-        return f"to search it on a map in the browser: pip install 'swath[serve]', then {command}"
-    return f"to search it on a map in the browser: {command}"
+        return (
+            f"To search it on a map in the browser, run pip install '.[serve]' in the clone, then {command}"
+        )
+    return f"To search it on a map in the browser: {command}"
 
 
 def serve_demo(out: str | Path, *, port: int = PORT) -> None:
-    """Serve the demo's archive with its model on this machine until Ctrl-C.
+    """Serve the archive of the demo with its model on this machine until Ctrl-C.
 
     Raises:
-        SwathError: There is no archive of a demo in `out`, or the extra `serve` is not installed.
+        SwathError: `out` holds no archive of a demo, or the extra `serve` is not installed.
     """
     archive = Path(out) / "archive"
     if not archive.is_dir():
-        raise SwathError(f"{archive}: is not there; run `swath demo --out {shlex.quote(str(out))}` first")
+        raise SwathError(f"{archive} does not exist. Run `swath demo --out {shlex.quote(str(out))}` first.")
     if find_spec("fastapi") is None or find_spec("uvicorn") is None:
-        raise SwathError("the web page needs more libraries: pip install 'swath[serve]'")
+        raise SwathError(
+            "The web page needs the extra `serve`. Run pip install '.[serve]' in the clone of Swath."
+        )
     from swath.archive.archive import Archive
     from swath.models import load_model
     from swath.serving.server import serve
 
     model_path = Archive.open(str(archive)).model_path
-    serve(str(archive), load_model(model_path) if model_path else None, port=port)
+    serve(archive, model=load_model(model_path) if model_path else None, port=port)

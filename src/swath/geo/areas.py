@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.errors import ArchiveError
+from swath.errors import InvalidQuery
 from swath.geo.footprint import Box, split_at_antimeridian, unwrapped_ring
 from swath.geo.polygon_grid import BORDER, OUTSIDE, classify_boxes
 
@@ -37,7 +37,7 @@ def parse_area(area: Any) -> Any:
         elif isinstance(area, shapely.Geometry):
             area = mapping(area)
     except (shapely.errors.ShapelyError, ValueError, TypeError) as error:
-        raise ArchiveError(f"the area is no geometry ({error})") from None
+        raise InvalidQuery(f"the area is no geometry ({error})") from None
     if isinstance(area, Mapping):
         polygons = _polygons(area)
     else:
@@ -54,7 +54,7 @@ def parse_area(area: Any) -> Any:
         parts += split_at_antimeridian(whole)
     merged = shapely.union_all(parts) if parts else shapely.Polygon()
     if merged.is_empty or merged.area == 0:
-        raise ArchiveError("the area is empty: its corners enclose nothing")
+        raise InvalidQuery("the area is empty: its corners enclose nothing")
     return merged
 
 
@@ -63,12 +63,12 @@ def parse_bbox(box: Any) -> Box:
     try:
         west, south, east, north = (float(part) for part in box)
     except (TypeError, ValueError):
-        raise ArchiveError(
+        raise InvalidQuery(
             f"an area is a GeoJSON Polygon or MultiPolygon, or four numbers west, south, east, north; not "
             f"{str(box)[:80]!r}"
         ) from None
     if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= north <= 90):
-        raise ArchiveError(
+        raise InvalidQuery(
             f"a box is west, south, east, north: longitudes -180 to 180, latitudes -90 to 90, south first; "
             f"not {west:g}, {south:g}, {east:g}, {north:g}"
         )
@@ -81,13 +81,13 @@ def _polygons(geojson: Mapping[str, Any]) -> list[Any]:
         geojson = geojson["geometry"]
     kind, coordinates = geojson.get("type"), geojson.get("coordinates")
     if kind not in ("Polygon", "MultiPolygon") or not isinstance(coordinates, list | tuple):
-        raise ArchiveError(f"an area is a GeoJSON Polygon or MultiPolygon, not {kind!r}")
+        raise InvalidQuery(f"an area is a GeoJSON Polygon or MultiPolygon, not {kind!r}")
     polygons = list(coordinates) if kind == "MultiPolygon" else [coordinates]
     if not polygons or any(not isinstance(part, list | tuple) or not part for part in polygons):
-        raise ArchiveError("the area has no ring")
+        raise InvalidQuery("the area has no ring")
     corners = sum(len(ring) for part in polygons for ring in part if isinstance(ring, list | tuple))
     if corners > MOST_CORNERS:
-        raise ArchiveError(f"the area has {corners:,} corners; simplify it to at most {MOST_CORNERS:,}")
+        raise InvalidQuery(f"the area has {corners:,} corners; simplify it to at most {MOST_CORNERS:,}")
     return polygons
 
 
@@ -96,11 +96,11 @@ def _checked_ring(ring: Any) -> NDArray[np.float64]:
     try:
         corners = np.array([tuple(corner)[:2] for corner in ring], dtype=np.float64)
     except (TypeError, ValueError):
-        raise ArchiveError("the area's corners are not pairs of longitude and latitude") from None
+        raise InvalidQuery("the area's corners are not pairs of longitude and latitude") from None
     if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3:
-        raise ArchiveError("a ring of the area has fewer than 3 corners of longitude and latitude")
+        raise InvalidQuery("a ring of the area has fewer than 3 corners of longitude and latitude")
     if not np.isfinite(corners).all() or (np.abs(corners).max(0) > (540, 90)).any():
-        raise ArchiveError(
+        raise InvalidQuery(
             "the area lies off the globe: corners are longitude (-180 to 180) and latitude (-90 to 90) in "
             "degrees, longitude first"
         )

@@ -1,6 +1,9 @@
-"""Serving: an archive over HTTP, for a map, a program or both; `swath serve`.
+"""How is an archive served over HTTP, to a map in the browser and to programs?
 
-How a request goes: `gate` refuses what has no business here (host, token, size), `routes` checks its shape
-(`messages`), a *lane* (`lanes`) does the work in a bounded number of threads, over the archive as it is now
-(`holdings`). The search itself is the archive's own (`swath.archive.query`); pixels are read by `imagery`.
+A request passes `http/security` (host, token, size), is validated by `http/routes` and `http/schemas`, and
+runs in a worker pool (`workers/`) on the current state of the archive. Searches are those of `swath.archive`.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

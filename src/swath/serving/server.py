@@ -1,4 +1,4 @@
-"""Running the server: uvicorn with limits, on an address that is safe, until it is asked to end."""
+"""Run the server: uvicorn with limits, on a checked address, until it is stopped by a signal."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from swath.serving.settings import ServerSettings, check_access
 if TYPE_CHECKING:
     from swath.models import Model
 
-_CONNECTIONS = 512
-_END_SECONDS = 30  # given to requests that are under way
-# Decoded blocks that GDAL keeps; drawn tiles are kept by the service itself.
+_MAX_CONNECTIONS = 512
+_SHUTDOWN_SECONDS = 30  # for requests that are running
+# Block cache of GDAL; rendered tiles are cached by the server itself.
 _BLOCK_CACHE = 64 * 2**20
 
 
 def serve(
-    path: str,
-    model: Model | None,
+    archive: str | os.PathLike[str],
     *,
+    model: Model | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
     settings: ServerSettings | None = None,
     log_level: str = "info",
 ) -> None:
-    """Serve an archive until SIGTERM or SIGINT; requests under way are finished.
+    """Serve an archive until SIGTERM or SIGINT; running requests are finished.
 
     Args:
-        path: The archive.
+        archive: Path or URL of the archive.
         model: Its model, for searches by image.
-        host: Address; anything but loopback needs a token.
-        port: 0 takes a free one.
+        host: Address; any other than loopback needs a token.
+        port: 0 selects a free port.
         settings: Limits, token and host names.
-        log_level: Of uvicorn.
+        log_level: Log level of uvicorn.
 
     Raises:
-        SwathError: An address that is open to others without a token, or that is not to be had; no archive.
+        SwathError: A public address without a token, an address in use, or no archive.
     """
     settings = settings or ServerSettings()
     check_access(host, settings.token)
@@ -52,8 +52,8 @@ def serve(
 
     from swath.serving.http.app import create_app
 
-    app = create_app(path, model, settings)
-    with _ended_well_by_signals():
+    app = create_app(os.fspath(archive), model, settings)
+    with _clean_exit_on_signal():
         uvicorn.run(
             app,
             host=host,
@@ -64,15 +64,15 @@ def serve(
             date_header=False,
             proxy_headers=False,
             ws="none",
-            limit_concurrency=_CONNECTIONS,
+            limit_concurrency=_MAX_CONNECTIONS,
             timeout_keep_alive=15,
-            timeout_graceful_shutdown=_END_SECONDS,
+            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
             h11_max_incomplete_event_size=16 * 1024,
         )
 
 
 def _check_free(host: str, port: int) -> None:
-    """Tell at once, and not after a model has been loaded, that an address cannot be listened on."""
+    """Raise SwathError if the address is in use, before anything is loaded."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
@@ -80,24 +80,23 @@ def _check_free(host: str, port: int) -> None:
             probe.bind(address)
     except OSError as error:
         raise SwathError(
-            f"--host {host} --port {port}: cannot be listened on ({error.strerror or error}); choose another "
-            "port (--port 0 takes a free one) or an address of this machine"
+            f"Cannot listen on --host {host} --port {port} ({error.strerror or error}). Choose another port "
+            "(--port 0 selects a free one) or an address of this machine."
         ) from None
 
 
 @contextmanager
-def _ended_well_by_signals() -> Iterator[None]:
-    """Leave nothing to do for the signal that ended the server.
+def _clean_exit_on_signal() -> Iterator[None]:
+    """Ignore the signal that uvicorn raises again after a clean shutdown.
 
-    When all is finished, uvicorn raises the signal again for whoever had been listening, and by default that
-    kills the process: a supervisor would see a server that died where one ended as asked.
+    By default it would kill the process, and a supervisor would report a crash.
     """
-    if threading.current_thread() is not threading.main_thread():  # signals do not come here
+    if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
         yield
         return
-    before = {each: signal.signal(each, lambda *_: None) for each in (signal.SIGTERM, signal.SIGINT)}
+    previous = {each: signal.signal(each, lambda *_: None) for each in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        for each, handler in before.items():
+        for each, handler in previous.items():
             signal.signal(each, handler)

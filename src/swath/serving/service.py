@@ -1,4 +1,4 @@
-"""Everything that a server holds while it runs."""
+"""State of a running server: the archive, its model, caches and worker pools."""
 
 from __future__ import annotations
 
@@ -17,45 +17,42 @@ if TYPE_CHECKING:
 
 
 class ServerState:
-    """One archive, its model, and the threads that work for them.
+    """One archive, its model, and the worker pools that serve them.
 
     Args:
         path: The archive.
-        model: Its model, or None for a service without search by image.
+        model: Its model, or None to serve without search by image.
         settings: Limits.
-
-    Attributes:
-        searching, drawing, embedding: Lanes of work, see `swath.serving.workers.worker_pool`.
     """
 
     def __init__(self, path: str, model: Model | None, settings: ServerSettings) -> None:
         self.settings = settings
-        self.handle = ArchiveHandle(path, model, settings)
+        self.archive = ArchiveHandle(path, model, settings)
         self.cache = ImageCache(settings.cache_bytes)
-        self.pictures = TileRenderer(self.handle, self.cache, settings.tile_sources)
-        self.images = UploadEmbedder(self.handle, settings)
+        self.tiles = TileRenderer(self.archive, self.cache, settings.max_tile_sources)
+        self.uploads = UploadEmbedder(self.archive, settings)
         self.metrics = PrometheusMetrics()
-        waiting, seconds = settings.waiting, settings.search_seconds
-        self.searching = WorkerPool("search", settings.searching, waiting, seconds)
-        self.drawing = WorkerPool("pictures", settings.drawing, waiting, seconds)
-        self.embedding = WorkerPool("images", 1, max(1, waiting // 8), 2 * settings.upload_seconds + seconds)
+        queue, seconds = settings.max_queue, settings.search_seconds
+        self.search_pool = WorkerPool("search", settings.search_workers, queue, seconds)
+        self.tile_pool = WorkerPool("tiles", settings.tile_workers, queue, seconds)
+        self.upload_pool = WorkerPool("uploads", 1, max(1, queue // 8), 2 * settings.upload_seconds + seconds)
 
     @property
-    def lanes(self) -> tuple[WorkerPool, ...]:
-        """All lanes."""
-        return self.searching, self.drawing, self.embedding
+    def pools(self) -> tuple[WorkerPool, ...]:
+        """All worker pools."""
+        return self.search_pool, self.tile_pool, self.upload_pool
 
     def metrics_text(self) -> bytes:
-        """The figures of the service for Prometheus."""
-        return self.metrics.text(self.lanes, self.cache, self.handle.info())
+        """Metrics in the text format of Prometheus."""
+        return self.metrics.text(self.pools, self.cache, self.archive.info())
 
     def warm(self) -> None:
-        """Get ready in the background what the first requests would wait for."""
-        self.searching.begin(self.handle.info)
-        if self.handle.model is not None:
-            self.embedding.begin(self.images.warm)
+        """Prepare in the background what the first requests need."""
+        self.search_pool.submit(self.archive.info)
+        if self.archive.model is not None:
+            self.upload_pool.submit(self.uploads.warm)
 
     def close(self) -> None:
-        """Finish what has begun."""
-        for lane in self.lanes:
-            lane.close()
+        """Finish the requests that are running."""
+        for pool in self.pools:
+            pool.close()

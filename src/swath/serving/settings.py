@@ -1,4 +1,4 @@
-"""What one server may be asked for, and by whom."""
+"""Limits of a server, and who may use it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from swath.errors import SwathError
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
-SHORTEST_TOKEN = 16
+MIN_TOKEN_LENGTH = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,22 +17,22 @@ class ServerSettings:
     """Limits and access of a server.
 
     Attributes:
-        token: Who sends it as ``Authorization: Bearer`` may ask; None lets everybody who can connect.
-        hosts: Names by which the server may be called (the Host header), without port.
-        most_answers: Largest k.
-        most_footprints: Largest number of footprints at once.
-        upload_bytes: Size of an uploaded image.
-        upload_pixels: Pixels (times bands) of an uploaded image.
-        body_bytes: Size of any other request.
-        receive_seconds: Time a client has to send its request.
-        search_seconds: Time until a search is given up.
-        upload_seconds: Time, also of CPU, until the reading of an upload is ended.
-        upload_memory: Bytes that reading an upload may take.
-        searching: Threads that search; and how many requests may wait for them.
-        drawing: Threads that draw tiles and pictures.
-        waiting: Requests that may wait for a thread; of uploads an eighth.
-        tile_sources: Files that are drawn into one tile.
-        cache_bytes: Drawn tiles and pictures kept in memory.
+        token: Bearer token that clients must send; None admits everyone who can connect.
+        hosts: Accepted values of the Host header, without port.
+        max_results: Maximum `k` of a search, and `limit` of a list of chips or changes.
+        max_footprints: Maximum number of footprints in one response.
+        upload_bytes: Maximum size of an uploaded image.
+        upload_pixels: Maximum pixels (times bands) of an uploaded image.
+        body_bytes: Maximum size of any other request.
+        receive_seconds: Time in which a request must arrive.
+        search_seconds: Timeout of a search.
+        upload_seconds: Timeout of decoding an upload, in CPU time too.
+        upload_memory: Memory limit of decoding an upload, in bytes.
+        search_workers: Threads for searches.
+        tile_workers: Threads for tiles and images of chips.
+        max_queue: Requests that may wait for each pool of threads; an eighth of it for uploads.
+        max_tile_sources: Maximum number of files drawn into one tile.
+        cache_bytes: Size of the cache of rendered tiles and images.
     """
 
     token: str | None = None
@@ -46,15 +46,15 @@ class ServerSettings:
     search_seconds: float = 30.0
     upload_seconds: int = 20
     upload_memory: int = 2 * 2**30
-    searching: int = 2
-    drawing: int = 2
-    waiting: int = 256
-    tile_sources: int = 64
+    search_workers: int = 2
+    tile_workers: int = 2
+    max_queue: int = 256
+    max_tile_sources: int = 64
     cache_bytes: int = 64 * 2**20
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is this machine's own."""
+    """Whether an address is a loopback address of this machine."""
     if host == "localhost":
         return True
     try:
@@ -64,24 +64,26 @@ def is_loopback(host: str) -> bool:
 
 
 def check_access(host: str, token: str | None) -> None:
-    """Refuse to be open to others without a token, and tokens that can be guessed.
+    """Refuse a public address without a token, and tokens that are too short.
 
     Raises:
-        SwathError: With the fix.
+        SwathError: The address needs a token, or the token is unusable.
     """
-    how = "python -c 'import secrets; print(secrets.token_urlsafe(24))' makes one"
+    create = "create one with python -c 'import secrets; print(secrets.token_urlsafe(24))'"
     if token is None and not is_loopback(host):
         raise SwathError(
-            f"--host {host}: anybody who reaches this address could read the archive; set a token "
-            f"(SWATH_TOKEN or --token-file; {how}), or serve on 127.0.0.1"
+            f"--host {host} makes the archive readable for everyone who reaches this address. Set a token "
+            f"(SWATH_TOKEN or --token-file; {create}), or serve on 127.0.0.1."
         )
     if token is not None and (
-        len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token
+        len(token) < MIN_TOKEN_LENGTH or not token.isascii() or not token.isprintable() or " " in token
     ):
-        raise SwathError(f"the token needs at least {SHORTEST_TOKEN} ASCII characters without spaces; {how}")
+        raise SwathError(
+            f"The token needs at least {MIN_TOKEN_LENGTH} ASCII characters without spaces; {create}."
+        )
 
 
 def host_names(host: str, others: Sequence[str] = ()) -> tuple[str, ...]:
-    """Names by which a server on `host` may be called: loopback's, its own address, and `others`."""
+    """Host names that a server on `host` accepts: those of loopback, its own address, and `others`."""
     own = () if host in ("0.0.0.0", "::", "") else (f"[{host}]" if ":" in host else host,)
     return tuple(dict.fromkeys((*LOOPBACK_NAMES, *own, *others)))

@@ -155,27 +155,27 @@ def test_the_newest_lies_on_top_and_what_is_empty_shows_the_older(tmp_path: Path
 
     with rasterio.open(second, "r+") as file:
         file.nodata = 0
-    holdings = archive_of(tmp_path, [(first, bounds, "2020-01-01"), (second, bounds, "2021-01-01")])
-    drawing = TileRenderer(holdings, ImageCache(2**20), 8)
+    archive = archive_of(tmp_path, [(first, bounds, "2020-01-01"), (second, bounds, "2021-01-01")])
+    renderer = TileRenderer(archive, ImageCache(2**20), 8)
     z = 12
     x, y = at(10.05, 50.05, z)
-    both = opened(drawing.tile(z, x, y, Filter()))
+    both = opened(renderer.tile(z, x, y, Filter()))
     column = (10.05 - tile_box(z, x, y)[0]) / (tile_box(z, x, y)[2] - tile_box(z, x, y)[0]) * 256
     left, right = both[128, int(column) - 20], both[128, int(column) + 20]
     assert right[0] > left[0] > -1
     assert left[3] == right[3] == 255
     until = Filter(datetime=(datetime(2019, 1, 1, tzinfo=UTC), datetime(2020, 6, 1, tzinfo=UTC)))
-    older = opened(drawing.tile(z, x, y, until))
+    older = opened(renderer.tile(z, x, y, until))
     assert (older[128, int(column) - 20] == older[128, int(column) + 20]).all()
-    assert drawing.tile(z, x + 40, y, Filter()) is None
-    hits = drawing.cache.hits
-    drawing.tile(z, x, y, Filter())
-    assert drawing.cache.hits == hits + 1
+    assert renderer.tile(z, x + 40, y, Filter()) is None
+    hits = renderer.cache.hits
+    renderer.tile(z, x, y, Filter())
+    assert renderer.cache.hits == hits + 1
     # A file that is written anew is drawn anew; one that is gone is passed over.
     lonlat_scene(tmp_path / "new.tif", np.full((3, 100, 100), 90, np.uint8), 10.0, 50.1, 0.001)
-    assert (opened(drawing.tile(z, x, y, Filter())) != both).any()
+    assert (opened(renderer.tile(z, x, y, Filter())) != both).any()
     second.unlink()
-    assert opened(drawing.tile(z, x, y, Filter())) is not None
+    assert opened(renderer.tile(z, x, y, Filter())) is not None
 
 
 def test_one_stretch_for_all_tiles_of_a_sensor(tmp_path: Path) -> None:
@@ -187,13 +187,13 @@ def test_one_stretch_for_all_tiles_of_a_sensor(tmp_path: Path) -> None:
         pixels[:, :2] = (30, 250)[number]
         path = lonlat_scene(tmp_path / f"{number}.tif", pixels, west, 50.064, 0.001)
         scenes.append((path, (west, 50.0, west + 0.064, 50.064), "2020-01-01"))
-    drawing = TileRenderer(archive_of(tmp_path, scenes), ImageCache(2**20), 8)
+    renderer = TileRenderer(archive_of(tmp_path, scenes), ImageCache(2**20), 8)
     values = []
     for number in range(2):
-        tile = opened(drawing.tile(13, *at(10.03 + number, 50.03, 13), Filter()))
+        tile = opened(renderer.tile(13, *at(10.03 + number, 50.03, 13), Filter()))
         values.append(int(np.median(tile[tile[..., 3] > 0][:, 0])))
     assert values[1] - values[0] > 150
-    assert opened(drawing.chip(f"{0:032x}", 32)).shape[:2] == (32, 32)
+    assert opened(renderer.chip(f"{0:032x}", 32)).shape[:2] == (32, 32)
 
 
 def test_stretch_of_nothing_and_of_one_value() -> None:
@@ -219,7 +219,7 @@ def test_the_cache_stays_within_its_bytes() -> None:
     cache = ImageCache(10_000)
     for number in range(1000):
         cache.put(number, b"x" * (number % 3000))
-        assert cache.held <= 10_000
+        assert cache.size <= 10_000
     assert cache.get(999) == (True, b"x" * 999)
     assert cache.get(0) == (False, None)
     cache.put("none", None)

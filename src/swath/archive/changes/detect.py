@@ -31,7 +31,7 @@ from swath.archive.index.vectors import Floats, normalize_rows
 from swath.archive.query.filters import Filter
 from swath.archive.query.results import SearchResult, results_from_rows
 from swath.archive.query.searcher import searcher_of
-from swath.errors import ArchiveError
+from swath.errors import ChipNotFound, InvalidQuery
 from swath.files import write_json
 from swath.geo.footprint import to_geojson_geometry
 from swath.reporting.notebook import NotebookRepr
@@ -117,9 +117,9 @@ def find_changes(
         ArchiveError: Periods that overlap or are turned round, or no place that both show.
     """
     if not before[0] <= before[1] < after[0] <= after[1]:
-        raise ArchiveError("the first period has to end before the second begins, and both to go forward")
+        raise InvalidQuery("the first period has to end before the second begins, and both to go forward")
     if k is not None and k < 1:
-        raise ArchiveError(f"k is {k}; ask for at least 1 place")
+        raise InvalidQuery(f"k is {k}; ask for at least 1 place")
     searcher = searcher_of(archive)
     snapshot = searcher.snapshot()
     chips, vectors = snapshot.chips, snapshot.vectors
@@ -135,7 +135,7 @@ def find_changes(
         rows.append(np.flatnonzero(mask))
     first, second = match_pairs(chips, *rows)
     if not len(first):
-        raise ArchiveError(
+        raise ChipNotFound(
             f"{archive.path}: no place is shown both {_words(before)} ({len(rows[0]):,} chips) and "
             f"{_words(after)} ({len(rows[1]):,} chips) by one sensor at one scale, with footprint and time"
         )
@@ -214,7 +214,7 @@ def match_pairs(
     alike &= (ratio < SAME_SCALE) & (ratio > 1 / SAME_SCALE)
     new, old = new[alike], old[alike]
     if len(new) > _MOST_PAIRS:
-        raise ArchiveError(
+        raise InvalidQuery(
             f"{len(new):,} pairs of chips overlap; narrow the periods or the area (at most {_MOST_PAIRS:,})"
         )
     common = shapely.area(shapely.intersection(olds[old], news[new]))

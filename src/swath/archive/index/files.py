@@ -39,7 +39,7 @@ from swath.archive.index.ivf import IvfIndex, Kind, build_ivf, read_ivf, write_i
 from swath.archive.index.vectors import Floats, SimilaritySpace, VectorBlocks, normalize_rows, vectors_of
 from swath.archive.table.lance import is_local
 from swath.archive.table.sensor_means import centering_default
-from swath.errors import ArchiveError
+from swath.errors import ArchiveError, ArchiveUnavailable
 from swath.files import atomic_folder, sha256
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def _write(
         if done // 250_000 > (done - batch.num_rows) // 250_000:
             say(f"read {done:,} of {count:,} vectors ({time.monotonic() - started:.0f} s)")
     if done != count:
-        raise ArchiveError(f"{archive.path}: is damaged: it lists {count} chips, {done} could be read")
+        raise ArchiveUnavailable(f"{archive.path}: is damaged: it lists {count} chips, {done} could be read")
     vectors.flush()
     np.save(folder / "row_ids.npy", row_ids)
     np.save(folder / "lengths.npy", lengths)

@@ -16,7 +16,7 @@ from swath.archive.index.ivf import IvfSearchIndex
 from swath.archive.index.protocol import ExactIndex, Index
 from swath.archive.index.vectors import Floats, SimilaritySpace, VectorBlocks, normalize_rows, vectors_of
 from swath.archive.table.sensor_means import Means, sum_by_sensor
-from swath.errors import ArchiveError
+from swath.errors import ArchiveUnavailable
 
 if TYPE_CHECKING:
     from swath.archive.table.store import ArchiveTable
@@ -135,7 +135,7 @@ def _read_all(archive: ArchiveTable) -> tuple[pa.Table, Floats]:
         parts.append(batch.select(list(COLUMNS)))
         done += batch.num_rows
     if done != count:
-        raise ArchiveError(f"{archive.path}: is damaged: it lists {count} chips, {done} could be read")
+        raise ArchiveUnavailable(f"{archive.path}: is damaged: it lists {count} chips, {done} could be read")
     return (pa.Table.from_batches(parts) if parts else archive.rows(COLUMNS)), vectors
 
 
@@ -161,7 +161,7 @@ def _read_since(
         parts.append(piece.select(list(COLUMNS)))
         done += piece.num_rows
     if done != len(fresh):
-        raise ArchiveError(
+        raise ArchiveUnavailable(
             f"{archive.path}: is damaged: {len(fresh)} chips came since it was indexed, {done} could be read"
         )
     table = pa.concat_tables(parts) if parts else nothing[0]

@@ -36,7 +36,7 @@ def ray_outcomes(
         import ray
         import ray.data
     except ImportError:
-        raise ArchiveError("the engine 'ray' needs Ray: pip install 'swath[ray]'") from None
+        raise ArchiveError("the engine 'ray' needs Ray: pip install '.[ray]'") from None
     if not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     context = ray.data.DataContext.get_current()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from swath.archive.query.query import Query, query_by_area, query_by_examples, query_by_place
 from swath.archive.query.relevance_feedback import Method
-from swath.errors import ArchiveError
+from swath.errors import InvalidQuery
 
 if TYPE_CHECKING:
     from swath.archive.ingest.encode import Embedder
@@ -36,7 +36,7 @@ def build_query(
     given["area"] = area is not None
     asked = [name for name, there in given.items() if there]
     if len(asked) != 1:
-        raise ArchiveError(
+        raise InvalidQuery(
             f"ask for one of {', '.join(given)}; given are {' and '.join(asked) or 'none of them'}"
         )
     if image is not None:

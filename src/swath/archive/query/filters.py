@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swath.archive.index.columns import NO_TIME, ChipColumns
-from swath.errors import ArchiveError
+from swath.errors import InvalidQuery
 from swath.geo.areas import boxes_overlap, footprints_intersecting, parse_area, parse_bbox
 
 _REMEMBERED = 8  # areas, whose chips are known without looking again
@@ -56,7 +56,7 @@ class Filter:
         if self.gsd is not None:
             low, high = self.gsd
             if not 0 <= low <= high:
-                raise ArchiveError(
+                raise InvalidQuery(
                     f"a range of GSD goes from the smaller to the larger, not {low:g} to {high:g}"
                 )
             # A GSD computed from a transform is a hair off its nominal value: 10 m must find 9.9999999.
@@ -64,15 +64,15 @@ class Filter:
         if self.datetime is not None:
             first, last = (_microseconds(moment) for moment in self.datetime)
             if first > last:
-                raise ArchiveError(f"a range of time goes from the earlier to the later, not {self.datetime}")
+                raise InvalidQuery(f"a range of time goes from the earlier to the later, not {self.datetime}")
             masks.append((chips.times >= first) & (chips.times <= last) & (chips.times != NO_TIME))
         if self.min_valid is not None:
             if not 0 <= self.min_valid <= 1:
-                raise ArchiveError(f"the share of valid pixels is 0 to 1, not {self.min_valid:g}")
+                raise InvalidQuery(f"the share of valid pixels is 0 to 1, not {self.min_valid:g}")
             masks.append(chips.valid >= self.min_valid * (1 - 1e-6))
         if self.max_cloud is not None:
             if not 0 <= self.max_cloud <= 1:
-                raise ArchiveError(f"the share of cloud is 0 to 1, not {self.max_cloud:g}")
+                raise InvalidQuery(f"the share of cloud is 0 to 1, not {self.max_cloud:g}")
             masks.append(chips.cloud <= self.max_cloud * (1 + 1e-6))  # NaN does not pass
         if self.bbox is not None:
             masks.append(boxes_overlap(chips.boxes, parse_bbox(self.bbox)))
@@ -95,12 +95,12 @@ def parse_datetime(text: str) -> tuple[datetime, datetime]:
     try:
         start, stop = _moments(first)[0], _moments(last if separator else first)[1]
     except ValueError:
-        raise ArchiveError(
+        raise InvalidQuery(
             f"{text!r} is not a time such as 2018, 2018-03 or 2018-03-14, or a range such as "
             "2020-01-01:2020-12-31 (or ISO 8601 times, with / between them)"
         ) from None
     if start > stop:
-        raise ArchiveError(f"{text!r}: the first time is later than the last")
+        raise InvalidQuery(f"{text!r}: the first time is later than the last")
     return start, stop
 
 

@@ -30,7 +30,7 @@ from swath.archive.query.searcher import searcher_of
 from swath.archive.table.store import ArchiveTable
 from swath.datasets.image_files import ImageFileDataset
 from swath.datasets.opening import open_dataset
-from swath.errors import ArchiveError, ContractError, ImageryError
+from swath.errors import ArchiveError, ContractError, ImageryError, InvalidQuery
 from swath.geo.footprint import footprint_geometry
 from swath.geo.grid import PixelWindow
 from swath.models.contract import Contract
@@ -216,7 +216,7 @@ def _sensor(
     if sensor is not None or len(contract.sensors) == 1:
         return resolve_query_sensor(contract, sensor)
     if Path(path).is_dir():  # band files, which say little about their sensor
-        raise ArchiveError(
+        raise InvalidQuery(
             f"{path}: is a folder of band files; say which sensor it is of (--query-sensor "
             f"{sorted(contract.sensors)[0]})"
         )
@@ -240,7 +240,7 @@ def _sensor(
     for names in (fitting, held):
         if len(names) == 1:
             return resolve_query_sensor(contract, names[0])
-    raise ArchiveError(
+    raise InvalidQuery(
         f"{path}: may be of {' or '.join(sorted(fitting))} by its {len(bands)} bands; say which "
         f"(--query-sensor {sorted(fitting)[0]})"
     )

@@ -16,7 +16,7 @@ from swath.archive.query.filters import Filter
 from swath.archive.query.relevance_feedback import DEFAULT, FeedbackExample, Method, RelevanceFeedback
 from swath.archive.query.results import SearchResult, SearchResults
 from swath.archive.query.searcher import searcher_of
-from swath.errors import ArchiveError
+from swath.errors import ChipNotFound, InvalidQuery
 from swath.geo.areas import parse_area
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Query:
 
         known = [chip.geometry for chip in self.chips if chip.geometry is not None]
         if len(known) < len(self.chips):
-            raise ArchiveError(
+            raise InvalidQuery(
                 f"{self.text}: has no footprint, so chips of the same place cannot be told from others; use "
                 "--exclude-self, or a georeferenced query"
             )
@@ -146,12 +146,12 @@ def query_by_examples(
         ArchiveError: No example, no such chip, or one that is both liked and not.
     """
     if not like:
-        raise ArchiveError("give at least one chip to search for; chips to avoid are not enough")
+        raise InvalidQuery("give at least one chip to search for; chips to avoid are not enough")
     chips = _distinct(_chip(archive, name) for name in like)
     avoided = _distinct(_chip(archive, name) for name in unlike)
     both = {chip.id for chip in chips} & {chip.id for chip in avoided}
     if both:
-        raise ArchiveError(f"chip {sorted(both)[0]} is both an example to search for and one to avoid")
+        raise InvalidQuery(f"chip {sorted(both)[0]} is both an example to search for and one to avoid")
     text = ", ".join(like) + (f"; not {', '.join(unlike)}" if unlike else "")
     single = len(chips) == 1 and not avoided
     return _of_chips(archive, text, chips, avoided, method or ("rocchio" if single else DEFAULT))
@@ -166,7 +166,7 @@ def query_by_place(archive: ArchiveTable, longitude: float, latitude: float) -> 
     from shapely import MultiPoint, Point
 
     if not (abs(longitude) <= 540 and abs(latitude) <= 90):
-        raise ArchiveError(
+        raise InvalidQuery(
             f"a place is a longitude and a latitude in degrees, not {longitude:g}, {latitude:g}"
         )
     longitude = (longitude + 180) % 360 - 180
@@ -176,7 +176,7 @@ def query_by_place(archive: ArchiveTable, longitude: float, latitude: float) -> 
     chips = searcher_of(archive).rows_at_place(here)
     text = f"{longitude:.5f}, {latitude:.5f}"
     if not chips:
-        raise ArchiveError(f"{archive.path}: no chip shows {text}{_nearest(archive, longitude, latitude)}")
+        raise ChipNotFound(f"{archive.path}: no chip shows {text}{_nearest(archive, longitude, latitude)}")
     return _of_chips(archive, text, chips)
 
 
@@ -196,7 +196,7 @@ def query_by_area(archive: ArchiveTable, area: Any) -> Query:
     text = f"area within {west:.5f}, {south:.5f}, {east:.5f}, {north:.5f}"
     if not chips:
         middle = shape.representative_point()
-        raise ArchiveError(f"{archive.path}: no chip shows the {text}{_nearest(archive, middle.x, middle.y)}")
+        raise ChipNotFound(f"{archive.path}: no chip shows the {text}{_nearest(archive, middle.x, middle.y)}")
     if len(chips) > MOST_EXAMPLES:
         some = np.sort(np.random.default_rng(0).permutation(len(chips))[:MOST_EXAMPLES])
         text += f" ({MOST_EXAMPLES:,} of its {len(chips):,} chips)"
@@ -221,7 +221,7 @@ def _of_chips(
 def _chip(archive: ArchiveTable, name: str) -> SearchResult:
     chip = searcher_of(archive).find(name)
     if chip is None:
-        raise ArchiveError(
+        raise ChipNotFound(
             f"{name!r} is no image file, and no chip of {archive.path} has an id that begins so; give the "
             "path of an image, or an id from the answers of a search"
         )

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swath.archive.index.vectors import Floats
-from swath.errors import ArchiveError
+from swath.errors import InvalidQuery
 
 Method = Literal["rocchio", "ridge", "logistic", "blend"]
 DEFAULT: Method = "blend"  # of several chips of an archive
@@ -68,9 +68,9 @@ class RelevanceFeedback:
 
     def __post_init__(self) -> None:
         if not self.like:
-            raise ArchiveError("give at least one example to search for; examples to avoid are not enough")
+            raise InvalidQuery("give at least one example to search for; examples to avoid are not enough")
         if self.method not in METHODS:
-            raise ArchiveError(f"examples are combined by {', '.join(METHODS)}, not by {self.method!r}")
+            raise InvalidQuery(f"examples are combined by {', '.join(METHODS)}, not by {self.method!r}")
 
 
 def query_vector(like: Floats, unlike: Floats, sample: Floats | None, method: Method) -> Floats:
@@ -99,7 +99,7 @@ def query_vector(like: Floats, unlike: Floats, sample: Floats | None, method: Me
         found = _separating(like, unlike, sample, _SHRINKAGE, logistic=method == "logistic")
     length = float(np.linalg.norm(found))
     if not np.isfinite(length) or length < 1e-6:
-        raise ArchiveError(
+        raise InvalidQuery(
             "the examples to search for and those to avoid cancel each other; drop those that are in both"
         )
     return np.asarray(found / length, dtype=np.float32)

@@ -32,7 +32,7 @@ from swath.archive.query.filters import Filter, intersects
 from swath.archive.query.relevance_feedback import FeedbackExample, RelevanceFeedback, query_vector
 from swath.archive.query.results import SearchResult, SearchResults, results_from_rows
 from swath.archive.table.sensor_means import FEWEST_TO_CENTER
-from swath.errors import ArchiveError, suggest
+from swath.errors import ChipNotFound, InvalidQuery, suggest
 from swath.geo.areas import boxes_intersecting, overlap_fractions
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Searcher:
                 examples that cancel each other; a damaged archive.
         """
         if not 1 <= k <= MOST_ANSWERS:
-            raise ArchiveError(
+            raise InvalidQuery(
                 f"k is {k}; ask for at least 1 answer"
                 if k < 1
                 else f"k is {k:,}; ask for at most {MOST_ANSWERS:,} answers, or export the archive"
@@ -194,9 +194,9 @@ class Searcher:
             spelled = _SPELLED.get(name.lower(), name)
             matches = [spelled] if spelled in held else [full for full in held if full.startswith(spelled)]
             if len(matches) > 1:
-                raise ArchiveError(f"{name!r} begins the sensors {', '.join(matches)}; give more of the name")
+                raise InvalidQuery(f"{name!r} begins the sensors {', '.join(matches)}; give more of the name")
             if not matches:
-                raise ArchiveError(
+                raise InvalidQuery(
                     f"{self.archive.path}: holds no chip of sensor {name!r}."
                     f"{suggest(name, held) if held else ' It is empty.'}"
                 )
@@ -218,7 +218,7 @@ class Searcher:
             rows = np.flatnonzero(pc.starts_with(ids, name).to_numpy())
         if len(rows) > 1:
             some = ", ".join(ids.take(pa.array(rows[:3])).to_pylist())
-            raise ArchiveError(f"{name!r} begins {len(rows)} ids ({some}, ...); give more characters")
+            raise InvalidQuery(f"{name!r} begins {len(rows)} ids ({some}, ...); give more characters")
         if not len(rows):
             return None
         return replace(results_from_rows(chips, rows, np.ones(1, np.float32))[0], rank=0)
@@ -242,7 +242,7 @@ class Searcher:
             numbers = dict(zip(ids.take(pa.array(rows)).to_pylist(), rows.tolist(), strict=True))
             places = np.array([numbers.get(name, -1) for name in names], dtype=np.int64)
         if (places < 0).any():
-            raise ArchiveError(f"{self.archive.path}: has no chip {names[int(np.argmax(places < 0))]}")
+            raise ChipNotFound(f"{self.archive.path}: has no chip {names[int(np.argmax(places < 0))]}")
         return snapshot.vectors.raw(places)
 
     def preprocessings(self, sensor: str | None = None) -> list[str]:
@@ -288,7 +288,7 @@ class Searcher:
         if reason is None:
             return True, f"centered: less the mean of each sensor: {held}"
         if center:
-            raise ArchiveError(f"{self.archive.path}: cannot center: {reason}; search without centering")
+            raise InvalidQuery(f"{self.archive.path}: cannot center: {reason}; search without centering")
         return False, f"not centered: {reason}; sensors may rank their own chips first"
 
     def _direction(self, snapshot: ArchiveSnapshot, examples: RelevanceFeedback, centering: bool) -> Floats:
@@ -310,7 +310,7 @@ class Searcher:
             found[place] = space.of(self._checked(example.vector), snapshot.sensor_number(example.sensor))
             length = float(np.linalg.norm(found[place]))
             if not np.isfinite(length) or length == 0:
-                raise ArchiveError(
+                raise InvalidQuery(
                     "the query's embedding is zero or not finite, so it has no direction to compare"
                 )
         return found
@@ -321,7 +321,7 @@ class Searcher:
         if query.ndim == 2 and len(query) == 1:
             query = query[0]
         if query.shape != (self.archive.dimensions,):
-            raise ArchiveError(
+            raise InvalidQuery(
                 f"{self.archive.path}: holds embeddings of {self.archive.dimensions} numbers, the query has "
                 f"shape {list(query.shape)}"
             )
@@ -355,7 +355,7 @@ class Searcher:
     ) -> tuple[NDArray[np.bool_], int]:
         """[N] bool, which chips do not show the ground of `footprint`, and how many cannot be judged."""
         if not 0 < share <= 1:
-            raise ArchiveError(f"the share of the footprint is more than 0 and at most 1, not {share:g}")
+            raise InvalidQuery(f"the share of the footprint is more than 0 and at most 1, not {share:g}")
         from shapely import from_wkb
 
         chips = snapshot.chips

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from swath.errors import ArchiveError
+from swath.errors import ArchiveError, ArchiveUnavailable
 
 TABLE = "chips"
 PATIENCE = 900.0  # seconds that a writer waits for its turn
@@ -49,11 +49,11 @@ def connect_lance(location: str) -> Any:
 def require_archive(path: Path) -> None:
     """Tell a missing archive, another folder and a damaged archive apart before LanceDB is asked."""
     if not path.exists():
-        raise ArchiveError(f"{path}: no archive there; `swath embed MODEL DATA --to {path}` makes one")
+        raise ArchiveUnavailable(f"{path}: no archive there; `swath embed MODEL DATA --to {path}` makes one")
     if not (path / f"{TABLE}.lance").is_dir():
-        raise ArchiveError(f"{path}: is not an archive (it has no {TABLE}.lance inside)")
+        raise ArchiveUnavailable(f"{path}: is not an archive (it has no {TABLE}.lance inside)")
     if not any((path / f"{TABLE}.lance").glob("_versions/*.manifest")):
-        raise ArchiveError(
+        raise ArchiveUnavailable(
             f"{path}: is damaged: {TABLE}.lance/_versions holds no manifest, so the rows cannot be found. "
             "Restore the folder from a backup, or delete it and embed again"
         )
@@ -94,12 +94,12 @@ def translate_lance_errors(location: str, what: str) -> Iterator[None]:
     except ArchiveError:
         raise
     except (RuntimeError, OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise ArchiveError(_damage(location, what, error)) from error
+        raise ArchiveUnavailable(_damage(location, what, error)) from error
     except BaseException as error:
         # Panics of Rust code; one derives from BaseException, and neither can be imported everywhere.
         if type(error).__name__ not in ("PanicException", "RustPanic"):
             raise
-        raise ArchiveError(_damage(location, what, error)) from error
+        raise ArchiveUnavailable(_damage(location, what, error)) from error
 
 
 def _damage(location: str, what: str, error: BaseException) -> str:

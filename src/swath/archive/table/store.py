@@ -47,7 +47,7 @@ from swath.archive.table.sensor_means import (
     update_means,
     write_means,
 )
-from swath.errors import ArchiveError
+from swath.errors import ArchiveError, ArchiveUnavailable
 
 FORMAT = "swath-archive"
 FORMAT_VERSION = 2  # since 2 rows have a cloud_fraction; archives of 1 get the column when written
@@ -140,7 +140,7 @@ class ArchiveTable:
         if is_local(location):
             require_archive(Path(location))
         elif not archive_exists(location):
-            raise ArchiveError(
+            raise ArchiveUnavailable(
                 f"{location}: no archive there; `swath embed MODEL DATA --to {location}` makes one"
             )
         with translate_lance_errors(location, "is damaged and cannot be opened"):
@@ -148,7 +148,7 @@ class ArchiveTable:
             known = [entry["version"] for entry in table.list_versions()]
         if version is not None:
             if version not in known:
-                raise ArchiveError(
+                raise ArchiveUnavailable(
                     f"{location}: has no version {version}; kept are {min(known)} to {max(known)}"
                 )
             with translate_lance_errors(location, f"is damaged in version {version}"):
@@ -488,9 +488,9 @@ def _described(path: str, table: Any) -> dict[str, Any]:
     except ValueError:
         described = {}
     if not isinstance(described, dict) or described.get("format") != FORMAT:
-        raise ArchiveError(f"{path}: is a LanceDB table, but not an archive that Swath made")
+        raise ArchiveUnavailable(f"{path}: is a LanceDB table, but not an archive that Swath made")
     if described["version"] > FORMAT_VERSION:
-        raise ArchiveError(
+        raise ArchiveUnavailable(
             f"{path}: was written by a newer Swath (archive format {described['version']}, this one reads up "
             f"to {FORMAT_VERSION}); upgrade with `pip install -U swath`"
         )

@@ -132,7 +132,7 @@ class PatchLmdb:
                 import lmdb
             except ImportError:
                 raise ImageryError(
-                    f"{self.path}: reading LMDB needs the package lmdb: pip install 'swath[lmdb]'"
+                    f"{self.path}: reading LMDB needs the package lmdb: pip install '.[lmdb]'"
                 ) from None
             try:
                 environment = lmdb.open(self.path, readonly=True, lock=False, readahead=False, max_dbs=0)

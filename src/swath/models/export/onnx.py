@@ -39,9 +39,7 @@ def export_to_onnx(model: Model, out: Path, choices: ExportOptions) -> ExportRes
         import onnxruntime
         import onnxscript  # noqa: F401  # what torch.onnx writes with
     except ImportError as error:
-        raise SwathError(
-            f"ONNX needs packages that are not there ({error}): pip install 'swath[onnx]'"
-        ) from None
+        raise SwathError(f"ONNX needs packages that are not there ({error}): pip install '.[onnx]'") from None
     planned = plan_export(model, choices)
     if sum(p.numel() * p.element_size() for p in model.parameters()) > _LARGEST:
         raise ContractError(f"{model.name}: an ONNX file holds 2 GB; export with --to torch")

@@ -1,4 +1,4 @@
-"""The HTTP interface as one plain page, made from its OpenAPI description; no script, nothing fetched."""
+"""The HTTP interface as one HTML page, rendered from its OpenAPI description without scripts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _HEAD = """<!doctype html>
 
 
 def render_api_docs(api: Mapping[str, Any]) -> str:
-    """HTML of an OpenAPI description."""
+    """HTML page of an OpenAPI description."""
     info = api["info"]
     parts = [
         _HEAD,
@@ -24,10 +24,12 @@ def render_api_docs(api: Mapping[str, Any]) -> str:
         for method, call in methods.items():
             parts.append(f"<h2><code>{method.upper()} {escape(path)}</code></h2>")
             parts.append(f"<p>{escape(call.get('description', ''))}</p>")
-            given = call.get("parameters", [])
-            parts.append(_table((one["name"], one["schema"], one.get("description", "")) for one in given))
+            parameters = call.get("parameters", [])
+            parts.append(
+                _table((one["name"], one["schema"], one.get("description", "")) for one in parameters)
+            )
             parts += _bodies("Body", call.get("requestBody", {}))
-            parts += _bodies("Answer", call["responses"].get("200", {}))
+            parts += _bodies("Response", call["responses"].get("200", {}))
     parts.append("<h1>Objects</h1>")
     for name, schema in sorted(api["components"]["schemas"].items()):
         parts.append(f"<h2 id='{escape(name)}'>{escape(name)}</h2>")
@@ -55,13 +57,13 @@ def _table(rows: Any) -> str:
 
 
 def _type(schema: Mapping[str, Any]) -> str:
-    """A schema in words, objects linked."""
+    """A schema as text, with links to objects."""
     if "$ref" in schema:
         name = escape(schema["$ref"].rsplit("/", 1)[-1])
         return f"<a href='#{name}'>{name}</a>"
-    for several in ("anyOf", "oneOf"):
-        if several in schema:
-            return " or ".join(_type(part) for part in schema[several])
+    for combination in ("anyOf", "oneOf"):
+        if combination in schema:
+            return " or ".join(_type(part) for part in schema[combination])
     if schema.get("type") == "array":
         inner = ", ".join(_type(part) for part in schema.get("prefixItems", [schema.get("items", {})]))
         return f"[{inner}]"
@@ -70,7 +72,7 @@ def _type(schema: Mapping[str, Any]) -> str:
             f"<code>{escape(name)}</code>: {_type(part)}" for name, part in schema["properties"].items()
         )
     bounds = [f"{sign} {schema[key]}" for key, sign in (("minimum", "≥"), ("maximum", "≤")) if key in schema]
-    words = [str(schema.get("type", "any")), *bounds]
+    parts = [str(schema.get("type", "any")), *bounds]
     if "default" in schema and schema["default"] not in (None, [], {}):
-        words.append(f"(default {schema['default']})")
-    return escape(" ".join(words))
+        parts.append(f"(default {schema['default']})")
+    return escape(" ".join(parts))

@@ -1,12 +1,13 @@
-"""The web application: routes, the page's files, and the answers to what goes wrong."""
+"""The ASGI application: routes, the files of the page, and error responses."""
 
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -15,10 +16,11 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from swath._version import __version__
-from swath.serving.http.errors import ApiError
+from swath.serving.http.errors import MEDIA_TYPE, ApiError
 from swath.serving.http.metrics import RequestCounter
+from swath.serving.http.query_types import unknown_key_text
 from swath.serving.http.routes import router
-from swath.serving.http.schemas import ErrorMessage
+from swath.serving.http.schemas import Problem
 from swath.serving.http.security import SecurityMiddleware
 from swath.serving.service import ServerState
 from swath.serving.settings import ServerSettings
@@ -40,79 +42,92 @@ def create_app(
         settings: Limits, token and host names.
 
     Raises:
-        ArchiveError: There is no archive, or it is of another model.
+        ArchiveError: There is no archive, or it was embedded with another model.
     """
     settings = settings or ServerSettings()
-    service = ServerState(path, model, settings)
+    state = ServerState(path, model, settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        service.warm()
+        state.warm()
         yield
-        service.close()
+        state.close()
 
     app = FastAPI(
         title="Swath",
-        summary=f"The archive {service.handle.name}: search by example, pictures and tiles.",
+        summary=f"The archive {state.archive.name}: search by example, images and map tiles.",
         version=__version__,
         lifespan=lifespan,
-        docs_url=None,  # FastAPI's pages load scripts from elsewhere; ours is in `reference`
+        docs_url=None,  # FastAPI's pages load scripts from other hosts; ours is `api_docs`
         redoc_url=None,
-        responses={400: {"model": ErrorMessage}, 401: {"model": ErrorMessage}, 503: {"model": ErrorMessage}},
+        responses={status: _problem_response(status) for status in (400, 401, 404, 422, 503)},
     )
-    app.state.service = service
+    app.state.server = state
     app.include_router(router)
     _serve_page(app)
-    _answer_errors(app)
-    return RequestCounter(SecurityMiddleware(app, settings), service.metrics)
+    _handle_errors(app)
+    return RequestCounter(SecurityMiddleware(app, settings), state.metrics)
 
 
 def _serve_page(app: FastAPI) -> None:
-    """`/` and `/page/*`, with the page's files if they are installed."""
+    """`/` and `/page/*`, if the files of the page are installed."""
 
     @app.get("/", include_in_schema=False)
     async def index() -> Response:
         file = PAGE / "index.html"
         if not file.is_file():
-            raise ApiError(404, "this server has no page", "use /docs")
+            raise ApiError(404, "this server has no page", "See /docs for the HTTP interface.")
         return FileResponse(file)
 
-    for ending in (".js", ".mjs"):  # told differently by different systems, and browsers insist
+    for ending in (".js", ".mjs"):  # some systems register another type, which browsers refuse
         mimetypes.add_type("text/javascript", ending)
     if PAGE.is_dir():
         app.mount("/page", StaticFiles(directory=PAGE), name="page")
 
 
-def _answer_errors(app: FastAPI) -> None:
-    """Every error as {"error": {what, fix}}, and none with a trace."""
+def _problem_response(status: int) -> dict[str, Any]:
+    """The OpenAPI description of an error response."""
+    return {
+        "description": HTTPStatus(status).phrase,
+        "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
+    }
+
+
+def _handle_errors(app: FastAPI) -> None:
+    """Every error as problem details (RFC 9457), none with a traceback."""
+
+    def respond(error: ApiError, headers: Mapping[str, str] | None = None) -> Response:
+        return JSONResponse(error.body(), error.status, headers or error.headers, MEDIA_TYPE)
 
     @app.exception_handler(ApiError)
-    async def refused(_: Request, refusal: ApiError) -> Response:
-        return JSONResponse(refusal.body(), refusal.status, refusal.headers)
+    async def refused(_: Request, error: ApiError) -> Response:
+        return respond(error)
 
     @app.exception_handler(RequestValidationError)
     async def malformed(_: Request, error: RequestValidationError) -> Response:
-        return JSONResponse(malformed_refusal(error).body(), 422)
+        return respond(malformed_refusal(error))
 
     @app.exception_handler(HTTPException)
     async def other(_: Request, error: HTTPException) -> Response:
-        fix = {404: "see /docs for what there is", 405: "see /docs for what there is"}.get(error.status_code)
-        refusal = ApiError(error.status_code, str(error.detail), fix)
-        return JSONResponse(refusal.body(), error.status_code, error.headers)
+        fix = "See /docs for the available routes." if error.status_code in (404, 405) else None
+        return respond(ApiError(error.status_code, str(error.detail), fix), error.headers)
 
     @app.exception_handler(Exception)
-    async def bug(_: Request, error: Exception) -> Response:  # uvicorn logs its trace
-        refusal = ApiError(500, "the server made a mistake", "its log has the details; please report them")
-        return JSONResponse(refusal.body(), 500)
+    async def bug(_: Request, error: Exception) -> Response:  # uvicorn logs the traceback
+        return respond(
+            ApiError(500, "internal error of the server", "Please report the traceback in its log.")
+        )
 
 
 def malformed_refusal(error: RequestValidationError) -> ApiError:
-    """Where a request is not well formed, and what it should be; values are not echoed."""
+    """Where a request is malformed, and what is expected there; values are not echoed."""
     problems = []
     for problem in error.errors()[:3]:
         where = ".".join(str(part) for part in problem["loc"] if part not in ("body", "query", "path"))
         text = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            text = unknown_key_text(str(problem["loc"][-1]))
         problems.append(f"{where}: {text}" if where else text)
     more = len(error.errors()) - 3
-    what = "; ".join(problems) + (f"; and {more} more" if more > 0 else "")
-    return ApiError(422, what[:1000], "see /docs for what a request may hold")
+    detail = "; ".join(problems) + (f"; and {more} more" if more > 0 else "")
+    return ApiError(422, detail[:1000], "See /docs for the format of a request.")

@@ -1,4 +1,4 @@
-"""Figures about the service for Prometheus; labels are routes and statuses only, so they stay few."""
+"""Metrics of the server for Prometheus; labels are routes, statuses and pools only, so they stay few."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class PrometheusMetrics:
-    """Counters of one server; each has a registry of its own."""
+    """Metrics of one server, in a registry of its own."""
 
     def __init__(self) -> None:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -28,32 +28,32 @@ class PrometheusMetrics:
         )
         self.seconds = Histogram(
             "swath_request_seconds",
-            "Seconds to answer.",
+            "Response time in seconds.",
             ("route",),
             buckets=_SECONDS,
             registry=self.registry,
         )
         self.waiting = Gauge(
             "swath_requests_waiting",
-            "Requests that are worked on or wait, by lane.",
-            ("lane",),
+            "Requests that run or wait, by worker pool.",
+            ("pool",),
             registry=self.registry,
         )
-        self.cached = Gauge(
-            "swath_pictures_cached_bytes", "Drawn pictures in memory.", registry=self.registry
+        self.cached = Gauge("swath_images_cached_bytes", "Size of the image cache.", registry=self.registry)
+        self.hits = Gauge("swath_image_cache_hits", "Images served from the cache.", registry=self.registry)
+        self.misses = Gauge(
+            "swath_image_cache_misses", "Images that had to be rendered.", registry=self.registry
         )
-        self.hits = Gauge("swath_picture_cache_hits", "Pictures that had been drawn.", registry=self.registry)
-        self.misses = Gauge("swath_picture_cache_misses", "Pictures that had not.", registry=self.registry)
         self.rows = Gauge("swath_archive_rows", "Chips in the archive.", registry=self.registry)
         self.version = Gauge("swath_archive_version", "Version of the archive.", registry=self.registry)
 
     def text(self, pools: Iterable[WorkerPool], cache: ImageCache, info: ArchiveInfo) -> bytes:
-        """All figures in Prometheus' text format; queues, cache and archive as they are now."""
+        """All metrics in the text format of Prometheus, with the current state of pools and cache."""
         from prometheus_client import generate_latest
 
-        for lane in pools:
-            self.waiting.labels(lane.name).set(lane.taken)
-        self.cached.set(cache.held)
+        for pool in pools:
+            self.waiting.labels(pool.name).set(pool.pending)
+        self.cached.set(cache.size)
         self.hits.set(cache.hits)
         self.misses.set(cache.misses)
         self.rows.set(info.rows)
@@ -62,11 +62,11 @@ class PrometheusMetrics:
 
 
 class RequestCounter:
-    """ASGI middleware that counts every request under its route; what met none is counted as "other".
+    """ASGI middleware that counts requests by route; requests that match none are counted as "other".
 
     Args:
-        app: What is counted.
-        metrics: Where.
+        app: The application.
+        metrics: The counters.
     """
 
     def __init__(self, app: App, metrics: PrometheusMetrics) -> None:
@@ -74,21 +74,21 @@ class RequestCounter:
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass everything on."""
+        """Forward the request and record its status and time."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        status, began = "500", time.perf_counter()
+        status, start = "500", time.perf_counter()
 
-        async def noting(message: Message) -> None:
+        async def record_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = str(message["status"])
             await send(message)
 
         try:
-            await self.app(scope, receive, noting)
+            await self.app(scope, receive, record_status)
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self.metrics.requests.labels(route, status).inc()
-            self.metrics.seconds.labels(route).observe(time.perf_counter() - began)
+            self.metrics.seconds.labels(route).observe(time.perf_counter() - start)

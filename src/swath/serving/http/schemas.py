@@ -1,194 +1,94 @@
-"""What goes over the wire, checked by types: requests, answers, errors. The server and the client share it.
+"""Requests and responses of the HTTP interface, checked by types; the server and the client share them.
 
-Every request model forbids unknown keys and numbers that are not finite, and bounds every list and text, so
-that what passes is small and well formed. Times are ISO 8601; one without a zone is UTC, and a bare date as
-the end of a range means the end of that day. Places are longitude, latitude in degrees (OGC:CRS84).
+Request models forbid unknown keys (see `swath.serving.http.query_types`). Times are ISO 8601; one without a
+zone is UTC, and a date without time at the end of an interval includes that day. Positions are longitude,
+latitude in degrees (OGC:CRS84).
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    model_validator,
+from pydantic import BaseModel, Field, model_validator
+
+from swath.serving.http.query_types import (
+    MAX_EXAMPLES,
+    ChipId,
+    GeoJsonArea,
+    Interval,
+    Latitude,
+    Longitude,
+    Name,
+    Positive,
+    StrictModel,
 )
 
-MOST_EXAMPLES = 100  # ids in `like` or `unlike`
-MOST_VERTICES = 5_000  # of an area
+# --- requests ---------------------------------------------------------------------------------------------
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
-
-
-# --- parts of requests ------------------------------------------------------------------------------------
-
-
-def _moment(value: object) -> object:
-    if isinstance(value, datetime):
-        return value
-    if not isinstance(value, str):
-        raise ValueError("give a time as text: 2021-06-30 or 2021-06-30T12:00:00Z")
-    try:
-        return datetime.fromisoformat(value)
-    except ValueError:
-        raise ValueError(f"{value[:40]!r} is no ISO 8601 time such as 2021-06-30T12:00:00Z") from None
-
-
-def _zoned(value: datetime) -> datetime:
-    try:
-        return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)
-    except OverflowError:
-        raise ValueError("the time lies outside of the years 1 to 9999") from None
-
-
-def parse_interval(text: str) -> tuple[datetime, datetime]:
-    """A day, or two times with a slash between, both included.
-
-    Raises:
-        ValueError: It is neither, or goes backward.
-    """
-    first, slash, last = text.partition("/")
-    begin, end = _RANGE.validate_python((first, last if slash else first))
-    if begin > end:
-        raise ValueError("the first time comes first")
-    return begin, end
-
-
-def _end(value: object) -> object:
-    whole_day = isinstance(value, str) and len(value) == len("2021-06-30")
-    moment = _moment(value)
-    if whole_day and isinstance(moment, datetime) and moment < datetime(9999, 12, 31):
-        moment += timedelta(days=1, microseconds=-1)
-    return moment
-
-
-Moment = Annotated[datetime, BeforeValidator(_moment), AfterValidator(_zoned)]
-LastMoment = Annotated[datetime, BeforeValidator(_end), AfterValidator(_zoned)]
-_RANGE: TypeAdapter[tuple[datetime, datetime]] = TypeAdapter(tuple[Moment, LastMoment])
-ChipId = Annotated[str, Field(min_length=1, max_length=256)]
-Name = Annotated[str, Field(min_length=1, max_length=100)]
-Longitude = Annotated[float, Field(ge=-360, le=360)]
-Latitude = Annotated[float, Field(ge=-90, le=90)]
-Positive = Annotated[float, Field(gt=0, le=1e7)]
-Position = Annotated[list[float], Field(min_length=2, max_length=3)]
-Ring = Annotated[list[Position], Field(min_length=4, max_length=MOST_VERTICES)]
-Rings = Annotated[list[Ring], Field(min_length=1, max_length=1000)]
-
-
-class GeoJsonArea(_Strict):
-    """A GeoJSON Polygon or MultiPolygon in longitude and latitude.
-
-    It may go on beyond +-180 degrees where it crosses the antimeridian (up to a turn), or be cut there into
-    several polygons as RFC 7946 has it.
-    """
-
-    type: Literal["Polygon", "MultiPolygon"]
-    coordinates: Rings | Annotated[list[Rings], Field(min_length=1, max_length=1000)]
-    bbox: list[float] | None = Field(default=None, max_length=6)  # GeoJSON may carry one; it is not used
-
-    @model_validator(mode="after")
-    def _is_sound(self) -> Self:
-        depth = _depth(self.coordinates)
-        if depth != {"Polygon": 3, "MultiPolygon": 4}[self.type]:
-            raise ValueError(f"the coordinates of a {self.type} are nested {depth} deep")
-        rings = [ring for polygon in self.polygons for ring in polygon]
-        if sum(map(len, rings)) > MOST_VERTICES:
-            raise ValueError(f"more than {MOST_VERTICES:,} vertices; simplify the outline")
-        for ring in rings:
-            if ring[0] != ring[-1]:
-                raise ValueError("a ring ends where it began: repeat its first position at the end")
-            for position in ring:
-                if not (-360 <= position[0] <= 360 and -90 <= position[1] <= 90):
-                    raise ValueError(
-                        f"{position[:2]} is no longitude (-360 to 360) and latitude (-90 to 90) in degrees"
-                    )
-        return self
-
-    @property
-    def polygons(self) -> list[list[list[list[float]]]]:
-        """Polygons as lists of rings."""
-        return [self.coordinates] if self.type == "Polygon" else self.coordinates  # type: ignore[list-item, return-value]
-
-    def geojson(self) -> dict[str, Any]:
-        """As a GeoJSON geometry."""
-        return {"type": self.type, "coordinates": self.coordinates}
-
-
-def _depth(value: object) -> int:
-    return 1 + _depth(value[0]) if isinstance(value, list) else 0
-
-
-class Filters(_Strict):
-    """Which chips may answer; what is left out lets every chip pass."""
+class Filters(StrictModel):
+    """Filters of a search; omitted ones admit every chip."""
 
     sensors: Annotated[list[Name], Field(min_length=1, max_length=50)] | None = None
-    gsd: tuple[Positive, Positive] | None = Field(None, description="smallest and largest, metres per pixel")
-    datetime: tuple[Moment, LastMoment] | None = Field(None, description="first and last")
-    intersects: GeoJsonArea | None = Field(None, description="chips whose footprint touches it")
-    min_valid: float | None = Field(None, ge=0, le=1, description="least share of valid pixels")
+    gsd: tuple[Positive, Positive] | None = Field(None, description="minimum and maximum, metres per pixel")
+    datetime: Interval | None = None
+    intersects: GeoJsonArea | None = Field(None, description="area that the footprint of a chip must touch")
+    min_valid: float | None = Field(None, ge=0, le=1, description="minimum fraction of valid pixels")
+    max_cloud: float | None = Field(None, ge=0, le=1, description="maximum fraction of cloudy pixels")
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.gsd is not None and self.gsd[0] > self.gsd[1]:
-            raise ValueError("gsd: the smallest comes first")
-        if self.datetime is not None and self.datetime[0] > self.datetime[1]:
-            raise ValueError("time: the first comes first")
+            raise ValueError("gsd: the minimum is larger than the maximum")
         return self
 
 
-class SearchOptions(_Strict):
-    """What every search may say."""
+class SearchOptions(StrictModel):
+    """Options of every search."""
 
-    k: int = Field(20, ge=1, description="answers wanted; the server's limit is in /api/archive")
+    k: int = Field(20, ge=1, description="number of results; the server's limit is in /api/archive")
     filters: Filters = Field(default_factory=lambda: Filters.model_validate({}))
-    diverse: bool = Field(False, description="no ten answers from one field")
-    group_by_location: bool = Field(False, description="one answer a place")
+    diverse: bool = Field(False, description="avoid near-duplicate results")
+    group_by_location: bool = Field(False, description="one result per place")
 
 
 class SearchRequest(SearchOptions):
-    """A search by examples, a place or an area; exactly one of the three (`unlike` goes with `like`)."""
+    """A search by examples, a place or an area: exactly one of them (`unlike` only with `like`)."""
 
-    like: Annotated[list[ChipId], Field(max_length=MOST_EXAMPLES)] = []
-    unlike: Annotated[list[ChipId], Field(max_length=MOST_EXAMPLES)] = []
+    like: list[ChipId] = Field(default_factory=list, max_length=MAX_EXAMPLES)
+    unlike: list[ChipId] = Field(default_factory=list, max_length=MAX_EXAMPLES)
     place: tuple[Longitude, Latitude] | None = None
-    area: GeoJsonArea | None = Field(
-        None, description="search by what is there: the mean of the chips inside"
-    )
+    area: GeoJsonArea | None = Field(None, description="search by the mean embedding of the chips inside")
 
     @model_validator(mode="after")
-    def _asks_one_thing(self) -> Self:
+    def _has_one_query(self) -> Self:
         if (bool(self.like) + (self.place is not None) + (self.area is not None)) != 1:
-            raise ValueError("give one of `like` (ids of chips), `place` ([lon, lat]) or `area` (GeoJSON)")
+            raise ValueError(
+                "give exactly one of `like` (ids of chips), `place` ([lon, lat]) and `area` (GeoJSON)"
+            )
         if self.unlike and not self.like:
             raise ValueError("`unlike` needs at least one `like`")
         return self
 
 
 class ImageSearchOptions(SearchOptions):
-    """What a search by an uploaded image may say, as JSON in the form field `options`."""
+    """Options of a search by an uploaded image, as JSON in the form field `options`."""
 
-    like: Annotated[list[ChipId], Field(max_length=MOST_EXAMPLES)] = []
-    unlike: Annotated[list[ChipId], Field(max_length=MOST_EXAMPLES)] = []
+    like: list[ChipId] = Field(default_factory=list, max_length=MAX_EXAMPLES)
+    unlike: list[ChipId] = Field(default_factory=list, max_length=MAX_EXAMPLES)
 
-    sensor: Name | None = Field(None, description="what the image was taken with, where it is not plain")
-    gsd: Positive | None = Field(None, description="metres per pixel of an image without georeference")
+    sensor: Name | None = Field(None, description="sensor of the image; needed if several fit")
+    gsd: Positive | None = Field(None, description="metres per pixel; needed without a georeference")
 
 
-# --- answers ----------------------------------------------------------------------------------------------
+# --- responses --------------------------------------------------------------------------------------------
 
 Box = tuple[float, float, float, float]
 
 
 class ChipRecord(BaseModel):
-    """One chip of the archive. `source` is a file's name, never its path."""
+    """A chip of the archive. `source` is the name of a file, never its path."""
 
     id: str
     sensor: str
@@ -203,26 +103,28 @@ class ChipRecord(BaseModel):
 
 
 class ScoredChip(ChipRecord):
-    """A chip that a search found."""
+    """A result of a search."""
 
     rank: int
     score: float
-    others: list[ChipRecord] = Field([], description="further chips of the place, where answers are grouped")
+    others: list[ChipRecord] = Field(
+        [], description="further chips of the place, if results are grouped by location"
+    )
 
 
 class QueryEcho(BaseModel):
-    """What was searched with."""
+    """The examples that a search used."""
 
-    like: list[str] = Field(description="chips that were the examples, also those of a place or an area")
+    like: list[str] = Field(description="ids of the examples, also those of a place or an area")
     unlike: list[str]
 
 
 class SearchResponse(BaseModel):
-    """Answers, best first."""
+    """Results, best first."""
 
     results: list[ScoredChip]
-    k: int
-    returned: int
+    k: int = Field(description="requested number of results")
+    returned: int = Field(description="number of results")
     notes: list[str]
     took_ms: float
     query: QueryEcho
@@ -234,50 +136,50 @@ class SensorInfo(BaseModel):
     name: str
     title: str
     rows: int
-    centered: bool = Field(description="whether searches compare its chips less their mean")
+    centered: bool = Field(description="whether searches subtract the mean embedding of this sensor")
 
 
 class SearchCapabilities(BaseModel):
-    """Ways to search this archive, beside by example."""
+    """Queries that this server supports, besides search by example."""
 
     image: bool
     place: bool
 
 
 class Limits(BaseModel):
-    """What one request may ask for."""
+    """Limits of one request."""
 
     k: int
     upload_bytes: int
 
 
 class ArchiveInfo(BaseModel):
-    """What the archive holds."""
+    """Contents of the archive, and how it can be searched."""
 
     name: str
     model_id: str
     dimensions: int
     rows: int
-    placed: int = Field(description="chips that have a footprint")
+    with_footprint: int = Field(description="number of chips that have a footprint")
     sensors: list[SensorInfo]
     gsd: tuple[float, float] | None
     gsd_mode: Literal["metres", "relative"]
     time: tuple[datetime, datetime] | None
     bounds: Box | None
     version: int
-    searches: SearchCapabilities
+    capabilities: SearchCapabilities
     limits: Limits
 
 
 class ChipPage(BaseModel):
-    """Some chips to begin with, evenly spread over the archive."""
+    """One page of chips, in a fixed shuffled order."""
 
     chips: list[ChipRecord]
-    total: int = Field(description="how many pass the filters")
+    total: int = Field(description="number of chips that match the filters")
 
 
 class Health(BaseModel):
-    """Whether the service can answer."""
+    """State of the server."""
 
     status: Literal["ok"]
     version: str
@@ -298,28 +200,25 @@ class FeatureCollection(BaseModel):
 
     type: Literal["FeatureCollection"] = "FeatureCollection"
     features: list[Feature]
-    total: int = Field(description="how many there are")
-    truncated: bool = Field(description="whether there are more than were sent")
+    total: int = Field(description="number of matches")
+    truncated: bool = Field(description="whether there are more matches than features")
 
 
 class ChangeCollection(FeatureCollection):
-    """Places that changed most, most first; their geometry is the later chip's.
+    """Changes between two dates, largest first; the geometry is that of the later chip.
 
-    Properties: rank; score (standard deviations above what is usual around the place between the two dates);
-    distance (of the embeddings); before and after, which are chips without geometry.
+    Properties: rank; score (standard deviations above the local median); distance of the embeddings; before
+    and after (chips without geometry).
     """
 
     notes: list[str]
 
 
 class Problem(BaseModel):
-    """What is wrong, and how to put it right."""
+    """Problem details (RFC 9457): the body of every response with a status of 400 or more."""
 
-    what: str
-    fix: str | None
-
-
-class ErrorMessage(BaseModel):
-    """The body of every answer with a status of 400 or more."""
-
-    error: Problem
+    type: str
+    title: str
+    status: int
+    detail: str = Field(description="what is wrong")
+    fix: str | None = Field(description="what to do about it")

@@ -1,15 +1,15 @@
-"""Who may come in, and with how much: looked at before a byte of the request is understood.
+"""Access control and size limits, checked before a request is parsed.
 
-- The Host header must be a name that this server was given. A page of another site that makes a browser
-  resolve its own name to this machine (DNS rebinding) is stopped here.
-- With a token, everything but the static page and a bare sign of life needs it; compared in constant time.
-- A request that changes or uploads something and comes from another site's page (Origin, Sec-Fetch-Site) is
-  refused: a browser would send it to a server on loopback, too. No CORS header is ever sent.
-- Bodies are counted while they arrive, and have to arrive in time.
+- The Host header must be an accepted name. This stops DNS rebinding, where a page of another site makes a
+  browser resolve its own name to this machine.
+- With a token, everything but the static page and `/api/health` needs it; compared in constant time.
+- Requests with a body that come from a page of another site (Origin, Sec-Fetch-Site) are refused: a browser
+  would send them even to a server on loopback. No CORS header is ever sent.
+- Bodies are counted while they arrive, and must arrive in time.
 
-Every answer carries headers that let the page do no more than it needs (see `PAGE_POLICY`).
+Every response has headers that restrict what the page can do (see `PAGE_POLICY`).
 
-Plain ASGI rather than a framework's middleware: it has to see a body before anything reads it.
+This is plain ASGI rather than a framework's middleware because it must see a body before anything reads it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from swath.serving.http.errors import ApiError
+from swath.serving.http.errors import MEDIA_TYPE, ApiError
 from swath.serving.settings import ServerSettings
 
 Scope = MutableMapping[str, Any]
@@ -31,13 +31,13 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-LONGEST_QUERY = 4096  # characters after the question mark
+MAX_QUERY_LENGTH = 4096  # characters after the question mark
 UPLOADS = ("/api/search/image",)
-# Without a token: the page's own files, which hold no data and ask for the token, and a sign of life.
+# Without a token: the files of the page, which hold no data and ask for the token, and the health check.
 OPEN = ("/", "/favicon.ico", "/api/health")
 OPEN_FOLDERS = ("/page/",)
 
-# MapLibre makes its worker from a blob and shows tiles fetched with a token as blobs.
+# MapLibre creates its worker from a blob, and displays tiles fetched with a token as blobs.
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; font-src 'self'; "
     "connect-src 'self' blob:; worker-src 'self' blob:; child-src blob:; manifest-src 'self'; "
@@ -55,10 +55,10 @@ _HEADERS = {
 
 
 class SecurityMiddleware:
-    """ASGI middleware that lets in what may come in.
+    """ASGI middleware that refuses requests without access or over the limits.
 
     Args:
-        app: What is behind it.
+        app: The application.
         settings: Token, hosts and sizes.
     """
 
@@ -69,65 +69,65 @@ class SecurityMiddleware:
         self._hosts = {name.lower() for name in settings.hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection's event stream."""
+        """Handle one request."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        if scope["type"] != "http":  # a websocket; there is none here
+        if scope["type"] != "http":  # a websocket, which no route supports
             await send({"type": "websocket.close", "code": 1008})
             return
         headers = _headers(scope)
-        scope.setdefault("state", {})["known"] = False
-        answer = _Answer(send, api=scope["path"].startswith("/api/"))
+        scope.setdefault("state", {})["authorized"] = False
+        response = _Response(send, api=scope["path"].startswith("/api/"))
         try:
             limit = self._admit(scope, headers)
         except ApiError as refusal:
-            await answer.refuse(refusal)
+            await response.refuse(refusal)
             return
         body = _Body(receive, limit, self.settings.receive_seconds)
         try:
-            await self.app(scope, body, answer.unless(body))
+            await self.app(scope, body, response.unless_refused(body))
         except Exception:
             if body.refusal is None:
                 raise
         if body.refusal is not None:
-            await answer.refuse(body.refusal)
+            await response.refuse(body.refusal)
 
     def _admit(self, scope: Scope, headers: dict[str, str]) -> int:
-        """How many bytes of body may come, or a Refusal."""
+        """The maximum size of the body in bytes; raises ApiError if the request is refused."""
         host = headers.get("host", "")
         if _without_port(host) not in self._hosts:
             raise ApiError(
                 421,
-                f"this server does not go by the name {host[:100]!r}",
-                "start it with --allow-host NAME if it should",
+                f"the host name {host[:100]!r} is not accepted",
+                "Start the server with --allow-host NAME to accept it.",
             )
         path, method = scope["path"], scope["method"]
-        scope["state"]["known"] = known = self._knows(headers)
-        if not (known or path in OPEN or path.startswith(OPEN_FOLDERS)):
+        scope["state"]["authorized"] = authorized = self._authorized(headers)
+        if not (authorized or path in OPEN or path.startswith(OPEN_FOLDERS)):
             raise ApiError(
                 401,
-                "this server wants its token",
-                "send it as the header `Authorization: Bearer TOKEN`",
+                "this server requires a token",
+                "Send it as the header `Authorization: Bearer TOKEN`.",
                 {"WWW-Authenticate": "Bearer"},
             )
         if method not in ("GET", "HEAD"):
             _refuse_other_sites(headers, host)
-        if len(scope.get("query_string", b"")) > LONGEST_QUERY:
+        if len(scope.get("query_string", b"")) > MAX_QUERY_LENGTH:
             raise ApiError(
-                414, f"the query is longer than {LONGEST_QUERY} characters", "ask for less at once"
+                414, f"the query string is longer than {MAX_QUERY_LENGTH} characters", "Shorten it."
             )
         limit = self.settings.body_bytes
         if path in UPLOADS:
             limit += self.settings.upload_bytes
-        stated = headers.get("content-length", "0")
-        if not stated.isdecimal():
-            raise ApiError(400, "Content-Length is not a number", None)
-        if int(stated[:20]) > limit:
+        length = headers.get("content-length", "0")
+        if not length.isdecimal():
+            raise ApiError(400, "Content-Length is not a number")
+        if int(length[:20]) > limit:
             raise _too_large(limit)
         return limit
 
-    def _knows(self, headers: dict[str, str]) -> bool:
+    def _authorized(self, headers: dict[str, str]) -> bool:
         if self._token is None:
             return True
         scheme, _, given = headers.get("authorization", "").partition(" ")
@@ -148,17 +148,15 @@ def _refuse_other_sites(headers: dict[str, str], host: str) -> None:
     origin, site = headers.get("origin"), headers.get("sec-fetch-site", "same-origin")
     foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
     if foreign or site not in ("same-origin", "none"):
-        raise ApiError(403, "this request comes from the page of another site", "use this server's own page")
+        raise ApiError(403, "this request comes from a page of another site", "Use the page of this server.")
 
 
 def _too_large(limit: int) -> ApiError:
-    return ApiError(
-        413, f"the request is larger than {limit:,} bytes", "send a smaller image, or ask for less"
-    )
+    return ApiError(413, f"the request is larger than {limit:,} bytes", "Send a smaller image or request.")
 
 
 class _Body:
-    """The body of a request as it arrives, counted and timed; an ASGI receive."""
+    """An ASGI receive channel that limits the size of a body and the time it takes to arrive."""
 
     def __init__(self, receive: Receive, limit: int, seconds: float) -> None:
         self._receive, self._limit, self._count = receive, limit, 0
@@ -170,13 +168,13 @@ class _Body:
     async def __call__(self) -> Message:
         if self.refusal is not None:
             return {"type": "http.disconnect"}
-        if self._complete:  # what comes now is the end of the connection, which may be long in coming
+        if self._complete:  # only the disconnect follows, which may take long
             return await self._receive()
         try:
             message = await asyncio.wait_for(self._receive(), max(0.0, self._until - time.monotonic()))
         except TimeoutError:
             self.refusal = ApiError(
-                408, f"the request did not arrive within {self._seconds:g} seconds", "try again"
+                408, f"the request did not arrive within {self._seconds:g} seconds", "Try again."
             )
             return {"type": "http.disconnect"}
         if message["type"] == "http.request":
@@ -188,14 +186,14 @@ class _Body:
         return message
 
 
-class _Answer:
-    """What goes back, with our headers; nothing of an application whose request was refused midway."""
+class _Response:
+    """Sends a response with our headers, or an error instead of it if the request was refused midway."""
 
     def __init__(self, send: Send, api: bool) -> None:
         self._send, self._api = send, api
         self._started = False
 
-    def unless(self, body: _Body) -> Send:
+    def unless_refused(self, body: _Body) -> Send:
         async def send(message: Message) -> None:
             if body.refusal is None or self._started:
                 await self._pass(message)
@@ -207,7 +205,7 @@ class _Answer:
             self._started = True
             own = {name.lower() for name, _ in message["headers"]}
             extra = [(k.encode(), v.encode()) for k, v in _HEADERS.items() if k.encode() not in own]
-            if b"cache-control" not in own:  # answers are of this moment, files of this version
+            if b"cache-control" not in own:  # responses are current, files belong to this version
                 extra.append((b"cache-control", b"no-store" if self._api else b"no-cache"))
             message["headers"] = [*message["headers"], *extra]
         await self._send(message)
@@ -217,7 +215,7 @@ class _Answer:
             return
         content = json.dumps(refusal.body()).encode()
         headers = {
-            "content-type": "application/json",
+            "content-type": MEDIA_TYPE,
             "content-length": str(len(content)),
             "connection": "close",  # the rest of the body is not read
             **{name.lower(): value for name, value in refusal.headers.items()},

@@ -1,8 +1,8 @@
-"""The archive as it is now, to a server that runs for months.
+"""The current state of an archive, for a server that runs for months.
 
-The archive is asked for its version at every request, so that new chips answer as soon as they are committed.
-If it cannot be read (half deleted, on a disk that has gone), requests are refused until it can be again: it
-is opened anew then, without a restart.
+Its version is checked at every request, so that new chips are found as soon as they are committed. While it
+cannot be read (partly deleted, disk not mounted), requests get status 503; it is then opened again without a
+restart.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from swath.archive.archive import Archive
 from swath.archive.index.columns import NO_TIME, ChipColumns
 from swath.archive.query.results import SearchResult
 from swath.archive.table.sensor_means import centering_default
-from swath.errors import ArchiveError, SwathError
+from swath.errors import ArchiveUnavailable, SwathError
 from swath.geo.footprint import to_geojson_geometry
 from swath.sensors.registry import get_sensor
 from swath.sensors.sensor import Sensor
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
 
 
 class ArchiveHandle:
-    """An archive and, perhaps, its model.
+    """An archive and, optionally, its model.
 
     Args:
-        path: Of the archive.
-        model: The archive's model, for searches by image; None does without.
-        settings: For the limits that are told.
+        path: The archive.
+        model: Its model, for searches by image, or None.
+        settings: The limits reported by `info`.
 
     Raises:
-        ArchiveError: No archive there, or of another model.
+        ArchiveError: There is no archive, or it was embedded with another model.
     """
 
     def __init__(self, path: str, model: Model | None, settings: ServerSettings) -> None:
@@ -51,67 +51,66 @@ class ArchiveHandle:
         self.model = model
         self.settings = settings
         self._lock = threading.Lock()
-        self._archive: Archive | None = self._open()
+        self._archive: Archive | None = self._open_archive()
         self._info: tuple[tuple[str, int], ArchiveInfo] | None = None
 
-    def _open(self) -> Archive:
+    def _open_archive(self) -> Archive:
         return Archive.open(self.path, model_id=self.model.id if self.model is not None else None)
 
     @contextmanager
-    def archive(self) -> Iterator[Archive]:
-        """The archive; Swath's errors on the way become refusals without paths."""
+    def open(self) -> Iterator[Archive]:
+        """The archive; errors of the library become ApiErrors without paths."""
         try:
             with self._lock:
                 if self._archive is None:
-                    self._archive = self._open()
+                    self._archive = self._open_archive()
                 archive = self._archive
-                archive.searcher.chips()  # a new version is read once, not by every thread that sees it
+                archive.searcher.chips()  # within the lock: a new version is read by one thread only
             yield archive
         except SwathError as error:
-            refusal = api_error_from(error, self.path, str(PurePath(self.path)))
-            if isinstance(error, ArchiveError) and refusal.status == 503:
+            if isinstance(error, ArchiveUnavailable):
                 with self._lock:
-                    self._archive = None  # opened anew by the next request
-            raise refusal from error
+                    self._archive = None  # the next request opens it again
+            raise api_error_from(error, self.path, str(PurePath(self.path))) from error
 
     def chips(self) -> ChipColumns:
         """The small columns of all chips."""
-        with self.archive() as archive:
+        with self.open() as archive:
             return archive.searcher.chips()
 
     def chip(self, name: str) -> SearchResult:
         """The chip with this id.
 
         Raises:
-            Refusal: 404.
+            ApiError: 404.
         """
-        with self.archive() as archive:
+        with self.open() as archive:
             return chip_of(archive.searcher, name)
 
     @property
     def sensors(self) -> dict[str, Sensor]:
-        """Sensors that the model carries, by name; they need not be registered here."""
+        """Sensors of the model's contract by name; they need not be registered here."""
         return dict(self.model.contract.sensors) if self.model is not None else {}
 
     def title(self, sensor: str) -> str:
-        """For people, one line."""
-        known = self.sensors.get(sensor)
-        if known is None:
+        """The title of a sensor, one line."""
+        definition = self.sensors.get(sensor)
+        if definition is None:
             try:
-                known = get_sensor(sensor)
+                definition = get_sensor(sensor)
             except SwathError:
                 return sensor
-        return known.title or sensor
+        return definition.title or sensor
 
     def info(self) -> ArchiveInfo:
-        """What the archive holds; counted once a version."""
-        with self.archive() as archive:
+        """Contents of the archive; computed once per version."""
+        with self.open() as archive:
             state = (archive.model_id, archive.version)
             if self._info is None or self._info[0] != state:
-                self._info = state, self._described(archive, state[1])
+                self._info = state, self._compute_info(archive, state[1])
             return self._info[1]
 
-    def _described(self, archive: Archive, version: int) -> ArchiveInfo:
+    def _compute_info(self, archive: Archive, version: int) -> ArchiveInfo:
         chips = archive.searcher.chips()
         counts = np.bincount(chips.sensors, minlength=len(chips.sensor_names)).tolist()
         times = chips.times[chips.times != NO_TIME]
@@ -121,7 +120,7 @@ class ArchiveHandle:
             model_id=archive.model_id,
             dimensions=archive.dimensions,
             rows=len(chips),
-            placed=int(chips.placed.sum()),
+            with_footprint=int(chips.placed.sum()),
             sensors=[
                 SensorInfo(name=name, title=self.title(name), rows=count, centered=centered)
                 for count, name in sorted(zip(counts, chips.sensor_names, strict=True), reverse=True)
@@ -131,28 +130,28 @@ class ArchiveHandle:
             time=(_moment(times.min()), _moment(times.max())) if len(times) else None,
             bounds=bounds_across_antimeridian(chips.boxes[chips.placed]),
             version=version,
-            searches=SearchCapabilities(image=self.model is not None, place=bool(chips.placed.any())),
+            capabilities=SearchCapabilities(image=self.model is not None, place=bool(chips.placed.any())),
             limits=Limits(k=self.settings.max_results, upload_bytes=self.settings.upload_bytes),
         )
 
 
 def chip_of(searcher: Searcher, name: str) -> SearchResult:
-    """The chip with exactly this id, or a Refusal (404)."""
-    found = searcher.find(name)
-    if found is None or found.id != name:
+    """The chip with exactly this id; raises ApiError (404) if there is none."""
+    chip = searcher.find(name)
+    if chip is None or chip.id != name:
         raise ApiError(
-            404, f"the archive has no chip {name[:80]!r}", "use an id from a search or from the footprints"
+            404, f"the archive has no chip {name[:80]!r}", "Use an id from a search or from /api/footprints."
         )
-    return found
+    return chip
 
 
 def chip_record(chip: SearchResult, *, geometry: bool = True) -> ChipRecord:
-    """A chip as it is told: its source by name only."""
+    """Public record of a chip; the source is reduced to its file name."""
     return ChipRecord(**chip_fields(chip, geometry=geometry))
 
 
 def chip_fields(chip: SearchResult, *, geometry: bool = True) -> dict[str, Any]:
-    """The fields of `messages.Chip`."""
+    """The fields of a `ChipRecord`."""
     return {
         "id": chip.id,
         "sensor": chip.sensor,
@@ -174,13 +173,13 @@ def _moment(microseconds: Any) -> datetime:
 def bounds_across_antimeridian(
     boxes: np.ndarray[Any, np.dtype[np.float64]],
 ) -> tuple[float, float, float, float] | None:
-    """West, south, east, north of boxes [N, 4]; west > east where the narrowest frame crosses +-180."""
+    """West, south, east, north of boxes [N, 4]; west > east if the narrowest bounds cross +-180 degrees."""
     if not len(boxes):
         return None
     south, north = float(boxes[:, 1].min()), float(boxes[:, 3].max())
     crossing = boxes[:, 0] > boxes[:, 2]
     plain = (float(boxes[:, 0].min()), float(boxes[:, 2].max()))
-    # The same on a circle that begins at Greenwich.
+    # The same with longitudes from 0 to 360.
     west = boxes[:, 0] % 360
     east = west + np.where(crossing, boxes[:, 2] - boxes[:, 0] + 360, boxes[:, 2] - boxes[:, 0])
     turned = (float(west.min()), float(east.max()))

@@ -1,4 +1,4 @@
-"""Drawn pictures, kept in memory up to a number of bytes; the least recently used go first."""
+"""Rendered images in memory, up to a number of bytes; the least recently used are evicted first."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from collections.abc import Hashable
 
 
 class ImageCache:
-    """Bytes (or None, for "there is nothing") by key; any thread may ask.
+    """Bytes by key, or None for an empty tile; thread-safe.
 
     Args:
-        most: Bytes kept.
+        max_bytes: Size of the cache.
     """
 
-    _EACH = 200  # bytes that an entry costs beside its content
+    _OVERHEAD = 200  # bytes of an entry beside its content
 
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.held = 0
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.size = 0
         self.hits = self.misses = 0
         self._entries: OrderedDict[Hashable, bytes | None] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> tuple[bool, bytes | None]:
-        """Whether it is known, and what it is."""
+        """Whether the key is cached, and its content."""
         with self._lock:
             if key not in self._entries:
                 self.misses += 1
@@ -34,15 +34,15 @@ class ImageCache:
             return True, self._entries[key]
 
     def put(self, key: Hashable, content: bytes | None) -> None:
-        """Keep it; what is larger than the whole is not kept."""
-        size = len(content or b"") + self._EACH
-        if size > self.most:
+        """Store an entry, unless it is larger than the whole cache."""
+        added = len(content or b"") + self._OVERHEAD
+        if added > self.max_bytes:
             return
         with self._lock:
             if key in self._entries:
-                self.held -= len(self._entries.pop(key) or b"") + self._EACH
+                self.size -= len(self._entries.pop(key) or b"") + self._OVERHEAD
             self._entries[key] = content
-            self.held += size
-            while self.held > self.most:
-                _, gone = self._entries.popitem(last=False)
-                self.held -= len(gone or b"") + self._EACH
+            self.size += added
+            while self.size > self.max_bytes:
+                _, evicted = self._entries.popitem(last=False)
+                self.size -= len(evicted or b"") + self._OVERHEAD

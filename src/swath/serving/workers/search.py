@@ -1,4 +1,4 @@
-"""From what was asked to what the archive's search answers, and back."""
+"""From requests to searches of the archive, and from results to responses."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from swath.archive.query.filters import Filter
 from swath.archive.query.query import Query, query_by_area, query_by_examples, query_by_place
 from swath.archive.query.relevance_feedback import DEFAULT
 from swath.serving.http.errors import ApiError
+from swath.serving.http.query_types import parse_interval
 from swath.serving.http.schemas import (
     ChangeCollection,
     ChipRecord,
@@ -32,21 +33,21 @@ if TYPE_CHECKING:
 
 
 def search_by_example(handle: ArchiveHandle, request: SearchRequest) -> SearchResponse:
-    """Search by chips, a place or an area; the chips that are asked for do not answer."""
+    """Search by chips, a place or an area; the examples are excluded from the results."""
     check_count(handle.settings, request.k)
-    with handle.archive() as archive:
+    with handle.open() as archive:
         if request.place is not None:
             query = query_by_place(archive, *request.place)
         elif request.area is not None:
             query = query_by_area(archive, request.area.geojson())
         else:
             query = _by_examples(archive, request.like, request.unlike)
-        return _answered(handle, archive, query, request)
+        return _run(archive, query, request)
 
 
 def search_by_image(handle: ArchiveHandle, image: Query, options: ImageSearchOptions) -> SearchResponse:
-    """Search by an image that has been read and embedded, and perhaps by further examples."""
-    with handle.archive() as archive:
+    """Search by an embedded image and, optionally, further examples."""
+    with handle.open() as archive:
         query = image
         if options.like:
             more = _by_examples(archive, options.like)
@@ -56,22 +57,23 @@ def search_by_image(handle: ArchiveHandle, image: Query, options: ImageSearchOpt
         if options.unlike:
             less = _by_examples(archive, options.unlike)
             query = replace(query, unlike=less.like, avoided=less.chips, method=DEFAULT)
-        return _answered(handle, archive, query, options)
+        return _run(archive, query, options)
 
 
 def changes(
     handle: ArchiveHandle, before: Period, after: Period, sensor: str | None, limit: int
 ) -> ChangeCollection:
-    """The places that changed most between two periods."""
-    most = handle.settings.max_results
-    if limit > most:
-        raise ApiError(422, f"limit is {limit}, this server sends at most {most:,} places", "ask for fewer")
+    """The largest changes between two periods."""
+    maximum = handle.settings.max_results
+    if limit > maximum:
+        detail = f"limit is {limit}; this server returns at most {maximum:,} changes"
+        raise ApiError(422, detail, f"Use limit={maximum} or less.")
     from swath.archive.changes.detect import find_changes
 
-    with handle.archive() as archive:
-        found = find_changes(archive, before, after, k=limit, sensor=sensor)
+    with handle.open() as archive:
+        detected = find_changes(archive, before, after, k=limit, sensor=sensor)
     features = []
-    for change in found:
+    for change in detected:
         old, new = (chip_record(chip).model_dump(mode="json") for chip in (change.before, change.after))
         old.pop("geometry")
         geometry = new.pop("geometry")
@@ -80,41 +82,43 @@ def changes(
             Feature(id=new["id"], geometry=geometry, properties=properties | {"before": old, "after": new})
         )
     return ChangeCollection(
-        features=features, total=found.pairs, truncated=found.pairs > len(features), notes=list(found.notes)
+        features=features,
+        total=detected.pairs,
+        truncated=detected.pairs > len(features),
+        notes=list(detected.notes),
     )
 
 
 def check_count(settings: ServerSettings, k: int) -> None:
-    """Refuse more answers than this server gives, before any work is done for them."""
-    most = settings.max_results
-    if k > most:
-        asked = f"{k:,}" if k < 10**12 else "too large"
+    """Refuse a `k` above the limit before any work is done."""
+    maximum = settings.max_results
+    if k > maximum:
+        value = f"{k:,}" if k < 10**12 else "too large"
         raise ApiError(
-            422, f"k is {asked}; this server gives at most {most:,} answers", f"ask for {most:,} or fewer"
+            422, f"k is {value}; this server returns at most {maximum:,} results", f"Use k={maximum} or less."
         )
 
 
 def to_filter(filters: Filters) -> Filter:
-    """The archive's filter; sensors are the search's own argument."""
+    """The filter of the archive; sensors are a separate argument of a search."""
     return Filter(
         gsd=filters.gsd,
-        datetime=filters.datetime,
+        datetime=parse_interval(filters.datetime) if filters.datetime is not None else None,
         intersects=filters.intersects.geojson() if filters.intersects is not None else None,
         min_valid=filters.min_valid,
+        max_cloud=filters.max_cloud,
     )
 
 
 def _by_examples(archive: Archive, like: list[str], unlike: Sequence[str] = ()) -> Query:
     for name in (*like, *unlike):
-        chip_of(archive.searcher, name)  # whole ids only, and 404 for others
+        chip_of(archive.searcher, name)  # full ids only; 404 otherwise
     return query_by_examples(archive, like, unlike)
 
 
-def _answered(
-    handle: ArchiveHandle, archive: Archive, query: Query, options: SearchOptions
-) -> SearchResponse:
-    began = time.perf_counter()
-    answers = query.search(
+def _run(archive: Archive, query: Query, options: SearchOptions) -> SearchResponse:
+    start = time.perf_counter()
+    results = query.search(
         archive,
         options.k,
         filter=to_filter(options.filters),
@@ -123,7 +127,7 @@ def _answered(
         group_by_location=options.group_by_location,
         exclude_self=True,
     )
-    took = (time.perf_counter() - began) * 1e3
+    took = (time.perf_counter() - start) * 1e3
     return SearchResponse(
         results=[
             ScoredChip(
@@ -132,11 +136,11 @@ def _answered(
                 score=chip.score,
                 others=[ChipRecord(**chip_fields(other)) for other in chip.others],
             )
-            for chip in answers
+            for chip in results
         ],
-        k=answers.k,
-        returned=len(answers),
-        notes=[*answers.notes, *([answers.shortfall] if answers.shortfall else [])],
+        k=results.k,
+        returned=len(results),
+        notes=[*results.notes, *([results.shortfall] if results.shortfall else [])],
         took_ms=round(took, 2),
         query=QueryEcho(
             like=[chip.id for chip in query.chips if chip.id], unlike=[chip.id for chip in query.avoided]

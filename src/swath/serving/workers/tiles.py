@@ -1,12 +1,12 @@
-"""The archive's own imagery as PNG: chips, and tiles of a web map.
+"""The imagery of the archive as PNG: chips, and tiles of a web map.
 
-A tile (z, x, y) of the usual scheme (Web Mercator, 256 pixels, y from the north) is a mosaic of the files
-whose chips touch it, the newest on top, drawn until no pixel is left empty. Only files that the archive names
-are read, through `swath.rasters`; a request names chips, sensors and times, never files.
+A tile (z, x, y) in the usual scheme (Web Mercator, 256 pixels, y from the north) is a mosaic of the files
+whose chips touch it, newest on top, drawn until no pixel is empty. Only files that the archive names are
+read, through `swath.rasters`; a request names chips, sensors and times, never files.
 
-Values are stretched to colors by one `Stretch` a sensor, taken over a fixed sample of the archive's chips,
-so that neighboring tiles meet without a seam and a chip looks on the map as it does in the gallery. It is
-taken anew when the sensor's chips have doubled.
+Values are mapped to colors by one `Stretch` per sensor, computed from a fixed sample of the archive's chips,
+so that tiles match at their edges and a chip has the same colors on the map and in the results. It is
+computed again when the number of chips of the sensor has doubled.
 """
 
 from __future__ import annotations
@@ -36,107 +36,106 @@ from swath.serving.http.errors import ApiError
 from swath.serving.workers.archive_handle import ArchiveHandle
 from swath.serving.workers.image_cache import ImageCache
 
-TILE = 256  # pixels of a side
-DEEPEST = 24  # zoom
-_WORLD = 2 * math.pi * 6378137.0  # metres around the equator in Web Mercator
-_SAMPLE, _SAMPLE_SIDE = 32, 64  # chips a sensor that its stretch is taken over, and pixels of their side
+TILE = 256  # height and width in pixels
+MAX_ZOOM = 24
+_WORLD = 2 * math.pi * 6378137.0  # width of Web Mercator in metres
+_SAMPLE, _SAMPLE_SIZE = 32, 64  # chips per sensor for its stretch, and their size in pixels
 
 Box = tuple[float, float, float, float]
 
 
 class TileRenderer:
-    """Draws chips and tiles; any thread may ask.
+    """Renders chips and tiles; thread-safe.
 
     Args:
-        holdings: The archive.
-        cache: Keeps what was drawn.
-        most_sources: Files drawn into one tile.
+        archive: The archive.
+        cache: Cache of rendered images.
+        max_sources: Maximum number of files drawn into one tile.
     """
 
-    def __init__(self, handle: ArchiveHandle, cache: ImageCache, most_sources: int) -> None:
-        self.handle = handle
+    def __init__(self, archive: ArchiveHandle, cache: ImageCache, max_sources: int) -> None:
+        self.archive = archive
         self.cache = cache
-        self.most_sources = most_sources
+        self.max_sources = max_sources
         self._stretches: dict[tuple[str, bool, int], Stretch | None] = {}
         self._lock = threading.Lock()
 
     # --- one chip ---------------------------------------------------------------------------------------
 
     def chip(self, name: str, size: int) -> bytes:
-        """A chip as PNG, its longer side at most `size` pixels.
+        """A chip as PNG of at most `size` pixels in height and width.
 
         Raises:
-            Refusal: 404 for an unknown id, 410 if its file cannot be read any more.
+            ApiError: 404 for an unknown id, 410 if its file can no longer be read.
         """
-        chip = self.handle.chip(name)
+        chip = self.archive.chip(name)
         key = ("chip", name, size, chip.source, chip.window, _stamp(chip.files or (chip.source,)))
-        known, content = self.cache.get(key)
-        if known and content is not None:
+        cached, content = self.cache.get(key)
+        if cached and content is not None:
             return content
         try:
             header = _header(chip)
             scale = min(1.0, size / max(chip.window.width, chip.window.height))
-            shape = tuple(max(1, round(side * scale)) for side in (chip.window.height, chip.window.width))
-            shown = choose_display_bands(header, chip.sensor, self.handle.sensors)
-            stored, valid = read_window(header, chip.window, bands=shown.bands, out_shape=shape)  # type: ignore[arg-type]
+            shape = tuple(max(1, round(length * scale)) for length in (chip.window.height, chip.window.width))
+            display = choose_display_bands(header, chip.sensor, self.archive.sensors)
+            stored, valid = read_window(header, chip.window, bands=display.bands, out_shape=shape)  # type: ignore[arg-type]
         except ImageryError as error:
             raise ApiError(
                 410,
-                "the file that this chip was cut from cannot be read any more",
-                "its embedding still answers",
+                "the source file of this chip can no longer be read",
+                "Searches still work; only its image is missing.",
             ) from error
         stretch = self._stretch(chip.sensor, header.dtype == "uint8")
-        content = encode_png(to_rgba(shown.values(stored), valid, stretch))
+        content = encode_png(to_rgba(display.values(stored), valid, stretch))
         self.cache.put(key, content)
         return content
 
     # --- a tile -----------------------------------------------------------------------------------------
 
     def tile(self, z: int, x: int, y: int, where: Filter) -> bytes | None:
-        """A tile as PNG of the chips that pass; None where the archive has no imagery."""
-        chips = self.handle.chips()
+        """A tile of the matching chips as PNG; None where the archive has no imagery."""
+        chips = self.archive.chips()
         sources = self._sources(chips, replace(where, bbox=tile_box(z, x, y)))
         if not sources:
             return None
         key = ("tile", z, x, y, tuple((s.path, s.sensor, s.box, _stamp(s.files)) for s in sources))
-        known, content = self.cache.get(key)
-        if known:
+        cached, content = self.cache.get(key)
+        if cached:
             return content
-        picture = np.zeros((TILE, TILE, 4), np.uint8)
+        image = np.zeros((TILE, TILE, 4), np.uint8)
         for source in sources:
-            self._draw(source, z, x, y, picture)
-            if picture[..., 3].all():
+            self._draw(source, z, x, y, image)
+            if image[..., 3].all():
                 break
-        content = encode_png(picture) if picture[..., 3].any() else None
+        content = encode_png(image) if image[..., 3].any() else None
         self.cache.put(key, content)
         return content
 
     def _sources(self, chips: ChipColumns, where: Filter) -> list[_Source]:
-        """Files of the chips that pass, newest first."""
+        """Files of the matching chips, newest first."""
         passing = where.mask(chips)
         rows = np.arange(len(chips)) if passing is None else np.flatnonzero(passing)
         if not len(rows):
             return []
-        # Files are told apart by name, which costs a little for each chip; where a tile shows a continent,
-        # the newest of its chips are enough.
-        newest = rows[np.argsort(-_sortable(chips.times[rows]), kind="stable")][: 50 * self.most_sources]
-        found: dict[tuple[str, ...], _Source] = {}
+        # Grouping by file takes time for each chip; the newest are enough for a tile of a continent.
+        newest = rows[np.argsort(-_sortable(chips.times[rows]), kind="stable")][: 50 * self.max_sources]
+        sources: dict[tuple[str, ...], _Source] = {}
         for chip in results_from_rows(chips, newest, np.ones(len(newest), np.float32)):
             files = chip.files or (chip.source,)
-            place = chip.bbox
-            assert place is not None
-            if files not in found:
-                if len(found) == self.most_sources:
+            box = chip.bbox
+            assert box is not None
+            if files not in sources:
+                if len(sources) == self.max_sources:
                     break
-                found[files] = _Source(chip.source, files, chip.sensor, place)
+                sources[files] = _Source(chip.source, files, chip.sensor, box)
             else:
-                found[files] = found[files].with_(place)
-        return list(found.values())
+                sources[files] = sources[files].union(box)
+        return list(sources.values())
 
-    def _draw(self, source: _Source, z: int, x: int, y: int, picture: NDArray[np.uint8]) -> None:
-        """Fill what is empty of a tile with a file's pixels; a file that cannot be read is passed over."""
+    def _draw(self, source: _Source, z: int, x: int, y: int, image: NDArray[np.uint8]) -> None:
+        """Fill the empty pixels of a tile from a file; a file that cannot be read is skipped."""
         for columns, rows in source.within(z, x, y):
-            part = picture[rows, columns]
+            part = image[rows, columns]
             if part[..., 3].all():
                 continue
             step = _WORLD / 2**z / TILE
@@ -149,62 +148,62 @@ class TileRenderer:
             )  # fmt: skip
             try:
                 header = read_header(list(source.files) if len(source.files) > 1 else source.files[0])
-                shown = choose_display_bands(header, source.sensor, self.handle.sensors)
-                stored, valid = read_preview(header, grid, shown.bands)
+                display = choose_display_bands(header, source.sensor, self.archive.sensors)
+                stored, valid = read_preview(header, grid, display.bands)
             except ImageryError:
                 continue
             if not valid.any():
                 continue
             drawn = to_rgba(
-                shown.values(stored), valid, self._stretch(source.sensor, header.dtype == "uint8")
+                display.values(stored), valid, self._stretch(source.sensor, header.dtype == "uint8")
             )
             empty = part[..., 3] == 0
             part[empty] = drawn[empty]
 
-    # --- colors ----------------------------------------------------------------------------------------
+    # --- colors -----------------------------------------------------------------------------------------
 
     def _stretch(self, sensor: str, eight_bit: bool) -> Stretch | None:
-        """The stretch of a sensor, taken over chips that are spread evenly over the archive."""
-        chips = self.handle.chips()
+        """The stretch of a sensor, computed from chips that are spread evenly over the archive."""
+        chips = self.archive.chips()
         rows = np.flatnonzero(_is(chips, sensor))
         size = int(math.log2(max(1, len(rows))))
         key = (sensor, eight_bit, size)
-        with self._lock:  # others wait: they want the same one
+        with self._lock:  # other threads need the same one
             if key not in self._stretches:
                 step = max(1, len(rows) // _SAMPLE)
                 some = rows[step // 2 :: step][:_SAMPLE]
-                self._stretches[key] = self._measured(
+                self._stretches[key] = self._compute_stretch(
                     results_from_rows(chips, some, np.ones(len(some), np.float32)), eight_bit
                 )
             return self._stretches[key]
 
-    def _measured(self, chips: Sequence[SearchResult], eight_bit: bool) -> Stretch | None:
+    def _compute_stretch(self, chips: Sequence[SearchResult], eight_bit: bool) -> Stretch | None:
         parts = []
         for chip in chips:
             try:
                 header = _header(chip)
                 if (header.dtype == "uint8") != eight_bit:
                     continue
-                shape = (min(_SAMPLE_SIDE, chip.window.height), min(_SAMPLE_SIDE, chip.window.width))
-                shown = choose_display_bands(header, chip.sensor, self.handle.sensors)
-                stored, valid = read_window(header, chip.window, bands=shown.bands, out_shape=shape)
+                shape = (min(_SAMPLE_SIZE, chip.window.height), min(_SAMPLE_SIZE, chip.window.width))
+                display = choose_display_bands(header, chip.sensor, self.archive.sensors)
+                stored, valid = read_window(header, chip.window, bands=display.bands, out_shape=shape)
             except ImageryError:
                 continue
-            parts.append((shown.values(stored), valid))
+            parts.append((display.values(stored), valid))
         return Stretch.of(parts, eight_bit) if parts else None
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A file and the bounds of its chips that matter here."""
+    """A file and the bounds of its matching chips."""
 
     path: str
     files: tuple[str, ...]
     sensor: str
     box: Box
 
-    def with_(self, other: Box) -> _Source:
-        """With the bounds of another chip; across the antimeridian eastern edges go on beyond 180."""
+    def union(self, other: Box) -> _Source:
+        """Extended by the bounds of another chip; east exceeds 180 across the antimeridian."""
         west, south, east, north = self.box
         east = east + 360 if east < west else east
         w, s, e, n = other
@@ -216,14 +215,14 @@ class _Source:
         )  # fmt: skip
 
     def within(self, z: int, x: int, y: int) -> list[tuple[slice, slice]]:
-        """Columns and rows of the tile that the bounds cover, for each turn of the Earth that they meet."""
+        """Columns and rows of the tile that the bounds cover, for each copy of the world."""
         west, south, east, north = self.box
         east = east + 360 if east < west else east
-        top, bottom = (_row(side) * 2**z * TILE - y * TILE for side in (north, south))
+        top, bottom = (_row(latitude) * 2**z * TILE - y * TILE for latitude in (north, south))
         rows = slice(max(0, math.floor(top)), min(TILE, math.ceil(bottom)))
         parts = []
         for turn in (-360, 0, 360):
-            left, right = (((side + turn + 180) / 360) * 2**z * TILE - x * TILE for side in (west, east))
+            left, right = (((edge + turn + 180) / 360) * 2**z * TILE - x * TILE for edge in (west, east))
             columns = slice(max(0, math.floor(left)), min(TILE, math.ceil(right)))
             if columns.stop > columns.start and rows.stop > rows.start:
                 parts.append((columns, rows))
@@ -238,7 +237,7 @@ def tile_box(z: int, x: int, y: int) -> Box:
 
 
 def _row(latitude: float) -> float:
-    """Share of the world map above a latitude, 0 at the top."""
+    """Fraction of the world map north of a latitude."""
     bounded = min(85.06, max(-85.06, latitude))
     return (1 - math.asinh(math.tan(math.radians(bounded))) / math.pi) / 2
 
@@ -251,7 +250,7 @@ def _is(chips: ChipColumns, sensor: str) -> NDArray[np.bool_]:
 
 
 def _sortable(times: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.where(times == NO_TIME, NO_TIME + 1, times)  # its negative must fit
+    return np.where(times == NO_TIME, NO_TIME + 1, times)  # so that it can be negated
 
 
 def _header(chip: SearchResult) -> SceneHeader:
@@ -259,11 +258,11 @@ def _header(chip: SearchResult) -> SceneHeader:
 
 
 def _stamp(files: Sequence[str]) -> tuple[int, ...]:
-    """Changes when a file does; what is gone has a stamp, too."""
+    """Modification times and sizes of files; 0 for a missing file."""
     stamps = []
     for path in files:
         try:
-            status = os.stat(path)  # noqa: PTH116 (for every request; Path costs twice as much)
+            status = os.stat(path)  # noqa: PTH116 (runs for every request; Path takes twice as long)
             stamps += [status.st_mtime_ns, status.st_size]
         except OSError:
             stamps += [0, 0]
@@ -277,11 +276,11 @@ def _encoder() -> Any:
     return Image
 
 
-def encode_png(picture: NDArray[np.uint8]) -> bytes:
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
     """RGBA [H, W, 4] as PNG, without alpha where all of it is opaque."""
     image = _encoder().fromarray(
-        picture if not picture[..., 3].all() else np.ascontiguousarray(picture[..., :3])
+        pixels if not pixels[..., 3].all() else np.ascontiguousarray(pixels[..., :3])
     )
     into = io.BytesIO()
-    image.save(into, format="PNG", compress_level=3)  # 6 costs twice the time for 4 % fewer bytes
+    image.save(into, format="PNG", compress_level=3)  # 6 takes twice as long for 4 % fewer bytes
     return into.getvalue()

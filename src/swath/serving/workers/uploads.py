@@ -1,9 +1,9 @@
-"""An image from a stranger: decoded under limits in a process of its own, then embedded.
+"""Untrusted images: decoded with limits in a separate process, then embedded.
 
-The bytes go to a file in a private folder under a name of ours. A worker process reads it by the rules of
-`swath.rasters.safe_open` (one of four drivers, chosen by magic bytes; no VRT, no SVG, no sidecar) with limits
-of memory and CPU time of its own, and sends back plain pixels; whatever happens to it, the server lives on.
-The model then sees the pixels in the server's own thread for it.
+The bytes are written to a file in a private folder. A worker process reads it by the rules of
+`swath.rasters.safe_open` (one of four drivers, chosen by magic bytes; no VRT, no SVG, no sidecar files) with
+limits of memory and CPU time, and returns plain pixels; if it crashes, the server continues. The model embeds
+the pixels in a thread of the server.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from swath.archive.query.image_query import QueryImage, QueryPreprocessing
     from swath.archive.query.query import Query
 
-# A clean process that has imported what is needed and from which workers are forked in milliseconds.
+# Imported in a clean process from which workers are forked in milliseconds.
 _PRELOADED = ["swath.serving.workers.uploads", "swath.archive.query.image_query"]
-# The worker has nothing to write. A data set counts its epochs in shared memory, though, which is a file.
+# The worker writes no files, but the epoch counter of a dataset is in shared memory, which is a file.
 _COUNTER_BYTES = 4096
 
 
 @contextmanager
 def temporary_upload(file: BinaryIO) -> Iterator[Path]:
-    """The uploaded bytes as a file that is removed afterwards."""
+    """The uploaded bytes as a temporary file."""
     with tempfile.TemporaryDirectory(prefix="swath-upload-") as folder:
         path = Path(folder) / "image"
         with path.open("xb") as into:
@@ -45,10 +45,10 @@ def temporary_upload(file: BinaryIO) -> Iterator[Path]:
 
 
 class SandboxedDecoder:
-    """Runs one function on an untrusted file in a fresh process with limits.
+    """Runs a function on an untrusted file in a new process with limits.
 
     Args:
-        settings: Seconds and bytes of memory.
+        settings: Limits of time and memory.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -57,11 +57,10 @@ class SandboxedDecoder:
         self._context.set_forkserver_preload(_PRELOADED)
 
     def run(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        """`work(*arguments)` in the worker; both have to be picklable.
+        """Run `work(*arguments)` in a worker process; both must be picklable.
 
         Raises:
-            Refusal: 422 with what the worker says about the file, or what its end says; 413 for a file that
-                needs more memory or time than is given.
+            ApiError: 422 for a file that cannot be read, 413 for one that exceeds the limits.
         """
         ours, theirs = self._context.Pipe(duplex=False)
         seconds, memory = self.settings.upload_seconds, self.settings.upload_memory
@@ -74,40 +73,40 @@ class SandboxedDecoder:
         process.start()
         theirs.close()
         try:
-            answer = self._answer(ours, seconds)
+            result = self._receive(ours, seconds)
         finally:
             process.kill()
             process.join()
             process.close()
             ours.close()
-        if isinstance(answer, ApiError):
-            raise answer
-        return answer
+        if isinstance(result, ApiError):
+            raise result
+        return result
 
     @staticmethod
-    def _answer(pipe: Connection, seconds: int) -> Any:
-        too_much = ApiError(
+    def _receive(pipe: Connection, seconds: int) -> Any:
+        over_limit = ApiError(
             413,
-            "the image needs more memory or time to read than this server gives",
-            "send a smaller one: cut out the part that you want to search for",
+            "decoding the image exceeds the memory or time limit of this server",
+            "Crop the image to the part to search for.",
         )
-        if not pipe.poll(2 * seconds):  # of the clock; on a busy machine that is less of the CPU
-            return too_much
+        if not pipe.poll(2 * seconds):  # wall-clock time; on a busy machine less CPU time
+            return over_limit
         try:
-            kind, answer = pipe.recv()
-        except (EOFError, OSError):  # killed: by its limits, or by a fault in a decoder
-            return too_much
+            kind, result = pipe.recv()
+        except (EOFError, OSError):  # killed by its limits or by a crash of a decoder
+            return over_limit
         if kind == "memory":
-            return too_much
+            return over_limit
         if kind == "refused":
-            return ApiError(*answer)
+            return ApiError(*result)
         if kind == "failed":
-            return ApiError(422, "the image cannot be read", "convert it to a plain GeoTIFF, PNG or JPEG")
-        return answer
+            return ApiError(422, "the image cannot be read", "Convert it to a plain GeoTIFF, PNG or JPEG.")
+        return result
 
 
 def _limited(pipe: Connection, seconds: int, memory: int, work: Callable[..., Any], arguments: Any) -> None:
-    """What the worker process does."""
+    """Entry point of the worker process."""
     import resource
 
     now = _address_space()
@@ -122,7 +121,7 @@ def _limited(pipe: Connection, seconds: int, memory: int, work: Callable[..., An
         message = ("memory", None)
     except SwathError as error:
         refusal = api_error_from(error, *names)
-        message = ("refused", (422, refusal.what, refusal.fix))
+        message = ("refused", (422, refusal.detail, refusal.fix))
     except Exception:
         message = ("failed", None)
     pipe.send(message)
@@ -130,12 +129,12 @@ def _limited(pipe: Connection, seconds: int, memory: int, work: Callable[..., An
 
 
 def _address_space() -> int:
-    """Bytes of address space that this process has."""
+    """Size of the address space of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def upload_read_limits(settings: ServerSettings) -> ReadLimits:
-    """What an uploaded raster's header may claim."""
+    """Limits on the header of an uploaded raster."""
     return ReadLimits(
         bands=256,
         block_bytes=settings.upload_memory // 8,
@@ -146,15 +145,15 @@ def upload_read_limits(settings: ServerSettings) -> ReadLimits:
 
 
 class UploadEmbedder:
-    """Images into queries: the decoder, then the model.
+    """Turns uploaded images into queries: decodes, then embeds them.
 
     Args:
-        holdings: The archive and its model.
+        archive: The archive and its model.
         settings: Limits.
     """
 
-    def __init__(self, handle: ArchiveHandle, settings: ServerSettings) -> None:
-        self.handle = handle
+    def __init__(self, archive: ArchiveHandle, settings: ServerSettings) -> None:
+        self.archive = archive
         self.settings = settings
         self.decoder = SandboxedDecoder(settings)
 
@@ -162,23 +161,23 @@ class UploadEmbedder:
         """The image at `path` as a query.
 
         Raises:
-            Refusal: It is no usable image, or does not fit the model.
+            ApiError: The image cannot be read, or does not fit the model.
         """
         from swath.archive.query.image_query import QueryPreprocessing, embed_query_image
 
-        model = self.handle.model
+        model = self.archive.model
         assert model is not None
-        known = sorted(model.contract.sensors)
-        if sensor is not None and sensor not in known:  # a name, and never a file of the server's
+        sensors = sorted(model.contract.sensors)
+        if sensor is not None and sensor not in sensors:  # a name, never a sensor file on the server
             raise ApiError(
-                422, f"the model does not know the sensor {sensor!r}", f"it knows {', '.join(known)}"
+                422, f"the model does not support the sensor {sensor!r}", f"It supports {', '.join(sensors)}."
             )
-        with self.handle.archive() as archive:
-            cutting = QueryPreprocessing.of(archive, model)
+        with self.archive.open() as archive:
+            preprocessing = QueryPreprocessing.of(archive, model)
             chip = self.decoder.run(
                 read_upload,
                 path,
-                cutting,
+                preprocessing,
                 sensor,
                 gsd,
                 self.settings.upload_pixels,
@@ -187,19 +186,19 @@ class UploadEmbedder:
             return embed_query_image(model, chip)
 
     def warm(self) -> None:
-        """Start the process that workers are forked from, so that the first upload need not wait for it."""
+        """Start the process that workers are forked from, so that the first upload does not wait for it."""
         self.decoder.run(os.getpid)
 
 
 def read_upload(
     path: Path,
-    cutting: QueryPreprocessing,
+    preprocessing: QueryPreprocessing,
     sensor: str | None,
     gsd: float | None,
     max_pixels: int,
     limits: ReadLimits,
 ) -> QueryImage:
-    """An image as the archive's chips are; its header is judged before anything is decoded."""
+    """Read an image with the preprocessing of the archive; its header is checked before decoding."""
     from swath.archive.query.image_query import read_query_image
     from swath.rasters.header import read_header
     from swath.rasters.pillow_reader import read_image_header
@@ -209,11 +208,11 @@ def read_upload(
         header = read_header(path, limits=limits)
         size = header.width * header.height * header.bands
     else:
-        picture = read_image_header(path, max_pixels=max_pixels)
-        size = picture.width * picture.height * picture.bands
+        image = read_image_header(path, max_pixels=max_pixels)
+        size = image.width * image.height * image.bands
     if size > max_pixels:
         raise ImageryError(
-            f"{path}: has {size:,} pixels in all bands, this server reads at most {max_pixels:,}; cut "
-            "out the part that you want to search for"
+            f"{path}: the image has {size:,} pixels in all bands; this server reads at most {max_pixels:,}. "
+            "Crop it to the part to search for."
         )
-    return read_query_image(cutting, path, sensor=sensor, gsd=gsd)
+    return read_query_image(preprocessing, path, sensor=sensor, gsd=gsd)

@@ -1,4 +1,4 @@
-"""Work that takes long, in a bounded number of threads with a bounded queue before them."""
+"""Slow work in a bounded number of threads with a bounded queue."""
 
 from __future__ import annotations
 
@@ -15,39 +15,38 @@ T = TypeVar("T")
 class WorkerPool:
     """Threads for one kind of work.
 
-    A server that accepts everything dies of what it accepted; this one says 503 as soon as its queue is full,
-    and 504 to who has waited too long. A thread cannot be stopped: work that was given up goes on to its end
-    and keeps its place in the count until then.
+    A request gets status 503 if the queue is full, and 504 if it takes too long. A thread cannot be stopped:
+    work that timed out runs to its end and is counted until then.
 
     Args:
-        name: For threads and messages.
-        threads: How many things are done at once.
-        waiting: How many more are accepted.
-        seconds: Time until a request is given up, waiting included.
+        name: Name in threads and messages.
+        threads: Number of threads.
+        max_queue: Number of requests that may wait for a thread.
+        seconds: Timeout of a request, waiting included.
     """
 
-    def __init__(self, name: str, threads: int, waiting: int, seconds: float) -> None:
+    def __init__(self, name: str, threads: int, max_queue: int, seconds: float) -> None:
         self.name = name
         self.seconds = seconds
-        self.taken = 0  # accepted and not yet done
-        self._most = threads + waiting
+        self.pending = 0  # accepted and not yet finished
+        self._max_pending = threads + max_queue
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix=f"swath-{name}")
 
     async def run(self, work: Callable[..., T], *arguments: object) -> T:
         """`work(*arguments)` in one of the threads.
 
         Raises:
-            Refusal: 503, the queue is full; 504, it took too long.
+            ApiError: 503 if the queue is full, 504 on a timeout.
         """
-        if self.taken >= self._most:
+        if self.pending >= self._max_pending:
             raise ApiError(
                 503,
-                f"too many requests are waiting ({self.name})",
-                "try again in a moment",
+                f"too many requests are waiting (worker pool {self.name!r})",
+                "Try again in a moment.",
                 {"Retry-After": "2"},
             )
         loop = asyncio.get_running_loop()
-        self.taken += 1
+        self.pending += 1
         future = self._threads.submit(work, *arguments)
         future.add_done_callback(lambda _: _soon(loop, self._leave))
         try:
@@ -55,19 +54,19 @@ class WorkerPool:
         except TimeoutError:
             raise ApiError(
                 504,
-                f"it took longer than {self.seconds:g} seconds ({self.name})",
-                "ask for less, or try again",
+                f"the request took longer than {self.seconds:g} seconds (worker pool {self.name!r})",
+                "Request less at once, or try again.",
             ) from None
 
-    def begin(self, work: Callable[[], object]) -> None:
-        """Do it some time, before what is asked for later; its errors are those of whoever needs it next."""
+    def submit(self, work: Callable[[], object]) -> None:
+        """Run `work` before later requests; its errors are ignored here and raised again by the next user."""
         self._threads.submit(work)
 
     def _leave(self) -> None:
-        self.taken -= 1
+        self.pending -= 1
 
     def close(self) -> None:
-        """Finish what has begun; drop what waits."""
+        """Finish running work; cancel what waits."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
 

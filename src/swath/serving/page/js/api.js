@@ -1,18 +1,18 @@
-// The service behind the page. Addresses are relative, so that the page also works below a proxy's prefix.
+// The server of the page. URLs are relative, so that the page also works below a proxy's prefix.
 
-/** What the service refused, or why it could not be asked: `what` happened and, where known, the `fix`. */
+/** An error of the server, or of reaching it: `detail` is what went wrong, `fix` what to do about it or null. */
 export class ApiError extends Error {
-  constructor(what, fix = null, status = 0) {
-    super(what);
-    Object.assign(this, { what, fix, status });
+  constructor(detail, fix = null, status = 0) {
+    super(detail);
+    Object.assign(this, { detail, fix, status });
   }
 }
 
 const KEY = "swath-token";
 
 /**
- * The token given as `#token=...` in the address. It is kept for this tab and taken out of the address, so that
- * a copied link does not carry it.
+ * The token given as `#token=...` in the address. It is stored for this tab and removed from the address, so that
+ * a copied link does not contain it.
  */
 export function takeToken(location = window.location, storage = window.sessionStorage) {
   const params = new URLSearchParams(location.hash.slice(1));
@@ -29,7 +29,7 @@ export class Api {
   constructor(token = null) {
     this.token = token;
     this.base = new URL("api/", document.baseURI);
-    this.pictures = new Map(); // address -> promise of an object URL, with a token only
+    this.images = new Map(); // URL -> promise of an object URL, with a token only
   }
 
   url(path, params = {}) {
@@ -51,23 +51,23 @@ export class Api {
   async post(path, body, signal) {
     const form = body instanceof FormData;
     const headers = form ? {} : { "Content-Type": "application/json" };
-    const sent = form ? body : JSON.stringify(body);
-    return (await this.#fetch(this.url(path), { method: "POST", headers, body: sent, signal })).json();
+    const content = form ? body : JSON.stringify(body);
+    return (await this.#fetch(this.url(path), { method: "POST", headers, body: content, signal })).json();
   }
 
-  /** Address of a chip's picture for an <img>; with a token it is fetched first. */
-  async picture(id, size) {
-    const url = this.url(`chips/${encodeURIComponent(id)}/picture`, { size }).href;
+  /** URL of a chip's image for an <img>; with a token it is fetched first. */
+  async image(id, size) {
+    const url = this.url(`chips/${encodeURIComponent(id)}/image`, { size }).href;
     if (!this.token) return url;
-    if (!this.pictures.has(url)) {
-      const made = this.#fetch(url, {}).then(async (response) => URL.createObjectURL(await response.blob()));
-      made.catch(() => this.pictures.delete(url));
-      this.pictures.set(url, made);
+    if (!this.images.has(url)) {
+      const objectUrl = this.#fetch(url, {}).then(async (response) => URL.createObjectURL(await response.blob()));
+      objectUrl.catch(() => this.images.delete(url));
+      this.images.set(url, objectUrl);
     }
-    return this.pictures.get(url);
+    return this.images.get(url);
   }
 
-  /** Template of the imagery's tiles, for a map source. */
+  /** URL template of the imagery tiles, for a map source. */
   tiles(params) {
     const query = this.url("", params).search;
     return `${this.base.href}tiles/{z}/{x}/{y}.png${query}`;
@@ -79,14 +79,14 @@ export class Api {
       response = await fetch(url, { ...options, headers: { ...headers, ...this.headers } });
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new ApiError("The service does not answer.", "See whether `swath serve` still runs, then try again.");
+      throw new ApiError("The server does not respond.", "Check that `swath serve` is still running, then try again.");
     }
     if (response.ok) return response;
     if (response.status === 401) {
-      const what = this.token ? "The service does not take this token." : "This service asks for a token.";
-      throw new ApiError(what, "Open the page with #token=… at the end of its address.", 401);
+      const detail = this.token ? "This server rejected this token." : "This server requires a token.";
+      throw new ApiError(detail, "Open the page with #token=… at the end of its address.", 401);
     }
-    const told = await response.json().then((body) => body.error, () => null);
-    throw new ApiError(told?.what ?? `The service answered ${response.status}.`, told?.fix ?? null, response.status);
+    const problem = await response.json().catch(() => null); // RFC 9457
+    throw new ApiError(problem?.detail ?? `The server responded with status ${response.status}.`, problem?.fix ?? null, response.status);
   }
 }

@@ -15,7 +15,7 @@ export function h(name, attributes = {}, ...children) {
   return element;
 }
 
-/** An icon of the sprite in index.html; it says nothing to a screen reader. */
+/** An icon of the sprite in index.html; hidden from screen readers. */
 export function icon(name) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("class", "icon");
@@ -28,8 +28,8 @@ export function icon(name) {
 
 export const byId = (id) => document.getElementById(id);
 
-/** Calls `f` once things have been quiet for `ms`. */
-export function settled(f, ms) {
+/** Calls `f` once it has not been requested for `ms`. */
+export function debounce(f, ms) {
   let timer;
   return (...args) => {
     clearTimeout(timer);
@@ -37,14 +37,26 @@ export function settled(f, ms) {
   };
 }
 
-/** Says something to screen readers, politely. */
-export function say(text) {
-  byId("said").textContent = "";
-  // A changed text is announced, the same one is not: hence in two steps.
-  requestAnimationFrame(() => (byId("said").textContent = text));
+/** Announces a text to screen readers, politely. */
+export function announce(text) {
+  byId("live-status").textContent = "";
+  // Only a changed text is announced, hence in two steps.
+  requestAnimationFrame(() => (byId("live-status").textContent = text));
+}
+
+let toastTimer;
+
+/** Shows a message for four seconds, and announces it. */
+export function toast(text) {
+  const box = byId("toast");
+  announce(text);
+  box.textContent = text;
+  box.hidden = false;
+  clearTimeout(toastTimer);
+  toastTimer = setTimeout(() => (box.hidden = true), 4000);
 }
 
 /** The value of a custom property of the style sheet. */
-export const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+export const cssToken = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
-export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+export const reducedMotion = () => matchMedia("(prefers-reduced-motion: reduce)").matches;

@@ -4,21 +4,21 @@ import { byId, h } from "./dom.js";
 import { boxPolygon, polygonOf, wrapLongitude } from "./geo.js";
 
 const HINTS = {
-  box: "Drag a rectangle, or give two corners. Esc ends it.",
-  outline: "Give the corners; Enter or the first corner again closes it. Backspace takes one back, Esc ends it.",
+  box: "Drag a rectangle or click two corners. Esc cancels.",
+  outline: "Click the corners; Enter or a click on the first corner closes the polygon. Backspace removes the last corner, Esc cancels.",
 };
 
 /**
  * Lets the user draw over the map.
  *
  * chips: the ChipMap; kind: "box" or "outline".
- * Returns a promise of a GeoJSON geometry, or of null if it was given up; and `stop` to give it up.
+ * Returns `done`, a promise of a GeoJSON geometry or of null if canceled, and `stop` to cancel.
  */
 export function draw(chips, kind) {
   const { map } = chips;
-  const surface = h("div.draw-surface", { role: "application", "aria-label": `${HINTS[kind]} Coordinates can be typed in the filters instead.`, tabindex: "0" },
+  const surface = h("div.draw-surface", { role: "application", "aria-label": `${HINTS[kind]} You can also type coordinates in the filters.`, tabindex: "0" },
     h("p.draw-hint", {}, HINTS[kind]));
-  const corners = []; // longitudes go on beyond 180, as the map gives them
+  const corners = []; // longitudes may exceed 180, as the map returns them
   let from = null; // where the pointer went down, pixels
   let end;
   const done = new Promise((resolve) => {
@@ -33,7 +33,7 @@ export function draw(chips, kind) {
     const frame = surface.getBoundingClientRect();
     return [event.clientX - frame.left, event.clientY - frame.top];
   };
-  const place = (at) => map.unproject(at).toArray();
+  const lonLat = (at) => map.unproject(at).toArray();
   const screen = (corner) => {
     const { x, y } = map.project(corner);
     return [x, y];
@@ -57,19 +57,19 @@ export function draw(chips, kind) {
     surface.focus({ preventScroll: true });
     surface.setPointerCapture(event.pointerId);
     from = pixel(event);
-    if (kind === "box" && !corners.length) corners.push(place(from));
+    if (kind === "box" && !corners.length) corners.push(lonLat(from));
   });
-  surface.addEventListener("pointermove", (event) => preview(place(pixel(event))));
+  surface.addEventListener("pointermove", (event) => preview(lonLat(pixel(event))));
   surface.addEventListener("pointerup", (event) => {
     const at = pixel(event);
     if (kind === "box") {
-      if (far(at, screen(corners[0]))) finish(box(corners[0], place(at)));
+      if (far(at, screen(corners[0]))) finish(box(corners[0], lonLat(at)));
       return;
     }
     if (corners.length > 2 && !far(at, screen(corners[0]))) return finish(polygonOf(corners));
-    if (!corners.length || far(at, screen(corners.at(-1)))) corners.push(place(at));
-    else finish(polygonOf(corners)); // twice at one corner: a double click
-    preview(place(at));
+    if (!corners.length || far(at, screen(corners.at(-1)))) corners.push(lonLat(at));
+    else finish(polygonOf(corners)); // the same corner again: a double click
+    preview(lonLat(at));
   });
   surface.addEventListener("keydown", (event) => {
     if (event.key === "Escape") end(null);

@@ -1,4 +1,4 @@
-// How numbers, dates and places are written on the page. Pure functions.
+// Numbers, dates and coordinates as text. Pure functions.
 
 const counts = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 
@@ -11,7 +11,7 @@ export const plural = (n, word) => `${formatCount(n)} ${word}${n === 1 ? "" : "s
 /** Three significant digits and no trailing zeros: 0.15, 10, 1.19. */
 const short = (value) => String(Number(value.toPrecision(3)));
 
-/** Metres per pixel: "0.15 m", "10 m", "1.2 km"; nothing where scales are `relative`, and so not in metres. */
+/** Metres per pixel: "0.15 m", "10 m", "1.2 km"; empty for an archive of relative GSD, which is not in metres. */
 export function formatGsd(gsd, relative = false) {
   if (relative || gsd == null || !Number.isFinite(gsd)) return "";
   return gsd >= 1000 ? `${short(gsd / 1000)} km` : `${short(gsd)} m`;
@@ -20,19 +20,19 @@ export function formatGsd(gsd, relative = false) {
 /** The day of an ISO time: "2017-10-15"; empty if there is none. */
 export const formatDate = (time) => (time ? String(time).slice(0, 10) : "");
 
-/** Day and minute of an ISO time in UTC; the day alone where that is all that is known. */
+/** Day and minute of an ISO time in UTC; the day alone if the time is midnight. */
 export function formatTime(time) {
   const [day, clock] = String(time ?? "").split("T");
   return !clock || clock.startsWith("00:00:00") ? day : `${day} ${clock.slice(0, 5)} UTC`;
 }
 
-/** First and last day, years alone where they say enough: "2015 – 2018", "2017". */
+/** First and last year: "2015 – 2018", "2017". */
 export function formatYears([first, last]) {
   const [a, b] = [formatDate(first).slice(0, 4), formatDate(last).slice(0, 4)];
   return a === b ? a : `${a} – ${b}`;
 }
 
-/** A similarity with a true minus sign; three decimals, as near neighbors differ in the third. */
+/** A similarity with a true minus sign; three decimals, because near neighbors differ in the third. */
 export const formatScore = (score) => (Number.isFinite(score) ? score.toFixed(3).replace("-", "−") : "");
 
 /** A change in standard deviations: "12.2". */

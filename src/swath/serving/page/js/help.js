@@ -1,4 +1,4 @@
-// The list of keys.
+// The list of keyboard shortcuts.
 
 import { byId, h, icon } from "./dom.js";
 
@@ -6,15 +6,15 @@ const KEYS = [
   ["?", "This list"],
   ["/", "Choose an image to search by"],
   ["F", "Filters"],
-  ["M", "To the map; there Enter searches by the place in the middle"],
-  ["A", "To the answers; arrows go from one to the next, Enter looks closer"],
-  ["+  −", "More like, less like the answer that has the focus"],
-  ["S", "Search again with what is marked"],
-  ["R", "Draw a rectangle as area"],
-  ["P", "Draw a polygon as area"],
+  ["M", "Go to the map; there, Enter searches by the place at its center"],
+  ["A", "Go to the results; arrow keys move between them, Enter opens one"],
+  ["+  −", "Mark the focused result as more or less like this"],
+  ["S", "Search with the marked examples"],
+  ["R", "Draw a rectangle"],
+  ["P", "Draw a polygon"],
   ["C", "Compare two dates"],
-  ["E", "Save the answers as GeoJSON"],
-  ["Esc", "Close what is open; stop drawing"],
+  ["E", "Save the results as GeoJSON"],
+  ["Esc", "Close a dialog; cancel drawing"],
 ];
 
 export function fillHelp(withMap) {

@@ -1,14 +1,14 @@
-// The map: coast, graticule, the archive's own imagery, footprints, answers. Nothing comes from elsewhere.
+// The map: coast, graticule, the archive's own imagery, footprints, results. Nothing is loaded from other hosts.
 
 import * as maplibre from "../vendor/maplibre/maplibre-gl.mjs";
-import { byId, calm, h, settled, token } from "./dom.js";
+import { byId, cssToken, debounce, h, reducedMotion } from "./dom.js";
 import { formatCount, formatLat, formatLon, formatLonLat, plural } from "./format.js";
 import { centerOf, gather, geometryBox, graticuleStep, ticks, unionBox, unwrapBox, viewBox } from "./geo.js";
 import { filterParams } from "./state.js";
 
-const LIMIT = 2000; // footprints asked for at once
-const CELL = 44; // pixels: footprints nearer than this are counted together while they are too small to see
-const APART = 19; // pixels: points of answers nearer than this would cover each other
+const LIMIT = 2000; // footprints per request
+const CELL = 44; // pixels: footprints closer than this are grouped while they are too small to see
+const APART = 19; // pixels: points of results closer than this would overlap
 const VISIBLE = 9; // pixels: a footprint narrower than this is too small to see
 const NOTHING = { type: "FeatureCollection", features: [] };
 const FONT = ["system-ui", "sans-serif"];
@@ -17,75 +17,75 @@ export const collection = (features) => ({ type: "FeatureCollection", features }
 const feature = (geometry, properties = {}, id = undefined) => ({ type: "Feature", id, geometry, properties });
 const point = (coordinates, properties) => feature({ type: "Point", coordinates }, properties);
 
-/** Paint by the style sheet's custom properties, so that both color schemes have one place. */
+/** Paint from the style sheet's custom properties, so that both color schemes are defined in one place. */
 const paints = () => [
-  ["sea", "background-color", ["interpolate", ["linear"], ["zoom"], 6, token("sea"), 8, token("land")]],
-  ["land", "fill-color", token("land")],
-  ["coast", "line-color", token("coast")],
-  ["graticule", "line-color", token("graticule")],
-  ["footprints-fill", "fill-color", token("footprint")],
-  ["footprints", "line-color", token("footprint")],
-  ["groups", "circle-color", token("sheet")],
-  ["groups", "circle-stroke-color", token("footprint")],
-  ["groups-count", "text-color", token("ink")],
-  ["changes", "fill-color", ["interpolate", ["linear"], ["get", "share"], 0, token("change-low"), 1, token("change-high")]],
-  ["changes-halo", "line-color", token("sheet")],
-  ["changes-line", "line-color", token("change-high")],
-  ["area", "line-color", token("ink")],
-  ["area-halo", "line-color", token("sheet")],
-  ["answers-halo", "line-color", token("sheet")],
-  ["answers", "line-color", token("accent")],
-  ["answers-fill", "fill-color", token("accent")],
-  ["answer-points", "circle-color", token("accent")],
-  ["answer-points", "circle-stroke-color", token("sheet")],
-  ["ranks", "text-color", token("on-accent")],
-  ["asked", "line-color", token("ink")],
-  ["asked-halo", "line-color", token("sheet")],
-  ["draft", "line-color", token("accent")],
-  ["draft-fill", "fill-color", token("accent")],
+  ["sea", "background-color", ["interpolate", ["linear"], ["zoom"], 6, cssToken("sea"), 8, cssToken("land")]],
+  ["land", "fill-color", cssToken("land")],
+  ["coast", "line-color", cssToken("coast")],
+  ["graticule", "line-color", cssToken("graticule")],
+  ["footprints-fill", "fill-color", cssToken("footprint")],
+  ["footprints", "line-color", cssToken("footprint")],
+  ["groups", "circle-color", cssToken("sheet")],
+  ["groups", "circle-stroke-color", cssToken("footprint")],
+  ["groups-count", "text-color", cssToken("ink")],
+  ["changes", "fill-color", ["interpolate", ["linear"], ["get", "fraction"], 0, cssToken("change-low"), 1, cssToken("change-high")]],
+  ["changes-halo", "line-color", cssToken("sheet")],
+  ["changes-line", "line-color", cssToken("change-high")],
+  ["area", "line-color", cssToken("ink")],
+  ["area-halo", "line-color", cssToken("sheet")],
+  ["results-halo", "line-color", cssToken("sheet")],
+  ["results", "line-color", cssToken("accent")],
+  ["results-fill", "fill-color", cssToken("accent")],
+  ["result-points", "circle-color", cssToken("accent")],
+  ["result-points", "circle-stroke-color", cssToken("sheet")],
+  ["ranks", "text-color", cssToken("on-accent")],
+  ["examples", "line-color", cssToken("ink")],
+  ["examples-halo", "line-color", cssToken("sheet")],
+  ["draft", "line-color", cssToken("accent")],
+  ["draft-fill", "fill-color", cssToken("accent")],
 ];
 
-/** The style below everything: sea, land, imagery. The second map of a comparison has no more than this. */
-export function ground(tiles, bounds, maxzoom) {
+/** The base style: sea, land, imagery. The second map of a comparison has only these. */
+export function baseStyle(tiles, bounds, maxzoom) {
   const sources = {
     land: { type: "geojson", data: new URL("page/land.json", document.baseURI).href },
     imagery: { type: "raster", tiles: [tiles], tileSize: 256, maxzoom, ...(bounds ? { bounds } : {}) },
   };
-  // The coastline is coarse (1:110 million): near by it would lie, so it fades out.
+  // The coastline is coarse (1:110 million) and wrong at close range, so it fades out.
   const fade = (full) => ["interpolate", ["linear"], ["zoom"], 6, full, 8, 0];
   const layers = [
     { id: "sea", type: "background" },
     { id: "land", type: "fill", source: "land", paint: { "fill-opacity": fade(1), "fill-antialias": false } },
     { id: "coast", type: "line", source: "land", paint: { "line-width": 0.75, "line-opacity": fade(1) } },
-    { id: "imagery", type: "raster", source: "imagery", layout: { visibility: "none" }, paint: { "raster-fade-duration": calm() ? 0 : 200, "raster-resampling": "linear" } },
+    { id: "imagery", type: "raster", source: "imagery", layout: { visibility: "none" }, paint: { "raster-fade-duration": reducedMotion() ? 0 : 200, "raster-resampling": "linear" } },
   ];
   return { version: 8, sources, layers };
 }
 
-const byShare = (low, high) => ["interpolate", ["linear"], ["get", "share"], 0, low, 1, high];
+const byFraction = (low, high) => ["interpolate", ["linear"], ["get", "fraction"], 0, low, 1, high];
 
-/** Places that changed, the more the stronger; above the imagery of either date. */
+/** Changes above the imagery of both dates, stronger color for larger changes. */
 export const changeLayers = () => [
-  { id: "changes", type: "fill", source: "changes", paint: { "fill-opacity": byShare(0.05, 0.55) } },
-  { id: "changes-halo", type: "line", source: "changes", paint: { "line-width": 4.5, "line-opacity": byShare(0.35, 0.9) } },
-  { id: "changes-line", type: "line", source: "changes", layout: { "line-join": "round" }, paint: { "line-width": 2, "line-opacity": byShare(0.4, 1) } },
+  { id: "changes", type: "fill", source: "changes", paint: { "fill-opacity": byFraction(0.05, 0.55) } },
+  { id: "changes-halo", type: "line", source: "changes", paint: { "line-width": 4.5, "line-opacity": byFraction(0.35, 0.9) } },
+  { id: "changes-line", type: "line", source: "changes", layout: { "line-join": "round" }, paint: { "line-width": 2, "line-opacity": byFraction(0.4, 1) } },
 ];
 
-/** Changes as the service tells them, each with its share of the strongest. */
+/** Changes of the server's response, each with its score scaled to 0 to 1. */
 export function changeFeatures(features) {
   const scores = features.map((f) => f.properties.score);
   const [low, high] = [Math.min(...scores), Math.max(...scores)];
-  return features.map((f) => feature(f.geometry, { ...f.properties, share: high > low ? (f.properties.score - low) / (high - low) : 1 }));
+  return features.map((f) => feature(f.geometry, { ...f.properties, fraction: high > low ? (f.properties.score - low) / (high - low) : 1 }));
 }
 
-/** A style with the colors of the moment filled in. */
+/** A style with the current colors filled in. */
 export function painted(style) {
   const layers = new Map(style.layers.map((layer) => [layer.id, layer]));
   for (const [id, property, value] of paints()) if (layers.has(id)) (layers.get(id).paint ??= {})[property] = value;
   return style;
 }
 
-/** The same on a map that is there already, when the color scheme changes. */
+/** Updates the colors of an existing map when the color scheme changes. */
 export const repaint = (map) => {
   for (const [layer, property, value] of paints()) if (map.getLayer(layer)) map.setPaintProperty(layer, property, value);
 };
@@ -94,19 +94,19 @@ export const requests = (api) => (url) => ({ url, headers: url.startsWith(api.ba
 
 export class ChipMap {
   /**
-   * app: {api, archive, state, relative, ask(lonlat), pick(id), hover(chip|null), moved(view), told(text)}
+   * app: {api, archive, state, relative, examples: {searchPlace(lonlat)}, pick(id), hover(chip|null), onViewChange(view), report(text)}
    */
   constructor(app) {
     this.app = app;
     this.finest = app.relative || !app.archive.gsd ? 21 : Math.min(22, Math.max(6, Math.ceil(Math.log2(156543 / app.archive.gsd[0])) + 1));
-    this.answers = [];
+    this.results = [];
     const { archive, state } = app;
     const start = state.view
       ? { center: [state.view.lon, state.view.lat], zoom: state.view.zoom }
       : { bounds: archive.bounds ? unwrapBox(archive.bounds) : [-180, -60, 180, 75], fitBoundsOptions: { padding: this.padding(), maxZoom: this.finest } };
     this.map = new maplibre.Map({
       container: "map", style: painted(this.#style()), ...start, attributionControl: false, maxZoom: 23, dragRotate: false, pitchWithRotate: false,
-      touchPitch: false, renderWorldCopies: true, fadeDuration: calm() ? 0 : 150, transformRequest: requests(app.api),
+      touchPitch: false, renderWorldCopies: true, fadeDuration: reducedMotion() ? 0 : 150, transformRequest: requests(app.api),
       canvasContextAttributes: { preserveDrawingBuffer: false },
     });
     this.map.touchZoomRotate.disableRotation();
@@ -115,7 +115,7 @@ export class ChipMap {
     this.ready = new Promise((resolve) => this.map.once("load", resolve));
     this.ready.then(() => this.#listen());
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => repaint(this.map));
-    // Errors of single tiles are told once, not each.
+    // Errors of single tiles go to the console only.
     this.map.on("error", ({ error }) => console.debug(error?.message));
   }
 
@@ -126,17 +126,17 @@ export class ChipMap {
   }
 
   fit(boxes, maxZoom = this.finest) {
-    if (boxes.length) this.map.fitBounds(unwrapBox(unionBox(boxes)), { padding: this.padding(), maxZoom, animate: !calm(), duration: 700 });
+    if (boxes.length) this.map.fitBounds(unwrapBox(unionBox(boxes)), { padding: this.padding(), maxZoom, animate: !reducedMotion(), duration: 700 });
   }
 
-  /** Which imagery is shown: the filters of the state, or one day. */
+  /** URL template of the imagery that matches the filters, or of one day. */
   tiles(day = null) {
-    const { sensor, time_min, time_max } = filterParams(this.app.state.filters);
-    return this.app.api.tiles({ sensor, time_min: day ?? time_min, time_max: day ?? time_max });
+    const { sensor, datetime } = filterParams(this.app.state.filters);
+    return this.app.api.tiles({ sensor, datetime: day ?? datetime });
   }
 
   setDay(day) {
-    // Two dates side by side are looked at without the grid of footprints.
+    // A comparison of two dates is shown without footprints.
     for (const id of ["footprints", "footprints-fill"]) this.map.setLayoutProperty(id, "visibility", day ? "none" : "visible");
     this.map.getSource("imagery").setTiles([this.tiles(day)]);
   }
@@ -149,27 +149,27 @@ export class ChipMap {
   async refresh() {
     await this.ready;
     const bounds = this.map.getBounds().toArray().flat();
-    this.asking?.abort();
-    this.asking = new AbortController();
-    let found;
+    this.request?.abort();
+    this.request = new AbortController();
+    let response;
     try {
       const bbox = viewBox(bounds).map((v) => Number(v.toFixed(6))).join();
-      found = await this.app.api.get("footprints", { bbox, limit: LIMIT, ...filterParams(this.app.state.filters) }, this.asking.signal);
+      response = await this.app.api.get("footprints", { bbox, limit: LIMIT, ...filterParams(this.app.state.filters) }, this.request.signal);
     } catch (error) {
-      if (error.name !== "AbortError") this.#note(error.what ?? String(error));
+      if (error.name !== "AbortError") this.#note(error.detail ?? String(error));
       return;
     }
     const chosen = this.app.state.filters.sensors;
-    this.footprints = found.features.filter((f) => f.geometry && (chosen.length < 2 || chosen.includes(f.properties.sensor)));
-    this.truncated = found.truncated;
-    this.#showFootprints(found.total / Math.max(1, found.features.length));
-    if (found.truncated) this.#note(`${formatCount(found.features.length)} of ${formatCount(found.total)} footprints in view: zoom in for all`);
-    else if (!found.total) this.#note("No footprint in view");
+    this.footprints = response.features.filter((f) => f.geometry && (chosen.length < 2 || chosen.includes(f.properties.sensor)));
+    this.truncated = response.truncated;
+    this.#showFootprints(response.total / Math.max(1, response.features.length));
+    if (response.truncated) this.#note(`${formatCount(response.features.length)} of ${formatCount(response.total)} footprints in view. Zoom in to see all.`);
+    else if (!response.total) this.#note("No footprints in view");
     else this.#note(null);
-    this.app.told(plural(found.total, "footprint") + " in view");
+    this.app.report(plural(response.total, "footprint") + " in view");
   }
 
-  /** Days on which the places in view were seen, oldest first; with `here` only what lies in the middle. */
+  /** Days of the chips in view, oldest first; with `here` only of chips at the center of the map. */
   days(here = false) {
     const { lng, lat } = this.map.getCenter().wrap();
     const below = ([w, s, e, n]) => s <= lat && lat <= n && (w <= e ? w <= lng && lng <= e : lng >= w || lng <= e);
@@ -177,23 +177,23 @@ export class ChipMap {
     return [...new Set(seen.map((f) => f.properties.time?.slice(0, 10)).filter(Boolean))].sort();
   }
 
-  showAnswers(answers) {
-    this.answers = answers.filter((chip) => chip.geometry);
-    const shapes = this.answers.map((chip, i) => feature(chip.geometry, { chip: chip.id, rank: chip.rank }, i + 1));
-    this.#set("answers", shapes);
+  showResults(results) {
+    this.results = results.filter((chip) => chip.geometry);
+    const shapes = this.results.map((chip, i) => feature(chip.geometry, { chip: chip.id, rank: chip.rank }, i + 1));
+    this.#set("results", shapes);
     this.#showRanks();
   }
 
-  /** A numbered point on each answer; of several that would cover each other the best alone, with a plus. */
+  /** A numbered point on each result; of overlapping ones only the best, with a plus sign. */
   #showRanks() {
-    const points = this.answers.map((chip) => ({ ...this.map.project(centerOf(chip.geometry)), chip }));
+    const points = this.results.map((chip) => ({ ...this.map.project(centerOf(chip.geometry)), chip }));
     const best = gather(points, APART).map(({ members: [{ chip }, ...more] }) =>
       point(centerOf(chip.geometry), { chip: chip.id, text: `${chip.rank}${more.length ? "+" : ""}` }));
-    this.#set("answer-points", best.reverse());
+    this.#set("result-points", best.reverse());
   }
 
-  showAsked(geometries) {
-    this.#set("asked", geometries.filter(Boolean).map((geometry) => feature(geometry)));
+  showExamples(geometries) {
+    this.#set("examples", geometries.filter(Boolean).map((geometry) => feature(geometry)));
   }
 
   showArea(geometry) {
@@ -208,12 +208,12 @@ export class ChipMap {
     this.#set("changes", changed);
   }
 
-  /** Lights up an answer. */
-  light(id) {
+  /** Highlights a result. */
+  highlight(id) {
     this.ready.then(() => {
-      const i = this.answers.findIndex((chip) => chip.id === id);
-      this.map.removeFeatureState({ source: "answers" });
-      if (i >= 0) this.map.setFeatureState({ source: "answers", id: i + 1 }, { lit: true });
+      const i = this.results.findIndex((chip) => chip.id === id);
+      this.map.removeFeatureState({ source: "results" });
+      if (i >= 0) this.map.setFeatureState({ source: "results", id: i + 1 }, { highlighted: true });
     });
   }
 
@@ -222,24 +222,24 @@ export class ChipMap {
   }
 
   #style() {
-    const style = ground(this.tiles(), null, this.finest);
+    const style = baseStyle(this.tiles(), null, this.finest);
     const empty = () => ({ type: "geojson", data: NOTHING });
-    for (const name of ["graticule", "footprints", "groups", "changes", "area", "asked", "answers", "answer-points", "draft"]) style.sources[name] = empty();
+    for (const name of ["graticule", "footprints", "groups", "changes", "area", "examples", "results", "result-points", "draft"]) style.sources[name] = empty();
     const line = (id, width, more = {}, source = id.split("-")[0]) => ({ id, type: "line", source, layout: { "line-join": "round" }, paint: { "line-width": width, ...more } });
-    const lit = (yes, no) => ["case", ["boolean", ["feature-state", "lit"], false], yes, no];
+    const highlighted = (yes, no) => ["case", ["boolean", ["feature-state", "highlighted"], false], yes, no];
     style.layers.splice(3, 0, line("graticule", 0.75));
     style.layers.push(
       { id: "footprints-fill", type: "fill", source: "footprints", paint: { "fill-opacity": 0.04 } },
       line("footprints", 0.75, { "line-opacity": 0.6 }),
       ...changeLayers(),
       line("area-halo", 4), line("area", 1.75, { "line-dasharray": [3, 2] }),
-      line("asked-halo", 6), line("asked", 3),
-      { id: "answers-fill", type: "fill", source: "answers", paint: { "fill-opacity": lit(0.4, 0.12) } },
-      line("answers-halo", lit(7, 4.5)), line("answers", lit(4, 2.25)),
+      line("examples-halo", 6), line("examples", 3),
+      { id: "results-fill", type: "fill", source: "results", paint: { "fill-opacity": highlighted(0.4, 0.12) } },
+      line("results-halo", highlighted(7, 4.5)), line("results", highlighted(4, 2.25)),
       { id: "groups", type: "circle", source: "groups", paint: { "circle-radius": ["interpolate", ["linear"], ["log10", ["get", "count"]], 0, 5, 1, 11, 3, 17, 5, 24], "circle-stroke-width": 1.25, "circle-opacity": 0.92 } },
       { id: "groups-count", type: "symbol", source: "groups", filter: [">", ["get", "count"], 1], layout: { "text-field": ["get", "text"], "text-size": 11, "text-font": FONT, "text-allow-overlap": true, "text-ignore-placement": true } },
-      { id: "answer-points", type: "circle", source: "answer-points", paint: { "circle-radius": ["interpolate", ["linear"], ["length", ["get", "text"]], 2, 9, 4, 14], "circle-stroke-width": 1.5 } },
-      { id: "ranks", type: "symbol", source: "answer-points", layout: { "text-field": ["get", "text"], "text-size": 11, "text-font": FONT, "text-allow-overlap": true, "text-ignore-placement": true } },
+      { id: "result-points", type: "circle", source: "result-points", paint: { "circle-radius": ["interpolate", ["linear"], ["length", ["get", "text"]], 2, 9, 4, 14], "circle-stroke-width": 1.5 } },
+      { id: "ranks", type: "symbol", source: "result-points", layout: { "text-field": ["get", "text"], "text-size": 11, "text-font": FONT, "text-allow-overlap": true, "text-ignore-placement": true } },
       { id: "draft-fill", type: "fill", source: "draft", filter: ["==", ["geometry-type"], "Polygon"], paint: { "fill-opacity": 0.12 } },
       line("draft", 2),
     );
@@ -249,28 +249,28 @@ export class ChipMap {
   #listen() {
     const { map, app } = this;
     const canvas = map.getCanvas();
-    canvas.setAttribute("aria-label", "Map. Arrows move, plus and minus zoom, Enter searches by the place in the middle.");
+    canvas.setAttribute("aria-label", "Map. Arrows move, plus and minus zoom, Enter searches by the place at the center.");
     canvas.addEventListener("keydown", (event) => {
-      if (event.key === "Enter") this.#askAt(map.project(map.getCenter()));
+      if (event.key === "Enter") this.#activateAt(map.project(map.getCenter()));
     });
     canvas.addEventListener("focus", () => byId("map-part").classList.toggle("aimed", canvas.matches(":focus-visible")));
     canvas.addEventListener("blur", () => byId("map-part").classList.remove("aimed"));
-    const refresh = settled(() => this.refresh(), 120);
+    const refresh = debounce(() => this.refresh(), 120);
     map.on("moveend", () => {
       const { lng, lat } = map.getCenter().wrap();
-      app.moved({ lon: lng, lat, zoom: map.getZoom() });
+      app.onViewChange({ lon: lng, lat, zoom: map.getZoom() });
       this.#showRanks();
       refresh();
     });
     map.on("move", () => this.#graticule());
     map.on("resize", () => this.#graticule());
-    map.on("click", (event) => this.#askAt(event.point));
+    map.on("click", (event) => this.#activateAt(event.point));
     map.on("mousemove", (event) => {
       byId("reading").textContent = formatLonLat(event.lngLat.toArray(), graticuleStep(map.getBounds().getEast() - map.getBounds().getWest()).digits + 2);
-      const [hit] = this.#hits(event.point, ["answer-points", "answers-fill", "groups", "footprints-fill"]);
+      const [hit] = this.#hits(event.point, ["result-points", "results-fill", "groups", "footprints-fill"]);
       canvas.style.cursor = hit ? "pointer" : "";
-      const id = hit?.source.startsWith("answer") ? hit.properties.chip : null;
-      if (id !== this.pointed) app.hover(this.answers.find((chip) => chip.id === (this.pointed = id)) ?? null);
+      const id = hit?.source.startsWith("result") ? hit.properties.chip : null;
+      if (id !== this.pointed) app.hover(this.results.find((chip) => chip.id === (this.pointed = id)) ?? null);
     });
     map.on("mouseout", () => (byId("reading").textContent = ""));
     this.#graticule();
@@ -281,13 +281,13 @@ export class ChipMap {
     return this.map.queryRenderedFeatures(at, { layers: layers.filter((id) => this.map.getLayoutProperty(id, "visibility") !== "none") });
   }
 
-  /** What a click or Enter at a point of the screen does. */
-  #askAt(at) {
-    const [hit] = this.#hits(at, ["answer-points", "answers-fill", "groups"]);
+  /** Handles a click or Enter at a point of the screen. */
+  #activateAt(at) {
+    const [hit] = this.#hits(at, ["result-points", "results-fill", "groups"]);
     if (hit?.layer.id === "groups") this.fit([JSON.parse(hit.properties.box)]);
     else if (hit) this.app.pick(hit.properties.chip);
-    else if (this.truncated || this.#hits(at, ["footprints-fill"]).length) this.app.ask(this.map.unproject(at).wrap().toArray());
-    else this.app.told("The archive has nothing at this place.", true);
+    else if (this.truncated || this.#hits(at, ["footprints-fill"]).length) this.app.examples.searchPlace(this.map.unproject(at).wrap().toArray());
+    else this.app.report("There are no chips at this place.", true);
   }
 
   #showFootprints(weight) {
@@ -303,11 +303,11 @@ export class ChipMap {
       const count = Math.round(members.length * weight);
       return point(map.unproject([x, y]).toArray(), { count, text: formatCount(count), box: JSON.stringify(unionBox(members.map((m) => m.box))) });
     })));
-    for (const id of ["answer-points", "ranks"]) map.setLayoutProperty(id, "visibility", widths.length && this.seen && widths[0] > 48 ? "none" : "visible");
+    for (const id of ["result-points", "ranks"]) map.setLayoutProperty(id, "visibility", widths.length && this.seen && widths[0] > 48 ? "none" : "visible");
     this.#showImagery();
   }
 
-  /** Imagery only where it can be seen: tiles of a whole continent would have to read every file. */
+  /** Shows imagery only when zoomed in: tiles of a whole continent would have to read every file. */
   #showImagery() {
     const on = this.imageryOn !== false && this.seen;
     this.map.setLayoutProperty("imagery", "visibility", on ? "visible" : "none");
@@ -319,7 +319,7 @@ export class ChipMap {
     byId("map-note").textContent = text ?? "";
   }
 
-  /** Meridians and parallels, and their degrees along the edges. */
+  /** Meridians and parallels, with their degrees along the edges. */
   #graticule() {
     const { map } = this;
     const [[w, s], [e, n]] = map.getBounds().toArray();

@@ -1,22 +1,22 @@
-// What is asked: an uploaded image, chips with + and -, a place, an area; and what is marked for the next round.
+// The query panel: an uploaded image, chips with + and -, a place or an area; and the marks for the next search.
 
 import { byId, h, icon } from "./dom.js";
 import { formatArea, formatBytes, formatLonLat } from "./format.js";
-import { showPicture } from "./gallery.js";
+import { showImage } from "./gallery.js";
 import { areaOf } from "./geo.js";
 
-const SHOWN = 8; // pictures of examples; the rest is counted
+const SHOWN = 8; // thumbnails of examples; the rest is counted
 
 export class QueryPanel {
   /**
-   * app: {api, archive, state, image, marks: Map id -> sign, used: ids that stood for a place or area,
-   *       upload(file), ask(), clear(), drop(kind, id), setImage({sensor, gsd})}
+   * app: {api, archive, state, examples: {image, marks: Map id -> sign, used: ids that represent a place or area,
+   *       upload(file), clear(), refine(), drop(kind, id), setImage({sensor, gsd})}}
    */
   constructor(app) {
     this.app = app;
     this.root = byId("query");
     this.file = h("input.unseen", { type: "file", id: "file", tabindex: "-1", accept: "image/*,.tif,.tiff,.jp2,.webp", "aria-label": "Image to search by",
-      onchange: () => { if (this.file.files[0]) app.upload(this.file.files[0]); this.file.value = ""; } });
+      onchange: () => { if (this.file.files[0]) app.examples.upload(this.file.files[0]); this.file.value = ""; } });
     this.body = h("div", {});
     this.root.append(this.file, this.body);
   }
@@ -27,32 +27,32 @@ export class QueryPanel {
 
   render() {
     const { app } = this;
-    const { state, image, marks } = app;
-    const asked = state.like.length || state.unlike.length || state.place || state.area || image;
+    const { state, examples: { image, marks, used } } = app;
+    const hasQuery = state.like.length || state.unlike.length || state.place || state.area || image;
     const parts = [];
-    if (!asked && !marks.size) parts.push(this.#invitation());
+    if (!hasQuery && !marks.size) parts.push(this.#invitation());
     if (image) parts.push(this.#image(image));
-    if (state.place) parts.push(this.#item("pin", "What is at this place", formatLonLat(state.place), () => app.drop("place")));
-    if (state.area) parts.push(this.#item("outline", "What is in this area", formatArea(areaOf(state.area)), () => app.drop("area")));
-    if (app.used.length && !state.like.length) parts.push(this.#examples(app.used.map((id) => [id, 0])));
+    if (state.place) parts.push(this.#item("pin", "Chips at this place", formatLonLat(state.place), () => app.examples.drop("place")));
+    if (state.area) parts.push(this.#item("outline", "Chips in this area", formatArea(areaOf(state.area)), () => app.examples.drop("area")));
+    if (used.length && !state.like.length) parts.push(this.#examples(used.map((id) => [id, 0])));
     const examples = [...state.like.map((id) => [id, 1]), ...state.unlike.map((id) => [id, -1])];
     if (examples.length) parts.push(this.#examples(examples));
     if (marks.size) parts.push(this.#marks(marks));
-    const choose = h("button", { type: "button", onclick: () => this.choose() }, asked ? null : icon("image"), asked ? "Other image" : "Choose an image");
+    const choose = h("button", { type: "button", onclick: () => this.choose() }, hasQuery ? null : icon("image"), hasQuery ? "Other image" : "Choose an image");
     parts.push(h("div.pair", {},
-      app.archive.searches.image ? choose : null,
-      asked ? h("button", { type: "button", onclick: () => app.clear() }, "Begin anew") : null));
+      app.archive.capabilities.image ? choose : null,
+      hasQuery ? h("button", { type: "button", onclick: () => app.examples.clear() }, "Start over") : null));
     this.body.replaceChildren(...parts);
   }
 
   #invitation() {
     const { archive } = this.app;
     const ways = [];
-    if (archive.placed) ways.push("click a place on the map");
-    if (archive.searches.image) ways.push("drop an image anywhere on this page");
+    if (archive.with_footprint) ways.push("click a place on the map");
+    if (archive.capabilities.image) ways.push("drop an image anywhere on this page");
     ways.push("open a chip and search by it");
     const text = `${ways.slice(0, -1).join(", ")}${ways.length > 1 ? ", or " : ""}${ways.at(-1)}.`;
-    return h("p.invitation", {}, text[0].toUpperCase() + text.slice(1), " Then mark answers ", h("b.plus-text", {}, "+"), " or ", h("b.minus-text", {}, "−"), " and search again.");
+    return h("p.invitation", {}, text[0].toUpperCase() + text.slice(1), " Then mark results ", h("b.plus-text", {}, "+"), " or ", h("b.minus-text", {}, "−"), " and search again.");
   }
 
   #item(symbol, title, text, remove) {
@@ -64,33 +64,33 @@ export class QueryPanel {
     const { app } = this;
     const preview = h("img", { alt: "", src: image.url, width: 48, height: 48, onerror: (event) => event.target.replaceWith(h("span.item-icon", {}, icon("image"))) });
     const sensors = app.archive.sensors;
-    const change = () => app.setImage({ sensor: sensor?.value ?? null, gsd: gsd.value ? Number(gsd.value) : null });
+    const change = () => app.examples.setImage({ sensor: sensor?.value ?? null, gsd: gsd.value ? Number(gsd.value) : null });
     const sensor = sensors.length > 1
       ? h("select", { id: "image-sensor", onchange: change }, sensors.map(({ name, title }) => h("option", { value: name, selected: name === image.sensor }, `${name} – ${title}`)))
       : null;
-    const gsd = h("input", { id: "image-gsd", type: "number", min: "0.001", step: "any", inputmode: "decimal", value: image.gsd ?? "", placeholder: "as the file says", onchange: change });
-    const box = this.#item("image", image.name, formatBytes(image.size), () => app.drop("image"));
+    const gsd = h("input", { id: "image-gsd", type: "number", min: "0.001", step: "any", inputmode: "decimal", value: image.gsd ?? "", placeholder: "from the file", onchange: change });
+    const box = this.#item("image", image.name, formatBytes(image.size), () => app.examples.drop("image"));
     box.firstChild.replaceWith(preview);
     return h("div.image-item", {}, box,
       h("div.pair", {},
         sensor ? h("div", {}, h("label.label", { for: "image-sensor" }, "Sensor"), sensor) : null,
         h("div", {}, h("label.label", { for: "image-gsd" }, "Metres per pixel"), gsd)),
-      image.guessed ? h("p.hint", {}, "The scale of the archive's chips. Change it if one pixel of yours shows more or less.") : null);
+      image.guessed ? h("p.hint", {}, "The GSD of the archive's chips. Change it if your image has another one.") : null);
   }
 
   #examples(examples) {
     const { app } = this;
     const rest = examples.length - SHOWN;
     return h("ul.examples", { "aria-label": "Examples" },
-      examples.slice(0, SHOWN).map(([id, sign]) => this.#example(id, sign, sign ? () => app.drop("chip", id) : null)),
+      examples.slice(0, SHOWN).map(([id, sign]) => this.#example(id, sign, sign ? () => app.examples.drop("chip", id) : null)),
       rest > 0 ? h("li.facts", {}, `and ${rest} more`) : null);
   }
 
   #example(id, sign, remove, pending = false) {
     const kind = sign > 0 ? "plus" : sign < 0 ? "minus" : "";
-    const word = sign > 0 ? "more like" : sign < 0 ? "less like" : "stands for it";
+    const word = sign > 0 ? "more like" : sign < 0 ? "less like" : "used for this search";
     return h(`li.example${kind ? `.${kind}` : ""}${pending ? ".pending" : ""}`, {},
-      showPicture(h("img", { alt: `Example, ${word}: ${id}`, width: 48, height: 48 }), this.app.api, id, 96),
+      showImage(h("img", { alt: `Example, ${word}: ${id}`, width: 48, height: 48 }), this.app.api, id, 96),
       kind ? h("span.sign", { "aria-hidden": "true" }, sign > 0 ? "+" : "−") : null,
       remove ? h("button", { type: "button", "aria-label": `Remove example ${id}`, title: "Remove", onclick: remove }, icon("close")) : null);
   }
@@ -99,13 +99,13 @@ export class QueryPanel {
     const { app } = this;
     const all = [...marks];
     const more = all.filter(([, sign]) => sign > 0).length;
-    const words = [more ? `+${more}` : "", all.length - more ? `−${all.length - more}` : ""].filter(Boolean).join(" ");
-    const lonely = !app.state.like.length && !app.state.place && !app.state.area && !app.image && !more;
+    const counts = [more ? `+${more}` : "", all.length - more ? `−${all.length - more}` : ""].filter(Boolean).join(" ");
+    const needsPositive = !app.state.like.length && !app.state.place && !app.state.area && !app.examples.image && !more;
     return h("div.pending-marks", {},
-      h("ul.examples", { "aria-label": "Marked for the next search" }, all.slice(0, SHOWN).map(([id, sign]) => this.#example(id, sign, () => app.drop("mark", id), true)),
+      h("ul.examples", { "aria-label": "Marked as example" }, all.slice(0, SHOWN).map(([id, sign]) => this.#example(id, sign, () => app.examples.drop("mark", id), true)),
         all.length > SHOWN ? h("li.facts", {}, `and ${all.length - SHOWN} more`) : null),
-      h("button.primary.wide", { type: "button", id: "refine", disabled: lonely, onclick: () => app.refine() }, `Search again with ${words}`),
-      lonely ? h("p.hint", {}, "Mark at least one chip + as well.") : null);
+      h("button.primary.wide", { type: "button", id: "refine", disabled: needsPositive, onclick: () => app.examples.refine() }, `Search with the marked examples (${counts})`),
+      needsPositive ? h("p.hint", {}, "Mark at least one chip with + as well.") : null);
   }
 }
 

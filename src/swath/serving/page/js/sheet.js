@@ -1,8 +1,8 @@
-// On a small screen the panels are a sheet over the map, with three heights; the grip drags or taps between them.
+// On a small screen the panels are a sheet over the map with three heights; drag or tap the grip to change it.
 
 import { byId } from "./dom.js";
 
-const STOPS = { low: 92, half: 0.46, high: 0.92 }; // pixels, or shares of the room
+const STOPS = { low: 92, half: 0.46, high: 0.92 }; // pixels, or fractions of the page height
 
 export class Sheet {
   constructor() {
@@ -13,7 +13,7 @@ export class Sheet {
     this.grip.addEventListener("pointerdown", (event) => {
       this.grip.setPointerCapture(event.pointerId);
       from = { y: event.clientY, height: this.panels.offsetHeight, moved: false };
-      this.panels.classList.add("held");
+      this.panels.classList.add("dragging");
     });
     this.grip.addEventListener("pointermove", (event) => {
       if (!from) return;
@@ -23,7 +23,7 @@ export class Sheet {
     });
     const release = () => {
       if (!from) return;
-      this.panels.classList.remove("held");
+      this.panels.classList.remove("dragging");
       const moved = from.moved;
       from = null;
       if (!moved) return; // a tap: the click follows
@@ -46,19 +46,19 @@ export class Sheet {
     this.#height(this.#pixels(stop));
   }
 
-  /** At least half open: there is something to read. */
+  /** Opens the sheet at least halfway. */
   raise() {
     if (this.at === "low") this.set("half");
   }
 
   #pixels(stop) {
-    const room = this.panels.parentElement.clientHeight;
-    return STOPS[stop] > 1 ? STOPS[stop] : STOPS[stop] * room;
+    const available = this.panels.parentElement.clientHeight;
+    return STOPS[stop] > 1 ? STOPS[stop] : STOPS[stop] * available;
   }
 
   #height(pixels) {
-    const room = this.panels.parentElement.clientHeight;
-    const share = Math.max(STOPS.low, Math.min(0.96 * room, pixels)) / room;
-    this.panels.parentElement.style.setProperty("--sheet-height", `${100 * share}%`);
+    const available = this.panels.parentElement.clientHeight;
+    const fraction = Math.max(STOPS.low, Math.min(0.96 * available, pixels)) / available;
+    this.panels.parentElement.style.setProperty("--sheet-height", `${100 * fraction}%`);
   }
 }

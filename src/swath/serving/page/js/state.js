@@ -1,66 +1,65 @@
-// What is asked, and how it stands in the address of the page: a search can be sent to a colleague as a link.
-// It stands after the #, which browsers keep to themselves: no proxy logs it and no server bounds its length.
+// The query and the filters, and their form in the address of the page: a search can be shared as a link.
+// It is written after the #, which browsers do not send: no proxy logs it and no server limits its length.
 // Pure functions. The token and uploaded images are never part of it.
 
 import { asBox, boxPolygon, boxProblem, polygonOf, ringsOf, wrapLongitude } from "./geo.js";
 
-/** @returns {object} A state in which nothing is asked. */
+/** @returns {object} A state without a query. */
 export const emptyState = () => ({
   like: [], // ids of chips
   unlike: [],
   place: null, // [longitude, latitude]
-  area: null, // GeoJSON: ask by what is there
-  filters: { sensors: [], gsd: null, time: null, area: null, validMin: 0 },
+  area: null, // GeoJSON: search by the chips inside
+  filters: { sensors: [], gsd: null, time: null, area: null, minValid: 0 },
   k: 20,
   diverse: false,
-  groupPlaces: false,
+  groupByLocation: false,
   view: null, // {lon, lat, zoom}
   compare: null, // {before, after} days
 });
 
 /** Whether there is something to search by. */
-export const asks = (state) => state.like.length > 0 || state.place !== null || state.area !== null;
+export const hasQuery = (state) => state.like.length > 0 || state.place !== null || state.area !== null;
 
 /** How many filters are set. */
-export function filterCount({ sensors, gsd, time, area, validMin }) {
-  return [sensors.length > 0, gsd, time, area, validMin > 0].filter(Boolean).length;
+export function filterCount({ sensors, gsd, time, area, minValid }) {
+  return [sensors.length > 0, gsd, time, area, minValid > 0].filter(Boolean).length;
 }
 
-const MOST_EXAMPLES = 100; // of either sign, as the service takes them
-const EVER = { gsd: [1e-6, 1e7], time: ["0001-01-01", "9999-12-31"] }; // what an open end of a range stands for
+const MAX_EXAMPLES = 100; // of either sign; the limit of the server
+const GSD_RANGE = [1e-6, 1e7]; // replaces an open end; metres per pixel
 
-/** Both ends of a range, of which one may be open. */
-const closedRange = (kind, [low, high]) => [low ?? EVER[kind][0], high ?? EVER[kind][1]];
+/** ["2020-01-01", null] -> "2020-01-01/..", as in a STAC API. */
+const interval = (days) => days && days.map((day) => day ?? "..").join("/");
 
-/** The body of POST api/search; the service takes examples, a place or an area, one of the three. */
+/** The body of POST api/search; the server takes examples, a place or an area, one of the three. */
 export function searchBody(state) {
-  const { sensors, gsd, time, area, validMin } = state.filters;
+  const { sensors, gsd, time, area, minValid } = state.filters;
   const filters = {};
   if (sensors.length) filters.sensors = sensors;
-  if (gsd) filters.gsd = closedRange("gsd", gsd);
-  if (time) filters.datetime = closedRange("time", time);
+  if (gsd) filters.gsd = gsd.map((limit, end) => limit ?? GSD_RANGE[end]);
+  if (time) filters.datetime = interval(time);
   if (area) filters.intersects = area;
-  if (validMin > 0) filters.min_valid = validMin;
+  if (minValid > 0) filters.min_valid = minValid;
   return {
-    like: state.like.slice(-MOST_EXAMPLES),
-    unlike: state.unlike.slice(-MOST_EXAMPLES),
+    like: state.like.slice(-MAX_EXAMPLES),
+    unlike: state.unlike.slice(-MAX_EXAMPLES),
     place: state.place,
     area: state.area,
     k: state.k,
     filters,
     diverse: state.diverse,
-    group_by_location: state.groupPlaces,
+    group_by_location: state.groupByLocation,
   };
 }
 
-/** Filters as the parameters of GET api/footprints and api/chips, which know one sensor and no area. */
+/** Filters as parameters of GET api/footprints and api/chips, which support one sensor and no area. */
 export function filterParams({ sensors, gsd, time }) {
   return {
     sensor: sensors.length === 1 ? sensors[0] : null,
     gsd_min: gsd?.[0],
     gsd_max: gsd?.[1],
-    time_min: time?.[0],
-    time_max: time?.[1],
+    datetime: interval(time),
   };
 }
 
@@ -71,15 +70,15 @@ export function toFragment(state) {
   state.unlike.forEach((id) => out.append("unlike", id));
   if (state.place) out.set("place", state.place.map(degrees).join());
   if (state.area) out.set("there", areaText(state.area));
-  const { sensors, gsd, time, area, validMin } = state.filters;
+  const { sensors, gsd, time, area, minValid } = state.filters;
   sensors.forEach((name) => out.append("sensor", name));
   if (gsd) out.set("gsd", range(gsd));
   if (time) out.set("time", range(time));
   if (area) out.set("within", areaText(area));
-  if (validMin > 0) out.set("valid", String(validMin));
+  if (minValid > 0) out.set("valid", String(minValid));
   if (state.k !== 20) out.set("k", String(state.k));
   if (state.diverse) out.set("diverse", "1");
-  if (state.groupPlaces) out.set("places", "1");
+  if (state.groupByLocation) out.set("places", "1");
   if (state.compare) out.set("compare", range([state.compare.before, state.compare.after]));
   const { view } = state;
   if (view) out.set("at", [degrees(view.lon), degrees(view.lat), Number(view.zoom.toFixed(2))].join());
@@ -87,7 +86,7 @@ export function toFragment(state) {
 }
 
 /**
- * The state that an address stands for. What cannot be read is left out and told.
+ * The state of an address. Parameters that cannot be read are ignored and listed in `problems`.
  *
  * @returns {{state: object, problems: string[]}}
  */
@@ -111,11 +110,11 @@ export function fromFragment(fragment) {
     gsd: read("gsd", (text) => rangeOf(text, numberOrNull)),
     time: read("time", (text) => rangeOf(text, dayOrNull)),
     area: read("within", areaOfText),
-    validMin: read("valid", (text) => within(Number(text), 0, 1)) ?? 0,
+    minValid: read("valid", (text) => within(Number(text), 0, 1)) ?? 0,
   };
   state.k = read("k", (text) => (/^\d+$/.test(text) && Number(text) > 0 ? Number(text) : null)) ?? 20;
   state.diverse = params.get("diverse") === "1";
-  state.groupPlaces = params.get("places") === "1";
+  state.groupByLocation = params.get("places") === "1";
   const days = read("compare", (text) => rangeOf(text, dayOrNull));
   state.compare = days?.every(Boolean) ? { before: days[0], after: days[1] } : null;
   state.view = read("at", (text) => {
@@ -148,7 +147,7 @@ function position(text) {
   return sound ? [lon, lat] : null;
 }
 
-/** A box as "w,s,e,n"; other outlines as corners "lon,lat;lon,lat;...", several rings apart by "!". */
+/** A box as "w,s,e,n"; other outlines as corners "lon,lat;lon,lat;...", rings separated by "!". */
 function areaText(geometry) {
   const box = asBox(geometry);
   if (box) return box.map(degrees).join();
