@@ -29,7 +29,7 @@ from swath.evaluation.features.cache import FeatureCache
 from swath.evaluation.features.extract import resize_batch
 from swath.evaluation.features.model import ModelFeatureExtractor
 from swath.evaluation.protocols.frozen import evaluate_knn
-from swath.evaluation.protocols.logistic_regression import ProbeFitter
+from swath.evaluation.protocols.logistic_regression import fit_linear_probe
 from swath.evaluation.protocols.penalty_search import fit_with_selected_c
 from swath.models import Contract, Model
 
@@ -94,9 +94,7 @@ def probe(shape: str) -> None:
     # Correlated features with a falling spectrum, and classes that overlap.
     mix = torch.randn(dim, dim) * torch.logspace(0, -2, dim)
     x = (0.15 * torch.randn(classes, dim)[labels] + torch.randn(count, dim)) @ mix
-    fitter: list[ProbeFitter] = []
-    timed("preparation", lambda: fitter.append(ProbeFitter(x, labels, classes=classes)))
-    timed("one fit, C = 0.1", lambda: fitter[0].fit(0.1))
+    timed("one fit, C = 0.1", lambda: fit_linear_probe(x, labels, classes=classes, c=0.1))
     timed(
         "penalty chosen on validation, then fitted",
         lambda: fit_with_selected_c(x, labels, classes=classes),

@@ -10,7 +10,7 @@ from swath.errors import SwathError
 from swath.evaluation.protocols.penalty_search import GRID, fit_with_selected_c, stratified_group_holdout
 
 
-def test_share_of_each_class_and_groups_whole() -> None:
+def test_fraction_of_each_class_and_groups_whole() -> None:
     labels = np.repeat([0, 1, 2], [50, 30, 20])
     held = stratified_group_holdout(labels)
     assert [int(held[labels == k].sum()) for k in range(3)] == [10, 6, 4]

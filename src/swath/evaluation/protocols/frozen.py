@@ -20,7 +20,7 @@ from swath.evaluation.features.extract import supported_image_sizes
 from swath.evaluation.features.protocol import FeatureExtractor, Progress
 from swath.evaluation.protocols.knn_classifier import check_k, knn_scores, standardize_features
 from swath.evaluation.protocols.logistic_regression import fit_linear_probe
-from swath.evaluation.protocols.penalty_search import GRID, SHARE, fit_with_selected_c
+from swath.evaluation.protocols.penalty_search import FRACTION, GRID, fit_with_selected_c
 from swath.evaluation.protocols.results import EvaluationResult, MeanScore, PairedComparison, Score
 from swath.evaluation.protocols.setup import (
     ProtocolContext,
@@ -137,8 +137,8 @@ def evaluate_linear(
         "id": "swath.linear/2",
         "name": "linear",
         "features": "standardized by the bank",
-        "C": c if c is not None else f"of {', '.join(f'{c:g}' for c in GRID)}, on {SHARE:.0%} of the bank",
-        "solver": "Newton's method to convergence",
+        "C": c if c is not None else f"of {', '.join(f'{c:g}' for c in GRID)}, on {FRACTION:.0%} of the bank",
+        "solver": "L-BFGS to convergence (scikit-learn)",
     }
     with ProtocolContext(
         extractors, split, image_sizes, batch_size, progress, settings, extracted, cache

@@ -1,6 +1,6 @@
-"""How strong the penalty of a linear probe should be: chosen on images held out of the bank, not on queries.
+"""Which penalty a linear probe gets: selected on images held out of the train split, never on test images.
 
-Legend: N bank images, D feature dimensions, K classes or labels.
+Legend: N train images, D feature dimensions, K classes or labels.
 """
 
 from __future__ import annotations
@@ -13,28 +13,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swath.errors import SwathError
-from swath.evaluation.protocols.logistic_regression import LinearProbe, ProbeFitter
+from swath.evaluation.protocols.logistic_regression import LinearProbe, fit_linear_probe, fit_linear_probes
 
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
-SHARE = 0.2
-# Held-out likelihood rises with C, then falls; the weakest penalties take most of the time. After so many
-# strengths in a row below the best, weaker ones are not tried.
+FRACTION = 0.2
+# The held-out likelihood rises with C, then falls, and the largest values of C take most of the time. After
+# so many values in a row below the best one, larger ones are not tried.
 PATIENCE = 2
+ROUGH_TOLERANCE = 1e-6  # enough to compare values of C
 
 
 def stratified_group_holdout(
-    labels: NDArray[Any], groups: NDArray[Any] | None = None, *, fraction: float = SHARE, seed: int = 0
+    labels: NDArray[Any], groups: NDArray[Any] | None = None, *, fraction: float = FRACTION, seed: int = 0
 ) -> NDArray[np.bool_]:
-    """[N] bool, True for images that validate: `share` of each class, groups of the same ground whole.
+    """[N] bool, True for images held out: `fraction` of each class, groups of the same ground kept together.
 
-    A class of which there is a single image (or group) is not held out. Of images with several labels,
-    `share` of all groups is.
+    A class with a single image (or group) is not held out. If images have several labels, `fraction` of all
+    groups is held out.
 
     Args:
         labels: [N] class indices, or [N, K].
         groups: [N] names; "" for an image that is a group of its own.
-        share: Of each class.
-        seed: Of the drawing.
+        fraction: Of each class.
+        seed: Of the random draw.
     """
     named = np.full(len(labels), "") if groups is None else np.asarray(groups)
     unit = np.array([name or f"\0{i}" for i, name in enumerate(named.tolist())])
@@ -58,51 +59,51 @@ def fit_with_selected_c(
     grid: tuple[float, ...] = GRID,
     seed: int = 0,
 ) -> tuple[LinearProbe, dict[str, Any]]:
-    """Choose the penalty on held-out images of the bank, then fit to the whole bank with it.
+    """Select C on held-out train images, then fit to the whole train split with it.
 
-    The strength under which held-out images are most likely is taken (log-likelihood). Features are
-    standardized by the images that a probe is fitted to, so neither validation nor queries are looked at.
+    The value of C with the highest held-out log-likelihood wins. Features are standardized by the images that
+    a probe is fitted to, so validation and test images have no influence on them.
 
     Args:
-        features: [N, D] of the bank.
+        features: [N, D] of the train split.
         labels: [N] class indices, or [N, K] 0 and 1.
         classes: Number of classes or labels.
-        groups: [N] names of the ground that images share, see `hold_out`.
-        grid: Strengths C, rising; each fit starts from the one before. Those beyond `PATIENCE` worse ones in
-            a row are left out.
+        groups: [N] names of the ground that images share, see `stratified_group_holdout`.
+        grid: Ascending values of C; each fit starts from the one before. The search stops after `PATIENCE`
+            worse values in a row.
         seed: Of the held-out images.
 
     Returns:
-        The probe, and JSON-safe facts: ``C``, and ``validation``, the mean log-likelihood under each tried.
+        The probe, and JSON-safe details: ``C``, ``validation`` (mean log-likelihood of each value tried) and
+        ``validation_images``.
 
     Raises:
         SwathError: Too few images to hold any out, or as `fit_linear_probe`.
     """
-    held = stratified_group_holdout(labels.numpy(), groups, seed=seed)
-    kept = torch.from_numpy(~held)
-    several = labels.ndim == 2
-    if not held.any() or (not several and len(torch.unique(labels[kept])) < 2):
+    held_out = stratified_group_holdout(labels.numpy(), groups, seed=seed)
+    fitting = torch.from_numpy(~held_out)
+    if not held_out.any() or (labels.ndim == 1 and len(torch.unique(labels[fitting])) < 2):
         raise SwathError(
-            "the penalty of the probe cannot be chosen: no class of the bank has two images (or groups "
-            "of the same ground), one to learn from and one to validate on. Fix it beforehand with --c"
+            "C cannot be selected: no class of the train split has two images (or groups of the same ground), "
+            "one to fit to and one to validate on. Set C with --c."
         )
-    fitter = ProbeFitter(features[kept], labels[kept], classes=classes)
-    shown, truth = features[~kept], labels[~kept]
     likelihood: dict[float, float] = {}
-    for c in grid:
-        likelihood[c] = _likelihood(fitter.fit(c, fine=False).probabilities(shown), truth)
+    probes = fit_linear_probes(
+        features[fitting], labels[fitting], classes=classes, grid=grid, tolerance=ROUGH_TOLERANCE
+    )
+    for c, probe in zip(grid, probes, strict=True):
+        likelihood[c] = _log_likelihood(probe.probabilities(features[~fitting]), labels[~fitting])
         best = max(likelihood, key=lambda c: (likelihood[c], -c))
         if len(likelihood) - list(likelihood).index(best) > PATIENCE:
             break
-    probe = ProbeFitter(features, labels, classes=classes).fit(best)
     scores = {f"{c:g}": round(value, 6) for c, value in likelihood.items()}
-    return probe, {"C": best, "validation": scores, "validation_images": int(held.sum())}
+    details = {"C": best, "validation": scores, "validation_images": int(held_out.sum())}
+    return fit_linear_probe(features, labels, classes=classes, c=best), details
 
 
-def _likelihood(probabilities: Tensor, truth: Tensor) -> float:
-    """Mean log-likelihood an image; finer than accuracy, of which a few images give a few values only."""
-    if truth.ndim == 2:
-        chance = torch.where(truth > 0.5, probabilities, 1 - probabilities)
-        return float(chance.clamp_min(1e-9).log().sum(dim=1).mean())
-    chance = probabilities.gather(1, truth[:, None])
-    return float(chance.clamp_min(1e-9).log().mean())
+def _log_likelihood(probabilities: Tensor, labels: Tensor) -> float:
+    """Mean log-likelihood per image. It is finer than accuracy, which takes few values on few images."""
+    if labels.ndim == 2:
+        likelihood = torch.where(labels > 0.5, probabilities, 1 - probabilities)
+        return float(likelihood.clamp_min(1e-9).log().sum(dim=1).mean())
+    return float(probabilities.gather(1, labels[:, None]).clamp_min(1e-9).log().mean())
