@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from swath.evaluation.measures.intervals import Estimate
 from swath.files import atomic_path, write_json
 from swath.reporting.charts import Line, line_chart
 from swath.reporting.html import SafeHtml, figure, jpeg, table, write_html
@@ -28,7 +29,7 @@ from swath.tasks.dense.colors import class_color, colorize_mask
 from swath.tasks.detection.report import detection_gallery, precision_curves
 from swath.tasks.model import TaskModel
 from swath.tasks.recipe import FinetuneRecipe
-from swath.tasks.scores import Figure, TaskScores
+from swath.tasks.scores import TaskScores
 from swath.tasks.scoring import predict_image, score_model
 from swath.tasks.splits import DataSplits, describe_splits
 from swath.training.run_directory import RunDirectory
@@ -113,7 +114,7 @@ def _write_classes(run: RunDirectory, scores: TaskScores) -> None:
     for row in scores.per_class:
         flat: dict[str, Any] = {}
         for key, value in row.items():
-            if isinstance(value, Figure):
+            if isinstance(value, Estimate):
                 flat |= {key: value.value, f"{key}_low": value.low, f"{key}_high": value.high}
             else:
                 flat[key] = value

@@ -9,31 +9,17 @@ Legend: N images, K classes, R resamples.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from swath.evaluation.measures.classification import macro_average_precision, per_label_average_precision
-from swath.evaluation.measures.intervals import bootstrap_counts, percentile_interval
+from swath.evaluation.measures.intervals import Estimate, bootstrap_counts, nan_mean
 from swath.tasks.dense.losses import IGNORE
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure and its 95% interval over images."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        if self.value != self.value:  # NaN: there was nothing to measure
-            return "–"
-        return f"{100 * self.value:.1f} ({100 * self.low:.1f} to {100 * self.high:.1f})"
 
 
 @dataclass
@@ -52,7 +38,7 @@ class TaskScores:
     """
 
     main: str
-    figures: dict[str, Figure]
+    figures: dict[str, Estimate]
     per_class: list[dict[str, Any]]
     confusion: Array | None
     images: Array
@@ -64,9 +50,9 @@ class TaskScores:
         """As plain data."""
         return {
             "main": self.main,
-            "figures": {name: asdict(figure) for name, figure in self.figures.items()},
+            "figures": {name: figure._asdict() for name, figure in self.figures.items()},
             "per_class": [
-                {k: asdict(v) if isinstance(v, Figure) else v for k, v in row.items()}
+                {k: v._asdict() if isinstance(v, Estimate) else v for k, v in row.items()}
                 for row in self.per_class
             ],
             "confusion": None if self.confusion is None else self.confusion.tolist(),
@@ -98,18 +84,24 @@ def score_segmentation(confusions: Array, classes: Sequence[str], *, main: str =
     drawn = np.tensordot(counts, confusions.astype(np.float64), axes=(1, 0))  # [R, K, K]
     whole = confusions.sum(axis=0)[None]
     exact, replicates = _from_confusion(whole), _from_confusion(drawn)
-    figures = {name: _figure(exact[name][0], replicates[name]) for name in ("miou", "mf1", "accuracy")}
+    figures = {
+        name: Estimate.from_replicates(exact[name][0], replicates[name])
+        for name in ("miou", "mf1", "accuracy")
+    }
     if len(classes) == 2:
         figures |= {
-            "iou": _figure(exact["class_iou"][0, 1], replicates["class_iou"][:, 1]),
-            "f1": _figure(exact["class_f1"][0, 1], replicates["class_f1"][:, 1]),
+            "iou": Estimate.from_replicates(exact["class_iou"][0, 1], replicates["class_iou"][:, 1]),
+            "f1": Estimate.from_replicates(exact["class_f1"][0, 1], replicates["class_f1"][:, 1]),
         }
     keys = ("iou", "f1", "precision", "recall")
     rows = [
         {
             "class": name,
             "places": int(whole[0, k].sum()),
-            **{key: _figure(exact[f"class_{key}"][0, k], replicates[f"class_{key}"][:, k]) for key in keys},
+            **{
+                key: Estimate.from_replicates(exact[f"class_{key}"][0, k], replicates[f"class_{key}"][:, k])
+                for key in keys
+            },
         }
         for k, name in enumerate(classes)
     ]
@@ -135,7 +127,7 @@ def score_classification(probabilities: Array, labels: Array, classes: Sequence[
     drawn = np.tensordot(counts, confusions, axes=(1, 0))
     figures = {
         "accuracy": scores.figures["accuracy"],
-        "balanced_accuracy": _figure(recall[0], _from_confusion(drawn)["recall_mean"]),
+        "balanced_accuracy": Estimate.from_replicates(recall[0], _from_confusion(drawn)["recall_mean"]),
         "mf1": scores.figures["mf1"],
     }
     rows = [
@@ -167,15 +159,15 @@ def score_multilabel_classification(
         f1, f1_each = 2 * right.sum() / either.sum(), 2 * right.sum(0) / either.sum(0)
     precision = macro_average_precision(probabilities, truth)[0]
     figures = {
-        "map": _figure(precision, macro_average_precision(probabilities, truth, counts)),
-        "f1_micro": _figure(f1, micro),
+        "map": Estimate.from_replicates(precision, macro_average_precision(probabilities, truth, counts)),
+        "f1_micro": Estimate.from_replicates(f1, micro),
     }
     rows = [
         {
             "class": name,
             "places": int(truth[:, k].sum()),
             "average precision": float(ap),
-            "f1": _figure(f1_each[k], each[:, k]),
+            "f1": Estimate.from_replicates(f1_each[k], each[:, k]),
         }
         for k, (name, ap) in enumerate(
             zip(classes, per_label_average_precision(probabilities, truth), strict=True)
@@ -197,12 +189,5 @@ def _from_confusion(tables: Array) -> dict[str, Array]:
             "accuracy": right.sum(axis=1) / tables.sum(axis=(1, 2)),
         }
     for name, source in (("miou", "class_iou"), ("mf1", "class_f1"), ("recall_mean", "class_recall")):
-        known = np.isfinite(found[source])
-        total = np.where(known, found[source], 0).sum(axis=1)
-        found[name] = np.where(known.any(axis=1), total / np.maximum(known.sum(axis=1), 1), np.nan)
+        found[name] = nan_mean(found[source])
     return found
-
-
-def _figure(value: Any, replicates: Array) -> Figure:
-    low, high = percentile_interval(replicates)
-    return Figure(float(value), low, high)

@@ -14,6 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from swath.evaluation.measures.intervals import nan_mean
+
 Array = NDArray[Any]
 Counts = NDArray[np.float32] | None
 Bins = Literal["width", "mass"]
@@ -51,7 +53,7 @@ def per_label_average_precision(probabilities: Array, truth: Array) -> Array:
 def macro_average_precision(probabilities: Array, truth: Array, counts: Counts = None) -> Array:
     """[R] or [1] mean over labels of the average precision; labels that no image has stay out."""
     columns = [average_precision(p, t, counts) for p, t in zip(probabilities.T, truth.T, strict=True)]
-    return _mean_of_known(np.stack(columns, axis=1))
+    return nan_mean(np.stack(columns, axis=1))
 
 
 def micro_average_precision(probabilities: Array, truth: Array, counts: Counts = None) -> Array:
@@ -77,7 +79,7 @@ def f1_scores(predictions: Array, truth: Array, counts: Counts = None) -> tuple[
     right = weights @ (predictions & truth).astype(np.float32)  # [R, K]
     either = weights @ (predictions.astype(np.float32) + truth.astype(np.float32))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return 2 * right.sum(axis=1) / either.sum(axis=1), _mean_of_known(2 * right / either)
+        return 2 * right.sum(axis=1) / either.sum(axis=1), nan_mean(2 * right / either)
 
 
 def per_class_recall(hits: Array, labels: Array, classes: int, counts: Counts = None) -> Array:
@@ -91,7 +93,7 @@ def per_class_recall(hits: Array, labels: Array, classes: int, counts: Counts = 
 
 def balanced_accuracy(hits: Array, labels: Array, classes: int, counts: Counts = None) -> Array:
     """[R] or [1] mean over classes of the recall: every class counts the same, however many images it has."""
-    return _mean_of_known(per_class_recall(hits, labels, classes, counts))
+    return nan_mean(per_class_recall(hits, labels, classes, counts))
 
 
 def reliability_curve(
@@ -151,10 +153,3 @@ def _bins(confidence: Array, bins: int, kind: Bins) -> Array:
     # Images of equal confidence stand together, in the bin of the first of them.
     order = np.sort(confidence)
     return np.searchsorted(order, confidence, side="left") * bins // len(order)
-
-
-def _mean_of_known(values: Array) -> Array:
-    """Mean over the last dimension of what is not NaN; NaN where nothing is known."""
-    known = np.isfinite(values)
-    total = np.where(known, values, 0.0).sum(axis=-1)
-    return np.where(known.any(axis=-1), total / np.maximum(known.sum(axis=-1), 1), np.nan)

@@ -1,11 +1,41 @@
-"""How far a score may be trusted: bootstrap intervals over the images that it was measured on."""
+"""Estimates with their intervals: bootstrap over the images of a score, Student's t over seeds."""
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+
+class Estimate(NamedTuple):
+    """A value with its 95% interval. The bounds are NaN where there is no interval."""
+
+    value: float
+    low: float = float("nan")
+    high: float = float("nan")
+
+    @classmethod
+    def from_replicates(cls, value: Any, replicates: ArrayLike) -> Self:
+        """With the percentile interval of bootstrap replicates."""
+        return cls(float(value), *percentile_interval(replicates))
+
+    def __str__(self) -> str:
+        if self.value != self.value:  # NaN: there was nothing to measure
+            return "–"
+        return f"{100 * self.value:.1f} ({100 * self.low:.1f} to {100 * self.high:.1f})"
+
+
+def nan_mean(values: NDArray[Any]) -> NDArray[np.float64]:
+    """[R] mean of the finite values in each row of [R, K]; NaN (without a warning) for a row without any."""
+    finite = np.isfinite(values)
+    total = np.where(finite, values, 0.0).sum(axis=1)
+    mean: NDArray[np.float64] = np.where(
+        finite.any(axis=1), total / np.maximum(finite.sum(axis=1), 1), np.nan
+    )
+    return mean
 
 
 def bootstrap_interval(
@@ -127,21 +157,8 @@ def student_interval(values: ArrayLike) -> tuple[float, float]:
     Returns:
         (low, high); what another seed gives scatters more widely than this interval of the *mean*.
     """
-    found = np.asarray(values, dtype=np.float64)
-    if len(found) < 2:
-        raise ValueError("the spread of a single value is not known")
-    half = _student_quantile(len(found) - 1) * found.std(ddof=1) / np.sqrt(len(found))
-    return float(found.mean() - half), float(found.mean() + half)
-
-
-def _student_quantile(freedom: int) -> float:
-    """97.5% quantile of Student's t by degrees of freedom (tabulated; beyond 30 by Cornish and Fisher)."""
-    table = (
-        12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281,
-        2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860,
-        2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423,
-    )  # fmt: skip
-    if freedom <= len(table):
-        return table[freedom - 1]
-    z = 1.959964
-    return z + (z**3 + z) / (4 * freedom)
+    scores = np.asarray(values, dtype=np.float64)
+    if len(scores) < 2:
+        raise ValueError("an interval over seeds needs two values or more")
+    half = stats.t.ppf(0.975, len(scores) - 1) * scores.std(ddof=1) / np.sqrt(len(scores))
+    return float(scores.mean() - half), float(scores.mean() + half)

@@ -12,13 +12,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from swath.errors import SwathError
 from swath.evaluation.measures.intervals import (
+    Estimate,
     bootstrap_interval,
     paired_permutation_p,
     percentile_interval,
@@ -26,14 +27,6 @@ from swath.evaluation.measures.intervals import (
 )
 
 Array = NDArray[Any]
-
-
-class Estimate(NamedTuple):
-    """A number with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(slots=True)

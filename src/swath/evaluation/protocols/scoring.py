@@ -11,8 +11,14 @@ from typing import Any
 import numpy as np
 
 from swath.evaluation.measures import classification as metrics
-from swath.evaluation.measures.intervals import bootstrap_counts, bootstrap_interval, percentile_interval
-from swath.evaluation.protocols.results import Array, Estimate, EvaluationResult, Score
+from swath.evaluation.measures.intervals import (
+    Estimate,
+    bootstrap_counts,
+    bootstrap_interval,
+    nan_mean,
+    percentile_interval,
+)
+from swath.evaluation.protocols.results import Array, EvaluationResult, Score
 
 _FEW = 300  # resamples of figures that have to sort every time
 
@@ -70,11 +76,13 @@ def score_multilabel(
     micro_again, macro_again = metrics.f1_scores(predictions, truth, counts)
     spread = np.stack(again, axis=1)
     figures = {
-        "map_macro": _figure(metrics.macro_average_precision(confidence, truth), _row_means(spread)),
-        "f1_micro": _figure(micro, micro_again),
-        "f1_macro": _figure(macro, macro_again),
+        "map_macro": Estimate.from_replicates(
+            metrics.macro_average_precision(confidence, truth)[0], nan_mean(spread)
+        ),
+        "f1_micro": Estimate.from_replicates(micro[0], micro_again),
+        "f1_macro": Estimate.from_replicates(macro[0], macro_again),
         "exact": Estimate(float(exact.mean()), *bootstrap_interval(exact)),
-        "ece": Estimate(float(metrics.calibration_error(sure, right)[0]), float("nan"), float("nan")),
+        "ece": Estimate(float(metrics.calibration_error(sure, right)[0])),
     }
     value = float(metrics.micro_average_precision(confidence, truth)[0])
     return Score(
@@ -86,9 +94,7 @@ def score_multilabel(
         predictions=predictions,
         confidence=confidence,
         figures=figures,
-        by_class=[
-            Estimate(float(v), *percentile_interval(s)) for v, s in zip(by_label, spread.T, strict=True)
-        ],
+        by_class=[Estimate.from_replicates(v, s) for v, s in zip(by_label, spread.T, strict=True)],
         details=details or {},
         replicates=replicates,
     )
@@ -176,13 +182,13 @@ def _of_classes(
     figures = {} if top5 is None else {"top5": Estimate(float(top5.mean()), *bootstrap_interval(top5))}
     recall = metrics.per_class_recall(hits, labels, classes)[0]
     recalls = metrics.per_class_recall(hits, labels, classes, counts)
-    figures["balanced"] = Estimate(
-        float(np.nanmean(recall)), *percentile_interval(_row_means(recalls[:, np.isfinite(recall)]))
+    figures["balanced"] = Estimate.from_replicates(
+        np.nanmean(recall), nan_mean(recalls[:, np.isfinite(recall)])
     )
     for name, kind in (("ece", "width"), ("ece_mass", "mass")):
         error: Callable[..., Array] = metrics.calibration_error
-        figures[name] = _figure(
-            error(confidence, hits, kind=kind), error(confidence, hits, kind=kind, counts=counts)
+        figures[name] = Estimate.from_replicates(
+            error(confidence, hits, kind=kind)[0], error(confidence, hits, kind=kind, counts=counts)
         )
     low, high = bootstrap_interval(hits)
     return Score(
@@ -195,19 +201,6 @@ def _of_classes(
         confidence=confidence,
         top5=top5,
         figures=figures,
-        by_class=[
-            Estimate(float(r), *percentile_interval(s)) for r, s in zip(recall, recalls.T, strict=True)
-        ],
+        by_class=[Estimate.from_replicates(r, s) for r, s in zip(recall, recalls.T, strict=True)],
         details=details,
     )
-
-
-def _figure(value: Array, replicates: Array) -> Estimate:
-    return Estimate(float(value[0]), *percentile_interval(replicates))
-
-
-def _row_means(values: Array) -> Array:
-    """Mean of each row over what is known; NaN where nothing is."""
-    known = np.isfinite(values)
-    total = np.where(known, values, 0.0).sum(axis=1)
-    return np.where(known.any(axis=1), total / np.maximum(known.sum(axis=1), 1), np.nan)

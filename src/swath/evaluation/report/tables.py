@@ -15,8 +15,9 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from swath.evaluation.measures.intervals import Estimate
 from swath.evaluation.protocols.predictions import write_predictions
-from swath.evaluation.protocols.results import Estimate, EvaluationResult, Score
+from swath.evaluation.protocols.results import EvaluationResult, Score
 from swath.files import atomic_path, write_json
 
 if TYPE_CHECKING:

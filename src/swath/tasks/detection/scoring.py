@@ -20,7 +20,7 @@ from torch import Tensor
 
 from swath.datasets.collate import map_tensors
 from swath.errors import ImageryError
-from swath.evaluation.measures.intervals import percentile_interval
+from swath.evaluation.measures.intervals import Estimate
 from swath.models.contract import Contract
 from swath.tasks.dense.tiled_inference import rescale_batch
 from swath.tasks.detection.average_precision import coco_ap, voc_ap
@@ -30,7 +30,7 @@ from swath.tasks.detection.rotated_boxes import from_xyxy, rotated_iou
 from swath.tasks.detection.task import DetectionTask, detect_image
 from swath.tasks.detection.tiled_inference import scale_boxes
 from swath.tasks.protocol import normalize_task_batch
-from swath.tasks.scores import Figure, TaskScores
+from swath.tasks.scores import TaskScores
 
 MATCH = 0.5  # IoU from which a detection has found a true box
 
@@ -139,10 +139,13 @@ def box_scores(
     scores = [one["scores"].double().numpy() for one in found]
     threshold = best_f1_threshold(outcomes, scores)
     counts = np.array([_counts(one, s, threshold) for one, s in zip(outcomes, scores, strict=True)])
-    figures = {"ap": _figure(told.ap, told.interval)}
-    figures |= {name: _figure(told.more[name], told.more_intervals.get(name)) for name in told.more_intervals}
+    figures = {"ap": Estimate(told.ap, *(told.interval or ()))}
+    figures |= {
+        name: Estimate(told.more[name], *(told.more_intervals.get(name) or ()))
+        for name in told.more_intervals
+    }
     if by == "coco" and not resamples:
-        figures |= {name: _figure(told.more[name], None) for name in ("ap50", "ap75")}
+        figures |= {name: Estimate(told.more[name]) for name in ("ap50", "ap75")}
     figures |= _at_score(counts, resamples)
     rows = []
     for k, name in enumerate(classes):
@@ -157,7 +160,7 @@ def box_scores(
             {
                 "class": name,
                 "places": told.true_boxes[name],
-                "ap": _figure(told.per_class[name], told.class_intervals.get(name)),
+                "ap": Estimate(told.per_class[name], *(told.class_intervals.get(name) or ())),
                 **_at_score(of_class, resamples),
             }
         )
@@ -226,7 +229,7 @@ def _counts(
     return int((one.right & use).sum()), int(use.sum()), int(wanted.sum())
 
 
-def _at_score(counts: NDArray[Any], resamples: int) -> dict[str, Figure]:
+def _at_score(counts: NDArray[Any], resamples: int) -> dict[str, Estimate]:
     """Precision, recall and F1 from each image's (right, said, true) [N, 3], with their intervals."""
 
     def figures(c: NDArray[Any]) -> NDArray[np.float64]:
@@ -237,15 +240,10 @@ def _at_score(counts: NDArray[Any], resamples: int) -> dict[str, Figure]:
     exact = figures(counts.sum(axis=0, dtype=np.float64))
     names = ("precision", "recall", "f1")
     if not resamples:
-        return {name: _figure(float(v), None) for name, v in zip(names, exact, strict=True)}
+        return {name: Estimate(float(v)) for name, v in zip(names, exact, strict=True)}
     n = len(counts)
     weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=resamples)
     drawn = figures((weights @ counts).astype(np.float64))
     return {
-        name: _figure(float(v), percentile_interval(draws))
-        for name, v, draws in zip(names, exact, drawn, strict=True)
+        name: Estimate.from_replicates(v, draws) for name, v, draws in zip(names, exact, drawn, strict=True)
     }
-
-
-def _figure(value: float, interval: tuple[float, float] | None) -> Figure:
-    return Figure(value, *(interval or (float("nan"), float("nan"))))
