@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +38,7 @@ def run_protocol(evaluate: Any, given: dict[str, Any], **options: Any) -> None:
     cache = feature_cache(given["cache"], given["no_cache"])
     sizes = numbers(given["image_sizes"], "--image-sizes are pixels", "16,32,64")
     asked = open_eval_inputs(given, progress)
-    split, candidates, extractors = asked.split, asked.candidates, [*asked.own, *asked.baselines]
+    split, candidates, extractors = asked.split, asked.models, [*asked.own, *asked.baselines]
     if given["gsds"] is not None:
         sizes = _sides(given["gsds"], split, extractors)
     if given.get("protocol") is not None:
@@ -79,29 +77,7 @@ def run_protocol(evaluate: Any, given: dict[str, Any], **options: Any) -> None:
             console.print(f"wrote {escape_markup(str(path))}", highlight=False)
 
 
-@dataclass(frozen=True)
-class EvalInputs:
-    """Models and data of a command.
-
-    Attributes:
-        split: Bank and queries.
-        candidates: The models in question.
-        baselines: Featurizers that are scored beside them.
-        about: Facts for the report.
-    """
-
-    split: Any
-    candidates: list[Any]
-    baselines: list[Any]
-    about: dict[str, Any]
-
-    @property
-    def own(self) -> list[Any]:
-        """Featurizers of the models in question."""
-        return [extractor for candidate in self.candidates for extractor in candidate.extractors]
-
-
-def open_eval_inputs(given: dict[str, Any], console: Any, **fixed: Any) -> EvalInputs:
+def open_eval_inputs(given: dict[str, Any], console: Any, **fixed: Any) -> Any:
     """Open the models and the data that a command names.
 
     Args:
@@ -109,21 +85,26 @@ def open_eval_inputs(given: dict[str, Any], console: Any, **fixed: Any) -> EvalI
         console: Where it says what it does.
         fixed: What the command decides by itself.
     """
-    from swath.evaluation.data.opening import open_eval_data
+    from swath.evaluation import inputs
 
     full = {"baselines": True, **dict.fromkeys(_MODEL_OPTIONS), **given, **fixed}
-    with console.status(f"opening {', '.join(full['models'])}"):
-        candidates, baselines, about = _candidates(full)
-    with console.status(f"looking through {full['data']}"):
-        split = open_eval_data(
+    with console.status(f"opening {', '.join(full['models'])} and {full['data']}"):
+        opened = inputs.open_eval_inputs(
+            full["models"],
             full["data"],
-            sensor=candidates[0].sensor,
+            sensor=full["sensor"],
+            pooling=full["pooling"],
+            gsd_mode=full["gsd_mode"],
+            bands=[band.strip() for band in full["bands"].split(",")] if full["bands"] else None,
+            device=full["device"],
+            baselines=full["baselines"],
             gsd=_gsd(full["gsd"]),
-            gsd_mode=next((c.gsd_mode for c in candidates if c.gsd_mode is not None), None),
             **{theirs: full[ours] for ours, theirs in _DATA_OPTIONS.items() if ours in full},
         )
-    split.notes += [note for candidate in candidates for note in candidate.notes]
-    return EvalInputs(split, candidates, baselines, about)
+    if full["protocol"] is not None:
+        for model in opened.models:
+            model.extractors = [_as_published(model)]
+    return opened
 
 
 def feature_cache(folder: Path | None, none: bool) -> Any:
@@ -156,74 +137,6 @@ def _check(given: dict[str, Any]) -> None:
                 raise SwathError(f"--protocol scale_mae fixes --{name}: leave one of the two out")
 
 
-def _candidates(given: dict[str, Any]) -> tuple[list[Any], list[Any], dict[str, Any]]:
-    """What is scored, the baselines that are scored beside it, and facts for the report."""
-    from swath.errors import SwathError
-    from swath.evaluation.data.opening import native_sensor
-    from swath.evaluation.features.baselines import all_baselines
-    from swath.evaluation.features.opening import open_eval_model
-
-    pooling, mode, data = given["pooling"], given["gsd_mode"], given["data"]
-    texts = [_named(text) for text in given["models"]]
-    found = [
-        open_eval_model(
-            text,
-            given["sensor"],
-            default_sensor=native_sensor(data),
-            pooling=pooling,
-            gsd_mode=mode,
-            bands=[band.strip() for band in given["bands"].split(",")] if given["bands"] else None,
-            device=given["device"],
-            name=name,
-        )
-        for name, text in texts
-    ]
-    _distinct(found, [text for _, text in texts])
-    for other in found[1:]:
-        if other.sensor.band_names != found[0].sensor.band_names or other.sensor.name != found[0].sensor.name:
-            raise SwathError(
-                f"{found[0].name} looks at {found[0].sensor.name}, {other.name} at {other.sensor.name}: they "
-                "cannot be shown the same images. Score them one by one"
-            )
-    modes = {c.gsd_mode for c in found if c.gsd_mode is not None}
-    if len(modes) > 1:
-        raise SwathError(
-            "some of these models are told metres, others relative scale: choose with --gsd-mode"
-        )
-    if given.get("protocol") is not None:
-        for candidate in found:
-            candidate.extractors = [_as_published(candidate)]
-    extra: list[Any] = []
-    first = found[0]
-    if given["baselines"]:
-        extra = [*_untrained(found, pooling, mode), *all_baselines()]
-    own = [extractor for candidate in found for extractor in candidate.extractors]
-    present = {extractor.name for extractor in own}
-    about = {"models": [c.about for c in found], **first.about, "data": str(data)}
-    return found, [f for f in extra if f.name not in present], about
-
-
-def _untrained(found: Sequence[Any], pooling: str | None, mode: Any) -> list[Any]:
-    """The encoder of each trained model, freshly initialized; one where several models share it."""
-    from swath.evaluation.features.baselines import random_init
-
-    made: dict[str, Any] = {}
-    names: list[str] = []
-    for candidate in found:
-        if candidate.model is None or "model_id" not in candidate.about:
-            continue
-        key = repr((candidate.model.config.get("encoder"), candidate.model.pooling))
-        if key not in made:
-            made[key] = random_init(
-                candidate.model, pooling=pooling and pooling.partition(",")[0], gsd_mode=mode
-            )
-            names.append(f"{candidate.name}, untrained")
-    if len(made) > 1:
-        for extractor, name in zip(made.values(), names, strict=True):
-            extractor.name = name
-    return list(made.values())
-
-
 def _as_published(candidate: Any) -> Any:
     from swath.errors import SwathError
     from swath.evaluation.features.model import ModelFeatureExtractor
@@ -231,26 +144,6 @@ def _as_published(candidate: Any) -> Any:
     if candidate.model is None:
         raise SwathError(f"--protocol scale_mae is for models of Swath; {candidate.name} is none")
     return ModelFeatureExtractor.scale_mae(candidate.model, candidate.name)
-
-
-def _named(text: str) -> tuple[str | None, str]:
-    """(name, model) of NAME=MODEL."""
-    name, equals, model = text.partition("=")
-    return (name, model) if equals and "/" not in name and not Path(text).exists() else (None, text)
-
-
-def _distinct(candidates: list[Any], texts: list[str]) -> None:
-    """Give models of one name the part of their paths that tells them apart."""
-    names = [candidate.name for candidate in candidates]
-    for candidate, text, old in zip(candidates, texts, names, strict=True):
-        if names.count(old) > 1:
-            parts = Path(text).parts
-            others = [Path(t).parts for name, t in zip(names, texts, strict=True) if name == old]
-            own = [p for i, p in enumerate(parts) if any(i >= len(o) or o[i] != p for o in others)]
-            for extractor in candidate.extractors:
-                # Several poolings of a model are called "NAME, POOLING".
-                _, comma, pooling = extractor.name.partition(", ")
-                extractor.name = ("/".join(own) or text) + comma + pooling
 
 
 def _sides(text: str, split: Any, extractors: list[Any]) -> list[int]:
