@@ -55,7 +55,9 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         scenes = (
             arguments.data
-            or write_simulated(Path(folder) / "scenes", seed=0, split_names={"train": 160, "val": 80},
-            size=64) / "index.csv"
+            or write_simulated(
+                Path(folder) / "scenes", seed=0, split_names={"train": 160, "val": 80}, size=64
+            )
+            / "index.csv"
         )
         main(arguments.model, scenes, arguments.image_sizes)
