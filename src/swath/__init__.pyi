@@ -1,3 +1,4 @@
+from . import evaluate as evaluate
 from ._version import __version__ as __version__
 from .archive.archive import Archive as Archive
 from .datasets.chip import Chip as Chip
@@ -17,6 +18,7 @@ __all__ = [
     "Sensor",
     "__version__",
     "create_model",
+    "evaluate",
     "from_pretrained",
     "get_sensor",
     "list_models",

@@ -30,6 +30,7 @@ ORDER = (
     ("models",),
     ("training",),
     ("evaluation",),
+    ("evaluate",),
     ("tiling",),
     ("tasks",),
     ("prediction",),

@@ -1,5 +1,5 @@
-"""Evaluation: scores with their protocol, intervals and baselines beside them.
+"""How good are frozen features? Protocols, intervals, baselines and audits; `swath.evaluate` runs them."""
 
-`features` makes vectors of labeled images, `protocols` turns them into scores, `report` into something to
-read; `baselines` are what a score is worth comparing with, `splits` decides who is bank and who is query.
-"""
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

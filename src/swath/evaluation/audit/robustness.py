@@ -9,8 +9,6 @@ Legend: Q queries, N bank images, D feature dimensions.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -35,6 +33,7 @@ from swath.evaluation.features.extract import (
 )
 from swath.evaluation.features.protocol import FeatureExtractor, FeatureSet, Progress
 from swath.evaluation.measures.intervals import bootstrap_interval, paired_difference
+from swath.evaluation.protocols.config_hash import config_hash
 from swath.evaluation.protocols.knn_classifier import Standardizer, knn_predict
 from swath.evaluation.protocols.setup import default_image_sizes, native_scale
 from swath.files import atomic_path, write_json
@@ -98,7 +97,7 @@ class RobustnessReport:
     @property
     def config_hash(self) -> str:
         """12 hex digits over everything in the protocol."""
-        return hashlib.sha256(json.dumps(self.protocol, sort_keys=True).encode()).hexdigest()[:12]
+        return config_hash(self.protocol)
 
     def curve(self, features: str, corruption: str) -> list[RobustnessScore]:
         """Clean and then every strength, ascending."""

@@ -127,8 +127,8 @@ def fit_linear_probes(
                 model.set_params(C=c).fit(x, target)
             if model.n_iter_.max() >= max_iterations:
                 raise SwathError(
-                    f"The linear probe did not converge in {max_iterations} iterations at C = {c:g}. A "
-                    "smaller C (a stronger penalty) converges sooner."
+                    f"The linear probe did not converge in {max_iterations} iterations at C = {c:g}. "
+                    "A smaller C (a stronger penalty) converges sooner."
                 )
         weight = torch.from_numpy(np.concatenate([model.coef_ for model in models]))
         bias = torch.from_numpy(np.concatenate([model.intercept_ for model in models]))

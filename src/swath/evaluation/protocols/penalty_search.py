@@ -84,8 +84,8 @@ def fit_with_selected_c(
     fitting = torch.from_numpy(~held_out)
     if not held_out.any() or (labels.ndim == 1 and len(torch.unique(labels[fitting])) < 2):
         raise SwathError(
-            "C cannot be selected: no class of the train split has two images (or groups of one ground), "
-            "one to fit to and one to validate on. Set C with --c."
+            "C cannot be selected: no class of the train split has two images (or groups of the same "
+            "ground), one to fit to and one to validate on. Set C with --c."
         )
     likelihood: dict[float, float] = {}
     probes = fit_linear_probes(

@@ -8,8 +8,6 @@ Legend: Q queries, K classes or labels.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +23,7 @@ from swath.evaluation.measures.intervals import (
     percentile_interval,
     student_interval,
 )
+from swath.evaluation.protocols.config_hash import config_hash
 
 Array = NDArray[Any]
 
@@ -217,7 +216,7 @@ class EvaluationResult:
     @property
     def config_hash(self) -> str:
         """12 hex digits over everything in the protocol."""
-        return hashlib.sha256(json.dumps(self.protocol, sort_keys=True).encode()).hexdigest()[:12]
+        return config_hash(self.protocol)
 
 
 def _mean(scores: Sequence[Score]) -> tuple[float, float, float]:

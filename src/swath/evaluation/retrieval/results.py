@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +14,7 @@ from swath.evaluation.measures.retrieval import (
     ClassScore,
     RetrievalScores,
 )
+from swath.evaluation.protocols.config_hash import config_hash
 from swath.evaluation.retrieval.splits import RetrievalSplit
 
 MIXED = "all sensors"  # what the archive of all sensors together is called
@@ -167,4 +166,4 @@ class RetrievalEvaluation:
     @property
     def config_hash(self) -> str:
         """12 hex digits over everything in the protocol."""
-        return hashlib.sha256(json.dumps(self.protocol, sort_keys=True).encode()).hexdigest()[:12]
+        return config_hash(self.protocol)
