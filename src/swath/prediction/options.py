@@ -21,8 +21,8 @@ class PredictionOptions:
         overlap: Share of a tile that it has in common with its neighbor; None: see `preferred_tiles`.
         gsd: Metres per pixel of scenes that do not tell; ``"relative"`` for models that count so.
         target_gsd: At how many metres per pixel scenes are looked at. ``auto``: as they are where the model
-            has been trained on that, else resampled to the nearest GSD that it has. ``native``: as they are. A
-            number: at that. Of models that count scale relative to the native resolution, how much coarser.
+            has been trained on that, else resampled to the nearest GSD that it has. ``native``: as they are.
+            A number: at that. Of models that count scale relative to the native resolution, how much coarser.
         coregister: Pairs only: bring the second date onto the grid of the first where they differ.
         offset_dn: Added to stored values before scaling (Sentinel-2 files that do not say their baseline).
         probabilities: Maps: also write the probability of each class.
