@@ -15,7 +15,6 @@ PENDING = {
     "catalog",
     "cli",
     "datasets",
-    "demo",
     "encoders",
     "errors",
     "evaluation",

@@ -29,15 +29,15 @@ SMALL = {
         "training.monitor_images=16",
         "data.chips_per_epoch=64",
     ),
-    "unlabelled": {"pretrain": 24},
-    "labelled": {"train": 40, "val": 16},
+    "unlabeled": {"pretrain": 24},
+    "labeled": {"train": 40, "val": 16},
 }
 
 
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     lines: list[str] = []
-    report = run_demo(tmp_path_factory.mktemp("demo") / "out", say=lines.append, **SMALL)
+    report = run_demo(tmp_path_factory.mktemp("demo") / "out", log=lines.append, **SMALL)
     return report, lines
 
 
@@ -128,7 +128,7 @@ def test_artefacts_are_where_the_tutorial_says(walked: tuple[Path, list[str]]) -
 def test_second_walk_uses_what_is_there(walked: tuple[Path, list[str]]) -> None:
     model = walked[0].parent / "run" / "model" / "model.safetensors"
     before = model.stat().st_mtime_ns
-    run_demo(walked[0].parent, say=lambda _: None, **SMALL)
+    run_demo(walked[0].parent, log=lambda _: None, **SMALL)
     assert model.stat().st_mtime_ns == before
 
 
