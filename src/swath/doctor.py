@@ -1,6 +1,6 @@
-"""What a bug report needs: the machine, the versions, what works here and what does not, in one page.
+"""Which parts of Swath work on this machine: versions, devices and checks for a bug report.
 
-Every finding is taken by itself: whatever is broken becomes a line, never a crash of the doctor.
+Each check runs on its own: a failure becomes a line of the report, never a crash.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ VARIABLES = (
     "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "NCCL_DEBUG", "WORLD_SIZE",
     "GDAL_DATA", "GDAL_SKIP", "GDAL_DRIVER_PATH", "GDAL_CACHEMAX", "PROJ_DATA", "PROJ_LIB",
 )  # fmt: skip
-LITTLE_DISK = 2 * 2**30
+LOW_DISK_BYTES = 2 * 2**30
 
 
 @dataclass
 class Diagnostics:
-    """Findings by section, and what is wrong with them.
+    """Results by section, problems and hints.
 
     Attributes:
-        sections: Section -> name -> finding; JSON-safe.
-        problems: Sentences that say what is broken and how to put it right.
-        hints: Sentences about what works, but could work better.
+        sections: Section -> name -> result; JSON-serializable.
+        problems: What is broken and how to fix it.
+        hints: What works, but could work better.
     """
 
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -74,14 +74,14 @@ class Diagnostics:
 
 
 def run_diagnostics(folder: str | Path = ".", *, step: bool = True) -> Diagnostics:
-    """Look at this machine.
+    """Check this machine.
 
     Args:
-        folder: Where runs would be written; its free disk is looked at.
-        step: Whether to take a tiny training step.
+        folder: Folder for runs; used to report free disk space.
+        step: Run a tiny training step.
     """
     report = Diagnostics()
-    for name, look in (
+    for name, check in (
         ("system", _system),
         ("libraries", _libraries),
         ("extras", _extras),
@@ -92,19 +92,19 @@ def run_diagnostics(folder: str | Path = ".", *, step: bool = True) -> Diagnosti
         *([("training step", _step)] if step else []),
     ):
         try:
-            report.sections[name] = look(report)
-        except Exception as error:  # the doctor reports, whatever it meets
-            report.sections[name] = {"failed": _told(error)}
-            report.problems.append(f"{name}: {_told(error)}")
+            report.sections[name] = check(report)
+        except Exception as error:  # reported, whatever it is
+            report.sections[name] = {"failed": _error_text(error)}
+            report.problems.append(f"{name}: {_error_text(error)}")
     return report
 
 
-def _told(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     return _private(f"{type(error).__name__}: {error}".strip().splitlines()[0])
 
 
 def _private(text: str) -> str:
-    """Without the name of the user's home, which a public bug report need not tell."""
+    """`text` without the path of the home folder, for a public bug report."""
     home = str(Path.home())
     return text.replace(home, "~") if len(home) > 1 else text
 
@@ -144,61 +144,61 @@ def _memory() -> str:
 
 
 def _libraries(report: Diagnostics) -> dict[str, Any]:
-    found = {}
+    versions = {}
     for package, distribution in LIBRARIES.items():
         try:
             importlib.import_module(package)
-            found[distribution] = importlib.metadata.version(distribution)
+            versions[distribution] = importlib.metadata.version(distribution)
         except importlib.metadata.PackageNotFoundError:
-            found[distribution] = "imports, version unknown"
+            versions[distribution] = "imports, version unknown"
         except ModuleNotFoundError as error:
-            found[distribution] = f"missing ({error})"
+            versions[distribution] = f"missing ({error})"
             report.problems.append(f"{distribution} is missing: install it with `pip install {distribution}`")
         except Exception as error:  # a wheel for another machine fails with anything
-            found[distribution] = f"broken ({_told(error)})"
+            versions[distribution] = f"broken ({_error_text(error)})"
             report.problems.append(
-                f"{distribution} is installed but does not load ({_told(error)}): reinstall it with "
+                f"{distribution} is installed but does not load ({_error_text(error)}): reinstall it with "
                 f"`pip install --force-reinstall {distribution}`"
             )
-    return found
+    return versions
 
 
 def _extras(report: Diagnostics) -> dict[str, Any]:
-    """Which optional packages are there, by extra; their versions are looked up, not loaded."""
-    found = {}
+    """Installed packages of each extra; versions are read from metadata without import."""
+    results = {}
     for extra, distributions in extras().items():
         versions = {}
         for distribution in distributions:
             with suppress(importlib.metadata.PackageNotFoundError):
                 versions[distribution] = importlib.metadata.version(distribution)
         missing = [name for name in distributions if name not in versions]
-        told = ", ".join(f"{name} {version}" for name, version in versions.items())
+        text = ", ".join(f"{name} {version}" for name, version in versions.items())
         if missing:
-            told += f"{' but ' if told else ''}no {', '.join(missing)}: pip install '.[{extra}]'"
-        found[extra] = told
-    return found
+            text += f"{' but ' if text else ''}no {', '.join(missing)}: pip install '.[{extra}]'"
+        results[extra] = text
+    return results
 
 
 def extras() -> dict[str, list[str]]:
-    """Extra of Swath -> distributions that it asks for, as the installed package states them."""
-    found: dict[str, list[str]] = {}
+    """Distributions that each extra of Swath requires, from the metadata of the installed package."""
+    required: dict[str, list[str]] = {}
     for line in importlib.metadata.requires("swath") or []:
         requirement, _, condition = line.partition(";")
         if extra := re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", condition):
             name = re.match(r"[\w.-]+", requirement)
             assert name is not None, line
-            found.setdefault(extra[1], []).append(name[0])
-    return found
+            required.setdefault(extra[1], []).append(name[0])
+    return required
 
 
 def _compute(report: Diagnostics) -> dict[str, Any]:
     import torch
 
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "threads": torch.get_num_threads(),
         "matrix product": f"{_matmul_speed():.0f} GFLOP/s (float32, this CPU)",
         "freed memory kept": _keeps_memory(),
-        "CUDA": torch.version.cuda or "torch is built without it",
+        "CUDA": torch.version.cuda or "not in this build of torch",
     }
     if torch.get_num_threads() > _cpus():
         report.hints.append(
@@ -207,15 +207,15 @@ def _compute(report: Diagnostics) -> dict[str, Any]:
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
-        found[f"GPU {index}"] = f"{properties.name}, {_size(properties.total_memory)}, {bf16}"
+        results[f"GPU {index}"] = f"{properties.name}, {_size(properties.total_memory)}, {bf16}"
     if not torch.cuda.device_count():
-        found["GPU"] = "none"
+        results["GPU"] = "none"
         if torch.version.cuda and shutil.which("nvidia-smi"):
             report.hints.append(
-                "there is an NVIDIA driver, but torch sees no GPU: is the driver older than CUDA "
+                "an NVIDIA driver is installed, but torch finds no GPU: is the driver older than CUDA "
                 f"{torch.version.cuda}, or CUDA_VISIBLE_DEVICES empty?"
             )
-    return found
+    return results
 
 
 def _matmul_speed() -> float:
@@ -225,9 +225,9 @@ def _matmul_speed() -> float:
     a = torch.randn(1024, 1024)
     best = math.inf
     for _ in range(3):
-        began = time.perf_counter()
+        start = time.perf_counter()
         a @ a
-        best = min(best, time.perf_counter() - began)
+        best = min(best, time.perf_counter() - start)
     return 2 * 1024**3 / best / 1e9
 
 
@@ -238,7 +238,7 @@ def _keeps_memory() -> str:
 
 
 def _imagery(report: Diagnostics) -> dict[str, Any]:
-    """What GDAL may open, and whether Swath's own small samples can be read."""
+    """GDAL drivers, and a test read."""
     from swath.rasters.safe_open import SKIPPED_DRIVERS, rasterio_module
 
     rasterio = rasterio_module()
@@ -246,8 +246,8 @@ def _imagery(report: Diagnostics) -> dict[str, Any]:
 
     with rasterio.Env() as environment:
         drivers = sorted(environment.drivers())
-    wanted = ["GTiff", "JPEG", "PNG", "WEBP"]
-    missing = [name for name in wanted if name not in drivers]
+    required = ["GTiff", "JPEG", "PNG", "WEBP"]
+    missing = [name for name in required if name not in drivers]
     if missing:
         report.problems.append(
             f"GDAL has no driver for {', '.join(missing)}: install rasterio from its wheel "
@@ -256,18 +256,18 @@ def _imagery(report: Diagnostics) -> dict[str, Any]:
     return {
         "GDAL": rasterio.__gdal_version__,
         "PROJ": pyproj.proj_version_str,
-        "Swath opens": ", ".join(name for name in wanted if name in drivers),
+        "Swath opens": ", ".join(name for name in required if name in drivers),
         "GDAL may open": f"{len(drivers)} formats in this process",
-        "kept from GDAL": ", ".join(name for name in SKIPPED_DRIVERS if name not in drivers)
-        + " (for all that runs in this process)"
+        "disabled in GDAL": ", ".join(name for name in SKIPPED_DRIVERS if name not in drivers)
+        + " (for the whole process)"
         if "VRT" not in drivers
-        else "nothing: rasterio was started before Swath",
+        else "none: rasterio was started before Swath",
         "a read": _read_sample(report),
     }
 
 
 def _read_sample(report: Diagnostics) -> str:
-    """Write and read a GeoTIFF, and measure its GSD: rasterio, PROJ and its database at work."""
+    """Write and read a GeoTIFF, and compute its GSD with rasterio and PROJ."""
     import numpy as np
 
     from swath.rasters.read import read_header, read_window
@@ -284,23 +284,21 @@ def _read_sample(report: Diagnostics) -> str:
         header = read_header(str(path))
         stored, _ = read_window(header)
     if not np.array_equal(stored, values) or header.gsd is None or abs(header.gsd - 10) > 0.1:
-        report.problems.append(
-            "a GeoTIFF does not come back as it was written: reinstall rasterio and pyproj"
-        )
+        report.problems.append("a GeoTIFF is not read as it was written: reinstall rasterio and pyproj")
         return f"wrong (GSD {header.gsd})"
     return f"GeoTIFF right, GSD {header.gsd:.3f} m"
 
 
 def _disk(report: Diagnostics, folder: Path) -> dict[str, Any]:
-    found = {}
-    for name, place in (("here", folder), ("temporary files", Path(tempfile.gettempdir()))):
-        usage = shutil.disk_usage(place)
-        found[name] = f"{_size(usage.free)} free of {_size(usage.total)}"
-        if usage.free < LITTLE_DISK:
+    results = {}
+    for name, path in (("here", folder), ("temporary files", Path(tempfile.gettempdir()))):
+        usage = shutil.disk_usage(path)
+        results[name] = f"{_size(usage.free)} free of {_size(usage.total)}"
+        if usage.free < LOW_DISK_BYTES:
             report.hints.append(
-                f"little disk is free for {name} ({_private(str(place.resolve()))}): {found[name]}"
+                f"little free disk space for {name} ({_private(str(path.resolve()))}): {results[name]}"
             )
-    return found
+    return results
 
 
 def _environment(report: Diagnostics) -> dict[str, Any]:
@@ -341,25 +339,25 @@ def _step(report: Diagnostics) -> dict[str, Any]:
         }
         losses, seconds = [], []
         for _ in range(3):
-            began = time.perf_counter()
+            start = time.perf_counter()
             loss = objective(objective.views(batch))["total"]  # type: ignore[operator]
             loss.backward()
             norm = gradient_norm(objective.parameters(), None)
             optimizer.step()
             optimizer.zero_grad()
             losses.append(float(loss.detach()))
-            seconds.append(time.perf_counter() - began)
+            seconds.append(time.perf_counter() - start)
     learns = all(map(math.isfinite, [*losses, float(norm)])) and losses[-1] < losses[0]
     if not learns:
         report.problems.append(
             f"a training step on {device.type} does not lower the loss ({losses}): this build of torch "
-            "computes wrongly, install another one"
+            "gives wrong results, install another one"
         )
     return {
         "device": device.type,
         "losses": ", ".join(f"{loss:.4f}" for loss in losses),
         "gradient norm": f"{float(norm):.4g}",
-        "time": f"{1000 * min(seconds):.0f} ms a step of 8 images",
+        "time": f"{1000 * min(seconds):.0f} ms per step of 8 images",
     }
 
 
@@ -368,7 +366,7 @@ def _size(count: float) -> str:
 
 
 def format_diagnostics(report: Diagnostics) -> str:
-    """The report as lines, to paste into a bug report."""
+    """The report as text for a bug report."""
     lines = []
     for section, findings in report.sections.items():
         lines.append(section)

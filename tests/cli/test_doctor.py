@@ -47,8 +47,8 @@ def test_a_sound_machine(tmp_path: Path) -> None:
     assert found["problems"] == []
     assert found["libraries"].keys() == set(LIGHT)
     assert found["imagery"]["Swath opens"] == "GTiff, JPEG, PNG, WEBP"
-    assert "VRT, " in found["imagery"]["kept from GDAL"]
-    assert "(for all that runs in this process)" in found["imagery"]["kept from GDAL"]
+    assert "VRT, " in found["imagery"]["disabled in GDAL"]
+    assert "(for the whole process)" in found["imagery"]["disabled in GDAL"]
     assert found["imagery"]["a read"].startswith("GeoTIFF right, GSD 10.0")
     losses = [float(value) for value in found["training step"]["losses"].split(", ")]
     assert losses[0] > losses[-1]
@@ -68,7 +68,7 @@ def test_extras_that_are_not_there_are_told_with_their_fix(monkeypatch: pytest.M
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: lines)
     found = doctor.run_diagnostics(step=False)
     assert found.sections["extras"]["here"].startswith("safetensors 0.")
-    assert found.sections["extras"]["gone"] == "no no-such-one: pip install 'swath[gone]'"
+    assert found.sections["extras"]["gone"] == "no no-such-one: pip install '.[gone]'"
     assert found.problems == []
 
 
@@ -116,7 +116,7 @@ def test_little_disk_is_hinted_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     usage = shutil.disk_usage(tmp_path)._replace(free=10**6)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     report = doctor.run_diagnostics(tmp_path, step=False)
-    assert any("little disk is free for here" in hint for hint in report.hints)
+    assert any("little free disk space for here" in hint for hint in report.hints)
 
 
 def test_it_tells_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:

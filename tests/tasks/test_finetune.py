@@ -118,7 +118,7 @@ def test_an_image_that_cannot_be_read_is_listed_and_the_rest_is_scored(
     assert [path.name in reason for reason in found["unreadable"]] == [True]
     page = (done / "report" / "report.html").read_text()
     assert "1 images could not be read and are not scored" in page
-    assert len(re.findall(r"<figcaption>[^<]*(?:; said: |, truth, answer)", page)) == whole - 1
+    assert len(re.findall(r"<figcaption>[^<]*(?:; said: |, truth, prediction)", page)) == whole - 1
 
 
 def test_a_test_fold_is_drawn_evenly_over_classes_and_scored_whole(model: Path, tmp_path: Path) -> None:

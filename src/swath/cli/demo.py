@@ -1,4 +1,4 @@
-"""`swath demo`: the whole path on sample imagery, told on one page."""
+"""`swath demo`: pretrain, evaluate, embed and search on sample imagery, with a report."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import typer
 
 
 def command(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything it makes.")] = Path(
-        "demo-output"
-    ),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")] = Path("demo-output"),
     minutes: Annotated[
         float | None,
-        typer.Option(help="Processor minutes of pretraining.  \\[default: 6]", min=0.01),
+        typer.Option(help="CPU minutes of pretraining.  \\[default: 6]", min=0.01),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override one key of the recipe. Repeatable."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override one key of the recipe. Can be given several times."
+        ),
     ] = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Begin anew instead of using what an earlier demo left.")
+        bool, typer.Option("--fresh", help="Start over instead of reusing results of an earlier demo.")
     ] = False,
     serve: Annotated[
-        bool, typer.Option("--serve", help="In the end open the archive to your browser, until Ctrl-C.")
+        bool, typer.Option("--serve", help="Serve the archive to a browser at the end, until Ctrl-C.")
     ] = False,
-    port: Annotated[int, typer.Option(help="--serve: port on this machine.", min=0, max=65535)] = 8000,
+    port: Annotated[int, typer.Option(help="Port of --serve.", min=0, max=65535)] = 8000,
 ) -> None:
-    """Pretrain, measure, embed and search on sample imagery in a few minutes; writes OUT/report.html.
+    """Pretrain, evaluate, embed and search on sample imagery in a few minutes; writes OUT/report.html.
 
-    Needs no data and no network. A second run uses what the first one made, so it takes seconds to a minute.
+    Needs no data and no network. A second run reuses the results of the first and takes at most a minute.
 
-    With --serve the archive that it made can then be searched on a map; `swath serve` does it at any time.
+    With --serve, the archive can then be searched on a map; `swath serve OUT/archive` does the same later.
 
     [dim]Example:[/dim] swath demo --out demo-output --minutes 2 --serve
     """

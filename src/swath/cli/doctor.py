@@ -1,4 +1,4 @@
-"""`swath doctor`: what works here, and what a bug report needs."""
+"""`swath doctor`: check this machine, for a bug report."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import typer
 
 def command(
     folder: Annotated[
-        Path, typer.Argument(help="Where runs will be written; its free disk is looked at.", exists=True)
+        Path, typer.Argument(help="Folder for runs; used to report free disk space.", exists=True)
     ] = Path(),
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of text.")] = False,
-    step: Annotated[bool, typer.Option(help="Take a tiny training step.")] = True,
+    step: Annotated[bool, typer.Option(help="Run a tiny training step.")] = True,
 ) -> None:
-    """Look at this machine: versions, devices, what GDAL may open, disk, and a tiny training step.
+    """Check this machine: versions, devices, GDAL drivers, disk space, and a tiny training step.
 
-    Paste the output into a bug report: it names no files of yours, and no variables but those that change
-    how things run.
+    Paste the output into a bug report: it contains no names of your files, and only environment variables
+    that affect Swath.
 
     [bold]Exit status:[/bold] 0 all is well, 1 something is broken (lines that begin with PROBLEM).
 

@@ -1,4 +1,4 @@
-"""One HTML file that tells what the demo did: pictures inside, nothing fetched, light and dark."""
+"""The report of the demo: one HTML file with embedded images, which loads nothing."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ if TYPE_CHECKING:
     from swath.demo.results import DemoResults
 
 
-def write_demo_report(walk: DemoResults) -> Path:
-    """Write `report.html` into the walk's folder, atomically."""
+def write_demo_report(results: DemoResults) -> Path:
+    """Write `report.html` into the output folder, atomically."""
     parts = [
-        _head(walk),
-        _imagery(walk),
-        _training(walk),
-        _scores(walk),
-        _searches(walk),
-        _contract(walk),
+        _head(results),
+        _imagery(results),
+        _training(results),
+        _scores(results),
+        _searches(results),
+        _contract(results),
         _next(),
     ]
-    return write_html(walk.out / "report.html", "Swath demo", [*parts, _foot(walk)])
+    return write_html(results.out / "report.html", "Swath demo", [*parts, _foot(results)])
 
 
-def demo_summary(walk: DemoResults) -> list[str]:
-    """What the figures say, in sentences; whether training helped, and whether it beat every baseline."""
+def demo_summary(results: DemoResults) -> list[str]:
+    """Sentences on whether training helped and whether the model is better than every baseline."""
     from swath.evaluation.report.tables import summary_sentence
 
-    evaluation = walk.evaluation
+    evaluation = results.evaluation
     if evaluation is None:
-        raise SwathError("the demo measured nothing, so there is nothing to say")
+        raise SwathError("The demo has no evaluation results to summarize.")
     ours = evaluation.scores[0].features
     kind = max(
         (row for row in evaluation.rows if row[0] == ours), key=lambda r: evaluation.mean(*r).accuracy
@@ -43,11 +43,11 @@ def demo_summary(walk: DemoResults) -> list[str]:
     gap = evaluation.compare(ours, "random init", kind)
     if gap.low > 0:
         learned = (
-            f"Training helped: {100 * gap.difference:.1f} points above the same encoder freshly initialized"
+            f"Training helped: {100 * gap.difference:.1f} points above the same encoder randomly initialized"
         )
     elif gap.high < 0:
         learned = (
-            f"Training hurt: {-100 * gap.difference:.1f} points below the same encoder freshly initialized"
+            f"Training hurt: {-100 * gap.difference:.1f} points below the same encoder randomly initialized"
         )
     else:
         learned = f"Training made no clear difference: {100 * gap.difference:+.1f} points to a fresh encoder"
@@ -58,115 +58,113 @@ def demo_summary(walk: DemoResults) -> list[str]:
 # ------------------------------------------------------------------------------------------------ sections
 
 
-def _head(walk: DemoResults) -> str:
-    last = [line for line in walk.metrics if "images" in line][-1]
+def _head(results: DemoResults) -> str:
+    last = [line for line in results.metrics if "images" in line][-1]
     numbers = (
-        (f"{walk.seconds['all'] / 60:.1f} min", "from imagery to answers"),
-        (f"{last['images']:,}", "views seen in pretraining"),
-        (walk.about["parameters"], "parameters"),
-        (walk.about["GSD seen"], "ground sample distance seen"),
-        (f"{walk.embedded:,}", "chips in the archive"),
+        (f"{results.seconds['all'] / 60:.1f} min", "from imagery to results"),
+        (f"{last['images']:,}", "views in pretraining"),
+        (results.about["parameters"], "parameters"),
+        (results.about["GSD range"], "ground sample distance"),
+        (f"{results.embedded:,}", "chips in the archive"),
     )
     items = "".join(f"<li><b>{escape(value)}</b><span>{escape(name)}</span></li>" for value, name in numbers)
-    prediction = "".join(f"<p>{escape(sentence)}</p>" for sentence in demo_summary(walk) if sentence)
+    summary = "".join(f"<p>{escape(sentence)}</p>" for sentence in demo_summary(results) if sentence)
     return (
-        "<h1>Swath, from imagery to answers</h1>"
+        "<h1>Swath: from imagery to search results</h1>"
         "<p>A small Scale-MAE was pretrained without labels on real aerial scenes and on simulated "
-        "ones, measured "
-        "beside simple baselines, and used to search an archive. Everything on this page was made by the run "
-        f'that wrote it.</p><div class="finding">{prediction}</div><ul class="numbers">{items}</ul>'
+        "ones, compared "
+        "with simple baselines, and used to search an archive. Everything here was computed by the run "
+        f'that wrote it.</p><div class="finding">{summary}</div><ul class="numbers">{items}</ul>'
         '<p class="quiet">Real imagery: NEON aerial scenes at 0.1 m and a Sentinel-2 scene (provenance '
         "ships with the "
         "package). Scores are measured on <b>simulated</b> scenes, because labels at many scales are "
         "rare in what may "
-        "be shipped; they show that the machinery works and claim nothing about real imagery.</p>"
+        "be shipped; they show that the software works and say nothing about real imagery.</p>"
     )
 
 
-def _imagery(walk: DemoResults) -> str:
+def _imagery(results: DemoResults) -> str:
     return (
-        "<h2>Imagery</h2><p>Each file is opened by the one driver that its first bytes call for. The "
+        "<h2>Imagery</h2><p>Each file is opened with the driver that matches its first bytes. The "
         "GSD is measured "
         "on the ground, whatever the coordinate system.</p>"
-        + table(list(walk.catalog[0]), [list(row.values()) for row in walk.catalog])
+        + table(list(results.catalog[0]), [list(row.values()) for row in results.catalog])
         + figure(
             jpeg(_thumbnails()),
             "The real scenes: two in Yellowstone, one in Florida, and Sentinel-2 in color.",
         )
         + figure(
             jpeg(_classes()),
-            "The simulated classes, one a column. Their layout in metres makes the class; colors, "
+            "The simulated classes, one per column. The layout in metres defines the class; colors, "
             "light, haze "
-            "and GSD (0.5 to 2 m) are drawn independently of it.",
+            "and GSD (0.5 to 2 m) are sampled independently of it.",
         )
     )
 
 
-def _training(walk: DemoResults) -> str:
+def _training(results: DemoResults) -> str:
     text = (
         "<h2>Pretraining</h2><p>Three quarters of a source image's patches are hidden. From the others, "
         "and from the "
-        "positions measured on the ground, the model rebuilds the low frequencies at the source's size "
+        "positions in metres, the model reconstructs the low frequencies at the source's size "
         "and the "
         "high ones at twice that size. No label is used.</p>"
     )
-    images = sorted((walk.out / "run" / "pictures").glob("*.png"))
+    images = sorted((results.out / "run" / "pictures").glob("*.png"))
     if images:
-        caption = "Reconstructions at the end of training, a row a sample."
+        caption = "Reconstructions at the end of training, one row per sample."
         text += figure(images[-1].read_bytes(), caption, "png", look="pixels")
-    return text + figure(plot_bytes(_loss_figure(walk.metrics)), "Losses over the hidden patches, by part.")
+    return text + figure(plot_bytes(_loss_figure(results.metrics)), "Loss terms over the hidden patches.")
 
 
-def _scores(walk: DemoResults) -> str:
-    evaluation = walk.evaluation
+def _scores(results: DemoResults) -> str:
+    evaluation = results.evaluation
     assert evaluation is not None
     ours = evaluation.scores[0].features
     rows, marks = [], []
     for features, classifier in sorted(evaluation.rows, key=lambda row: -evaluation.mean(*row).accuracy):
         mean = evaluation.mean(features, classifier)
-        image_sizes = [
-            100 * score.accuracy for score in evaluation.select(classifier, features, symmetric=True)
-        ]
-        shown = [f"{value:.1f}" for value in image_sizes]
+        values = [100 * score.accuracy for score in evaluation.select(classifier, features, symmetric=True)]
         interval = f"{100 * mean.low:.1f} to {100 * mean.high:.1f}"
-        rows.append([features, classifier, *shown, f"{100 * mean.accuracy:.1f}", interval])
+        cells = [f"{value:.1f}" for value in (*values, 100 * mean.accuracy)]
+        rows.append([features, classifier, *cells, interval])
         marks.append(features == ours)
     used = sorted({score.test_image_size for score in evaluation.scores})
-    header = ["features", "classifier", *(f"{image_size} px" for image_size in used), "mean %", "95%"]
-    curve = (walk.out / "scores" / "scale_curve.png").read_bytes()
+    header = ["features", "classifier", *(f"{size} px" for size in used), "mean %", "95%"]
+    curve = (results.out / "scores" / "scale_curve.png").read_bytes()
     count = len(evaluation.scores[0].hits)
     return (
-        "<h2>How good are the features?</h2><p>Twenty nearest neighbors vote (cosine, temperature "
-        "0.07); images are "
-        f"reduced to each side by area. {count} simulated queries of eight classes, so chance is 12.5%. "
-        "<i>knn-z</i> standardizes each feature by the bank first. Fresh scenes, other than those "
-        "pretrained on.</p>"
+        "<h2>How good are the features?</h2><p>Weighted vote of the 20 nearest neighbors (cosine, "
+        "temperature 0.07); images are downsampled to each size by area averaging. "
+        f"{count} simulated test scenes of eight classes, so chance is 12.5%. "
+        "<i>knn-z</i> standardizes each feature by the training set first. The scenes differ from those "
+        "of pretraining.</p>"
         + figure(
             curve,
-            "Accuracy against image scale, with 95% intervals, each in the form that serves it best.",
+            "Accuracy against image size, with 95% intervals, each with its better classifier.",
             "png",
         )
         + table(header, rows, marks=marks, numbers_from=2)
     )
 
 
-def _searches(walk: DemoResults) -> str:
-    precision, chance = walk.precision
+def _searches(results: DemoResults) -> str:
+    precision, chance = results.precision
     text = (
-        f"<h2>Search</h2><p>{walk.embedded:,} chips, real and simulated, are in one archive. Among the "
+        f"<h2>Search</h2><p>{results.embedded:,} chips, real and simulated, are in one archive. Among the "
         f"ten nearest of a "
-        f"simulated scene, {100 * precision:.0f}% are of its class; by chance it would be "
+        f"simulated scene, {100 * precision:.0f}% are of its class; the chance level is "
         f"{100 * chance:.0f}%.</p>"
     )
-    return text + "".join(figure(image.read_bytes(), asked, "png") for asked, image in walk.searches)
+    return text + "".join(figure(image.read_bytes(), caption, "png") for caption, image in results.searches)
 
 
-def _contract(walk: DemoResults) -> str:
+def _contract(results: DemoResults) -> str:
     return (
-        "<h2>What does not fit is refused</h2><p>The model was trained on 8-bit red, green and blue. "
-        "Asked with the "
-        "four-band Sentinel-2 scene, it does not guess:</p>"
-        f"<pre>{escape(walk.refusal)}</pre>"
+        "<h2>Imagery that does not fit is refused</h2><p>The model was trained on 8-bit RGB. "
+        "A query with the "
+        "four-band Sentinel-2 scene is an error:</p>"
+        f"<pre>{escape(results.refusal)}</pre>"
     )
 
 
@@ -178,21 +176,21 @@ def _next() -> str:
         "--set sensor=sentinel2_l2a\n"
         "swath evaluate knn runs/mine/model labeled/\n"
         "swath embed runs/mine/model scenes/ --to archive --layout chips --chip-size 128\n"
-        "swath search archive query.tif -k 10 --contact-sheet answers.png</pre>"
+        "swath search archive query.tif -k 10 --picture answers.png</pre>"
     )
 
 
-def _foot(walk: DemoResults) -> str:
-    times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in walk.seconds.items() if name != "all")
-    about = ", ".join(f"{name} {value}" for name, value in walk.about.items())
+def _foot(results: DemoResults) -> str:
+    times = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in results.seconds.items() if name != "all")
+    about = ", ".join(f"{name} {value}" for name, value in results.about.items())
     return f"<footer><h2></h2><p>{escape(times)}.</p><p>{escape(about)}.</p></footer>"
 
 
-# ------------------------------------------------------------------------------------------------ pieces
+# ------------------------------------------------------------------------------------------------ images
 
 
 def _thumbnails(height: int = 260) -> Any:
-    """The real scenes side by side, read at reduced size."""
+    """The real scenes side by side, downsampled."""
     import numpy as np
     from PIL import Image
 
@@ -203,8 +201,8 @@ def _thumbnails(height: int = 260) -> Any:
     for path in (*sorted(samples_dir("aerial").glob("*.tif")), *samples_dir("sentinel2").glob("*.tif")):
         header = read_header(path)
         width = round(height * header.width / header.height)
-        color = [0, 1, 2] if header.bands == 3 else [2, 1, 0]  # Sentinel-2: B04, B03, B02
-        stored, _ = read_window(header, bands=color, out_shape=(height, width))
+        bands = [0, 1, 2] if header.bands == 3 else [2, 1, 0]  # Sentinel-2: B04, B03, B02
+        stored, _ = read_window(header, bands=bands, out_shape=(height, width))
         image = stored.astype(np.float32)
         if header.dtype != "uint8":
             low, high = np.percentile(image, (1, 99))
@@ -214,7 +212,7 @@ def _thumbnails(height: int = 260) -> Any:
 
 
 def _classes(rows: int = 3, size: int = 112) -> Any:
-    """A few simulated scenes of each class, a column a class, named."""
+    """A few simulated scenes of each class, one column per class."""
     from PIL import Image, ImageDraw
 
     from swath.simulated import KINDS, simulate_scene
@@ -231,7 +229,7 @@ def _classes(rows: int = 3, size: int = 112) -> Any:
 
 
 def _loss_figure(metrics: list[dict[str, Any]]) -> Figure:
-    """Loss parts against views seen."""
+    """Loss terms against the number of views."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -241,7 +239,7 @@ def _loss_figure(metrics: list[dict[str, Any]]) -> Figure:
     logged = [line for line in metrics if "loss/total" in line]
     for name in sorted(key for key in logged[0] if key.startswith("loss/")):
         axes.plot([m["images"] for m in logged], [m[name] for m in logged], label=name.removeprefix("loss/"))
-    axes.set_xlabel("views seen")
+    axes.set_xlabel("views")
     axes.set_ylabel("loss")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)

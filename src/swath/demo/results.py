@@ -1,4 +1,4 @@
-"""What a walk through the demo has measured."""
+"""The results of the demo, which its report shows."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class DemoResults:
-    """What the demo did and saw; `page.py` tells it.
+    """Results of all stages of the demo.
 
     Attributes:
-        out: Folder of everything.
+        out: Output folder.
         seconds: Duration of each stage by name.
-        catalog: A row a real scene: file, pixels, bands, CRS, GSD in metres.
-        metrics: The logged steps of the run.
-        evaluation: kNN scores over scales, the model first.
-        searches: (what was asked, picture) of each search.
-        precision: Share of same-class answers among ten, over all simulated queries, and by chance.
-        refusal: What the contract said to imagery of another sensor.
-        embedded: Chips in the archive.
-        about: Model, machine and software, for the foot of the page.
+        catalog: One row per real scene: file, pixels, bands, type, GSD, driver.
+        metrics: Logged metrics of the training run.
+        evaluation: kNN scores over image sizes, the model first.
+        searches: (caption, contact sheet) of each search.
+        precision: Mean precision at 10 over all simulated chips, and its chance level.
+        refusal: The error for imagery of another sensor.
+        embedded: Number of chips in the archive.
+        about: Model, machine and software versions, for the footer.
     """
 
     out: Path

@@ -1,4 +1,4 @@
-"""Walk the path on sample imagery, and remember what was seen on the way."""
+"""Run all stages of the demo on sample imagery and collect their results."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from swath.models.model import Model
 
 SEED = 11
-UNLABELED = {"pretrain": 800}  # simulated scenes of 192 px that are pretrained on, labels unused
-LABELED = {"train": 480, "val": 320}  # bank and queries; other scenes than those
-SIDES = (16, 32, 64)  # of 128 pixels
+UNLABELED = {"pretrain": 800}  # simulated scenes of 192 px for pretraining, labels unused
+LABELED = {"train": 480, "val": 320}  # train and test splits; other scenes than those
+IMAGE_SIZES = (16, 32, 64)  # of 128 pixels
 CHIP, CHIP_METRES = 64, 12.8  # of the real scenes: 128 native pixels of 0.1 m, read as 64
 RECIPE = Path(__file__).with_name("recipe.yaml")
 
 Progress = Callable[[int, int], None]
-Say = Callable[[str], None]
+LogFn = Callable[[str], None]
 
 
 def run_demo(
@@ -43,51 +43,51 @@ def run_demo(
     fresh: bool = False,
     unlabeled: dict[str, int] | None = None,
     labeled: dict[str, int] | None = None,
-    log: Say = print,
+    log: LogFn = print,
     show: bool = False,
 ) -> Path:
-    """Walk the whole path; what is there already from an earlier walk is used again.
+    """Pretrain, evaluate, embed and search; results of an earlier run in `out` are reused.
 
     Args:
-        out: Folder for everything; `report.html` in it is the result.
-        minutes: Processor minutes of pretraining instead of the recipe's.
-        settings: Overrides of the recipe, ``"training.steps=20"``.
-        fresh: Begin anew.
-        unlabeled: Simulated scenes to pretrain on, ``{split: count}``.
-        labeled: Simulated scenes to measure with, ``{"train": count, "val": count}``.
-        say: Called with a line for each stage.
-        show: Live progress of the training on the terminal.
+        out: Output folder; the report is `report.html` in it.
+        minutes: CPU minutes of pretraining, instead of the recipe's.
+        settings: Overrides of the recipe, e.g. ``"training.steps=20"``.
+        fresh: Delete the results of an earlier run and start over.
+        unlabeled: Number of simulated scenes for pretraining, ``{split: count}``.
+        labeled: Number of simulated scenes for evaluation, ``{"train": count, "val": count}``.
+        log: Called with a line for each stage.
+        show: Show live progress of the training in the terminal.
 
     Returns:
         Path of the report.
 
     Raises:
-        SwathError: `out` holds something that is not an earlier demo.
+        SwathError: `out` contains files that are not from an earlier demo.
     """
     from swath.demo.page import write_demo_report
     from swath.demo.serve import serve_hint
     from swath.models import load_model
 
-    walk = DemoResults(Path(out))
-    _prepare(walk.out, fresh)
-    began = time.monotonic()
-    with _stage(walk, "look at imagery", log):
-        imagery, labeled_set = _imagery(walk, unlabeled or UNLABELED, labeled or LABELED)
-    with _stage(walk, "pretrain", log):
+    results = DemoResults(Path(out))
+    _prepare(results.out, fresh)
+    start = time.monotonic()
+    with _stage(results, "read imagery", log):
+        imagery, labeled_set = _imagery(results, unlabeled or UNLABELED, labeled or LABELED)
+    with _stage(results, "pretrain", log):
         overrides = (*((f"training.cpu_minutes={minutes}",) if minutes is not None else ()), *settings)
-        model_dir = _pretrain(walk, imagery, overrides, show)
+        model_dir = _pretrain(results, imagery, overrides, show)
     model = load_model(model_dir)
-    with _stage(walk, "measure", log):
-        walk.evaluation = _measure(walk, model, labeled_set)
-    with _stage(walk, "embed", log):
-        archive = _embed(walk, model, model_dir, imagery / "aerial", labeled_set)
-    with _stage(walk, "search", log):
-        _search(walk, model, archive)
-    walk.seconds["all"] = time.monotonic() - began
-    walk.about = _about(model)
-    report = write_demo_report(walk)
+    with _stage(results, "evaluate", log):
+        results.evaluation = _measure(results, model, labeled_set)
+    with _stage(results, "embed", log):
+        archive = _embed(results, model, model_dir, imagery / "aerial", labeled_set)
+    with _stage(results, "search", log):
+        _search(results, model, archive)
+    results.seconds["all"] = time.monotonic() - start
+    results.about = _about(model)
+    report = write_demo_report(results)
     log(f"report: {report.resolve()}")
-    log(serve_hint(walk.out))
+    log(serve_hint(results.out))
     return report
 
 
@@ -97,23 +97,25 @@ def run_demo(
 def _prepare(out: Path, fresh: bool) -> None:
     marker = out / ".swath-demo"
     if out.exists() and any(out.iterdir()) and not marker.is_file():
-        raise SwathError(f"{out}: is not empty and not from an earlier demo; give another folder with --out")
+        raise SwathError(
+            f"{out} is not empty and not from an earlier demo. Choose another folder with --out."
+        )
     if fresh and out.exists():
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     marker.touch()
 
 
-def _imagery(walk: DemoResults, unlabeled: dict[str, int], labeled: dict[str, int]) -> tuple[Path, Path]:
-    """A folder of GeoTIFFs to pretrain on (real and simulated), and a labeled one (simulated)."""
+def _imagery(results: DemoResults, unlabeled: dict[str, int], labeled: dict[str, int]) -> tuple[Path, Path]:
+    """A folder of GeoTIFFs for pretraining (real and simulated), and a labeled one (simulated)."""
     from swath.catalog.catalog import build_catalog
     from swath.simulated import write_simulated
 
-    imagery, labeled_set = walk.out / "imagery", walk.out / "labeled"
+    imagery, labeled_set = results.out / "imagery", results.out / "labeled"
     if not (imagery / "aerial").is_dir():
         shutil.copytree(samples_dir("aerial"), imagery / "aerial")
-    requested = ((imagery / "simulated", SEED, 192, unlabeled), (labeled_set, SEED + 1, 128, labeled))
-    for folder, seed, size, splits in requested:
+    simulated = ((imagery / "simulated", SEED, 192, unlabeled), (labeled_set, SEED + 1, 128, labeled))
+    for folder, seed, size, splits in simulated:
         table = folder / "index.csv"
         if not table.is_file() or len(table.read_text().splitlines()) != 1 + sum(splits.values()):
             write_simulated(folder, seed=seed, splits=splits, size=size)
@@ -122,10 +124,8 @@ def _imagery(walk: DemoResults, unlabeled: dict[str, int], labeled: dict[str, in
         for entry in catalog.entries:
             header = entry.header
             if header is None:
-                raise SwathError(
-                    f"{entry.path}: a sample cannot be read ({entry.problem}); install Swath again"
-                )
-            walk.catalog.append({
+                raise SwathError(f"{entry.path}: cannot read a sample ({entry.problem}). Reinstall Swath.")
+            results.catalog.append({
                 "file": f"{part}/{Path(header.path).name}",
                 "pixels": f"{header.width} x {header.height}",
                 "bands": header.bands,
@@ -133,23 +133,23 @@ def _imagery(walk: DemoResults, unlabeled: dict[str, int], labeled: dict[str, in
                 "GSD": "unknown" if header.gsd is None else f"{header.gsd:.3g} m",
                 "driver": header.driver,
             })  # fmt: skip
-    catalog.write(walk.out / "catalog.parquet")
+    catalog.write(results.out / "catalog.parquet")
     return imagery, labeled_set
 
 
-def _pretrain(walk: DemoResults, imagery: Path, overrides: tuple[str, ...], show: bool) -> Path:
+def _pretrain(results: DemoResults, imagery: Path, overrides: tuple[str, ...], show: bool) -> Path:
     from swath.training.config.recipe import load_recipe
     from swath.training.pretraining import pretrain
 
-    run = walk.out / "run"
+    run = results.out / "run"
     model = pretrain(load_recipe(RECIPE, list(overrides)), imagery, run, show=show)
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    walk.metrics = [json.loads(line) for line in lines]
+    results.metrics = [json.loads(line) for line in lines]
     return model
 
 
-def _measure(walk: DemoResults, model: Model, labeled_set: Path) -> EvaluationResult:
-    """The scale curve of the model, its random initialization and the baselines, on simulated scenes."""
+def _measure(results: DemoResults, model: Model, labeled_set: Path) -> EvaluationResult:
+    """Accuracy over image sizes of the model, its random initialization and the baselines."""
     from swath.evaluation.data.splits import open_split
     from swath.evaluation.features.baselines import BASELINES, random_init
     from swath.evaluation.features.model import ModelFeatureExtractor
@@ -161,59 +161,57 @@ def _measure(walk: DemoResults, model: Model, labeled_set: Path) -> EvaluationRe
     split = open_split(labeled_set / "index.csv", sensor=model.contract.sensor())
     extractors: list[FeatureExtractor] = [ModelFeatureExtractor(model, "Scale-MAE"), random_init(model)]
     extractors += [make() for make in BASELINES.values()]
-    evaluation = evaluate_knn(extractors, split, image_sizes=SIDES, asymmetric=False)
-    write_scores(evaluation, walk.out / "scores")
-    plot_scale_curve(evaluation, walk.out / "scores" / "scale_curve.png")
+    evaluation = evaluate_knn(extractors, split, image_sizes=IMAGE_SIZES, asymmetric=False)
+    write_scores(evaluation, results.out / "scores")
+    plot_scale_curve(evaluation, results.out / "scores" / "scale_curve.png")
     return evaluation
 
 
-def _embed(walk: DemoResults, model: Model, model_dir: Path, aerial: Path, labeled_set: Path) -> Archive:
-    """One archive of the real scenes, cut into chips, and of the simulated queries."""
+def _embed(results: DemoResults, model: Model, model_dir: Path, aerial: Path, labeled_set: Path) -> Archive:
+    """One archive of chips of the real scenes and of the simulated test scenes."""
     from swath.archive.ingest.run import embed_archive
     from swath.datasets.opening import open_dataset
 
-    sensor, archive = model.contract.sensor(), walk.out / "archive"
+    sensor, archive = model.contract.sensor(), results.out / "archive"
     chips = open_dataset(aerial, sensor=sensor, layout="chips", chip_size=CHIP, chip_metres=CHIP_METRES)
-    scenes = open_dataset(
-        labeled_set / "index.csv", sensor=sensor, split="val", size=64, resize_mode="resize"
-    )
+    scenes = open_dataset(labeled_set / "index.csv", sensor=sensor, split="val", size=64, fit="resize")
     for dataset in (chips, scenes):
         report = embed_archive(model, dataset, archive, model_path=str(model_dir), workers=0)
         if report.failures:
-            raise SwathError(f"{report.failures[0][0]}: could not be embedded: {report.failures[0][1]}")
+            raise SwathError(f"{report.failures[0][0]}: cannot be embedded: {report.failures[0][1]}")
     from swath.archive.archive import Archive
 
     opened = Archive.open(archive)
-    walk.embedded = opened.count()
+    results.embedded = opened.count()
     return opened
 
 
-def _search(walk: DemoResults, model: Model, archive: Archive) -> None:
-    """Three searches with pictures, the precision over all simulated scenes, and one refusal."""
+def _search(results: DemoResults, model: Model, archive: Archive) -> None:
+    """Four searches with contact sheets, the precision over all simulated scenes, and one refused query."""
     from swath.archive.query.image_query import query_by_image
     from swath.archive.query.query import query_by_id
     from swath.archive.show.contact_sheet import write_contact_sheet
 
     rows = archive.rows(["id", "source", "label", "window"]).to_pylist()
-    images = walk.out / "pictures"
+    images = results.out / "images"
     images.mkdir(exist_ok=True)
-    for number, (asked, requested) in enumerate(_questions(rows)):
-        query: Query = query_by_id(archive, requested)
-        predictions = query.search(archive, 8, exclude_self=True)
+    for number, (caption, chip_id) in enumerate(_queries(rows)):
+        query: Query = query_by_id(archive, chip_id)
+        matches = query.search(archive, 8, exclude_self=True)
         image = images / f"search_{number}.png"
-        write_contact_sheet(image, query, predictions)
-        walk.searches.append((asked, image))
-    walk.precision = _precision(archive)
-    stranger = samples_dir("sentinel2") / "sentinel2_10m.tif"
+        write_contact_sheet(image, query, matches)
+        results.searches.append((caption, image))
+    results.precision = _precision(archive)
+    foreign = samples_dir("sentinel2") / "sentinel2_10m.tif"
     try:
-        query_by_image(archive, stranger, model)
-    except SwathError as refused:
-        walk.refusal = str(refused).replace(str(samples_dir()) + os.sep, "")
+        query_by_image(archive, foreign, model)
+    except SwathError as error:
+        results.refusal = str(error).replace(str(samples_dir()) + os.sep, "")
 
 
-def _questions(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
-    """(in words, chip id): a chip of the road, one of the meadow, and a simulated scene with homes."""
-    places = (
+def _queries(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """(caption, chip id): a chip of the road, one of the meadow, and simulated scenes of two classes."""
+    chips = (
         (
             "Where else is there a road? A chip of the Yellowstone aerial scene.",
             "yellowstone_road.tif",
@@ -221,19 +219,19 @@ def _questions(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
         ),
         ("More meadow like this? Real imagery again.", "yellowstone_meadow.tif", (256, 256)),
     )
-    for asked, file, corner in places:
+    for caption, file, corner in chips:
         for row in rows:
             at = (row["window"]["column"], row["window"]["row"])
             if row["source"].endswith(file) and at == corner:
-                yield asked, row["id"]
+                yield caption, row["id"]
     for kind in ("homes", "river"):
-        found = next((row["id"] for row in rows if row["label"] == kind), None)
-        if found is not None:
-            yield f"More like this simulated scene ({kind})?", found
+        chip_id = next((row["id"] for row in rows if row["label"] == kind), None)
+        if chip_id is not None:
+            yield f"More like this simulated scene ({kind})?", chip_id
 
 
 def _precision(archive: Archive, k: int = 10) -> tuple[float, float]:
-    """Share of same-class answers among the first `k`, over all labeled chips; and by chance."""
+    """Mean precision of the first `k` results over all labeled chips, and its chance level."""
     rows = archive.rows(["label", "embedding"])
     labels = np.array(rows["label"].to_pylist(), dtype=object)
     has = np.array([label is not None for label in labels])
@@ -248,16 +246,16 @@ def _precision(archive: Archive, k: int = 10) -> tuple[float, float]:
     return float(same.mean()), float(chance)
 
 
-# ---------------------------------------------------------------------------------------------- odds and ends
+# ---------------------------------------------------------------------------------------------- helpers
 
 
 @contextmanager
-def _stage(walk: DemoResults, name: str, say: Say) -> Iterator[None]:
-    say(f"{name} ...")
-    began = time.monotonic()
+def _stage(results: DemoResults, name: str, log: LogFn) -> Iterator[None]:
+    log(f"{name} ...")
+    start = time.monotonic()
     yield
-    walk.seconds[name] = time.monotonic() - began
-    say(f"{name}: {walk.seconds[name]:.0f} s")
+    results.seconds[name] = time.monotonic() - start
+    log(f"{name}: {results.seconds[name]:.0f} s")
 
 
 def _about(model: Model) -> dict[str, Any]:
@@ -268,7 +266,7 @@ def _about(model: Model) -> dict[str, Any]:
     return {
         "model": model.id,
         "parameters": f"{parameters / 1e6:.1f} million",
-        "GSD seen": f"{low:.2g} to {high:.2g} m",
+        "GSD range": f"{low:.2g} to {high:.2g} m",
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
         **software_versions(),
     }

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from swath.models.contract import Contract
+from swath.registry import Registry
 from swath.sensors.sensor import Sensor
 
 _MLM = "https://stac-extensions.github.io/mlm/v1.4.0/schema.json"
@@ -18,39 +19,29 @@ _EO = "https://stac-extensions.github.io/eo/v2.0.0/schema.json"
 
 
 @dataclass(frozen=True)
-class _Task:
-    """How a card speaks of a task: what the model does, of what, and what catalogs call it."""
+class TaskCard:
+    """What a model card prints about a task.
+
+    Attributes:
+        does: What the model does, in the third person.
+        images: Shape of its input.
+        answer: Its output; ``{classes}`` and ``{boxes}`` are filled in.
+        tag: The Hugging Face Hub's name of the task.
+        mlm: Its name in STAC's Machine Learning Model extension.
+        shape: Dimensions of its output: batch, and so on.
+    """
 
     does: str
     images: str
     answer: str
-    tag: str  # of the Hugging Face Hub
-    mlm: str  # of STAC's Machine Learning Model extension
-    shape: tuple[str, ...]  # of its output: batch, and so on
+    tag: str
+    mlm: str
+    shape: tuple[str, ...]
 
 
-_TASKS = {
-    "classify": _Task(
-        "names the class of an image", "[N, bands, height, width]",
-        "probabilities [N, {classes}] of the classes", "image-classification", "scene-classification",
-        ("batch", "class"),
-    ),
-    "segment": _Task(
-        "names the class of every pixel", "[N, bands, height, width]",
-        "probabilities [N, {classes}, height, width] of the classes", "image-segmentation",
-        "semantic-segmentation", ("batch", "class", "height", "width"),
-    ),
-    "change": _Task(
-        "names what has changed between two dates, pixel by pixel", "[N, 2, bands, height, width]",
-        "probabilities [N, {classes}, height, width] of the classes", "image-segmentation",
-        "semantic-segmentation", ("batch", "class", "height", "width"),
-    ),
-    "detect": _Task(
-        "finds objects", "[N, bands, height, width]",
-        "for each image {boxes}, scores [M] and labels [M], in pixels", "object-detection",
-        "object-detection", ("object", "box"),
-    ),
-}  # fmt: skip
+task_cards: Registry[TaskCard] = Registry(
+    "model card of the task", "swath.tasks"
+)  # filled by `register_task`
 
 
 def model_card(
@@ -121,14 +112,15 @@ def model_card(
     return "\n".join(lines)
 
 
-def _task_of(config: Mapping[str, Any]) -> _Task | None:
+def _task_of(config: Mapping[str, Any]) -> TaskCard | None:
     """The task that a model does; None of an encoder alone."""
     objective = config["objective"]
-    known = _TASKS.get(objective["name"]) if objective else None
-    return known if known and objective["options"].get("classes") else None
+    if not objective or not objective["options"].get("classes"):  # pretraining has none, and loads no task
+        return None
+    return task_cards.get(objective["name"]) if objective["name"] in task_cards else None
 
 
-def _task_lines(task: _Task, config: Mapping[str, Any], example: str) -> list[str]:
+def _task_lines(task: TaskCard, config: Mapping[str, Any], example: str) -> list[str]:
     """What the model does, of which classes, and how to ask it."""
     options = config["objective"]["options"]
     classes, head = options["classes"], options.get("head")
@@ -307,7 +299,7 @@ def mlm_item(
     }
 
 
-def _answer(task: _Task, config: Mapping[str, Any]) -> dict[str, Any]:
+def _answer(task: TaskCard, config: Mapping[str, Any]) -> dict[str, Any]:
     options = config["objective"]["options"]
     sides = {"class": len(options["classes"]), "box": 5 if options.get("head") == "oriented_rcnn" else 4}
     return {

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,15 @@ from torch import Tensor
 from swath.files import atomic_path
 from swath.prediction.scene_view import ModelView
 from swath.prediction.vectors import VectorLayer, write_vector_layer
-from swath.prediction.writers import AppendableRaster, Array, SceneOutput, State
+from swath.prediction.writers import (
+    AppendableRaster,
+    Array,
+    OutputTarget,
+    SceneOutput,
+    State,
+    WriterInputs,
+    register_writer,
+)
 from swath.rasters.safe_open import rasterio_module
 from swath.tasks.dense.colors import class_color
 from swath.tiling.blending import TileBlender
@@ -31,23 +38,13 @@ STEPS = 250  # probabilities are stored as whole numbers of 1/250
 _BLOCK = 512
 
 
-@dataclass(frozen=True)
-class OutputTarget:
-    """Where the files of a scene go and what they tell of themselves.
-
-    Attributes:
-        out: The folder.
-        name: How their names begin, possibly with folders.
-        tags: Metadata.
-    """
-
-    out: Path
-    name: str
-    tags: dict[str, str]
-
-    def path(self, ending: str) -> Path:
-        """A file of the scene."""
-        return self.out / f"{self.name}_{ending}"
+@register_writer("map", is_map=True)
+def _open_class_map(inputs: WriterInputs) -> ClassMapWriter:
+    options = inputs.options
+    return ClassMapWriter(
+        inputs.view, inputs.grid, inputs.model.classes, inputs.model.device, inputs.folder, inputs.target,
+        probabilities=options.probabilities, polygons=options.polygons, min_area=options.min_area,
+    )  # fmt: skip
 
 
 class ClassMapWriter:

@@ -14,10 +14,16 @@ import numpy as np
 import torch
 
 from swath.geo.grid import PixelWindow as Pixels
-from swath.prediction.maps import OutputTarget
 from swath.prediction.scene_view import ModelView
 from swath.prediction.vectors import Kind, VectorLayer, write_vector_layer
-from swath.prediction.writers import Array, SceneOutput, State
+from swath.prediction.writers import (
+    Array,
+    OutputTarget,
+    SceneOutput,
+    State,
+    WriterInputs,
+    register_writer,
+)
 from swath.tasks.detection.detectors.common import Detections
 from swath.tasks.detection.tiled_inference import (
     DetectionTile,
@@ -29,6 +35,15 @@ from swath.tasks.detection.tiled_inference import (
     outlines,
 )
 from swath.tiling.grid import TileGrid, TileRun
+
+
+@register_writer("boxes")
+def _open_objects(inputs: WriterInputs) -> DetectionWriter:
+    task: Any = inputs.model.task
+    return DetectionWriter(
+        inputs.view, inputs.grid, inputs.model.classes, inputs.target,
+        overlap=task.overlap, min_score=inputs.options.min_score,
+    )  # fmt: skip
 
 
 class DetectionWriter:

@@ -7,7 +7,6 @@ from typing import Any
 
 from swath.errors import ContractError
 from swath.tasks.model import TaskModel
-from swath.tiling.grid import OVERLAP
 
 DEFAULT_TILE = 256  # for models that do not tell what they were trained on
 
@@ -68,15 +67,11 @@ class PredictionOptions:
             raise ContractError(
                 "gsd: this model sees scale in metres per pixel; give a number, such as --gsd 0.5"
             )
-        if self.polygons and not model.dense:
-            raise ContractError(f"polygons: are made of maps of classes, and this is a model to {model.kind}")
         unknown = [name for name in self.polygons if name not in (*model.classes, "all")]
         if unknown:
             raise ContractError(
                 f"polygons: the model has no class {unknown[0]!r}; its classes are {', '.join(model.classes)}"
             )
-        if self.probabilities and not model.dense:
-            raise ContractError("probabilities: are in the table anyway; the option is for maps")
         tile, overlap = preferred_tiles(model)
         values = {
             **asdict(self),
@@ -92,12 +87,8 @@ class PredictionOptions:
 
 
 def preferred_tiles(model: TaskModel) -> tuple[int, float]:
-    """Side and overlap of tiles, as a model has been trained: of detectors what their options say (``window``
-    and ``seam``), else the side of its training crops, of which maps overlap by a quarter."""
-    if model.boxes:
-        config: Any = model.task.config
-        return int(config.tile), min(0.5, config.tile_overlap / config.tile)
-    return trained_size(model) or DEFAULT_TILE, OVERLAP if model.dense else 0.0
+    """Size and overlap of tiles as the model's task prefers them, for the image size it was trained on."""
+    return model.task.preferred_tiles(trained_size(model) or DEFAULT_TILE)
 
 
 def trained_size(model: TaskModel) -> int | None:

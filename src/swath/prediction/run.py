@@ -17,17 +17,24 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import swath.prediction.maps
+import swath.prediction.objects
+import swath.prediction.tables  # noqa: F401 - registers its writer, as the two above
 from swath._version import __version__
 from swath.errors import SwathError
 from swath.files import write_json
 from swath.prediction.inputs import SceneInput, find_scene_inputs
-from swath.prediction.maps import ClassMapWriter, OutputTarget
-from swath.prediction.objects import DetectionWriter
 from swath.prediction.options import PredictionOptions
 from swath.prediction.scene_view import ModelView, check_registration, match_view_radiometry, open_model_view
-from swath.prediction.tables import TileClassWriter
 from swath.prediction.tile_loop import RuntimeOptions, predict_tiles
-from swath.prediction.writers import OutputWriter, SceneOutput, SceneProgress
+from swath.prediction.writers import (
+    OutputTarget,
+    OutputWriter,
+    SceneOutput,
+    SceneProgress,
+    WriterInputs,
+    find_writer,
+)
 from swath.renames import stored_names
 from swath.tasks.model import TaskModel
 from swath.tiling.grid import TileGrid
@@ -140,6 +147,7 @@ def predict_scenes(
             scene is in the report.
     """
     chosen, pace = (options or PredictionOptions()).resolved(model), pace or RuntimeOptions()
+    find_writer(model, chosen)  # raises before any scene is read
     out = Path(out)
     given = [scenes] if isinstance(scenes, str | Path) else list(scenes)
     sources = [one for one in given if isinstance(one, SceneInput)]
@@ -266,7 +274,7 @@ class _Job:
         product = _product(run, self.record.name, look, grid, checkpoint.folder)
         try:
             notes = check_registration(look) if len(look.views) > 1 else []
-            if getattr(run.model.task.config, "radiometric_match", "none") == "mean_std":
+            if run.model.task.matches_dates:
                 look = match_view_radiometry(look)
             predict_tiles(run.model, look, grid, product, checkpoint, run.pace, advance)
             result = product.finish()
@@ -278,7 +286,7 @@ class _Job:
 
 
 def _product(run: _PredictionRun, name: str, look: ModelView, grid: TileGrid, folder: Path) -> OutputWriter:
-    """What the model's task makes of a scene."""
+    """The writer for the output of the model's task."""
     model, options = run.model, run.options
     tags = {
         "TIFFTAG_SOFTWARE": f"Swath {__version__}",
@@ -288,19 +296,7 @@ def _product(run: _PredictionRun, name: str, look: ModelView, grid: TileGrid, fo
         "LOOKED_AT": f"{look.gsd:.6g}" + ("" if model.contract.gsd_mode == "relative" else " m per pixel"),
     }
     target = OutputTarget(run.out, name, tags)
-    if model.dense:
-        return ClassMapWriter(
-            look, grid, model.classes, model.device, folder, target, probabilities=options.probabilities,
-            polygons=options.polygons, min_area=options.min_area,
-        )  # fmt: skip
-    if model.boxes:
-        task: Any = model.task
-        return DetectionWriter(
-            look, grid, model.classes, target, overlap=task.overlap, min_score=options.min_score
-        )
-    return TileClassWriter(
-        look, grid, model.classes, target, multilabel=model.multilabel, min_valid=options.min_valid
-    )
+    return find_writer(model, options).build(WriterInputs(model, options, look, grid, target, folder))
 
 
 def _identity(model: TaskModel) -> str:

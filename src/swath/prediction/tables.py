@@ -12,11 +12,25 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from swath.prediction.maps import OutputTarget
 from swath.prediction.scene_view import ModelView
 from swath.prediction.vectors import Kind, VectorLayer, write_vector_layer
-from swath.prediction.writers import Array, SceneOutput, State
+from swath.prediction.writers import (
+    Array,
+    OutputTarget,
+    SceneOutput,
+    State,
+    WriterInputs,
+    register_writer,
+)
 from swath.tiling.grid import TileGrid, TileRun
+
+
+@register_writer("labels")
+def _open_tile_classes(inputs: WriterInputs) -> TileClassWriter:
+    return TileClassWriter(
+        inputs.view, inputs.grid, inputs.model.classes, inputs.target,
+        multilabel=inputs.model.multilabel, min_valid=inputs.options.min_valid,
+    )  # fmt: skip
 
 
 class TileClassWriter:

@@ -159,11 +159,10 @@ def _said(model: TaskModel, read: TileBatch, which: NDArray[np.int64], batch_siz
             "sensor": model.contract.sensor().name,
         }
         parts.append(model.predict_batch(cast(Batch, batch)))
-    if model.boxes:
-        return [found for part in parts for found in part]
     if not parts:
-        shape = read.valid.shape[1:] if model.dense else ()
-        return torch.zeros(0, len(model.classes), *shape, device=model.device)
+        return model.task.empty_output(read.valid.shape[1:], model.device)
+    if isinstance(parts[0], list):
+        return [detections for part in parts for detections in part]
     return torch.cat(parts).float()
 
 

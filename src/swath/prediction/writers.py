@@ -1,23 +1,28 @@
 """What can be made of a scene's tiles, and how far a scene has come.
 
-A product takes the tiles of a scene window by window, can tell its state between two rows of tiles, and ends
-as files. Which product a model makes depends on its task: maps of classes, classes of tiles, or boxes.
+A writer takes the tiles of a scene window by window, returns its state between two rows of tiles, and ends as
+files. The registry `writers` finds it by the ``output`` of the model's task: ``labels``, ``map``, ``boxes``,
+or what another package registers (entry-point group ``swath.writers``).
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from swath.errors import ContractError
 from swath.files import atomic_path
-from swath.tiling.grid import TileRun
+from swath.prediction.scene_view import ModelView
+from swath.registry import Registry
+from swath.tasks.model import TaskModel
+from swath.tiling.grid import TileGrid, TileRun
 
 Array = NDArray[Any]
 State = Mapping[str, Array]
@@ -75,6 +80,89 @@ class OutputWriter(Protocol):
     def close(self) -> None:
         """Let go of files; nothing is lost that `state` has told of."""
         ...
+
+
+@dataclass(frozen=True)
+class OutputTarget:
+    """Where the files of a scene go and what they tell of themselves.
+
+    Attributes:
+        out: The folder.
+        name: How their names begin, possibly with folders.
+        tags: Metadata.
+    """
+
+    out: Path
+    name: str
+    tags: dict[str, str]
+
+    def path(self, ending: str) -> Path:
+        """A file of the scene."""
+        return self.out / f"{self.name}_{ending}"
+
+
+@dataclass(frozen=True)
+class WriterInputs:
+    """What a writer of one scene is built from.
+
+    Attributes:
+        model: Of the predictions.
+        options: The `PredictionOptions`.
+        view: The scene as the model sees it.
+        grid: Its tiles.
+        target: Where finished files go.
+        folder: Where unfinished ones go; they are kept while the scene is unfinished.
+    """
+
+    model: TaskModel
+    options: Any
+    view: ModelView
+    grid: TileGrid
+    target: OutputTarget
+    folder: Path
+
+
+@dataclass(frozen=True)
+class WriterEntry:
+    """A registered writer.
+
+    Attributes:
+        build: ``build(inputs) -> OutputWriter``.
+        is_map: Whether it writes a raster of classes, which the options `probabilities` and `polygons` need.
+    """
+
+    build: Callable[[WriterInputs], OutputWriter]
+    is_map: bool = False
+
+
+writers: Registry[WriterEntry] = Registry("output writer", "swath.writers")
+
+Build = TypeVar("Build", bound=Callable[[WriterInputs], OutputWriter])
+
+
+def register_writer(output: str, *, is_map: bool = False) -> Callable[[Build], Build]:
+    """Decorator of ``build(inputs) -> OutputWriter``: the writer of tasks whose ``output`` is `output`."""
+
+    def decorate(build: Build) -> Build:
+        writers.register(output)(WriterEntry(build, is_map))
+        return build
+
+    return decorate
+
+
+def find_writer(model: TaskModel, options: Any) -> WriterEntry:
+    """The writer for a model's output.
+
+    Raises:
+        ContractError: `options` ask for probabilities or polygons, and the output is not a map of classes.
+        SwathError: No writer is registered for the output.
+    """
+    entry = writers.get(model.task.output)
+    if options.polygons and not entry.is_map:
+        raise ContractError(f"polygons: require a map of classes, and this model's task is {model.kind}")
+    if options.probabilities and not entry.is_map:
+        raise ContractError("probabilities: require a map of classes; tables contain them anyway")
+    return entry
 
 
 class SceneProgress:

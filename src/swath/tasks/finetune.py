@@ -24,10 +24,7 @@ from swath.models.directory import load_model
 from swath.models.model import Model
 from swath.sensors.registry import get_sensor
 from swath.sensors.sensor import Sensor
-from swath.tasks.classification.data import open_classification
-from swath.tasks.dense.data import open_segmentation
 from swath.tasks.dense.losses import class_weights
-from swath.tasks.detection.data.splits import open_detection
 from swath.tasks.lora import add_lora, merge_lora
 from swath.tasks.model import build_task, load_task_model, save_task_model
 from swath.tasks.protocol import Task, normalize_task_batch, tasks
@@ -200,11 +197,7 @@ class FinetuneTrainer(Trainer[FinetuneRecipe]):
         if low * 0.9 <= float(gsd.max()) and float(gsd.min()) <= high * 1.1:
             return []
         unit = "m" if self.source.contract.gsd_mode == "metres" else "times the native pixels'"
-        how = (
-            "data.size with data.resize_mode=resize"
-            if self.recipe.task.name == "classify"
-            else "data.scale_range"
-        )
+        how = tasks.get(self.recipe.task.name).task.gsd_option
         return [
             f"training images have a GSD of {float(gsd.min()):.3g} to {float(gsd.max()):.3g} {unit}, and the "
             f"model was pretrained on {low:.3g} to {high:.3g}: {how} brings them nearer"
@@ -213,9 +206,8 @@ class FinetuneTrainer(Trainer[FinetuneRecipe]):
     def _task_config(self) -> Any:
         """The recipe's options, with what the data tell: classes, whether labels are several, weights."""
         config = self.recipe.options
-        update: dict[str, Any] = {"classes": self.splits.classes}
-        if self.recipe.task.name == "classify":
-            update["multilabel"] = self.splits.train.labels.ndim == 2
+        entry = tasks.get(self.recipe.task.name)
+        update = {"classes": self.splits.classes, **entry.task.options_from_data(self.splits)}
         stated = getattr(config, "class_weights", None)  # detectors have none
         if stated == "balanced":
             weights = class_weights(torch.from_numpy(self.splits.weights))
@@ -225,7 +217,7 @@ class FinetuneTrainer(Trainer[FinetuneRecipe]):
                 f"task.options.class_weights: {len(stated)} weights for "
                 f"{len(self.splits.classes)} classes ({', '.join(self.splits.classes)})"
             )
-        return tasks.get(self.recipe.task.name).config.model_validate({**config.model_dump(), **update})
+        return entry.config.model_validate({**config.model_dump(), **update})
 
     @staticmethod
     def _source(recipe: FinetuneRecipe) -> Model:
@@ -240,7 +232,7 @@ class FinetuneTrainer(Trainer[FinetuneRecipe]):
 
 
 def open_splits(recipe: FinetuneRecipe, path: str | Path, sensor: Sensor, source: Model | None) -> DataSplits:
-    """The recipe's view of the labeled data at `path`; raises as `open_classes`, `open_masks`, ..."""
+    """The recipe's view of the labeled data at `path`; raises as `Task.open_data`"""
     read, options = recipe.how_read, recipe.options
     if source is not None:
         relative = source.contract.gsd_mode == "relative"
@@ -249,15 +241,8 @@ def open_splits(recipe: FinetuneRecipe, path: str | Path, sensor: Sensor, source
         elif (read.gsd == "relative") != relative:
             said = "relative to the native resolution" if relative else "metres"
             raise RecipeError(f"data.gsd: is {read.gsd!r}, but the model counts scale in {said}")
-    if recipe.task.name == "classify":
-        return open_classification(read, path, sensor, recipe.seed, options.classes)
-    if recipe.task.name == "detect":
-        return open_detection(read, path, sensor, recipe.seed, options.classes)
-    change = recipe.task.name == "change"
-    return open_segmentation(
-        read, path, sensor, recipe.seed, 2 if change else 1, options.classes,
-        match=change and options.radiometric_match == "mean_std",
-    )  # fmt: skip
+    task = tasks.get(recipe.task.name).task
+    return task.open_data(read, path, sensor, options=options, seed=recipe.seed)
 
 
 def _sensor(recipe: FinetuneRecipe, source: Model | None) -> Sensor:

@@ -49,9 +49,10 @@ class TaskModel(Model):
         self.task = task
         self.kind = kind
         self.classes = list(task.config.classes)
-        self.dates, self.dense, self.boxes = task.dates, task.dense, task.boxes
+        self.dates = task.dates
+        self.dense, self.boxes = task.output == "map", task.output == "boxes"
         self.multilabel = bool(getattr(task.config, "multilabel", False))
-        self.output = "detections" if kind == "detect" else "probabilities"
+        self.output = "detections" if self.boxes else "probabilities"
         self.eval()
 
     @torch.inference_mode()
@@ -89,7 +90,7 @@ class TaskModel(Model):
         batch = self.batch(images, gsd, sensor, valid, bands=bands)
         count = len(batch["image"])
         parts = [self.predict_batch(_rows(batch, i, i + batch_size)) for i in range(0, count, batch_size)]
-        if self.boxes:
+        if parts and isinstance(parts[0], list):
             return [{key: value.cpu() for key, value in found.items()} for part in parts for found in part]
         return torch.cat([part.float().cpu() for part in parts]) if parts else torch.empty(0)
 

@@ -17,15 +17,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from swath.datasets.chip import Batch
+from swath.models.card import TaskCard, task_cards
 from swath.models.contract import Contract
 from swath.objectives.protocol import Losses, ObjectiveConfig
 from swath.registry import Registry
+from swath.sensors.sensor import Sensor
+from swath.tasks.scores import TaskScores
+from swath.tasks.splits import DataSplits, TaskDataConfig
 
 
 class TaskConfig(ObjectiveConfig):
@@ -46,16 +51,23 @@ class Task(nn.Module):
         contract: Of the images; names one sensor.
 
     Attributes:
-        dates: Images of one place that are looked at together: 1, or 2 to find changes.
-        dense: Whether it speaks of pixels rather than of images.
-        boxes: Whether it speaks of objects: `predict` gives a list of `Detections`.
+        data_config: The pydantic class of the recipe's section ``data``.
+        output: What `predict` returns: ``labels`` of images, a ``map`` of classes, or ``boxes``. `swath
+            predict` finds its writer by this name, so other tasks may use other names.
+        card: What the model card prints; None: only the classes.
+        dates: Images of one location per sample: 1, or 2 for change.
+        tested_at_scales: Whether the test split is also scored on images of reduced size.
+        gsd_option: The data options that change the GSD of training images, for messages.
         compares_samples: Whether its losses mix the samples of a batch (mixup).
         frozen: Whether the encoder stays as it is: then it also stays in evaluation mode.
     """
 
+    data_config: ClassVar[type[TaskDataConfig]] = TaskDataConfig
+    output: ClassVar[str] = "labels"
+    card: ClassVar[TaskCard | None] = None
     dates: ClassVar[int] = 1
-    dense: ClassVar[bool] = False
-    boxes: ClassVar[bool] = False
+    tested_at_scales: ClassVar[bool] = False
+    gsd_option: ClassVar[str] = "data.scale_range"
     encoder: nn.Module
     compares_samples = False
     frozen = False
@@ -92,6 +104,80 @@ class Task(nn.Module):
             self.encoder.eval()
         return self
 
+    # ---- data
+
+    @classmethod
+    def open_data(cls, data: Any, path: str | Path, sensor: Sensor, *, options: Any, seed: int) -> DataSplits:
+        """The train, validation and test splits of labeled data.
+
+        Args:
+            data: Options of the data, a `data_config`.
+            path: Folder or table.
+            sensor: What the images were taken with.
+            options: Options of the task.
+            seed: Of random decisions.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def options_from_data(cls, splits: DataSplits) -> dict[str, Any]:
+        """Options of the task that follow from the data, beside `classes`."""
+        return {}
+
+    # ---- scores and report
+
+    def score(
+        self,
+        dataset: Any,
+        contract: Contract,
+        device: torch.device,
+        *,
+        scale: float = 1.0,
+        intervals: bool = True,
+    ) -> TaskScores:
+        """Scores on all images of a split.
+
+        Args:
+            dataset: The split.
+            contract: Of its images.
+            device: Where the task is.
+            scale: Images are reduced to this fraction of their size first; the labels are not.
+            intervals: Whether confidence intervals are computed where they cost time.
+
+        Raises:
+            ImageryError: No image can be read. Single unreadable images are listed in the scores' protocol.
+        """
+        raise NotImplementedError
+
+    def score_settings(self, dataset: Any) -> dict[str, Any]:
+        """How the split was scored, for ``protocol`` in ``scores.json``."""
+        return {}
+
+    def report_sections(self, model: Any, dataset: Any, scores: TaskScores) -> list[str]:
+        """The task's own sections of the report, as HTML: examples, curves.
+
+        Args:
+            model: The `TaskModel` that holds this task.
+            dataset: The split that was scored.
+            scores: Its scores.
+        """
+        return []
+
+    # ---- prediction
+
+    @property
+    def matches_dates(self) -> bool:
+        """Whether `swath predict` matches the radiometry of the second date to the first."""
+        return False
+
+    def preferred_tiles(self, trained_size: int) -> tuple[int, float]:
+        """Tile size in pixels and overlap as a fraction of it, for a model trained on `trained_size`."""
+        return trained_size, 0.0
+
+    def empty_output(self, tile_shape: tuple[int, ...], device: torch.device) -> Any:
+        """What `predict` returns for no image; `tile_shape` is (height, width)."""
+        return torch.zeros(0, len(self.config.classes), device=device)
+
     # ---- what is saved
 
     def encoder_prefix(self) -> str:
@@ -112,11 +198,13 @@ class TaskEntry:
         config: The pydantic class of its options.
         build: ``build(encoder, config, contract) -> Task``.
         summary: A line for people.
+        task: The class: its data, its outputs.
     """
 
     config: type[TaskConfig]
     build: Callable[[nn.Module, Any, Contract], Task]
     summary: str
+    task: type[Task]
 
 
 tasks: Registry[TaskEntry] = Registry("task", "swath.tasks")
@@ -127,7 +215,9 @@ def register_task(name: str, config: type[TaskConfig]) -> Callable[[type[Task]],
 
     def decorate(cls: type[Task]) -> type[Task]:
         summary = (cls.__doc__ or "").strip().split("\n")[0]
-        tasks.register(name)(TaskEntry(config, cast(Any, cls), summary))
+        tasks.register(name)(TaskEntry(config, cast(Any, cls), summary, cls))
+        if cls.card is not None:
+            task_cards.register(name)(cls.card)
         return cls
 
     return decorate

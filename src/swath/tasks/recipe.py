@@ -14,23 +14,13 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from swath.errors import RecipeError, SwathError
 from swath.models.directory import read_config
-from swath.tasks.classification.data import ClassificationDataConfig
-from swath.tasks.dense.config import SegmentationDataConfig
-from swath.tasks.detection.data.splits import DetectionDataConfig
 from swath.tasks.lora import LoRAConfig
 from swath.tasks.protocol import tasks
-from swath.tasks.splits import TaskDataConfig
 from swath.training.config.errors import format_validation_error
 from swath.training.config.recipe import BaseRecipe, read_recipe
 from swath.training.config.sections import ComponentConfig, RecipeSection
 
 Mode = Literal["frozen", "lora", "full", "scratch"]
-DATA: dict[str, type[TaskDataConfig]] = {
-    "classify": ClassificationDataConfig,
-    "segment": SegmentationDataConfig,
-    "change": SegmentationDataConfig,
-    "detect": DetectionDataConfig,
-}
 
 
 class ModelSource(RecipeSection):
@@ -49,12 +39,11 @@ class FinetuneRecipe(BaseRecipe):
     """A whole fine-tuning but for its data folder.
 
     Attributes:
-        task: classify, segment, change or detect, and its options.
+        task: Name of a registered task (classify, segment, change, detect, ...), and its options.
         mode: What is trained. ``frozen``: the head alone. ``lora``: the head, and low-rank changes of the
             encoder, which are merged when the model is saved. ``full``: everything, with `layer_decay`.
             ``scratch``: everything, from random weights.
-        data: How the data are read; see `ClassificationDataConfig`, `SegmentationDataConfig` and
-        `DetectionDataConfig`.
+        data: How the data are read: the options of the task's `data_config`.
         model: Filled in from ``--model``.
         encoder: Filled in from the model; without one (``scratch``) named here.
         sensor: Which of the model's sensors the images are of, where it knows several; without a model any.
@@ -104,7 +93,7 @@ class FinetuneRecipe(BaseRecipe):
     @property
     def how_read(self) -> Any:
         """The data's typed options."""
-        return DATA[self.task.name].model_validate(self.data)
+        return tasks.get(self.task.name).task.data_config.model_validate(self.data)
 
     @property
     def kind(self) -> str:
@@ -123,10 +112,6 @@ class FinetuneRecipe(BaseRecipe):
             entry = tasks.get(recipe.task.name)
         except SwathError as error:
             raise RecipeError(f"{where}: task.name: {error}") from None
-        if recipe.task.name not in DATA:
-            raise RecipeError(
-                f"{where}: task.name: {recipe.task.name} is not fine-tuned by this kind of recipe"
-            )
         if recipe.mode != "scratch" and recipe.model is None:
             raise RecipeError(f"{where}: mode {recipe.mode} needs a model to begin with: give --model")
         if recipe.layer_decay != 1 and recipe.mode in ("frozen", "lora"):
@@ -134,7 +119,7 @@ class FinetuneRecipe(BaseRecipe):
                 f"{where}: layer_decay has no meaning in mode {recipe.mode}, where the layers are frozen"
             )
         options = _checked(entry.config, recipe.task.options, f"{where}: task.options")
-        read = _checked(DATA[recipe.task.name], recipe.data, f"{where}: data")
+        read = _checked(entry.task.data_config, recipe.data, f"{where}: data")
         return recipe.model_copy(
             update={"task": recipe.task.model_copy(update={"options": options}), "data": read}
         )

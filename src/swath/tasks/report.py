@@ -16,27 +16,18 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
 from swath.evaluation.measures.intervals import Estimate
 from swath.files import atomic_path, write_json
 from swath.reporting.charts import Line, line_chart
-from swath.reporting.html import SafeHtml, figure, jpeg, table, write_html
-from swath.reporting.rgb import to_rgb
-from swath.tasks.dense.colors import class_color, colorize_mask
-from swath.tasks.detection.report import detection_gallery, precision_curves
+from swath.reporting.html import SafeHtml, figure, table, write_html
 from swath.tasks.model import TaskModel
 from swath.tasks.recipe import FinetuneRecipe
 from swath.tasks.scores import TaskScores
-from swath.tasks.scoring import predict_image, score_model
+from swath.tasks.scoring import score_model
 from swath.tasks.splits import DataSplits, describe_splits
 from swath.training.run_directory import RunDirectory
 
-_SHOWN, _LARGEST = 4, 384  # examples of each kind, and their largest side in pixels
 _CURVES = 60  # points of a curve
-Array = NDArray[Any]
 
 
 def write_finetune_report(
@@ -61,7 +52,7 @@ def write_finetune_report(
     split, name = (splits.test, "test") if splits.test is not None else (splits.val, "validation")
     if split is None:
         return None
-    every = score_model(model, split, recipe.test_scales if model.dense or model.boxes else (1.0,))
+    every = score_model(model, split, recipe.test_scales if model.task.tested_at_scales else (1.0,))
     scores = every[1.0]
     warning = ""
     if splits.test is None:
@@ -73,11 +64,11 @@ def write_finetune_report(
         "split": name,
         "warning": warning,
         "images": {"train": len(splits.train), "scored": len(scores.images)},
-        "labels_share": recipe.data.get("labels_share", 1.0),
+        "label_fraction": recipe.data.get("label_fraction", 1.0),
         "seed": recipe.seed,
         "model": model.id,
         "from": None if recipe.model is None or recipe.mode == "scratch" else recipe.model.id,
-        **(_of_pixels(split) if model.dense else {}),
+        **model.task.score_settings(split),
         **scores.protocol,
     }
     run.report.mkdir(parents=True, exist_ok=True)
@@ -95,11 +86,8 @@ def write_finetune_report(
         _figures(every),
         "<h2>Classes</h2>" + _classes(scores),
         _confusion(scores, model.classes),
-        precision_curves(scores) if model.boxes else "",
         "<h2>Training</h2>" + _curves(rows, scores.main),
-        detection_gallery(model, split, scores)
-        if model.boxes
-        else "<h2>Where it does best, and worst</h2>" + _gallery(model, split, scores),
+        *model.task.report_sections(model, split, scores),
     ]
     write_html(run.report / "report.html", recipe.name, parts)
     return scores
@@ -127,15 +115,6 @@ def _write_classes(run: RunDirectory, scores: TaskScores) -> None:
         writer = csv.DictWriter(file, header)
         writer.writeheader()
         writer.writerows(rows)
-
-
-def _of_pixels(split: Any) -> dict[str, Any]:
-    """How maps were scored."""
-    return {
-        "pixels": "global confusion over all images; intervals draw whole images",
-        "tile": split.tile,
-        "zoom": split.zoom,
-    }
 
 
 def _said(scores: TaskScores, split: Any) -> list[str]:
@@ -220,78 +199,3 @@ def _curves(rows: Sequence[Mapping[str, Any]], main: str) -> str:
     return (
         figure(SafeHtml(f'<div class="panels">{"".join(drawn)}</div>'), "How training went") if drawn else ""
     )
-
-
-# -------------------------------------------------------------------------------------------------- examples
-
-
-def _gallery(model: TaskModel, split: Any, scores: TaskScores) -> str:
-    """The worst images first, then some of the best."""
-    numbers = np.array(scores.protocol.get("images_scored", range(len(split))))
-    order = numbers[np.argsort(np.nan_to_num(scores.images, nan=2.0), kind="stable")]
-    worst = order[:_SHOWN].tolist()
-    best = [i for i in order[::-1][:_SHOWN].tolist() if i not in worst]
-    show = _dense_example if model.dense else _class_example
-    parts = []
-    for title, chosen in (("Worst", worst), ("Best", best)):
-        tiles = "".join(show(model, split, int(i)) for i in chosen)
-        parts.append(f"<h3>{title}</h3>{tiles}" if chosen else "")
-    legend = ""
-    if model.dense:
-        legend = "".join(
-            f'<li><i style="background:rgb{class_color(k)}"></i>{escape(name)}</li>'
-            for k, name in enumerate(model.classes)
-        )
-        legend = f'<ul class="key">{legend}</ul>'
-    return legend + "".join(parts)
-
-
-def _dense_example(model: TaskModel, split: Any, number: int) -> str:
-    """Image (or both dates), truth, answer, and where they differ, side by side."""
-    with torch.inference_mode():
-        batch, said = predict_image(model.task, model.contract, split, number, model.device)
-    answer, mask = said.argmax(1), batch["mask"]
-    image = batch["image"]
-    dates = image.unbind(1) if image.ndim == 5 else [image]
-    pictures = [to_rgb({**batch, "image": one}, split.sensor) for one in dates]
-    wrong = (answer != mask) & (mask != 255) & batch["valid"]
-    shown = pictures[-1].copy()
-    shown[wrong[0].numpy()] = (213, 94, 0)
-    maps = [colorize_mask(x)[0].permute(1, 2, 0).numpy() for x in (mask, answer)]
-    joined = _beside([*pictures, *maps, shown])
-    share = 100 * float(wrong.sum()) / max(1, int(((mask != 255) & batch["valid"]).sum()))
-    names = ["before", "after"] if len(dates) == 2 else ["image"]
-    caption = (
-        f"{_short(split.paths[number])}: {', '.join(names)}, truth, answer, errors ({share:.1f}% of pixels)"
-    )
-    return figure(joined, caption)
-
-
-def _class_example(model: TaskModel, split: Any, number: int) -> str:
-    """An image with its truth and the three likeliest classes."""
-    batch = split.get_batch([number])
-    with torch.inference_mode():
-        said = model.predict_batch(batch)[0].cpu()
-    truth = batch["label"][0]
-    names = model.classes
-    true = [names[int(truth)]] if truth.ndim == 0 else [names[int(k)] for k in truth.nonzero()[:, 0]]
-    first = ", ".join(
-        f"{names[int(k)]} {100 * float(said[k]):.0f}%" for k in said.argsort(descending=True)[:3]
-    )
-    caption = f"{_short(split.paths[number])}: {' and '.join(true) or 'no label'}; said: {first}"
-    return figure(_beside([to_rgb(batch, split.sensor)]), caption)
-
-
-def _beside(pictures: Sequence[Array]) -> bytes:
-    from PIL import Image
-
-    gap = np.full((pictures[0].shape[0], 4, 3), 255, dtype=np.uint8)
-    strip = np.concatenate([x for picture in pictures for x in (picture, gap)][:-1], axis=1)
-    drawn = Image.fromarray(strip)
-    scale = min(1.0, _LARGEST / pictures[0].shape[0])
-    size = (max(1, round(drawn.width * scale)), max(1, round(drawn.height * scale)))
-    return jpeg(drawn.resize(size, Image.Resampling.LANCZOS) if scale < 1 else drawn, quality=82)
-
-
-def _short(path: str) -> str:
-    return "/".join(path.split("/")[-2:])

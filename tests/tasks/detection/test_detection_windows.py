@@ -18,10 +18,11 @@ from swath.encoders import create_model
 from swath.models.contract import Contract
 from swath.prediction import PredictionOptions, predict_scenes
 from swath.sensors.registry import get_sensor
-from swath.tasks.detection import task as task_module
+from swath.tasks.detection import windows as windows_module
 from swath.tasks.detection.data.splits import DetectionDataConfig, open_detection
 from swath.tasks.detection.scoring import score_boxes
-from swath.tasks.detection.task import DetectionConfig, DetectionTask, detect_image
+from swath.tasks.detection.task import DetectionConfig, DetectionTask
+from swath.tasks.detection.windows import detect_image
 
 
 def detector(**options: Any) -> DetectionTask:
@@ -46,7 +47,7 @@ def test_windows_are_looked_at_together_as_one_by_one(monkeypatch: pytest.Monkey
     monkeypatch.setattr(task, "predict", counted)
     found = {}
     for pixels in (1, 3 * 32 * 32, 2**18):
-        monkeypatch.setattr(task_module, "_PIXELS", pixels)
+        monkeypatch.setattr(windows_module, "_PIXELS", pixels)
         found[pixels] = detect_image(task, batch)
     assert sizes == [1] * 6 + [3, 3] + [6]
     one = found.pop(1)
@@ -91,8 +92,10 @@ def test_oriented_objects_of_a_scene_are_turned_polygons_in_its_crs(tmp_path: Pa
     box = torch.tensor([[30.0, 20.0, 16.0, 6.0, 0.5]])
     model = task_model("segment")
     model.dense, model.boxes, model.kind = False, True, "detect"
+    model.task.output = "boxes"  # type: ignore[misc]
+    model.task.preferred_tiles = lambda size: (64, 0.25)  # type: ignore[method-assign]
+    model.task.empty_output = lambda shape, device: []  # type: ignore[method-assign,assignment]
     model.task.overlap = 0.1  # type: ignore[assignment]
-    model.task.config = model.task.config.model_copy(update={"window": 64, "seam": 16})
 
     def predict(batch: Any) -> Any:
         found = {"obb": box, "scores": torch.tensor([0.75]), "labels": torch.tensor([1])}

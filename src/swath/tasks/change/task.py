@@ -1,17 +1,22 @@
-"""The task : what differs between two dates."""
+"""The task ``change``: what differs between two dates."""
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from swath.encoders.protocol import IntermediateFeatures
+from swath.models.card import TaskCard
 from swath.models.contract import Contract
+from swath.sensors.sensor import Sensor
 from swath.tasks.dense.bit import BIT, LEVEL
+from swath.tasks.dense.data import open_segmentation
 from swath.tasks.dense.heads import build_head, upsample
 from swath.tasks.dense.task import DenseConfig, DensePredictionTask
 from swath.tasks.protocol import register_task
+from swath.tasks.splits import DataSplits
 
 
 class ChangeDetectionConfig(DenseConfig):
@@ -35,6 +40,11 @@ class ChangeDetectionTask(DensePredictionTask):
     """A class for every pixel of a pair: what has changed between two dates, or how."""
 
     dates = 2
+    card: ClassVar[TaskCard | None] = TaskCard(
+        "names what has changed between two dates, pixel by pixel", "[N, 2, bands, height, width]",
+        "probabilities [N, {classes}, height, width] of the classes", "image-segmentation",
+        "semantic-segmentation", ("batch", "class", "height", "width"),
+    )  # fmt: skip
     config: ChangeDetectionConfig
 
     def __init__(self, encoder: nn.Module, config: ChangeDetectionConfig, contract: Contract) -> None:
@@ -50,6 +60,21 @@ class ChangeDetectionTask(DensePredictionTask):
             self.head = BIT(channels, classes, norm=config.norm)
         else:
             self.head = build_head(config.head, channels, classes, config.head_width, config.norm)
+
+    @classmethod
+    def open_data(cls, data: Any, path: str | Path, sensor: Sensor, *, options: Any, seed: int) -> DataSplits:
+        """See `Task`."""
+        match = options.radiometric_match == "mean_std"
+        return open_segmentation(data, path, sensor, seed, cls.dates, options.classes, match=match)
+
+    @property
+    def matches_dates(self) -> bool:
+        """See `Task`."""
+        return self.config.radiometric_match == "mean_std"
+
+    def main_figure(self) -> str:
+        """F1 of change where it is changed or not; else as for segmentation."""
+        return "f1" if len(self.config.classes) == 2 else super().main_figure()
 
     def logits(self, image: Tensor, gsd: Tensor) -> tuple[Tensor, Tensor | None]:
         """Of images [B, 2, C, H, W], before and after."""

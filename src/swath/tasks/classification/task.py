@@ -9,7 +9,8 @@ Legend: B images, D features, K classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +21,18 @@ from swath.augmentations.geometric import random_resized_crop
 from swath.datasets.chip import Batch
 from swath.encoders.pooling import Pooling, mean_std_pool, pool
 from swath.encoders.protocol import EncoderFeatures, size_divisor
+from swath.models.card import TaskCard
 from swath.models.contract import Contract
 from swath.objectives.protocol import Losses
+from swath.sensors.sensor import Sensor
 from swath.tasks.augmentation import AugmentConfig, MixConfig, TaskAugmentation, mixup_cutmix
+from swath.tasks.classification.data import ClassificationDataConfig, open_classification
+from swath.tasks.classification.report import class_examples
+from swath.tasks.classification.scoring import score_images
 from swath.tasks.dense.losses import weighted_cross_entropy
 from swath.tasks.protocol import Task, TaskConfig, register_task
+from swath.tasks.scores import TaskScores
+from swath.tasks.splits import DataSplits
 
 
 class ClassificationConfig(TaskConfig):
@@ -58,6 +66,13 @@ class ClassificationConfig(TaskConfig):
 class ClassificationTask(Task):
     """Classes or labels of whole images."""
 
+    data_config = ClassificationDataConfig
+    gsd_option = "data.size with data.resize_mode=resize"
+    card: ClassVar[TaskCard | None] = TaskCard(
+        "names the class of an image", "[N, bands, height, width]",
+        "probabilities [N, {classes}] of the classes", "image-classification", "scene-classification",
+        ("batch", "class"),
+    )  # fmt: skip
     config: ClassificationConfig
     weights: Tensor | None
 
@@ -74,6 +89,32 @@ class ClassificationTask(Task):
         nn.init.zeros_(self.head.bias)
         weights = config.class_weights if isinstance(config.class_weights, tuple) else None
         self.register_buffer("weights", None if weights is None else torch.tensor(weights), persistent=False)
+
+    @classmethod
+    def open_data(cls, data: Any, path: str | Path, sensor: Sensor, *, options: Any, seed: int) -> DataSplits:
+        """See `Task`."""
+        return open_classification(data, path, sensor, seed, options.classes)
+
+    @classmethod
+    def options_from_data(cls, splits: DataSplits) -> dict[str, Any]:
+        """Labels with a row of zeros and ones per image are multi-label."""
+        return {"multilabel": splits.train.labels.ndim == 2}
+
+    def score(
+        self,
+        dataset: Any,
+        contract: Contract,
+        device: torch.device,
+        *,
+        scale: float = 1.0,
+        intervals: bool = True,
+    ) -> TaskScores:
+        """See `Task`; images keep their size."""
+        return score_images(self, contract, dataset, device)
+
+    def report_sections(self, model: Any, dataset: Any, scores: TaskScores) -> list[str]:
+        """The images with the worst and the best scores."""
+        return [class_examples(model, dataset, scores)]
 
     def views(self, batch: Batch) -> Mapping[str, Any]:
         """`image` [B, C, H, W], `gsd` [B], and `target` [B, K]: shares of classes, or labels."""

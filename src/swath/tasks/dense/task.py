@@ -9,7 +9,8 @@ Legend: B images, C bands, K classes, H x W pixels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -17,13 +18,22 @@ from torch import Tensor, nn
 
 from swath.datasets.chip import Batch
 from swath.encoders.pyramid import FeaturePyramid, build_pyramid
+from swath.models.card import TaskCard
 from swath.models.contract import Contract
 from swath.objectives.protocol import Losses
+from swath.sensors.sensor import Sensor
 from swath.tasks.augmentation import AugmentConfig, TaskAugmentation
 from swath.tasks.dense.colors import colorize_mask
+from swath.tasks.dense.config import SegmentationDataConfig
+from swath.tasks.dense.data import open_segmentation
 from swath.tasks.dense.heads import FCNHead, Head, Norm, build_head, upsample
 from swath.tasks.dense.losses import IGNORE, DenseLoss, dense_losses
+from swath.tasks.dense.report import map_examples
+from swath.tasks.dense.scoring import score_maps
 from swath.tasks.protocol import Task, TaskConfig, register_task
+from swath.tasks.scores import TaskScores
+from swath.tasks.splits import DataSplits
+from swath.tiling.grid import OVERLAP
 
 
 class DenseConfig(TaskConfig):
@@ -59,7 +69,9 @@ class DenseConfig(TaskConfig):
 class DensePredictionTask(Task):
     """What segmentation and change share: pyramid, losses, pictures."""
 
-    dense = True
+    data_config = SegmentationDataConfig
+    output = "map"
+    tested_at_scales = True
     config: DenseConfig
     weights: Tensor | None
 
@@ -104,6 +116,47 @@ class DensePredictionTask(Task):
     def logits(self, image: Tensor, gsd: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits [B, K, H, W] of normalized images, and those of the auxiliary head (in training)."""
         raise NotImplementedError
+
+    @classmethod
+    def open_data(cls, data: Any, path: str | Path, sensor: Sensor, *, options: Any, seed: int) -> DataSplits:
+        """See `Task`."""
+        return open_segmentation(data, path, sensor, seed, cls.dates, options.classes)
+
+    def main_figure(self) -> str:
+        """The score that chooses the best weights."""
+        return "miou"
+
+    def score(
+        self,
+        dataset: Any,
+        contract: Contract,
+        device: torch.device,
+        *,
+        scale: float = 1.0,
+        intervals: bool = True,
+    ) -> TaskScores:
+        """See `Task`; by the confusion matrix over all labeled pixels."""
+        return score_maps(self, contract, dataset, device, scale, main=self.main_figure())
+
+    def score_settings(self, dataset: Any) -> dict[str, Any]:
+        """Tile size and zoom of the images that were scored."""
+        return {
+            "pixels": "global confusion over all images; intervals draw whole images",
+            "tile": dataset.tile,
+            "zoom": dataset.zoom,
+        }
+
+    def report_sections(self, model: Any, dataset: Any, scores: TaskScores) -> list[str]:
+        """The images with the worst and the best scores, with their maps."""
+        return [map_examples(model, dataset, scores)]
+
+    def preferred_tiles(self, trained_size: int) -> tuple[int, float]:
+        """See `Task`; tiles overlap, because their maps are blended."""
+        return trained_size, OVERLAP
+
+    def empty_output(self, tile_shape: tuple[int, ...], device: torch.device) -> Tensor:
+        """No map: [0, K, H, W]."""
+        return torch.zeros(0, len(self.config.classes), *tile_shape, device=device)
 
     def views(self, batch: Batch) -> Mapping[str, Any]:
         """`image`, `gsd` and `mask` [B, H, W]; pixels without data do not count."""
@@ -151,6 +204,11 @@ class SegmentationConfig(DenseConfig):
 class SegmentationTask(DensePredictionTask):
     """A class for every pixel of an image."""
 
+    card: ClassVar[TaskCard | None] = TaskCard(
+        "names the class of every pixel", "[N, bands, height, width]",
+        "probabilities [N, {classes}, height, width] of the classes", "image-segmentation",
+        "semantic-segmentation", ("batch", "class", "height", "width"),
+    )  # fmt: skip
     config: SegmentationConfig
 
     def __init__(self, encoder: nn.Module, config: SegmentationConfig, contract: Contract) -> None:

@@ -27,8 +27,8 @@ from swath.tasks.detection.average_precision import coco_ap, voc_ap
 from swath.tasks.detection.data.dataset import BOXES
 from swath.tasks.detection.detectors.common import Detections
 from swath.tasks.detection.rotated_boxes import from_xyxy, rotated_iou
-from swath.tasks.detection.task import DetectionTask, detect_image
 from swath.tasks.detection.tiled_inference import scale_boxes
+from swath.tasks.detection.windows import detect_image
 from swath.tasks.protocol import normalize_task_batch
 from swath.tasks.scores import TaskScores
 
@@ -53,7 +53,7 @@ class MatchResult:
 
 
 def score_boxes(
-    task: DetectionTask,
+    task: Any,
     contract: Contract,
     dataset: Any,
     device: torch.device,
@@ -67,7 +67,7 @@ def score_boxes(
     own that training has shown.
 
     Args:
-        task: In evaluation mode.
+        task: A `DetectionTask` in evaluation mode.
         contract: Of its images.
         dataset: A split, as `DetectionImages`.
         device: Where the task is.
@@ -99,7 +99,7 @@ def score_boxes(
 
 
 def detect_at_scale(
-    task: DetectionTask, contract: Contract, batch: Any, device: torch.device, zoom: float = 1.0
+    task: Any, contract: Contract, batch: Any, device: torch.device, zoom: float = 1.0
 ) -> Detections:
     """What is found in the one image of a batch at a zoom, in its own pixels, on the CPU."""
     height, width = batch["image"].shape[2:]

@@ -9,7 +9,8 @@ Legend: B images, C bands, H x W pixels, N boxes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -17,24 +18,24 @@ from torch import Tensor, nn
 
 from swath.datasets.chip import Batch
 from swath.encoders.pyramid import build_pyramid
+from swath.models.card import TaskCard
 from swath.models.contract import Contract
 from swath.objectives.protocol import Losses
+from swath.sensors.sensor import Sensor
 from swath.tasks.augmentation import AugmentConfig, TaskAugmentation
 from swath.tasks.detection.data.augmentation import random_flip_rotate_boxes
 from swath.tasks.detection.data.dataset import BOXES, collate_detections
+from swath.tasks.detection.data.splits import DetectionDataConfig, open_detection
 from swath.tasks.detection.detectors.common import Detections, Detector, image_sizes
 from swath.tasks.detection.detectors.oriented_rcnn import OrientedRCNN
 from swath.tasks.detection.detectors.torchvision_detectors import FCOS, FasterRCNN
 from swath.tasks.detection.drawing import outline_image
-from swath.tasks.detection.tiled_inference import (
-    chosen,
-    keep_core_objects,
-    merge_tiles,
-    on_cpu,
-    outlines,
-    tile_plan,
-)
+from swath.tasks.detection.report import detection_gallery, precision_curves
+from swath.tasks.detection.scoring import score_boxes
+from swath.tasks.detection.tiled_inference import chosen, on_cpu, outlines
 from swath.tasks.protocol import Task, TaskConfig, register_task
+from swath.tasks.scores import TaskScores
+from swath.tasks.splits import DataSplits
 
 DetectionHead = Literal["faster_rcnn", "fcos", "oriented_rcnn"]
 _OVERLAP: dict[DetectionHead, float] = {"faster_rcnn": 0.5, "fcos": 0.6, "oriented_rcnn": 0.1}
@@ -123,7 +124,14 @@ class DetectionTask(Task):
         overlap: IoU from which the lower of two detections of a class is dropped.
     """
 
-    boxes = True
+    data_config = DetectionDataConfig
+    output = "boxes"
+    tested_at_scales = True
+    card: ClassVar[TaskCard | None] = TaskCard(
+        "finds objects", "[N, bands, height, width]",
+        "for each image {boxes}, scores [M] and labels [M], in pixels", "object-detection",
+        "object-detection", ("object", "box"),
+    )  # fmt: skip
     config: DetectionConfig
 
     def __init__(self, encoder: nn.Module, config: DetectionConfig, contract: Contract) -> None:
@@ -152,6 +160,35 @@ class DetectionTask(Task):
     def encoder(self) -> nn.Module:  # type: ignore[override]
         """The encoder inside the detector."""
         return self.detector.neck.pyramid.encoder  # type: ignore[attr-defined, no-any-return]
+
+    @classmethod
+    def open_data(cls, data: Any, path: str | Path, sensor: Sensor, *, options: Any, seed: int) -> DataSplits:
+        """See `Task`."""
+        return open_detection(data, path, sensor, seed, options.classes)
+
+    def score(
+        self,
+        dataset: Any,
+        contract: Contract,
+        device: torch.device,
+        *,
+        scale: float = 1.0,
+        intervals: bool = True,
+    ) -> TaskScores:
+        """See `Task`; by average precision."""
+        return score_boxes(self, contract, dataset, device, share=scale, resamples=500 if intervals else 0)
+
+    def report_sections(self, model: Any, dataset: Any, scores: TaskScores) -> list[str]:
+        """Precision over recall, and images with their boxes."""
+        return [precision_curves(scores), detection_gallery(model, dataset, scores)]
+
+    def preferred_tiles(self, trained_size: int) -> tuple[int, float]:
+        """The tiles that the task itself predicts large images in."""
+        return self.config.tile, min(0.5, self.config.tile_overlap / self.config.tile)
+
+    def empty_output(self, tile_shape: tuple[int, ...], device: torch.device) -> list[Detections]:
+        """No detections."""
+        return []
 
     def views(self, batch: Batch) -> Mapping[str, Any]:
         """The batch with every image and its boxes turned together, then its colors changed."""
@@ -198,31 +235,3 @@ class DetectionTask(Task):
         sure = [chosen(one, one["scores"] >= _PICTURED) for one in found]
         said = [outline_image(outlines(one), size) for one in sure]
         return {"image": views["image"], "truth": torch.stack(truth), "found": torch.stack(said)}
-
-
-def detect_image(task: DetectionTask, batch: Batch) -> Detections:
-    """What is found in one image of any size, in windows where it is large (``config.window``), on the CPU.
-
-    Args:
-        task: In evaluation mode.
-        batch: Of one image, normalized.
-    """
-    config, image = task.config, batch["image"]
-    if len(image) != 1:
-        raise ValueError(f"one image at a time is looked at in windows, not {len(image)}")
-    plan = tile_plan(image.shape[3], image.shape[2], config.tile, config.tile_overlap)
-    parts = []
-    together = max(1, _PIXELS // (plan[0].window.width * plan[0].window.height))  # tiles are of one size
-    for first in range(0, len(plan), together):
-        some = plan[first : first + together]
-        pieces = [
-            image[0, :, w.row : w.row + w.height, w.column : w.column + w.width]
-            for w in (tile.window for tile in some)
-        ]
-        batch_of: Any = {
-            "image": torch.stack(pieces),
-            "gsd": batch["gsd"].expand(len(some)),
-            "sensor": batch["sensor"],
-        }
-        parts += [keep_core_objects(*pair) for pair in zip(task.predict(batch_of), some, strict=True)]
-    return parts[0] if len(parts) == 1 else merge_tiles(parts, task.nms_iou)
