@@ -81,9 +81,9 @@ def test_the_archive_is_served_with_its_model_until_it_is_told_to_end(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     try:
-        summary = asked(f"http://127.0.0.1:{port}/api/archive", server)
-        assert summary["rows"] > 0
-        assert summary["searches"]["image"]
+        told = asked(f"http://127.0.0.1:{port}/api/archive", server)
+        assert told["rows"] > 0
+        assert told["capabilities"]["image"]
         server.terminate()
         assert server.wait(60) == 0
     finally:
