@@ -31,7 +31,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path)
-    parser.add_argument("--average-seeds", default="0")
+    parser.add_argument("--seeds", default="0")
     parser.add_argument("--show", type=int, default=0, help="print this many pairs beyond the list")
     given = parser.parse_args()
     torch.set_num_threads(1)

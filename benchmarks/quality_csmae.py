@@ -113,8 +113,8 @@ def main() -> None:
     parser.add_argument("--models", default="cecd,cesd,secd,sesd,mae")
     parser.add_argument("--cpu-minutes", type=float, default=5)
     parser.add_argument("--train", type=int, default=4000)
-    parser.add_argument("--gallery-split", type=int, default=2000)
-    parser.add_argument("--query-split", type=int, default=500)
+    parser.add_argument("--archive", type=int, default=2000)
+    parser.add_argument("--queries", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data-seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/csmae_simulated"))
@@ -130,7 +130,7 @@ def main() -> None:
 
     began = time.process_time()
     pairs = SimulatedPairs(
-        split_names={"train": options.train, "test": options.gallery, "val": options.queries},
+        split_names={"train": options.train, "test": options.archive, "val": options.queries},
         seed=options.data_seed,
         sensors=[S1, S2],
         size=60,

@@ -40,8 +40,8 @@ def main() -> None:
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--cpu-minutes", type=float, default=3)
     parser.add_argument("--train", type=int, default=2000)
-    parser.add_argument("--gallery-split", type=int, default=1000)
-    parser.add_argument("--query-split", type=int, default=250)
+    parser.add_argument("--archive", type=int, default=1000)
+    parser.add_argument("--queries", type=int, default=250)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/scale_aware"))
     options = parser.parse_args()
@@ -61,7 +61,7 @@ def main() -> None:
         gsd, patch, aware = WAYS[name]
         began = time.process_time()
         pairs = SimulatedPairs(
-            split_names={"train": options.train, "test": options.gallery, "val": options.queries},
+            split_names={"train": options.train, "test": options.archive, "val": options.queries},
             sensors=[RADAR, AERIAL],
             size=60,
             gsd={RADAR: 10.0, AERIAL: gsd},

@@ -82,9 +82,9 @@ def test_split_is_written_and_used(run: Callable[..., Result], scenes: Path, tmp
     assert sorted(image_sizes.values()).count("test") == 2
     assert run("leakage", table).exit_code == 0
     with pytest.raises(SwathError, match=r"such as train=0.8,val=0.2, not 'train'"):
-        run("split", scenes, "--fractions", "train", "-o", table)
+        run("make-split", scenes, "--fractions", "train", "-o", table)
     with pytest.raises(SwathError, match="random, group or block, not 'blok'"):
-        run("split", scenes, "--corruptions", "blok", "-o", table)
+        run("make-split", scenes, "--strategy", "blok", "-o", table)
 
 
 def test_geometry_and_robustness_print_and_write(

@@ -10,9 +10,9 @@ import pytest
 _COUNT_FAULTS = """
 import resource, sys
 import torch
-from swath.cpu.allocator import keep_freed_memory
+from swath.cpu.allocator import retain_freed_memory
 
-kept = keep_freed_memory() if sys.argv[1] == "keep" else False
+kept = retain_freed_memory() if sys.argv[1] == "keep" else False
 live = []
 
 def step():

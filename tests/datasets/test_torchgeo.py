@@ -55,7 +55,7 @@ def test_without_torchgeo_the_fix_is_said(tmp_path: Path) -> None:
     try:
         import torchgeo  # noqa: F401
     except ImportError:
-        with pytest.raises(SwathError, match=r"swath\[torchgeo\]"):
+        with pytest.raises(SwathError, match=r"\.\[torchgeo\]"):
             open_torchgeo("EuroSAT", tmp_path)
     else:
         with pytest.raises(ImageryError, match="Did you mean 'EuroSAT'"):

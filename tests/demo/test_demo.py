@@ -140,5 +140,5 @@ def test_somebodys_folder_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_nothing_is_said_without_figures(tmp_path: Path) -> None:
-    with pytest.raises(SwathError, match="measured nothing"):
+    with pytest.raises(SwathError, match="no evaluation results"):
         demo_summary(DemoResults(tmp_path))

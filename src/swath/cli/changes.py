@@ -35,8 +35,8 @@ def command(
     map_: Annotated[
         Path | None, typer.Option("--heatmap", help="Write scores of all places as a GeoTIFF (COG).")
     ] = None,
-    cell: Annotated[
-        float | None, typer.Option(help="Metres of a cell of --map.  \\[default: half a chip]", min=0.0)
+    cell_size: Annotated[
+        float | None, typer.Option(help="Metres of a cell of --heatmap.  \\[default: half a chip]", min=0.0)
     ] = None,
 ) -> None:
     """Find the places of an archive that changed most between two dates, by their embeddings.
@@ -52,8 +52,8 @@ def command(
     from swath.cli.search.options import parse_filters, period_of
     from swath.errors import SwathError
 
-    if cell is not None and map_ is None:
-        raise SwathError("--cell is the size of a cell of --map; give both")
+    if cell_size is not None and map_ is None:
+        raise SwathError("--cell-size is the size of a cell of --heatmap; give both")
     found = find_changes(
         Archive.open(archive),
         period_of(before),
@@ -71,7 +71,7 @@ def command(
     if map_ is not None:
         from swath.archive.changes.heatmap import write_heatmap
 
-        write_heatmap(map_, found, cell=cell)
+        write_heatmap(map_, found, cell=cell_size)
         typer.echo(f"map: {map_}", err=True)
 
 

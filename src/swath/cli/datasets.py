@@ -18,7 +18,7 @@ RootOption = Annotated[Path | None, typer.Option(help="Folder of data sets to lo
 
 @app.command("list")
 def list_sets(data_root: RootOption = None) -> None:
-    """List all sets that are known, and with --root which of them are there."""
+    """List all sets that are known, and with --data-root which of them are there."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

@@ -304,7 +304,7 @@ def _days(text: str) -> float | None:
     except ValueError:
         max_days = -1.0
     if not max_days >= 0:
-        raise ImageryError(f"--days {text}: a number of days, or 'any'")
+        raise ImageryError(f"--max-days {text}: a number of days, or 'any'")
     return max_days
 
 

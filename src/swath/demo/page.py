@@ -176,7 +176,7 @@ def _next() -> str:
         "--set sensor=sentinel2_l2a\n"
         "swath evaluate knn runs/mine/model labeled/\n"
         "swath embed runs/mine/model scenes/ --to archive --layout chips --chip-size 128\n"
-        "swath search archive query.tif -k 10 --picture answers.png</pre>"
+        "swath search archive query.tif -k 10 --contact-sheet results.png</pre>"
     )
 
 

@@ -78,7 +78,7 @@ def test_the_index_stays_in_step_under_random_changes(
     asked = [
         {"center": True},
         {"center": False},
-        {"center": True, "where": Filter(gsd=(10, 10))},
+        {"center": True, "filter": Filter(gsd=(10, 10))},
         {"center": False, "sensor": SENSORS[1], "k": 700},
     ]
     for step in range(10):

@@ -76,8 +76,8 @@ def test_after_giving_up_the_next_call_goes_on(server: Server, data: bytes, tmp_
 def test_a_killed_download_resumes(server: Server, data: bytes, tmp_path: Path) -> None:
     """Killed by SIGKILL in the middle, as a machine that is switched off."""
     server.pause = 0.02
-    program = "from swath.datasets.download.http import fetch; "
-    program += f"fetch({server.url + '/set.zip'!r}, {str(tmp_path)!r})"
+    program = "from swath.datasets.download.http import download; "
+    program += f"download({server.url + '/set.zip'!r}, {str(tmp_path)!r})"
     process = subprocess.Popen([sys.executable, "-c", program])
     part = tmp_path / "set.zip.part"
     for _ in range(500):

@@ -203,7 +203,7 @@ def write_scene(
         bands = ("VV", "VH")
     else:
         values, bands = random.integers(200, 4000, (12, size, size)).astype(np.uint16), S2_BANDS
-    tags = {} if days is None else {"ACQUISITION_DATE": (T0 + timedelta(days=days)).isoformat()}
+    tags = {} if days is None else {"ACQUISITION_DATE": (T0 + timedelta(max_days=days)).isoformat()}
     return write_tiff(
         folder / f"{name}.tif", values, crs=crs, descriptions=bands, tags=tags,
         transform=Affine(pixel, 0, 500_000 + east, 0, -pixel, 5_000_000 + north),
@@ -232,7 +232,7 @@ def test_scenes_that_overlap_are_paired_with_the_nearest_in_time(tmp_path: Path)
     assert "no scene of sentinel2_l2a overlaps" in reasons["radar_elsewhere"]
     assert "nearer in time" in reasons["radar_far"]
     assert "overlap of" in reasons["optical_2"]
-    assert len(joined(tmp_path, every=True).pairs) == 2
+    assert len(joined(tmp_path, all_partners=True).pairs) == 2
 
 
 def test_written_table_opens_as_co_registered_pairs(tmp_path: Path) -> None:
@@ -310,14 +310,14 @@ def test_empty_intersection_of_times_says_both_ranges_and_the_fix(tmp_path: Path
     write_scene(tmp_path / "a", "radar", S1, 0, 0, days=40)
     write_scene(tmp_path / "b", "optical", S2, 0, 0)
     with pytest.raises(ImageryError) as caught:
-        joined(tmp_path, days=3)
+        joined(tmp_path, max_days=3)
     text = str(caught.value)
     assert "sentinel1_grd from 2020-07-11 to 2020-07-11" in text
     assert "sentinel2_l2a from 2020-06-01 to 2020-06-01" in text
     assert "40.0 days apart" in text
-    assert "--days 40" in text
-    assert len(joined(tmp_path, days=40).pairs) == 1
-    assert len(joined(tmp_path, days=None).pairs) == 1
+    assert "--max-days 40" in text
+    assert len(joined(tmp_path, max_days=40).pairs) == 1
+    assert len(joined(tmp_path, max_days=None).pairs) == 1
 
 
 def test_every_reason_is_told(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_other_folds_and_columns_can_be_named(table: Path, tmp_path: Path) -> No
     assert (split.train.name, split.test.name) == ("b", "a")
     with pytest.raises(ImageryError, match=r"has no column 'parts'. Did you mean 'part'"):
         open_split(other, sensor="rgb_aerial", split_column="parts")
-    with pytest.raises(ImageryError, match=r"values 'a', 'b', not 'train'.*--bank and --queries"):
+    with pytest.raises(ImageryError, match=r"values 'a', 'b', not 'train'.*--train-split and --test-split"):
         open_split(other, sensor="rgb_aerial", split_column="part")
     with pytest.raises(ImageryError, match="bank and queries are both 'a'"):
         open_split(other, sensor="rgb_aerial", split_column="part", train_split="a", test_split="a")
@@ -65,7 +65,7 @@ def test_folders_decide(table: Path, tmp_path: Path) -> None:
     assert split.hash == open_split(table, sensor="rgb_aerial").hash, "the same images on the same sides"
     (tmp_path / "data" / "val").rename(tmp_path / "data" / "held_out")
     with pytest.raises(
-        ImageryError, match=r"none called val or test.*held_out, train. Name it with --queries"
+        ImageryError, match=r"none called val or test.*held_out, train. Name it with --test-split"
     ):
         open_split(tmp_path / "data", sensor="rgb_aerial", gsd=0.5)
     assert (

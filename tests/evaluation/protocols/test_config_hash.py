@@ -22,10 +22,10 @@ def test_protocols_keep_their_hash() -> None:
 
 def test_nested_names_and_settings_keep_their_hash() -> None:
     old = {
-        "classifier": "knn-standardized",
-        "image_size": 32,
-        "corruptions": {"noise": {"measure": "sigma", "severities": [0.1]}},
-        "feature_extractors": {"train": {"model": "random initialisation of vit", "pooling": "moments"}},
+        "classifier": "knn-z",
+        "side": 32,
+        "degradations": {"noise": {"measure": "sigma", "strengths": [0.1]}},
+        "featurizers": {"train": {"model": "random initialisation of vit", "pooling": "moments"}},
         "own_group_hidden": True,
         "archive": {"name": "test", "places": 3},
     }

@@ -39,7 +39,7 @@ ScalesOption = Annotated[
 GsdsOption = Annotated[
     str | None,
     typer.Option(
-        help="Instead of --scales: ground sample distances in metres that images are reduced to, such as "
+        help="Instead of --image-sizes: ground sample distances that images are reduced to, in metres, as "
         "0.6,1.2,2.4; for images of one known GSD."
     ),
 ]

@@ -124,7 +124,7 @@ def _check(given: dict[str, Any]) -> None:
     if given["gsd_mode"] not in (None, "metres", "relative"):
         raise SwathError(f"--gsd-mode is metres or relative, not {given['gsd_mode']!r}")
     if given["gsds"] is not None and given["image_sizes"] is not None:
-        raise SwathError("--scales and --gsds both say what images are reduced to: give one of them")
+        raise SwathError("--image-sizes and --gsds both say what images are reduced to: give one of them")
     if given["average_seeds"] and len(given["models"]) < 2:
         raise SwathError("--seeds needs the models of two seeds or more, such as runs/seed_*/model")
     protocol = given.get("protocol")

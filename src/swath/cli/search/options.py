@@ -1,4 +1,4 @@
-"""The --only-... options of `swath search` and `swath changes` as one filter."""
+"""The filter options of `swath search` and `swath changes`, as one filter."""
 
 from __future__ import annotations
 

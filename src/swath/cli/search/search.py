@@ -53,7 +53,8 @@ def command(
     exclude_overlap: Annotated[
         float | None,
         typer.Option(
-            help="How much of the smaller footprint is shared by chips of one place, for --exclude-pair.  "
+            help="How much of the smaller footprint is shared by chips of one place, for "
+            "--exclude-location.  "
             "\\[default: 0.5]",
             min=0.0,
             max=1.0,
@@ -62,10 +63,8 @@ def command(
     sensor: Annotated[
         list[str] | None,
         typer.Option(
-            "--sensor",
-            "--only-sensor",
-            help="Only answers of this sensor, such as sentinel2_l2a, or s2 for short; may be given again. "
-            "Any sensor may ask.",
+            help="Only results of this sensor, such as sentinel2_l2a, or s2 for short. "
+            "Can be given several times.",
         ),
     ] = None,
     query_sensor: Annotated[
@@ -162,7 +161,7 @@ def command(
     )
     names = opened.searcher.sensor_names(sensor) if sensor else None
     if exclude_overlap is not None and not exclude_location:
-        raise SwathError("--pair-share says how --exclude-pair judges; give both")
+        raise SwathError("--exclude-overlap says how --exclude-location judges; give both")
     loaded: Model | None = None
     if query is not None and Path(query).exists():
         from swath.archive.query.image_query import load_archive_model, query_by_image

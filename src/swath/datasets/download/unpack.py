@@ -93,7 +93,7 @@ def _members(archive: Path, stack: ExitStack, limits: UnpackLimits) -> Iterator[
         kind = "RAR" if head.startswith(b"Rar!") else "7z"
         raise ImageryError(
             f"{archive}: is a {kind} archive, which Swath does not unpack. Unpack it yourself (with unar, "
-            "bsdtar or 7z), and name the folder with --root"
+            "bsdtar or 7z), and name the folder with --data-root"
         )
     if zipfile.is_zipfile(archive):
         opened = stack.enter_context(zipfile.ZipFile(archive))

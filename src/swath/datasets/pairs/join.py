@@ -300,14 +300,12 @@ class _Join:
                 f"({self.min_overlap:.0%} are wanted: --min-overlap)"
             )
         if why.taken:
-            return "every place is paired with a scene that is nearer in time (--every keeps all)"
+            return "every place is paired with a scene that is nearer in time (--all-partners keeps all)"
         if why.small:
             return f"what {other} has in common is smaller than a chip of {self.chip} pixels (--chip-size)"
         if why.gap is not None:
-            return f"the nearest scene of {other} is {why.gap:.1f} days apart ({self.days:g} allowed: --days)"
-        return (
-            f"it, or the scenes of {other} that overlap it, have no acquisition time (--days any passes over)"
-        )
+            return f"the nearest scene of {other} is {why.gap:.1f} days apart (--max-days {self.days:g})"
+        return f"it, or the scenes of {other} that overlap it, have no acquisition time (allow: --max-days any)"
 
     def _nothing(self) -> ImageryError:
         first, second = self.found.sensors
@@ -317,7 +315,7 @@ class _Join:
             return ImageryError(
                 f"no two scenes that overlap were taken within {self.days:g} days: {first.name} {spans[0]}, "
                 f"{second.name} {spans[1]}; the nearest two are {min(gaps):.1f} days apart. Give imagery of "
-                f"one period, or allow more: --days {int(np.ceil(min(gaps)))}"
+                f"one period, or allow more: --max-days {int(np.ceil(min(gaps)))}"
             )
         reasons: dict[str, list[str]] = {}
         for _, path, why in self.found.unpaired:

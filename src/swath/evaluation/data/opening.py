@@ -89,7 +89,9 @@ def open_eval_data(
         if options.get(option) is not None:
             raise ImageryError(f"{name}: is a set known by name, where {option}= means nothing; leave it out")
     if root is None:
-        raise ImageryError(f"{name}: is a set known by name; say below which folder it lies (--root DIR)")
+        raise ImageryError(
+            f"{name}: is a set known by name; say below which folder it lies (--data-root DIR)"
+        )
     requested = get_sensor(sensor)
     if name.startswith(PREFIX):
         if gsd is None and gsd_mode is None:
@@ -123,7 +125,9 @@ def locate_dataset(text: str | Path, root: str | Path | None = None) -> Path:
             raise ImageryError(f"{text}: there is no such file or folder")
         return Path(text)
     if root is None:
-        raise ImageryError(f"{name}: is a set known by name; say below which folder it lies (--root DIR)")
+        raise ImageryError(
+            f"{name}: is a set known by name; say below which folder it lies (--data-root DIR)"
+        )
     if name.startswith(PREFIX):
         open_torchgeo(name, root, gsd="relative")
         return Path(root)

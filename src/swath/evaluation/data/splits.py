@@ -158,7 +158,7 @@ def split_labeled(
         raise ImageryError(
             f"{where}: has no split column and no folder {train_split!r}, so there are no "
             f"{test_split!r} images; "
-            "leave --queries out for a split by seed"
+            "leave --test-split out for a split by seed"
         )
     else:
         chosen, how = _drawn(dataset, groups, test_fraction, seed)
@@ -196,7 +196,7 @@ def _folders(
         raise ImageryError(
             f"{path}: has a folder {train_split!r} but none called "
             f"{test_split or ' or '.join(_QUERY_NAMES)} for the "
-            f"queries; there are {folders}. Name it with --queries."
+            f"queries; there are {folders}. Name it with --test-split."
         )
     first = open_dataset(path / train_split, sensor=sensor, gsd=gsd, layout="class_folder", **options)
     _refuse_empty_classes(path / train_split, first)
@@ -205,7 +205,7 @@ def _folders(
     )
     notes = []
     if test_split is None and len(there) > 1:
-        notes.append(f"of the folders {', '.join(there)}, {name} is queried; choose with --queries")
+        notes.append(f"of the folders {', '.join(there)}, {name} is queried; choose with --test-split")
     return TrainTestSplit(
         EvalSubset(first, np.arange(len(first)), train_split),
         EvalSubset(second, np.arange(len(second)), name),
@@ -254,7 +254,7 @@ def _by_column(
         if requested is None or requested not in values:
             raise ImageryError(
                 f"{filter}: column {column!r} has the values {', '.join(map(repr, values[:12]))}, not "
-                f"{requested or 'val or test'!r}; name the sides with --bank and --queries"
+                f"{requested or 'val or test'!r}; name the sides with --train-split and --test-split"
             )
     assert name is not None
     if name == train_split:

@@ -13,19 +13,19 @@ from typing import Any
 _KEYS = {
     "applied_to": "of",
     "centering": "centring",
-    "corruptions": "corruptions",
+    "corruptions": "degradations",
     "exclude_same_group": "own_group_hidden",
-    "feature_extractors": "feature_extractors",
+    "feature_extractors": "featurizers",
     "gallery": "archive",
-    "image_size": "image_size",
-    "image_sizes": "image_sizes",
+    "image_size": "side",
+    "image_sizes": "sides",
     "repeats": "draws",
-    "test": "test",
-    "train": "train",
+    "test": "queries",
+    "train": "bank",
 }
 _TEXTS = {
     "mean_std": "moments",
-    "knn-standardized": "knn-standardized",
+    "knn-standardized": "knn-z",
     "standardized by the bank": "standardised by the bank",
     "L-BFGS to convergence (scikit-learn)": "Newton's method to convergence",  # figures equal to 1e-6
     "cosine to class means, centered by the mean of the draw": (
@@ -48,8 +48,8 @@ def config_hash(protocol: Mapping[str, Any]) -> str:
         if key in protocol:
             stored[_KEYS.get(key, key)] = _settings(protocol[key])
     if "corruptions" in protocol:
-        stored["corruptions"] = {
-            name: {"severities" if key == "severities" else key: value for key, value in one.items()}
+        stored["degradations"] = {
+            name: {"strengths" if key == "severities" else key: value for key, value in one.items()}
             for name, one in protocol["corruptions"].items()
         }
     return hashlib.sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()[:12]

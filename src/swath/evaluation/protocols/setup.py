@@ -56,12 +56,12 @@ def image_sizes_for_gsds(
     if bool((found == 1.0).all()):
         raise SwathError(
             "a sweep over GSD needs images whose GSD is known: state it with --gsd, and tell models metres "
-            "(--gsd-mode metres); or sweep over sides with --scales"
+            "(--gsd-mode metres); or sweep over sides with --image-sizes"
         )
     if high > 1.05 * low:
         raise SwathError(
             f"these images have GSDs from {low:g} to {high:g} m, so one side is not one GSD: sweep over "
-            "sides with --scales"
+            "sides with --image-sizes"
         )
     finer = [gsd for gsd in gsds if gsd < 0.99 * low]
     if finer:

@@ -151,8 +151,8 @@ def _fold(dataset: PairedDataset, name: str, option: str) -> NDArray[np.int64]:
         return np.arange(len(dataset), dtype=np.int64)
     if dataset.splits is None:
         raise ImageryError(
-            f"there are no splits, so no {option} {name!r}; leave --queries and --archive out for a split by "
-            "group, or give both as `all` to leave each query's own group out"
+            f"there are no splits, so no {option} {name!r}; omit --query-split and --gallery-split for a "
+            "split by group, or give both as `all` to leave each query's own group out"
         )
     rows = np.flatnonzero(np.array(dataset.splits) == name).astype(np.int64)
     if not len(rows):
@@ -161,7 +161,7 @@ def _fold(dataset: PairedDataset, name: str, option: str) -> NDArray[np.int64]:
         raise ImageryError(
             f"no place is of split {name!r} ({option}); the splits are "
             f"{known}.{suggest(name, sorted(counts))} "
-            "Name them with --queries and --archive."
+            "Name them with --query-split and --gallery-split."
         )
     return rows
 
