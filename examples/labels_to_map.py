@@ -38,8 +38,8 @@ def draw(out: Path, places: int) -> tuple[Path, Path, Path]:
         (small / "masks.csv").open("w", newline="") as table,
     ):
         writer = csv.writer(table)
-        writer.writerow(["image", "mask", "fold"])
-        writer.writerows([row[SENSOR], row["mask"], row["fold"]] for row in csv.DictReader(source))
+        writer.writerow(["image", "mask", "split"])
+        writer.writerows([row[SENSOR], row["mask"], row["split"]] for row in csv.DictReader(source))
     large = write_simulated_pairs(out / "scene", splits={"all": 1}, size=240, sensors=[SENSOR], first=10_000)
     return small / "masks.csv", next((large / SENSOR).iterdir()), next((large / "masks").iterdir())
 

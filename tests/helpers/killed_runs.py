@@ -22,9 +22,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from helpers.archive_images import make_pictures
-from swath.archive.table.store import ArchiveTable as Archive
 from swath.archive.ingest.run import embed_archive
 from swath.archive.table.lance import archive_exists
+from swath.archive.table.store import ArchiveTable as Archive
 from swath.datasets.opening import open_dataset
 
 CHIPS, BATCH = 48, 4
