@@ -235,7 +235,7 @@ def test_a_later_date_under_another_light_is_matched_over_the_whole_scene(tmp_pa
     probabilities = {}
     for match in ("none", "mean_std"):
         model = task_model("change")
-        model.task.config = model.task.config.model_copy(update={"match": match})
+        model.task.config = model.task.config.model_copy(update={"radiometric_match": match})
         for name, after in (("same", first), ("dim", dim)):
             out = tmp_path / match / name
             options = PredictionOptions(tile=32, probabilities=True)

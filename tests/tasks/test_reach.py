@@ -24,11 +24,11 @@ TASKS = [
     ("segment", {"head": "fpn"}),
     ("segment", {"head": "linear"}),
     ("change", {"head": "bit"}),
-    ("change", {"head": "bit", "auxiliary": 0.0}),
+    ("change", {"head": "bit", "aux_weight": 0.0}),
     ("change", {"head": "upernet"}),
-    ("detect", {"head": "faster_rcnn", "hidden": 16, "anchor_scale": 4}),
+    ("detect", {"head": "faster_rcnn", "roi_hidden_dim": 16, "anchor_scale": 4}),
     ("detect", {"head": "fcos", "head_width": 64}),
-    ("detect", {"head": "oriented_rcnn", "hidden": 16, "anchor_scale": 4, "proposals": 100}),
+    ("detect", {"head": "oriented_rcnn", "roi_hidden_dim": 16, "anchor_scale": 4, "max_proposals": 100}),
 ]
 
 

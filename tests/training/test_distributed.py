@@ -166,9 +166,7 @@ def test_ranks_and_parts_share_the_same_global_batches(ranks: int, parts: int, i
     dataset = open_training_data(parse_recipe(toy.RECIPE), images)
     seen: dict[int, list[int]] = {}
     for rank in range(ranks):
-        batches = BatchLoader(
-            dataset, seed=3, batch_size=8, rank=rank, ranks=ranks, gradient_accumulation_steps=parts
-        )
+        batches = BatchLoader(dataset, seed=3, batch_size=8, rank=rank, ranks=ranks, accumulate=parts)
         for step in range(1, 7):
             seen.setdefault(step, []).extend(i for part in batches.parts(step) for i in part)
     whole = BatchLoader(dataset, seed=3, batch_size=8)

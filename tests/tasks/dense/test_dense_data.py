@@ -140,7 +140,7 @@ def test_a_table_says_folds_and_gsd(tmp_path: Path) -> None:
         f"images/s{i}.png,masks/s{i}.png,{'train' if i < 4 else 'test'},{0.1 * (i + 1)}" for i in range(6)
     ]
     (tmp_path / "index.csv").write_text("\n".join(lines))
-    splits = open_segmentation(SegmentationDataConfig(size=32), tmp_path / "index.csv", RGB, 0)
+    splits = open_segmentation(SegmentationDataConfig(crop_size=32), tmp_path / "index.csv", RGB, 0)
     assert len(splits.train) == 4
     assert splits.val is None
     assert splits.test.gsds.tolist() == pytest.approx([0.5, 0.6])
@@ -151,7 +151,9 @@ def test_a_table_says_folds_and_gsd(tmp_path: Path) -> None:
 
 def test_crops_are_keyed_and_keep_the_gsd_true(tmp_path: Path) -> None:
     labeled.write_masks(tmp_path)
-    train = opened(tmp_path, size=16, scale=(0.5, 2.0), crops=3, classes={"field": 0, "water": 255}).train
+    train = opened(
+        tmp_path, crop_size=16, scale_range=(0.5, 2.0), crops_per_image=3, classes={"field": 0, "water": 255}
+    ).train
     assert len(train) == 18
     first, again = train.get_batch([0, 1, 2]), train.get_batch([0, 1, 2])
     assert torch.equal(first["image"], again["image"])
@@ -194,7 +196,7 @@ def test_a_share_holds_all_of_a_smaller_one_and_is_even_over_classes() -> None:
 def test_tiles_part_the_training_images_and_the_share_counts_them(tmp_path: Path, cache: str) -> None:
     labeled.write_masks(tmp_path, count=3)
     whole = opened(tmp_path, test=["*s2*"])
-    splits = opened(tmp_path, test=["*s2*"], tile=10, size=10, cache=cache)
+    splits = opened(tmp_path, test=["*s2*"], tile=10, crop_size=10, cache=cache)
     assert len(splits.train) == 2 * 3 * 3
     assert [len(splits.test), splits.test.read(0)[2].shape] == [1, (32, 32)]  # what is scored stays whole
     assert (splits.weights == whole.weights).all()
@@ -205,12 +207,12 @@ def test_tiles_part_the_training_images_and_the_share_counts_them(tmp_path: Path
         assert (np.concatenate(rows) == whole.train.read(image)[2]).all()
         rows = [np.concatenate([pixels for pixels, _, _ in of[3 * i : 3 * i + 3]], axis=2) for i in range(3)]
         assert (np.concatenate(rows, axis=1) == whole.train.read(image)[0]).all()
-    some = opened(tmp_path, test=["*s2*"], tile=10, size=10, labels_share=0.3)
+    some = opened(tmp_path, test=["*s2*"], tile=10, crop_size=10, label_fraction=0.3)
     assert (
         some.weights.sum() < 0.4 * whole.weights.sum()
     )  # the labels that are not used are not weighed either
     assert sorted(Path(path).stem for path in some.train.paths) == ["s0"] * 3 + ["s1"] * 3
-    more = opened(tmp_path, test=["*s2*"], tile=10, size=10, labels_share=0.6)
+    more = opened(tmp_path, test=["*s2*"], tile=10, crop_size=10, label_fraction=0.6)
     of_some, of_more = ({(item.mask, str(item.tile)) for item in one.train.items} for one in (some, more))
     assert of_some < of_more
 
@@ -227,11 +229,11 @@ def test_a_file_is_looked_at_once_however_many_tiles_it_has(
         return read(values, path)
 
     monkeypatch.setattr(MaskValues, "read", counted)
-    opened(tmp_path, classes={"field": 0, "water": 255}, test=["*s2*"], tile=10, size=10)
+    opened(tmp_path, classes={"field": 0, "water": 255}, test=["*s2*"], tile=10, crop_size=10)
     assert sorted(seen) == ["s0", "s1", "s2"]
     Image.new("L", (30, 32)).save(tmp_path / "masks" / "s1.png")
     with pytest.raises(ImageryError, match=r"^\S*s1\.png: 30 x 32 pixels"):  # and not once a tile
-        opened(tmp_path, classes={"field": 0, "water": 255}, test=["*s2*"], tile=10, size=10)
+        opened(tmp_path, classes={"field": 0, "water": 255}, test=["*s2*"], tile=10, crop_size=10)
 
 
 def test_pairs_that_share_a_date_are_kept_apart_in_memory(tmp_path: Path) -> None:
@@ -258,7 +260,7 @@ def test_a_tile_smaller_than_a_crop_is_refused() -> None:
     with pytest.raises(
         ValueError, match=r"crop of 64 pixels at a zoom of 0\.5 does not fit into a tile of 100"
     ):
-        SegmentationDataConfig(size=64, scale=(0.5, 1.0), tile=100)
+        SegmentationDataConfig(crop_size=64, scale_range=(0.5, 1.0), tile=100)
 
 
 def test_a_shift_between_dates_is_found() -> None:
@@ -284,8 +286,10 @@ def test_dates_on_different_grids_are_refused_and_can_be_aligned(tmp_path: Path)
             file.write(data)
     Image.fromarray((picture[0] > 128).astype(np.uint8)).save(tmp_path / "p" / "mask.png")
     with pytest.raises(ImageryError, match=r"data\.align=true"):
-        open_segmentation(SegmentationDataConfig(size=16), tmp_path, RGB, 0, dates=2)
-    splits = open_segmentation(SegmentationDataConfig(size=16, align=True), tmp_path, RGB, 0, dates=2)
+        open_segmentation(SegmentationDataConfig(crop_size=16), tmp_path, RGB, 0, dates=2)
+    splits = open_segmentation(
+        SegmentationDataConfig(crop_size=16, coregister=True), tmp_path, RGB, 0, dates=2
+    )
     image, valid, _ = splits.train.read(0)
     assert np.array_equal(image[0, :, :, 4:], image[1, :, :, 4:])
     assert not valid[:, :4].any()
@@ -434,13 +438,13 @@ def test_merged_lora_is_the_same_function(name: str) -> None:
 
 def test_real_data_open(data_dir: Path) -> None:
     roads = open_segmentation(
-        SegmentationDataConfig(gsd=0.5, classes={"background": 0, "road": 255}, size=64, labels_share=0.05,
+        SegmentationDataConfig(gsd=0.5, classes={"background": 0, "road": 255}, crop_size=64, label_fraction=0.05,
             test="*_01*"),
         data_dir / "epfl_roads", RGB, 0,
     )  # fmt: skip
     assert roads.train.get_batch([0, 1])["mask"].max() <= 1
     cities = open_segmentation(
-        SegmentationDataConfig(size=64, offset_dn=0, test=["bercy/*", "paris/*"]),
+        SegmentationDataConfig(crop_size=64, offset_dn=0, test=["bercy/*", "paris/*"]),
         data_dir / "oscd", get_sensor("sentinel2_l1c"), 0, dates=2,
     )  # fmt: skip
     batch = cities.train.get_batch([0, 3])

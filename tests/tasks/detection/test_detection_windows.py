@@ -29,13 +29,13 @@ def detector(**options: Any) -> DetectionTask:
     """An FCOS that nobody has trained, which is sure of nothing and says so."""
     torch.manual_seed(0)
     config = DetectionConfig(
-        head="fcos", head_width=64, classes=("car", "pond"), score=0.0, most=6, **options
+        head="fcos", head_width=64, classes=("car", "pond"), score_threshold=0.0, max_detections=6, **options
     )
     return DetectionTask(create_model("vit", **labeled.ENCODER), config, Contract.of("rgb_aerial")).eval()
 
 
 def test_windows_are_looked_at_together_as_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    task = detector(window=32, seam=12)
+    task = detector(tile=32, tile_overlap=12)
     image = torch.randn(1, 3, 70, 50, generator=torch.Generator().manual_seed(1))
     batch: Any = {"image": image, "gsd": torch.ones(1), "sensor": "rgb_aerial"}
     sizes, predict = [], task.predict
@@ -66,9 +66,11 @@ def test_images_are_scored_at_the_scale_that_was_trained(
     scale: tuple[float, float], zoom: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = labeled.write_boxes(tmp_path)
-    options = DetectionDataConfig(gsd=0.5, size=32, scale=scale, split="site", train="a", val="b", test="c")
+    options = DetectionDataConfig(
+        gsd=0.5, crop_size=32, scale_range=scale, split_field="site", train="a", val="b", test="c"
+    )
     splits = open_detection(options, data, get_sensor("rgb_aerial"), 0)
-    task, seen = detector(window=256, seam=0), []
+    task, seen = detector(tile=256, tile_overlap=0), []
 
     def perfect(batch: Any) -> Any:
         height, width = batch["image"].shape[2:]

@@ -106,9 +106,9 @@ def test_the_other_heads_are_trained_and_come_back(
     options: dict[str, Any] = {"head": head, "head_width": 64}
     sections: dict[str, Any] = {"training": {"steps": 2, "batch_size": 2}}
     if head == "oriented_rcnn":
-        options |= {"hidden": 32, "anchor_scale": 4}
+        options |= {"roi_hidden_dim": 32, "anchor_scale": 4}
         data = labeled.write_boxes(tmp_path / "dota", layout="dota")
-        sections["data"] = {"split": None, "train": None, "val": ["images/t4*"], "test": ["images/t5*"]}
+        sections["data"] = {"split_field": None, "train": None, "val": ["images/t4*"], "test": ["images/t5*"]}
     done = run(tmp_path, data, model, task={"name": "detect", "options": options}, **sections)
     trained = load_task_model(done / "model")
     (found,) = trained.predict(np.zeros((1, 3, 48, 64), np.uint8), gsd=0.5)
@@ -180,20 +180,22 @@ def changed(data: Path, tmp_path: Path, change: Any) -> Path:
 
 
 def test_folds_are_fields_or_patterns_and_shares_nest(data: Path) -> None:
-    by_site = opened(data, split="site", train="a", test=["b", "c"])
+    by_site = opened(data, split_field="site", train="a", test=["b", "c"])
     assert (len(by_site.train), by_site.val, len(by_site.test)) == (4, None, 2)
     assert by_site.classes == ("car", "pond")
     assert by_site.weights.tolist() == [8, 4]
     by_path = opened(data, test="images/t[45]*", val="images/t3*")
     assert [len(by_path.train), len(by_path.val), len(by_path.test)] == [3, 1, 2]
-    half = opened(data, split="site", train="a", labels_share=0.5)
-    assert set(half.train.paths) < set(opened(data, split="site", train="a", labels_share=1.0).train.paths)
+    half = opened(data, split_field="site", train="a", label_fraction=0.5)
+    assert set(half.train.paths) < set(
+        opened(data, split_field="site", train="a", label_fraction=1.0).train.paths
+    )
     with pytest.raises(RecipeError, match=r"has a field 'sit'\. Did you mean 'site'"):
-        opened(data, split="sit")
+        opened(data, split_field="sit")
 
 
 def test_crops_keep_boxes_and_gsd_true(data: Path) -> None:
-    splits = opened(data, size=32, scale=(2.0, 2.0), crops=5, focus=1.0)
+    splits = opened(data, crop_size=32, scale_range=(2.0, 2.0), crops_per_image=5, foreground_fraction=1.0)
     assert len(splits.train) == 30
     batch = splits.train.get_batch([0, 7, 12])
     assert batch["image"].shape == (3, 3, 32, 32)
@@ -245,7 +247,7 @@ def test_other_mistakes_are_explained(data: Path, model: Path, tmp_path: Path) -
     assert "1 of 6 training images have no boxes" in opened(few).notes[0]
     for options, message in (
         ({"head": "fcos", "anchor_scale": 4}, "no meaning for fcos"),
-        ({"head": "fcos", "head_width": 32, "hidden": None, "anchor_scale": None}, "multiple of 64"),
+        ({"head": "fcos", "head_width": 32, "roi_hidden_dim": None, "anchor_scale": None}, "multiple of 64"),
         ({"seam": 64, "window": 64}, "smaller than window"),
     ):
         with pytest.raises(RecipeError, match=message):

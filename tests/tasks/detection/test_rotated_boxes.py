@@ -158,7 +158,7 @@ def test_the_broad_phase_loses_no_pair(monkeypatch, case, at_once):
     expected = (low < high).all(2)
     found = torch.zeros_like(expected, dtype=torch.int64)
     i, j = overlapping_pairs(first, second)
-    found.index_put_((i, j), torch.ones_like(i), gradient_accumulation_steps=True)
+    found.index_put_((i, j), torch.ones_like(i), accumulate=True)
     assert torch.equal(found, expected.long())
     assert (i.diff() >= 0).all()
     if case in ("even", "one is huge"):

@@ -29,7 +29,7 @@ def refused(**sections: Any) -> str:
     ("sections", "message"),
     [
         ({"training": {"epocs": 3}}, "my.yaml: training.epocs: unknown key. Did you mean 'epochs'?"),
-        ({"optimizer": {"lr": 1.0}}, "my.yaml: optimizer: unknown key. Did you mean 'optimizer'?"),
+        ({"optimzer": {"lr": 1.0}}, "my.yaml: optimzer: unknown key. Did you mean 'optimizer'?"),
         (
             {"training": {"steps": "many"}},
             "my.yaml: training.steps: should be a valid integer, but is 'many' (text)",
@@ -63,7 +63,7 @@ def refused(**sections: Any) -> str:
         ),
         (
             {"training": {"gradient_accumulation_steps": 3}},
-            "training: batch_size 8 cannot be divided into gradient_accumulation_steps=3 parts",
+            "training: batch_size 8 is not divisible by gradient_accumulation_steps 3",
         ),
         (
             {"encoder": {"name": "toy_encodr"}},
