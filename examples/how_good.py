@@ -32,9 +32,7 @@ def main(model: str, data: Path, image_sizes: list[int]) -> dict[str, float]:
     )
 
     # 3. A score comes with its interval, and the protocol says what it depends on.
-    print(
-        f"{evaluation.protocol['queries']['images']} queries, by chance {evaluation.protocol['chance']:.0%}"
-    )
+    print(f"{evaluation.protocol['test']['images']} queries, by chance {evaluation.protocol['chance']:.0%}")
     for score in evaluation.scores:
         print(
             f"{score.features:32} {score.classifier:5} {score.test_image_size:4} px  "

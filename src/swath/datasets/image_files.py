@@ -60,7 +60,7 @@ class ImageFileDataset:
         classes: Names of the classes.
         size: Output size, one number or (height, width); None keeps the files' own size, which then has to
             be the same for all.
-        fit: How an image gets to `size`: ``center_crop``, ``random_crop`` (drawn anew each epoch), or
+        resize_mode: How an image gets to `size`: ``center_crop``, ``random_crop`` (drawn anew each epoch), or
             ``resize`` (area average when shrinking, bilinear when enlarging; the GSD follows).
         cache: ``memory`` decodes everything once, when the data set is made.
         seed: Seed of the samples' keys.
@@ -96,7 +96,8 @@ class ImageFileDataset:
     ) -> None:
         if resize_mode not in ("center_crop", "random_crop", "resize"):
             raise ImageryError(
-                f"fit={resize_mode!r}:{suggest(str(resize_mode), ['center_crop', 'random_crop', 'resize'])}"
+                f"resize_mode={resize_mode!r}:"
+                f"{suggest(str(resize_mode), ['center_crop', 'random_crop', 'resize'])}"
             )
         if cache not in ("none", "memory"):
             raise ImageryError(f"cache={cache!r}:{suggest(str(cache), ['none', 'memory'])}")
@@ -237,7 +238,7 @@ class ImageFileDataset:
                 (small, a), *_, (large, b) = sorted(first.items())
                 raise ImageryError(
                     f"images of {len(first)} different sizes, such as {small[1]} x {small[0]} in {a} and "
-                    f"{large[1]} x {large[0]} in {b}: choose one with size=, and fit='center_crop', "
+                    f"{large[1]} x {large[0]} in {b}: choose one with size=, and resize_mode='center_crop', "
                     "'random_crop' or 'resize'"
                 )
         return keep
@@ -245,7 +246,7 @@ class ImageFileDataset:
     def _too_small(self, name: str, probe: _Probe) -> str:
         return (
             f"{name}: {probe.width} x {probe.height} pixels are fewer than the crop of {self.size}; "
-            "choose a smaller size=, or fit='resize'"
+            "choose a smaller size=, or resize_mode='resize'"
         )
 
     def _gsds(self, gsd: Gsd | Sequence[float], keep: list[int], found: list[float | None]) -> Array64:

@@ -174,7 +174,9 @@ def _embed(results: DemoResults, model: Model, model_dir: Path, aerial: Path, la
 
     sensor, archive = model.contract.sensor(), results.out / "archive"
     chips = open_dataset(aerial, sensor=sensor, layout="chips", chip_size=CHIP, chip_metres=CHIP_METRES)
-    scenes = open_dataset(labeled_set / "index.csv", sensor=sensor, split="val", size=64, fit="resize")
+    scenes = open_dataset(
+        labeled_set / "index.csv", sensor=sensor, split="val", size=64, resize_mode="resize"
+    )
     for dataset in (chips, scenes):
         report = embed_archive(model, dataset, archive, model_path=str(model_dir), workers=0)
         if report.failures:

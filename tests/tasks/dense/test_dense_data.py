@@ -438,8 +438,8 @@ def test_merged_lora_is_the_same_function(name: str) -> None:
 
 def test_real_data_open(data_dir: Path) -> None:
     roads = open_segmentation(
-        SegmentationDataConfig(gsd=0.5, classes={"background": 0, "road": 255}, crop_size=64, label_fraction=0.05,
-            test="*_01*"),
+        SegmentationDataConfig(gsd=0.5, classes={"background": 0, "road": 255}, crop_size=64,
+            label_fraction=0.05, test="*_01*"),
         data_dir / "epfl_roads", RGB, 0,
     )  # fmt: skip
     assert roads.train.get_batch([0, 1])["mask"].max() <= 1

@@ -40,7 +40,9 @@ def open_pair_readers(
         ImageryError: Bands or types that are not the sensor's, grids that differ, sizes that differ.
     """
     if resize_mode not in ("center_crop", "resize"):
-        raise ImageryError(f"fit={resize_mode!r}:{suggest(str(resize_mode), ['center_crop', 'resize'])}")
+        raise ImageryError(
+            f"resize_mode={resize_mode!r}:{suggest(str(resize_mode), ['center_crop', 'resize'])}"
+        )
     for name, given in (("gsd", gsd), ("offset_dn", offset_dn)):
         for key in given if isinstance(given, Mapping) else ():
             if key not in [sensor.name for sensor in sensors]:
@@ -204,7 +206,7 @@ def _shapes(
                     f"images of {name} have {len(sizes)} different sizes, such as {low[1]} x {low[0]} in "
                     f"{scenes[name][a].header.path} and {high[1]} x {high[0]} in "
                     f"{scenes[name][b].header.path}: choose one with size= (data.size in a recipe), and "
-                    "fit='center_crop' or 'resize'"
+                    "resize_mode='center_crop' or 'resize'"
                 )
         return {name: (int(each[0, 0]), int(each[0, 1])) for name, each in native.items()}, none
     small = np.flatnonzero((first < size).any(axis=1))
@@ -212,7 +214,7 @@ def _shapes(
         i = int(small[0])
         raise ImageryError(
             f"{scenes[sensors[0].name][i].header.path}: {first[i, 1]} x {first[i, 0]} pixels are fewer than "
-            f"the crop of {size[1]} x {size[0]}; choose a smaller size=, or fit='resize'"
+            f"the crop of {size[1]} x {size[0]}; choose a smaller size=, or resize_mode='resize'"
         )
     shapes: dict[str, tuple[int, int]] = {}
     corners: dict[str, NDArray[np.int64]] = {}
@@ -224,7 +226,7 @@ def _shapes(
         if any((side * ratio).denominator != 1 for side in size):
             raise ImageryError(
                 f"size={size}: pixels of {sensors[0].name} are not whole pixels of {name}, of which one is "
-                f"{1 / float(ratio):.4g} wide; choose a multiple of {step}, or fit='resize'"
+                f"{1 / float(ratio):.4g} wide; choose a multiple of {step}, or resize_mode='resize'"
             )
         shapes[name] = (int(size[0] * ratio), int(size[1] * ratio))
         corners[name] = (corner * ratio.numerator // ratio.denominator).astype(np.int64)
@@ -238,6 +240,6 @@ def _ratio(name: str, each: NDArray[Any], first: NDArray[Any], scenes: Sequence[
         raise ImageryError(
             f"images of {name} are not the same share of the first sensor's everywhere (from "
             f"{float(min(ratios)):.4g} to {float(max(ratios)):.4g} pixels a pixel, such as in "
-            f"{scenes[0].header.path}); use fit='resize'"
+            f"{scenes[0].header.path}); use resize_mode='resize'"
         )
     return ratios.pop()

@@ -305,7 +305,7 @@ class _Join:
             return f"what {other} has in common is smaller than a chip of {self.chip} pixels (--chip-size)"
         if why.gap is not None:
             return f"the nearest scene of {other} is {why.gap:.1f} days apart (--max-days {self.days:g})"
-        return f"it, or the scenes of {other} that overlap it, have no acquisition time (allow: --max-days any)"
+        return f"it, or the scenes of {other} over it, have no acquisition time (--max-days any allows it)"
 
     def _nothing(self) -> ImageryError:
         first, second = self.found.sensors

@@ -55,8 +55,8 @@ def open_pairs(
         split: Keep the places of this split only.
         size: Pixels (one side, or height and width) of the *first* sensor's images; None keeps what is there,
             which then has to be one size a sensor.
-        fit: How images get to `size`: ``center_crop`` (the other sensors are cropped to the same ground) or
-            ``resize`` (all sensors to `size`; the GSD follows).
+        resize_mode: How images get to `size`: ``center_crop`` (the other sensors are cropped to the same
+            ground) or ``resize`` (all sensors to `size`; the GSD follows).
         cache: ``memory`` reads everything now, and keeps it as it is stored.
         seed: Of the samples' keys.
         gsd: Metres per pixel: one for all sensors, one a sensor, ``"relative"``, or None to measure it by the

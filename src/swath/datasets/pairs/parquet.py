@@ -260,7 +260,7 @@ def _grids(
     path: Path, rows: Sequence[Mapping[str, Any]], size: tuple[int, int] | None, fit: PairFit
 ) -> list[PixelGrid]:
     if fit not in ("center_crop", "resize"):
-        raise ImageryError(f"fit={fit!r}:{suggest(str(fit), ['center_crop', 'resize'])}")
+        raise ImageryError(f"resize_mode={fit!r}:{suggest(str(fit), ['center_crop', 'resize'])}")
     shapes = {(row["height"], row["width"]) for row in rows}
     if size is None and len(shapes) > 1:
         (low, *_, high) = sorted(shapes)
@@ -279,7 +279,7 @@ def _grids(
         elif height < rows_out or width < columns_out:
             raise ImageryError(
                 f"{path}: {row['id']} has {width} x {height} pixels, fewer than the crop of "
-                f"{columns_out} x {rows_out}; choose a smaller size=, or fit='resize'"
+                f"{columns_out} x {rows_out}; choose a smaller size=, or resize_mode='resize'"
             )
         else:
             transform = window_transform(transform, (width - columns_out) // 2, (height - rows_out) // 2)

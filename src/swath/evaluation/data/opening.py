@@ -327,5 +327,5 @@ def _of_path(
         )
     if gsd is None and blind and not _tells_gsd(path):
         gsd = "relative"  # nobody looks at scale
-    fit = "resize" if size else None
-    return open_split(path, sensor=sensor, gsd=gsd, size=size, fit=fit, **options)
+    resize_mode = "resize" if size else None
+    return open_split(path, sensor=sensor, gsd=gsd, size=size, resize_mode=resize_mode, **options)
