@@ -82,7 +82,7 @@ def blended(
 @given(
     height=sizes, width=sizes, tile=tiles, overlap=overlaps, holes=st.booleans(),
     paces=st.lists(
-        st.builds(RuntimeOptions, batch_size=st.integers(1, 7), window=st.integers(1, 120),
+        st.builds(RuntimeOptions, batch_size=st.integers(1, 7), read_window=st.integers(1, 120),
         workers=st.integers(0, 3)), min_size=2, max_size=2,
     ),
 )  # fmt: skip

@@ -117,7 +117,7 @@ def compute_band_statistics(
         scenes: Headers, from a catalog.
         sensor: What they were taken with; its own statistics are not looked at.
         offset_dn: Added to stored values before scaling, see
-        `swath.rasters.sensor_scene.match_scene_to_sensor`.
+            `swath.rasters.sensor_scene.match_scene_to_sensor`.
         windows_per_scene: Read so many windows of each scene, drawn evenly; None reads all of it.
         workers: Threads that read.
         seed: Of the draw of windows and pixels.

@@ -201,7 +201,7 @@ class ChipGrid(_Chips):
         min_valid: Smallest share of valid pixels.
         seed: Seed of the samples' keys.
         offset_dn: Added to stored values before scaling, see
-        `swath.rasters.sensor_scene.match_scene_to_sensor`.
+            `swath.rasters.sensor_scene.match_scene_to_sensor`.
         problems: (path, reason) of scenes that were left out before.
 
     Attributes:
@@ -278,7 +278,7 @@ class RandomChips(_Chips):
             and `problems`.
         chips_per_epoch: Length of the data set; default: as many chips as fit side by side into the scenes.
         min_valid: Smallest share of valid pixels.
-        align: Place chips so that as few blocks (tiles of a COG) as possible are read for each. Every pixel
+        align_to_blocks: Place chips so that as few blocks (tiles of a COG) as possible are read for each. Every pixel
             can still be met, but chips begin at the same few places.
 
     Attributes:

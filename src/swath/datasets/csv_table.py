@@ -20,15 +20,16 @@ class CsvManifest(ImageFileDataset):
         path: The table.
         sensor: What the images were taken with.
         gsd: A column's name, or as in `ImageFileDataset`; default: the column ``gsd_m`` or ``gsd`` if there
-        is one.
-        root: Folder that the file column is relative to; default: the table's own.
-        file: Column of file names.
-        label: Column of class names; None for no labels. The default is used only if there is such a column.
-            Several columns: each a label that an image has (1) or has not (0).
-        separator: One column that holds several labels with this between, such as ``|``; an image then may
-            have any number of them, none included.
+            is one.
+        image_root: Folder that the file column is relative to; default: the table's own.
+        file_column: Column of file names.
+        label_column: Column of class names; None for no labels. The default is used only if there is such a
+            column. Several columns: each a label that an image has (1) or has not (0).
+        label_separator: One column that holds several labels with this between, such as ``|``; an image then
+            may have any number of them, none included.
         split: Keep the rows whose column ``split`` (or ``split``) has this value.
-        where: Keep the rows whose columns have these values: ``{"scale": "0"}`` or ``{"scale": ["0", "1"]}``.
+        filter: Keep the rows whose columns have these values: ``{"scale": "0"}`` or ``{"scale": ["0",
+            "1"]}``.
         options: As in `ImageFileDataset`.
 
     Attributes:

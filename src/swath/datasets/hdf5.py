@@ -58,9 +58,9 @@ class Hdf5Images(ImageFileDataset):
         path: A file, or a folder of files.
         sensor: What the images were taken with; tells which axis holds the bands.
         gsd: As in `ImageFileDataset`; files state none.
-        group: The data set or the group that holds the images, such as ``train/images``; default: all.
-        label: Of stacked images, the data set of class indices; default: one called labels, label, targets or
-            y beside the images, if there is one.
+        hdf5_group: The data set or the group that holds the images, such as ``train/images``; default: all.
+        label_column: Of stacked images, the data set of class indices; default: one called labels, label,
+            targets or y beside the images, if there is one.
         options: As in `ImageFileDataset`.
 
     Raises:

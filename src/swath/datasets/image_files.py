@@ -65,7 +65,7 @@ class ImageFileDataset:
         cache: ``memory`` decodes everything once, when the data set is made.
         seed: Seed of the samples' keys.
         offset_dn: Added to stored values before scaling, see
-        `swath.rasters.sensor_scene.match_scene_to_sensor`.
+            `swath.rasters.sensor_scene.match_scene_to_sensor`.
         max_pixels: Largest image accepted.
         workers: Threads that check headers and fill the cache; None for as many as there are CPUs.
 

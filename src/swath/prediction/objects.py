@@ -42,7 +42,7 @@ def _open_objects(inputs: WriterInputs) -> DetectionWriter:
     task: Any = inputs.model.task
     return DetectionWriter(
         inputs.view, inputs.grid, inputs.model.classes, inputs.target,
-        overlap=task.overlap, min_score=inputs.options.min_score,
+        overlap=task.nms_iou, min_score=inputs.options.min_score,
     )  # fmt: skip
 
 

@@ -285,7 +285,7 @@ def test_dates_on_different_grids_are_refused_and_can_be_aligned(tmp_path: Path)
         ) as file:  # fmt: skip
             file.write(data)
     Image.fromarray((picture[0] > 128).astype(np.uint8)).save(tmp_path / "p" / "mask.png")
-    with pytest.raises(ImageryError, match=r"data\.align=true"):
+    with pytest.raises(ImageryError, match=r"data\.coregister=true"):
         open_segmentation(SegmentationDataConfig(crop_size=16), tmp_path, RGB, 0, dates=2)
     splits = open_segmentation(
         SegmentationDataConfig(crop_size=16, coregister=True), tmp_path, RGB, 0, dates=2

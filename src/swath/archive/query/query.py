@@ -78,10 +78,10 @@ class Query:
             sensor: Only chips of this sensor, or of these; any sensor may ask.
             center: As for `swath.archive.query.searcher.Searcher.search`.
             diverse: No two answers of one field, and those of the best that are less like each other.
-            group_places: One answer a place, with its other dates and scales as `SearchResult.others`.
+            group_by_location: One answer a place, with its other dates and scales as `SearchResult.others`.
             exclude_self: Leave out the chips asked for, or every chip of the image file asked for.
-            exclude_pair: Leave out chips of any sensor that share this much of the query's footprint (of the
-                smaller of the two; 0.5 is a half): its own place.
+            exclude_location: Leave out chips of any sensor that share this much of the query's footprint (of
+                the smaller of the two; 0.5 is a half): its own place.
 
         Raises:
             ArchiveError: `exclude_pair` of a query without footprint; see also `Searcher.search`.

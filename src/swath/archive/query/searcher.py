@@ -81,13 +81,13 @@ class Searcher:
                 how it was.
             diverse: No two answers of one field (nearer than half a chip's width, or overlapping), and among
                 the best those that are less like each other.
-            group_places: One answer a place, its best; the place's other chips (dates, scales, sensors) that
-                are among the best candidates are its `SearchResult.others`.
+            group_by_location: One answer a place, its best; the place's other chips (dates, scales, sensors)
+                that are among the best candidates are its `SearchResult.others`.
             exclude_ids: Chips that must not answer.
             exclude_sources: Files whose chips must not answer.
             exclude_footprint: WKB polygon in longitude and latitude: chips that show the same ground, such as
                 the query's own in another sensor, must not answer.
-            exclude_share: How much of the smaller of the two footprints must be shared for that.
+            exclude_overlap: How much of the smaller of the two footprints must be shared for that.
 
         Raises:
             ArchiveError: A vector of another size, not finite or zero; k out of range; a sensor that the

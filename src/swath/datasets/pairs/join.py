@@ -97,11 +97,11 @@ def join_catalogs(
         b: The second sensor's; may be the same folder.
         sensors: The two sensors.
         grid: Name of one of them, to use its scenes' own grid; or metres per pixel, for UTM.
-        days: Most days between the acquisitions; None to pass over times.
+        max_days: Most days between the acquisitions; None to pass over times.
         min_overlap: Least share of the smaller scene that the other has to cover, above 0.
         chip_size: Cut the common ground into chips of this many pixels of the grid; None makes one place of
             it.
-        every: Keep all partners of a scene instead of the nearest in time.
+        all_partners: Keep all partners of a scene instead of the nearest in time.
         patterns: Take only files of `a`, of `b`, whose path matches.
         workers: Threads that read headers.
         progress: Called with (scenes joined, scenes in all).

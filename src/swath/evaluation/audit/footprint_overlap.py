@@ -37,9 +37,9 @@ def footprint_overlaps(
     """(query, bank image, share): pairs whose footprints overlap.
 
     Args:
-        queries: Rings in degrees; None is passed over.
-        bank: Rings.
-        least: Share of the smaller footprint from which an overlap counts. (Tiles that merely touch share
+        test: Rings in degrees; None is passed over.
+        train: Rings.
+        minimum: Share of the smaller footprint from which an overlap counts. (Tiles that merely touch share
             an edge, and by rounding a sliver.)
 
     A footprint that spans more than half the globe in longitude crosses the antimeridian; it is compared

@@ -113,7 +113,7 @@ def embedding_stats(
 
     Args:
         name: Of the featurizer.
-        side: Of the images, in pixels.
+        image_size: Of the images, in pixels.
         features: At least three images.
         labels: [N] class indices, where known.
         larger: [N, D] of the same images at a larger side.
@@ -186,9 +186,9 @@ def evaluate_embedding_stats(
     """Geometry of featurizers on some images, a row a featurizer and side.
 
     Args:
-        featurizers: Baselines are fitted to the same images.
+        extractors: Baselines are fitted to the same images.
         part: The images; several hundred at least for ranks that mean something.
-        sides: In pixels; default 12.5 to 100% of the native side.
+        image_sizes: In pixels; default 12.5 to 100% of the native side.
         batch_size: Images at a time.
         progress: Called with (images done, images in all).
         extracted: Features of `part` at these sides, instead of extracting them here.

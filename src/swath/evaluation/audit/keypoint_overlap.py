@@ -256,7 +256,7 @@ def verify_overlaps(
         suspects: Of `suspected_shifts`.
         shade_of: ("query" or "bank", number) -> gray image [H, W] at its own GSD.
         factors: (query, bank image) -> by what each has to be reduced to the GSD of the suspicion.
-        least: Correlation of the detail that counts as the same ground.
+        minimum: Correlation of the detail that counts as the same ground.
     """
     found = []
     for q, b, dy, dx, _ in suspects:

@@ -161,17 +161,17 @@ def evaluate_robustness(
     """kNN accuracy against the strength of each degradation of the queries.
 
     Args:
-        featurizers: What to score, the one in question first.
+        extractors: What to score, the one in question first.
         split: Bank and queries, of one label an image.
-        degradations: Names; default all that make sense for the sensor.
-        side: Of the images in pixels, after the degradation; default the native side.
+        corruptions: Names; default all that make sense for the sensor.
+        image_size: Of the images in pixels, after the degradation; default the native side.
         k: Neighbors that vote.
         temperature: Of the vote.
-        standardized: Standardize features by the bank ("knn-z").
-        limit: Look at this many queries, drawn evenly; default all. Every strength is a pass over them.
+        standardize: Standardize features by the bank ("knn-z").
+        max_images: Look at this many queries, drawn evenly; default all. Every strength is a pass over them.
         batch_size: Images at a time.
         progress: Called with (images done, images in all).
-        bank: Features of the bank by these featurizers at `side`, if there are any; without a cache the
+        train: Features of the bank by these featurizers at `side`, if there are any; without a cache the
             featurizers have been fitted to them already.
         cache: Where features are looked for, and kept; a killed run goes on from there.
 

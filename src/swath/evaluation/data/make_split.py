@@ -107,8 +107,8 @@ def make_split(
 
     Args:
         dataset: With labels, one an image.
-        by: What is kept together.
-        shares: Split -> share of each class; default train 0.8, val 0.2. They add up to 1.
+        strategy: What is kept together.
+        fractions: Split -> share of each class; default train 0.8, val 0.2. They add up to 1.
         group_column: For ``group``: column of the table; images with an empty value are units of their own.
         block_metres: For ``block``: side of a block on the ground.
         buffer_metres: For ``block``: images of different splits are at least so far apart, edge to edge;
@@ -173,7 +173,7 @@ def assign_groups(
     Args:
         units: [N] unit of each image.
         labels: [N] class of each image.
-        shares: Split -> share.
+        fractions: Split -> share.
         seed: Of the order.
 
     Raises:

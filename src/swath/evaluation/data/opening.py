@@ -64,11 +64,12 @@ def open_eval_data(
         gsd: Metres per pixel, a column, or ``"relative"``; None for what the data says.
         gsd_mode: How scale will be told; ``relative`` is the same as gsd="relative". None where nobody looks
             at scale.
-        bank: Split of the bank.
-        queries: Split of the queries.
+        train_split: Split of the bank.
+        test_split: Split of the queries.
         size: Side that images are brought to first; known sets have their own.
         allow_overlap: See `open_split`.
-        share: Share of queries where a split has to be made; default 0.2, or as usual for a known set.
+        test_fraction: Share of queries where a split has to be made; default 0.2, or as usual for a known
+            set.
         seed: Of that split.
         offset_dn: See `swath.sensors.sentinel2_offset`.
         options: Those of tables, see `open_split`.

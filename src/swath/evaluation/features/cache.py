@@ -70,9 +70,9 @@ class FeatureCache:
         """Where the features of `part` are kept, or will be.
 
         Args:
-            featurizer: Cached if it has an `identity`; otherwise its features stay in memory.
+            extractor: Cached if it has an `identity`; otherwise its features stay in memory.
             part: The images.
-            side: That they are resized to.
+            image_size: That they are resized to.
             fitted_to: Bank and side that the featurizer is (or would be) fitted to.
             state: What was done to the images before they were resized, such as a degradation; None: nothing.
         """

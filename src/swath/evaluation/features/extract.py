@@ -90,13 +90,13 @@ def extract_features(
     Images that cannot be read are left out and listed.
 
     Args:
-        featurizers: What describes the images.
+        extractors: What describes the images.
         part: The images.
-        sides: That they are resized to.
+        image_sizes: That they are resized to.
         batch_size: Images at a time; features do not depend on it.
         progress: Called with (images done, images in all).
         cache: Where features are looked for, and kept.
-        bank: Part and side that featurizers are fitted to, for the cache.
+        train: Part and side that featurizers are fitted to, for the cache.
         fit: Called with a featurizer before its features are computed (not if all are in the cache).
 
     Raises:

@@ -228,7 +228,7 @@ def exact_neighbors(
 
     Args:
         queries: [Q, D] features, of any length.
-        archive: [N, D] features.
+        gallery: [N, D] features.
         k: Answers a query.
         exclude: [Q] or [Q, E] positions in the archive that must not answer that query, such as its own;
             -1 for none.

@@ -48,12 +48,12 @@ def evaluate_fewshot(
     """Accuracy with n labeled images a class; the classifier of a score is called "linear@5" for n = 5.
 
     Args:
-        featurizers: What to score, the one in question first.
+        extractors: What to score, the one in question first.
         split: Draws are taken from the bank.
-        sides: Image sides in pixels; default the native side.
+        image_sizes: Image sides in pixels; default the native side.
         shots: Numbers n of images a class; default 1, 2, 5, 10, 20, 50, 100 as far as every class has as
             many. One that is asked for and not to be had is refused, with the reason in the notes.
-        draws: Draws for each n.
+        repeats: Draws for each n.
         classifiers: ``centroid``: the nearest class mean by cosine, features centered by the mean of the
             draw. ``linear``: logistic regression on features standardized by the draw.
         c: Inverse strength of the linear classifier's penalty; fixed, as few images leave none to validate.

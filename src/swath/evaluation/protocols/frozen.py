@@ -62,12 +62,12 @@ def evaluate_knn(
     """kNN accuracy of featurizers at several image scales.
 
     Args:
-        featurizers: What to score, the one in question first; they see the same images.
+        extractors: What to score, the one in question first; they see the same images.
         split: Bank and queries.
-        sides: Image sides in pixels; default 12.5 to 100% of the native side. Sides that do not fit a
+        image_sizes: Image sides in pixels; default 12.5 to 100% of the native side. Sides that do not fit a
             featurizer's patch are refused, with the reason in the notes.
         asymmetric: Also score reduced queries against the bank at its largest side.
-        standardized: Also score features standardized by the bank ("knn-z").
+        standardize: Also score features standardized by the bank ("knn-z").
         k: Neighbors.
         temperature: Of the vote.
         protocol: Its id in reports; "scale_mae" for what `ModelFeatureExtractor.scale_mae` describes.
@@ -122,9 +122,9 @@ def evaluate_linear(
     """Linear-probe accuracy: logistic regression on features standardized by the bank, at the same side.
 
     Args:
-        featurizers: What to score, the one in question first.
+        extractors: What to score, the one in question first.
         split: The probe is fitted on the bank.
-        sides: Image sides in pixels; default the native side.
+        image_sizes: Image sides in pixels; default the native side.
         c: Inverse strength of the penalty, fixed in advance; None chooses it for each featurizer and side on
             images held out of the bank (`swath.evaluation.protocols.penalty_search`), never on the queries.
         batch_size: Images at a time.

@@ -36,9 +36,9 @@ def knn_scores(
     Computed in double precision: at a temperature of .07 an error in the similarity grows fourteenfold.
 
     Args:
-        bank: [N, D] features.
-        bank_labels: [N] class indices below `classes`, or [N, K] 0 and 1 for images of several labels.
-        queries: [Q, D] features.
+        train: [N, D] features.
+        train_labels: [N] class indices below `classes`, or [N, K] 0 and 1 for images of several labels.
+        test: [Q, D] features.
         classes: Number of classes or labels K.
         k: Neighbors that vote.
         temperature: Of the vote; small values listen to the nearest.
@@ -88,7 +88,7 @@ class Standardizer:
     Dimensions that are constant over the bank become 0.
 
     Args:
-        bank: [N, D] features.
+        train: [N, D] features.
     """
 
     def __init__(self, train: Tensor) -> None:

@@ -45,7 +45,7 @@ def image_sizes_for_gsds(
     Args:
         split: Of images that all have one GSD, within 5%.
         gsds: Metres per pixel; none finer than the images.
-        featurizers: Whose patches sides have to fit.
+        extractors: Whose patches sides have to fit.
 
     Raises:
         SwathError: The images' GSD is not known, or differs; or a GSD is finer than theirs.
@@ -105,9 +105,9 @@ def extract_split_features(
     """Fit the featurizers to the bank at its largest side, and extract both parts at all sides.
 
     Args:
-        featurizers: What describes the images.
+        extractors: What describes the images.
         split: Bank and queries.
-        sides: That images are resized to.
+        image_sizes: That images are resized to.
         batch_size: Images at a time.
         progress: Called with (images done, images in all), over both parts.
         cache: Where features are looked for, and kept; None computes all of them.

@@ -146,13 +146,13 @@ def collect_report_data(
         baselines: Beside them; they must not share a name with a model.
         split: Bank and queries.
         title: Of the page; default the data set's folder.
-        sides: Image sides in pixels; default 12.5 to 100% of the native side.
+        image_sizes: Image sides in pixels; default 12.5 to 100% of the native side.
         k: Neighbors that vote.
         fewshot: Whether to draw curves over the number of labeled images.
         robustness: Whether to degrade the queries (many passes over them).
-        degradations: Which; default all that make sense for the sensor.
+        corruptions: Which; default all that make sense for the sensor.
         robust_limit: Queries that robustness looks at, at most.
-        pictures: Whether the page shows images of the data; without, it can be passed on where they cannot.
+        images: Whether the page shows images of the data; without, it can be passed on where they cannot.
         cache: Where features are looked for, and kept.
         batch_size: Images at a time.
         progress: Called with (images done, images in all) while features are made.

@@ -110,7 +110,7 @@ def write_retrieval(
         evaluation: The scores.
         folder: Created if needed.
         command: The command that makes them again; default this process's.
-        pictures: Whether to draw.
+        images: Whether to draw.
         about: Further facts for the JSON file (model id, data path).
 
     Returns:

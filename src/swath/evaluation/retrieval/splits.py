@@ -92,12 +92,12 @@ def split_retrieval(
 
     Args:
         dataset: With labels.
-        queries: Split of the queries, or ``all``; by default ``val`` where there are splits.
-        archive: Split of the archive, or ``all``; by default ``test`` where there are splits. If queries and
-            archive are the same, each query searches all groups but its own.
+        query_split: Split of the queries, or ``all``; by default ``val`` where there are splits.
+        gallery_split: Split of the archive, or ``all``; by default ``test`` where there are splits. If
+            queries and archive are the same, each query searches all groups but its own.
         allow_overlap: Go on, with a note, where a group stands on both sides of the data's own splits, or
             where neither splits nor groups are known.
-        share: Share of the groups that ask, where the data has no splits.
+        fraction: Share of the groups that ask, where the data has no splits.
         seed: Of that split.
 
     Raises:

@@ -64,13 +64,13 @@ def run_suite(
         suite: See `swath.evaluation.suites`.
         models: More models than the suite names itself.
         out: Folder of the reports, one sub-folder a set; what is finished there is not done again.
-        root: Folder of data sets.
+        data_root: Folder of data sets.
         device: Default: a GPU if there is one.
         batch_size: Images a forward pass.
         cache: Where features are kept; default: the user's cache folder.
-        pages: Also write an HTML page a set: leaks, robustness, neighbors as pictures and more, which takes
-            several times as long.
-        pictures: Whether those pages show images of the data.
+        html_reports: Also write an HTML page a set: leaks, robustness, neighbors as pictures and more, which
+            takes several times as long.
+        images: Whether those pages show images of the data.
         watch: Shows progress.
         after_set: Called with what there is so far.
 

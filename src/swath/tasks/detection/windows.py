@@ -38,4 +38,4 @@ def detect_image(task: Any, batch: Batch) -> Detections:
             "sensor": batch["sensor"],
         }
         parts += [keep_core_objects(*pair) for pair in zip(task.predict(batch_of), some, strict=True)]
-    return parts[0] if len(parts) == 1 else merge_tiles(parts, task.overlap)
+    return parts[0] if len(parts) == 1 else merge_tiles(parts, task.nms_iou)

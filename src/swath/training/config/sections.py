@@ -154,7 +154,7 @@ class TrainingConfig(RecipeSection):
             run gets depends on the machine, so it resumes where it was but is not bit-reproducible.
         batch_size: Samples of one optimizer step, over all ranks and accumulated parts together.
         gradient_accumulation_steps: In how many parts a rank computes its share of a step; same result, less
-        memory.
+            memory.
         warmup_steps: Steps of linear warm-up, or
         warmup_epochs: epochs of it, or
         warmup_fraction: share of the budget (5 % where none is given).
@@ -170,7 +170,7 @@ class TrainingConfig(RecipeSection):
             rather than of each one. ``auto``: where that is possible, which is on GPUs; true insists on it.
             Everything that has BatchNorm follows, a teacher too. (PyTorch's SyncBatchNorm runs on GPUs only.)
         find_unused_parameters: DDP looks for parameters that a step does not use; for objectives that have
-        such.
+            such.
         deterministic: Only deterministic kernels, so that a resumed run is bit-identical. Default: on a CPU
             yes, on a GPU no (slower there).
         workers: Loader processes; 0 loads in the training process. Default: 0 if the data are cached in

@@ -32,7 +32,7 @@ class DetectionDataConfig(TaskDataConfig):
 
     Attributes:
         layout: ``auto``, ``coco``, ``yolo``, ``dota`` or ``voc``; see
-        `swath.tasks.detection.data.annotations`.
+            `swath.tasks.detection.data.annotations`.
         image_dir: Folder of the images, where it is not the layout's own.
         classes: Class names in their order; left out: those that the annotations name.
         split_field: Which of the images' fields tells their split, such as ``site``; left out: ``split`` or
@@ -41,7 +41,7 @@ class DetectionDataConfig(TaskDataConfig):
         scale_range: Range of the zoom of training crops; 0.5 shows twice the ground, at twice the GSD.
         crops_per_image: Crops of each image in an epoch.
         foreground_fraction: Share of the crops that are laid around a box of a class drawn evenly among the
-        image's.
+            image's.
         min_visibility: Share of a box's area that a crop has to show to be learned from; where less is seen,
             the object is ignored.
         invalid_boxes: What to do about boxes that make no sense: ``error`` or ``repair``.
