@@ -128,7 +128,9 @@ def test_two_processes_have_the_losses_of_one(run: Path, pairs: Path, tmp_path: 
 
 
 def test_accumulation_is_refused_where_samples_are_compared(pairs: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"accumulate: csmae compares the samples of a step"):
+    with pytest.raises(
+        RecipeError, match=r"gradient_accumulation_steps: csmae compares the samples of a step"
+    ):
         pretrain(parse_recipe(recipe_data(gradient_accumulation_steps=2)), pairs, tmp_path / "run")
     data = recipe_data(gradient_accumulation_steps=2, steps=2)
     data["objective"]["options"]["mim_weight"] = 0.0

@@ -278,8 +278,8 @@ class RandomChips(_Chips):
             and `problems`.
         chips_per_epoch: Length of the data set; default: as many chips as fit side by side into the scenes.
         min_valid: Smallest share of valid pixels.
-        align_to_blocks: Place chips so that as few blocks (tiles of a COG) as possible are read for each. Every pixel
-            can still be met, but chips begin at the same few places.
+        align_to_blocks: Place chips so that as few blocks (tiles of a COG) as possible are read for each.
+            Every pixel can still be met, but chips begin at the same few places.
 
     Attributes:
         scenes: The usable scenes.

@@ -28,8 +28,8 @@ class CsvManifest(ImageFileDataset):
         label_separator: One column that holds several labels with this between, such as ``|``; an image then
             may have any number of them, none included.
         split: Keep the rows whose column ``split`` (or ``split``) has this value.
-        filter: Keep the rows whose columns have these values: ``{"scale": "0"}`` or ``{"scale": ["0",
-            "1"]}``.
+        filter: Keep the rows whose columns have these values: ``{"scale": "0"}`` or ``{"scale":
+            ["0", "1"]}``.
         options: As in `ImageFileDataset`.
 
     Attributes:

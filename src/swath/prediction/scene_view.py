@@ -292,9 +292,8 @@ def open_model_view(
         other = scenes[1].header
         raise ImageryError(
             f"{other.path}: has another grid ({other.width} x {other.height}) than {header.path} "
-            f"({header.width} x {header.height}), so their pixels do not show the same ground. With
-                --coregister "
-            "it is brought onto that grid by its georeference"
+            f"({header.width} x {header.height}), so their pixels do not show the same ground. "
+            "With --coregister it is brought onto that grid by its georeference"
         )
     else:
         second = _aligned(look, scenes[1])

@@ -248,7 +248,7 @@ def test_other_mistakes_are_explained(data: Path, model: Path, tmp_path: Path) -
     for options, message in (
         ({"head": "fcos", "anchor_scale": 4}, "no meaning for fcos"),
         ({"head": "fcos", "head_width": 32, "roi_hidden_dim": None, "anchor_scale": None}, "multiple of 64"),
-        ({"seam": 64, "window": 64}, "smaller than window"),
+        ({"seam": 64, "window": 64}, "smaller than tile"),
     ):
         with pytest.raises(RecipeError, match=message):
             run(tmp_path, data, model, task={"name": "detect", "options": options})
