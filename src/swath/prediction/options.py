@@ -94,7 +94,8 @@ def preferred_tiles(model: TaskModel) -> tuple[int, float]:
 def trained_size(model: TaskModel) -> int | None:
     """Side of the images or crops that a task model was trained on, where its directory tells."""
     recipe = (model.config.get("provenance") or {}).get("recipe") or {}
-    size = (recipe.get("data") or {}).get("size")
+    data = recipe.get("data") or {}
+    size = data.get("crop_size", data.get("size"))  # "size": of classification, and of models from 0.1
     if isinstance(size, list | tuple):
         size = max(size)
     return int(size) if isinstance(size, int) and size > 0 else None

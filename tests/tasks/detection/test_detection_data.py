@@ -138,12 +138,12 @@ BAD = [
 
 
 def test_boxes_that_make_no_sense_are_refused_with_their_number(tmp_path):
-    with pytest.raises(ImageryError, match=r"1 inverted.*1 beyond.*annotation 1.*boxes='repair'"):
+    with pytest.raises(ImageryError, match=r"1 inverted.*1 beyond.*annotation 1.*invalid_boxes='repair'"):
         DetectionDataset(coco(tmp_path, BAD), **OPTIONS)
 
 
 def test_or_put_right_and_listed(tmp_path):
-    data = DetectionDataset(coco(tmp_path, BAD), **OPTIONS, boxes="repair")
+    data = DetectionDataset(coco(tmp_path, BAD), **OPTIONS, invalid_boxes="repair")
     assert data[0]["bbox_xyxy"].tolist() == [[10, 10, 20, 20], [10, 10, 30, 20], [50, 40, 64, 48]]
     assert sum(data.repairs.values()) == len(data.problems) == 5
     assert {kind.split(":")[0] for kind in data.repairs} == {
@@ -344,11 +344,18 @@ def test_real_trees_and_cars(data_dir):
     assert len(trees) == 36
     assert trees.classes == ["Tree"]
     assert trees[0]["gsd"] == pytest.approx(0.1, rel=0.02)
-    voc_trees = DetectionDataset(data_dir / "neon_trees" / "SJER", "rgb_aerial", layout="voc", boxes="repair")
+    voc_trees = DetectionDataset(
+        data_dir / "neon_trees" / "SJER", "rgb_aerial", layout="voc", invalid_boxes="repair"
+    )
     assert len(voc_trees) == 36
     assert set(voc_trees.repairs) == {"beyond the image's edge: cut off there", "outside the image: left out"}
     cars = DetectionDataset(
-        data_dir / "kit_ais" / "annotations.json", "rgb_aerial", 0.15, tile=512, overlap=64, boxes="repair"
+        data_dir / "kit_ais" / "annotations.json",
+        "rgb_aerial",
+        0.15,
+        tile=512,
+        overlap=64,
+        invalid_boxes="repair",
     )
     assert {str(path).rsplit(".", 1)[-1] for path in cars.paths} == {"webp"}
     sample = cars[0]

@@ -227,9 +227,9 @@ def test_boxes_that_make_no_sense(box: list[float], kind: str, data: Path, tmp_p
         notes["annotations"][0]["bbox"] = box
 
     copy = changed(data, tmp_path, spoil)
-    with pytest.raises(ImageryError, match=f"1 {kind}.*annotation 0.*boxes='repair'"):
+    with pytest.raises(ImageryError, match=f"1 {kind}.*annotation 0.*invalid_boxes='repair'"):
         opened(copy)
-    repaired = opened(copy, boxes="repair")
+    repaired = opened(copy, invalid_boxes="repair")
     assert any(kind in note for note in repaired.notes)
 
 

@@ -17,8 +17,8 @@ of its area; where a tile shows less of it, it is there as a difficult one, so t
 ship is water.
 
 Boxes that make no sense in their image (beyond its edges, without area, with their corners in the wrong
-order, not numbers) are refused, with how many there are of each kind; or, with ``boxes="repair"``, put right
-or left out by the rules of `fit_boxes`, each one listed in ``problems`` and counted in ``repairs``.
+order, not numbers) are refused, with how many there are of each kind; or, with ``invalid_boxes="repair"``, put
+right or left out by the rules of `fit_boxes`, each one listed in ``problems`` and counted in ``repairs``.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class DetectionDataset:
         tile: Side of tiles in pixels; None for whole images.
         overlap: Of neighboring tiles, in pixels. The last tile of a row ends with the image.
         min_visible: Least share of a box's area for it to belong to a tile.
-        boxes: What to do about boxes that make no sense: "error" or "repair".
+        invalid_boxes: What to do about boxes that make no sense: "error" or "repair".
         cache: "memory" decodes every image once and keeps it.
         offset_dn: Added to stored values before scaling (Sentinel-2 files that do not say their baseline).
         seed: Of the samples' keys.
@@ -135,14 +135,15 @@ class DetectionDataset:
         tile: int | None = None,
         overlap: int = 0,
         min_visible: float = 0.5,
-        boxes: Literal["error", "repair"] = "error",
+        invalid_boxes: Literal["error", "repair"] = "error",
         cache: Literal["none", "memory"] = "none",
         offset_dn: float | None = None,
         seed: int = 0,
         workers: int | None = None,
     ) -> None:
-        if boxes not in ("error", "repair"):
-            raise ImageryError(f"boxes={boxes!r}:{suggest(str(boxes), ['error', 'repair'])}")
+        if invalid_boxes not in ("error", "repair"):
+            near = suggest(str(invalid_boxes), ["error", "repair"])
+            raise ImageryError(f"invalid_boxes={invalid_boxes!r}:{near}")
         if tile is not None and not 0 <= overlap < tile:
             raise ImageryError(f"overlap={overlap}: from 0 to less than the tile's {tile} pixels is wanted")
         if not 0 < min_visible <= 1:
@@ -179,11 +180,11 @@ class DetectionDataset:
         if not self.scenes:
             raise ImageryError(f"{path}: no usable image; the first problem: {self.problems[0][1]}")
         self.repairs.update(kind for kind, _ in wrong)
-        if wrong and boxes == "error":
+        if wrong and invalid_boxes == "error":
             counts = ", ".join(f"{count} {kind}" for kind, count in self.repairs.most_common())
             raise ImageryError(
                 f"{path}: boxes that make no sense: {counts}. The first: {wrong[0][1]}. Correct the "
-                "annotations, or take boxes='repair', which puts right what can be, leaves out the rest and "
+                "annotations, or take invalid_boxes='repair', which puts right what can be, leaves out the rest and "
                 "lists both"
             )
         self.problems += [(text.split(",")[0], f"{text} ({kind})") for kind, text in wrong]

@@ -169,7 +169,7 @@ def open_detection(
     path = _file_of(Path(path), data.layout)
     dataset = DetectionDataset(
         path, sensor, data.gsd, layout=data.layout, images=data.image_dir, classes=data.classes,
-        boxes=data.invalid_boxes, cache=data.cache, seed=seed, offset_dn=data.offset_dn,
+        invalid_boxes=data.invalid_boxes, cache=data.cache, seed=seed, offset_dn=data.offset_dn,
     )  # fmt: skip
     if classes and tuple(dataset.classes) != classes:
         raise ImageryError(
