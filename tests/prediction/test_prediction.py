@@ -172,7 +172,7 @@ def bright_boxes() -> TaskModel:
     model.dense, model.boxes, model.kind = False, True, "detect"
     model.task.output = "boxes"  # type: ignore[misc]
     model.task.empty_output = lambda shape, device: []  # type: ignore[method-assign,assignment]
-    model.task.overlap = 0.5  # type: ignore[assignment]
+    model.task.nms_iou = 0.5  # type: ignore[assignment]
 
     def predict(batch: Any) -> list[Any]:
         result = []

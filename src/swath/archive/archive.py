@@ -80,9 +80,9 @@ class Archive(ArchiveTable, NotebookRepr):
             diverse: No ten answers from one field.
             group_by_location: One answer a place, with its dates, scales and sensors in `SearchResult.others`.
             exclude_self: Leave out the chips that are asked for.
-            exclude_pair: Leave out the ground that is asked for, in any sensor and at any date.
+            exclude_location: Leave out the ground that is asked for, in any sensor and at any date.
             exclude_footprint: WKB: chips that show this ground must not answer. Only beside `vector`.
-            exclude_share: How much of the smaller footprint must be shared for that.
+            exclude_overlap: How much of the smaller footprint must be shared for that.
 
         Raises:
             ArchiveError: Not exactly one thing is asked for, or as `Searcher.search` has it.

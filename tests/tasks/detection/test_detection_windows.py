@@ -97,7 +97,7 @@ def test_oriented_objects_of_a_scene_are_turned_polygons_in_its_crs(tmp_path: Pa
     model.task.output = "boxes"  # type: ignore[misc]
     model.task.preferred_tiles = lambda size: (64, 0.25)  # type: ignore[method-assign]
     model.task.empty_output = lambda shape, device: []  # type: ignore[method-assign,assignment]
-    model.task.overlap = 0.1  # type: ignore[assignment]
+    model.task.nms_iou = 0.1  # type: ignore[assignment]
 
     def predict(batch: Any) -> Any:
         found = {"obb": box, "scores": torch.tensor([0.75]), "labels": torch.tensor([1])}

@@ -48,7 +48,7 @@ def write_heatmap(path: str | os.PathLike[str], changes: ChangeResults, *, cell:
     if width * height > MOST_CELLS:
         raise ArchiveError(
             f"the map would have {width:,} x {height:,} cells of {step * metres:.3g} m; draw larger cells "
-            f"(--cell {step * metres * math.sqrt(width * height / MOST_CELLS):.0f}), or a smaller area"
+            f"(--cell-size {step * metres * math.sqrt(width * height / MOST_CELLS):.0f}), or a smaller area"
         )
     columns = np.clip(np.rint((corners[:, [0, 2]] - west) / step).astype(int), 0, width)
     rows = np.clip(np.rint((north - corners[:, [3, 1]]) / step).astype(int), 0, height)

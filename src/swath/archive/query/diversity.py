@@ -65,7 +65,7 @@ def diversify(
         vectors: Gives the vectors [m, D] of some candidates.
         k: How many.
         diverse: One a field, and those that are less like each other.
-        group_places: One a place.
+        group_by_location: One a place.
     """
     kept = np.arange(len(scores))
     joined = [kept[:0]] * len(kept)

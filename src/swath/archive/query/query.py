@@ -84,7 +84,7 @@ class Query:
                 the smaller of the two; 0.5 is a half): its own place.
 
         Raises:
-            ArchiveError: `exclude_pair` of a query without footprint; see also `Searcher.search`.
+            ArchiveError: `exclude_location` of a query without footprint; see also `Searcher.search`.
         """
         footprint = None
         if exclude_location is not None:

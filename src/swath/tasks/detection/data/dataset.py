@@ -17,8 +17,8 @@ of its area; where a tile shows less of it, it is there as a difficult one, so t
 ship is water.
 
 Boxes that make no sense in their image (beyond its edges, without area, with their corners in the wrong
-order, not numbers) are refused, with how many there are of each kind; or, with ``invalid_boxes="repair"``, put
-right or left out by the rules of `fit_boxes`, each one listed in ``problems`` and counted in ``repairs``.
+order, not numbers) are refused, with how many there are of each kind; or, with ``invalid_boxes="repair"``,
+put right or left out by the rules of `fit_boxes`, each one listed in ``problems`` and counted in ``repairs``.
 """
 
 from __future__ import annotations
@@ -184,8 +184,8 @@ class DetectionDataset:
             counts = ", ".join(f"{count} {kind}" for kind, count in self.repairs.most_common())
             raise ImageryError(
                 f"{path}: boxes that make no sense: {counts}. The first: {wrong[0][1]}. Correct the "
-                "annotations, or take invalid_boxes='repair', which puts right what can be, leaves out the rest and "
-                "lists both"
+                "annotations, or take invalid_boxes='repair', which puts right what can be, leaves out the rest "
+                "and lists both"
             )
         self.problems += [(text.split(",")[0], f"{text} ({kind})") for kind, text in wrong]
         self.items: list[tuple[int, PixelWindow]] = [
