@@ -78,7 +78,8 @@ class Archive(ArchiveTable, NotebookRepr):
             query_sensor: What `vector` or `image` was taken with.
             center: Compare vectors less the mean of their sensor; by default where there are several.
             diverse: No ten answers from one field.
-            group_by_location: One answer a place, with its dates, scales and sensors in `SearchResult.others`.
+            group_by_location: One answer a place, with its dates, scales and sensors in
+                `SearchResult.others`.
             exclude_self: Leave out the chips that are asked for.
             exclude_location: Leave out the ground that is asked for, in any sensor and at any date.
             exclude_footprint: WKB: chips that show this ground must not answer. Only beside `vector`.

@@ -184,8 +184,8 @@ class DetectionDataset:
             counts = ", ".join(f"{count} {kind}" for kind, count in self.repairs.most_common())
             raise ImageryError(
                 f"{path}: boxes that make no sense: {counts}. The first: {wrong[0][1]}. Correct the "
-                "annotations, or take invalid_boxes='repair', which puts right what can be, leaves out the rest "
-                "and lists both"
+                "annotations, or take invalid_boxes='repair', which puts right what can be, leaves out "
+                "the rest and lists both"
             )
         self.problems += [(text.split(",")[0], f"{text} ({kind})") for kind, text in wrong]
         self.items: list[tuple[int, PixelWindow]] = [
