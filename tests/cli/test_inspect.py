@@ -132,11 +132,11 @@ def test_two_archives_become_pairs_and_a_report(two_sensors: tuple[Path, Path], 
         (["--sensor", "sentinel1_grd"], "--pair wants --sensor twice"),
         (
             ["--sensor", "sentinel1_grd", "--sensor", "rgb_aerial", "--max-days", "soon"],
-            "--days soon: a number",
+            "--max-days soon: a number",
         ),
         (
             ["--sensor", "sentinel1_grd", "--sensor", "rgb_aerial", "--max-days", "1"],
-            r"3\.0 days apart.*--days 3",
+            r"3\.0 days apart.*--max-days 3",
         ),
         (["--sensor", "sentinel1_grd", "--sensor", "rgb_aerial", "--grid", "naip"], "neither of the sensors"),
         (["--sensor", "a", "--sensor", "b", "--unit", "dB"], "--unit means nothing with --pair"),
