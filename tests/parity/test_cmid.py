@@ -231,9 +231,11 @@ def test_every_step_on_the_way(reference):
             close(loss, tensors[f"out.local_loss_{number}"], f"local loss {number}")
 
 
-def test_gradients(reference, trained):
+def test_gradients(reference):
+    """In float64: float32 lies up to 3e-4 from it, by the side of a ReLU on which rounding falls."""
     tensors, _ = reference
-    objective, layout, _ = trained
+    objective, layout = build(reference)
+    objective.double()(in_double(views(reference)))["total"].backward()
     ours = dict(objective.named_parameters())
     seen = 0
     largest = max(float(v) for k, v in tensors.items() if k.startswith("gradnorm."))
@@ -244,12 +246,17 @@ def test_gradients(reference, trained):
         grad = ours[place].grad
         seen += 1
         # Relative to itself, or where it vanishes (biases before a norm) to rounding of the largest.
-        close(grad.double().norm(), norm, f"gradient of {place}", scale=max(float(norm), 1e-3 * largest))
+        scale = max(float(norm), 1e-3 * largest)
+        close(grad.norm(), norm, f"gradient of {place}", scale=scale)
         if (whole := tensors.get(f"grad.{key.removeprefix('gradnorm.')}")) is not None:
-            wanted = to(whole)
-            scale = max(float(wanted.abs().max()), 1e-3 * largest)
-            close(grad, wanted, f"gradient of {place}", scale=scale)
+            close((grad - to(whole)).norm(), 0, f"gradient of {place}", scale=scale)
     assert seen == len([name for name, p in ours.items() if p.requires_grad])
+
+
+def in_double(given):
+    if isinstance(given, dict):
+        return {key: in_double(value) for key, value in given.items()}
+    return given.double() if torch.is_tensor(given) and given.is_floating_point() else given
 
 
 def test_buffers_after_the_forward_pass(reference, trained):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from swath.cpu.linear import OneDnnLinear
+from swath.objectives.losses.precision import full_precision
 
 Held = list[tuple[Tensor, Tensor | None]]  # keys [B, D], and whose they are [B]
 
@@ -65,7 +66,7 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
         Scalar mean over this rank's 2 B rows. Its mean over ranks is the loss of the whole batch.
     """
     count = len(first)
-    own = F.normalize(torch.cat([first, second]).float(), dim=1)
+    own = F.normalize(full_precision(torch.cat([first, second])), dim=1)
     everyone_first, everyone_second = all_gather_with_grad(own[:count]), all_gather_with_grad(own[count:])
     everyone = torch.cat([everyone_first, everyone_second])
     total = len(everyone_first)
@@ -87,7 +88,7 @@ def paired_softplus(first: Tensor, second: Tensor) -> Tensor:
         first: [B, D].
         second: [B, D] partners.
     """
-    return -F.softplus(F.cosine_similarity(first.float(), second.float(), dim=1)).mean()
+    return -F.softplus(F.cosine_similarity(full_precision(first), full_precision(second), dim=1)).mean()
 
 
 def info_nce(
@@ -102,8 +103,8 @@ def info_nce(
         temperature: Divides the cosines.
         alike: [B, K] bool, negatives that are none, and left out: earlier keys of the same image.
     """
-    query = F.normalize(query.float(), dim=1)
-    key = F.normalize(key.detach().float(), dim=1)
+    query = F.normalize(full_precision(query), dim=1)
+    key = F.normalize(full_precision(key.detach()), dim=1)
     own = (query * key).sum(dim=1, keepdim=True)
     others = query @ negatives.T
     if alike is not None:
@@ -179,7 +180,7 @@ class KeyQueue(nn.Module):
         """
         if owners is None:
             owners = torch.full((len(keys),), -1)
-        keys = F.normalize(all_gather_with_grad(keys.detach().float()), dim=1)[-len(self.keys) :]
+        keys = F.normalize(all_gather_with_grad(full_precision(keys.detach())), dim=1)[-len(self.keys) :]
         owners = all_gather_with_grad(owners.to(self.owners))[-len(self.keys) :]
         at = (self.place + torch.arange(len(keys), device=keys.device)) % len(self.keys)
         self.keys[at] = keys

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from swath.objectives.losses.all_reduce import all_reduce_mean
+from swath.objectives.losses.precision import full_precision
 
 
 def focal_l1(
@@ -73,7 +74,7 @@ def focal_frequency(prediction: Tensor, target: Tensor, *, over_ranks: bool = Tr
         Scalar mean over bands and frequencies.
     """
     # The transform is linear: the mean of spectra is the spectrum of the mean, at one B-th of the cost.
-    difference = prediction.float().mean(dim=0) - target.float().mean(dim=0)
+    difference = full_precision(prediction).mean(dim=0) - full_precision(target).mean(dim=0)
     if over_ranks:
         difference = all_reduce_mean(difference)
     spectrum = torch.fft.fft2(difference, norm="ortho")
@@ -96,6 +97,8 @@ def focal_reconstruction(
     over_ranks: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Both parts, spatial and in frequency, of a masked reconstruction; arguments as above."""
-    spatial = focal_l1(prediction.float(), target.float(), hidden, alpha, gamma, over_ranks=over_ranks)
-    mixed = blend_visible_target(prediction.float(), target.float(), hidden, visible)
+    spatial = focal_l1(
+        full_precision(prediction), full_precision(target), hidden, alpha, gamma, over_ranks=over_ranks
+    )
+    mixed = blend_visible_target(full_precision(prediction), full_precision(target), hidden, visible)
     return spatial, focal_frequency(mixed, target, over_ranks=over_ranks)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from swath.cpu.linear import OneDnnLinear
 from swath.objectives.losses.all_reduce import all_reduce_mean
+from swath.objectives.losses.precision import full_precision
 
 
 class PrototypeHead(nn.Module):
@@ -49,7 +50,9 @@ class PrototypeHead(nn.Module):
         batch, _, cells = x.shape
         rows = self.mlp(x.transpose(1, 2).reshape(batch * cells, -1))
         # In float32: at a temperature of 0.04 half precision shows.
-        cosines = F.normalize(rows.float(), dim=1) @ F.normalize(self.prototypes.float(), dim=1).T
+        cosines = (
+            F.normalize(full_precision(rows), dim=1) @ F.normalize(full_precision(self.prototypes), dim=1).T
+        )
         return cosines.view(batch, cells, -1).transpose(1, 2)
 
 

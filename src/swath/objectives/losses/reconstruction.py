@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from swath.objectives.losses.precision import full_precision
+
 _TINY = 1e-9
 
 
@@ -114,7 +116,7 @@ def patch_loss(
     Returns:
         [B] float32.
     """
-    error = prediction.float() - target
+    error = full_precision(prediction) - target
     error = error.abs() if kind == "l1" else error.square()
     if weight is None:
         return error.sum(dim=(1, 2, 3, 4)) / (error[0, ..., 0].numel() + _TINY)
