@@ -16,6 +16,10 @@ class ImageryError(SwathError):
     """A file or folder of imagery cannot be used; the message names it."""
 
 
+class UnstatedError(ImageryError):
+    """An image is sound, but neither it nor the user states what is needed: its GSD, Sentinel-2's offset."""
+
+
 class ContractError(SwathError):
     """Imagery or a request does not fit the model's contract (sensor, bands, unit, GSD)."""
 

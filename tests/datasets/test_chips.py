@@ -140,8 +140,9 @@ def test_chip_metres_covers_the_same_ground_everywhere(scenes: list[SceneHeader]
         assert float(batch["gsd"][i]) * 16 == pytest.approx(150, rel=0.1)
 
 
-def test_a_stated_gsd_and_the_relative_mode_overrule_the_georeference(scenes: list[SceneHeader]) -> None:
-    assert ChipGrid(scenes, "rgb_aerial", gsd=0.7, chip_size=32)[0]["gsd"] == 0.7
+def test_only_an_override_and_the_relative_mode_replace_the_georeference(scenes: list[SceneHeader]) -> None:
+    assert ChipGrid(scenes, "rgb_aerial", gsd=0.7, chip_size=32)[0]["gsd"] == pytest.approx(10, rel=1e-3)
+    assert ChipGrid(scenes, "rgb_aerial", gsd="override:0.7", chip_size=32)[0]["gsd"] == 0.7
     assert ChipGrid(scenes, "rgb_aerial", gsd="relative", chip_size=32)[0]["gsd"] == 1.0
     with pytest.raises(ImageryError, match="chip_metres=10 needs a GSD in metres"):
         ChipGrid(scenes, "rgb_aerial", gsd="relative", chip_metres=10)

@@ -240,10 +240,26 @@ def _checked(entry: CatalogEntry, sensor: Sensor) -> CatalogEntry:
     if entry.header is None or entry.problem is not None:
         return entry
     try:
-        match_scene_bands(entry.header, sensor)
+        header = _only_bands(entry.header, match_scene_bands(entry.header, sensor))
     except ImageryError as error:
         return dataclasses.replace(entry, problem=str(error))
-    return dataclasses.replace(entry, sensor=sensor.name)
+    return dataclasses.replace(entry, sensor=sensor.name, header=header, files=header.files)
+
+
+def _only_bands(header: SceneHeader, bands: Sequence[int]) -> SceneHeader:
+    """The scene of these band files alone; its grid is that of the finest among them."""
+    if len(header.files) == 1 or len(bands) == header.bands:
+        return header
+    part = read_header([header.files[index] for index in bands])
+    return dataclasses.replace(
+        part,
+        path=header.path,
+        descriptions=tuple(header.descriptions[index] for index in bands),
+        time=header.time or part.time,
+        gsd=header.gsd if part.gsd is None else part.gsd,
+        tags={**part.tags, **header.tags},
+        cloud_layer=header.cloud_layer,
+    )
 
 
 def _each_file_once(entries: Iterable[CatalogEntry]) -> list[CatalogEntry]:

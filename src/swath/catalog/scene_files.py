@@ -6,7 +6,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def find_scenes(
             and Path(name).suffix.lower() in IMAGE_SUFFIXES
             and (pattern is None or fnmatch(os.path.relpath(Path(folder, name), root), pattern))
         ]
-        found += _group(Path(folder), files, tokens)
+        found += [_bands_of(scene, sensor) for scene in _group(Path(folder), files, tokens)]
     return found
 
 
@@ -113,14 +113,22 @@ def _split_band(stem: str, tokens: Set[str]) -> tuple[str, str] | None:
 
 
 def _from_stac(scene: StacScene, sensor: Sensor | None) -> SceneFiles:
-    files, bands = scene.files, scene.bands
-    if sensor is not None and len(files) > 1:
-        # An item often has more than the sensor's bands beside them: scene classification, angles.
-        known = {band.name.upper() for band in sensor.bands} | {
-            (band.common_name or "").upper() for band in sensor.bands
-        }
-        chosen = [(f, b) for f, b in zip(files, bands, strict=True) if b.upper() in known]
-        files, bands = tuple(f for f, _ in chosen) or files, tuple(b for _, b in chosen) or bands
-    return SceneFiles(
-        scene.path if len(files) != 1 else files[0], files, bands, scene, scene.cloud_layer, scene.problem
-    )
+    found = SceneFiles(scene.path, scene.files, scene.bands, scene, scene.cloud_layer, scene.problem)
+    found = _bands_of(found, sensor)
+    return found if len(found.files) != 1 else replace(found, path=found.files[0])
+
+
+def _bands_of(found: SceneFiles, sensor: Sensor | None) -> SceneFiles:
+    """The scene with the sensor's band files only: others are angles, classifications, other resolutions.
+
+    So the grid, which is that of the finest file, is that of the sensor's finest band.
+    """
+    if sensor is None or len(found.files) < 2 or len(found.bands) != len(found.files):
+        return found
+    known = {name.upper() for band in sensor.bands for name in (band.name, band.common_name) if name}
+    chosen = [
+        (file, band) for file, band in zip(found.files, found.bands, strict=True) if band.upper() in known
+    ]
+    if not chosen:
+        return found
+    return replace(found, files=tuple(file for file, _ in chosen), bands=tuple(band for _, band in chosen))

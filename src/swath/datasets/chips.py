@@ -25,7 +25,7 @@ from torch import Tensor
 from swath.datasets.chip import Batch, Chip
 from swath.datasets.collate import collate
 from swath.datasets.protocol import Epoch, Sample
-from swath.errors import ImageryError, Problem
+from swath.errors import ImageryError, Problem, UnstatedError
 from swath.geo.footprint import image_footprint
 from swath.geo.grid import PixelWindow
 from swath.geo.transform import window_transform
@@ -41,6 +41,8 @@ _DRAWS_IN_SCENE = 4  # how often another place of the same scene is tried before
 
 class _Chips:
     """What both kinds of sampling share: scenes of one sensor, and reading a window of one."""
+
+    _lists_unstated = False  # whether a scene whose GSD or offset nobody states is a listed problem
 
     def __init__(
         self,
@@ -76,7 +78,8 @@ class _Chips:
         self.scenes: list[SensorScene] = []
         self.chip_pixels: list[int] = []  # side of a chip in native pixels, for each scene
         self._epoch = Epoch()
-        for scene in _of_sensor(scenes, self.sensor, gsd, offset_dn):
+        unstated = self.problems if self._lists_unstated else None
+        for scene in _of_sensor(scenes, self.sensor, gsd, offset_dn, unstated):
             header = scene.header
             side = chip_size if chip_metres is None else max(1, round(chip_metres / scene.gsd()))
             if side > min(header.width, header.height):
@@ -194,7 +197,7 @@ class ChipGrid(_Chips):
     Args:
         scenes: Headers, from a catalog or `swath.rasters.read.read_header`.
         sensor: What the scenes were taken with.
-        gsd: Metres per pixel of all scenes, ``"relative"``, or None to measure it by their georeference.
+        gsd: Metres per pixel of scenes without georeference; see `swath.rasters.sensor_scene.stated_gsd`.
         chip_size: Pixels of a chip's side.
         chip_metres: Ground covered by a chip's side; None for `chip_size` native pixels.
         stride: Step between chips in chip pixels; default `chip_size` (no overlap).
@@ -208,6 +211,8 @@ class ChipGrid(_Chips):
         scenes: The usable scenes.
         paths: Path of the scene of each chip.
     """
+
+    _lists_unstated = True
 
     def __init__(
         self,
@@ -393,17 +398,28 @@ def _of_sensor(
     sensor: Sensor,
     gsd: float | Literal["relative"] | None,
     offset_dn: float | None,
+    unstated: list[Problem] | None,
 ) -> list[SensorScene]:
-    """Scenes as imagery of one sensor; raises where some do not fit, naming one that does beside it."""
+    """Scenes as imagery of one sensor; raises where some do not fit, naming one that does beside it.
+
+    Those that lack a statement of the user go to `unstated` where that is a list and others do fit.
+    """
     scenes: list[SensorScene] = []
     unfit: list[str] = []
+    lacking: list[Problem] = []
     total = 0
     for header in headers:
         total += 1
         try:
             scenes.append(match_scene_to_sensor(header, sensor, gsd=gsd, offset_dn=offset_dn))
+        except UnstatedError as error:
+            lacking.append((header.path, str(error)))
         except ImageryError as error:
             unfit.append(str(error))
+    if unstated is None or not scenes:
+        unfit += [reason for _, reason in lacking]
+    else:
+        unstated += lacking
     if unfit:
         beside = f", while {scenes[0].header.path} does" if scenes else ""
         raise ImageryError(f"{unfit[0]} ({len(unfit)} of {total} scenes do not fit{beside}.)")

@@ -10,6 +10,7 @@ from typing import Any
 
 from swath.datasets.image_files import Gsd, ImageFileDataset
 from swath.errors import ImageryError, Problem, suggest
+from swath.rasters.sensor_scene import OVERRIDE
 from swath.sensors.sensor import Sensor
 
 
@@ -67,10 +68,11 @@ class CsvManifest(ImageFileDataset):
         for column in [*wanted, *columns]:
             if column not in header:
                 raise ImageryError(f"{path}: has no column {column!r}.{suggest(column, header)}")
-        if isinstance(gsd, str) and gsd != "relative" and gsd not in header:
-            raise ImageryError(f"{path}: has no column {gsd!r} of GSDs.{suggest(gsd, header)}")
         if gsd is None:
             gsd = next((column for column in ("gsd_m", "gsd") if column in header), None)
+        by_column = isinstance(gsd, str) and gsd != "relative" and not gsd.startswith(OVERRIDE)
+        if by_column and gsd not in header:
+            raise ImageryError(f"{path}: has no column {gsd!r} of GSDs.{suggest(str(gsd), header)}")
 
         reader = (
             None
@@ -83,7 +85,7 @@ class CsvManifest(ImageFileDataset):
             raise ImageryError(f"{path}: no row has {wanted}; there are {values}")
         base = Path(image_root) if image_root is not None else path.parent
         entries, problems = _without_duplicates(path, base, chosen, file_column, columns)
-        native = _numbers(path, entries, gsd) if isinstance(gsd, str) and gsd != "relative" else gsd
+        native = _numbers(path, entries, str(gsd)) if by_column else gsd
         super().__init__(
             [name for name, _, _ in entries],
             sensor=sensor,

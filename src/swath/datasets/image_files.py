@@ -28,7 +28,7 @@ from swath.rasters.pillow_reader import (
 )
 from swath.rasters.read import SceneHeader
 from swath.rasters.resampling import Kernel, resample
-from swath.rasters.sensor_scene import GSD_FIX, match_scene_to_sensor
+from swath.rasters.sensor_scene import match_scene_to_sensor, stated_gsd
 from swath.sensors.registry import get_sensor
 from swath.sensors.sensor import Sensor
 from swath.sensors.units import Array, Valid
@@ -251,23 +251,15 @@ class ImageFileDataset:
 
     def _gsds(self, gsd: Gsd | Sequence[float], keep: list[int], found: list[float | None]) -> Array64:
         """Native GSD [N] of the usable files."""
-        if isinstance(gsd, str):
-            if gsd != "relative":
-                raise ImageryError(f"gsd={gsd!r} is neither a number nor 'relative'; {GSD_FIX}")
-            return np.ones(len(keep))
-        if gsd is None:
-            for path, value in zip(self.paths, found, strict=True):
-                if value is None:
-                    raise ImageryError(f"{path}: has no georeference, so its GSD is unknown; {GSD_FIX}")
-            values = np.array(found, dtype=np.float64)
-        else:
-            given = np.asarray(gsd, dtype=np.float64)
-            values = given[keep] if given.ndim else np.full(len(keep), given)
-        wrong = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
-        if len(wrong):
-            path, value = self.paths[wrong[0]], values[wrong[0]]
-            raise ImageryError(f"{path}: a GSD of {value:g} is not a positive number of metres; {GSD_FIX}")
-        return values
+        if gsd is None or isinstance(gsd, str | float | int):
+            stated: list[float | str | None] = [gsd] * len(keep)
+        else:  # of each file alone, and so it counts
+            stated = [f"override:{float(gsd[index])}" for index in keep]
+        values = [
+            stated_gsd(one, own, path) or own
+            for one, own, path in zip(stated, found, self.paths, strict=True)
+        ]
+        return np.array(values, dtype=np.float64)
 
     # ---- pixels
 

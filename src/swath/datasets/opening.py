@@ -71,7 +71,8 @@ def open_dataset(
         path: A folder, a CSV table, a catalog (``.parquet``), a STAC file (JSON or stac-geoparquet), an
             HDF5 file, one image, or the URL of a GeoTIFF.
         sensor: What the imagery was taken with: a registered name, a YAML path or a `Sensor`.
-        gsd: Metres per pixel, ``"relative"``, a column of the CSV table, or None for what the files say.
+        gsd: Metres per pixel of images that state none, ``"relative"``, ``"override:0.3"`` (see
+            `swath.rasters.sensor_scene.stated_gsd`), or a column of the CSV table.
         layout: ``auto`` decides by what is there: a CSV table is a manifest; a catalog, a STAC file and
             georeferenced TIFFs are scenes for chips, and so are others where an option of chips is given;
             otherwise images are ``class_folder`` where they lie in sub-folders and ``images`` (no labels)
@@ -118,8 +119,6 @@ def open_dataset(
             )
     if kind == "csv":
         return CsvManifest(path, sensor, gsd, seed=seed, **given)
-    if isinstance(gsd, str) and gsd != "relative":
-        raise ImageryError(f"gsd={gsd!r} is neither a number nor 'relative'")
     if kind == "hdf5":
         return Hdf5Images(path, sensor, gsd, seed=seed, **given)  # type: ignore[arg-type]
     if kind == "class_folder":

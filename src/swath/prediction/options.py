@@ -61,8 +61,6 @@ class PredictionOptions:
                 )
         elif not self.target_gsd > 0:
             raise ContractError(f"read_gsd: {self.target_gsd:g} is not a positive number")
-        if isinstance(self.gsd, str) and self.gsd != "relative":
-            raise ContractError(f"gsd: {self.gsd!r} is neither a number of metres per pixel nor relative")
         if not relative and self.gsd == "relative":
             raise ContractError(
                 "gsd: this model sees scale in metres per pixel; give a number, such as --gsd 0.5"

@@ -25,7 +25,7 @@ from swath.models.contract import Contract
 from swath.prediction.options import PredictionOptions
 from swath.rasters.header import SceneHeader, Six
 from swath.rasters.resampling import kernel_support, resample
-from swath.rasters.sensor_scene import SensorScene, match_scene_to_sensor
+from swath.rasters.sensor_scene import OVERRIDE, SensorScene, match_scene_to_sensor
 from swath.rasters.warp import read_on_grid, to_pixels
 from swath.sensors.sensor import Sensor
 from swath.sensors.units import to_unit
@@ -315,13 +315,11 @@ def _stated_gsd(
     header: SceneHeader, options: PredictionOptions, gsd: float | None
 ) -> tuple[float | str | None, list[str]]:
     """What is stated of a scene's GSD: by a table for it alone; for all scenes where one does not tell."""
-    if options.gsd == "relative" or options.gsd is None:
-        return (options.gsd if options.gsd or gsd is None else gsd), []
-    if gsd is not None:
-        return gsd, []
-    if header.gsd is None:
+    if gsd is not None and options.gsd != "relative":
+        return f"{OVERRIDE}{gsd}", []
+    if header.gsd is None or options.gsd is None or isinstance(options.gsd, str):
         return options.gsd, []
-    stated = float(options.gsd)
+    stated = options.gsd
     if abs(stated / header.gsd - 1) <= NATIVE_WITHIN:
         return None, []
     return None, [

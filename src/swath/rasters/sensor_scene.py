@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.errors import ImageryError
+from swath.errors import ImageryError, UnstatedError
 from swath.geo.grid import PixelWindow
 from swath.rasters.read import SceneHeader, read_window, window_gsd
 from swath.sensors.matching import match_bands
@@ -17,7 +17,45 @@ from swath.sensors.sensor import Sensor
 from swath.sensors.sentinel2_offset import resolve_offset_dn
 from swath.sensors.units import to_unit
 
-GSD_FIX = "say it with `--gsd 0.3` (metres per pixel; `gsd=` in Python), or `--gsd relative` if it is unknown"
+GSD_FIX = (
+    "state it: `--gsd 0.3` (metres per pixel; data.gsd in a recipe, gsd= in Python), or `--gsd relative` if "
+    "it is unknown"
+)
+OVERRIDE = "override:"
+
+
+def stated_gsd(stated: float | str | None, own: float | None, where: str) -> float | None:
+    """The stated GSD where it counts, None where the image's own does.
+
+    Args:
+        stated: Metres per pixel of images that do not state their own; ``"relative"``: 1 for every image;
+            ``"override:0.3"``: 0.3 also for images that state another.
+        own: What the image states: metres per pixel, or None.
+        where: The image, for messages.
+
+    Raises:
+        ImageryError: No GSD at all, or one that is not a positive number.
+    """
+    gsd: float | str | None = stated
+    if isinstance(stated, str) and stated.startswith(OVERRIDE):
+        try:
+            gsd = float(stated.removeprefix(OVERRIDE))
+        except ValueError:
+            raise ImageryError(f"gsd={stated!r}: metres per pixel follow {OVERRIDE}") from None
+    elif stated == "relative":
+        return 1.0
+    elif isinstance(stated, str):
+        raise ImageryError(
+            f"gsd={stated!r}: a number of metres, 'relative', or '{OVERRIDE}0.3' to replace what files state"
+        )
+    elif own is not None:
+        return None
+    if gsd is None:
+        raise UnstatedError(f"{where}: has no georeference, so its GSD is unknown; {GSD_FIX}")
+    gsd = float(gsd)
+    if not (np.isfinite(gsd) and gsd > 0):
+        raise ImageryError(f"{where}: a GSD of {gsd:g} is not a positive number of metres; {GSD_FIX}")
+    return gsd
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +120,7 @@ def match_scene_to_sensor(
     Args:
         header: From `swath.rasters.read.read_header` or a catalog.
         sensor: The sensor.
-        gsd: Metres per pixel, ``"relative"``, or None to measure it by the georeference.
+        gsd: Of a scene without georeference, or one that counts in any case; see `stated_gsd`.
         offset_dn: Added to stored values before scaling; None for what the scene says about itself. Only
             Sentinel-2 has one (see `swath.sensors.sentinel2_offset`), 0 elsewhere.
 
@@ -104,15 +142,8 @@ def match_scene_to_sensor(
         to_unit(np.empty((len(bands), 0, 0), header.dtype), sensor, offset)
     except ImageryError as error:
         raise ImageryError(f"{where}: {error}") from None
-    if isinstance(gsd, str):
-        if gsd != "relative":
-            raise ImageryError(f"gsd={gsd!r} is neither a number nor 'relative'; {GSD_FIX}")
-        gsd = 1.0
-    elif gsd is None and header.gsd is None:
-        raise ImageryError(f"{where}: has no georeference, so its GSD is unknown; {GSD_FIX}")
-    elif gsd is not None and not (np.isfinite(gsd) and gsd > 0):
-        raise ImageryError(f"{where}: a GSD of {gsd:g} is not a positive number of metres; {GSD_FIX}")
-    return SensorScene(with_sensor_nodata(header, sensor, bands), sensor, tuple(bands), gsd, offset)
+    native_gsd = stated_gsd(gsd, header.gsd, where)
+    return SensorScene(with_sensor_nodata(header, sensor, bands), sensor, tuple(bands), native_gsd, offset)
 
 
 def match_scene_bands(header: SceneHeader, sensor: Sensor) -> list[int]:

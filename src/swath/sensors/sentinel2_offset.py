@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from swath.errors import ImageryError
+from swath.errors import ImageryError, UnstatedError
 from swath.sensors.sensor import Sensor
 
 SENTINEL2 = ("sentinel2_l1c", "sentinel2_l2a")  # built-in sensors with this offset
@@ -92,22 +92,22 @@ def resolve_offset_dn(
 ) -> tuple[float, str]:
     """What to add to a scene's digital numbers, and why.
 
-    What the user states comes first, then what the scene says (`detect_offset_dn`). Sensors other than
-    Sentinel-2 have no such offset: 0.
+    What the scene says comes first (`detect_offset_dn`), then what the user states. Sensors other than
+    Sentinel-2 have no such offset: 0, or what is stated.
 
     Raises:
-        ImageryError: A Sentinel-2 scene of which nothing says it.
+        UnstatedError: A Sentinel-2 scene of which nothing says it.
     """
+    found = detect_offset_dn(tags=tags, path=path, stac=stac) if is_sentinel2(sensor) else None
+    if found is not None:
+        return found
     if stated is not None:
         return float(stated), "stated"
     if not is_sentinel2(sensor):
         return 0.0, f"sensor {sensor.name} has none"
-    found = detect_offset_dn(tags=tags, path=path, stac=stac)
-    if found is None:
-        raise ImageryError(
-            f"{path or 'image'}: nothing says which Sentinel-2 processing baseline it is from. State "
-            "`offset_dn` (--offset-dn; data.offset_dn in a recipe): -1000 from baseline 04.00 (products "
-            "since 25 January 2022 and reprocessed ones), 0 before or where it has been subtracted already. "
-            "The darkest pixels tell: 1000 DN more with it"
-        )
-    return found
+    raise UnstatedError(
+        f"{path or 'image'}: nothing says which Sentinel-2 processing baseline it is from. State `offset_dn` "
+        "(--offset-dn; data.offset_dn in a recipe): -1000 from baseline 04.00 (products since 25 January "
+        "2022 and reprocessed ones), 0 before or where it has been subtracted already. The darkest pixels "
+        "tell: 1000 DN more with it"
+    )

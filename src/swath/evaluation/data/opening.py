@@ -26,6 +26,7 @@ from swath.evaluation.data.labeled import LabeledDataset
 from swath.evaluation.data.splits import TrainTestSplit, open_split, split_labeled
 from swath.evaluation.data.subset import EvalSubset
 from swath.evaluation.features.protocol import GsdMode
+from swath.rasters.sensor_scene import OVERRIDE
 from swath.sensors.registry import get_sensor
 from swath.sensors.sensor import Sensor
 
@@ -167,15 +168,13 @@ def open_benchmark(
                 "scale relative to them (--gsd-mode relative)"
             )
         else:
-            gsd = known.assumed_gsd
+            gsd = f"{OVERRIDE}{known.assumed_gsd}"  # as published, whatever the files say
             if known.gsd is None:
                 low, high = known.gsd_range or (0, 0)
                 notes.append(
-                    f"the images' GSD varies from {low:g} to {high:g} m and no file says how: {gsd:.3g} m is "
-                    "assumed for all"
+                    f"the images' GSD varies from {low:g} to {high:g} m and no file says how: "
+                    f"{known.assumed_gsd:.3g} m is assumed for all"
                 )
-    elif isinstance(gsd, str) and gsd != "relative":
-        raise ImageryError(f"{known.name}: has no column {gsd!r}; a number of metres, or relative, is wanted")
     index = {name: i for i, name in enumerate(known.classes)}
     listed: list[tuple[str, int]] = []
     for name, label in sorted(found.folders.items()):

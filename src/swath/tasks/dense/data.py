@@ -35,7 +35,7 @@ from swath.errors import ImageryError, Problem
 from swath.keyed_random import sample_keys, uniform
 from swath.rasters.read import SceneHeader
 from swath.rasters.resampling import resample
-from swath.rasters.sensor_scene import GSD_FIX, match_scene_to_sensor
+from swath.rasters.sensor_scene import OVERRIDE, match_scene_to_sensor, stated_gsd
 from swath.sensors.sensor import Sensor
 from swath.tasks.change.phase_correlation import phase_correlation_shift
 from swath.tasks.change.radiometric_match import match_radiometry
@@ -192,16 +192,8 @@ class SegmentationDataset:
                     f"({header.width} x {header.height}), so their pixels do not show the same ground. With "
                     "data.coregister=true it is brought onto that grid by its georeference"
                 )
-        gsd = item.gsd if item.gsd is not None else self.data.gsd
-        if gsd == "relative":
-            return 1.0
-        if gsd is None or isinstance(gsd, str):
-            gsd = header.gsd
-        if gsd is None:
-            raise ImageryError(f"{item.images[0]}: has no georeference, so its GSD is unknown; {GSD_FIX}")
-        if not gsd > 0:
-            raise ImageryError(f"{item.images[0]}: a GSD is a positive number of metres, not {gsd:g}")
-        return float(gsd)
+        stated = self.data.gsd if item.gsd is None else f"{OVERRIDE}{item.gsd}"  # of a table: of it alone
+        return stated_gsd(stated, header.gsd, item.images[0]) or float(header.gsd or 0)
 
     def _second(self, first: str, path: str) -> tuple[Array, NDArray[np.bool_]]:
         header, other = read_header_any(first), read_header_any(path)

@@ -44,7 +44,7 @@ from swath.geo.grid import PixelWindow
 from swath.keyed_random import sample_keys
 from swath.rasters.pillow_reader import decode_image, read_image_header
 from swath.rasters.read import SceneHeader, read_header
-from swath.rasters.sensor_scene import SensorScene, match_scene_to_sensor
+from swath.rasters.sensor_scene import OVERRIDE, SensorScene, match_scene_to_sensor
 from swath.sensors.registry import get_sensor
 from swath.sensors.sensor import Sensor
 from swath.sensors.units import to_unit
@@ -248,10 +248,10 @@ class DetectionDataset:
         self, image: ImageBoxes, gsd: Gsd | str, offset_dn: float | None
     ) -> SensorScene | ImageryError:
         path = str(image.path)
-        if isinstance(gsd, str) and gsd != "relative":
+        if isinstance(gsd, str) and gsd != "relative" and not gsd.startswith(OVERRIDE):
             stated = image.fields.get(gsd)
             try:
-                gsd = float(stated)  # type: ignore[arg-type]  # of None a TypeError
+                gsd = f"{OVERRIDE}{float(stated)}"  # type: ignore[arg-type]  # of None a TypeError
             except (TypeError, ValueError):
                 return ImageryError(f"{path}: its annotations state {gsd}={stated!r}, which is no number")
         try:
