@@ -64,9 +64,7 @@ def test_one_image_without_gsd_is_a_listed_problem_where_others_have_one(mixed: 
         RandomChips(scenes, "rgb_aerial", chip_size=64)
 
 
-@pytest.mark.parametrize(
-    "stated", ["nonsense", "override:", "override:x", "override:0", "override:-3", 0.0, -1.0]
-)
+@pytest.mark.parametrize("stated", ["nonsense", "override:", "override:x", "override:0", 0.0, -1.0])
 def test_a_stated_gsd_that_is_none_is_refused(stated: float | str) -> None:
     with pytest.raises(ImageryError):
         stated_gsd(stated, None, "a.tif")
