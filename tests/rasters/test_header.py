@@ -101,7 +101,9 @@ def test_a_rotated_grid_has_the_same_gsd(data_dir: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("tags", "time"),
     [
-        ({"TIFFTAG_DATETIME": "2022:01:17 10:43:43"}, datetime(2022, 1, 17, 10, 43, 43, tzinfo=UTC)),
+        # TIFFTAG_DATETIME is when a program wrote the file.
+        ({"TIFFTAG_DATETIME": "2022:01:17 10:43:43"}, None),
+        ({"EXIF_DateTimeOriginal": "2022:01:17 10:43:43"}, datetime(2022, 1, 17, 10, 43, 43, tzinfo=UTC)),
         ({"ACQUISITION_DATE": "20160130"}, datetime(2016, 1, 30, tzinfo=UTC)),
         ({"acquisition_datetime": "2016-01-30T10:11:12Z"}, datetime(2016, 1, 30, 10, 11, 12, tzinfo=UTC)),
         (
@@ -109,10 +111,10 @@ def test_a_rotated_grid_has_the_same_gsd(data_dir: Path, tmp_path: Path) -> None
             datetime(2016, 1, 30, tzinfo=UTC),
         ),
         (
-            {"ACQUISITION_DATE": "unknown", "TIFFTAG_DATETIME": "2022:01:17 00:00:00"},
+            {"ACQUISITION_DATE": "unknown", "DATE_ACQUIRED": "2022-01-17"},
             datetime(2022, 1, 17, tzinfo=UTC),
         ),
-        ({"TIFFTAG_DATETIME": "0000:00:00 00:00:00"}, None),
+        ({"EXIF_DateTimeOriginal": "0000:00:00 00:00:00"}, None),
         ({}, None),
     ],
 )

@@ -117,24 +117,14 @@ def test_overviews_in_another_file_are_refused(tmp_path: Path) -> None:
     refused(path, "names another file", "gdal_translate -of COG")
 
 
-def test_sidecars_are_listed_but_not_read(tmp_path: Path) -> None:
+def test_overviews_beside_an_image_are_listed_but_not_read(tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "scene.tif", noise(1, 64, 64, np.uint8), nodata=0)
     before = read_header(path)
-    Path(f"{path}.aux.xml").write_text(
-        "<PAMDataset><PAMRasterBand band='1'><NoDataValue>7</NoDataValue></PAMRasterBand></PAMDataset>"
-    )
     shutil.copy(path, f"{path}.ovr")
     header = read_header(path)
-    assert header.passed_over == (f"{path}.aux.xml", f"{path}.ovr")
+    assert header.passed_over == (f"{path}.ovr",)
     assert (header.nodata, header.overviews) == (before.nodata, ())
     assert not (tmp_path / "scene.tfw").exists()
-
-
-def test_a_world_file_gives_no_georeference(tmp_path: Path) -> None:
-    path = tmp_path / "tile.png"
-    Image.fromarray(noise(dtype=np.uint8).transpose(1, 2, 0)).save(path)
-    (tmp_path / "tile.pgw").write_text("10\n0\n0\n-10\n500000\n5000000\n")
-    assert read_header(path).transform is None
 
 
 def test_reading_writes_nothing_beside_the_images(tmp_path: Path) -> None:

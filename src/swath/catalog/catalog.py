@@ -11,6 +11,7 @@ item. Whatever cannot be used is a row with the reason in `problem`.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import re
 import sys
@@ -23,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
+from swath.catalog.products.dates import time_from_name
 from swath.catalog.scene_files import SceneFiles, find_scenes
 from swath.catalog.stac import PARQUET_SUFFIXES, STAC_NAMES, is_stac_geoparquet
 from swath.catalog.table import FORMAT_VERSION, CatalogEntry, from_row, to_table
@@ -33,6 +35,8 @@ from swath.rasters.remote import is_remote
 from swath.rasters.sensor_scene import match_scene_bands
 from swath.sensors.registry import get_sensor, list_sensors
 from swath.sensors.sensor import Sensor
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 _MANY = 2000  # from here on headers are read by processes: opening a file is mostly Python, under one lock
@@ -159,7 +163,16 @@ def build_catalog(
             entries.append(entry)
             if progress is not None:
                 progress(len(entries), len(found))
-    return Catalog(_each_file_once(entries))
+    catalog = Catalog(_each_file_once(entries))
+    cirrus = [
+        scene.path for scene in catalog.scenes if "B10" in (text.upper() for text in scene.descriptions)
+    ]
+    if cirrus and wanted is not None and wanted.name == "sentinel2_l2a":
+        logger.warning(
+            "%s: has band B10, which no Level-2A product has (%d scenes); is it Level-1C? Then give --sensor "
+            "sentinel2_l1c", cirrus[0], len(cirrus)
+        )  # fmt: skip
+    return catalog
 
 
 def open_catalog(
@@ -205,7 +218,8 @@ def header_of(found: SceneFiles) -> SceneHeader:
         ImageryError: A file cannot be read.
     """
     header = read_header(found.files[0] if len(found.files) == 1 else list(found.files))
-    header = dataclasses.replace(header, cloud_layer=found.cloud_layer)
+    time = time_from_name(found.files[0]) or header.time
+    header = dataclasses.replace(header, cloud_layer=found.cloud_layer, time=time)
     if found.bands and len(found.bands) == header.bands:
         header = dataclasses.replace(header, descriptions=found.bands)
     if found.stac is not None:

@@ -2,19 +2,63 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
+from swath.catalog.products.layers import layers_beside_images
 from swath.catalog.stac import PARQUET_SUFFIXES, STAC_NAMES, StacScene, is_stac, read_stac
+from swath.errors import ImageryError
 from swath.rasters.cloud_mask import CLOUD_LAYERS
+from swath.rasters.header import read_header
 from swath.rasters.pillow_reader import IMAGE_SUFFIXES, TIFF_SUFFIXES
 from swath.sensors.registry import get_sensor, list_sensors
 from swath.sensors.sensor import Sensor
+
+logger = logging.getLogger(__name__)
+
+# Rasters that Swath does not open. An ENVI image is known by its header.
+NOT_READ = frozenset(
+    [
+        ".jp2",
+        ".j2k",
+        ".img",
+        ".hdr",
+        ".nc",
+        ".nc4",
+        ".h5",
+        ".he5",
+        ".hdf",
+        ".hdf5",
+        ".zarr",
+        ".grib",
+        ".grb",
+        ".grb2",
+        ".vrt",
+        ".ecw",
+        ".sid",
+        ".bil",
+        ".bip",
+        ".bsq",
+        ".ntf",
+        ".nitf",
+        ".pix",
+        ".kea",
+        ".asc",
+        ".bmp",
+        ".gif",
+        ".tar",
+        ".tgz",
+        ".zip",
+        ".gz",
+        ".7z",
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +76,11 @@ class SceneFiles:
 def find_scenes(
     root: Path, sensor: Sensor | None = None, pattern: str | None = None, *, remote: bool = False
 ) -> list[SceneFiles]:
-    """Group the files at `root` into scenes by their names (and STAC), without opening an image."""
+    """Group the files at `root` into scenes by their names (and STAC).
+
+    Links to folders are followed, each folder is entered once. Layers that come with a product, and files of
+    formats that are not read, are counted in one line of the log.
+    """
     if root.is_file():
         if root.suffix.lower() in (".json", ".geojson", *PARQUET_SUFFIXES):
             return [_from_stac(scene, sensor) for scene in read_stac(root, remote=remote)]
@@ -40,13 +88,21 @@ def find_scenes(
     found: list[SceneFiles] = []
     # Of all sensors: the band files of another product are a scene as well, if not one of this sensor.
     tokens = _band_tokens(sensor)
-    for folder, folders, names in os.walk(root):
+    layers: Counter[str] = Counter()
+    not_read: Counter[str] = Counter()
+    entered: set[str] = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in entered:
+            folders[:] = []
+            continue
+        entered.add(real)
         stac = next((Path(folder, name) for name in STAC_NAMES if name in names), None)
         if stac is not None and is_stac(stac):
             folders[:] = []
             found += [_from_stac(scene, sensor) for scene in read_stac(stac, remote=remote)]
             continue
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        not_read.update(s for n in (*names, *folders) if (s := Path(n).suffix.lower()) in NOT_READ)
+        folders[:] = sorted(n for n in folders if not n.startswith(".") and not n.lower().endswith(".zarr"))
         files = [
             name
             for name in sorted(names)
@@ -54,7 +110,16 @@ def find_scenes(
             and Path(name).suffix.lower() in IMAGE_SUFFIXES
             and (pattern is None or fnmatch(os.path.relpath(Path(folder, name), root), pattern))
         ]
+        beside = layers_beside_images([Path(name).stem for name in files], tokens | CLOUD_LAYERS.keys())
+        layers.update(beside.values())
+        files = [name for name in files if Path(name).stem not in beside]
         found += [_bands_of(scene, sensor) for scene in _group(Path(folder), files, tokens)]
+    if layers:
+        count = ", ".join(f"{number} {layer}" for layer, number in sorted(layers.items()))
+        logger.warning("%s: layers of products, not bands, are left out: %s", root, count)
+    if not_read:
+        count = ", ".join(f"{number} {suffix}" for suffix, number in sorted(not_read.items()))
+        logger.warning("%s: %d files of formats that are not read: %s", root, not_read.total(), count)
     return found
 
 
@@ -81,7 +146,7 @@ def _group(folder: Path, names: Sequence[str], tokens: set[str]) -> list[SceneFi
             products[split[0]][split[1]] = name
     found: list[SceneFiles] = []
     for product, bands in products.items():
-        if len(bands) < 2:
+        if len(bands) < 2 or not _holds_one_band(folder / next(iter(bands.values()))):
             alone += bands.values()
             continue
         files = tuple(str(folder / name) for name in bands.values())
@@ -99,6 +164,14 @@ def _group(folder: Path, names: Sequence[str], tokens: set[str]) -> list[SceneFi
     # A layer without a scene is looked at as an image, and what is wrong with it is said.
     found += [SceneFiles(file, (file,)) for _, file in by_stem.values()]
     return sorted(found, key=lambda scene: scene.files)
+
+
+def _holds_one_band(path: Path) -> bool:
+    """Whether it is a file of one band, or one that cannot be opened (which is told when it is read)."""
+    try:
+        return read_header(path, palette="index").bands == 1
+    except ImageryError:
+        return True
 
 
 def _split_band(stem: str, tokens: Set[str]) -> tuple[str, str] | None:

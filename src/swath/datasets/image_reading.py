@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from swath.errors import ImageryError
+from swath.rasters.header import locate
+from swath.rasters.open_files import open_cached
 from swath.rasters.pillow_reader import (
     MAX_PICTURE_PIXELS,
     decode_image,
@@ -14,6 +16,7 @@ from swath.rasters.pillow_reader import (
 from swath.rasters.read import SceneHeader, read_header
 from swath.rasters.safe_open import sniff_driver
 from swath.rasters.sensor_scene import match_scene_to_sensor
+from swath.rasters.sidecars import MASK, georeference_beside, mask_beside
 from swath.sensors.sensor import Sensor
 from swath.sensors.units import Array, Valid, to_unit
 
@@ -33,6 +36,7 @@ def read_header_any(
     """
     if not is_raster(path):
         found = read_image_header(path, max_pixels=max_pixels)
+        crs, transform, gsd, footprint = locate(*georeference_beside(path), found.width, found.height)
         return SceneHeader(
             path,
             (path,),
@@ -42,6 +46,11 @@ def read_header_any(
             found.bands,
             found.dtype,
             ("",) * found.bands,
+            crs=crs,
+            transform=transform,
+            gsd=gsd,
+            footprint=footprint,
+            has_mask=mask_beside(path) is not None,
         )
     header = read_header(path, palette=palette)
     if header.width * header.height > max_pixels:
@@ -69,6 +78,8 @@ def read_image_file(
     if scene.header.driver != "picture":
         return scene.read()
     stored, valid = decode_image(path, max_pixels=max_pixels)
+    if scene.header.has_mask:
+        valid &= open_cached(path + MASK).dataset.read(1, out_shape=valid.shape) > 0
     return to_unit(stored, sensor, scene.offset_dn), valid
 
 

@@ -21,7 +21,15 @@ from swath.geo.footprint import image_footprint
 from swath.geo.grid import PixelWindow
 from swath.geo.gsd import effective_gsd
 from swath.rasters.remote import is_remote
-from swath.rasters.safe_open import DEFAULT_LIMITS, SIDECARS, ReadLimits, gdal_options, open_checked
+from swath.rasters.safe_open import (
+    DEFAULT_LIMITS,
+    ReadLimits,
+    damaged_file_error,
+    gdal_errors,
+    gdal_options,
+    open_checked,
+)
+from swath.rasters.sidecars import georeference_beside, nodata_beside, not_read_beside
 
 Six = tuple[float, float, float, float, float, float]
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels of one file
@@ -47,11 +55,12 @@ class SceneHeader:
         nodata: Stored value that means no data in every band; None if there is none. To overrule a wrong tag,
             use ``dataclasses.replace(header, nodata=None)`` or ``read_header(..., nodata=...)``.
         has_alpha: Whether transparency is stored beside the bands.
-        has_mask: Whether the file holds a mask of its own.
+        has_mask: Whether the file holds a mask of its own, or has one beside it (``.msk``).
         block: (rows, columns) of a block; windows along blocks are read fastest.
         overviews: Factors of the internal overviews, ascending.
         footprint: Closed ring of (longitude, latitude) corners in OGC:CRS84.
-        time: Acquisition time (timezone-aware; times without zone are taken for UTC), from tags.
+        time: Acquisition time (timezone-aware; times without zone are taken for UTC), from the product's
+            name, its STAC item or tags; never TIFFTAG_DATETIME, which is when a program wrote the file.
         tags: The file's own metadata.
         scales: Scale of each band where the file states one other than 1, else empty. Nothing here applies
             it: the sensor's scale does.
@@ -128,11 +137,17 @@ def _header_of_file(path: str, limits: ReadLimits, palette: str) -> SceneHeader:
                     f"{path}: its values are indexes into a color table, not colors. Expand them: "
                     f"gdal_translate -expand rgb {path} OUT.tif"
                 )
-            crs, transform, gsd, ring = _georeference(dataset)
+            crs, transform, gsd, ring = _georeference(dataset, path)
             tags = {str(key): str(value) for key, value in dataset.tags().items()}
             times = {**tags, **dataset.tags(ns="IMAGERY"), **dataset.tags(ns="EXIF")}
             each = [index - 1 for index in source.bands]
             nodata = [_number(dataset.nodatavals[i]) for i in each]
+            beside = None if is_remote(path) else _number(nodata_beside(path))
+            if beside is not None and any(own not in (None, beside) for own in nodata):
+                raise ImageryError(
+                    f"{path}: states nodata {nodata[0]}, and {path}.aux.xml states {beside:g}. Take one away"
+                )
+            nodata = [beside if own is None else own for own in nodata]
             scales = tuple(float(dataset.scales[i]) for i in each)
             offsets = tuple(float(dataset.offsets[i]) for i in each)
             return SceneHeader(
@@ -149,7 +164,7 @@ def _header_of_file(path: str, limits: ReadLimits, palette: str) -> SceneHeader:
                 gsd=gsd,
                 nodata=nodata[0] if len(set(nodata)) == 1 else None,
                 has_alpha=source.alpha is not None,
-                has_mask=source.masked,
+                has_mask=source.masked or source.mask_beside is not None,
                 block=(int(dataset.block_shapes[0][0]), int(dataset.block_shapes[0][1])),
                 overviews=source.overviews,
                 footprint=ring,
@@ -158,8 +173,10 @@ def _header_of_file(path: str, limits: ReadLimits, palette: str) -> SceneHeader:
                 scales=scales if any(scale != 1 for scale in scales) else (),
                 offsets=offsets if any(offset != 0 for offset in offsets) else (),
                 band_nodata=tuple(nodata) if len(set(nodata)) > 1 else None,
-                passed_over=tuple(path + suffix for suffix in SIDECARS if Path(path + suffix).exists()),
+                passed_over=tuple(name for name in not_read_beside(path) if Path(name).exists()),
             )
+    except gdal_errors() as error:
+        raise damaged_file_error(path, "read", error) from None
     finally:
         dataset.close()
 
@@ -170,16 +187,26 @@ def _number(nodata: float | None) -> float | None:
 
 
 def _georeference(
-    dataset: Any,
+    dataset: Any, path: str
 ) -> tuple[str | None, Six | None, float | None, tuple[tuple[float, float], ...] | None]:
     affine = dataset.transform
+    transform: Six | None = (affine.a, affine.b, affine.c, affine.d, affine.e, affine.f)
     if affine.is_identity or affine.determinant == 0 or not all(math.isfinite(x) for x in affine[:6]):
-        return (dataset.crs.to_string() if dataset.crs else None), None, None, None
-    transform: Six = (affine.a, affine.b, affine.c, affine.d, affine.e, affine.f)
-    if not dataset.crs:
-        return None, transform, None, None
-    crs = str(dataset.crs.to_string())
-    size = (dataset.width, dataset.height)
+        transform = None
+    crs = str(dataset.crs.to_string()) if dataset.crs else None
+    if (transform is None or crs is None) and not is_remote(path):
+        beside = georeference_beside(path)
+        transform, crs = transform or beside[0], crs or beside[1]
+    return locate(transform, crs, dataset.width, dataset.height)
+
+
+def locate(
+    transform: Six | None, crs: str | None, width: int, height: int
+) -> tuple[str | None, Six | None, float | None, tuple[tuple[float, float], ...] | None]:
+    """(CRS, transform, GSD, footprint), the last two None where the first two do not give them."""
+    if transform is None or crs is None:
+        return crs, transform, None, None
+    size = (width, height)
     try:
         gsd = effective_gsd(transform, crs, *size)
         ring = image_footprint(transform, crs, *size)
@@ -199,14 +226,13 @@ _TIME_TAGS = (
     "PRODUCT_START_TIME",
     "DATETIME",
     "EXIF_DATETIMEORIGINAL",
-    "TIFFTAG_DATETIME",
 )
 
 
 def acquisition_time(tags: dict[str, str]) -> datetime | None:
     """When the scene was taken, by its tags (the most specific first); None where they do not say.
 
-    Understands ISO 8601 and TIFF's "YYYY:MM:DD HH:MM:SS". A time without zone is taken for UTC.
+    Understands ISO 8601 and EXIF's "YYYY:MM:DD HH:MM:SS". A time without zone is taken for UTC.
     """
     known = {key.upper(): value for key, value in tags.items()}
     for tag in _TIME_TAGS:

@@ -224,6 +224,8 @@ def _pixels(
         values = values[:-1]
     if mask is not None:
         valid &= mask > 0
+    if source.mask_beside is not None:
+        valid &= _mask_beside(source.mask_beside, source, span)
     # Each look at every pixel costs; first whether there is anything to find (a sum of finite values may
     # overflow, but never does a sum hide what is not finite).
     if values.dtype.kind == "f" and not math.isfinite(_total(values)):
@@ -245,6 +247,22 @@ def _pixels(
         if _may_hold(values, none):
             valid &= (values != none).all(axis=0)
     return values, valid
+
+
+def _mask_beside(path: str, source: OpenRaster, span: tuple[tuple[int, int], tuple[int, int]]) -> Array:
+    """A window of the mask beside an image, given on the image's grid or on that of its overview."""
+    mask = open_cached(path, source.limits)
+    down, across = mask.height / source.height, mask.width / source.width
+    if down < 1 or across < 1 or abs(down / across - 1) > 0.05:
+        raise ImageryError(
+            f"{path}: has {mask.width} x {mask.height} pixels, its image {source.width} x {source.height}. "
+            "Make the mask anew, or take it away"
+        )
+    (top, bottom), (left, right) = span
+    window = ((top * down, bottom * down), (left * across, right * across))
+    values: Array = mask.dataset.read(1, window=window, out_shape=(bottom - top, right - left))
+    valid: Array = values > 0
+    return valid
 
 
 def _total(values: Array) -> float:

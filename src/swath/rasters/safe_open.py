@@ -4,7 +4,7 @@ GDAL opens over a hundred formats. Some of them (VRT, WMS, STACTA, ...) are smal
 other local file or fetch from the network, and a file's name says nothing about its content. So here:
 
 - the driver is chosen by the file's first bytes, among four, and only that driver may look at the file;
-- sidecar files (.aux.xml, .ovr, .msk, .tfw, ...) are not read; a header lists those that were passed over;
+- GDAL reads no sidecar files; `swath.rasters.sidecars` reads masks and georeference beside an image;
 - a TIFF whose metadata names an outside file as its overviews is refused (GDAL would open it);
 - what a file claims in its header is checked against `ReadLimits` before anything is allocated.
 
@@ -29,6 +29,7 @@ from typing import Any
 
 from swath.errors import ImageryError
 from swath.rasters.remote import configure_http_retries, is_remote, to_vsi_path
+from swath.rasters.sidecars import MASK, mask_beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ _FOREIGN = (
     ),
     (rb"\s*<(!doctype html|html)", "a web page (a download that failed?). Download it again"),
     (rb"version https://git-lfs", "a Git LFS pointer, not the file itself. Fetch it: git lfs pull"),
-    (rb"\x7fELF|MZ|#!|\xcf\xfa\xed\xfe|\xca\xfe\xba\xbe", "a program or script, not an image. Remove it"),
+    (rb"\x7fELF|MZ|#!|\xcf\xfa\xed\xfe|\xca\xfe\xba\xbe", "a program or script, not an image"),
     (rb"\x89HDF", f"HDF5 or netCDF-4. {_CONVERT}"),
     (rb"CDF[\x01\x02\x05]", f"netCDF. {_CONVERT}"),
     (rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51", f"JPEG 2000. {_CONVERT}"),
@@ -93,7 +94,6 @@ _FOREIGN = (
     (rb"%PDF", "a PDF. Export its images first"),
     (rb"\x00+\Z", "nothing but zero bytes (a copy that failed?). Copy or download it again"),
 )
-SIDECARS = (".aux.xml", ".ovr", ".msk")
 
 
 def sniff_driver(path: str | os.PathLike[str]) -> str:
@@ -115,7 +115,7 @@ def sniff_driver(path: str | os.PathLike[str]) -> str:
     except OSError as error:
         raise ImageryError(f"{path}: cannot be opened: {error.strerror}") from None
     if not head:
-        raise ImageryError(f"{path}: the file is empty (0 bytes). Copy or download it again, or remove it")
+        raise ImageryError(f"{path}: the file is empty (0 bytes). Copy or download it again")
     for magic, driver in _MAGIC:
         if magic.match(head):
             return driver
@@ -124,7 +124,7 @@ def sniff_driver(path: str | os.PathLike[str]) -> str:
             raise ImageryError(f"{path}: is {kind.format(path=path)}")
     raise ImageryError(
         f"{path}: not a TIFF, JPEG, PNG or WebP file (it begins with {head[:8]!r}). "
-        f"If GDAL can read it, convert it (gdal_translate -of COG {path} OUT.tif), else remove it"
+        f"If GDAL can read it, convert it: gdal_translate -of COG {path} OUT.tif"
     )
 
 
@@ -167,6 +167,7 @@ class OpenRaster:
         bands: 1-based indexes of the image bands, without alpha.
         alpha: 1-based index of the alpha band, or None.
         masked: Whether the file holds a mask of its own.
+        mask_beside: Path of the mask beside the file, or None.
         eight_bit: Whether values are 8 bits wide.
         palette: Whether the values are indexes into a color table.
     """
@@ -179,6 +180,7 @@ class OpenRaster:
     bands: tuple[int, ...]
     alpha: int | None
     masked: bool
+    mask_beside: str | None
     eight_bit: bool
     palette: bool
     overviews: tuple[int, ...]
@@ -224,8 +226,17 @@ def open_checked(path: str, limits: ReadLimits = DEFAULT_LIMITS, overview: int |
         except BaseException:
             dataset.close()
             raise
-    except rasterio.errors.RasterioError as error:
+    except gdal_errors() as error:
         raise damaged_file_error(path, "opened", error) from None
+
+
+@cache
+def gdal_errors() -> tuple[type[Exception], ...]:
+    """What rasterio raises for a file that GDAL cannot make sense of; damaged keys and tags included."""
+    from rasterio._err import CPLE_BaseError
+    from rasterio.errors import RasterioError
+
+    return RasterioError, CPLE_BaseError, UnicodeDecodeError
 
 
 def _local_name(path: str) -> str:
@@ -247,9 +258,21 @@ def damaged_file_error(path: str, doing: str, error: BaseException) -> ImageryEr
             "it? A file that is damaged or of another format there has to be downloaded and converted"
         )
     cause = cause.replace(str(Path(path).absolute()), Path(path).name)
+    codec = re.search(r"missing codec (\w+)", cause)
+    if codec is not None:
+        return ImageryError(
+            f"{path}: is compressed with {codec[1]}, which this GDAL cannot decode. Write it again where it "
+            "can be read, in another compression: rio convert --co compress=zstd"
+        )
+    keys = re.search(r"geo\w*(key|params)|\bKey \d+", cause, re.IGNORECASE)
+    if keys is not None or isinstance(error, UnicodeDecodeError):
+        what = "its GeoKeys (which say where it lies)" if keys is not None else "a text in it"
+        return ImageryError(
+            f"{path}: {what} cannot be read ({cause:.200}). Write it again from its source, or state its "
+            "place anew: rio edit-info --crs --transform"
+        )
     return ImageryError(
-        f"{path}: damaged or truncated, cannot be {doing} ({cause:.200}). Copy or download it again, "
-        "or remove it"
+        f"{path}: damaged or truncated, cannot be {doing} ({cause:.200}). Copy or download it again"
     )
 
 
@@ -303,6 +326,7 @@ def _check(path: str, dataset: Any, driver: str, limits: ReadLimits) -> OpenRast
         bands=bands,
         alpha=alpha,
         masked="per_dataset" in flags and "alpha" not in flags,
+        mask_beside=None if is_remote(path) or path.endswith(MASK) else mask_beside(path),
         eight_bit=dataset.dtypes[0] in ("uint8", "int8"),
         palette="palette" in meaning,
         overviews=tuple(int(factor) for factor in dataset.overviews(1)),
@@ -328,7 +352,7 @@ def _check_length(path: str, dataset: Any) -> None:
         if end > length:
             raise ImageryError(
                 f"{path}: truncated, its last block would end at byte {end:,} and the file has {length:,}. "
-                "Copy or download it again, or remove it"
+                "Copy or download it again"
             )
 
 
@@ -343,9 +367,7 @@ def _check_png(path: str) -> None:
             if kind == b"IEND":
                 return
             position += 12 + length
-    raise ImageryError(
-        f"{path}: truncated, the PNG has no end (IEND). Copy or download it again, or remove it"
-    )
+    raise ImageryError(f"{path}: truncated, the PNG has no end (IEND). Copy or download it again")
 
 
 # --------------------------------------------------------------------------------------------- open files

@@ -14,6 +14,7 @@ from swath.geo.grid import PixelWindow
 from swath.rasters.read import SceneHeader, read_window, window_gsd
 from swath.sensors.matching import match_bands
 from swath.sensors.sensor import Sensor
+from swath.sensors.sentinel2_level import level_conflict
 from swath.sensors.sentinel2_offset import resolve_offset_dn
 from swath.sensors.units import to_unit
 
@@ -142,6 +143,8 @@ def match_scene_to_sensor(
         to_unit(np.empty((len(bands), 0, 0), header.dtype), sensor, offset)
     except ImageryError as error:
         raise ImageryError(f"{where}: {error}") from None
+    if gsd is None and header.gsd is None and header.transform is not None:
+        raise UnstatedError(f"{where}: states a grid but no usable CRS, so its GSD is unknown; {GSD_FIX}")
     native_gsd = stated_gsd(gsd, header.gsd, where)
     return SensorScene(with_sensor_nodata(header, sensor, bands), sensor, tuple(bands), native_gsd, offset)
 
@@ -150,8 +153,11 @@ def match_scene_bands(header: SceneHeader, sensor: Sensor) -> list[int]:
     """For each band of the sensor the 0-based index of the scene's.
 
     Raises:
-        ImageryError: See `swath.sensors.matching.match_bands`.
+        ImageryError: See `swath.sensors.matching.match_bands`; or the scene states another processing level.
     """
+    conflict = level_conflict(sensor.name, header.tags, header.path)
+    if conflict is not None:
+        raise ImageryError(conflict)
     try:
         return match_bands(sensor, header.descriptions, header.path)
     except ImageryError as error:
