@@ -299,9 +299,7 @@ def test_near_infrared_marked_as_transparency_is_told(tmp_path: Path) -> None:
 
 def test_missing_gsd_names_the_file_and_the_fix(tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "x.tif", noise(3, 64, 64, np.uint8), crs=None)
-    with pytest.raises(
-        ImageryError, match=r"x\.tif: states a grid but no usable CRS.*--gsd 0\.3.*relative"
-    ):
+    with pytest.raises(ImageryError, match=r"x\.tif: states a grid but no usable CRS.*--gsd 0\.3.*relative"):
         ChipGrid([read_header(path)], "rgb_aerial", chip_size=32)
     assert ChipGrid([read_header(path)], "rgb_aerial", gsd=0.5, chip_size=32)[0]["gsd"] == 0.5
 
