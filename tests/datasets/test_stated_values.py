@@ -14,7 +14,7 @@ from swath.catalog.catalog import build_catalog, open_catalog
 from swath.datasets.chips import ChipGrid, RandomChips
 from swath.datasets.opening import open_dataset
 from swath.errors import ImageryError
-from swath.rasters.sensor_scene import match_scene_to_sensor, stated_gsd
+from swath.rasters.sensor_scene import match_scene_to_sensor, resolve_gsd
 from swath.sensors.registry import get_sensor
 
 
@@ -67,7 +67,7 @@ def test_one_image_without_gsd_is_a_listed_problem_where_others_have_one(mixed: 
 @pytest.mark.parametrize("stated", ["nonsense", "override:", "override:x", "override:0", 0.0, -1.0])
 def test_a_stated_gsd_that_is_none_is_refused(stated: float | str) -> None:
     with pytest.raises(ImageryError):
-        stated_gsd(stated, None, "a.tif")
+        resolve_gsd(stated, None, "a.tif")
 
 
 def digital_numbers(value: int) -> np.ndarray:

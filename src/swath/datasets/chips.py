@@ -197,7 +197,7 @@ class ChipGrid(_Chips):
     Args:
         scenes: Headers, from a catalog or `swath.rasters.read.read_header`.
         sensor: What the scenes were taken with.
-        gsd: Metres per pixel of scenes without georeference; see `swath.rasters.sensor_scene.stated_gsd`.
+        gsd: Metres per pixel of scenes without georeference; see `swath.rasters.sensor_scene.resolve_gsd`.
         chip_size: Pixels of a chip's side.
         chip_metres: Ground covered by a chip's side; None for `chip_size` native pixels.
         stride: Step between chips in chip pixels; default `chip_size` (no overlap).

@@ -72,7 +72,7 @@ def open_dataset(
             HDF5 file, one image, or the URL of a GeoTIFF.
         sensor: What the imagery was taken with: a registered name, a YAML path or a `Sensor`.
         gsd: Metres per pixel of images that state none, ``"relative"``, ``"override:0.3"`` (see
-            `swath.rasters.sensor_scene.stated_gsd`), or a column of the CSV table.
+            `swath.rasters.sensor_scene.resolve_gsd`), or a column of the CSV table.
         layout: ``auto`` decides by what is there: a CSV table is a manifest; a catalog, a STAC file and
             georeferenced TIFFs are scenes for chips, and so are others where an option of chips is given;
             otherwise images are ``class_folder`` where they lie in sub-folders and ``images`` (no labels)

@@ -25,11 +25,11 @@ GSD_FIX = (
 OVERRIDE = "override:"
 
 
-def stated_gsd(stated: float | str | None, own: float | None, where: str) -> float | None:
+def resolve_gsd(given: float | str | None, own: float | None, where: str) -> float | None:
     """The stated GSD where it counts, None where the image's own does.
 
     Args:
-        stated: Metres per pixel of images that do not state their own; ``"relative"``: 1 for every image;
+        given: Metres per pixel of images that do not state their own; ``"relative"``: 1 for every image;
             ``"override:0.3"``: 0.3 also for images that state another.
         own: What the image states: metres per pixel, or None.
         where: The image, for messages.
@@ -37,17 +37,17 @@ def stated_gsd(stated: float | str | None, own: float | None, where: str) -> flo
     Raises:
         ImageryError: No GSD at all, or one that is not a positive number.
     """
-    gsd: float | str | None = stated
-    if isinstance(stated, str) and stated.startswith(OVERRIDE):
+    gsd: float | str | None = given
+    if isinstance(given, str) and given.startswith(OVERRIDE):
         try:
-            gsd = float(stated.removeprefix(OVERRIDE))
+            gsd = float(given.removeprefix(OVERRIDE))
         except ValueError:
-            raise ImageryError(f"gsd={stated!r}: metres per pixel follow {OVERRIDE}") from None
-    elif stated == "relative":
+            raise ImageryError(f"gsd={given!r}: metres per pixel follow {OVERRIDE}") from None
+    elif given == "relative":
         return 1.0
-    elif isinstance(stated, str):
+    elif isinstance(given, str):
         raise ImageryError(
-            f"gsd={stated!r}: a number of metres, 'relative', or '{OVERRIDE}0.3' to replace what files state"
+            f"gsd={given!r}: a number of metres, 'relative', or '{OVERRIDE}0.3' to replace what files state"
         )
     elif own is not None:
         return None
@@ -121,7 +121,7 @@ def match_scene_to_sensor(
     Args:
         header: From `swath.rasters.read.read_header` or a catalog.
         sensor: The sensor.
-        gsd: Of a scene without georeference, or one that counts in any case; see `stated_gsd`.
+        gsd: Of a scene without georeference, or one that counts in any case; see `resolve_gsd`.
         offset_dn: Added to stored values before scaling; None for what the scene says about itself. Only
             Sentinel-2 has one (see `swath.sensors.sentinel2_offset`), 0 elsewhere.
 
@@ -145,7 +145,7 @@ def match_scene_to_sensor(
         raise ImageryError(f"{where}: {error}") from None
     if gsd is None and header.gsd is None and header.transform is not None:
         raise UnstatedError(f"{where}: states a grid but no usable CRS, so its GSD is unknown; {GSD_FIX}")
-    native_gsd = stated_gsd(gsd, header.gsd, where)
+    native_gsd = resolve_gsd(gsd, header.gsd, where)
     return SensorScene(with_sensor_nodata(header, sensor, bands), sensor, tuple(bands), native_gsd, offset)
 
 

@@ -35,7 +35,7 @@ from swath.errors import ImageryError, Problem
 from swath.keyed_random import sample_keys, uniform
 from swath.rasters.read import SceneHeader
 from swath.rasters.resampling import resample
-from swath.rasters.sensor_scene import OVERRIDE, match_scene_to_sensor, stated_gsd
+from swath.rasters.sensor_scene import OVERRIDE, match_scene_to_sensor, resolve_gsd
 from swath.sensors.sensor import Sensor
 from swath.tasks.change.phase_correlation import phase_correlation_shift
 from swath.tasks.change.radiometric_match import match_radiometry
@@ -193,7 +193,7 @@ class SegmentationDataset:
                     "data.coregister=true it is brought onto that grid by its georeference"
                 )
         stated = self.data.gsd if item.gsd is None else f"{OVERRIDE}{item.gsd}"  # of a table: of it alone
-        return stated_gsd(stated, header.gsd, item.images[0]) or float(header.gsd or 0)
+        return resolve_gsd(stated, header.gsd, item.images[0]) or float(header.gsd or 0)
 
     def _second(self, first: str, path: str) -> tuple[Array, NDArray[np.bool_]]:
         header, other = read_header_any(first), read_header_any(path)
