@@ -164,4 +164,5 @@ def list_models(pattern: str = "*") -> list[str]:
     """Names of all encoders that match a shell pattern such as ``"vit_*"``."""
     from fnmatch import fnmatch
 
+    encoders.load_all()  # a module registers a family and announces one name of it
     return [name for name in encoders.names() if fnmatch(name, pattern)]

@@ -115,9 +115,7 @@ def model_card(
 def _task_of(config: Mapping[str, Any]) -> TaskCard | None:
     """The task that a model does; None of an encoder alone."""
     objective = config["objective"]
-    if not objective or not objective["options"].get("classes"):  # pretraining has none, and loads no task
-        return None
-    return task_cards.get(objective["name"]) if objective["name"] in task_cards else None
+    return task_cards.find(objective["name"]) if objective else None
 
 
 def _task_lines(task: TaskCard, config: Mapping[str, Any], example: str) -> list[str]:
