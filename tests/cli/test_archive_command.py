@@ -74,7 +74,7 @@ def test_info_and_versions(archive: Path) -> None:
         (["--source", "*/2018/*"], [4, 5, 6, 7]),
         (["--source", "/data/2019/6.tif"], [0, 1, 2, 3, 4, 5, 7]),
         (["--sensor", "naip", "--before", "2019-01-01"], [0, 2, 4, 5, 6, 7]),
-        (["--max-cloud", "0.35"], [0, 1, 2, 3, 7]),  # of 7 nothing is known
+        (["--cloudier-than", "0.35"], [0, 1, 2, 3, 7]),  # of 7 nothing is known
     ],
 )
 def test_delete_takes_what_meets_all_conditions(archive: Path, options: list[str], kept: list[int]) -> None:

@@ -89,7 +89,7 @@ def test_embed_lists_failures_and_exits_with_1(home: Path, tmp_path: Path) -> No
 def test_search_by_image(home: Path, tmp_path: Path) -> None:
     asked = home / "images" / "town" / "town_3.png"
     text = swath(
-        "search", home / "archive", asked, "-k", 4, "--gsd", 0.5,
+        "search", home / "archive", asked, "-k", 4, "--query-gsd", 0.5,
         "--geojson", tmp_path / "a.geojson", "--contact-sheet", tmp_path / "a.png",
     )  # fmt: skip
     lines = [line.split() for line in text.splitlines() if re.match(r" +\d", line)]
@@ -161,17 +161,21 @@ def test_user_errors(home: Path, tmp_path: Path) -> None:
         (("search", tmp_path / "nowhere", picture), ArchiveError, "no archive there"),
         (("search", archive, tmp_path / "gone.png"), SwathError, "no such file"),
         (("search", archive, "0123456789"), ArchiveError, "no chip of"),
-        (("search", archive, tmp_path / "words.txt", "--gsd", 1), ImageryError, "words.txt"),
-        (("search", archive, picture), ImageryError, "--gsd"),
-        (("search", archive, picture, "--gsd", 1, "--query-sensor", "naip"), ContractError, "naip"),
+        (("search", archive, tmp_path / "words.txt", "--query-gsd", 1), ImageryError, "words.txt"),
+        (("search", archive, picture), ImageryError, "--query-gsd"),
+        (("search", archive, picture, "--query-gsd", 1, "--query-sensor", "naip"), ContractError, "naip"),
         (
-            ("search", archive, picture, "--gsd", 0.5, "--sensor", "naip"),
+            ("search", archive, picture, "--query-gsd", 0.5, "--sensor", "naip"),
             ArchiveError,
             "no chip of sensor 'naip'",
         ),
-        (("search", archive, picture, "--gsd", 0.5, "--exclude-location"), ArchiveError, "has no footprint"),
-        (("search", archive, picture, "--gsd", 0.5, "--exclude-overlap", 0.3), SwathError, "give both"),
-        (("search", archive, picture, "--gsd", 1, "--model", home / "other"), ArchiveError, "not with"),
+        (
+            ("search", archive, picture, "--query-gsd", 0.5, "--exclude-location"),
+            ArchiveError,
+            "has no footprint",
+        ),
+        (("search", archive, picture, "--query-gsd", 0.5, "--exclude-overlap", 0.3), SwathError, "give both"),
+        (("search", archive, picture, "--query-gsd", 1, "--model", home / "other"), ArchiveError, "not with"),
     ):
         with pytest.raises(error, match=message):
             swath(*words)
@@ -184,8 +188,8 @@ def test_a_model_that_has_moved(home: Path, tmp_path: Path) -> None:
         with pytest.raises(
             ArchiveError, match=r"is not at .*model any more; say where it is \(--model DIR\)"
         ):
-            swath("search", home / "archive", picture, "--gsd", 0.5)
-        text = swath("search", home / "archive", picture, "--gsd", 0.5, "--model", tmp_path / "moved")
+            swath("search", home / "archive", picture, "--query-gsd", 0.5)
+        text = swath("search", home / "archive", picture, "--query-gsd", 0.5, "--model", tmp_path / "moved")
         assert "1.0000" in text
     finally:
         (tmp_path / "moved").rename(home / "model")

@@ -26,8 +26,8 @@ def command(
         int | None,
         typer.Option(min=1, help="Side in pixels of the images, where it is fixed: timm, and any Swin."),
     ] = None,
-    embedding: Annotated[
-        bool, typer.Option("--embedding", help="onnx, torch: embeddings, also of a model that does a task.")
+    embeddings_only: Annotated[
+        bool, typer.Option("--embeddings-only", help="onnx, torch: without the head of a fine-tuned model.")
     ] = False,
 ) -> None:
     """Write a model in another program's form.
@@ -41,8 +41,8 @@ def command(
 
     timm: weights that `timm.create_model(...)` loads, for the same features. ViT, Swin and CNN.
 
-    A fine-tuned model goes to onnx and torch with its head, unless --embedding is given; to hub as a whole;
-    to timm goes the encoder. What a format cannot hold is said, or refused.
+    A fine-tuned model goes to onnx and torch with its head, unless --embeddings-only is given; to hub as a
+    whole; to timm goes the encoder. What a format cannot hold is said, or refused.
 
     Examples:
 
@@ -58,10 +58,15 @@ def command(
     from swath.models.export.registry import export_model
 
     graph = to in ("onnx", "torch")
-    if embedding and not graph:
-        raise SwathError(f"--embedding is for --to onnx and torch; to {to} goes what the format holds")
+    if embeddings_only and not graph:
+        raise SwathError(f"--embeddings-only is for --to onnx and torch; to {to} goes what the format holds")
     found = export_model(
-        _whole(model) if graph and not embedding else model, out, to=to, sensor=sensor, gsd=gsd, size=size
+        _whole(model) if graph and not embeddings_only else model,
+        out,
+        to=to,
+        sensor=sensor,
+        gsd=gsd,
+        size=size,
     )
     typer.echo(f"wrote {found.path}")
     if "difference" in found.facts:

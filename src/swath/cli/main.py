@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 import warnings
 from importlib import import_module
-from typing import TextIO
+from typing import Any, TextIO
 
 import typer
 from typer.core import TyperGroup
 
+from swath.cli.renamed import refuse_renamed
 from swath.errors import SwathError
 
 # One file a verb, in the order in which a newcomer meets them. Each file holds either a function `command`
@@ -26,6 +27,10 @@ class _InOrder(TyperGroup):
 
     def list_commands(self, ctx: object) -> list[str]:
         return list(COMMANDS)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        refuse_renamed(args)
+        return super().parse_args(ctx, args)
 
 
 def build_app() -> typer.Typer:

@@ -17,7 +17,7 @@ from swath.errors import ArchiveError
 from swath.geo.footprint import footprint_geometry
 
 Rows = Callable[..., pa.Table]
-METHODS = ("rocchio", "ridge", "logistic", "blend")
+METHODS = ("rocchio", "blend")
 
 
 def name(number: int) -> str:
@@ -70,7 +70,7 @@ def test_every_method_finds_more_of_the_class_than_chance(
     assert of_class[5:][first].mean() > 0.3  # chance is 0.16
 
 
-def test_learned_directions_ignore_what_the_whole_archive_varies_by(
+def test_the_learned_direction_ignores_what_the_whole_archive_varies_by(
     overlapping: tuple[np.ndarray, np.ndarray],
 ) -> None:
     vectors, of_class = overlapping
@@ -78,7 +78,7 @@ def test_learned_directions_ignore_what_the_whole_archive_varies_by(
     for method in METHODS:
         requested = query_vector(vectors[:4], vectors[:0], vectors[::2], method)
         shares[method] = of_class[4:][np.argsort(-(vectors[4:] @ requested))[:50]].mean()
-    assert min(shares["ridge"], shares["logistic"], shares["blend"]) > shares["rocchio"]
+    assert shares["blend"] > shares["rocchio"]
 
 
 def test_the_default_is_rocchio_for_one_and_the_blend_for_several(archive: Archive) -> None:

@@ -1,17 +1,15 @@
 """What several examples mean together: one direction to search along.
 
-Four ways, from simple to learned; all give a vector [D] at length 1, so that an index finds the chips with
-the largest cosine, and the score keeps its meaning.
+Both ways give a vector [D] at length 1, so that an index finds the chips with the largest cosine, and the
+score keeps its meaning.
 
 - ``rocchio``: the mean of the examples liked, less half the mean of those not liked (Rocchio, The SMART
   Retrieval System, 1971).
-- ``ridge``: the least-squares direction that tells the examples liked from those not liked and from a random
-  sample of the archive, which stands in as weak negatives. With one example this is an exemplar-LDA
-  (Hariharan, Malik and Ramanan, ECCV 2012): what is common in the archive counts for little.
-- ``logistic``: the same by logistic loss.
-- ``blend``: Rocchio's direction and a strongly shrunk ridge in equal parts. A learned direction finds more
-  where several examples are liked, and less where some are not liked; the two together are as good as the
-  better of them, or nearly.
+- ``blend``: Rocchio's direction and a learned one in equal parts: the strongly shrunk least-squares direction
+  that tells the examples liked from those not liked and from a random sample of the archive, which stands in
+  as weak negatives. With one example this is an exemplar-LDA (Hariharan, Malik and Ramanan, ECCV 2012): what
+  is common in the archive counts for little. A learned direction finds more where several examples are
+  liked, and less where some are not liked; the two together are as good as the better of them, or nearly.
 
 Which is better on real labeled images is measured in benchmarks/RESULTS.md ("Search by several examples").
 """
@@ -28,15 +26,13 @@ from numpy.typing import NDArray
 from swath.archive.index.vectors import Floats
 from swath.errors import InvalidQuery
 
-Method = Literal["rocchio", "ridge", "logistic", "blend"]
+Method = Literal["rocchio", "blend"]
 DEFAULT: Method = "blend"  # of several chips of an archive
 METHODS: tuple[str, ...] = get_args(Method)
 
 _AWAY = 0.5  # of the mean of what is not liked, in Rocchio
 _UNLIKED = 0.3  # of the negatives' weight goes to examples not liked, the rest to the archive's sample
-_SHRINKAGE = 0.1  # of the mean variance, added to each: few examples say little about most directions
-_BLENDED = 3.0  # the same, for the ridge that is blended: measured best beside the mean
-_STEPS = 12  # Newton steps of the logistic loss; more change nothing
+_SHRINKAGE = 3.0  # of the mean variance, added to each: few examples say little about most directions
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +83,13 @@ def query_vector(like: Floats, unlike: Floats, sample: Floats | None, method: Me
     """
     if method == "rocchio":
         found = _towards(like, unlike)
-    elif method == "blend":
+    else:
         assert sample is not None
         # In equal parts as they order the archive: each in units of the spread of its own scores.
         found = np.zeros(like.shape[1])
-        for part in (_towards(like, unlike), _separating(like, unlike, sample, _BLENDED)):
+        for part in (_towards(like, unlike), _separating(like, unlike, sample)):
             part = part / max(float(np.linalg.norm(part)), 1e-12)
             found += part / max(float((sample @ part).std()), 1e-3)
-    else:
-        assert sample is not None
-        found = _separating(like, unlike, sample, _SHRINKAGE, logistic=method == "logistic")
     length = float(np.linalg.norm(found))
     if not np.isfinite(length) or length < 1e-6:
         raise InvalidQuery(
@@ -111,10 +104,8 @@ def _towards(like: Floats, unlike: Floats) -> NDArray[np.float64]:
     return found - _AWAY * unlike.mean(0, dtype=np.float64) if len(unlike) else found
 
 
-def _separating(
-    like: Floats, unlike: Floats, sample: Floats, shrinkage: float, *, logistic: bool = False
-) -> NDArray[np.float64]:
-    """The direction that separates; both sides weigh the same however many examples they have."""
+def _separating(like: Floats, unlike: Floats, sample: Floats) -> NDArray[np.float64]:
+    """The least-squares direction that separates; both sides weigh the same, whatever their numbers."""
     examples = np.concatenate([like, unlike, sample]).astype(np.float64)
     target = np.concatenate([np.ones(len(like)), -np.ones(len(unlike) + len(sample))])
     known = _UNLIKED if len(unlike) else 0.0
@@ -128,18 +119,7 @@ def _separating(
     center = weight @ examples
     moved = examples - center
     spread = float(sample.astype(np.float64).var(0).mean()) if len(sample) > 1 else 1.0
-    penalty = shrinkage * max(spread, 1e-12) * np.eye(examples.shape[1])
-    if not logistic:
-        found: NDArray[np.float64] = np.linalg.solve(
-            (moved * weight[:, None]).T @ moved + penalty, (weight * target) @ moved
-        )
-        return found
-    coefficients, bias = np.zeros(examples.shape[1]), 0.0
-    for _ in range(_STEPS):  # Newton's method; the penalty keeps the steps bounded
-        margin = target * (moved @ coefficients + bias)
-        wrong = 1 / (1 + np.exp(np.clip(margin, -30, 30)))
-        slope = -(weight * target * wrong) @ moved + penalty @ coefficients
-        curve = weight * wrong * (1 - wrong)
-        coefficients = coefficients - np.linalg.solve((moved * curve[:, None]).T @ moved + penalty, slope)
-        bias += float((weight * target * wrong).sum() / max(float(curve.sum()), 1e-9)) * 0.5
-    return coefficients
+    penalty = _SHRINKAGE * max(spread, 1e-12) * np.eye(examples.shape[1])
+    curvature = (moved * weight[:, None]).T @ moved + penalty
+    found: NDArray[np.float64] = np.linalg.solve(curvature, (weight * target) @ moved)
+    return found

@@ -73,7 +73,7 @@ def delete(
     before: Annotated[
         datetime | None, typer.Option(help="Chips taken before this time (UTC), such as 2019-01-01.")
     ] = None,
-    max_cloud: Annotated[
+    cloudier_than: Annotated[
         float | None, typer.Option(help="Chips with a larger share of cloud than this.", min=0.0, max=1.0)
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
@@ -90,7 +90,9 @@ def delete(
     from swath.errors import ArchiveError
 
     opened = Archive.open(archive)
-    requested = DeleteCondition(ids=id, source=source, sensor=sensor, before=before, cloudier_than=max_cloud)
+    requested = DeleteCondition(
+        ids=id, source=source, sensor=sensor, before=before, cloudier_than=cloudier_than
+    )
     doomed = matching_ids(opened, requested)
     if not doomed:
         raise ArchiveError(f"{archive}: no chip meets the conditions; nothing was deleted")

@@ -38,7 +38,7 @@ def command(
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(help="How examples are combined: rocchio, ridge, logistic, blend.  \\[default: blend]"),
+        typer.Option(help="How examples are combined: rocchio, blend.  \\[default: blend]"),
     ] = None,
     k: Annotated[int, typer.Option("-k", help="How many answers.", min=1)] = 10,
     exclude_self: Annotated[
@@ -79,13 +79,13 @@ def command(
             "several sensors]",
         ),
     ] = None,
-    gsd: Annotated[
+    query_gsd: Annotated[
         float | None, typer.Option(help="Metres per pixel of a query image without georeference.", min=0.0)
     ] = None,
-    offset_dn: Annotated[
+    query_offset_dn: Annotated[
         float | None,
         typer.Option(
-            "--offset-dn",
+            "--query-offset-dn",
             help="Added to stored values of a Sentinel-2 query image that does not say its "
             "processing baseline: -1000 from baseline 04.00, 0 before.",
         ),
@@ -150,10 +150,12 @@ def command(
 
     swath search chips.archive --place 13.40,52.52 --group-by-location --exclude-location
     """
+    import re
+
     from swath.archive.archive import Archive
     from swath.archive.exchange.geojson import write_geojson
     from swath.cli.search.options import parse_filters
-    from swath.errors import SwathError
+    from swath.errors import SwathError, UnstatedError
 
     opened = Archive.open(archive, version=version)
     where = parse_filters(
@@ -168,11 +170,17 @@ def command(
 
         _alone("an image", like=like, unlike=unlike, place=place, area=area, method=method)
         loaded = load_archive_model(opened, model, device)
-        asked = query_by_image(opened, query, loaded, sensor=query_sensor, gsd=gsd, offset_dn=offset_dn)
+        try:
+            asked = query_by_image(
+                opened, query, loaded, sensor=query_sensor, gsd=query_gsd, offset_dn=query_offset_dn
+            )
+        except UnstatedError as error:
+            raise UnstatedError(re.sub(r"--(gsd|offset-dn)", r"--query-\1", str(error))) from None
     else:
-        for option, value in (("query-sensor", query_sensor), ("gsd", gsd), ("offset-dn", offset_dn)):
+        of_image = {"sensor": query_sensor, "gsd": query_gsd, "offset-dn": query_offset_dn}
+        for option, value in of_image.items():
             if value is not None:
-                raise SwathError(f"--{option} is for query images; chips of the archive have their own")
+                raise SwathError(f"--query-{option} is for query images; chips of the archive have their own")
         asked = _query(opened, query, like or [], unlike or [], place, area, method)
     share = (0.5 if exclude_overlap is None else exclude_overlap) if exclude_location else None
     answers = asked.search(
