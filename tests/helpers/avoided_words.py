@@ -20,6 +20,9 @@ EXCEPTIONS = {
     "kfold": "k-fold cross-validation",
 }
 
+# The tables of old names.
+RENAMED = {"swath.cli.renamed"}
+
 
 class Use(NamedTuple):
     module: str
@@ -66,7 +69,7 @@ def names_in(tree: ast.Module) -> Iterator[tuple[int, str]]:
 def uses(package: str | None = None) -> Iterator[Use]:
     parts, whole = words()
     for module, path in modules().items():
-        if package is not None and package_of(module) != package:
+        if module in RENAMED or (package is not None and package_of(module) != package):
             continue
         for line, name in names_in(syntax_tree(path)):
             if name in EXCEPTIONS or name.startswith("_"):
