@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
+import swath
 from swath.prediction.run import predict_scenes
 from swath.rasters.read import read_header, read_window
 from swath.simulated.writing import write_simulated_pairs
 from swath.tasks.finetune import finetune
-from swath.tasks.model import load_task_model
 from swath.tasks.recipe import load_finetune_recipe
 
 SENSOR = "sentinel2_ben"
@@ -58,7 +58,7 @@ def main(out: Path, places: int, steps: int, model: Path | None = None) -> float
     if model is None:
         settings += ["mode=scratch", "layer_decay=1.0", "encoder.name=vit_micro_patch4"]
     recipe = load_finetune_recipe(RECIPE, settings, model=model, task="segment")
-    finetuned = load_task_model(finetune(recipe, table, out / "run"))
+    finetuned = swath.load_model(finetune(recipe, table, out / "run"))
 
     # 2. A scene of any size, tile by tile, without seams; the map has the scene's grid and CRS.
     (record,) = predict_scenes(finetuned, [scene], out / "maps").scenes

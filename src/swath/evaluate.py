@@ -47,7 +47,7 @@ from swath.evaluation.suites.config import Suite, SuiteModel, get_suite
 from swath.evaluation.suites.results import SuiteResult
 from swath.evaluation.suites.run import run_suite
 from swath.evaluation.suites.write import write_suite_report
-from swath.models import Contract, load_model
+from swath.models import Contract, load_encoder
 from swath.models.model import Model
 from swath.sensors.registry import get_sensor
 
@@ -440,7 +440,7 @@ def _retrieval_models(
         statistics, rcf = retrieval_baselines(sensors)
         first, other = (statistics, rcf) if name == "statistics" else (rcf, statistics)
         return [first, other] if baselines else [first], list(sensors), None
-    loaded = model if isinstance(model, Model) else load_model(str(model))
+    loaded = model.encoder_model if isinstance(model, Model) else load_encoder(str(model))
     names = list(sensors or loaded.contract.sensors)
     if len(set(names)) < 2:
         raise SwathError(

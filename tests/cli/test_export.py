@@ -84,7 +84,10 @@ def test_what_it_prints_runs_and_answers_as_the_model(to, name, first, folder, t
     [
         (["--to", "onx", "--out", "a.onnx"], "Did you mean 'onnx'"),
         (["--to", "onnx", "--out", "a.pt"], "an ONNX file is called .onnx"),
-        (["--to", "hub", "--embeddings-only", "--out", "a"], "--embeddings-only is for --to onnx and torch"),
+        (
+            ["--to", "hub", "--embeddings-only", "--out", "a"],
+            "embeddings_only is for the formats onnx and torch",
+        ),
         (["--to", "torch", "--size", "20", "--out", "a.pt2"], "no multiple of 8; 16 are"),
     ],
 )

@@ -13,7 +13,7 @@ from PIL import Image
 
 from helpers import labeled_images as labeled
 from swath.errors import ImageryError, RecipeError
-from swath.models.directory import load_model
+from swath.models.directory import load_encoder
 from swath.prediction import PredictionOptions, predict_scenes
 from swath.tasks.finetune import finetune
 from swath.tasks.model import load_task_model
@@ -168,11 +168,11 @@ def test_several_labels_an_image(model: Path, tmp_path: Path) -> None:
 def test_frozen_is_frozen_and_lora_becomes_weights(
     data: dict[str, Path], model: Path, tmp_path: Path
 ) -> None:
-    before = load_model(model).encoder.state_dict()
+    before = load_encoder(model).encoder.state_dict()
     changed = {}
     for mode in ("frozen", "lora", "full", "scratch"):
         done = run(tmp_path, "classify", data["classify"], model, mode, mode=mode, training={"steps": 10})
-        after = load_model(done / "model").encoder.state_dict()
+        after = load_encoder(done / "model").encoder.state_dict()
         assert after.keys() == before.keys()  # LoRA has left no trace but in the weights
         changed[mode] = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed["frozen"] == set()

@@ -9,7 +9,7 @@ import torch
 from swath.encoders import create_model
 from swath.errors import CheckpointError, ContractError
 from swath.models.contract import Contract
-from swath.models.directory import load_model, save_model
+from swath.models.directory import load_encoder, load_model, save_model
 from swath.tasks.classification.task import ClassificationConfig
 from swath.tasks.model import TaskModel, build_task, load_task_model, save_task_model
 from swath.tasks.protocol import normalize_task_batch
@@ -44,10 +44,14 @@ def test_a_task_model_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_the_directory_of_a_task_is_one_of_a_model_too(tmp_path: Path) -> None:
     saved(tmp_path / "model")
     images = torch.randint(0, 255, (2, 3, 16, 16), dtype=torch.uint8)
-    task_model = load_task_model(tmp_path / "model")
-    model = load_model(tmp_path / "model")
+    task_model = load_model(tmp_path / "model")
+    model = load_encoder(tmp_path / "model")
+    assert isinstance(task_model, TaskModel)
+    assert not isinstance(model, TaskModel)
     torch.testing.assert_close(model.embed(images, gsd=1.0), task_model.embed(images, gsd=1.0))
     assert model.id != task_model.id  # another head would be another task model of the same encoder
+    assert task_model.encoder_model.id == model.id
+    assert model.encoder_model is model
 
 
 def test_a_model_without_a_task_is_refused(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def command(
     from swath.archive.table.lance import archive_exists
     from swath.datasets.opening import open_dataset
     from swath.errors import ArchiveError
-    from swath.models import load_model
+    from swath.models import load_encoder
     from swath.training.parallel import init_distributed
 
     if prune and not Path(data).is_dir():
@@ -141,7 +141,7 @@ def command(
         console = Console(stderr=True, quiet=not world.first)
         # Under torchrun `cuda` is this process's own GPU.
         own = world.size > 1 and (device is None or device == world.device.type)
-        loaded = load_model(model, device=str(world.device) if own or device is None else device)
+        loaded = load_encoder(model, device=str(world.device) if own or device is None else device)
         if archive_exists(to):
             Archive.open(to, model_id=loaded.id)  # a wrong archive is told before a million headers are read
         contract = loaded.contract

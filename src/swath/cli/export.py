@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from swath.models.model import Model
 
 
 def command(
@@ -54,19 +51,10 @@ def command(
 
       swath export runs/cmid/model --to timm --size 224 --gsd 0.5 --out cmid.safetensors
     """
-    from swath.errors import SwathError
     from swath.models.export.registry import export_model
 
-    graph = to in ("onnx", "torch")
-    if embeddings_only and not graph:
-        raise SwathError(f"--embeddings-only is for --to onnx and torch; to {to} goes what the format holds")
     found = export_model(
-        _whole(model) if graph and not embeddings_only else model,
-        out,
-        to=to,
-        sensor=sensor,
-        gsd=gsd,
-        size=size,
+        model, out, to=to, sensor=sensor, gsd=gsd, size=size, embeddings_only=embeddings_only
     )
     typer.echo(f"wrote {found.path}")
     if "difference" in found.facts:
@@ -74,16 +62,3 @@ def command(
     for line in found.left_behind:
         typer.echo(f"not in it: {line}")
     typer.echo(f"\n{found.usage}")
-
-
-def _whole(path: Path) -> Path | Model:
-    """The model with its head where it does a task; else the directory as it is."""
-    from swath.models.directory import read_config
-    from swath.tasks.protocol import tasks
-
-    trained = read_config(path)["objective"]
-    if trained is None or trained["name"] not in tasks:
-        return path
-    from swath.tasks.model import load_task_model
-
-    return load_task_model(path)

@@ -79,7 +79,7 @@ def _token(token: str | None, file: Path | None) -> str | None:
 def _model(archive: str, path: Path | None, device: str) -> Model | None:
     """The model of the archive, or None with a message that searching by image is unavailable."""
     from swath.archive.archive import Archive
-    from swath.models import load_model
+    from swath.models import load_encoder
 
     opened = Archive.open(archive)
     recorded = Path(opened.model_path) if opened.model_path else None
@@ -91,6 +91,6 @@ def _model(archive: str, path: Path | None, device: str) -> Model | None:
         return None
     model_path = path or recorded
     assert model_path is not None
-    model = load_model(model_path, device=device)
+    model = load_encoder(model_path, device=device)
     opened.require_model(model.id)
     return model

@@ -35,8 +35,8 @@ def serve_demo(out: str | Path, *, port: int = PORT) -> None:
             "The web page needs the extra `serve`. Run pip install '.[serve]' in the clone of Swath."
         )
     from swath.archive.archive import Archive
-    from swath.models import load_model
+    from swath.models import load_encoder
     from swath.serving.server import serve
 
     model_path = Archive.open(str(archive)).model_path
-    serve(archive, model=load_model(model_path) if model_path else None, port=port)
+    serve(archive, model=load_encoder(model_path) if model_path else None, port=port)

@@ -137,6 +137,7 @@ def _open_model(
             default_sensor=default_sensor,
             **options,
         )
+    model = model.encoder_model
     known = model.contract.sensors
     default = getattr(default_sensor, "name", default_sensor)
     if sensor is None and len(known) > 1 and default in known:

@@ -1,7 +1,7 @@
 """Models: directories of weights with the contract that travels with them."""
 
 from swath.models.contract import Contract, GsdRangeWarning
-from swath.models.directory import SavedObjective, load_model, load_objective, save_model
+from swath.models.directory import SavedObjective, load_encoder, load_model, load_objective, save_model
 from swath.models.model import Model
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "GsdRangeWarning",
     "Model",
     "SavedObjective",
+    "load_encoder",
     "load_model",
     "load_objective",
     "save_model",

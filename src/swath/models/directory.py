@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -33,7 +33,9 @@ from swath.errors import CheckpointError, SwathError, suggest
 from swath.files import atomic_folder, sha256
 from swath.models.card import mlm_item, model_card
 from swath.models.contract import Contract
+from swath.models.download import model_folder
 from swath.models.model import Model
+from swath.registry import Registry
 from swath.renames import current_names, stored_names
 
 FORMAT = "swath-model"
@@ -145,8 +147,36 @@ def save_model(
     return path
 
 
-def load_model(path: str | Path, device: str | torch.device = "cpu") -> Model:
-    """The model in a directory, its checksums verified, in evaluation mode.
+Loader = Callable[[Path, str | torch.device], Model]
+model_loaders: Registry[Loader] = Registry("model loader", "swath.model_loaders")
+
+
+def load_model(
+    source: str | Path, *, device: str | torch.device = "cpu", revision: str | None = None
+) -> Model:
+    """The model in a directory or on the Hugging Face Hub, its checksums verified, in evaluation mode.
+
+    Args:
+        source: A model directory; or ``owner/name`` of a repository of the Hub, if no such folder exists.
+        device: Where its weights go.
+        revision: Branch, tag or commit of the repository; a commit is the safe choice.
+
+    Returns:
+        A `Model`, which embeds images; of a directory that `swath finetune` wrote a `TaskModel`, which also
+        predicts.
+
+    Raises:
+        CheckpointError: Not a model directory, incomplete, damaged, or of a newer format; with the fix.
+    """
+    path = model_folder(source, revision)
+    objective = read_config(path)["objective"]
+    if objective and objective["options"].get("classes"):  # a task; what pretraining trained has no classes
+        return model_loaders.get("task")(path, device)
+    return load_encoder(path, device)
+
+
+def load_encoder(path: str | Path, device: str | torch.device = "cpu") -> Model:
+    """The encoder in a model directory, also where a task was trained on it; otherwise as `load_model`.
 
     Args:
         path: A model directory.

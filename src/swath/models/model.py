@@ -68,6 +68,11 @@ class Model(nn.Module):
         return 2 * width if pooling == "mean_std" else width
 
     @property
+    def encoder_model(self) -> Model:
+        """The model that embeds: itself, or the encoder of one that does a task."""
+        return self
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.encoder.parameters()).device

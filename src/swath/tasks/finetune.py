@@ -20,7 +20,7 @@ from swath.encoders.protocol import create_model
 from swath.errors import RecipeError
 from swath.files import atomic_folder
 from swath.models.contract import Contract
-from swath.models.directory import load_model
+from swath.models.directory import load_encoder
 from swath.models.model import Model
 from swath.sensors.registry import get_sensor
 from swath.sensors.sensor import Sensor
@@ -222,7 +222,7 @@ class FinetuneTrainer(Trainer[FinetuneRecipe]):
     @staticmethod
     def _source(recipe: FinetuneRecipe) -> Model:
         assert recipe.model is not None
-        model = load_model(recipe.model.path)
+        model = load_encoder(recipe.model.path)
         if model.config["id"] != recipe.model.id:
             raise RecipeError(
                 f"{recipe.model.path}: is model {model.config['id']} now, but the run was begun with "

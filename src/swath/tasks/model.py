@@ -1,8 +1,8 @@
 """A model that does a task: imagery in its sensor's unit in, probabilities of classes or boxes out.
 
 It lives in a model directory like any other (`swath.models.directory`): the encoder's weights are
-``model.safetensors``, so that `load_model` gives the fine-tuned encoder for embeddings; what the task has
-trained beside it (its head) is ``objective.safetensors``, and ``objective`` in ``config.json`` names the task
+``model.safetensors``, so that `load_encoder` opens the fine-tuned encoder alone; what the task has trained
+beside it (its head) is ``objective.safetensors``, and ``objective`` in ``config.json`` names the task
 with its options and classes.
 
 Legend: N images, C bands, K classes, H x W pixels.
@@ -24,7 +24,7 @@ from swath.datasets.chip import Batch
 from swath.datasets.collate import map_tensors
 from swath.errors import CheckpointError, ContractError, SwathError
 from swath.models.contract import Contract
-from swath.models.directory import SavedObjective, load_model, load_objective, save_model
+from swath.models.directory import SavedObjective, load_encoder, load_objective, model_loaders, save_model
 from swath.models.model import Model
 from swath.renames import stored_names
 from swath.sensors.sensor import Sensor
@@ -54,6 +54,18 @@ class TaskModel(Model):
         self.multilabel = bool(getattr(task.config, "multilabel", False))
         self.output = "detections" if self.boxes else "probabilities"
         self.eval()
+
+    @property
+    def encoder_model(self) -> Model:
+        """The fine-tuned encoder alone, under the id that archives and reports know it by."""
+        return Model(
+            self.encoder,
+            self.contract,
+            name=self.name,
+            fingerprint=self.config.get("id", "unsaved").rpartition("-")[2],
+            pooling=self.pooling,
+            config=self.config,
+        )
 
     @torch.inference_mode()
     def predict(
@@ -176,7 +188,7 @@ def load_task_model(path: str | Path, device: str | torch.device = "cpu") -> Tas
     Raises:
         CheckpointError: Not the directory of a task model, incomplete or damaged; with the fix.
     """
-    model, saved = load_model(path), load_objective(path)
+    model, saved = load_encoder(path), load_objective(path)
     if saved is None or saved.name not in tasks:
         trained = "" if saved is None else f" (it was trained by {saved.name})"
         raise CheckpointError(
@@ -204,6 +216,9 @@ def load_task_model(path: str | Path, device: str | torch.device = "cpu") -> Tas
         pooling=model.pooling,
         config=model.config,
     ).to(device)
+
+
+model_loaders.register("task")(load_task_model)
 
 
 def build_task(kind: str, encoder: torch.nn.Module, config: Any, contract: Contract) -> Task:

@@ -87,7 +87,7 @@ def test_a_repository_in_the_cache_opens(folder: Path, tmp_path: Path) -> None:
     ("name", "options", "message"),
     [
         ("nobody/nothing", {"local_files_only": True}, "cache does not hold it"),
-        ("no such folder", {}, "no such folder, and a repository is named owner/name"),
+        ("no such folder", {}, "no such model directory, and a repository is named owner/name"),
         ("../up/model", {}, "named owner/name"),
     ],
 )

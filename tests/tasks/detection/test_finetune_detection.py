@@ -17,7 +17,7 @@ from PIL import Image
 from helpers import labeled_images as labeled
 from helpers.toy_scenes import write_scene
 from swath.errors import ImageryError, RecipeError
-from swath.models.directory import load_model
+from swath.models.directory import load_encoder
 from swath.prediction import PredictionOptions, predict_scenes
 from swath.tasks.detection.data.splits import DetectionDataConfig, open_detection
 from swath.tasks.finetune import finetune
@@ -66,7 +66,7 @@ def test_objects_are_learned_and_reported(data: Path, model: Path, tmp_path: Pat
     assert trained.classes == ["car", "pond"]
     assert (trained.kind, trained.boxes, trained.dense) == ("detect", True, False)
     card = (done / "model" / "README.md").read_text()
-    for words in ("finds objects, of 2: car, pond", "load_task_model", "boxes [M, 4]", "swath predict"):
+    for words in ("finds objects, of 2: car, pond", "swath.load_model", "boxes [M, 4]", "swath predict"):
         assert words in card
     assert "pipeline_tag: object-detection" in card
     told = json.loads((done / "model" / "mlm.json").read_text())["properties"]
@@ -117,13 +117,13 @@ def test_the_other_heads_are_trained_and_come_back(
 
 
 def test_modes_change_what_they_say(data: Path, model: Path, tmp_path: Path) -> None:
-    before = load_model(model).encoder.state_dict()
+    before = load_encoder(model).encoder.state_dict()
     changed = {}
     few = {"steps": 3, "batch_size": 2, "monitor_every": 3}
     for mode in ("frozen", "lora", "full", "scratch"):
         decay = {"layer_decay": 0.7} if mode == "full" else {}
         done = run(tmp_path, data, model, mode, mode=mode, training=few, **decay)
-        after = load_model(done / "model").encoder.state_dict()
+        after = load_encoder(done / "model").encoder.state_dict()
         changed[mode] = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed["frozen"] == set()
     assert changed["lora"]

@@ -42,6 +42,7 @@ def build_query(
     if image is not None:
         from swath.archive.query.image_query import load_archive_model, query_by_image
 
+        model = getattr(model, "encoder_model", model)  # a fine-tuned model embeds with its encoder
         return query_by_image(archive, image, model or load_archive_model(archive), sensor=sensor)
     if place is not None:
         return query_by_place(archive, *place)

@@ -54,7 +54,7 @@ def load_archive_model(
     Raises:
         ArchiveError: It is not there any more, or it is another model.
     """
-    from swath.models import load_model
+    from swath.models import load_encoder
 
     noted = path or archive.model_path
     if noted is None or not Path(noted).exists():
@@ -62,7 +62,7 @@ def load_archive_model(
             f"{archive.path}: its model {archive.model_id} is not at {noted} any more; say where it is "
             "(--model DIR)"
         )
-    model = load_model(Path(noted), device=device)
+    model = load_encoder(Path(noted), device=device)
     archive.require_model(model.id)
     return model
 

@@ -189,9 +189,9 @@ def _candidates(
         # Baselines do not look at scale.
         return [by_name[requested], *(others if baselines else [])], opened, True, {"model": name}
 
-    from swath.models import load_model
+    from swath.models import load_encoder
 
-    model = load_model(name, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model = load_encoder(name, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
     known = model.contract.sensors
     chosen = sensors or list(known)
     own = [model.contract.sensor(sensor) for sensor in chosen]

@@ -26,7 +26,7 @@ from swath.evaluation.features.extract import pooling_variants
 from swath.evaluation.features.model import ModelFeatureExtractor
 from swath.evaluation.features.protocol import FeatureExtractor, GsdMode
 from swath.evaluation.features.timm_model import PREFIX, TimmFeatureExtractor
-from swath.models import Contract, Model, load_model
+from swath.models import Contract, Model, load_encoder
 from swath.sensors.registry import get_sensor
 from swath.sensors.sensor import Sensor
 
@@ -182,9 +182,9 @@ def _of_model(
         from swath.models.importers.import_weights import import_weights
 
         with tempfile.TemporaryDirectory(prefix="swath-import-") as folder:
-            model = load_model(import_weights(text, Path(folder) / Path(text).stem), device=str(device))
+            model = load_encoder(import_weights(text, Path(folder) / Path(text).stem), device=str(device))
     else:
-        model = load_model(text, device=str(device))
+        model = load_encoder(text, device=str(device))
     poolings = [part.strip() for part in pooling.split(",")] if pooling else [None]
     extractors: list[FeatureExtractor]
     if len(poolings) > 1:

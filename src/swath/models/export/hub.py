@@ -8,19 +8,18 @@ fetches or has in its cache. There is no code and no pickle in either, and check
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 
 import torch
 
-from swath.errors import CheckpointError, ContractError, SwathError
+from swath.errors import CheckpointError, ContractError
 from swath.files import atomic_folder
 from swath.models.directory import load_model, read_config
+from swath.models.download import MODEL_FILES, model_folder
 from swath.models.export.registry import ExportOptions, ExportResult, exporters
 from swath.models.model import Model
 
-_FILES = ("config.json", "model.safetensors", "objective.safetensors", "mlm.json", "README.md")
 _LARGE_FILES = "*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
 
 
@@ -45,7 +44,7 @@ def export_to_hub(model: Model, out: Path, choices: ExportOptions) -> ExportResu
     elif out.exists() and not out.is_dir():
         raise CheckpointError(f"{out}: is a file; a Hub folder goes elsewhere")
     with atomic_folder(out) as folder:
-        for name in _FILES:
+        for name in MODEL_FILES:
             if (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)
         card = _card(model, (source / "README.md").read_text(encoding="utf-8"))
@@ -77,7 +76,7 @@ def from_pretrained(
 ) -> Model:
     """The model in a local folder, or in a repository of the Hugging Face Hub.
 
-    Of a model that does a task it is the encoder; `swath.tasks.model.load_task_model` opens the whole folder.
+    As `swath.load_model`, with a say in where the Hub's files are kept.
 
     Args:
         name: A folder; or ``owner/name`` of a repository, where there is no such folder.
@@ -90,42 +89,4 @@ def from_pretrained(
         CheckpointError: No such folder or repository; not in the cache; not a model of Swath, or damaged.
         SwathError: A repository is asked for and the package huggingface_hub is not installed.
     """
-    return load_model(_folder(name, revision, cache_dir, local_files_only), device)
-
-
-def _folder(
-    name: str | Path, revision: str | None, cache_dir: str | Path | None, local_files_only: bool
-) -> Path:
-    if Path(name).exists():
-        if revision is not None:
-            raise CheckpointError(
-                f"{name}: is a local folder, which has no revision {revision!r}; leave it out"
-            )
-        return Path(name)
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", str(name)):
-        raise CheckpointError(f"{name}: there is no such folder, and a repository is named owner/name")
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-    except ImportError:
-        raise SwathError(
-            f"{name}: there is no such folder, and to look on the Hub the package huggingface_hub is needed: "
-            "pip install huggingface_hub"
-        ) from None
-    try:
-        found = snapshot_download(
-            str(name),
-            revision=revision,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            allow_patterns=list(_FILES),
-        )
-    except LocalEntryNotFoundError:
-        raise CheckpointError(
-            f"{name}: there is no such folder, and the Hub's cache does not hold it (or the network is not "
-            "reached). Fetch it once with the network on, or give the folder's path"
-        ) from None
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{name}: the Hub does not give it ({reason})") from None
-    return Path(found)
+    return load_model(model_folder(name, revision, cache_dir, local_files_only), device=device)

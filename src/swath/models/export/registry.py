@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from swath.errors import ContractError
+from swath.errors import ContractError, SwathError
 from swath.models.directory import load_model
 from swath.models.model import Model
 from swath.registry import Registry
@@ -81,24 +81,30 @@ def export_model(
     sensor: str | None = None,
     gsd: float | None = None,
     size: int | None = None,
+    embeddings_only: bool = False,
 ) -> ExportResult:
     """Write a model in another program's form.
 
     Args:
-        model: A model directory, which stands for its encoder; or a model, also one that does a task
-            (`swath.tasks.model.load_task_model`).
+        model: A model directory, or a model. A fine-tuned one goes to ``onnx`` and ``torch`` with its head,
+            to ``hub`` as a whole, and to ``timm`` as its encoder.
         out: The file (of ``hub``: the folder) to write; one that exists is replaced, whole or not at all.
         to: The format, one of ``exporters.names()``.
         sensor: See `ExportOptions`.
         gsd: See `ExportOptions`.
         size: See `ExportOptions`.
+        embeddings_only: To ``onnx`` and ``torch`` write the encoder of a fine-tuned model without its head.
 
     Raises:
         SwathError: Unknown format; the format cannot hold this model, or needs to be told more.
     """
     write = exporters.get(to)
+    if embeddings_only and to in ("hub", "timm"):
+        raise SwathError(f"embeddings_only is for the formats onnx and torch; {to} has a fixed content")
     source = None
     if not isinstance(model, Model):
         source = Path(model)
         model = load_model(source)
+    if embeddings_only:
+        model = model.encoder_model
     return write(model, Path(out), ExportOptions(sensor, gsd, size, source))

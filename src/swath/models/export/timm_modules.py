@@ -31,7 +31,7 @@ from swath.encoders.pooling import pool
 from swath.encoders.protocol import EncoderFeatures, create_model, size_divisor
 from swath.encoders.pyramid import STRIDES, build_pyramid
 from swath.errors import ContractError
-from swath.models.directory import load_model, read_config
+from swath.models.directory import load_encoder, read_config
 from swath.models.model import Model
 
 
@@ -223,7 +223,7 @@ def register_with_timm(
         pretrained_cfg_overlay: Any = None,
         cache_dir: Any = None,
     ) -> nn.Module:
-        model = load_model(path)
+        model = load_encoder(path)
         if not pretrained:
             model.encoder = create_model(config["encoder"]["name"], **config["encoder"]["options"])
         bands = len(model.contract.sensor(sensor).bands)
@@ -233,7 +233,7 @@ def register_with_timm(
             return TimmBackbone(model, gsd, sensor, scale=scale, out_indices=out_indices)
         return TimmClassifier(model, num_classes, gsd, sensor, scale=scale)
 
-    _Prepared(load_model(path), gsd, sensor, scale)  # mistakes show now rather than when it is used
+    _Prepared(load_encoder(path), gsd, sensor, scale)  # mistakes show now rather than when it is used
     entry.__name__ = name
     timm.models.register_model(entry)
     return name
