@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from swath.tasks.finetune import finetune
+from swath.tasks.finetuning import finetune
 from swath.tasks.recipe import FinetuneRecipe, load_finetune_recipe
 from swath.training.signals import TrainingInterrupted
 

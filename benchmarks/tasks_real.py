@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 from swath.files import write_json
-from swath.tasks.finetune import finetune
+from swath.tasks.finetuning import finetune
 from swath.tasks.recipe import FinetuneRecipe, load_finetune_recipe
 from swath.training.signals import TrainingInterrupted
 

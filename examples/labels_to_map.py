@@ -20,7 +20,7 @@ import swath
 from swath.prediction.run import predict_scenes
 from swath.rasters.read import read_header, read_window
 from swath.simulated.writing import write_simulated_pairs
-from swath.tasks.finetune import finetune
+from swath.tasks.finetuning import finetune
 from swath.tasks.recipe import load_finetune_recipe
 
 SENSOR = "sentinel2_ben"

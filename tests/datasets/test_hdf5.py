@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from swath.archive.ingest.chip_ids import preprocessing
-from swath.datasets.collate import collate
+from swath.datasets.collation import collate
 from swath.datasets.hdf5 import Hdf5Images
 from swath.datasets.opening import open_dataset
 from swath.errors import ArchiveError, ImageryError

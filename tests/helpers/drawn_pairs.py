@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from swath.datasets.chip import Batch
-from swath.datasets.collate import collate
+from swath.datasets.collation import collate
 from swath.datasets.protocol import Sample
 from swath.errors import Problem
 from swath.evaluation.data.subset import EvalSubset

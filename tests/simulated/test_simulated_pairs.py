@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from swath.datasets.collate import collate
+from swath.datasets.collation import collate
 from swath.datasets.protocol import ImageDataset, PairedDataset
 from swath.errors import ImageryError
 from swath.simulated import (

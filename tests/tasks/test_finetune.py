@@ -15,7 +15,7 @@ from helpers import labeled_images as labeled
 from swath.errors import ImageryError, RecipeError
 from swath.models.directory import load_encoder
 from swath.prediction import PredictionOptions, predict_scenes
-from swath.tasks.finetune import finetune
+from swath.tasks.finetuning import finetune
 from swath.tasks.model import load_task_model
 from swath.tasks.recipe import load_finetune_recipe
 from swath.tasks.scores import confusion_matrix

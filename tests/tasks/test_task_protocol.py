@@ -19,7 +19,7 @@ from swath.prediction import PredictionOptions, predict_scenes
 from swath.prediction.writers import SceneOutput, WriterInputs, register_writer, writers
 from swath.tasks.classification.data import ClassificationDataConfig, open_classification
 from swath.tasks.classification.scoring import score_images
-from swath.tasks.finetune import finetune
+from swath.tasks.finetuning import finetune
 from swath.tasks.model import load_task_model
 from swath.tasks.protocol import Task, TaskConfig, register_task, tasks
 from swath.tasks.recipe import load_finetune_recipe

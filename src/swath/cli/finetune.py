@@ -114,7 +114,7 @@ def _finetune(
     import os
 
     from swath.errors import RecipeError
-    from swath.tasks.finetune import finetune
+    from swath.tasks.finetuning import finetune
     from swath.tasks.recipe import load_finetune_recipe
     from swath.training.signals import TrainingInterrupted
 

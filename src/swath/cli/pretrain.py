@@ -96,7 +96,7 @@ def _print_recipe(recipe: PretrainRecipe) -> None:
 
 def _describe(recipe: PretrainRecipe, data: Path) -> None:
     """What a run would do, found out without a step."""
-    from swath.datasets.collate import split_by_sensor
+    from swath.datasets.collation import split_by_sensor
     from swath.training.budget import Budget
     from swath.training.build import build_contract, build_objective, dataset_sensors, open_training_data
     from swath.training.loading import BatchLoader

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swath.datasets.chip import Batch
-from swath.datasets.collate import collate
+from swath.datasets.collation import collate
 from swath.datasets.image_files import Gsd
 from swath.datasets.protocol import Epoch, Sample
 from swath.errors import ImageryError, Problem, suggest

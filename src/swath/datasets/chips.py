@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swath.datasets.chip import Batch, Chip
-from swath.datasets.collate import collate
+from swath.datasets.collation import collate
 from swath.datasets.protocol import Epoch, Sample
 from swath.errors import ImageryError, Problem, UnstatedError
 from swath.geo.footprint import image_footprint

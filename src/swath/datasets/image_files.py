@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swath.datasets.chip import Batch
-from swath.datasets.collate import collate
+from swath.datasets.collation import collate
 from swath.datasets.image_reading import is_plain_uint8, read_header_any, read_image_file
 from swath.datasets.memory import check_memory
 from swath.datasets.protocol import Epoch, Sample

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from swath.datasets.collate import collate
+from swath.datasets.collation import collate
 from swath.datasets.csv_table import CsvManifest
 from swath.datasets.folders import ClassFolder, UnlabeledFolderDataset, find_images
 from swath.datasets.hdf5 import Hdf5Images, is_hdf5

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swath.datasets.chip import Batch
-from swath.datasets.collate import collate
+from swath.datasets.collation import collate
 from swath.datasets.image_reading import is_plain_uint8
 from swath.datasets.protocol import Epoch, Sample
 from swath.errors import ImageryError, Problem, SwathError, suggest

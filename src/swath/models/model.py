@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from swath.datasets.chip import Batch
-from swath.datasets.collate import map_tensors
+from swath.datasets.collation import map_tensors
 from swath.encoders.pooling import pool
 from swath.encoders.protocol import EncoderFeatures, size_divisor
 from swath.errors import ContractError

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from swath.datasets.chip import Batch
-from swath.datasets.collate import map_tensors, split_by_sensor
+from swath.datasets.collation import map_tensors, split_by_sensor
 from swath.keyed_random import sample_keys
 from swath.objectives.protocol import Objective
 

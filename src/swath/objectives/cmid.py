@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from swath.augmentations.geometric import crop_boxes, random_flip_rotate, random_resized_crop
 from swath.augmentations.photometric import PhotometricBySensor
 from swath.datasets.chip import Batch
-from swath.datasets.collate import split_by_sensor
+from swath.datasets.collation import split_by_sensor
 from swath.encoders.pooling import mean_std_pool
 from swath.encoders.protocol import EncoderFeatures, MaskableEncoder
 from swath.errors import ContractError, RecipeError

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from swath.augmentations.geometric import paired_random_crop, random_flip_rotate
 from swath.datasets.chip import Batch
-from swath.datasets.collate import split_by_sensor
+from swath.datasets.collation import split_by_sensor
 from swath.encoders.multi_sensor import ONLY, MultiSensorViT
 from swath.encoders.positions import gsd_positions
 from swath.errors import ContractError, RecipeError, suggest

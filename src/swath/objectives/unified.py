@@ -32,7 +32,7 @@ from swath.augmentations.geometric import crop_boxes, paired_random_crop, random
 from swath.augmentations.photometric import PhotometricBySensor
 from swath.augmentations.photometric_options import Photometric
 from swath.datasets.chip import Batch
-from swath.datasets.collate import split_by_sensor
+from swath.datasets.collation import split_by_sensor
 from swath.encoders.pooling import mean_std_pool
 from swath.errors import ContractError, RecipeError
 from swath.keyed_random import uniform

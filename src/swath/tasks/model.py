@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from swath.datasets.chip import Batch
-from swath.datasets.collate import map_tensors
+from swath.datasets.collation import map_tensors
 from swath.errors import CheckpointError, ContractError, SwathError
 from swath.models.contract import Contract
 from swath.models.directory import SavedObjective, load_encoder, load_objective, model_loaders, save_model

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swath.datasets.chip import Batch
-from swath.datasets.collate import collate
+from swath.datasets.collation import collate
 from swath.datasets.protocol import ImageDataset, Sample
 from swath.errors import ImageryError, RecipeError
 from swath.keyed_random import sample_keys

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from swath._version import __version__
 from swath.datasets.chip import Batch
-from swath.datasets.collate import map_tensors, split_by_sensor
+from swath.datasets.collation import map_tensors, split_by_sensor
 from swath.errors import RecipeError, TrainingError
 from swath.files import write_json
 from swath.keyed_random import permutation
@@ -68,7 +68,7 @@ class Trainer(Generic[R]):
     """All that a run consists of, and the loop over it.
 
     What is particular to pretraining stands in the methods from `open` to `write_model`; fine-tuning
-    (`swath.tasks.finetune`) says these in its own way and shares the rest.
+    (`swath.tasks.finetuning`) says these in its own way and shares the rest.
     """
 
     looks_first = True  # also before the first step

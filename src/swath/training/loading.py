@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from swath.datasets.chip import Batch
-from swath.datasets.collate import collate
+from swath.datasets.collation import collate
 from swath.datasets.protocol import ImageDataset, PairedDataset
 from swath.errors import ImageryError, RecipeError
 from swath.keyed_random import permutation

@@ -12,7 +12,7 @@ import torch
 
 from helpers.pair_files import S1, S2, S2_BANDS, optical, radar, write_pair, write_pairs, write_table
 from helpers.rasters import write_tiff
-from swath.datasets.collate import collate
+from swath.datasets.collation import collate
 from swath.datasets.pairs.dataset import PairedImageDataset
 from swath.datasets.pairs.opening import open_pairs
 from swath.datasets.protocol import ImageDataset, PairedDataset

@@ -20,7 +20,7 @@ from swath.errors import ImageryError, RecipeError
 from swath.models.directory import load_encoder
 from swath.prediction import PredictionOptions, predict_scenes
 from swath.tasks.detection.data.splits import DetectionDataConfig, open_detection
-from swath.tasks.finetune import finetune
+from swath.tasks.finetuning import finetune
 from swath.tasks.model import load_task_model
 from swath.tasks.recipe import load_finetune_recipe
 from swath.training.monitoring.metrics_log import read_metrics

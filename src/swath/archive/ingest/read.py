@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from swath.archive.ingest.chip_ids import ChipSource
 from swath.datasets.chip import Batch
-from swath.datasets.collate import collate
+from swath.datasets.collation import collate
 from swath.datasets.protocol import ImageDataset, Sample
 from swath.errors import ImageryError, Problem
 from swath.geo.footprint import footprint_geometry

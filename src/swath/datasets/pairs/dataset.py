@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swath.datasets.chip import Batch
-from swath.datasets.collate import collate
+from swath.datasets.collation import collate
 from swath.datasets.memory import check_memory
 from swath.datasets.pairs.csv_table import Labels
 from swath.datasets.pairs.readers import PairReader, check_unit

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from swath.datasets.collate import map_tensors
+from swath.datasets.collation import map_tensors
 from swath.models.contract import Contract
 from swath.tasks.protocol import Task, normalize_task_batch
 from swath.tasks.scores import TaskScores, score_classification, score_multilabel_classification

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swath.datasets.chip import Batch
-from swath.datasets.collate import collate
+from swath.datasets.collation import collate
 from swath.datasets.image_reading import read_header_any, read_image_file
 from swath.datasets.protocol import Epoch, Sample
 from swath.errors import ImageryError, Problem

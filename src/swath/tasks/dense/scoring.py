@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from swath.datasets.chip import Batch
-from swath.datasets.collate import map_tensors
+from swath.datasets.collation import map_tensors
 from swath.errors import ImageryError
 from swath.models.contract import Contract
 from swath.tasks.dense.losses import IGNORE

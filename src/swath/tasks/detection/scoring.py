@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swath.datasets.collate import map_tensors
+from swath.datasets.collation import map_tensors
 from swath.errors import ImageryError
 from swath.evaluation.measures.intervals import Estimate
 from swath.models.contract import Contract

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from swath.datasets.chip import Batch
-from swath.datasets.collate import split_by_sensor
+from swath.datasets.collation import split_by_sensor
 from swath.training.loading import BatchLoader
 from swath.training.parallel import is_sharded
 
