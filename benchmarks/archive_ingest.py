@@ -29,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 
 from swath.archive.archive import Archive
-from swath.archive.table.rows import vector_rows
+from swath.archive.table.rows import rows_from_vectors
 
 MODEL = "benchmark-0"
 
@@ -43,7 +43,7 @@ def pieces(rows: int, dimensions: int, piece: int) -> Iterator[pa.Table]:
         which = random.integers(0, len(centers), count)
         vectors = centers[which] + 0.5 * random.standard_normal((count, dimensions), dtype=np.float32)
         west, south = random.uniform(-180, 179, count), random.uniform(-80, 79, count)
-        yield vector_rows(
+        yield rows_from_vectors(
             MODEL,
             [f"{number:032x}" for number in range(first, first + count)],
             vectors,

@@ -37,7 +37,7 @@ from swath.archive.index.files import build_index, open_index
 from swath.archive.index.vectors import normalize_rows
 from swath.archive.query.filters import Filter
 from swath.archive.query.searcher import Searcher
-from swath.archive.table.rows import vector_rows
+from swath.archive.table.rows import rows_from_vectors
 
 K = 10
 MODEL = "benchmark-0"
@@ -135,7 +135,7 @@ def made_archive(path: Path, tree: Tree, rows: int, found: dict[str, Any]) -> Ar
             scene = random.integers(1000, size=len(vectors))
             west = np.where(leaf % 2 == 0, -170.0, 10.0) + scene % 40 * 4 + random.random(len(vectors)) * 3
             south = scene // 40 * 4.0 - 50 + random.random(len(vectors)) * 3
-            yield vector_rows(
+            yield rows_from_vectors(
                 MODEL,
                 [f"{i * 2654435761 % 2**64:016x}{i:016x}" for i in numbers],
                 vectors,

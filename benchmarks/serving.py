@@ -64,7 +64,7 @@ def corner(number: int) -> tuple[float, float]:
 
 def make_archive(path: Path, scenes: list[Path], dimensions: int) -> None:
     from swath.archive.archive import Archive
-    from swath.archive.table.rows import vector_rows
+    from swath.archive.table.rows import rows_from_vectors
 
     archive = Archive.create(path, "benchmark-0", dimensions)
     random = np.random.default_rng(0)
@@ -75,7 +75,7 @@ def make_archive(path: Path, scenes: list[Path], dimensions: int) -> None:
             side, each = CHIP * STEP, range(SCENE // CHIP)
             row, column = (axis.ravel() for axis in np.meshgrid(each, each, indexing="ij"))
             left, top = west + column * side, north - row * side
-            yield vector_rows(
+            yield rows_from_vectors(
                 "benchmark-0",
                 [f"{number:028x}{i:04x}" for i in range(CHIPS_A_SCENE)],
                 random.standard_normal((CHIPS_A_SCENE, dimensions)).astype(np.float32),

@@ -108,7 +108,7 @@ def _markdown(help_text: str) -> str:
 
 
 def _sensors() -> str:
-    from swath.sensors.registry import (get_sensor, list_sensors)
+    from swath.sensors.registry import get_sensor, list_sensors
 
     lines: list[str] = []
     for name in list_sensors():

@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from swath.archive.archive import Archive
-from swath.archive.table.rows import vector_rows
+from swath.archive.table.rows import rows_from_vectors
 from swath.cli.main import build_app
 from swath.encoders import create_model
 from swath.errors import ArchiveError
@@ -35,7 +35,7 @@ def archive(tmp_path: Path) -> Path:
     made = Archive.create(tmp_path / "chips.archive", "micro-1", 4)
     for number in range(8):
         made.upsert(
-            vector_rows(
+            rows_from_vectors(
                 "micro-1",
                 [f"chip{number}"],
                 np.full((1, 4), number, np.float32),

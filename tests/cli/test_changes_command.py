@@ -12,7 +12,7 @@ import rasterio
 from typer.testing import CliRunner
 
 from swath.archive.archive import Archive
-from swath.archive.table.rows import vector_rows
+from swath.archive.table.rows import rows_from_vectors
 from swath.cli.main import build_app
 from swath.errors import ArchiveError, SwathError
 
@@ -43,7 +43,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if year == 2021:
                 look[CHANGED] = random.standard_normal(16)
             archive.append(
-                vector_rows(
+                rows_from_vectors(
                     "m-1",
                     [f"{year}-{gsd:.0f}-{i:03d}" for i in range(SIDE * SIDE)],
                     look,

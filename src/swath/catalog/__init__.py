@@ -1,1 +1,5 @@
 """Which scenes there are: folders and STAC catalogs, their headers and band statistics."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,5 +1,5 @@
 """Encoders: images, with their GSD and sensor, to features. One family a file, one small protocol."""
 
-from swath.encoders.protocol import Encoder, EncoderFeatures, create_model, list_models, register_encoder
+import lazy_loader
 
-__all__ = ["Encoder", "EncoderFeatures", "create_model", "list_models", "register_encoder"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

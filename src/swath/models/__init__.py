@@ -1,16 +1,5 @@
 """Models: directories of weights with the contract that travels with them."""
 
-from swath.models.contract import Contract, GsdRangeWarning
-from swath.models.directory import SavedObjective, load_encoder, load_model, load_objective, save_model
-from swath.models.model import Model
+import lazy_loader
 
-__all__ = [
-    "Contract",
-    "GsdRangeWarning",
-    "Model",
-    "SavedObjective",
-    "load_encoder",
-    "load_model",
-    "load_objective",
-    "save_model",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,6 +1,5 @@
 """Prediction: a task model over whole scenes of any size, to maps, polygons, boxes and tables."""
 
-from swath.prediction.options import PredictionOptions
-from swath.prediction.run import PredictReport, predict_scenes
+import lazy_loader
 
-__all__ = ["PredictReport", "PredictionOptions", "predict_scenes"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -6,26 +6,6 @@ landscapes (`landscape`: fields, woods, water, towns, with labels, mask and boxe
 into files.
 """
 
-from swath.simulated.aerial import KINDS, SimulatedScene, simulate_scene, write_simulated
-from swath.simulated.change import CHANGES, SimulatedChange, simulate_change
-from swath.simulated.landscape.rasterize import Landscape, simulate_landscape
-from swath.simulated.landscape.surfaces import CLASSES
-from swath.simulated.pairs import SimulatedPairs
-from swath.simulated.sensing import SENSORS, render, simulate_pair
+import lazy_loader
 
-__all__ = [
-    "CHANGES",
-    "CLASSES",
-    "KINDS",
-    "SENSORS",
-    "Landscape",
-    "SimulatedChange",
-    "SimulatedPairs",
-    "SimulatedScene",
-    "render",
-    "simulate_change",
-    "simulate_landscape",
-    "simulate_pair",
-    "simulate_scene",
-    "write_simulated",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

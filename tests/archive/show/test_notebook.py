@@ -16,7 +16,7 @@ from swath.archive.changes.detect import find_changes
 from swath.archive.ingest.run import embed_archive
 from swath.archive.query.filters import parse_datetime
 from swath.archive.show.notebook import SHOWN
-from swath.archive.table.rows import vector_rows
+from swath.archive.table.rows import rows_from_vectors
 from swath.datasets.opening import open_dataset
 from swath.models import Model
 
@@ -53,7 +53,9 @@ def test_names_from_files_do_not_run(tmp_path: Path) -> None:
     bad = "<script>alert(1)</script>"
     vectors = np.eye(4, dtype=np.float32)
     archive.append(
-        vector_rows("m-1", list("abcd"), vectors, sensor=bad, gsd=1.0, source="x' onload='y", label=[bad] * 4)
+        rows_from_vectors(
+            "m-1", list("abcd"), vectors, sensor=bad, gsd=1.0, source="x' onload='y", label=[bad] * 4
+        )
     )
     for html in (archive._repr_html_(), archive.search(vectors[0], 9)._repr_html_()):
         assert "<script" not in html
@@ -65,7 +67,9 @@ def test_many_answers_are_counted(tmp_path: Path) -> None:
     archive = Archive.create(tmp_path / "a", "m-1", 4)
     random = np.random.default_rng(0)
     archive.append(
-        vector_rows("m-1", [str(i) for i in range(60)], random.standard_normal((60, 4)), sensor="naip", gsd=1)
+        rows_from_vectors(
+            "m-1", [str(i) for i in range(60)], random.standard_normal((60, 4)), sensor="naip", gsd=1
+        )
     )
     html = archive.search(np.ones(4), 40)._repr_html_()
     assert f"{40 - SHOWN} more answers are not drawn" in html
@@ -77,7 +81,7 @@ def test_footprints_and_changes(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for year in (2018, 2020):
         archive.append(
-            vector_rows(
+            rows_from_vectors(
                 "m-1",
                 [f"{year} {i}" for i in range(30)],
                 random.standard_normal((30, 4)),

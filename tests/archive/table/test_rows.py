@@ -12,7 +12,7 @@ import pytest
 from shapely import from_wkb
 
 from swath.archive.archive import Archive
-from swath.archive.table.rows import schema, vector_rows
+from swath.archive.table.rows import rows_from_vectors, schema
 from swath.errors import ArchiveError
 
 Rows = Callable[..., pa.Table]
@@ -26,7 +26,7 @@ def archive(tmp_path: Path) -> Archive:
 def test_vectors_become_rows_with_footprints() -> None:
     vectors = np.arange(32, dtype=np.float32).reshape(4, 8)
     bounds = [[10, 50, 11, 51], [np.nan] * 4, [179, -1, -179, 1], [-5, -80, -4, -79]]
-    made = vector_rows(
+    made = rows_from_vectors(
         "m-1",
         list("abcd"),
         vectors,
@@ -62,7 +62,7 @@ def test_vectors_that_do_not_fit_are_refused() -> None:
     ):
         options = {"ids": ["a", "b"], "sensor": "naip", "gsd": 1.0} | change
         with pytest.raises(ArchiveError, match=words):
-            vector_rows("m-1", options.pop("ids"), vectors, **options)
+            rows_from_vectors("m-1", options.pop("ids"), vectors, **options)
 
 
 def test_appended_pieces_are_one_version(archive: Archive, rows: Rows) -> None:

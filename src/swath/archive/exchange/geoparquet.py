@@ -199,7 +199,7 @@ def _described(path: str | os.PathLike[str], file: Any) -> tuple[str, int]:
         raise ArchiveError(
             f"{path}: has no column {', '.join(missing)}, so it is no export of an archive. Write one with "
             "`swath archive export`; ready-made vectors of other programs come in through Archive.append "
-            "(swath.archive.table.rows.vector_rows makes rows of them)"
+            "(swath.archive.rows_from_vectors makes rows of them)"
         )
     note = (file.metadata.metadata or {}).get(b"swath")
     if note is not None:

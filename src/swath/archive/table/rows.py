@@ -55,7 +55,7 @@ def schema(dimensions: int) -> pa.Schema:
     )
 
 
-def vector_rows(
+def rows_from_vectors(
     model_id: str,
     ids: Sequence[str],
     vectors: NDArray[np.float32],

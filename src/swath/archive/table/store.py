@@ -184,7 +184,7 @@ class ArchiveTable:
         """Insert rows, replacing those whose id is there already, in one transaction.
 
         Args:
-            rows: Columns of `swath.archive.table.rows.schema` in any order (see `vector_rows`).
+            rows: Columns of `swath.archive.table.rows.schema` in any order (see `rows_from_vectors`).
 
         Returns:
             How many rows were new.
