@@ -68,7 +68,7 @@ def main() -> None:
     index = open_index(archive)
     if index is None or index.version != archive.version:
         started, cpu = time.perf_counter(), time.process_time()
-        build_index(archive, kind=options.kind, say=print)
+        build_index(archive, kind=options.kind, log=print)
         found["index_built"] = {"s": spent(started), "cpu_s": round(time.process_time() - cpu, 1)}
     found["bytes_a_row"] = {
         name: round(size_of(options.folder / "archive" / name) / options.rows)

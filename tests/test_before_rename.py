@@ -83,8 +83,16 @@ def losses(run: Path, steps: dict[str, float]) -> dict[str, float]:
 
 def test_an_interrupted_pretraining_run_resumes_to_the_same_losses(old: Path) -> None:
     run = old / "pretraining"
+    (run / "problems.jsonl").write_text('{"path": "gone.png", "problem": "gone"}\n')
+    (run / "pictures").mkdir(exist_ok=True)
+    (run / "pictures" / "step_00000001.png").touch()
     command("pretrain", old / "pretrain.yaml", "--data", old / "images" / "index.csv", "--out", run)
     assert losses(run, EXPECTED["pretraining"]) == pytest.approx(EXPECTED["pretraining"], rel=1e-5)
+    rows = [row for row in read_metrics(run / "metrics.jsonl") if "lr" in row]
+    assert all("data_wait_fraction" in row and "data_wait" not in row for row in rows)
+    assert (run / "images" / "step_00000001.png").is_file()
+    assert "gone" in (run / "skipped.jsonl").read_text()
+    assert not any((run / name).exists() for name in ("pictures", "problems.jsonl"))
 
 
 def test_an_interrupted_finetuning_run_resumes_to_the_same_losses(old: Path) -> None:

@@ -52,13 +52,13 @@ class InvalidQuery(ArchiveError):  # noqa: N818 (says what happened)
     """A search or filter argument is invalid; the archive is fine. A server returns 422."""
 
 
-def suggest(word: str, known: list[str]) -> str:
-    """`" Did you mean 'x'?"` for the nearest of `known`, or the sorted list of all when none is near."""
+def suggest(word: str, valid_names: list[str]) -> str:
+    """`" Did you mean 'x'?"` for the nearest of `valid_names`, or all of them, sorted, if none is near."""
     from difflib import get_close_matches
 
-    spelled = {name.casefold(): name for name in known}  # "db" is near "dB"
+    spelled = {name.casefold(): name for name in valid_names}  # "db" is near "dB"
     near = get_close_matches(word.casefold(), list(spelled), n=1, cutoff=0.6)
-    return f" Did you mean {spelled[near[0]]!r}?" if near else f" Known: {', '.join(sorted(known))}."
+    return f" Did you mean {spelled[near[0]]!r}?" if near else f" Known: {', '.join(sorted(valid_names))}."
 
 
 Problem = tuple[str, str]

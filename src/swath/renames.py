@@ -103,6 +103,7 @@ KEYS: dict[str, dict[str, str]] = {
     "config": {},
     "preprocessing": {"fit": "resize_mode"},  # of an archive: how its chips were made
     "pairs": {"fold": "split"},
+    "metrics": {"data_wait": "data_wait_fraction"},
     "prediction": {"read_gsd": "target_gsd", "align": "coregister"},
     "catalog": {},
     "suite": {

@@ -76,7 +76,7 @@ def test_a_broken_picture_is_left_out_and_named(images: Path, recipe: Path, tmp_
     result = run(recipe, "--data", images, "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output
     assert "1 files are left out" in result.stderr
-    assert "3.jpg" in (tmp_path / "run" / "problems.jsonl").read_text()
+    assert "3.jpg" in (tmp_path / "run" / "skipped.jsonl").read_text()
 
 
 def test_dry_run_says_what_would_be_done_and_does_nothing(images: Path, recipe: Path, tmp_path: Path) -> None:

@@ -303,7 +303,7 @@ def test_another_model_does_not_continue_a_run(data: dict[str, Path], model: Pat
 def test_the_recipes_that_ship_are_valid(task: str, model: Path) -> None:
     path = Path(__file__).parents[2] / "configs" / f"finetune_{task}.yaml"
     recipe = load_finetune_recipe(path, model=model, task=task)
-    assert recipe.trains == task
+    assert recipe.objective_name == task
     assert recipe.encoder.options["embed_dim"] == 32  # the model's
     again = type(recipe).parse(recipe.to_dict())
     assert again == recipe  # as a stored recipe is read when a run goes on

@@ -138,7 +138,7 @@ def test_two_processes_end_with_the_weights_and_monitors_of_one(name: str, runs:
         for run in (runs / name, one)
     ]
     np.testing.assert_allclose(looks[0], looks[1], rtol=1e-3)
-    assert (runs / name / "pictures" / "step_00000010.png").is_file()
+    assert (runs / name / "images" / "step_00000010.png").is_file()
 
 
 def test_a_sharded_run_continues_on_one_process(images: Path, runs: Path) -> None:

@@ -49,15 +49,17 @@ def test_what_a_run_leaves(images: Path, recipe: Make, tmp_path: Path) -> None:
         run,
     )
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step_00000008", "step_00000012"]
-    assert sorted(path.name for path in (run / "pictures").iterdir()) == [
+    assert sorted(path.name for path in (run / "images").iterdir()) == [
         "step_00000006.png", "step_00000012.png",
     ]  # fmt: skip
-    assert Image.open(run / "pictures" / "step_00000012.png").width > 16
+    assert Image.open(run / "images" / "step_00000012.png").width > 16
     assert list((run / "tensorboard").glob("events*"))
     rows = read_metrics(run / "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(13))
     assert rows[0].keys() == {"step", "feature_std", "rankme"}  # the untrained encoder
-    assert {"loss/total", "loss/plain", "lr", "grad_norm", "images_per_second", "data_wait"} <= rows[3].keys()
+    assert {"loss/total", "loss/plain", "lr", "grad_norm", "images_per_second", "data_wait_fraction"} <= rows[
+        3
+    ].keys()
     assert rows[6]["rankme"] >= 1
     with (run / "metrics.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
@@ -147,7 +149,7 @@ def test_a_file_that_breaks_while_training_is_passed_over_and_reported(recipe: M
     victim = Path(dataset.paths[3])
     victim.write_bytes(victim.read_bytes()[:200])
     pretrain(config, dataset, tmp_path / "run")
-    reported = [json.loads(line) for line in (tmp_path / "run" / "problems.jsonl").read_text().splitlines()]
+    reported = [json.loads(line) for line in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
     assert [entry["path"] for entry in reported] == [str(victim)]
     assert all(math.isfinite(loss) for loss in losses(tmp_path / "run"))
 

@@ -92,7 +92,7 @@ def test_a_run_learns_and_ends_in_a_model_that_takes_either_sensor(run: Path) ->
     assert losses(run)[-1] < losses(run)[0]
     row = read_metrics(run / "metrics.jsonl")[-1]
     assert {f"loss/{a}_from_{b}" for a in (S1, S2) for b in (S1, S2)} | {"loss/mim", "rankme"} <= set(row)
-    assert (run / "pictures" / "step_00000008.png").stat().st_size > 1000
+    assert (run / "images" / "step_00000008.png").stat().st_size > 1000
     model = load_model(run / "model")
     assert list(model.contract.sensors) == [S1, S2]
     assert model.contract.gsd_range == pytest.approx((10, 10), rel=1e-3)

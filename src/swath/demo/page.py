@@ -110,7 +110,7 @@ def _training(results: DemoResults) -> str:
         "and the "
         "high ones at twice that size. No label is used.</p>"
     )
-    images = sorted((results.out / "run" / "pictures").glob("*.png"))
+    images = sorted((results.out / "run" / "images").glob("*.png"))
     if images:
         caption = "Reconstructions at the end of training, one row per sample."
         text += figure(images[-1].read_bytes(), caption, "png", look="pixels")

@@ -60,7 +60,7 @@ def finetune(
 class FinetuneTrainer(Trainer[FinetuneRecipe]):
     """The engine, with a task."""
 
-    looks_first = False  # a head that nobody has trained says nothing
+    validates_first = False  # the scores of an untrained head mean nothing
 
     def __init__(
         self, recipe: FinetuneRecipe, data: str | Path, run: RunDirectory, world: World, *, show: bool = False
@@ -71,14 +71,14 @@ class FinetuneTrainer(Trainer[FinetuneRecipe]):
         self.best = _read_best(run)
         super().__init__(recipe, self.splits.train, run, world, show=show)
         if recipe.mode == "scratch" and recipe.model is not None:
-            self.display.say("scratch: the model's architecture, with random weights")
+            self.display.print("scratch: the model's architecture, with random weights")
         splits = {"training": self.splits.train, "validation": self.splits.val, "test": self.splits.test}
-        self.display.say(
+        self.display.print(
             f"{recipe.task.name}, {recipe.mode}: {describe_splits(splits)} samples; classes: "
             f"{', '.join(self.splits.classes)}"
         )
         for note in [*self.splits.notes, *self._scale_notes()]:
-            self.display.say(f"warning: {note}", style="yellow")
+            self.display.print(f"warning: {note}", style="yellow")
 
     # ---- what the engine asks
 
@@ -193,7 +193,7 @@ class FinetuneTrainer(Trainer[FinetuneRecipe]):
         if known is None or self.recipe.mode == "scratch":
             return []
         assert self.source is not None
-        (low, high), gsd = known, self.probe["gsd"]
+        (low, high), gsd = known, self.monitor_batch["gsd"]
         if low * 0.9 <= float(gsd.max()) and float(gsd.min()) <= high * 1.1:
             return []
         unit = "m" if self.source.contract.gsd_mode == "metres" else "times the native pixels'"

@@ -76,7 +76,7 @@ class FinetuneRecipe(BaseRecipe):
         return scales
 
     @property
-    def trains(self) -> str:
+    def objective_name(self) -> str:
         """Name of the task."""
         return self.task.name
 

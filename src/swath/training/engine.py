@@ -61,7 +61,7 @@ from swath.training.run_directory import RunDirectory, fingerprint
 from swath.training.signals import StopRequest, TrainingInterrupted, catch_stop_signals
 
 R = TypeVar("R", bound=BaseRecipe)
-_PICTURED = 8  # samples on a picture of reconstructions
+_SHOWN = 8  # samples of an image of reconstructions
 
 
 class Trainer(Generic[R]):
@@ -71,7 +71,7 @@ class Trainer(Generic[R]):
     (`swath.tasks.finetuning`) says these in its own way and shares the rest.
     """
 
-    looks_first = True  # also before the first step
+    validates_first = True  # also before the first step
 
     def __init__(
         self,
@@ -102,9 +102,9 @@ class Trainer(Generic[R]):
             workers=workers,
             pin=self.device.type == "cuda",
         )
-        self.probe = self._probe()
+        self.monitor_batch = self._monitor_batch()
         # Pixels in another unit than the sensor's are cheaper to notice now than after a week.
-        self.check_imagery(self.probe)
+        self.check_imagery(self.monitor_batch)
         if config.cpu_minutes is not None and world.size > 1:
             raise TrainingError(
                 "a budget in cpu_minutes is for one process; use steps or epochs under torchrun"
@@ -119,17 +119,16 @@ class Trainer(Generic[R]):
         self.objective = self.build_objective().to(self.device)
         if config.gradient_accumulation_steps > 1 and getattr(self.objective, "compares_samples", False):
             raise RecipeError(
-                f"training.gradient_accumulation_steps: {recipe.trains} compares the samples of a step "
-                "with each "
-                "other, and in parts it could not; use more processes or a smaller batch_size"
+                f"training.gradient_accumulation_steps: {recipe.objective_name} compares the samples of a "
+                "step with each other, so a step cannot be split. Use more processes or a smaller batch_size"
             )
         if hasattr(self.objective, "prepare"):
             # Before a checkpoint is restored: it replaces whatever was fitted here.
-            self.objective.prepare(self.prepare_batch(self.probe))  # type: ignore[operator]
+            self.objective.prepare(self.prepare_batch(self.monitor_batch))  # type: ignore[operator]
         self.objective.train()
         # The untrained encoder, to compare with; looked at before it is sharded.
         older = checkpoints.list_checkpoints(run.checkpoints)
-        begins = self.looks_first and config.monitor_every and not older
+        begins = self.validates_first and config.monitor_every and not older
         self.untrained = {"step": 0, **self.validate()} if begins else None
         sync_batch_norm(self.objective, world, config.sync_batch_norm)
         if config.compile:
@@ -146,7 +145,7 @@ class Trainer(Generic[R]):
         self.budget = Budget(config, self.batches.steps_per_epoch, spent)
         self.display = Display(recipe.name, self.budget.steps, active=show and world.first)
         self.metrics = MetricsLogger(run, self.step, config.tensorboard) if world.first else None
-        self.problems: set[str] = set()
+        self.skipped: set[str] = set()
 
     # ---- the loop
 
@@ -164,45 +163,45 @@ class Trainer(Generic[R]):
 
     def _loop(self, stop: StopRequest) -> None:
         config, budget = self.config, self.budget
-        agreement = StopConsensus(self.world, stop)
+        consensus = StopConsensus(self.world, stop)
         if self.untrained:
             self._write(self.untrained)
-        self._clock = (time.perf_counter(), self.step, self.batches.waited)
+        self._clock = (time.perf_counter(), self.step, self.batches.wait_seconds)
         began = time.perf_counter() - self.elapsed
         unread: _AsyncMetrics | None = None  # of the last step, where reading it would keep a GPU waiting
         for parts in self.batches.stream(self.step + 1):
             self.step += 1
             reading = self._train_step(parts)
-            self._note_problems(parts)
+            self._note_skipped(parts)
             self.elapsed = time.perf_counter() - began
             last = budget.finished(self.step)
-            stopping = agreement.reached()
+            stopping = consensus.should_stop()
             self.display.step(self.step, 1.0 if last else budget.progress(self.step))
 
             save = last or stopping or self.step % config.checkpoint_every == 0
             log = last or self.step % config.log_every == 0
-            look = config.monitor_every and (last or self.step % config.monitor_every == 0)
-            picture = config.images_every and (last or self.step % config.images_every == 0)
+            validate = config.monitor_every and (last or self.step % config.monitor_every == 0)
+            draw = config.images_every and (last or self.step % config.images_every == 0)
             if unread is not None:
                 self._check(unread)
             unread = reading if self.device.type == "cuda" else None
-            if unread is not None and (save or log or look or picture):
+            if unread is not None and (save or log or validate or draw):
                 self._check(unread)
                 unread = None
-            if log or look:
-                self._log(reading, last=last, look=bool(look))
-            if look and self.should_stop():
+            if log or validate:
+                self._log(reading, last=last, validate=bool(validate))
+            if validate and self.should_stop():
                 last = save = True
-            if picture:
-                self._picture()
+            if draw:
+                self._write_images()
             if save:
                 saved = self._save()
             if last:
                 break
             if stopping:
-                agreement.close()
+                consensus.close()
                 raise TrainingInterrupted(stop.signal or 15, saved, self.step)
-        agreement.close()
+        consensus.close()
 
     def _train_step(self, parts: list[Batch]) -> _AsyncMetrics:
         """One optimizer step on this rank's share of a batch, in parts."""
@@ -255,9 +254,9 @@ class Trainer(Generic[R]):
 
     # ---- what is seen and kept
 
-    def _log(self, reading: _AsyncMetrics, *, last: bool, look: bool) -> None:
+    def _log(self, reading: _AsyncMetrics, *, last: bool, validate: bool) -> None:
         now, before = time.perf_counter(), self._clock
-        self._clock = (now, self.step, self.batches.waited)
+        self._clock = (now, self.step, self.batches.wait_seconds)
         seconds = max(now - before[0], 1e-9)
         row: dict[str, float | int] = {
             "step": self.step,
@@ -268,38 +267,38 @@ class Trainer(Generic[R]):
             },
             "lr": reading.rate,
             "images_per_second": (self.step - before[1]) * self.config.batch_size / seconds,
-            "data_wait": (self.batches.waited - before[2]) / seconds,
+            "data_wait_fraction": (self.batches.wait_seconds - before[2]) / seconds,
             "elapsed": self.elapsed,
             "cpu_seconds": self.budget.spent,
         }
         if self.scaler.is_enabled():
             row["loss_scale"] = self.scaler.get_scale()
-        if look:
+        if validate:
             row |= self.validate()
         self._write(row)
         self.display.log(row, last=last)
-        warning = collapse_warning(self.metrics.rows) if look and self.metrics is not None else None
+        warning = collapse_warning(self.metrics.rows) if validate and self.metrics is not None else None
         if warning:
-            self.display.say(f"warning: step {self.step}: {warning}", style="yellow")
+            self.display.print(f"warning: step {self.step}: {warning}", style="yellow")
 
     def _write(self, row: Mapping[str, float | int]) -> None:
         if self.metrics is not None:
             self.metrics.write(row)
 
-    def _picture(self) -> None:
+    def _write_images(self) -> None:
         """Reconstructions of the same samples each time, in eval mode and without a gradient."""
-        few = map_tensors(self.probe, lambda x: x[:_PICTURED])
+        few = map_tensors(self.monitor_batch, lambda x: x[:_SHOWN])
         self.objective.eval()
         with torch.no_grad(), unsharded_params(self.objective), self._autocast():
             views = self.objective.views(self.prepare_batch(few))  # type: ignore[operator]
-            pictures = self.objective.pictures(views)  # type: ignore[operator]
+            images = self.objective.pictures(views)  # type: ignore[operator]
         self.objective.train()
-        if pictures and self.world.first:
+        if images and self.world.first:
             try:
-                write_image_grid(self.run.pictures / f"step_{self.step:08d}.png", pictures, self.sensors)
+                write_image_grid(self.run.images / f"step_{self.step:08d}.png", images, self.sensors)
             except OSError as error:
                 raise TrainingError(
-                    f"{self.run.pictures}: cannot be written ({error.strerror or error}). The checkpoints "
+                    f"{self.run.images}: cannot be written ({error.strerror or error}). The checkpoints "
                     "are intact: make room and run the same command again"
                 ) from error
 
@@ -307,7 +306,7 @@ class Trainer(Generic[R]):
         """Write a checkpoint (all ranks take part, rank 0 writes)."""
         low, high = self.gsd_range.tolist()
         state = {
-            "recipe": self.recipe.digest(),
+            "recipe": self.recipe.hash(),
             "data": self.fingerprint,
             "scaler": self.scaler.state_dict(),
             "cpu_seconds": self.budget.spent,
@@ -392,7 +391,7 @@ class Trainer(Generic[R]):
     def validate(self) -> dict[str, float]:
         """Measures taken every `monitor_every` steps: of collapse, unless a subclass has others."""
         with unsharded_params(self.objective), self._autocast():
-            batch = self.prepare_batch(self.probe)
+            batch = self.prepare_batch(self.monitor_batch)
             encoder: nn.Module = self.objective.encoder  # type: ignore[assignment]
             features = [embed_monitor_batch(encoder, one) for one in split_by_sensor(batch).values()]
         # Of several sensors the one that is worst off: a collapse of one is a collapse.
@@ -422,9 +421,9 @@ class Trainer(Generic[R]):
         }
 
     def _write_info(self) -> None:
-        info = {"swath": __version__, "data": self.fingerprint, "recipe": self.recipe.digest()}
+        info = {"swath": __version__, "data": self.fingerprint, "recipe": self.recipe.hash()}
         if self.dataset.problems:
-            self._append_problems(self.dataset.problems)
+            self._append_skipped(self.dataset.problems)
         write_json(self.run.info, info)
 
     def _announce(self) -> None:
@@ -433,7 +432,7 @@ class Trainer(Generic[R]):
         budget = (
             f"{self.budget.steps} steps" if self.budget.steps else f"{self.config.cpu_minutes:g} CPU minutes"
         )
-        self.display.say(
+        self.display.print(
             f"{self.recipe.name}: {len(self.dataset)} samples, {budget} in batches of "
             f"{self.config.batch_size}, "
             f"{self.recipe.encoder.name} with {encoder / 1e6:.1f} M parameters "
@@ -442,32 +441,32 @@ class Trainer(Generic[R]):
         )
         if self.dataset.problems:
             path, reason = self.dataset.problems[0]
-            self.display.say(
-                f"{len(self.dataset.problems)} files are left out (listed in {self.run.problems}), such as: "
+            self.display.print(
+                f"{len(self.dataset.problems)} files are left out (listed in {self.run.skipped}), such as: "
                 f"{reason if path in reason else f'{path}: {reason}'}",
                 style="yellow",
             )
         if self.step:
-            self.display.say(f"continuing after step {self.step}")
+            self.display.print(f"continuing after step {self.step}")
 
-    def _note_problems(self, parts: list[Batch]) -> None:
+    def _note_skipped(self, parts: list[Batch]) -> None:
         """Files that could not be read while training: reported once each, and the run goes on."""
         fresh = [
             problem
             for batch in parts
             for problem in batch.get("problems", [])
-            if problem[0] not in self.problems
+            if problem[0] not in self.skipped
         ]
         if fresh:
-            self.problems |= {path for path, _ in fresh}
-            self._append_problems(fresh)
+            self.skipped |= {path for path, _ in fresh}
+            self._append_skipped(fresh)
             path, reason = fresh[0]
-            self.display.say(
+            self.display.print(
                 f"passed over: {reason if path in reason else f'{path}: {reason}'}", style="yellow"
             )
 
-    def _append_problems(self, problems: list[tuple[str, str]]) -> None:
-        with self.run.problems.open("a", encoding="utf-8") as file:
+    def _append_skipped(self, problems: list[tuple[str, str]]) -> None:
+        with self.run.skipped.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps({"path": path, "problem": reason}) + "\n" for path, reason in problems)
 
     def _note_gsd(self, views: Mapping[str, Any]) -> None:
@@ -484,8 +483,8 @@ class Trainer(Generic[R]):
                 [torch.minimum(self.gsd_range[0], gsd.min()), torch.maximum(self.gsd_range[1], gsd.max())]
             )
 
-    def _probe(self) -> Batch:
-        """The fixed samples that monitors and pictures look at: the same in every part of the run."""
+    def _monitor_batch(self) -> Batch:
+        """The fixed samples of the monitors and of the written images: the same in every part of a run."""
         count = min(len(self.dataset), self.config.monitor_images)
         order = permutation(self.recipe.seed, -1, len(self.dataset))
         return self.batches.fetch(0, order[:count].tolist())

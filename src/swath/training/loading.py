@@ -45,7 +45,7 @@ class BatchLoader:
 
     Attributes:
         steps_per_epoch: floor(N / B).
-        waited: Seconds spent waiting for data so far.
+        wait_seconds: Seconds spent waiting for data so far.
 
     Raises:
         RecipeError: B does not divide, or there are fewer than B samples.
@@ -75,7 +75,7 @@ class BatchLoader:
             )
         self.dataset = dataset
         self.steps_per_epoch = len(dataset) // batch_size
-        self.waited = 0.0
+        self.wait_seconds = 0.0
         self._seed, self._size, self._rank, self._ranks = seed, batch_size, rank, ranks
         self._parts = accumulate
         self._order: tuple[int, Tensor] | None = None
@@ -123,7 +123,7 @@ class BatchLoader:
             for _ in range(step, last + 1):
                 began = time.perf_counter()
                 batches = [next(items) for _ in range(self._parts)]
-                self.waited += time.perf_counter() - began
+                self.wait_seconds += time.perf_counter() - began
                 yield batches
             step = last + 1
 

@@ -35,32 +35,32 @@ class World:
         return self.rank == 0
 
 
-def choose_device(wanted: Literal["auto", "cpu", "cuda"], local_rank: int = 0) -> torch.device:
+def choose_device(requested: Literal["auto", "cpu", "cuda"], local_rank: int = 0) -> torch.device:
     """The device of a recipe's `training.device`.
 
     Raises:
-        RecipeError: A GPU is wanted and there is none.
+        RecipeError: A GPU is requested and there is none.
     """
-    if wanted == "cuda" and not torch.cuda.is_available():
+    if requested == "cuda" and not torch.cuda.is_available():
         raise RecipeError(
             "training.device: is cuda, but PyTorch sees no GPU; see `swath doctor`, or use auto"
         )
-    if wanted == "cpu" or not torch.cuda.is_available():
+    if requested == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", local_rank)
 
 
 @contextmanager
 def init_distributed(
-    wanted: Literal["auto", "cpu", "cuda"], timeout: timedelta = timedelta(minutes=30)
+    requested: Literal["auto", "cpu", "cuda"], timeout: timedelta = timedelta(minutes=30)
 ) -> Iterator[World]:
     """The world that torchrun describes in the environment, or a world of one; left at the end."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield World(0, 1, choose_device(wanted))
+        yield World(0, 1, choose_device(requested))
         return
     rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
-    device = choose_device(wanted, local)
+    device = choose_device(requested, local)
     if device.type == "cuda":
         if local >= torch.cuda.device_count():
             raise TrainingError(
@@ -80,17 +80,17 @@ def init_distributed(
             dist.destroy_process_group()
 
 
-def sync_batch_norm(objective: nn.Module, world: World, wanted: bool | Literal["auto"]) -> None:
-    """Let every BatchNorm in `objective` take its statistics over all ranks, where that is wanted; in place.
+def sync_batch_norm(objective: nn.Module, world: World, requested: bool | Literal["auto"]) -> None:
+    """Let every BatchNorm in `objective` take its statistics over all ranks, if requested; in place.
 
     Raises:
-        RecipeError: It is insisted on where it cannot be.
+        RecipeError: It is `True` and the device is a CPU.
     """
     norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    if wanted is False or world.size == 1 or not any(isinstance(m, norms) for m in objective.modules()):
+    if requested is False or world.size == 1 or not any(isinstance(m, norms) for m in objective.modules()):
         return
     if world.device.type != "cuda":
-        if wanted is True:
+        if requested is True:
             raise RecipeError(
                 f"training.sync_batch_norm: is true, but PyTorch's SyncBatchNorm needs GPUs and these "
                 f"{world.size} processes run on a CPU; use auto or false (each process's own statistics), "
@@ -210,26 +210,26 @@ def mean_over_ranks(values: Tensor, world: World) -> Tensor:
 
 
 class StopConsensus:
-    """All ranks do something after the same step, though not all were asked at the same time.
+    """All ranks stop after the same step, although a signal may reach them at different times.
 
-    Each step a flag is exchanged in the background and looked at one step later: no rank ever waits.
+    Each step exchanges a flag in the background and reads it one step later: no rank ever waits.
     """
 
-    def __init__(self, world: World, wish: Callable[[], bool]) -> None:
+    def __init__(self, world: World, requested: Callable[[], bool]) -> None:
         self._world = world
-        self._wish = wish
+        self._requested = requested
         self._pending: tuple[Any, Tensor] | None = None
 
-    def reached(self) -> bool:
-        """Called by all ranks once a step: whether any rank wished it by the last call (alone: by now)."""
+    def should_stop(self) -> bool:
+        """Whether any rank had a request at the previous call; all ranks call it once per step."""
         if self._world.size == 1:
-            return self._wish()
+            return self._requested()
         agreed = False
         if self._pending is not None:
             work, flag = self._pending
             work.wait()
             agreed = bool(flag.item())
-        flag = torch.tensor([int(self._wish())])
+        flag = torch.tensor([int(self._requested())])
         self._pending = (
             dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._world.control, async_op=True),
             flag,
@@ -244,7 +244,7 @@ class StopConsensus:
 
 
 def broadcast_object(value: Mapping[str, Any] | None, world: World) -> Any:
-    """What rank 0 has, on all ranks (pickled between processes of one run, never from a file)."""
+    """Broadcast an object from rank 0. Pickled between the processes of this run; never read from a file."""
     if world.size == 1:
         return value
     box = [value]

@@ -6,10 +6,10 @@
       recipe.yaml       the resolved recipe
       run.json          data folder and its fingerprint, versions, when it began
       metrics.jsonl     a line a logged step;  metrics.csv: the same as a table
-      problems.jsonl    files that could not be read
+      skipped.jsonl     files that could not be read
       tensorboard/      the metrics once more
       checkpoints/      step_00000500/ ...
-      pictures/         step_00000500.png ...
+      images/           step_00000500.png ...
       model/            the model directory, when the run is done
       best/             fine-tuning: the weights that did best on the validation split
       report/           fine-tuning: what the model does on the test split
@@ -33,9 +33,10 @@ from swath.yaml_io import read_yaml
 Start = Literal["auto", "resume", "fresh"]
 
 OURS = (
-    "recipe.yaml", "run.json", "metrics.jsonl", "metrics.csv", "problems.jsonl",
-    "tensorboard", "checkpoints", "pictures", "model", "best", "report",
+    "recipe.yaml", "run.json", "metrics.jsonl", "metrics.csv", "skipped.jsonl",
+    "tensorboard", "checkpoints", "images", "model", "best", "report",
 )  # fmt: skip
+_RENAMED = {"problems.jsonl": "skipped.jsonl", "pictures": "images"}  # in runs of Swath 0.1
 
 
 class RunDirectory:
@@ -47,10 +48,10 @@ class RunDirectory:
         self.info = self.root / "run.json"
         self.metrics = self.root / "metrics.jsonl"
         self.table = self.root / "metrics.csv"
-        self.problems = self.root / "problems.jsonl"
+        self.skipped = self.root / "skipped.jsonl"
         self.tensorboard = self.root / "tensorboard"
         self.checkpoints = self.root / "checkpoints"
-        self.pictures = self.root / "pictures"
+        self.images = self.root / "images"
         self.model = self.root / "model"
         self.best = self.root / "best"
         self.report = self.root / "report"
@@ -69,6 +70,9 @@ class RunDirectory:
             TrainingError: Nothing to resume, or a folder with other things in it.
         """
         there = self.recipe.is_file()
+        for old_name, name in _RENAMED.items() if there else ():
+            if (self.root / old_name).exists() and not (self.root / name).exists():
+                (self.root / old_name).rename(self.root / name)
         if start == "resume" and not there:
             raise TrainingError(f"{self.root}: there is no run to resume; leave --resume out to begin one")
         if start == "fresh":
@@ -78,8 +82,8 @@ class RunDirectory:
             changed = diff_recipes(old, recipe)
             if changed and (self._begun() or start == "resume"):
                 raise RecipeError(
-                    f"{self.root}: holds a run of another recipe. Choose another folder with --out, or begin "
-                    "anew here with --fresh, which removes it. What differs:\n  " + "\n  ".join(changed)
+                    f"{self.root}: holds a run of another recipe. Choose another folder with --out, or start "
+                    "over here with --fresh, which removes it. What differs:\n  " + "\n  ".join(changed)
                 )
             if changed:
                 self._clear()
@@ -136,7 +140,7 @@ class RunDirectory:
 
     def _sweep(self) -> None:
         """Remove what writers left that were killed halfway (see `swath.files`)."""
-        for folder in (self.root, self.checkpoints, self.pictures):
+        for folder in (self.root, self.checkpoints, self.images):
             for pattern in (".*.tmp", ".*.old"):
                 for path in folder.glob(pattern) if folder.is_dir() else ():
                     shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)

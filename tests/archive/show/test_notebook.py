@@ -72,7 +72,7 @@ def test_many_answers_are_counted(tmp_path: Path) -> None:
         )
     )
     html = archive.search(np.ones(4), 40)._repr_html_()
-    assert f"{40 - SHOWN} more answers are not drawn" in html
+    assert f"{40 - SHOWN} more results are not shown" in html
 
 
 def test_footprints_and_changes(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_an_image_that_cannot_be_read_is_passed_over(data: Path, model: Path, tm
     notes["images"][3]["site"] = "c"  # there is another one to score
     (copy / "annotations.json").write_text(json.dumps(notes))
     done = run(tmp_path, copy, model, training={"steps": 4, "batch_size": 4})
-    assert "t0.png" in (done / "problems.jsonl").read_text()
+    assert "t0.png" in (done / "skipped.jsonl").read_text()
     protocol = scores(done)["protocol"]
     assert len(protocol["unreadable"]) == 1
     assert protocol["images_scored"] == [0]

@@ -186,7 +186,7 @@ def test_a_stored_recipe_reads_back_equal_and_tells_all_defaults(
     recipe = load_recipe(recipe_file())
     recipe.write(tmp_path / "stored.yaml")
     assert load_recipe(tmp_path / "stored.yaml") == recipe
-    assert load_recipe(tmp_path / "stored.yaml").digest() == recipe.digest()
+    assert load_recipe(tmp_path / "stored.yaml").hash() == recipe.hash()
     stored = yaml.safe_load((tmp_path / "stored.yaml").read_text())
     assert stored["objective"]["options"] == {
         "noise": 0.1,

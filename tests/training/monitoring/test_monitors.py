@@ -81,7 +81,9 @@ def test_without_a_terminal_progress_is_plain_lines(capsys: pytest.CaptureFixtur
     with Display("toy", 10) as display:
         display.step(1, 0.1)
         display.step(5, 0.5)
-        display.log({"step": 5, "loss/total": 0.25, "lr": 1e-3, "data_wait": 0.02, "images_per_second": 12.0})
+        display.log(
+            {"step": 5, "loss/total": 0.25, "lr": 1e-3, "data_wait_fraction": 0.02, "images_per_second": 12.0}
+        )
     said = capsys.readouterr().err
     assert "step 5/10  total 0.2500  lr 1.00e-03  images/s 12.0  data wait 2%  left" in said
     assert "\x1b" not in said
@@ -105,5 +107,5 @@ def test_a_silent_display_says_nothing(capsys: pytest.CaptureFixture[str]) -> No
     with Display("toy", None, active=False) as display:
         display.step(1, 0.5)
         display.log({"step": 1, "loss/total": 1.0}, last=True)
-        display.say("hello")
+        display.print("hello")
     assert capsys.readouterr().err == ""

@@ -1,4 +1,4 @@
-"""Answers of a search, and whole archives without their vectors, as GeoJSON (RFC 7946)."""
+"""Results of a search, and whole archives without their vectors, as GeoJSON (RFC 7946)."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from swath.files import atomic_path, write_json
 from swath.geo.footprint import to_geojson_geometry
 
 
-def to_geojson(answers: SearchResults, query: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A GeoJSON FeatureCollection, best answer first.
+def to_geojson(results: SearchResults, query: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A GeoJSON FeatureCollection, best result first.
 
-    Chips without georeference become features with a null geometry, as RFC 7946 provides, so that nothing
-    that was found is left out.
+    Chips without georeference become features with a null geometry, as RFC 7946 provides, so that no
+    result is omitted.
 
     Args:
-        answers: From a search.
-        query: What was asked, kept in the foreign member ``query``.
+        results: From a search.
+        query: The query, stored in the foreign member ``query``.
     """
     collection: dict[str, Any] = {
         "type": "FeatureCollection",
-        "features": [_feature(answer) for answer in answers],
+        "features": [_feature(result) for result in results],
     }
     if query is not None:
         collection["query"] = query
@@ -34,32 +34,32 @@ def to_geojson(answers: SearchResults, query: dict[str, Any] | None = None) -> d
 
 
 def write_geojson(
-    path: str | os.PathLike[str], answers: SearchResults, query: dict[str, Any] | None = None
+    path: str | os.PathLike[str], results: SearchResults, query: dict[str, Any] | None = None
 ) -> None:
-    """Write `to_geojson(answers, query)` to `path`, atomically."""
-    write_json(path, to_geojson(answers, query))
+    """Write `to_geojson(results, query)` to `path`, atomically."""
+    write_json(path, to_geojson(results, query))
 
 
-def _feature(answer: SearchResult) -> dict[str, Any]:
-    window = answer.window
+def _feature(result: SearchResult) -> dict[str, Any]:
+    window = result.window
     feature: dict[str, Any] = {
         "type": "Feature",
-        "id": answer.id,
-        "geometry": to_geojson_geometry(answer.geometry),
+        "id": result.id,
+        "geometry": to_geojson_geometry(result.geometry),
         "properties": {
-            "rank": answer.rank,
-            "score": round(answer.score, 6),
-            "sensor": answer.sensor,
-            "gsd": answer.gsd,
-            "datetime": answer.datetime.isoformat() if answer.datetime else None,
-            "label": answer.label,
-            "source": answer.source,
+            "rank": result.rank,
+            "score": round(result.score, 6),
+            "sensor": result.sensor,
+            "gsd": result.gsd,
+            "datetime": result.datetime.isoformat() if result.datetime else None,
+            "label": result.label,
+            "source": result.source,
             "window": [window.column, window.row, window.width, window.height],
-            "valid_fraction": round(answer.valid_fraction, 4),
+            "valid_fraction": round(result.valid_fraction, 4),
         },
     }
-    if answer.bbox is not None:
-        feature["bbox"] = [round(value, 7) for value in answer.bbox]
+    if result.bbox is not None:
+        feature["bbox"] = [round(value, 7) for value in result.bbox]
     return feature
 
 

@@ -69,9 +69,9 @@ class ChipColumns:
                 order.append(of_part)
         return pa.concat_tables(tables).take(pa.array(np.argsort(np.concatenate(order))))
 
-    def filter(self, kept: NDArray[np.bool_]) -> ChipColumns:
-        """The chips of some rows, [N] bool."""
-        pieces = np.split(kept, self._ends[1:-1])
+    def filter(self, keep: NDArray[np.bool_]) -> ChipColumns:
+        """The chips where `keep` [N] is true."""
+        pieces = np.split(keep, self._ends[1:-1])
         return ChipColumns(
             [part.filter(pa.array(piece)) for part, piece in zip(self.parts, pieces, strict=True)]
         )

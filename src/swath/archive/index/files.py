@@ -54,7 +54,7 @@ _DICTIONARIES = ("sensor", "source", "label", "preprocessing")  # columns of few
 _EDGE = 4 << 20  # bytes at either end of a file that opening checks
 _NOWHERE = np.uint64(2**64 - 1)  # row number of a chip that is gone
 
-Say = Callable[[str], None]
+LogFn = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +168,7 @@ def build_index(
     kind: Kind = "sq8",
     cells: int | None = None,
     both: bool = False,
-    say: Say = lambda _: None,
+    log: LogFn = lambda _: None,
 ) -> Path:
     """Make the search index of an archive's newest version, and remove older ones.
 
@@ -179,7 +179,7 @@ def build_index(
         kind: Of codes: ``sq8`` (a quarter of the vectors' size), ``flat`` or ``pq``.
         cells: How many; by default the power of two next to 2 sqrt(N).
         both: Cells for centered and for plain comparison; by default for the one that search takes.
-        say: Told what is done.
+        log: Called with each progress message.
 
     Returns:
         The folder of the index.
@@ -195,7 +195,7 @@ def build_index(
         target = Path(archive.path) / FOLDER / f"v{version:08d}"
         try:
             with atomic_folder(target) as folder:
-                _write(pinned, version, folder, kind, cells, both, say)
+                _write(pinned, version, folder, kind, cells, both, log)
         except OSError as error:
             raise ArchiveError(f"{target}: could not be written ({error})") from error
         for old in _folders(archive.path):
@@ -205,7 +205,7 @@ def build_index(
 
 
 def _write(
-    archive: ArchiveTable, version: int, folder: Path, kind: Kind, cells: int | None, both: bool, say: Say
+    archive: ArchiveTable, version: int, folder: Path, kind: Kind, cells: int | None, both: bool, log: LogFn
 ) -> None:
     """All files of an index."""
     count, dimensions = archive.count(), archive.dimensions
@@ -225,7 +225,7 @@ def _write(
         tables.append(batch.select(list(COLUMNS)))
         done += batch.num_rows
         if done // 250_000 > (done - batch.num_rows) // 250_000:
-            say(f"read {done:,} of {count:,} vectors ({time.monotonic() - started:.0f} s)")
+            log(f"read {done:,} of {count:,} vectors ({time.monotonic() - started:.0f} s)")
     if done != count:
         raise ArchiveUnavailable(f"{archive.path}: is damaged: it lists {count} chips, {done} could be read")
     vectors.flush()
@@ -241,7 +241,7 @@ def _write(
     for centered in [default, not default] if both and len(means) > 1 else [default]:
         matrix = np.stack([means[name].mean for name in chips.sensor_names]).astype(np.float32)
         space = SimilaritySpace(VectorBlocks([vectors], lengths), chips.sensors, matrix if centered else None)
-        say(f"sorting {count:,} vectors into cells ({_name(centered)})")
+        log(f"sorting {count:,} vectors into cells ({_name(centered)})")
         made = build_ivf(space, kind, cells=cells)
         write_ivf(made, folder / f"{_name(centered)}.faiss")
         entries[_name(centered)] = {"kind": kind, "cells": made.count, "probes": dict(made.probes)}
@@ -258,7 +258,7 @@ def _write(
         "files": {path.name: _checksums(path) for path in sorted(folder.iterdir())},
     }
     (folder / "index.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-    say(f"indexed {count:,} chips in {time.monotonic() - started:.0f} s")
+    log(f"indexed {count:,} chips in {time.monotonic() - started:.0f} s")
 
 
 def _open(folder: Path) -> StoredIndex:
@@ -344,12 +344,12 @@ def index_status(archive: ArchiveTable) -> IndexStatus:
 
 
 def build_index_if_due(
-    archive: ArchiveTable, *, kind: Kind = "sq8", say: Say = lambda _: None
+    archive: ArchiveTable, *, kind: Kind = "sq8", log: LogFn = lambda _: None
 ) -> Path | None:
     """Make the index of an archive if one is due (see `IndexStatus.due`); None where it is not."""
     if not is_local(archive.path) or not index_status(archive).due:
         return None
-    return build_index(archive, kind=kind, say=say)
+    return build_index(archive, kind=kind, log=log)
 
 
 @contextmanager

@@ -72,13 +72,13 @@ class ChipEncoder:
         model: Gives the vectors.
         chips: By index.
         described: How windows became the model's input, as JSON.
-        held: Pixel hash by chip id, of chips that the archive holds from an older state of their file.
+        embedded_pixels: Pixel hash by chip id, for chips embedded from an older state of their file.
     """
 
     model: Embedder
     chips: Sequence[ChipSource]
     described: str
-    held: Mapping[str, str]
+    embedded_pixels: Mapping[str, str]
 
     def __call__(self, part: DecodedChips) -> EncodedChips:
         """Embed one part."""
@@ -90,7 +90,7 @@ class ChipEncoder:
             problems=part.problems,
         )
         for batch, places in part.batches:
-            same = [self.held.get(self.chips[place.index].id) == place.pixels for place in places]
+            same = [self.embedded_pixels.get(self.chips[place.index].id) == place.pixels for place in places]
             if any(same):
                 kept = [place for place, it_is in zip(places, same, strict=True) if it_is]
                 done.same.append(self._rows(None, batch["sensor"], kept))

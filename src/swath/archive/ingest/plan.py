@@ -23,14 +23,14 @@ class Job:
         described: How its windows become the model's input, as JSON.
         chips: All of them.
         pending: Indices of those that the archive lacks or holds of an older state of their file.
-        held: Of the latter, the hash of the pixels that were embedded, by chip id.
+        embedded_pixels: Of the latter, the hash of the pixels that were embedded, by chip id.
     """
 
     dataset: ImageDataset
     described: str
     chips: list[ChipSource]
     pending: list[int] = field(default_factory=list)
-    held: dict[str, str] = field(default_factory=dict)
+    embedded_pixels: dict[str, str] = field(default_factory=dict)
 
 
 def make_jobs(datasets: Sequence[ImageDataset], scale: str | None) -> list[Job]:
@@ -61,7 +61,7 @@ def plan_embedding(path: str | os.PathLike[str], jobs: Sequence[Job], model_id: 
             if stamp != chip.fingerprint:
                 job.pending.append(index)
                 if pixels:
-                    job.held[chip.id] = pixels
+                    job.embedded_pixels[chip.id] = pixels
     return [
         name
         for name, source, stamp in zip(ids, sources, prints, strict=True)

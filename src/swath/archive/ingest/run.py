@@ -134,7 +134,7 @@ def embed_archive(
 
     with CommitWriter(path, model.id, commit_seconds) as writer:
         for job in jobs:
-            encoder = ChipEncoder(model, job.chips, job.described, job.held)
+            encoder = ChipEncoder(model, job.chips, job.described, job.embedded_pixels)
             reader = PendingChips(
                 job.dataset, job.chips, job.pending, reference, ChipFilter(min_valid, max_cloud)
             )

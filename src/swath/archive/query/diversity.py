@@ -49,7 +49,7 @@ def greedy_groups(count: int, alike: Alike, enough: int) -> tuple[list[int], lis
 
 
 def diversify(
-    ground: LocationGroups,
+    groups: LocationGroups,
     scores: Floats,
     vectors: Callable[[NDArray[np.int64]], Floats],
     k: int,
@@ -60,7 +60,7 @@ def diversify(
     """At most `k` of n candidates, best first, and for each the candidates of its place.
 
     Args:
-        ground: Where the candidates are.
+        groups: Locations of the candidates.
         scores: [n] falling.
         vectors: Gives the vectors [m, D] of some candidates.
         k: How many.
@@ -71,12 +71,12 @@ def diversify(
     joined = [kept[:0]] * len(kept)
     enough = _POOL * k if diverse else k
     if group_by_location:
-        chosen, joined = greedy_groups(len(kept), ground.same_location, enough)
+        chosen, joined = greedy_groups(len(kept), groups.same_location, enough)
         kept = np.array(chosen)
     if diverse:
 
         def same_field(one: int, rest: NDArray[np.int64]) -> NDArray[np.bool_]:
-            return ground.same_field(int(kept[one]), kept[rest])
+            return groups.same_field(int(kept[one]), kept[rest])
 
         fields, _ = greedy_groups(len(kept), same_field, enough)
         best = maximal_marginal_relevance(scores[kept[fields]], vectors(kept[fields]), k)

@@ -31,12 +31,12 @@ class Filter:
             the antimeridian.
         intersects: What the footprint itself must touch: a GeoJSON Polygon or MultiPolygon, a shapely
             geometry, WKB or a box; see `swath.geo.areas.parse_area`.
-        min_valid: Smallest share of pixels that are not nodata, 0 to 1.
-        max_cloud: Largest share of pixels that are cloud, 0 to 1. Where nothing says how cloudy it is (see
+        min_valid: Smallest fraction of pixels that are not nodata, 0 to 1.
+        max_cloud: Largest fraction of pixels that are cloud, 0 to 1. Where nothing says how cloudy it is (see
             `swath.rasters.cloud_mask`), a chip does not pass.
 
     Raises:
-        ArchiveError: When it is applied: a range from large to small, a share beyond 0 to 1, no such area.
+        ArchiveError: When it is applied: a range from large to small, a fraction beyond 0 to 1, no such area.
     """
 
     sensors: Sequence[str] | None = None
@@ -68,11 +68,11 @@ class Filter:
             masks.append((chips.times >= first) & (chips.times <= last) & (chips.times != NO_TIME))
         if self.min_valid is not None:
             if not 0 <= self.min_valid <= 1:
-                raise InvalidQuery(f"the share of valid pixels is 0 to 1, not {self.min_valid:g}")
+                raise InvalidQuery(f"the fraction of valid pixels is 0 to 1, not {self.min_valid:g}")
             masks.append(chips.valid >= self.min_valid * (1 - 1e-6))
         if self.max_cloud is not None:
             if not 0 <= self.max_cloud <= 1:
-                raise InvalidQuery(f"the share of cloud is 0 to 1, not {self.max_cloud:g}")
+                raise InvalidQuery(f"the fraction of cloud is 0 to 1, not {self.max_cloud:g}")
             masks.append(chips.cloud <= self.max_cloud * (1 + 1e-6))  # NaN does not pass
         if self.bbox is not None:
             masks.append(boxes_overlap(chips.boxes, parse_bbox(self.bbox)))
@@ -120,8 +120,8 @@ def _moments(text: str) -> tuple[datetime, datetime]:
     return moment, moment + timedelta(days=1, microseconds=-1) if whole_day else moment
 
 
-def intersects(chips: ChipColumns, area: Any, *, share: float = 0.0) -> NDArray[np.bool_]:
-    """[N] which chips touch a shapely geometry, or lie in it with at least `share` of themselves.
+def intersects(chips: ChipColumns, area: Any, *, min_overlap: float = 0.0) -> NDArray[np.bool_]:
+    """[N] which chips touch a shapely geometry, or lie in it with a fraction of at least `min_overlap`.
 
     The last few are remembered: in an area that a user has drawn, every click is another search.
     """
@@ -130,10 +130,10 @@ def intersects(chips: ChipColumns, area: Any, *, share: float = 0.0) -> NDArray[
     geometries = chips.column("geometry")
     if geometries is None:
         return np.zeros(0, dtype=np.bool_)
-    key = shapely.to_wkb(area), share
+    key = shapely.to_wkb(area), min_overlap
     found = chips.touched.pop(key, None)
     if found is None:
-        found = footprints_intersecting(geometries, chips.boxes, area, share=share)
+        found = footprints_intersecting(geometries, chips.boxes, area, share=min_overlap)
         found.flags.writeable = False
     chips.touched[key] = found  # the newest last
     while len(chips.touched) > _REMEMBERED:

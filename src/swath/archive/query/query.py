@@ -173,7 +173,7 @@ def query_by_place(archive: ArchiveTable, longitude: float, latitude: float) -> 
     here = Point(longitude, latitude)
     if longitude == -180:  # and 180, where other footprints end
         here = MultiPoint([(-180, latitude), (180, latitude)])
-    chips = searcher_of(archive).rows_at_place(here)
+    chips = searcher_of(archive).rows_at(here)
     text = f"{longitude:.5f}, {latitude:.5f}"
     if not chips:
         raise ChipNotFound(f"{archive.path}: no chip shows {text}{_nearest(archive, longitude, latitude)}")
@@ -191,7 +191,7 @@ def query_by_area(archive: ArchiveTable, area: Any) -> Query:
         ArchiveError: It is no area, or no chip touches it.
     """
     shape = parse_area(area)
-    chips = searcher_of(archive).rows_at_place(shape)
+    chips = searcher_of(archive).rows_at(shape)
     west, south, east, north = shape.bounds
     text = f"area within {west:.5f}, {south:.5f}, {east:.5f}, {north:.5f}"
     if not chips:

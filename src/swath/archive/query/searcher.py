@@ -160,7 +160,7 @@ class Searcher:
         """The small columns of the newest version."""
         return self.snapshot().listed
 
-    def rows_at_place(self, area: Any) -> list[SearchResult]:
+    def rows_at(self, area: Any) -> list[SearchResult]:
         """The chips of a place: those that lie in `area` with half of themselves, else those that touch it.
 
         Args:
@@ -170,7 +170,11 @@ class Searcher:
             Chips with score 1 and rank 0, in the archive's order; none where there is no footprint.
         """
         chips = self.chips()
-        inside = intersects(chips, area, share=0.5) if area.area > 0 else np.zeros(len(chips), dtype=np.bool_)
+        inside = (
+            intersects(chips, area, min_overlap=0.5)
+            if area.area > 0
+            else np.zeros(len(chips), dtype=np.bool_)
+        )
         if not inside.any():
             inside = intersects(chips, area)
         rows = np.flatnonzero(inside)

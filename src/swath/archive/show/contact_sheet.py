@@ -1,4 +1,4 @@
-"""A search as one picture: the query large at the left, the answers in rows beside it, best first."""
+"""A search as one thumbnail: the query large at the left, the results in rows beside it, best first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from swath.archive.show.thumbnails import read_thumbnails
 from swath.files import atomic_path
 from swath.sensors.sensor import Sensor
 
-_TILE = 192  # pixels of an answer's side
+_TILE = 192  # pixels of a result's side
 _GAP = 16
 _MARGIN = 32
 _CAPTION = 54
@@ -29,12 +29,12 @@ _PAPER, _INK, _QUIET, _ACCENT, _EMPTY = "#fbfaf7", "#1d232b", "#6b7480", "#c2410
 def write_contact_sheet(
     path: str | os.PathLike[str],
     query: Query,
-    answers: SearchResults,
+    results: SearchResults,
     *,
     sensors: Mapping[str, Sensor] | None = None,
     relative: bool = False,
 ) -> None:
-    """Write a PNG of the query and its answers, atomically.
+    """Write a PNG of the query and its results, atomically.
 
     Pixels are shown as `swath.reporting.stretch` says. A chip whose file is gone or unreadable becomes an
     empty tile that says so.
@@ -42,13 +42,13 @@ def write_contact_sheet(
     Args:
         path: The PNG.
         query: Shown first.
-        answers: Shown best first.
+        results: Shown best first.
         sensors: Sensors that are not registered, by name.
         relative: Whether GSDs are ratios and not metres.
     """
-    chips = [query.chip, *answers]
-    pictures = read_thumbnails(chips, 2 * _TILE + _GAP + _CAPTION + _DATE_LINE, sensors)
-    sheet = _draw(query, answers, pictures, relative)
+    chips = [query.chip, *results]
+    thumbnails = read_thumbnails(chips, 2 * _TILE + _GAP + _CAPTION + _DATE_LINE, sensors)
+    sheet = _draw(query, results, thumbnails, relative)
     with atomic_path(path) as temporary:
         sheet.save(temporary, format="PNG", optimize=True)
 
@@ -57,14 +57,14 @@ def write_contact_sheet(
 
 
 def _draw(
-    query: Query, answers: SearchResults, pictures: Sequence[NDArray[np.uint8] | str], relative: bool
+    query: Query, results: SearchResults, thumbnails: Sequence[NDArray[np.uint8] | str], relative: bool
 ) -> Any:
     from PIL import Image, ImageDraw
 
-    count = max(1, len(answers))
+    count = max(1, len(results))
     columns = count if count <= 3 else min(6, math.ceil(count / 2))
     rows = math.ceil(count / columns)
-    chips = [query.chip, *answers]
+    chips = [query.chip, *results]
     captions = _CAPTION + (_DATE_LINE if any(chip.datetime for chip in chips) else 0)
     cell = _TILE + captions
     large = _TILE if rows == 1 else 2 * _TILE + _GAP + captions
@@ -77,43 +77,45 @@ def _draw(
     names = _names(chips)
     top = _MARGIN + _TITLE
     pen.text((_MARGIN, _MARGIN), "Query", font=_font(19, bold=True), fill=_ACCENT)
-    nearest = f"Nearest {len(answers)} of {answers.total:,} chips" if len(answers) else "No answer"
+    nearest = f"Nearest {len(results)} of {results.total:,} chips" if len(results) else "No result"
     pen.text((left, _MARGIN), nearest, font=_font(19, bold=True), fill=_INK)
-    if answers.shortfall:
+    if results.shortfall:
         start = left + pen.textlength(nearest, _font(19, bold=True)) + _GAP
-        note = _fitted(pen, answers.shortfall, _font(13), width - _MARGIN - start)
+        note = _fitted(pen, results.shortfall, _font(13), width - _MARGIN - start)
         pen.text((start, _MARGIN + 5), note, font=_font(13), fill=_QUIET)
 
     middle = left - _MARGIN // 2 - _GAP
     pen.line([(middle, _MARGIN), (middle, height - _MARGIN)], fill=_EMPTY, width=2)
-    _tile(sheet, pen, (_MARGIN, top), large, pictures[0])
+    _tile(sheet, pen, (_MARGIN, top), large, thumbnails[0])
     pen.rectangle([_MARGIN - 3, top - 3, _MARGIN + large + 2, top + large + 2], outline=_ACCENT, width=3)
     _caption(pen, (_MARGIN, top + large + 10), large, query.chip, names[0], relative, as_query=True)
-    for place, (answer, picture) in enumerate(zip(answers, pictures[1:], strict=True)):
+    for place, (result, thumbnail) in enumerate(zip(results, thumbnails[1:], strict=True)):
         row, column = divmod(place, columns)
         x, y = left + column * (_TILE + _GAP), top + row * (cell + _GAP)
-        _tile(sheet, pen, (x, y), _TILE, picture)
+        _tile(sheet, pen, (x, y), _TILE, thumbnail)
         # The bar is as long as the cosine; a cosine below 0 has none.
         pen.rectangle([x, y + _TILE + 3, x + _TILE - 1, y + _TILE + 5], fill=_EMPTY)
-        share = min(1.0, max(0.0, answer.score))
-        if share > 0:
-            pen.rectangle([x, y + _TILE + 3, x + round(share * (_TILE - 1)), y + _TILE + 5], fill=_ACCENT)
-        _caption(pen, (x, y + _TILE + 10), _TILE, answer, names[place + 1], relative)
+        length = min(1.0, max(0.0, result.score))
+        if length > 0:
+            pen.rectangle([x, y + _TILE + 3, x + round(length * (_TILE - 1)), y + _TILE + 5], fill=_ACCENT)
+        _caption(pen, (x, y + _TILE + 10), _TILE, result, names[place + 1], relative)
     return sheet
 
 
-def _tile(sheet: Any, pen: Any, corner: tuple[int, int], side: int, picture: NDArray[np.uint8] | str) -> None:
+def _tile(
+    sheet: Any, pen: Any, corner: tuple[int, int], side: int, thumbnail: NDArray[np.uint8] | str
+) -> None:
     """A chip fitted into a square, or an empty one with a word in it."""
     from PIL import Image
 
     x, y = corner
     pen.rectangle([x, y, x + side - 1, y + side - 1], fill=_EMPTY)
-    if isinstance(picture, str):
+    if isinstance(thumbnail, str):
         pen.text(
             (x + side // 2, y + side // 2), "file not readable", font=_font(13), fill=_QUIET, anchor="mm"
         )
         return
-    image = Image.fromarray(picture, "RGBA") if picture.shape[2] == 4 else Image.fromarray(picture)
+    image = Image.fromarray(thumbnail, "RGBA") if thumbnail.shape[2] == 4 else Image.fromarray(thumbnail)
     scale = side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     # Enlarged pixels stay pixels when there are few: a blurred 16 x 16 chip would look finer than it is.

@@ -1,7 +1,7 @@
-"""What a notebook shows of archives, answers and changes: HTML that brings its pictures with it.
+"""What a notebook shows of archives, results and changes: self-contained HTML.
 
 Everything that comes from files (names, labels) is escaped. Pictures are small, and only those of the first
-answers are read; a chip whose file is gone is shown as an empty tile.
+results are read; a chip whose file is gone is shown as an empty tile.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from swath.archive.table.store import ArchiveTable
 from swath.archive.table.summary import summary_of
 from swath.reporting.notebook import to_html
 
-SHOWN = 24  # answers with a picture; the others are counted
-_SIDE = 128  # pixels of a picture
+SHOWN = 24  # results with a thumbnail; the others are counted
+_SIDE = 128  # pixels of a thumbnail
 _MAP = 260  # of the map's longer side
 _MOST_BOXES = 1_500  # footprints that are drawn; of more, so many evenly through the archive
 _COLORS = ("#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#a16207", "#0e7490")
@@ -51,15 +51,15 @@ def archive_html(archive: ArchiveTable) -> str:
 
 
 @to_html.register
-def results_html(answers: SearchResults) -> str:
-    """Answers as pictures with score, sensor, scale and date, best first; and what there is to say."""
+def results_html(results: SearchResults) -> str:
+    """Answers as thumbnails with score, sensor, scale and date, best first; and what there is to say."""
     tiles = "".join(
-        _tile(picture, f"<b>{found.score:.3f}</b> {escape(_name(found))}", _details(found))
-        for found, picture in _with_pictures(answers)
+        _tile(thumbnail, f"<b>{result.score:.3f}</b> {escape(_name(result))}", _details(result))
+        for result, thumbnail in _with_thumbnails(results)
     )
-    notes = [*answers.notes, *([answers.shortfall] if answers.shortfall else [])]
-    if len(answers) > SHOWN:
-        notes.append(f"{len(answers) - SHOWN:,} more answers are not drawn")
+    notes = [*results.notes, *([results.shortfall] if results.shortfall else [])]
+    if len(results) > SHOWN:
+        notes.append(f"{len(results) - SHOWN:,} more results are not shown")
     return _page(tiles, notes)
 
 
@@ -68,7 +68,7 @@ def changes_html(changes: ChangeResults) -> str:
     """Places before and after, most changed first."""
     shown = changes.items[: SHOWN // 2]
     pairs = [chip for change in shown for chip in (change.before, change.after)]
-    pictures = [picture for _, picture in _with_pictures(pairs)]
+    thumbnails = [thumbnail for _, thumbnail in _with_thumbnails(pairs)]
     tiles = ""
     for number, change in enumerate(shown):
         dates = [
@@ -76,8 +76,8 @@ def changes_html(changes: ChangeResults) -> str:
         ]
         tiles += (
             "<div style='display:flex;gap:2px'>"
-            + _tile(pictures[2 * number], f"<b>{change.score:.1f}</b>", dates[0])
-            + _tile(pictures[2 * number + 1], escape(_name(change.after)), dates[1])
+            + _tile(thumbnails[2 * number], f"<b>{change.score:.1f}</b>", dates[0])
+            + _tile(thumbnails[2 * number + 1], escape(_name(change.after)), dates[1])
             + "</div>"
         )
     notes = [*changes.notes, "scores are standard deviations above what is usual around a place"]
@@ -92,30 +92,31 @@ def _page(tiles: str, notes: Sequence[str]) -> str:
     return f"<div style='display:flex;flex-wrap:wrap;gap:10px;margin-bottom:6px'>{tiles}</div>{words}"
 
 
-def _tile(picture: str, first: str, second: str) -> str:
+def _tile(thumbnail: str, first: str, second: str) -> str:
     line = f"width:{_SIDE}px;overflow:hidden;text-overflow:ellipsis;white-space:nowrap"
     return (
-        f"<div style='width:{_SIDE}px'>{picture}<div style='{line};font-size:13px'>{first}</div>"
+        f"<div style='width:{_SIDE}px'>{thumbnail}<div style='{line};font-size:13px'>{first}</div>"
         f"<div style='{line};font-size:11px;color:#6b7480'>{second}</div></div>"
     )
 
 
-def _with_pictures(chips: Sequence[SearchResult]) -> list[tuple[SearchResult, str]]:
-    """The first chips, each with its picture as an HTML element."""
+def _with_thumbnails(chips: Sequence[SearchResult]) -> list[tuple[SearchResult, str]]:
+    """The first chips, each with its thumbnail as an HTML element."""
     shown = list(chips)[:SHOWN]
     return [
-        (chip, _image(picture)) for chip, picture in zip(shown, read_thumbnails(shown, _SIDE), strict=True)
+        (chip, _image(thumbnail))
+        for chip, thumbnail in zip(shown, read_thumbnails(shown, _SIDE), strict=True)
     ]
 
 
-def _image(picture: NDArray[np.uint8] | str) -> str:
+def _image(thumbnail: NDArray[np.uint8] | str) -> str:
     from PIL import Image
 
     box = f"width:{_SIDE}px;height:{_SIDE}px;background:#e4e2dc;object-fit:contain;image-rendering:auto"
-    if isinstance(picture, str):
-        return f"<div style='{box}' title='{escape(picture, quote=True)}'></div>"
+    if isinstance(thumbnail, str):
+        return f"<div style='{box}' title='{escape(thumbnail, quote=True)}'></div>"
     file = io.BytesIO()
-    Image.fromarray(picture, "RGBA").save(file, format="PNG", optimize=True)
+    Image.fromarray(thumbnail, "RGBA").save(file, format="PNG", optimize=True)
     return (
         f"<img style='{box}' alt='' src='data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}'>"
     )

@@ -1,4 +1,4 @@
-"""Pixels of chips as small pictures, all chips of a sensor with one stretch, so that they can be compared."""
+"""Pixels of chips as thumbnails, all chips of a sensor with one stretch, so that they can be compared."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read_thumbnails(
     """RGBA [h, w, 4] of each chip, or why there is none: a file that is gone or unreadable stops nothing.
 
     Args:
-        chips: Answers of a search, say.
+        chips: For example results of a search.
         longest: Pixels of the longer side at most; smaller chips stay as they are.
         sensors: Sensors that are not registered, by name.
     """
@@ -29,22 +29,22 @@ def read_thumbnails(
 
 
 def stretch_by_sensor(
-    chips: Sequence[SearchResult], found: Sequence[Pixels | str]
+    chips: Sequence[SearchResult], pixels: Sequence[Pixels | str]
 ) -> list[NDArray[np.uint8] | str]:
-    """RGBA [h, w, 4] of what was read of each chip, stretched with the others of its sensor."""
+    """RGBA [h, w, 4] of each chip, all chips of a sensor with one stretch."""
     kinds: dict[tuple[str, bool], list[tuple[NDArray[np.float32], NDArray[np.bool_]]]] = {}
-    for chip, part in zip(chips, found, strict=True):
+    for chip, part in zip(chips, pixels, strict=True):
         if not isinstance(part, str):
             kinds.setdefault((chip.sensor, part[2]), []).append(part[:2])
     stretches = {kind: Stretch.of(shown, kind[1]) for kind, shown in kinds.items()}
     return [
         part if isinstance(part, str) else to_rgba(part[0], part[1], stretches[chip.sensor, part[2]])
-        for chip, part in zip(chips, found, strict=True)
+        for chip, part in zip(chips, pixels, strict=True)
     ]
 
 
 def _pixels(chip: SearchResult, longest: int, sensors: Mapping[str, Sensor]) -> Pixels | str:
-    """What is shown of a chip, read at no more than the size wanted; or why there is nothing."""
+    """What is shown of a chip, read at no more than the requested size, or the reason why it is missing."""
     from swath.rasters.read import read_header, read_window
 
     if not chip.source:

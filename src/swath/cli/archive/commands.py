@@ -174,7 +174,7 @@ def index(
     if if_due and not index_status(opened).due:
         typer.echo("no index is due", err=True)
         return
-    made = build_index(opened, kind=kind, both=both, say=lambda text: typer.echo(text, err=True))  # type: ignore[arg-type]
+    made = build_index(opened, kind=kind, both=both, log=lambda text: typer.echo(text, err=True))  # type: ignore[arg-type]
     size = sum(path.stat().st_size for path in made.iterdir())
     typer.echo(f"{made} ({size / 1e6:,.0f} MB)", err=True)
 

@@ -64,7 +64,7 @@ class BaseRecipe(RecipeSection):
         return "recipe"
 
     @property
-    def trains(self) -> str:
+    def objective_name(self) -> str:
         """Name of the objective or task."""
         raise NotImplementedError
 
@@ -99,7 +99,7 @@ class BaseRecipe(RecipeSection):
         """As plain data with all defaults filled in; `PretrainRecipe.model_validate` takes it back."""
         return self.model_dump(mode="json")
 
-    def digest(self) -> str:
+    def hash(self) -> str:
         """Short hash of everything in it; the same for equal recipes, and under old and new names of keys."""
         stored = stored_names(self.to_dict(), self.kind)
         return hashlib.sha256(repr(sorted(flatten(stored).items())).encode()).hexdigest()[:12]
@@ -126,7 +126,7 @@ class PretrainRecipe(BaseRecipe):
     contract: ContractConfig = ContractConfig()
 
     @property
-    def trains(self) -> str:  # noqa: D102
+    def objective_name(self) -> str:  # noqa: D102
         return self.objective.name
 
     @property

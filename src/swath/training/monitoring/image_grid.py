@@ -1,4 +1,4 @@
-"""What the objective sees and makes, as one PNG: a row a sample, a column a picture."""
+"""Views and reconstructions of an objective as one PNG: a row per sample, a column per image."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ from swath.files import atomic_path
 from swath.reporting.rgb import display_bands
 from swath.sensors.sensor import Sensor
 
-LARGEST = 256  # pixels of a tile's side
+LARGEST = 256  # pixels of a tile's longer edge
 BORDER = 4
 LINE = 14  # pixels for a line of a column's name
 
 
-def write_image_grid(path: Path, pictures: Mapping[str, Tensor], sensors: Sensor | Sequence[Sensor]) -> None:
-    """Write `pictures` as a PNG, atomically.
+def write_image_grid(path: Path, images: Mapping[str, Tensor], sensors: Sensor | Sequence[Sensor]) -> None:
+    """Write `images` as a PNG, atomically.
 
     Values are in standard deviations about the sensor's mean, and shown from -2.5 (black) to 2.5 (white); so
-    band-pass pictures, whose mean is zero, come out about gray.
+    band-pass images, whose mean is zero, come out gray.
 
     Args:
         path: The file.
-        pictures: Name -> [B, C, h, w] normalized, or [B, 3, h, w] uint8, which is shown as it is; sizes may
+        images: Name -> [B, C, h, w] normalized, or [B, 3, h, w] uint8, which is shown as it is; sizes may
             differ.
-        sensors: Tell which bands are red, green and blue. With several, a picture's name begins with its
+        sensors: Define which bands are red, green and blue. With several, an image's name begins with its
             sensor's: "sentinel1_grd: image".
     """
     from PIL import Image, ImageDraw
 
-    side = min(LARGEST, max(max(picture.shape[-2:]) for picture in pictures.values()))
+    size = min(LARGEST, max(max(image.shape[-2:]) for image in images.values()))
     columns = [
-        _tiles(picture, side, display_bands(_sensor_of(name, sensors))) for name, picture in pictures.items()
+        _tiles(image, size, display_bands(_sensor_of(name, sensors))) for name, image in images.items()
     ]
     rows = len(columns[0])
-    heads = [name.split(": ") for name in pictures]  # a sensor's name has a line of its own
+    heads = [name.split(": ") for name in images]  # a sensor's name has a line of its own
     head = 4 + LINE * max(map(len, heads))
     grid = np.full(
-        (head + rows * (side + BORDER), len(columns) * (side + BORDER) - BORDER, 3), 255, dtype=np.uint8
+        (head + rows * (size + BORDER), len(columns) * (size + BORDER) - BORDER, 3), 255, dtype=np.uint8
     )
     for x, column in enumerate(columns):
         for y, tile in enumerate(column):
-            top, left = head + y * (side + BORDER), x * (side + BORDER)
+            top, left = head + y * (size + BORDER), x * (size + BORDER)
             grid[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
     image = Image.fromarray(grid)
     draw = ImageDraw.Draw(image)
     for x, lines in enumerate(heads):
-        draw.text((x * (side + BORDER) + 2, 2), "\n".join(lines), fill=(0, 0, 0))
+        draw.text((x * (size + BORDER) + 2, 2), "\n".join(lines), fill=(0, 0, 0))
     with atomic_path(path) as temporary:
         image.save(temporary, format="PNG")
 
@@ -65,14 +65,14 @@ def _sensor_of(name: str, sensors: Sensor | Sequence[Sensor]) -> Sensor:
     return next(sensor for sensor in sensors if sensor.name == owner)
 
 
-def _tiles(picture: Tensor, side: int, bands: list[int]) -> NDArray[Any]:
-    """[B, C, h, w] -> uint8 [B, side, side', 3], nearest neighbor so that no detail is invented."""
-    as_it_is = picture.dtype == torch.uint8
-    picture = picture.detach().float().cpu()
-    scale = side / max(picture.shape[-2:])
-    size = [max(1, round(length * scale)) for length in picture.shape[-2:]]
+def _tiles(image: Tensor, size: int, bands: list[int]) -> NDArray[Any]:
+    """[B, C, h, w] -> uint8 [B, size, size', 3], nearest neighbor so that no detail is invented."""
+    as_it_is = image.dtype == torch.uint8
+    image = image.detach().float().cpu()
+    scale = size / max(image.shape[-2:])
+    shape = [max(1, round(length * scale)) for length in image.shape[-2:]]
     if as_it_is:
-        return F.interpolate(picture, size=size, mode="nearest-exact").byte().permute(0, 2, 3, 1).numpy()
-    picture = F.interpolate(picture[:, bands], size=size, mode="nearest-exact")
-    shown = ((picture / 5 + 0.5).clamp(0, 1).nan_to_num(0) * 255).round().to(torch.uint8)
+        return F.interpolate(image, size=shape, mode="nearest-exact").byte().permute(0, 2, 3, 1).numpy()
+    image = F.interpolate(image[:, bands], size=shape, mode="nearest-exact")
+    shown = ((image / 5 + 0.5).clamp(0, 1).nan_to_num(0) * 255).round().to(torch.uint8)
     return shown.permute(0, 2, 3, 1).numpy()

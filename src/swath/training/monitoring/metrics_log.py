@@ -16,6 +16,7 @@ from typing import Any
 
 from swath.errors import TrainingError
 from swath.files import atomic_path
+from swath.renames import current_names
 from swath.training.run_directory import RunDirectory
 
 Row = dict[str, Any]  # numbers; None for what was not finite
@@ -92,7 +93,7 @@ def read_metrics(path: str | Path) -> list[Row]:
         except json.JSONDecodeError:
             break
         if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows.append(row)
+            rows.append(current_names(row, "metrics", None))
     return rows
 
 

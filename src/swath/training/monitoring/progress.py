@@ -63,10 +63,10 @@ class Display:
         now = time.monotonic()
         if self._active and self._live is None and (last or now - self._last_line >= QUIET_SECONDS):
             self._last_line = now
-            self.say(self._line())
+            self.print(self._line())
 
-    def say(self, text: str, style: str | None = None) -> None:
-        """A sentence that stays, above the panel."""
+    def print(self, text: str, style: str | None = None) -> None:
+        """Print a line that stays, above the panel."""
         if self._active:
             self._console.print(text, style=style, highlight=False, soft_wrap=True)
 
@@ -87,7 +87,7 @@ class Display:
             ("lr", "lr", "{:.2e}"),
             ("grad_norm", "grad norm", "{:.3g}"),
             ("images_per_second", "images/s", "{:.1f}"),
-            ("data_wait", "data wait", "{:.0%}"),
+            ("data_wait_fraction", "data wait", "{:.0%}"),
             ("rankme", "RankMe", "{:.1f}"),
             ("feature_std", "feature std", "{:.3f}"),
         ):

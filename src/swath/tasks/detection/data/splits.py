@@ -245,5 +245,5 @@ def _notes(
     repairs: Counter[str] = dataset.repairs
     if repairs:
         counted = ", ".join(f"{count} {kind}" for kind, count in repairs.most_common())
-        notes.append(f"boxes that make no sense: {counted} (problems.jsonl lists them)")
+        notes.append(f"boxes that make no sense: {counted} (skipped.jsonl lists them)")
     return notes
