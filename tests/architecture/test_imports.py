@@ -109,3 +109,16 @@ with tempfile.TemporaryDirectory() as folder:
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_modules_import_where_unix_modules_are_missing() -> None:
+    """As on Windows; what needs them there says so when it is used."""
+    program = f"""
+import importlib, sys
+for name in ("fcntl", "resource"):
+    sys.modules[name] = None  # an import of it fails
+for name in {sorted(modules())}:
+    importlib.import_module(name)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

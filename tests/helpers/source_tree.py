@@ -15,7 +15,7 @@ PACKAGE = ROOT / "src" / "swath"
 # Packages in one tuple do not import each other.
 ORDER = (
     ("errors", "samples", "_version"),
-    ("registry", "files", "keyed_random"),
+    ("registry", "files", "locks", "keyed_random"),
     ("yaml_io", "renames"),
     ("geo",),
     ("sensors",),

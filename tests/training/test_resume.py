@@ -215,7 +215,7 @@ def test_two_processes_do_not_train_in_one_folder(
         process = started(pretrain, recipe(), images, tmp_path / "run")
         process.join()
     assert process.exitcode == 2
-    assert "another process is training in this folder" in capfd.readouterr().err
+    assert f"process {os.getpid()} is training in this folder" in capfd.readouterr().err
 
 
 def pretrain_on_a_disk_that_fills(config: PretrainRecipe, images: Path, run: Path) -> None:

@@ -17,7 +17,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import shutil
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from typing import Any, Literal
 
 from swath.datasets.protocol import ImageDataset, PairedDataset
 from swath.errors import RecipeError, TrainingError
+from swath.locks import exclusive_lock
 from swath.training.config.recipe import BaseRecipe, diff_recipes
 from swath.yaml_io import read_yaml
 
@@ -108,16 +108,10 @@ class RunDirectory:
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            lock = (self.root / ".lock").open("w", encoding="utf-8")
         except OSError as error:
             raise TrainingError(f"{self.root}: cannot be written ({error.strerror or error})") from None
-        with lock:
-            try:
-                # A POSIX lock belongs to this process alone: loader workers that outlive a kill by some
-                # seconds do not inherit it, as they would with flock.
-                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise TrainingError(f"{self.root}: another process is training in this folder") from None
+        occupied = "is training in this folder; wait for it, or choose another with --out"
+        with exclusive_lock(self.root / ".lock", TrainingError, occupied):
             yield
 
     def _strangers(self) -> Iterator[Path]:

@@ -230,6 +230,13 @@ def test_a_worker_that_goes_wrong_is_ended(tmp_path: Path) -> None:
     assert (tmp_path / "written").stat().st_size <= 4096
 
 
+def test_without_limits_no_image_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("swath.serving.workers.uploads._LIMITED", False)
+    with pytest.raises(ApiError, match="cannot limit the process") as refused:
+        SandboxedDecoder(ServerSettings()).run(max, 3, 4)
+    assert refused.value.status == 501
+
+
 # --- the address ------------------------------------------------------------------------------------------
 
 

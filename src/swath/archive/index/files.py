@@ -23,7 +23,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,7 @@ from swath.archive.table.lance import is_local
 from swath.archive.table.sensor_means import centering_default
 from swath.errors import ArchiveError, ArchiveUnavailable
 from swath.files import atomic_folder, sha256
+from swath.locks import exclusive_lock
 
 if TYPE_CHECKING:
     from swath.archive.table.store import ArchiveTable
@@ -396,17 +397,7 @@ def _carry(archive: ArchiveTable, stored: StoredIndex, alive: NDArray[np.bool_])
     shutil.rmtree(stored.folder, ignore_errors=True)
 
 
-@contextmanager
-def _alone(path: str) -> Iterator[None]:
+def _alone(path: str) -> AbstractContextManager[None]:
     """Only one process makes an index of an archive at a time."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has no flock; the folders appear whole all the same
-        yield
-        return
-    with (Path(path) / ".index.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ArchiveError(f"{path}: another process makes its index already") from None
-        yield
+    occupied = "makes its index already; wait for it, or end it"
+    return exclusive_lock(Path(path) / ".index.lock", ArchiveError, occupied)

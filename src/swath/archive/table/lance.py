@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from swath.errors import ArchiveError, ArchiveUnavailable
+from swath.locks import exclusive_lock
 
 TABLE = "chips"
 PATIENCE = 900.0  # seconds that a writer waits for its turn
@@ -129,27 +129,11 @@ def write_lock(location: str) -> Iterator[None]:
     if not is_local(location):
         yield
         return
-    try:
-        import fcntl
-    except ImportError:  # Windows has no flock; write from one process there
-        yield
-        return
-    Path(location).mkdir(parents=True, exist_ok=True)
-    with (Path(location) / ".writer.lock").open("a+") as lock:
-        given_up = time.monotonic() + PATIENCE
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > given_up:
-                    lock.seek(0)
-                    raise ArchiveError(
-                        f"{location}: process {lock.read().strip() or 'unknown'} has been writing to it for "
-                        f"{PATIENCE:,.0f} s; wait for it or end it (nothing committed is lost), and try again"
-                    ) from None
-                time.sleep(0.02)
-        with suppress(OSError):  # a full disk: the name is for people, what counts is the kernel's lock
-            os.ftruncate(lock.fileno(), 0)
-            os.write(lock.fileno(), str(os.getpid()).encode())
+    folder = Path(location)
+    folder.mkdir(parents=True, exist_ok=True)
+    occupied = (
+        f"has been writing to it for {PATIENCE:,.0f} s; wait for it or end it (nothing committed is lost), "
+        "and try again"
+    )
+    with exclusive_lock(folder / ".writer.lock", ArchiveError, occupied, timeout=PATIENCE):
         yield

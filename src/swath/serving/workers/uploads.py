@@ -8,12 +8,14 @@ the pixels in a thread of the server.
 
 from __future__ import annotations
 
+import importlib.util
 import multiprocessing
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -25,6 +27,8 @@ from swath.serving.settings import ServerSettings
 from swath.serving.workers.archive_handle import ArchiveHandle
 
 if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext
+
     from swath.archive.query.image_query import QueryImage, QueryPreprocessing
     from swath.archive.query.query import Query
 
@@ -32,6 +36,9 @@ if TYPE_CHECKING:
 _PRELOADED = ["swath.serving.workers.uploads", "swath.archive.query.image_query"]
 # The worker writes no files, but the epoch counter of a dataset is in shared memory, which is a file.
 _COUNTER_BYTES = 4096
+# The limits on memory and time are Linux's.
+_STATM = Path("/proc/self/statm")
+_LIMITED = importlib.util.find_spec("resource") is not None and _STATM.exists()
 
 
 @contextmanager
@@ -53,14 +60,25 @@ class SandboxedDecoder:
 
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(_PRELOADED)
+
+    @cached_property
+    def _context(self) -> ForkServerContext:
+        if not _LIMITED:
+            raise ApiError(
+                501,
+                "this server accepts no images: its system cannot limit the process that would read them",
+                "Search by the id of a chip, or run the server on Linux.",
+            )
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(_PRELOADED)
+        return context
 
     def run(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Run `work(*arguments)` in a worker process; both must be picklable.
 
         Raises:
-            ApiError: 422 for a file that cannot be read, 413 for one that exceeds the limits.
+            ApiError: 422 for a file that cannot be read, 413 for one that exceeds the limits, 501 on a system
+                without limits.
         """
         ours, theirs = self._context.Pipe(duplex=False)
         seconds, memory = self.settings.upload_seconds, self.settings.upload_memory
@@ -130,7 +148,7 @@ def _limited(pipe: Connection, seconds: int, memory: int, work: Callable[..., An
 
 def _address_space() -> int:
     """Size of the address space of this process in bytes."""
-    return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    return int(_STATM.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def upload_read_limits(settings: ServerSettings) -> ReadLimits:
@@ -187,7 +205,8 @@ class UploadEmbedder:
 
     def warm(self) -> None:
         """Start the process that workers are forked from, so that the first upload does not wait for it."""
-        self.decoder.run(os.getpid)
+        if _LIMITED:
+            self.decoder.run(os.getpid)
 
 
 def read_upload(
