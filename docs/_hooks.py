@@ -1,7 +1,7 @@
 """What the documentation takes from the repository itself, so that it cannot go stale.
 
 - `{{ include FILE }}` on a page puts in a Markdown file of the repository, its links put right.
-- `{{ cli }}` puts in every verb of the command line with its options, read from the program.
+- `{{ cli }}` puts in every command with its options, read from the program.
 - `{{ sensors }}` puts in the built-in sensors as tables.
 - `{{ datasets }}` puts in the labeled data sets that are known by name.
 - `$$ ... $$` (on lines of their own) and `$...$` become MathML: no script is needed to show them.
