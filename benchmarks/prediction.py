@@ -88,7 +88,9 @@ def one(args: argparse.Namespace) -> None:
     before, started = peak(), time.monotonic()
     out = Path(args.scene).parent / "out"
     options = PredictionOptions(tile=256, probabilities=True)
-    report = predict_scenes(tiny, args.scene, out, options, pace=RuntimeOptions(batch_size=args.batch_size))
+    report = predict_scenes(
+        tiny, args.scene, out, options, runtime=RuntimeOptions(batch_size=args.batch_size)
+    )
     if report.failures:
         raise SystemExit(f"failed: {report.failures}")
     record = report.scenes[0]
@@ -143,7 +145,7 @@ def speed(args: argparse.Namespace) -> None:
             synchronize()
             bare = (time.monotonic() - wall, time.process_time() - cpu)
             wall, cpu = time.monotonic(), time.process_time()
-            predict_scenes(task_model, scene, Path(folder) / str(turn), options, pace=pace)
+            predict_scenes(task_model, scene, Path(folder) / str(turn), options, runtime=pace)
             whole = (time.monotonic() - wall, time.process_time() - cpu)
             if turn:  # the first turn warms up
                 rows.append((*bare, *whole))

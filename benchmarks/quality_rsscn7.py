@@ -62,9 +62,9 @@ def train(minutes: float, seed: int, recipe: Path, overrides: list[str], out: Pa
     """Train for `minutes` of CPU time on the train split; returns the model directory."""
     settings = [f"training.cpu_minutes={minutes}", f"seed={seed}", "data.gsd=relative", "data.split=train"]
     started = time.process_time()
-    model = pretrain(load_recipe(recipe, [*settings, *overrides]), DATA, out)
+    pretrain(recipe, DATA, out, overrides=[*settings, *overrides])
     print(f"trained: {time.process_time() - started:.0f} CPU-s with start and end, {out}")
-    return model
+    return out / "model"
 
 
 def untrained(run: Path, split: TrainTestSplit) -> Model:

@@ -17,8 +17,6 @@ import torch.nn.functional as F
 
 import swath
 from swath.simulated import SimulatedPairs
-from swath.training.config.recipe import load_recipe
-from swath.training.pretraining import pretrain
 
 RADAR, OPTICAL = "sentinel1_ben", "sentinel2_ben"
 RECIPE = Path(__file__).resolve().parent.parent / "configs" / "csmae_small_cpu.yaml"
@@ -32,15 +30,12 @@ def main(places: int, minutes: float, out: Path) -> float:
     )
 
     # 1. Train on places that both sensors see. No label is used.
-    recipe = load_recipe(
-        RECIPE,
-        [
-            f"training.cpu_minutes={minutes}",
-            f"training.batch_size={min(128, places)}",
-            "encoder.options.patch_size=10",
-        ],
-    )
-    model = swath.load_model(pretrain(recipe, pairs.select(split="train"), out))
+    overrides = [
+        f"training.cpu_minutes={minutes}",
+        f"training.batch_size={min(128, places)}",
+        "encoder.options.patch_size=10",
+    ]
+    model = swath.pretrain(RECIPE, pairs.select(split="train"), out, overrides=overrides)
 
     # 2. Embed new places, each sensor by its own branch.
     test = pairs.select(split="test")

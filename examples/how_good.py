@@ -13,33 +13,27 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from swath.evaluation.data.opening import open_eval_data
-from swath.evaluation.features.opening import open_eval_model
-from swath.evaluation.protocols.frozen import evaluate_knn
-from swath.evaluation.report.tables import summary_sentence
-from swath.simulated.aerial import write_simulated
+import swath
+from swath.simulated import write_simulated
 
 
 def main(model: str, data: Path, image_sizes: list[int]) -> dict[str, float]:
     """Score a model and two baselines; returns the mean accuracy over the scales of each."""
-    # 1. Whoever is scored sees the same images; the first is the one in question.
-    candidates = [open_eval_model(name) for name in (model, "statistics", "rcf")]
-    split = open_eval_data(data, sensor=candidates[0].sensor, gsd_mode=candidates[0].gsd_mode)
-
-    # 2. Every query is classified by a vote of the most similar images of the bank. Nothing is trained.
-    evaluation = evaluate_knn(
-        [one.extractors[0] for one in candidates], split, image_sizes=image_sizes, asymmetric=False
+    # 1. Every test image is classified by a vote of the most similar train images. Nothing is trained.
+    #    All models see the same images; the first is the one in question.
+    evaluation = swath.evaluate.knn(
+        [model, "statistics", "rcf"], data, image_sizes=image_sizes, asymmetric=False, baselines=False
     )
 
-    # 3. A score comes with its interval, and the protocol says what it depends on.
+    # 2. A score comes with its interval, and the protocol says what it depends on.
     print(f"{evaluation.protocol['test']['images']} queries, by chance {evaluation.protocol['chance']:.0%}")
     for score in evaluation.scores:
         print(
             f"{score.features:32} {score.classifier:5} {score.test_image_size:4} px  "
             f"{score.value:6.1%} ({score.low:.1%} to {score.high:.1%})"
         )
-    print(summary_sentence(evaluation))
-    return {one.name: evaluation.mean(one.name, "knn").accuracy for one in candidates}
+    names = dict.fromkeys(score.features for score in evaluation.scores)
+    return {name: evaluation.mean(name, "knn").accuracy for name in names}
 
 
 if __name__ == "__main__":
@@ -48,14 +42,12 @@ if __name__ == "__main__":
     )
     parser.add_argument("--model", default="random:vit_micro_patch8")
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--sides", type=int, nargs="+", default=[16, 32, 64])
+    parser.add_argument("--image-sizes", type=int, nargs="+", default=[16, 32, 64])
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         scenes = (
             arguments.data
-            or write_simulated(
-                Path(folder) / "scenes", seed=0, split_names={"train": 160, "val": 80}, size=64
-            )
+            or write_simulated(Path(folder) / "scenes", seed=0, splits={"train": 160, "val": 80}, size=64)
             / "index.csv"
         )
         main(arguments.model, scenes, arguments.image_sizes)

@@ -17,11 +17,8 @@ from pathlib import Path
 import numpy as np
 
 import swath
-from swath.prediction.run import predict_scenes
-from swath.rasters.read import read_header, read_window
-from swath.simulated.writing import write_simulated_pairs
-from swath.tasks.finetuning import finetune
-from swath.tasks.recipe import load_finetune_recipe
+from swath.rasters import read_header, read_window
+from swath.simulated import write_simulated_pairs
 
 SENSOR = "sentinel2_ben"
 CLASSES = "arable, pasture, broadleaf, conifer, wetland, water, settlement, industry, road, bare"
@@ -57,11 +54,10 @@ def main(out: Path, places: int, steps: int, model: Path | None = None) -> float
     ]
     if model is None:
         settings += ["mode=scratch", "layer_decay=1.0", "encoder.name=vit_micro_patch4"]
-    recipe = load_finetune_recipe(RECIPE, settings, model=model, task="segment")
-    finetuned = swath.load_model(finetune(recipe, table, out / "run"))
+    finetuned = swath.finetune(RECIPE, table, out / "run", model=model, overrides=settings)
 
     # 2. A scene of any size, tile by tile, without seams; the map has the scene's grid and CRS.
-    (record,) = predict_scenes(finetuned, [scene], out / "maps").scenes
+    (record,) = swath.predict(finetuned, [scene], out / "maps").scenes
     if record.problem:
         raise SystemExit(record.problem)
     files = (out / "maps" / record.files["classes"], truth)

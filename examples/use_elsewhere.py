@@ -19,7 +19,6 @@ import torch
 
 import swath
 from swath.models import Contract, save_model
-from swath.models.export.registry import export_model
 
 
 def untrained(folder: Path) -> Path:
@@ -48,7 +47,7 @@ def embed_with_onnxruntime(path: Path, images: np.ndarray, gsd: np.ndarray) -> n
 
 def main(model: Path, out: Path) -> float:
     """Export and compare; returns the largest difference of an embedding, relative to its largest number."""
-    exported = export_model(model, out, to="onnx")
+    exported = swath.export(model, out, to="onnx")
     print(f"{exported.path}: {exported.path.stat().st_size / 1e6:.1f} MB")
     for line in exported.left_behind:
         print(f"not in it: {line}")

@@ -130,5 +130,5 @@ def test_embed_at_several_sizes_and_pruning(tmp_path: Path) -> None:
     assert Archive.open(tmp_path / "archive").count() == 5
     assert "positive numbers" in swath(*embed, "--chip-size", "0,32", code=2)
     assert "is no number" in swath(*embed, "--chip-size", "small", code=2)
-    with pytest.raises(ArchiveError, match="--prune looks for files"):
+    with pytest.raises(ArchiveError, match="prune deletes rows"):
         swath("embed", model, tmp_path / "images" / "a.png", *embed[3:], "--prune")

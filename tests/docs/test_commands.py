@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 import shlex
 import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +160,40 @@ def test_yaml_of_a_sensor_is_valid(page: Path, block: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(("page", "block"), list(blocks("python")), ids=lambda value: str(value)[-40:])
 def test_python_compiles(page: Path, block: str) -> None:
     compile(block, page.name, "exec")
+
+
+def public_code() -> Iterator[tuple[Path, str]]:
+    """Python that users read and copy: blocks of pages, examples and notebooks."""
+    yield from blocks("python")
+    for path in sorted((ROOT / "examples").iterdir()):
+        if path.suffix == ".ipynb":
+            cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+            for cell in cells:
+                if cell["cell_type"] == "code":
+                    yield path, "".join(line for line in cell["source"] if not line.startswith("%"))
+        elif path.suffix == ".py":
+            yield path, path.read_text(encoding="utf-8")
+
+
+def test_public_code_imports_public_names() -> None:
+    """At most `swath.<package>`, and names that are there."""
+    wrong = []
+    for path, code in public_code():
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                modules = [node.module or ""]
+            else:
+                continue
+            for module in modules:
+                if module.split(".")[0] != "swath":
+                    continue
+                names = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
+                missing = [name for name in names if not hasattr(import_module(module), name)]
+                if module.count(".") > 1 or missing:
+                    wrong.append(f"{path.relative_to(ROOT)}: {ast.unparse(node)}")
+    assert not wrong, "\n".join(wrong)
 
 
 def test_make_targets_exist() -> None:

@@ -99,7 +99,7 @@ def test_whatever_is_read_and_computed_together_the_pixels_are_the_same(
     model = by_color()
     found = []
     for i, pace in enumerate(paces):
-        report = predict_scenes(model, scene, folder / str(i), options, pace=pace)
+        report = predict_scenes(model, scene, folder / str(i), options, runtime=pace)
         assert not report.failures
         out = folder / str(i)
         found.append((read(out / "scene_classes.tif")[0], read(out / "scene_probabilities.tif")))
@@ -125,8 +125,8 @@ def test_a_transformer_says_the_same_in_any_window(
     scene = write_scene(folder / "scene.tif", pixels(70, 85))
     options = PredictionOptions(tile=24, overlap=0.25, probabilities=True)
     model = task_model("segment")
-    predict_scenes(model, scene, folder / "a", options, pace=RuntimeOptions(batch_size=8, workers=0))
-    predict_scenes(model, scene, folder / "b", options, pace=RuntimeOptions(batch_size, window, workers))
+    predict_scenes(model, scene, folder / "a", options, runtime=RuntimeOptions(batch_size=8, workers=0))
+    predict_scenes(model, scene, folder / "b", options, runtime=RuntimeOptions(batch_size, window, workers))
     shares = [read(folder / run / "scene_probabilities.tif").astype(int) for run in "ab"]
     assert np.abs(shares[0] - shares[1]).max() <= 1  # a rounding of 1/250
     classes = [read(folder / run / "scene_classes.tif") for run in "ab"]
@@ -163,7 +163,7 @@ def test_a_killed_run_goes_on_within_the_scene(
 
     with pytest.raises(Killed):
         predict_scenes(
-            model, scene, tmp_path / "out", options, pace=RuntimeOptions(batch_size=2), progress=kill
+            model, scene, tmp_path / "out", options, runtime=RuntimeOptions(batch_size=2), progress=kill
         )
     assert not (tmp_path / "out" / "scene_classes.tif").exists()
     seen: list[int] = []

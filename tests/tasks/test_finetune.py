@@ -251,7 +251,7 @@ def test_a_scale_that_pretraining_never_showed_is_noted(
             tmp_path / "r.yaml", "segment", mode="frozen", data={"scale": scale}, training={"steps": 2}
         )
         loaded = load_finetune_recipe(recipe, model=coarse)
-        finetune(loaded, data["segment"], tmp_path / f"{noted}", show=True)
+        finetune(loaded, data["segment"], tmp_path / f"{noted}", progress=True)
         said = " ".join(capsys.readouterr().err.split())
         assert (
             "the model was pretrained on 0.9 to 1.2: data.scale_range brings them nearer" in said

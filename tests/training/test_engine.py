@@ -26,16 +26,16 @@ def losses(run: Path) -> list[float]:
 
 
 def test_a_run_learns_and_ends_in_a_model_directory(images: Path, recipe: Make, tmp_path: Path) -> None:
-    model_path = pretrain(recipe(training={"steps": 40}), images, tmp_path / "run")
-    assert model_path == tmp_path / "run" / "model"
+    returned = pretrain(recipe(training={"steps": 40}), images, tmp_path / "run")
     series = losses(tmp_path / "run")
     assert len(series) == 40
     assert series[-1] < 0.5 * series[0]
-    model = swath.load_model(model_path)
+    model = swath.load_model(tmp_path / "run" / "model")
+    assert returned.id == model.id
     assert model.contract.gsd_range == pytest.approx((0.5, 0.5))
     image = torch.randint(0, 255, (2, 3, 16, 16), dtype=torch.uint8)
     assert model.embed(image, gsd=0.5).shape == (2, 16)
-    config = json.loads((model_path / "config.json").read_text())
+    config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
     assert config["name"] == "toy"
     assert config["provenance"]["recipe"]["training"]["steps"] == 40
     assert config["provenance"]["images"] == 40 * 8

@@ -5,10 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import swath.archive.show.notebook  # noqa: F401 -- registers what notebooks show
-from swath.archive.index.files import index_carried
+from swath.archive.changes.detect import ChangeResults, Period, find_changes
+from swath.archive.exchange.geojson import write_archive_geojson
+from swath.archive.exchange.geoparquet import write_geoparquet
+from swath.archive.exchange.spatial_sort import Progress
+from swath.archive.exchange.stac import write_stac
+from swath.archive.index.files import build_index, index_carried
+from swath.archive.index.ivf import Kind
 from swath.archive.query.build import build_query
 from swath.archive.query.filters import Filter
 from swath.archive.query.relevance_feedback import Method
@@ -138,6 +145,65 @@ class Archive(ArchiveTable, NotebookRepr):
     def describe(self) -> dict[str, str]:
         """The summary as text, for the terminal and notebooks."""
         return summary_text(self, self.summary())
+
+    def changes(
+        self,
+        before: Period,
+        after: Period,
+        *,
+        k: int | None = 20,
+        filter: Filter | None = None,
+        sensor: str | Sequence[str] | None = None,
+    ) -> ChangeResults:
+        """The places that changed most between two periods; arguments and errors as of `find_changes`."""
+        return find_changes(self, before, after, k=k, filter=filter, sensor=sensor)
+
+    def build_index(self, *, kind: Kind = "sq8", cells: int | None = None, both: bool = False) -> Path:
+        """Build the search index of the newest version; returns its folder.
+
+        Args:
+            kind: Codes: ``sq8`` (a quarter of the vectors' size), ``flat`` or ``pq``.
+            cells: Number of cells; by default the power of two next to 2 sqrt(N).
+            both: Build cells for centered and for plain comparison, not only for the one that search takes.
+
+        Raises:
+            ArchiveError: On an object store, too few rows, a full disk, or another process builds one.
+        """
+        return build_index(self, kind=kind, cells=cells, both=both)
+
+    def to_geoparquet(self, path: str | os.PathLike[str], *, progress: Progress | None = None) -> int:
+        """Write all rows as GeoParquet 1.1; returns their number. The file appears whole or not at all.
+
+        Args:
+            path: The file; an existing one is replaced.
+            progress: Called with (rows read, rows).
+        """
+        return write_geoparquet(self, path, progress=progress)
+
+    def to_stac(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        model: str | os.PathLike[str] | None = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """Write a STAC catalog with the table as GeoParquet; returns the number of rows.
+
+        Args:
+            folder: The folder; an earlier export there is replaced.
+            model: The model directory; by default where the archive last saw it.
+            progress: Called with (rows read, rows).
+        """
+        return write_stac(self, folder, model=model, progress=progress)
+
+    def to_geojson(self, path: str | os.PathLike[str], *, progress: Progress | None = None) -> int:
+        """Write footprints and properties of all chips as GeoJSON, without vectors; returns their number.
+
+        Args:
+            path: The file; an existing one is replaced.
+            progress: Called with (chips written, chips).
+        """
+        return write_archive_geojson(self, path, progress=progress)
 
     def _index_kept(self) -> AbstractContextManager[object]:
         return index_carried(self)

@@ -126,63 +126,39 @@ def command(
     """
     from rich.console import Console
 
-    from swath.archive.archive import Archive
-    from swath.archive.ingest.run import embed_archive
-    from swath.archive.query.image_query import resolve_query_sensor
-    from swath.archive.table.lance import archive_exists
-    from swath.datasets.opening import open_dataset
-    from swath.errors import ArchiveError
-    from swath.models import load_encoder
+    from swath.archive.ingest.embed import embed
     from swath.training.parallel import init_distributed
 
-    if prune and not Path(data).is_dir():
-        raise ArchiveError(f"--prune looks for files that are gone below a folder; {data} is none")
     with init_distributed("auto" if device is None or device.startswith("cuda") else "cpu") as world:
         console = Console(stderr=True, quiet=not world.first)
         # Under torchrun `cuda` is this process's own GPU.
         own = world.size > 1 and (device is None or device == world.device.type)
-        loaded = load_encoder(model, device=str(world.device) if own or device is None else device)
-        if archive_exists(to):
-            Archive.open(to, model_id=loaded.id)  # a wrong archive is told before a million headers are read
-        contract = loaded.contract
-        stated = _number_or_name(gsd)
-        if stated is None and contract.gsd_mode == "relative":
-            stated = "relative"
-        with console.status(f"looking through {data}"):
-            datasets = [
-                open_dataset(
-                    data,
-                    sensor=resolve_query_sensor(contract, sensor),
-                    gsd=stated,
-                    layout=layout,  # type: ignore[arg-type]  # open_dataset refuses others, with a suggestion
-                    chip_size=pixels,
-                    chip_metres=metres,
-                    stride=stride,
-                    size=size,
-                    resize_mode=resize_mode,
-                    split=split,
-                    pattern=pattern,
-                    offset_dn=offset_dn,
-                    remote=remote or None,
-                )
-                for pixels in _numbers("--chip-size", chip_size, int)
-                for metres in _numbers("--chip-metres", chip_metres, float)
-            ]
         with _progress(console) as advance:
-            report = embed_archive(
-                loaded,
-                datasets,
+            report = embed(
+                model,
+                data,
                 to,
-                model_path=str(model),
-                batch_size=batch_size,
-                workers=workers,
+                sensor=sensor,
+                gsd=_number_or_name(gsd),
+                chip_size=_numbers("--chip-size", chip_size, int),
+                chip_metres=_numbers("--chip-metres", chip_metres, float),
                 min_valid=min_valid,
                 max_cloud=max_cloud,
-                gsd_by_width=stated == "relative" and contract.reference_size is not None,
-                prune_below=data if prune else None,
+                prune=prune,
+                batch_size=batch_size,
+                workers=workers,
                 engine=engine,  # type: ignore[arg-type]  # embed_archive refuses others
+                device=str(world.device) if own or device is None else device,
                 world=world,
                 progress=advance,
+                layout=layout,
+                stride=stride,
+                size=size,
+                resize_mode=resize_mode,
+                split=split,
+                pattern=pattern,
+                offset_dn=offset_dn,
+                remote=remote or None,
             )
         _say(console, report, to, max_cloud)
     if world.first and report.failures:

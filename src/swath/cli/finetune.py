@@ -127,13 +127,13 @@ def _finetune(
     first = os.environ.get("RANK", "0") == "0"
     start = "resume" if resume else "fresh" if fresh else "auto"
     try:
-        written = finetune(resolved, data, out, start=start, show=True)  # type: ignore[arg-type]
+        finetune(resolved, data, out, start=start, progress=True)  # type: ignore[arg-type]
     except TrainingInterrupted as stop:
         if first:
             typer.echo(str(stop), err=True)
         raise typer.Exit(stop.exit_status) from None
     if first:
-        typer.echo(f"model: {written}")
+        typer.echo(f"model: {out / 'model'}")
         _print_scores(out)
 
 

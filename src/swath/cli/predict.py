@@ -131,7 +131,7 @@ def command(
     console = Console(stderr=True)
     try:
         with _progress(console) as advance:
-            report = predict_scenes(loaded, given, out, options, pace=pace, progress=advance)
+            report = predict_scenes(loaded, given, out, options, runtime=pace, progress=advance)
     except KeyboardInterrupt:
         typer.echo("stopped; the same command continues", err=True)
         raise typer.Exit(130) from None

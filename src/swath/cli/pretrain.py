@@ -62,15 +62,15 @@ def command(
         _describe(resolved, data)
         return
     try:
-        model = pretrain(
-            resolved, data, out, start="resume" if resume else "fresh" if fresh else "auto", show=True
+        pretrain(
+            resolved, data, out, start="resume" if resume else "fresh" if fresh else "auto", progress=True
         )
     except TrainingInterrupted as stop:
         if first:
             typer.echo(str(stop), err=True)
         raise typer.Exit(stop.exit_status) from None
     if first:
-        typer.echo(f"model: {model}")
+        typer.echo(f"model: {out / 'model'}")
 
 
 def _is_first_process() -> bool:

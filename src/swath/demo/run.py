@@ -138,14 +138,13 @@ def _imagery(results: DemoResults, unlabeled: dict[str, int], labeled: dict[str,
 
 
 def _pretrain(results: DemoResults, imagery: Path, overrides: tuple[str, ...], show: bool) -> Path:
-    from swath.training.config.recipe import load_recipe
     from swath.training.pretraining import pretrain
 
     run = results.out / "run"
-    model = pretrain(load_recipe(RECIPE, list(overrides)), imagery, run, show=show)
+    pretrain(RECIPE, imagery, run, overrides=overrides, progress=show)
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     results.metrics = [json.loads(line) for line in lines]
-    return model
+    return run / "model"
 
 
 def _measure(results: DemoResults, model: Model, labeled_set: Path) -> EvaluationResult:

@@ -7,6 +7,8 @@ from .directory import load_objective as load_objective
 from .directory import save_model as save_model
 from .export.hub import from_pretrained as from_pretrained
 from .export.registry import export_model as export_model
+from .export.timm_modules import TimmBackbone as TimmBackbone
+from .export.timm_modules import register_with_timm as register_with_timm
 from .importers.import_weights import import_weights as import_weights
 from .model import Model as Model
 
@@ -15,11 +17,13 @@ __all__ = [
     "GsdRangeWarning",
     "Model",
     "SavedObjective",
+    "TimmBackbone",
     "export_model",
     "from_pretrained",
     "import_weights",
     "load_encoder",
     "load_model",
     "load_objective",
+    "register_with_timm",
     "save_model",
 ]

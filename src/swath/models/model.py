@@ -6,6 +6,7 @@ Legend: N images, B of them at a time, C bands, H x W pixels, D width of an embe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -56,6 +57,16 @@ class Model(nn.Module):
         self.pooling = pooling
         self.config = config or {}
         self.eval()
+
+    def __repr__(self) -> str:
+        """Name, sensors, GSD range and width of an embedding; ``print(model.encoder)`` shows the layers."""
+        low, high = self.contract.gsd_range or (None, None)
+        gsd = "any" if low is None else f"{low:g} to {high:g}"
+        unit = " m" if low is not None and self.contract.gsd_mode == "metres" else ""
+        return (
+            f"{type(self).__name__}({self.name!r}, sensors={list(self.contract.sensors)}, "
+            f"gsd={gsd + unit!r}, embed_dim={self.embed_dim})"
+        )
 
     @property
     def embed_dim(self) -> int:
@@ -118,6 +129,39 @@ class Model(nn.Module):
             for start in range(0, len(batch["image"]), max(1, batch_size))
         ]
         return torch.cat(parts) if parts else torch.empty(0, self.embed_dim_of(pooling or self.pooling))
+
+    def embed_file(
+        self,
+        path: str | Path,
+        *,
+        gsd: float | str | None = None,
+        sensor: str | Sensor | None = None,
+        pooling: str | None = None,
+    ) -> Tensor:
+        """Embedding [D] of a whole raster or photograph, read as the contract asks for.
+
+        Rows and columns at the end that do not fill `min_size` are left out.
+
+        Args:
+            path: An image file.
+            gsd: Metres per pixel, if the file does not state it.
+            sensor: What it was taken with; may be left out where the model knows one sensor.
+            pooling: "mean", "mean_std" or "cls" instead of the model's own.
+
+        Raises:
+            ImageryError: The file cannot be read, lacks bands of the sensor, or has no GSD.
+            ContractError: The model does not know the sensor, or the image is smaller than `min_size`.
+        """
+        from swath.datasets.opening import open_dataset
+
+        known = self.contract.sensor(sensor)
+        if gsd is None and self.contract.gsd_mode == "relative":
+            gsd = "relative"
+        batch = open_dataset(path, sensor=known, gsd=gsd, layout="images").get_batch([0])
+        step = size_divisor(self.encoder, known.name)
+        height, width = (max(step, side // step * step) for side in batch["image"].shape[2:])
+        cut = {name: batch[name][..., :height, :width] for name in ("image", "valid") if name in batch}
+        return self.embed(cut["image"], batch["gsd"], known, cut.get("valid"), pooling=pooling)[0]
 
     def features(
         self,

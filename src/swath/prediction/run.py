@@ -36,7 +36,7 @@ from swath.prediction.writers import (
     find_writer,
 )
 from swath.renames import stored_names
-from swath.tasks.model import TaskModel
+from swath.tasks.model import TaskModel, load_task_model
 from swath.tiling.grid import TileGrid
 
 VERSION = 1  # of what a result is: raised when the same scene, model and options give another one
@@ -114,12 +114,12 @@ class PredictionProgress:
 
 
 def predict_scenes(
-    model: TaskModel,
+    model: TaskModel | str | Path,
     scenes: Sequence[str | Path | SceneInput] | str | Path,
     out: str | Path,
     options: PredictionOptions | None = None,
     *,
-    pace: RuntimeOptions | None = None,
+    runtime: RuntimeOptions | None = None,
     progress: Callable[[PredictionProgress], None] | None = None,
 ) -> PredictReport:
     """Apply a task model to whole scenes.
@@ -129,24 +129,26 @@ def predict_scenes(
     ``NAME_objects.gpkg`` and ``.parquet``; all in the CRS of the scene. Where a scene has no data, results
     have none.
 
-    The result depends on the model, the scene and `options`, and on nothing else: neither `pace` nor an
+    The result depends on the model, the scene and `options`, and on nothing else: neither `runtime` nor an
     interruption changes a pixel (up to the rounding of the network itself between batches of different
     sizes).
 
     Args:
-        model: From `load_task_model`.
+        model: From `swath.load_model`, or the directory of a fine-tuned model.
         scenes: Files, folders, tables (see `find_sources`), or sources as `pair_of` makes them.
         out: Folder of the results. Scenes whose results are there, of the same file, model and options, are
             skipped; one that was begun is continued.
         options: What decides the result.
-        pace: How the work is done.
+        runtime: How the work is done.
         progress: Called often.
 
     Raises:
         SwathError: Nothing to predict, options that make no sense, a full disk. What is wrong with a single
             scene is in the report.
     """
-    chosen, pace = (options or PredictionOptions()).resolved(model), pace or RuntimeOptions()
+    if not isinstance(model, TaskModel):
+        model = load_task_model(model)
+    chosen, runtime = (options or PredictionOptions()).resolved(model), runtime or RuntimeOptions()
     find_writer(model, chosen)  # raises before any scene is read
     out = Path(out)
     given = [scenes] if isinstance(scenes, str | Path) else list(scenes)
@@ -154,7 +156,7 @@ def predict_scenes(
     places = [one for one in given if not isinstance(one, SceneInput)]
     if places:
         sources += find_scene_inputs(places, model.contract.sensor(), model.dates)
-    run = _PredictionRun(model, chosen, pace, out, _identity(model))
+    run = _PredictionRun(model, chosen, runtime, out, _identity(model))
     jobs = [_Job.plan(run, source) for source in sources]
     records: list[SceneResult] = []
     done, total = 0, sum(job.tiles for job in jobs)
@@ -176,13 +178,16 @@ def predict_scenes(
     return report
 
 
+predict = predict_scenes  # as `swath.predict`
+
+
 @dataclass(frozen=True)
 class _PredictionRun:
     """What all scenes of a run share."""
 
     model: TaskModel
     options: PredictionOptions
-    pace: RuntimeOptions
+    runtime: RuntimeOptions
     out: Path
     identity: str
 
@@ -276,7 +281,7 @@ class _Job:
             notes = check_registration(look) if len(look.views) > 1 else []
             if run.model.task.matches_dates:
                 look = match_view_radiometry(look)
-            predict_tiles(run.model, look, grid, product, checkpoint, run.pace, advance)
+            predict_tiles(run.model, look, grid, product, checkpoint, run.runtime, advance)
             result = product.finish()
         finally:
             product.close()

@@ -66,7 +66,7 @@ def predict_tiles(
     grid: TileGrid,
     product: OutputWriter,
     checkpoint: SceneProgress,
-    pace: RuntimeOptions,
+    runtime: RuntimeOptions,
     advance: Callable[[int], None],
 ) -> None:
     """Hand what a model says of every tile of a scene to a product, from where the checkpoint stands.
@@ -77,7 +77,7 @@ def predict_tiles(
         grid: Its tiles.
         product: Made for this scene, and empty.
         checkpoint: Of this scene.
-        pace: How.
+        runtime: How.
         advance: Called with numbers of tiles that are done.
 
     Raises:
@@ -92,9 +92,9 @@ def predict_tiles(
         product.start({})
     advance(rows * len(grid.columns.starts))
     saved, checked, row = time.monotonic(), False, -1
-    windows = grid.windows(pace.tiles(look, grid), rows)
+    windows = grid.windows(runtime.tiles(look, grid), rows)
     with torch.inference_mode():
-        for read in read_ahead(look, grid, windows, pace.workers):
+        for read in read_ahead(look, grid, windows, runtime.workers):
             window = read.window
             if window.row != row:
                 row = window.row
@@ -103,7 +103,7 @@ def predict_tiles(
             if len(which) and not checked:
                 _check(model, read, int(which[0]), look)
                 checked = True
-            product.add(window, read.valid, _said(model, read, which, pace.batch_size), which)
+            product.add(window, read.valid, _said(model, read, which, runtime.batch_size), which)
             advance(window.last - window.first)
             if window.last == len(grid.columns.starts):
                 product.end()

@@ -1,3 +1,12 @@
+from .detection.data.dataset import DetectionDataset as DetectionDataset
+from .detection.data.dataset import collate_detections as collate_detections
+from .detection.detectors.oriented_rcnn import OrientedRCNN as OrientedRCNN
+from .detection.rotated_boxes import min_area_rect as min_area_rect
+from .detection.rotated_boxes import rotated_iou as rotated_iou
+from .detection.rotated_boxes import rotated_nms as rotated_nms
+from .detection.tiled_inference import detect_in_tiles as detect_in_tiles
+from .detection.tiled_inference import merge_tiles as merge_tiles
+from .detection.tiled_inference import tile_plan as tile_plan
 from .finetuning import finetune as finetune
 from .model import TaskModel as TaskModel
 from .protocol import Task as Task
@@ -10,12 +19,21 @@ from .splits import DataSplits as DataSplits
 
 __all__ = [
     "DataSplits",
+    "DetectionDataset",
     "FinetuneRecipe",
+    "OrientedRCNN",
     "Task",
     "TaskConfig",
     "TaskModel",
     "TaskScores",
+    "collate_detections",
+    "detect_in_tiles",
     "finetune",
     "load_finetune_recipe",
+    "merge_tiles",
+    "min_area_rect",
     "register_task",
+    "rotated_iou",
+    "rotated_nms",
+    "tile_plan",
 ]

@@ -8,6 +8,7 @@ at the end: a task model, and its scores on the test split.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,9 @@ from swath.sensors.registry import get_sensor
 from swath.sensors.sensor import Sensor
 from swath.tasks.dense.losses import class_weights
 from swath.tasks.lora import add_lora, merge_lora
-from swath.tasks.model import build_task, load_task_model, save_task_model
+from swath.tasks.model import TaskModel, build_task, load_task_model, save_task_model
 from swath.tasks.protocol import Task, normalize_task_batch, tasks
-from swath.tasks.recipe import FinetuneRecipe
+from swath.tasks.recipe import FinetuneRecipe, load_finetune_recipe
 from swath.tasks.scoring import score
 from swath.tasks.splits import DataSplits, describe_splits
 from swath.training.checkpoint import model_state
@@ -41,20 +42,33 @@ from swath.training.run_directory import RunDirectory, Start
 
 
 def finetune(
-    recipe: FinetuneRecipe,
+    recipe: FinetuneRecipe | str | Path,
     data: str | Path,
     out: str | Path,
     *,
+    model: str | Path | None = None,
+    overrides: Sequence[str] = (),
     start: Start = "auto",
-    show: bool = False,
-) -> Path:
-    """Train a task by a recipe; arguments, errors and what it leaves as of
-    `swath.training.pretraining.pretrain`.
+    progress: bool = False,
+) -> TaskModel:
+    """Train a task on a model by a recipe; other arguments and errors as of `swath.pretrain`.
 
-    Returns:
-        The model directory, ``out/model``, for `load_task_model`.
+    Args:
+        recipe: A recipe's YAML file, or a recipe from `load_finetune_recipe`.
+        data: Labeled imagery: a folder, a CSV table, or a COCO file; which, the task says.
+        out: The run's folder; the model directory is ``out/model``, the scores are in ``out/report``.
+        model: Directory of the model to begin with, if `recipe` is a file.
+        overrides: Keys of the file to change: ``"mode=frozen"`` and the like, values in YAML.
+        start: ``auto`` continues what is there, ``resume`` insists on it, ``fresh`` removes an earlier run.
+        progress: Show progress on the terminal.
     """
-    return run_training(FinetuneTrainer, recipe, data, out, start=start, show=show)
+    if not isinstance(recipe, FinetuneRecipe):
+        recipe = load_finetune_recipe(recipe, overrides, model=model)
+    elif overrides or model is not None:
+        raise RecipeError(
+            "overrides and model change a recipe file: give its path, or change the recipe itself"
+        )
+    return load_task_model(run_training(FinetuneTrainer, recipe, data, out, start=start, show=progress))
 
 
 class FinetuneTrainer(Trainer[FinetuneRecipe]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,10 @@ from typing import Any
 from torch import nn
 
 from swath.cpu.allocator import retain_freed_memory
+from swath.errors import RecipeError
 from swath.models.contract import Contract
-from swath.models.directory import SavedObjective, save_model
+from swath.models.directory import SavedObjective, load_encoder, save_model
+from swath.models.model import Model
 from swath.training.build import (
     Data,
     bands_per_sensor,
@@ -19,7 +21,7 @@ from swath.training.build import (
     build_objective,
     open_training_data,
 )
-from swath.training.config.recipe import PretrainRecipe
+from swath.training.config.recipe import PretrainRecipe, load_recipe
 from swath.training.engine import R, Trainer
 from swath.training.parallel import (
     World,
@@ -75,32 +77,35 @@ class Pretrainer(Trainer[PretrainRecipe]):
 
 
 def pretrain(
-    recipe: PretrainRecipe,
+    recipe: PretrainRecipe | str | Path,
     data: str | Path | Data,
     out: str | Path,
     *,
+    overrides: Sequence[str] = (),
     start: Start = "auto",
-    show: bool = False,
-) -> Path:
-    """Train by a recipe; under torchrun, together with the other processes.
+    progress: bool = False,
+) -> Model:
+    """Train a model without labels by a recipe; under torchrun, together with the other processes.
 
     Args:
-        recipe: See `load_recipe`.
+        recipe: A recipe's YAML file, or a recipe from `load_recipe`.
         data: Imagery as `open_dataset` takes it, or a data set.
-        out: The run's folder (see `swath.training.run_directory`).
-        start: ``auto`` continues what is there, ``resume`` insists on it, ``fresh`` begins anew.
-        show: Progress on the terminal.
-
-    Returns:
-        The model directory, ``out/model``.
+        out: The run's folder (see `swath.training.run_directory`); the model directory is ``out/model``.
+        overrides: Keys of the file to change: ``"training.epochs=50"`` and the like, values in YAML.
+        start: ``auto`` continues what is there, ``resume`` insists on it, ``fresh`` removes an earlier run.
+        progress: Show progress on the terminal.
 
     Raises:
         RecipeError: Recipe and data, or recipe and run, do not fit.
         ImageryError: The data cannot be used.
         TrainingError: Numbers not finite, disk full, folder in use.
-        Interrupted: SIGTERM or SIGINT came; the run is saved.
+        TrainingInterrupted: SIGTERM or SIGINT came; the run is saved.
     """
-    return run_training(Pretrainer, recipe, data, out, start=start, show=show)
+    if not isinstance(recipe, PretrainRecipe):
+        recipe = load_recipe(recipe, overrides)
+    elif overrides:
+        raise RecipeError("overrides change a recipe file: give its path, or change the recipe itself")
+    return load_encoder(run_training(Pretrainer, recipe, data, out, start=start, show=progress))
 
 
 def run_training(
@@ -112,7 +117,10 @@ def run_training(
     start: Start = "auto",
     show: bool = False,
 ) -> Path:
-    """What every kind of training does around its loop; arguments and errors as of `pretrain`."""
+    """What every kind of training does around its loop; returns the model directory, ``out/model``.
+
+    Arguments and errors as of `pretrain`.
+    """
     retain_freed_memory()
     with init_distributed(recipe.training.device) as world, _numerics(recipe, world.device):
         run = RunDirectory(out)

@@ -48,9 +48,6 @@ def export(
       swath archive export chips.archive chips.geojson --to geojson
     """
     from swath.archive.archive import Archive
-    from swath.archive.exchange.geojson import write_archive_geojson
-    from swath.archive.exchange.geoparquet import write_geoparquet
-    from swath.archive.exchange.stac import write_stac
     from swath.errors import ArchiveError
 
     if model is not None and to is not ExchangeFormat.stac:
@@ -58,10 +55,10 @@ def export(
     opened = Archive.open(archive, version=version)
     with _progress("writing") as advance:
         if to is ExchangeFormat.stac:
-            written = write_stac(opened, out, model=model, progress=advance)
+            written = opened.to_stac(out, model=model, progress=advance)
         else:
-            write = write_geoparquet if to is ExchangeFormat.geoparquet else write_archive_geojson
-            written = write(opened, out, progress=advance)
+            write = opened.to_geoparquet if to is ExchangeFormat.geoparquet else opened.to_geojson
+            written = write(out, progress=advance)
     typer.echo(f"{written:,} chips written to {out}", err=True)
 
 

@@ -108,3 +108,6 @@ def export_model(
     if embeddings_only:
         model = model.encoder_model
     return write(model, Path(out), ExportOptions(sensor, gsd, size, source))
+
+
+export = export_model  # as `swath.export`
