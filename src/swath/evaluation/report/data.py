@@ -38,7 +38,7 @@ from swath.evaluation.protocols.setup import (
     native_scale,
 )
 from swath.evaluation.report.tables import command_line, software_versions
-from swath.evaluation.report.tsne import MOST, tsne
+from swath.evaluation.report.tsne import MAX_POINTS, tsne
 
 NEIGHBORS = 5
 
@@ -287,7 +287,7 @@ def _nearest(query: Tensor, train: Tensor) -> tuple[list[float], list[int]]:
 
 def _map(found: SplitFeatures, name: str, image_size: int) -> EmbeddingProjection:
     features, labels = found.test.features[name, image_size], found.test.labels
-    step = max(1, -(-len(features) // min(MOST, 1000)))
+    step = max(1, -(-len(features) // min(MAX_POINTS, 1000)))
     features, labels = features[::step], labels[::step]
     unit = F.normalize(features.double(), dim=1)
     u, s, _ = torch.linalg.svd(unit - unit.mean(dim=0), full_matrices=False)
