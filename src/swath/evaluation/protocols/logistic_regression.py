@@ -1,4 +1,4 @@
-"""Linear probe: logistic regression on frozen, standardized features, solved by scikit-learn.
+"""Linear probe: logistic regression on frozen, standardized features.
 
 The problem is convex and has one solution, so a score depends on no learning rate and no number of epochs.
 The objective is scikit-learn's (``C * sum of losses + |W|^2 / 2``, free intercepts):
@@ -6,6 +6,9 @@ The objective is scikit-learn's (``C * sum of losses + |W|^2 / 2``, free interce
 - two classes: binary logistic regression, one weight vector;
 - more classes: multinomial (softmax);
 - several labels per image: one binary regression per label (one against the rest).
+
+scikit-learn solves the first two. It would solve the third label by label, at 15 times the cost of solving all
+labels at once (10,000 images, 384 features, 19 labels), so `_MultiLabelSolver` does that.
 
 Legend: N images to fit, Q to predict, D feature dimensions, K classes or labels, J of them fitted.
 """
@@ -15,9 +18,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
@@ -108,30 +115,86 @@ def fit_linear_probes(
         frequency = labels.double().mean(dim=0)
         constant[frequency == 1] = 1.0
         fitted = torch.nonzero((frequency > 0) & (frequency < 1)).flatten()
-        targets = list(labels[:, fitted].T.numpy())
     else:
         fitted = torch.unique(labels.to(torch.int64))
-        targets = [labels.numpy()] if len(fitted) > 1 else []
-    if not targets:
+    if len(fitted) < (1 if several else 2):
         needed = "a label that only some of the train images have" if several else "at least two classes"
         raise SwathError(f"A linear probe needs {needed} in the train split.")
     standardize = Standardizer(features)
     x = standardize(features).numpy()
-    models = [LogisticRegression(tol=tolerance, max_iter=max_iterations, warm_start=True) for _ in targets]
+    solver = (
+        _MultiLabelSolver(x, labels[:, fitted].double().numpy(), tolerance, max_iterations)
+        if several
+        else _ClassSolver(x, labels.numpy(), tolerance, max_iterations)
+    )
     for c in grid:
         if not c > 0:
             raise SwathError(f"C must be a positive number, not {c:g}. It is the inverse penalty strength.")
-        for model, target in zip(models, targets, strict=True):
-            with warnings.catch_warnings():  # a line search that ends in rounding errors is no failure
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                model.set_params(C=c).fit(x, target)
-            if model.n_iter_.max() >= max_iterations:
-                raise SwathError(
-                    f"The linear probe did not converge in {max_iterations} iterations at C = {c:g}. "
-                    "A smaller C (a stronger penalty) converges sooner."
-                )
-        weight = torch.from_numpy(np.concatenate([model.coef_ for model in models]))
-        bias = torch.from_numpy(np.concatenate([model.intercept_ for model in models]))
+        weight, bias, iterations = solver.fit(c)
+        if iterations >= max_iterations:
+            raise SwathError(
+                f"The linear probe did not converge in {max_iterations} iterations at C = {c:g}. "
+                "A smaller C (a stronger penalty) converges sooner."
+            )
         if not several and len(fitted) == 2:  # one weight vector; the logit of the first class is 0
-            weight, bias = torch.cat([0 * weight, weight]), torch.cat([0 * bias, bias])
-        yield LinearProbe(weight, bias, fitted, constant, several, standardize)
+            weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([0 * bias, bias])
+        yield LinearProbe(
+            torch.from_numpy(weight), torch.from_numpy(bias), fitted, constant, several, standardize
+        )
+
+
+class _ClassSolver:
+    """scikit-learn's solver for exclusive classes, warm-started from the previous C."""
+
+    def __init__(self, x: NDArray[Any], labels: NDArray[Any], tolerance: float, max_iterations: int) -> None:
+        self._x, self._labels = x, labels
+        self._model = LogisticRegression(tol=tolerance, max_iter=max_iterations, warm_start=True)
+
+    def fit(self, c: float) -> tuple[NDArray[Any], NDArray[Any], int]:
+        """Weights [J, D], biases [J] and the number of iterations."""
+        with warnings.catch_warnings():  # a line search that ends in rounding errors is no failure
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            self._model.set_params(C=c).fit(self._x, self._labels)
+        return self._model.coef_.copy(), self._model.intercept_.copy(), int(self._model.n_iter_.max())
+
+
+class _MultiLabelSolver:
+    """L-BFGS over all labels at once, in coordinates where the Hessian is near the identity.
+
+    The principal axes of the features, scaled by the curvature of each label, make tens of iterations of
+    hundreds. Each fit starts from the one before.
+    """
+
+    def __init__(self, x: NDArray[Any], labels: NDArray[Any], tolerance: float, max_iterations: int) -> None:
+        self._labels, self._max_iterations = labels, max_iterations
+        self._tolerance = max(tolerance, 1e-8)  # below that, the objective changes by rounding errors only
+        spectrum, self._axes = np.linalg.eigh(x.T @ x / len(x))
+        self._spectrum = spectrum.clip(min=0)
+        self._x = x @ self._axes
+        frequency = labels.mean(axis=0)
+        self._weight = np.zeros((labels.shape[1], x.shape[1]))
+        self._bias = np.log(frequency / (1 - frequency))
+
+    def fit(self, c: float) -> tuple[NDArray[Any], NDArray[Any], int]:
+        """Weights [J, D], biases [J] and the number of iterations."""
+        count = len(self._x)
+        penalty = 1 / (c * count)  # the objective is divided by C and the number of images
+        chance = expit(self._x @ self._weight.T + self._bias)
+        spread = (chance * (1 - chance)).mean(axis=0).clip(min=1e-6)[:, None]
+        scale = 1 / np.sqrt(np.hstack([spread * self._spectrum + penalty, spread]))
+
+        def objective(point: NDArray[Any]) -> tuple[float, NDArray[Any]]:
+            at = point.reshape(scale.shape) * scale
+            weight = at[:, :-1]
+            logits = self._x @ weight.T + at[:, -1]
+            loss = (np.logaddexp(0, logits) - self._labels * logits).sum() / count
+            error = (expit(logits) - self._labels) / count
+            gradient = np.hstack([error.T @ self._x + penalty * weight, error.sum(axis=0)[:, None]])
+            return float(loss + penalty / 2 * (weight**2).sum()), (gradient * scale).ravel()
+
+        start = np.hstack([self._weight, self._bias[:, None]]) / scale
+        options = {"maxiter": self._max_iterations, "maxfun": np.inf, "ftol": 0, "gtol": self._tolerance}
+        result = minimize(objective, start.ravel(), jac=True, method="L-BFGS-B", options=options)
+        at = result.x.reshape(scale.shape) * scale
+        self._weight, self._bias = at[:, :-1], at[:, -1].copy()
+        return self._weight @ self._axes.T, self._bias, int(result.nit)
