@@ -113,7 +113,7 @@ def _training(results: DemoResults) -> str:
     images = sorted((results.out / "run" / "images").glob("*.png"))
     if images:
         caption = "Reconstructions at the end of training, one row per sample."
-        text += figure(images[-1].read_bytes(), caption, "png", look="pixels")
+        text += figure(images[-1].read_bytes(), caption, "png", css_class="pixels")
     return text + figure(plot_bytes(_loss_figure(results.metrics)), "Loss terms over the hidden patches.")
 
 

@@ -79,25 +79,25 @@ class SafeHtml(str):
     __slots__ = ()
 
 
-def figure(image: bytes | str, caption: str, kind: str = "jpeg", look: str = "", after: str = "") -> str:
-    """A picture inside the page: bytes of an image of `kind`, or SVG as text; `after` is HTML below."""
+def figure(image: bytes | str, caption: str, kind: str = "jpeg", css_class: str = "", after: str = "") -> str:
+    """An image in the page: bytes of an image of `kind`, or SVG as text; `after` is HTML below."""
     if isinstance(image, str):
         inside = image
     else:
         data = base64.b64encode(image).decode()
-        inside = f'<img class="{look}" alt="{escape(caption)}" src="data:image/{kind};base64,{data}">'
+        inside = f'<img class="{css_class}" alt="{escape(caption)}" src="data:image/{kind};base64,{data}">'
     return f"<figure>{inside}<figcaption>{escape(caption)}{after}</figcaption></figure>"
 
 
 def jpeg(image: Any, quality: int = 86) -> bytes:
-    """A PIL picture as JPEG bytes: photographs, so a tenth of the size of PNG."""
+    """A Pillow image as JPEG bytes: photographs, so a tenth of the size of PNG."""
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=quality)
     return buffer.getvalue()
 
 
-def plot_bytes(drawn: Figure) -> bytes:
+def plot_bytes(plot: Figure) -> bytes:
     """A matplotlib figure as JPEG bytes."""
     buffer = io.BytesIO()
-    drawn.savefig(buffer, format="jpeg", dpi=110, facecolor="white")
+    plot.savefig(buffer, format="jpeg", dpi=110, facecolor="white")
     return buffer.getvalue()

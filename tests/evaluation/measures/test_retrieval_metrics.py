@@ -178,7 +178,7 @@ def test_class_rows() -> None:
     scores = retrieval_scores(ids, queries, gallery)
     first, second, third = per_class_retrieval(ids, scores, queries, gallery, ["a", "b", "c"])
     assert (first.name, first.queries, first.gallery, first.chance) == ("a", 2, 3, 0.75)
-    assert first.found == pytest.approx(0.75)  # 1 of 2, 2 of 2
+    assert first.class_precision == pytest.approx(0.75)  # 1 of 2, 2 of 2
     assert second.precision == pytest.approx(1.0)
     assert second.recall == pytest.approx(0.75)
     assert second.f1 == pytest.approx(2 * 0.75 / 1.75)

@@ -66,7 +66,7 @@ def test_a_shared_space_is_found_in_every_direction(pairs: DrawnPairs) -> None:
     assert raw.closed
     rows = found.classes[S1, S2, False]
     assert [row.name for row in rows] == list(CLASSES)
-    assert all(row.found > 0.99 > row.chance for row in rows)
+    assert all(row.class_precision > 0.99 > row.chance for row in rows)
 
 
 def test_centering_makes_a_constant_offset_of_a_sensor_vanish(pairs: DrawnPairs) -> None:

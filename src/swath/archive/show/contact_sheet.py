@@ -15,6 +15,7 @@ from swath.archive.query.query import Query
 from swath.archive.query.results import SearchResult, SearchResults
 from swath.archive.show.thumbnails import read_thumbnails
 from swath.files import atomic_path
+from swath.reporting.fonts import fit_text, font
 from swath.sensors.sensor import Sensor
 
 _TILE = 192  # pixels of a result's side
@@ -76,13 +77,13 @@ def _draw(
 
     names = _names(chips)
     top = _MARGIN + _TITLE
-    pen.text((_MARGIN, _MARGIN), "Query", font=_font(19, bold=True), fill=_ACCENT)
+    pen.text((_MARGIN, _MARGIN), "Query", font=font(19, bold=True), fill=_ACCENT)
     nearest = f"Nearest {len(results)} of {results.total:,} chips" if len(results) else "No result"
-    pen.text((left, _MARGIN), nearest, font=_font(19, bold=True), fill=_INK)
+    pen.text((left, _MARGIN), nearest, font=font(19, bold=True), fill=_INK)
     if results.shortfall:
-        start = left + pen.textlength(nearest, _font(19, bold=True)) + _GAP
-        note = _fitted(pen, results.shortfall, _font(13), width - _MARGIN - start)
-        pen.text((start, _MARGIN + 5), note, font=_font(13), fill=_QUIET)
+        start = left + pen.textlength(nearest, font(19, bold=True)) + _GAP
+        note = fit_text(pen, results.shortfall, font(13), width - _MARGIN - start)
+        pen.text((start, _MARGIN + 5), note, font=font(13), fill=_QUIET)
 
     middle = left - _MARGIN // 2 - _GAP
     pen.line([(middle, _MARGIN), (middle, height - _MARGIN)], fill=_EMPTY, width=2)
@@ -111,9 +112,7 @@ def _tile(
     x, y = corner
     pen.rectangle([x, y, x + side - 1, y + side - 1], fill=_EMPTY)
     if isinstance(thumbnail, str):
-        pen.text(
-            (x + side // 2, y + side // 2), "file not readable", font=_font(13), fill=_QUIET, anchor="mm"
-        )
+        pen.text((x + side // 2, y + side // 2), "file not readable", font=font(13), fill=_QUIET, anchor="mm")
         return
     image = Image.fromarray(thumbnail, "RGBA") if thumbnail.shape[2] == 4 else Image.fromarray(thumbnail)
     scale = side / max(image.size)
@@ -149,30 +148,12 @@ def _caption(
     start = float(x)
     if not as_query:
         score = f"{chip.score:.3f}"
-        pen.text((x, y), score, font=_font(15, bold=True), fill=_INK)
-        start += pen.textlength(score, _font(15, bold=True)) + 8
-    fitted = _fitted(pen, name, _font(13, bold=as_query), x + width - start)
-    pen.text((start, y + 2), fitted, font=_font(13, bold=as_query), fill=_INK)
+        pen.text((x, y), score, font=font(15, bold=True), fill=_INK)
+        start += pen.textlength(score, font(15, bold=True)) + 8
+    fitted = fit_text(pen, name, font(13, bold=as_query), x + width - start)
+    pen.text((start, y + 2), fitted, font=font(13, bold=as_query), fill=_INK)
     gsd = f"{chip.gsd:.3g}x" if relative else f"{chip.gsd:.3g} m"
-    second = _fitted(pen, f"{chip.sensor} · {gsd}", _font(12), width)
-    pen.text((x, y + 23), second, font=_font(12), fill=_QUIET)
+    second = fit_text(pen, f"{chip.sensor} · {gsd}", font(12), width)
+    pen.text((x, y + 23), second, font=font(12), fill=_QUIET)
     if chip.datetime:
-        pen.text((x, y + 23 + _DATE_LINE), f"{chip.datetime:%Y-%m-%d}", font=_font(12), fill=_QUIET)
-
-
-def _fitted(pen: Any, text: str, font: Any, width: float) -> str:
-    """`text`, cut with an ellipsis where it would be wider than `width`."""
-    if pen.textlength(text, font) <= width:
-        return text
-    while text and pen.textlength(text + "…", font) > width:
-        text = text[:-1]
-    return text + "…"
-
-
-def _font(size: int, *, bold: bool = False) -> Any:
-    """DejaVu Sans, which Matplotlib ships; it has every letter of a file name in Europe."""
-    import matplotlib
-    from PIL import ImageFont
-
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), size)
+        pen.text((x, y + 23 + _DATE_LINE), f"{chip.datetime:%Y-%m-%d}", font=font(12), fill=_QUIET)

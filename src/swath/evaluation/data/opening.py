@@ -145,7 +145,7 @@ def native_sensor(text: str | Path) -> str | None:
 
 
 def open_benchmark(
-    found: LocalBenchmark,
+    local: LocalBenchmark,
     sensor: Sensor,
     gsd: Gsd | str = None,
     *,
@@ -156,9 +156,9 @@ def open_benchmark(
     blind: bool = False,
 ) -> LabeledDataset:
     """The images of a known set (of one of its split folders), all of one size, seen as `sensor`."""
-    known, base = found.benchmark, found.folder / folder
+    known, base = local.benchmark, local.folder / folder
     own = get_sensor(known.sensor)
-    notes = list(found.notes)
+    notes = list(local.notes)
     if gsd is None:
         if blind:
             gsd = "relative"
@@ -177,7 +177,7 @@ def open_benchmark(
                 )
     index = {name: i for i, name in enumerate(known.classes)}
     listed: list[tuple[str, int]] = []
-    for name, label in sorted(found.folders.items()):
+    for name, label in sorted(local.folders.items()):
         files = (path for path in (base / name).iterdir() if _is_image(path, known.suffixes))
         listed += [(str(path), index[label]) for path in sorted(files)]
     image_size = size or known.image_size
@@ -192,13 +192,13 @@ def open_benchmark(
         seed=seed,
         offset_dn=known.offset_dn if offset_dn is None else offset_dn,
     )
-    columns = _folds_of(dataset.paths, found, notes)
+    columns = _folds_of(dataset.paths, local, notes)
     if columns:
         # Images that no list names are not in any split.
         keep = np.flatnonzero(np.array(columns["split"]) != "")
         if len(keep) < len(dataset):
             notes.append(f"{len(dataset) - len(keep)} images are in none of the lists; left out")
-    if len(listed) != known.images and not found.notes and not folder:
+    if len(listed) != known.images and not local.notes and not folder:
         notes.append(f"{len(listed):,} images are here; {known.images:,} are published")
     return LabeledDataset(_seen_as(dataset, own, sensor, known.name, notes), known.name, columns, notes=notes)
 

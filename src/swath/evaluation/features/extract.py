@@ -162,12 +162,12 @@ def extract_features(
     return FeatureSet(features, labels, indices, problems)
 
 
-def concat_chunks(entry: FeatureBuffer, chunks: list[range], kept: list[NDArray[np.int64]]) -> Tensor:
+def concat_chunks(entry: FeatureBuffer, chunks: list[range], positions: list[NDArray[np.int64]]) -> Tensor:
     """[N, D] features of the images that could be read; those of earlier runs may be of more images."""
     parts = []
-    for chunk, positions, rows in zip(chunks, kept, entry.rows(chunks), strict=True):
-        if len(positions):
-            parts.append(rows if len(rows) == len(positions) else rows[positions - chunk.start])
+    for chunk, own, rows in zip(chunks, positions, entry.rows(chunks), strict=True):
+        if len(own):
+            parts.append(rows if len(rows) == len(own) else rows[own - chunk.start])
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 

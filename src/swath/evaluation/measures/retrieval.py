@@ -200,7 +200,7 @@ class ClassScore:
         precision: Mean label precision of these queries (0 to 1; NaN where there are none, as the next two).
         recall: Mean label recall.
         f1: Harmonic mean of both.
-        found: Share of these queries' answers that carry the class itself.
+        class_precision: Fraction of these queries' results that carry the class itself.
         chance: The same of a random ranking: the class's share of the archive.
     """
 
@@ -210,7 +210,7 @@ class ClassScore:
     precision: float
     recall: float
     f1: float
-    found: float
+    class_precision: float
     chance: float
 
 
@@ -387,7 +387,7 @@ def per_class_retrieval(
         carry = queries[:, number] > 0
         count, held = int(carry.sum()), int(gallery[:, number].sum())
         nan = float("nan")
-        precision, recall, found = (
+        precision, recall, class_precision = (
             (float(values[carry].mean()) if count else nan)
             for values in (scores.precision, scores.recall, gallery[neighbors, number].mean(dim=1))
         )
@@ -399,7 +399,7 @@ def per_class_retrieval(
                 precision=precision,
                 recall=recall,
                 f1=harmonic_mean(precision, recall) if count else nan,
-                found=found,
+                class_precision=class_precision,
                 chance=held / len(gallery),
             )
         )

@@ -7,8 +7,8 @@ The objective is scikit-learn's (``C * sum of losses + |W|^2 / 2``, free interce
 - more classes: multinomial (softmax);
 - several labels per image: one binary regression per label (one against the rest).
 
-scikit-learn solves the first two. It would solve the third label by label, at 15 times the cost of solving all
-labels at once (10,000 images, 384 features, 19 labels), so `_MultiLabelSolver` does that.
+scikit-learn solves the first two. It would solve the third one label at a time, which takes 15 times as long
+as all labels at once (`_MultiLabelSolver`; 10,000 images, 384 features, 19 labels).
 
 Legend: N images to fit, Q to predict, D feature dimensions, K classes or labels, J of them fitted.
 """

@@ -1,4 +1,4 @@
-"""What the sections of the report page share: where a figure comes from, charts in a row, small pictures."""
+"""What the sections of the report page share: where a figure comes from, charts in a row, thumbnails."""
 
 from __future__ import annotations
 
@@ -47,23 +47,23 @@ def short_path(path: str) -> str:
     return "/".join(Path(path).parts[-2:])
 
 
-def image_figure(made: dict[int, bytes], place: int, kind: str, name: str, more: str) -> str:
-    """A picture with its name and a line beneath; `kind` chooses the frame."""
-    if place not in made:
+def image_figure(images: dict[int, bytes], index: int, kind: str, name: str, more: str) -> str:
+    """An image with its name and a line beneath; `kind` chooses the frame."""
+    if index not in images:
         inside = '<div class="quiet">not readable</div>'
     else:
-        data = base64.b64encode(made[place]).decode()
+        data = base64.b64encode(images[index]).decode()
         inside = f'<img alt="{escape(f"{kind}: {name}")}" src="data:image/jpeg;base64,{data}">'
     return f'<div class="tile {kind}">{inside}<b>{escape(name)}</b><br>{escape(more)}</div>'
 
 
-def image_tiles(dataset: ImageDataset, places: Sequence[int]) -> dict[int, bytes]:
+def image_tiles(dataset: ImageDataset, indices: Sequence[int]) -> dict[int, bytes]:
     """Images by position as small JPEGs; 8-bit color as it is, others stretched together."""
     from PIL import Image
 
     from swath.reporting.rgb import composite
 
-    requested = sorted(set(places))
+    requested = sorted(set(indices))
     if not requested:
         return {}
     batch = dataset.get_batch(requested)
@@ -73,9 +73,9 @@ def image_tiles(dataset: ImageDataset, places: Sequence[int]) -> dict[int, bytes
         tiles = list(batch["image"].clamp(0, 255).byte().permute(0, 2, 3, 1).numpy())
     else:
         tiles = composite(batch, dataset.sensor)
-    found = {}
-    for place, tile in zip(batch["index"].tolist(), tiles, strict=True):
+    images = {}
+    for index, tile in zip(batch["index"].tolist(), tiles, strict=True):
         image = Image.fromarray(tile)
         kernel = Image.Resampling.LANCZOS if min(image.size) > _TILE else Image.Resampling.NEAREST
-        found[int(place)] = jpeg(image.resize((2 * _TILE, 2 * _TILE), kernel), quality=80)
-    return found
+        images[int(index)] = jpeg(image.resize((2 * _TILE, 2 * _TILE), kernel), quality=80)
+    return images

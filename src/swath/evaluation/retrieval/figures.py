@@ -21,6 +21,7 @@ from swath.evaluation.retrieval.names import short_sensor_names
 from swath.evaluation.retrieval.protocol import center_features
 from swath.evaluation.retrieval.results import MIXED, RetrievalEvaluation, RetrievalScore
 from swath.files import atomic_path
+from swath.reporting.fonts import fit_text, font
 from swath.reporting.rgb import composite
 
 _TILE, _GAP, _MARGIN, _LEFT, _CAPTION, _HEAD = 104, 8, 20, 96, 20, 46
@@ -107,24 +108,24 @@ def draw_queries(
     pen = ImageDraw.Draw(sheet)
     state = "centered" if score.centered else "as they are"
     title = f"{score.features}: {score.query_sensor} asks, {score.gallery_sensor} answers ({state})"
-    pen.text((_MARGIN, 12), title, font=_font(15, bold=True), fill=_INK)
+    pen.text((_MARGIN, 12), title, font=font(15, bold=True), fill=_INK)
     for turn, ((row, kind), place, found) in enumerate(zip(rows, asked, predictions, strict=True)):
         top = _HEAD + turn * cell
-        pen.text((_MARGIN, top + 4), kind, font=_font(13, bold=True), fill=_INK)
+        pen.text((_MARGIN, top + 4), kind, font=font(13, bold=True), fill=_INK)
         f1 = float(score.scores.pair_f1[row])
-        pen.text((_MARGIN, top + 24), f"pair F1 {f1:.2f}", font=_font(12), fill=_QUIET)
+        pen.text((_MARGIN, top + 24), f"pair F1 {f1:.2f}", font=font(12), fill=_QUIET)
         left = _MARGIN + _LEFT
         _tile(sheet, pen, (left, top), images.get((score.query_sensor, place)), _QUERY)
-        label = _fitted(pen, ", ".join(sorted(sets[place])), _font(11), width - left - _MARGIN)
-        pen.text((left, top + _TILE + 3), "query", font=_font(11, bold=True), fill=_INK)
-        pen.text((left, top + _TILE + 18), label, font=_font(11), fill=_QUIET)
+        label = fit_text(pen, ", ".join(sorted(sets[place])), font(11), width - left - _MARGIN)
+        pen.text((left, top + _TILE + 3), "query", font=font(11, bold=True), fill=_INK)
+        pen.text((left, top + _TILE + 18), label, font=font(11), fill=_QUIET)
         for column, answer in enumerate(found):
             x = left + (column + 1) * (_TILE + _GAP) + _GAP
             shared = len(sets[place] & sets[answer])
             color = _SHARED if shared else _NONE
             _tile(sheet, pen, (x, top), images.get((score.gallery_sensor, answer)), color)
             text = f"shares {shared} of {len(sets[place])}" if shared else "shares none"
-            pen.text((x, top + _TILE + 3), text, font=_font(11), fill=color)
+            pen.text((x, top + _TILE + 3), text, font=font(11), fill=color)
     info = PngInfo()
     for key, value in (metadata or {}).items():
         info.add_text(key, value)
@@ -229,28 +230,12 @@ def _tile(sheet: Any, pen: Any, corner: tuple[int, int], tile: NDArray[np.uint8]
     pen.rectangle([x - 3, y - 3, x + _TILE + 2, y + _TILE + 2], fill=frame)
     if tile is None:
         pen.rectangle([x, y, x + _TILE - 1, y + _TILE - 1], fill="#e4e2dc")
-        pen.text((x + _TILE // 2, y + _TILE // 2), "not readable", font=_font(11), fill=_QUIET, anchor="mm")
+        pen.text((x + _TILE // 2, y + _TILE // 2), "not readable", font=font(11), fill=_QUIET, anchor="mm")
         return
     image = Image.fromarray(tile)
     kernel = Image.Resampling.NEAREST if max(image.size) < _TILE else Image.Resampling.LANCZOS
     sheet.paste(image.resize((_TILE, _TILE), kernel), (x, y))
 
 
-def _fitted(pen: Any, text: str, font: Any, width: float) -> str:
-    if pen.textlength(text, font) <= width:
-        return text
-    while text and pen.textlength(text + "…", font) > width:
-        text = text[:-1]
-    return text + "…"
-
-
 def _file(name: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in name)
-
-
-def _font(size: int, *, bold: bool = False) -> Any:
-    import matplotlib
-    from PIL import ImageFont
-
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), size)

@@ -245,7 +245,10 @@ def _classes(evaluation: RetrievalEvaluation, names: dict[str, str]) -> list[Tex
                 row.name,
                 f"{row.queries:,}",
                 f"{row.gallery:,}",
-                *(_percent(value) for value in (row.f1, row.precision, row.recall, row.found, row.chance)),
+                *(
+                    _percent(value)
+                    for value in (row.f1, row.precision, row.recall, row.class_precision, row.chance)
+                ),
             ]
             for row in found
         ]
