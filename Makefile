@@ -38,7 +38,7 @@ demo: $(VENV)/.stamp-core  ## the whole path on sample imagery: pretrain, measur
 	$(BIN)/swath demo --out demo-output $(DEMO)
 
 test: $(VENV)/.stamp-dev  ## the whole test suite
-	$(BIN)/python -m pytest -n 2 $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=25 $(TESTS)
 
 lint: $(VENV)/.stamp-dev  ## ruff: rules and formatting
 	$(BIN)/ruff check $(SOURCES)
