@@ -137,8 +137,8 @@ def _scores(results: DemoResults) -> str:
         "<h2>How good are the features?</h2><p>Weighted vote of the 20 nearest neighbors (cosine, "
         "temperature 0.07); images are downsampled to each size by area averaging. "
         f"{count} simulated test scenes of eight classes, so chance is 12.5%. "
-        "<i>knn-z</i> standardizes each feature by the training set first. The scenes differ from those "
-        "of pretraining.</p>"
+        "<i>knn-standardized</i> standardizes each feature by the training set first. The scenes differ from "
+        "those of pretraining.</p>"
         + figure(
             curve,
             "Accuracy against image size, with 95% intervals, each with its better classifier.",

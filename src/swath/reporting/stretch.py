@@ -1,11 +1,11 @@
 """Chips as colors on a screen: which bands are shown, and how their values are stretched to 0 to 255.
 
 Red, green and blue where the sensor has them; of radar VV, VH and VV - VH in decibels; else the first three
-bands, else the first in gray. A `Stretch` is taken over many pictures of one sensor together and then applied
-to each, so that pictures can be compared: each band from the 2nd to the 98th percentile; 8-bit color by all
+bands, else the first in gray. A `Stretch` is taken over many images of one sensor together and then applied
+to each, so that images can be compared: each band from the 2nd to the 98th percentile; 8-bit color by all
 bands at once from the 0.5th to the 99.5th, which keeps its hues. What is not valid is transparent.
 
-Contact sheets, the pictures and the map of `swath serve` all show imagery so.
+Contact sheets, the images and the map of `swath serve` all show imagery so.
 
 Legend: C bands shown, 1 or 3; H x W pixels.
 """
@@ -89,7 +89,7 @@ class Stretch:
     def of(
         cls, images: Sequence[tuple[NDArray[np.float32], NDArray[np.bool_]]], eight_bit: bool
     ) -> Stretch | None:
-        """The stretch of pictures ([C, H, W], valid [H, W]) of one sensor together; None if all are empty."""
+        """The stretch of images ([C, H, W], valid [H, W]) of one sensor together; None if all are empty."""
         pixels = np.concatenate([values[:, valid] for values, valid in images], axis=1)
         if not pixels.size:
             return None

@@ -244,8 +244,8 @@ def test_models_that_cannot_look_at_a_set_are_listed(root: Path, tmp_path: Path)
     })  # fmt: skip
     found = run_suite(suite, MODELS[1:], data_root=root, out=tmp_path, cache=FeatureCache(tmp_path / "c"))
     assert found.datasets[0].status == "failed"
-    assert "--bands red,green,blue" in found.datasets[0].unfit["resnet"]
-    assert any("resnet cannot look at it" in s for s in suite_notes(found))
+    assert "--bands red,green,blue" in found.datasets[0].not_applicable["resnet"]
+    assert any("resnet does not fit" in s for s in suite_notes(found))
 
 
 @pytest.mark.parametrize(

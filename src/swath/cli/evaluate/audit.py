@@ -183,7 +183,7 @@ def robustness(
     ] = 500,
     k: Annotated[int, typer.Option("--k", "-k", help="Neighbors that vote.", min=1)] = 20,
     standardize: Annotated[
-        bool, typer.Option("--standardize", help="Standardize features by the bank (knn-z).")
+        bool, typer.Option("--standardize", help="Standardize features by the train split.")
     ] = False,
     data_root: RootOption = None,
     baselines: BaselinesOption = True,

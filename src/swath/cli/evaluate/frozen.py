@@ -106,8 +106,8 @@ def knn(
     """Classify by the nearest neighbors, at several image scales.
 
     Every image of the queries is classified by a vote of its k most similar images of the bank. Nothing is
-    trained, so the score speaks of the features alone. "knn-z" is the same on features standardized by the
-    bank. Several models are compared in pairs, on the same images.
+    trained, so the score speaks of the features alone. "knn-standardized" is the same on features
+    standardized by the bank. Several models are compared in pairs, on the same images.
 
     Example: swath evaluate knn runs/first/model scenes/index.csv --image-sizes 16,32,64,128 -o scores
     """

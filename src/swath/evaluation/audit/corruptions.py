@@ -41,7 +41,7 @@ class Corruption:
     Attributes:
         name: On the command line.
         measure: What its strength is, with the unit.
-        strengths: Ascending; the clean image is none of them.
+        severities: Ascending; the clean image is none of them.
         change: (images [B, C, H, W] float32 in the unit, valid [B, H, W], keys [B], sensor, strength) ->
             (images, valid).
         units: Units of bands that it makes sense for; others are refused.

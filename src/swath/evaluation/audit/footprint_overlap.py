@@ -1,6 +1,6 @@
 """Which images lie on the same ground, by their georeference.
 
-Pixels cannot tell that a query of this year and a bank image of last year show one field; footprints can.
+Pixels cannot tell that a query of this year and a train image of last year show one field; footprints can.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def read_footprints(paths: Sequence[str]) -> list[Ring | None]:
 def footprint_overlaps(
     test: Sequence[Ring | None], train: Sequence[Ring | None], *, minimum: float = 0.01
 ) -> list[tuple[int, int, float]]:
-    """(query, bank image, share): pairs whose footprints overlap.
+    """(query, train image, share): pairs whose footprints overlap.
 
     Args:
         test: Rings in degrees; None is passed over.

@@ -48,24 +48,24 @@ _DEAD = 1e-3  # a dimension whose deviation is below this share of the median on
 
 @dataclass(slots=True)
 class EmbeddingStats:
-    """The shape of one featurizer's features of some images at one side.
+    """The shape of one feature extractor's features of some images at one side.
 
     Attributes:
         features: Featurizer name.
-        side: Of the images, in pixels.
+        image_size: Of the images, in pixels.
         images: Number N.
         dimensions: Number D.
         rankme: Directions used, as they are.
         effective_rank: Directions used, less the mean.
         participation: Directions that carry the variance.
-        intrinsic: Dimension of the manifold (TwoNN); None where it cannot be had.
+        intrinsic: Dimension of the manifold (TwoNN); None where it is not available.
         uniformity: 0 for one point, about -4 for a full sphere.
         class_alignment: Distance within a class over distance at large; None without labels.
         scale_alignment: Squared distance to the same images at the next larger side; None at the largest.
         feature_std: Spread of directions: 1 for even, 0 for one direction.
         mean_cosine: Mean cosine of two images: near 1 where one mean vector rules.
         dead: Dimensions that do not vary.
-        top_share: Share of the variance along the first principal axis.
+        top_fraction: Share of the variance along the first principal axis.
     """
 
     features: str
@@ -112,7 +112,7 @@ def embedding_stats(
     """Geometry of features [N, D].
 
     Args:
-        name: Of the featurizer.
+        name: Of the feature extractor.
         image_size: Of the images, in pixels.
         features: At least three images.
         labels: [N] class indices, where known.
@@ -153,11 +153,11 @@ def embedding_stats(
 
 @dataclass(slots=True)
 class EmbeddingStatsReport:
-    """Geometries of several featurizers at several sides, and what they were measured on.
+    """Geometries of several feature extractors at several sides, and what they were measured on.
 
     Attributes:
         protocol: JSON-safe: everything that the figures depend on.
-        rows: One a featurizer and side.
+        rows: One a feature extractor and side.
         notes: Worth reading beside them; warnings of collapse first.
     """
 
@@ -183,7 +183,7 @@ def evaluate_embedding_stats(
     extracted: FeatureSet | None = None,
     cache: FeatureCache | None = None,
 ) -> EmbeddingStatsReport:
-    """Geometry of featurizers on some images, a row a featurizer and side.
+    """Geometry of feature extractors on some images, a row a feature extractor and side.
 
     Args:
         extractors: Baselines are fitted to the same images.

@@ -32,7 +32,7 @@ _PATCH, _SAMPLES = 24, 8  # a description is a patch of 24 x 24 pixels at 8 x 8 
 SMALLEST = 48  # pixels: a reduced image below this side is not described
 _ALIKE = 0.86  # cosine of two descriptions of one landmark
 _AGREE = 3  # pixels within which shifts agree
-_VOTES = 2  # landmarks that have to agree before pixels are looked at
+_VOTES = 2  # landmarks that have to agree before pixels are checked
 
 
 @dataclass(slots=True)
@@ -58,8 +58,8 @@ class ImageOverlap:
 
     Attributes:
         query: Number of the query.
-        bank: Number of the bank image.
-        share: Shared area over that of the smaller image on the ground, 0 to 1.
+        train: Number of the train image.
+        fraction: Shared area over that of the smaller image on the ground, 0 to 1.
         correlation: Of the detail of that area in both.
         scale: GSD of the coarser over that of the finer one.
     """
@@ -187,9 +187,9 @@ def describe_keypoints(
 def match_keypoints(
     test: Keypoints, train: Keypoints, *, chunk: int = 2048
 ) -> list[tuple[int, int, float, float, int]]:
-    """(query, bank image, rows, columns, votes): shifts that two landmarks or more agree on.
+    """(query, train image, rows, columns, votes): shifts that two landmarks or more agree on.
 
-    The shift leads from places in the query to places in the bank image. Pairs of which both images were
+    The shift leads from places in the query to places in the train image. Pairs of which both images were
     reduced are left to the finer level.
     """
     votes: dict[tuple[int, int], list[tuple[float, float]]] = defaultdict(list)
@@ -255,7 +255,7 @@ def verify_overlaps(
     Args:
         suspects: Of `suspected_shifts`.
         shade_of: ("query" or "bank", number) -> gray image [H, W] at its own GSD.
-        factors: (query, bank image) -> by what each has to be reduced to the GSD of the suspicion.
+        factors: (query, train image) -> by what each has to be reduced to the GSD of the suspicion.
         minimum: Correlation of the detail that counts as the same ground.
     """
     found = []

@@ -1,21 +1,21 @@
-"""Is a query in the bank already? Leaks are looked for, listed with partner and reason, and taken out.
+"""Is a query in the train split already? Leaks are looked for, listed with partner and reason, and taken out.
 
-A kNN score asks whether new imagery of a class is near known imagery of it. Where the bank holds the query
-itself, a copy of it or a picture of the same ground, it asks for memory instead, and the better the memory
-the higher the score. Five searches, from certain to cautious:
+A kNN score asks whether new imagery of a class is near known imagery of it. Where the train split holds the
+query itself, a copy of it or a picture of the same ground, it asks for memory instead, and the better the
+memory the higher the score. Five searches, from certain to cautious:
 
 - ``same file``: equal bytes;
 - ``near copy``: close perceptual hashes in any orientation, verified on the pixels;
 - ``shared ground``: landmarks that agree on one shift, at one or at two scales, verified on the pixels;
-- ``close features``: features closer than nearly all of the bank's own neighbors are, verified likewise
-  (unverified ones are only counted: to be alike is what features are for);
+- ``close features``: features closer than nearly all of the train split's own neighbors are, verified
+  likewise (unverified ones are only counted: to be alike is what features are for);
 - ``footprint``: georeferenced footprints that overlap.
 
 Only what is verified is a leak, so that the search does not cry wolf. What it cannot see is said in
 `docs/concepts/trust.md`: the same scene at another date without georeference, and neighbors that touch but
 do not overlap. Against those only a split by groups or blocks helps (`split_making`).
 
-Legend: N bank images, Q queries, S side of a thumbnail.
+Legend: N train images, Q queries, S side of a thumbnail.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ from swath.evaluation.protocols.results import EvaluationResult
 from swath.evaluation.protocols.scoring import restrict_evaluation
 
 HASH_BITS = 20  # of 128 that may differ: suspicions, not verdicts
-SAME_PICTURE = 0.8  # correlation of detail at 64 px from which two pictures are one
+SAME_PICTURE = 0.8  # correlation of detail at 64 px from which two images are one
 PAIRS = 40_000_000  # pairs of images up to which the search for shared ground is run
 REASONS = ("same file", "near copy", "shared ground", "close features", "footprint")
 
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """A query that the bank knows.
+    """A query that the train split knows.
 
     Attributes:
         query: Its file.
-        partner: The bank image that gives it away.
+        partner: The train image that gives it away.
         reason: One of `REASONS`.
         strength: Correlation of the pixels, or share of the footprint; 1 for equal files.
         detail: What was seen, in words.
@@ -80,8 +80,8 @@ class LeakageReport:
 
     Attributes:
         leaks: Every pair, the surest first.
-        queries: How many queries were looked at.
-        bank: How many bank images.
+        test: How many queries were checked.
+        train: How many train images.
         unverified: Pairs whose features are very close but whose pixels do not agree: no leaks.
         settings: Thresholds, and searches that were left out with the reason; JSON-safe.
     """
@@ -138,12 +138,12 @@ def find_leaks(
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> LeakageReport:
-    """Search a split for queries that the bank knows.
+    """Search a split for queries that the train split knows.
 
     Args:
         split: Bank and queries; every image is read once, suspects again.
-        features: Of bank [N, D] and queries [Q, D] in the order of the parts' indices, by any featurizer:
-            adds the search by close features.
+        features: Of bank [N, D] and queries [Q, D] in the order of the parts' indices, by any feature
+            extractor: adds the search by close features.
         batch_size: Images read at a time.
         progress: Called with (images done, images in all).
 
@@ -330,10 +330,10 @@ def _shared(
 
 
 def _close(test: Tensor, train: Tensor, *, sample: int = 2000) -> tuple[list[tuple[int, int, float]], float]:
-    """Pairs closer than 99% of the bank's images are to their nearest other one, and that cosine.
+    """Pairs closer than 99% of the train split's images are to their nearest other one, and that cosine.
 
-    At most three a query. The bank's own distribution is the measure, because what counts as close differs
-    from model to model.
+    At most three a query. The train split's own distribution is the measure, because what counts as close
+    differs from model to model.
     """
     unit, asked = F.normalize(train.float(), dim=1), F.normalize(test.float(), dim=1)
     chosen = torch.from_numpy(np.random.default_rng(0).permutation(len(unit))[:sample])

@@ -2,13 +2,13 @@
 
 Three steps from cheap to sure. A **perceptual hash** (dHash: is each pixel of a tiny gray image brighter than
 its neighbor?) survives re-encoding, resizing and changes of brightness; hashes of all eight orientations of
-a query meet those of the bank. A close hash is a suspicion only, because fields and water have hashes that
-say little; so each suspicion is **verified on the pixels** by normalized cross-correlation of what remains
-after the coarse brightness is taken out.
+a query meet those of the train split. A close hash is a suspicion only, because fields and water have hashes
+that say little; so each suspicion is **verified on the pixels** by normalized cross-correlation of what
+remains after the coarse brightness is taken out.
 
-Any bands will do: each is standardized by its own image, and their mean is the gray that is looked at.
+Any bands will do: each is standardized by its own image, and their mean is the gray that is used.
 
-Legend: N bank images, Q queries, B in a batch, S side of a thumbnail in pixels.
+Legend: N train images, Q queries, B in a batch, S side of a thumbnail in pixels.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def close_hashes(
     """Pairs of thumbnails [Q, S, S] and [N, S, S] whose hashes differ in at most `bits` of 128 bits.
 
     Returns:
-        (query, bank image, orientation of the query that the bank image shows); each pair once, in the
+        (query, train image, orientation of the query that the train image shows); each pair once, in the
         orientation that fits best.
     """
     known = perceptual_hashes(train).float()

@@ -1,10 +1,10 @@
 """How a score falls when the queries get worse: haze, noise, stripes, lost bands, blur, holes, turns.
 
-Only the queries suffer; the bank stays clean, as an archive does when one asks it with a bad picture. A model
-that scores higher on clean images may fall faster, so every strength is compared with the clean score on the
-same queries, and with the baselines.
+Only the queries suffer; the train split stays clean, as an archive does when one asks it with a bad picture.
+A model that scores higher on clean images may fall faster, so every strength is compared with the clean
+score on the same queries, and with the baselines.
 
-Legend: Q queries, N bank images, D feature dimensions.
+Legend: Q queries, N train images, D feature dimensions.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class RobustnessScore:
 
     Attributes:
         features: Featurizer name.
-        degradation: Its name; "clean" for the queries as they are.
+        corruption: Its name; "clean" for the queries as they are.
         strength: Its strength; 0 for clean.
         accuracy: kNN top-1, 0 to 1.
         low: Lower end of its 95% bootstrap interval over queries.
@@ -86,7 +86,7 @@ class RobustnessReport:
 
     @property
     def names(self) -> list[str]:
-        """Featurizers in order."""
+        """Feature extractors in order."""
         return list(dict.fromkeys(score.features for score in self.scores))
 
     @property
@@ -110,7 +110,7 @@ class RobustnessReport:
         return float(np.mean([s.loss for s in self.curve(features, corruption) if s.strength > 0]))
 
     def sentence(self) -> str:
-        """What hurts the first featurizer most, and what least."""
+        """What hurts the first feature extractor most, and what least."""
         first = self.names[0]
         losses = sorted((self.mean_loss(first, d), d) for d in self.corruptions)
         (minimum, kind), (max_count, other) = losses[0], losses[-1]
@@ -167,17 +167,17 @@ def evaluate_robustness(
         image_size: Of the images in pixels, after the degradation; default the native side.
         k: Neighbors that vote.
         temperature: Of the vote.
-        standardize: Standardize features by the bank ("knn-z").
+        standardize: Standardize features by the train split ("knn-standardized").
         max_images: Look at this many queries, drawn evenly; default all. Every strength is a pass over them.
         batch_size: Images at a time.
         progress: Called with (images done, images in all).
-        train: Features of the bank by these featurizers at `side`, if there are any; without a cache the
-            featurizers have been fitted to them already.
+        train: Features of the train split by these feature extractors at `side`, if there are any; without a
+            cache the feature extractors have been fitted to them already.
         cache: Where features are looked for, and kept; a killed run goes on from there.
 
     Raises:
         SwathError: A degradation makes no sense for the sensor; several labels an image; a side that no
-            featurizer takes.
+            feature extractor takes.
     """
     sensor = split.train.dataset.sensor
     if np.asarray(split.train.labels).ndim != 1:
@@ -258,7 +258,7 @@ def evaluate_robustness(
     return RobustnessReport(protocol, scores, notes)
 
 
-State = tuple[str, str, float]  # featurizer, degradation, strength
+State = tuple[str, str, float]  # feature extractor, degradation, strength
 
 
 def _shelves(
@@ -328,7 +328,7 @@ def _worse(
 def plot_robustness(
     report: RobustnessReport, path: str | Path, *, metadata: Mapping[str, str] | None = None
 ) -> Path:
-    """Accuracy against strength, a panel a degradation, a line a featurizer; PNG at `path`."""
+    """Accuracy against strength, a panel a degradation, a line a feature extractor; PNG at `path`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -20,8 +20,8 @@ def check_split(split: TrainTestSplit) -> list[str]:
     """Notes for the reader of scores on this split.
 
     Raises:
-        ImageryError: A side without images, images without labels, an image twice on one side, or a bank
-            of a single class.
+        ImageryError: A side without images, images without labels, an image twice on one side, or a train
+            split of a single class.
     """
     for part in (split.train, split.test):
         if len(part.indices) == 0:
@@ -81,7 +81,7 @@ def _repeated(part: EvalSubset) -> list[tuple[str, int]]:
 
 
 def _shared(split: TrainTestSplit) -> list[str]:
-    """A note where queries are in the bank too."""
+    """A note where queries are in the train split too."""
     train, test = split.train, split.test
     if train.dataset is test.dataset:
         inside = np.isin(test.indices, train.indices)

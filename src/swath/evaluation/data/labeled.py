@@ -1,7 +1,7 @@
 """Labeled images in every layout that people have, as a data set and what else is known of each image.
 
 Class folders, CSV manifests (one class or several labels an image), Parquet tables of chips, and BigEarthNet.
-`swath.evaluation.data.splits` divides them into bank and queries; sets known by name are opened by
+`swath.evaluation.data.splits` divides them into train and test split; sets known by name are opened by
 `swath.evaluation.data.opening`.
 
 Legend: N images.

@@ -1,6 +1,6 @@
 """Making splits that do not leak: by blocks of ground, by groups, or at random; written as a CSV table.
 
-Neighboring images resemble each other, so a random split asks for places that the bank nearly holds.
+Neighboring images resemble each other, so a random split asks for places that the train split nearly holds.
 Three ways, from loose to strict:
 
 - ``random``: single images, each class in the same shares. For images that are far apart, or as the
@@ -46,7 +46,7 @@ class SplitAssignment:
 
     Attributes:
         dataset: The images.
-        splits: [N] split of each image; "buffer" for those in none.
+        split_names: [N] split of each image; "buffer" for those in none.
         units: [N] the unit that each image was dealt out with.
         origin: How the split was made, in words.
         notes: What a reader should know.

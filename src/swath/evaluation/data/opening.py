@@ -63,9 +63,9 @@ def open_eval_data(
         sensor: What the images have to be for whoever looks at them.
         root: Folder of data sets, for names.
         gsd: Metres per pixel, a column, or ``"relative"``; None for what the data says.
-        gsd_mode: How scale will be told; ``relative`` is the same as gsd="relative". None where nobody looks
+        gsd_mode: How scale is given; ``relative`` is the same as gsd="relative". None where nobody looks
             at scale.
-        train_split: Split of the bank.
+        train_split: Name of the train split.
         test_split: Split of the queries.
         size: Side that images are brought to first; known sets have their own.
         allow_overlap: See `open_split`.
@@ -229,7 +229,7 @@ def _folds_of(paths: list[str], found: LocalBenchmark, notes: list[str]) -> dict
         for line in path.read_text(encoding="utf-8").splitlines():
             if line.strip():
                 split_names[Path(line.strip()).stem] = (
-                    split  # lists of pictures serve GeoTIFFs of the same name
+                    split  # lists of images serve GeoTIFFs of the same name
                 )
     notes.append(f"split by the lists {', '.join(path.name for path in found.lists.values())}")
     return {"split": [split_names.get(Path(path).stem, "") for path in paths]}

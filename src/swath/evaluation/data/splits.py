@@ -1,4 +1,4 @@
-"""Which images are the bank (what a probe may learn from) and which the queries: read from the data, or made.
+"""The train split (what a probe learns from) and the queries: read from the data, or made.
 
 In this order: a split column of a table, or the official splits of BigEarthNet; ``train`` and ``val`` (or
 ``test``) folders of class folders; else a stratified split by seed. Images that show the same ground (a
@@ -36,11 +36,11 @@ class TrainTestSplit:
     """Bank and queries, and what a reader of the scores should know about them.
 
     Attributes:
-        bank: Labeled images that probes learn from.
-        queries: Labeled images that are classified.
+        train: Labeled images that probes learn from.
+        test: Labeled images that are classified.
         origin: Where the split comes from, in words.
         notes: Worth printing beside the scores.
-        native_metres: Median GSD of the images as they are, where a CSV table has it.
+        native_gsd: Median GSD of the images as they are, where a CSV table has it.
     """
 
     train: EvalSubset
@@ -84,17 +84,17 @@ def open_split(
             BigEarthNet.
         sensor: As for `open_dataset`.
         gsd: As for `open_dataset`.
-        bank: Split (or folder) of the bank.
-        queries: Split (or folder) of the queries; by default val or test, whichever there is.
+        train_split: Name (or folder) of the train split.
+        test_split: Split (or folder) of the queries; by default val or test, whichever there is.
         label_column: Tables: column of the classes; default ``class`` or ``label``. Several with commas
             between: a column a label, 0 or 1.
-        separator: CSV: the column holds several labels with this between.
+        label_separator: CSV: the column holds several labels with this between.
         labels: BigEarthNet: ``multi`` (the default), or ``single`` for the places with one label only.
         split_column: Tables: column of the splits; default ``split`` or ``split`` if there is one.
         group_column: Tables: images with the same (non-empty) value show the same ground; default
             ``overlap_group`` if there is one.
         allow_overlap: Go on, with a note, where a group stands on both sides of the data's own split.
-        share: Share of queries of each class, where the data has no split of its own.
+        test_fraction: Share of queries of each class, where the data has no split of its own.
         seed: Of that split.
         options: Further ones of `open_dataset`.
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EvalSubset:
-    """Some images of a labeled data set: the bank or the queries.
+    """Some images of a labeled data set: the train split or the queries.
 
     Attributes:
         dataset: With labels.

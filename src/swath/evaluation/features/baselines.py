@@ -28,7 +28,7 @@ from swath.evaluation.features.protocol import FeatureExtractor, GsdMode
 from swath.models.model import Model
 
 _IDENTITY = "swath.evaluation.features.baselines/1"  # for the cache: another number when features change
-_SAMPLE = 256  # bank images that are enough for band statistics and for drawing patches,
+_SAMPLE = 256  # train images that are enough for band statistics and for drawing patches,
 _VALUES = 50_000_000  # or fewer where they are large: this many values at most
 
 
@@ -57,8 +57,8 @@ class ImageStatistics:
 class ColorHistogram:
     """Share of the pixels in 8 equal bins of each band: [B, 8 C].
 
-    The bins span 0 to 256 for display values and mean +- 2.5 standard deviations of the bank for other units;
-    what lies beyond counts in the outermost.
+    The bins span 0 to 256 for display values and mean +- 2.5 standard deviations of the train split for
+    other units; what lies beyond counts in the outermost.
     """
 
     name = "color histogram"
@@ -97,7 +97,7 @@ class RawPixels:
         self.settings: dict[str, Any] = {"baseline": "pixels at 16 x 16"}
 
     def fit(self, part: EvalSubset, image_size: int) -> None:
-        """Measure mean and standard deviation of each band over images of the bank."""
+        """Measure mean and standard deviation of each band over images of the train split."""
         self.mean, self.std = _band_statistics(_sample(part, image_size))
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -106,7 +106,7 @@ class RawPixels:
 
 
 class RandomPatches:
-    """Filters drawn from the bank, and what images answer to them; shared by the two forms of RCF.
+    """Filters drawn from the train split, and what images answer to them; shared by the two forms of RCF.
 
     Args:
         count: Number of patches.
@@ -120,7 +120,7 @@ class RandomPatches:
         self._last: tuple[Tensor, tuple[Tensor, Tensor, Tensor]] | None = None
 
     def fit(self, part: EvalSubset, image_size: int) -> None:
-        """Draw patches from bank images at `side` pixels, whiten them (ZCA), scale each to length 1."""
+        """Draw patches from train images at `side` pixels, whiten them (ZCA), scale each to length 1."""
         if self._fitted_to is not None and self._fitted_to[0] is part and self._fitted_to[1] == image_size:
             return
         self._fitted_to, self._last = (part, image_size), None
@@ -165,7 +165,7 @@ class RandomPatches:
 
 
 class RandomConvolutionalFeatures:
-    """Responses to random whitened patches of the bank, rectified and averaged over the image.
+    """Responses to random whitened patches of the train split, rectified and averaged over the image.
 
     Args:
         both_signs: [B, 2 * count] features relu(r - 1) and relu(-r - 1) of each response r, the stronger
@@ -258,13 +258,13 @@ def _masked(batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def _standard(batch: Batch, mean: Tensor, std: Tensor) -> Tensor:
-    """Images with the bank's mean and standard deviation of each band taken out; 0 where not valid."""
+    """Images with the train split's mean and standard deviation of each band taken out; 0 where not valid."""
     image, weight = _masked(batch)
     return (image - mean) / std * weight
 
 
 def _sample(part: EvalSubset, image_size: int) -> Tensor:
-    """Some images of the bank [n, C, side, side], NaN where not valid."""
+    """Some images of the train split [n, C, side, side], NaN where not valid."""
     count = max(8, min(_SAMPLE, _VALUES // (len(part.dataset.sensor.bands) * image_size * image_size)))
     chosen = np.random.default_rng(0).permutation(part.indices)[:count]
     batch: Any = part.dataset.get_batch(chosen)

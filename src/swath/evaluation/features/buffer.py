@@ -14,7 +14,7 @@ CHUNK = 512  # images whose features are kept together
 
 
 class FeatureBuffer:
-    """Features of some images by one featurizer at one side, a chunk at a time; in memory."""
+    """Features of some images by one feature extractor at one side, a chunk at a time; in memory."""
 
     def __init__(self) -> None:
         self._rows: dict[int, Tensor] = {}

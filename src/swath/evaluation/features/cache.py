@@ -1,9 +1,11 @@
 """Features are computed once: a cache on disk, keyed by the content of all that decides them.
 
-A key is a hash over the featurizer (its weights, its settings: pooling, GSD mode, contract), the images (each
-file's path, size and time of change, with sensor, GSD and how it is fitted to a size; of other data sets the
-pixels themselves), the side that they are resized to, and, for featurizers that look at the bank, the bank.
-Versions of software are no part of it. Whatever changes, another key is asked for: nothing is ever stale.
+A key is a hash over the feature extractor (its weights, its settings: pooling, GSD mode, contract), the
+images (each file's path, size and time of change, with sensor, GSD and how it is fitted to a size; of other
+data sets the pixels themselves), the side that they are resized to, and, for feature extractors that are
+fitted to the train split, that split too. Versions of software are no part of it. Whatever changes, another
+key is
+requested: nothing is ever stale.
 
     FOLDER/ab/abcdef....npy    [N, D] float32, memory-mapped when read
     FOLDER/ab/abcdef....json   what it is, for people
@@ -73,7 +75,7 @@ class FeatureCache:
             extractor: Cached if it has an `identity`; otherwise its features stay in memory.
             part: The images.
             image_size: That they are resized to.
-            fitted_to: Bank and side that the featurizer is (or would be) fitted to.
+            fitted_to: Bank and side that the feature extractor is (or would be) fitted to.
             state: What was done to the images before they were resized, such as a degradation; None: nothing.
         """
         identity = getattr(extractor, "identity", None)

@@ -1,8 +1,9 @@
 """Features of a labeled data set at several image scales: what every score is computed from.
 
-A **featurizer** turns a batch, as data sets collate it, into one vector an image. A `Part` is a data set and
-which of its images take part (a split, a split). `extract` reads every image once and makes from it the
-features of all featurizers at all scales, by area resampling, with the GSD following the resampling.
+A **feature extractor** turns a batch, as data sets collate it, into one vector an image. A `Part` is a data
+set and which of its images take part (a split, a split). `extract` reads every image once and makes from it
+the features of all feature extractors at all scales, by area resampling, with the GSD following the
+resampling.
 
 Legend: N images, B in a batch, C bands, D feature dimensions; a side is that of a square image in pixels.
 """
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 def pooling_variants(
     model: Model, poolings: Sequence[str], name: str | None = None
 ) -> list[ModelFeatureExtractor]:
-    """Featurizers of one model, one a pooling, that encode each batch once; called "NAME, POOLING"."""
+    """Feature extractors of one model, one a pooling, that encode each batch once; called "NAME, POOLING"."""
     found: list[ModelFeatureExtractor] = []
     for pooling in poolings:
         label = f"{name or model.name}, {pooling}"
@@ -85,7 +86,8 @@ def extract_features(
     train: tuple[EvalSubset, int] | None = None,
     fit: Callable[[FeatureExtractor], None] | None = None,
 ) -> FeatureSet:
-    """Features of all images of `part` by all featurizers at all sides; every image is read at most once.
+    """Features of all images of `part` by all feature extractors at all sides; every image is read at most
+    once.
 
     Images that cannot be read are left out and listed.
 
@@ -96,12 +98,12 @@ def extract_features(
         batch_size: Images at a time; features do not depend on it.
         progress: Called with (images done, images in all).
         cache: Where features are looked for, and kept.
-        train: Part and side that featurizers are fitted to, for the cache.
-        fit: Called with a featurizer before its features are computed (not if all are in the cache).
+        train: Part and side that feature extractors are fitted to, for the cache.
+        fit: Called with a feature extractor before its features are computed (not if all are in the cache).
 
     Raises:
-        ContractError: A side that does not fit a featurizer (`usable_sides` tells beforehand), or images
-            that do not fit a model's contract.
+        ContractError: A side that does not fit a feature extractor (`usable_sides` tells beforehand), or
+            images that do not fit a model's contract.
         ImageryError: Not one image could be read.
     """
     _, refused = supported_image_sizes(image_sizes, extractors)
@@ -201,7 +203,7 @@ def _chunks_of_batches(
 def supported_image_sizes(
     image_sizes: Sequence[int], extractors: Sequence[FeatureExtractor]
 ) -> tuple[list[int], list[str]]:
-    """Sides that all featurizers can take, and for each other one the reason why it is refused."""
+    """Sides that all feature extractors can take, and for each other one the reason why it is refused."""
     good, refused = [], []
     for image_size in image_sizes:
         misfit = next(

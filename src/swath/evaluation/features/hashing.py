@@ -15,7 +15,7 @@ from swath.evaluation.data.subset import EvalSubset
 
 
 def images_hash(part: EvalSubset) -> str:
-    """SHA-256 over the images of a part as a featurizer meets them (before resizing).
+    """SHA-256 over the images of a part as a feature extractor meets them (before resizing).
 
     Whole image files are known by path, size and time of change; of any other data set all pixels are read.
     """

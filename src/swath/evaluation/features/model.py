@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 
 class ModelFeatureExtractor:
-    """A model as a featurizer.
+    """A model as a feature extractor.
 
     Args:
         model: The model.
         name: In tables; the model's by default.
         pooling: "mean", "mean_std" or "cls" instead of the model's own.
-        gsd_mode: How scale is told to the model; by default as its contract says. ``metres``: the data's GSD.
-            ``relative``: in units of the contract's reference, by the side alone: 1 at the contract's
+        gsd_mode: How scale is given to the model; by default as its contract says. ``metres``: the data's
+            GSD. ``relative``: in units of the contract's reference, by the side alone: 1 at the contract's
             reference size or, where it has none, at the images' native side. (Whether true metres help a
             given model on given data is to be measured, not assumed.)
         reference_side: Relative mode: side in pixels at which GSD is 1, instead of the contract's.
-        statistics: ``bank`` standardizes bands by mean and standard deviation over the bank, instead of by
-            the contract's.
-        shares: Another featurizer of the same model; encodings of its last batch are used again. For
+        statistics: ``bank`` standardizes bands by mean and standard deviation over the train split, instead
+            of by the contract's.
+        shares: Another feature extractor of the same model; encodings of its last batch are used again. For
             several poolings, of which each costs nearly nothing then (see `read_outs`).
     """
 
@@ -84,7 +84,7 @@ class ModelFeatureExtractor:
         """A model as Scale-MAE's released evaluation reads it, whatever its contract says.
 
         The class token after the last norm; positions by 224 / side; bands standardized by the data's own
-        statistics (theirs are constants of each data set, ours are measured on the bank).
+        statistics (theirs are constants of each data set, ours are measured on the train split).
         """
         return cls(model, name, "cls", "relative", reference_image_size=224, statistics="train")
 
@@ -103,7 +103,7 @@ class ModelFeatureExtractor:
         return source._identity[1]
 
     def fit(self, part: EvalSubset, image_size: int) -> None:
-        """A model is trained already; only the bands' statistics may be those of the bank."""
+        """A model is trained already; only the bands' statistics may be those of the train split."""
         if self.learns:
             sensor = part.dataset.sensor
             measured = sensor.with_statistics(*_band_statistics(part), f"{part.name} images")

@@ -42,9 +42,9 @@ class EvalModel:
     """Something to score, ready to look at images.
 
     Attributes:
-        featurizers: One; several where several poolings were asked for.
+        feature extractors: One; several where several poolings were requested.
         sensor: What the images have to be opened with.
-        gsd_mode: How scale is told to it; None where it does not look at scale.
+        gsd_mode: How scale is given to it; None where it does not look at scale.
         model: The model, where it is one of Swath's.
         about: JSON-safe facts for reports.
         notes: What a reader of its scores should know.
@@ -59,14 +59,14 @@ class EvalModel:
 
     @property
     def name(self) -> str:
-        """Of the (first) featurizer."""
+        """Of the (first) feature extractor."""
         return self.extractors[0].name
 
 
 def open_feature_extractors(
     text: str, sensor: str | Sensor | None = None, **options: Any
 ) -> list[FeatureExtractor]:
-    """The featurizers of `open_candidate`, for those who open the images themselves."""
+    """The feature extractors of `open_candidate`, for those who open the images themselves."""
     return open_eval_model(text, sensor, **options).extractors
 
 
@@ -85,10 +85,10 @@ def open_eval_model(
 
     Args:
         text: See the module.
-        sensor: What the images are taken with; a model that knows a single sensor need not be told.
+        sensor: What the images are taken with; a model that knows a single sensor need not be given one.
         pooling: "mean", "mean_std" or "cls" instead of the model's own; several with commas between make
-            several featurizers that share each encoding.
-        gsd_mode: How scale is told to a model instead of as its contract says.
+            several feature extractors that share each encoding.
+        gsd_mode: How scale is given to a model instead of as its contract says.
         bands: Three bands that a model of timm may see as red, green and blue.
         device: Default: a GPU if there is one.
         name: In tables, instead of its own.

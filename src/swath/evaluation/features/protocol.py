@@ -28,7 +28,7 @@ class FeatureExtractor(Protocol):
 
     Attributes:
         name: In tables and files; unique in an evaluation.
-        min_side: Sides must be multiples of it.
+        min_image_size: Sides must be multiples of it.
         settings: What its features depend on, JSON-safe; goes into the configuration's hash.
 
     Two further attributes let its features be cached (`swath.evaluation.features.cache`); without them they
@@ -44,7 +44,7 @@ class FeatureExtractor(Protocol):
     settings: dict[str, Any]
 
     def fit(self, part: EvalSubset, image_size: int) -> None:
-        """Look at images of the bank (never of the queries) where features depend on data."""
+        """Look at images of the train split (never of the queries) where features depend on data."""
         ...
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -57,7 +57,7 @@ class FeatureSet:
     """Features of one part.
 
     Attributes:
-        features: (featurizer name, side) -> [N, D] float32, N the images that could be read.
+        features: (feature extractor name, side) -> [N, D] float32, N the images that could be read.
         labels: [N] int64 class indices, or [N, K] float32 of 0 and 1.
         indices: [N] their positions in the data set.
         problems: (file, reason) of images that could not be read.

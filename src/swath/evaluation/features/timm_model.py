@@ -1,4 +1,4 @@
-"""Any model of timm as a featurizer: what the rest of the world would use, on the same images.
+"""Any model of timm as a feature extractor: what the rest of the world would use, on the same images.
 
     timm:resnet50                          freshly initialized: random weights, and called so
     timm:resnet50@weights/resnet50.safetensors
@@ -74,7 +74,7 @@ class TimmName:
 
 
 class TimmFeatureExtractor:
-    """A model of timm, without its classifier, as a featurizer.
+    """A model of timm, without its classifier, as a feature extractor.
 
     Args:
         text: ``timm:ARCHITECTURE[@WEIGHTS]``, see the module.
@@ -85,7 +85,7 @@ class TimmFeatureExtractor:
         seed: Of random weights.
 
     Raises:
-        SwathError: Unknown model; weights that cannot be had.
+        SwathError: Unknown model; weights that is not available.
         CheckpointError: Weights of another architecture.
         ContractError: Bands that do not fit, with the fix.
     """

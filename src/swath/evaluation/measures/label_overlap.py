@@ -102,7 +102,7 @@ class LabelOverlap:
 
     Attributes:
         queries: [Q, K] labels, zeros and ones.
-        archive: [N, K] labels.
+        gallery: [N, K] labels.
         items: [Q] how many archive items may answer.
         relevant: [Q] how many of them share a label.
         gain: [Q] labels shared, summed.

@@ -72,14 +72,14 @@ class RetrievalScores:
     """Scores of each query; what they mean is said at the top of this module.
 
     Attributes:
-        k: Answers that were looked at.
+        k: Answers that were checked.
         precision: [Q] float64, mean of p_j over the answers (label precision).
         recall: [Q] mean of c_j over the answers (label recall).
         pair_f1: [Q] mean of the F1 of query and answer.
         average_precision: [Q] AP@k.
         ndcg: [Q] NDCG@k.
         hits: [Q] precision@k: share of answers that share at least one label.
-        hopeless: Queries that share no label with any archive item.
+        without_relevant: Queries that share no label with any archive item.
     """
 
     k: int
@@ -196,7 +196,7 @@ class ClassScore:
     Attributes:
         name: The class.
         queries: Queries that carry it.
-        archive: Archive items that carry it.
+        gallery: Archive items that carry it.
         precision: Mean label precision of these queries (0 to 1; NaN where there are none, as the next two).
         recall: Mean label recall.
         f1: Harmonic mean of both.

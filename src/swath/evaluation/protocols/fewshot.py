@@ -1,9 +1,10 @@
 """Few-shot curves: how good a classifier is that has seen n labeled images of each class, for rising n.
 
-For every n, several draws of n images a class are taken from the bank; the classifier learns from these alone
-and is scored on all queries. All featurizers see the same draws, so differences between them pair.
+For every n, several draws of n images per class are taken from the train split; the classifier learns from
+these alone and is scored on all queries. All feature extractors see the same draws, so differences between
+them pair.
 
-Legend: N bank images, Q queries, D feature dimensions, K classes.
+Legend: N train images, Q queries, D feature dimensions, K classes.
 """
 
 from __future__ import annotations
@@ -45,14 +46,14 @@ def evaluate_fewshot(
     extracted: SplitFeatures | None = None,
     cache: FeatureCache | None = None,
 ) -> EvaluationResult:
-    """Accuracy with n labeled images a class; the classifier of a score is called "linear@5" for n = 5.
+    """Accuracy with n labeled images per class; the classifier of a score is called "linear@5" for n = 5.
 
     Args:
         extractors: What to score, the one in question first.
-        split: Draws are taken from the bank.
+        split: Draws are taken from the train split.
         image_sizes: Image sides in pixels; default the native side.
-        shots: Numbers n of images a class; default 1, 2, 5, 10, 20, 50, 100 as far as every class has as
-            many. One that is asked for and not to be had is refused, with the reason in the notes.
+        shots: Numbers n of images per class; default 1, 2, 5, 10, 20, 50, 100 as far as every class has as
+            many. One that is requested and not to be had is refused, with the reason in the notes.
         repeats: Draws for each n.
         classifiers: ``centroid``: the nearest class mean by cosine, features centered by the mean of the
             draw. ``linear``: logistic regression on features standardized by the draw.
@@ -60,7 +61,8 @@ def evaluate_fewshot(
         seed: Of the draws.
         batch_size: Images at a time.
         progress: Called with (images done, images in all).
-        extracted: Features of `extract_split` with the same featurizers, instead of extracting them here.
+        extracted: Features of `extract_split` with the same feature extractors, instead of extracting them
+        here.
         cache: Where features are looked for, and kept.
 
     Raises:
@@ -124,9 +126,9 @@ def draw_shots(labels: NDArray[np.int64], n: int, seed: int, turn: int) -> NDArr
 
 
 def _possible(ready: ProtocolContext, requested: Sequence[int] | None) -> list[int]:
-    """Numbers of shots that every class of the bank has images for."""
+    """Numbers of shots that every class of the train split has images for."""
     counts = np.bincount(ready.train.labels.numpy(), minlength=ready.classes)
-    counts = np.where(counts == 0, counts.max() + 1, counts)  # classes that the bank lacks are noted already
+    counts = np.where(counts == 0, counts.max() + 1, counts)  # classes without train images have a note
     minimum = int(counts.argmin())
     names = ready.evaluation.protocol["classes"] or [str(i) for i in range(ready.classes)]
     asked = sorted(set(requested or SHOTS))

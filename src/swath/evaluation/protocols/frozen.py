@@ -1,10 +1,11 @@
 """The scoring protocols: kNN over scales, and the linear probe; each says all that a number depends on.
 
 kNN over scales (Scale-MAE, section 4, and its released evaluation): images are area-resized to each side,
-features are L2-normalized, the k = 20 most similar bank images vote with weight exp(cosine / 0.07).
+features are L2-normalized, the k = 20 most similar train images vote with weight exp(cosine / 0.07).
 
-- *symmetric*: bank and queries at the same side (what the released code does);
-- *asymmetric*: the bank at its largest side, only the queries reduced (what the paper's text describes).
+- *symmetric*: train and test split at the same side (what the released code does);
+- *asymmetric*: the train split at its largest side, only the queries reduced (what the paper's text
+describes).
 
 A protocol's `id` changes whenever the same settings would give other figures.
 """
@@ -59,21 +60,22 @@ def evaluate_knn(
     extracted: SplitFeatures | None = None,
     cache: FeatureCache | None = None,
 ) -> EvaluationResult:
-    """kNN accuracy of featurizers at several image scales.
+    """kNN accuracy of feature extractors at several image scales.
 
     Args:
         extractors: What to score, the one in question first; they see the same images.
         split: Bank and queries.
         image_sizes: Image sides in pixels; default 12.5 to 100% of the native side. Sides that do not fit a
-            featurizer's patch are refused, with the reason in the notes.
-        asymmetric: Also score reduced queries against the bank at its largest side.
-        standardize: Also score features standardized by the bank ("knn-z").
+            feature extractor's patch are refused, with the reason in the notes.
+        asymmetric: Also score reduced queries against the train split at its largest side.
+        standardize: Also score features standardized by the train split ("knn-standardized").
         k: Neighbors.
         temperature: Of the vote.
         protocol: Its id in reports; "scale_mae" for what `ModelFeatureExtractor.scale_mae` describes.
         batch_size: Images at a time.
         progress: Called with (images done, images in all), over both parts.
-        extracted: Features of `extract_split` with the same featurizers, instead of extracting them here.
+        extracted: Features of `extract_split` with the same feature extractors, instead of extracting them
+        here.
         cache: Where features are looked for, and kept.
     """
     check_k(k, len(split.train.indices))  # before features are made, which may take hours
@@ -119,17 +121,20 @@ def evaluate_linear(
     extracted: SplitFeatures | None = None,
     cache: FeatureCache | None = None,
 ) -> EvaluationResult:
-    """Linear-probe accuracy: logistic regression on features standardized by the bank, at the same side.
+    """Linear-probe accuracy: logistic regression on features standardized by the train split, at the same
+    side.
 
     Args:
         extractors: What to score, the one in question first.
-        split: The probe is fitted on the bank.
+        split: The probe is fitted on the train split.
         image_sizes: Image sides in pixels; default the native side.
-        c: Inverse strength of the penalty, fixed in advance; None chooses it for each featurizer and side on
-            images held out of the bank (`swath.evaluation.protocols.penalty_search`), never on the queries.
+        c: Inverse strength of the penalty, fixed in advance; None chooses it for each feature extractor and
+            side on images held out of the train split (`swath.evaluation.protocols.penalty_search`), never
+            on the queries.
         batch_size: Images at a time.
         progress: Called with (images done, images in all).
-        extracted: Features of `extract_split` with the same featurizers, instead of extracting them here.
+        extracted: Features of `extract_split` with the same feature extractors, instead of extracting them
+        here.
         cache: Where features are looked for, and kept.
     """
     image_sizes = native_image_size(extractors, split) if image_sizes is None else image_sizes

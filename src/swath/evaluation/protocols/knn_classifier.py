@@ -1,9 +1,9 @@
 """Weighted k-nearest-neighbor classification on frozen features (Wu et al. 2018; Scale-MAE, section 4).
 
-The label of a query is voted by its k most similar bank images, each with weight exp(cosine / temperature).
+The label of a query is voted by its k most similar train images, each with weight exp(cosine / temperature).
 No parameter is fitted, so the score speaks of the features alone.
 
-Legend: N bank images, Q queries, D feature dimensions, K classes.
+Legend: N train images, Q queries, D feature dimensions, K classes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from swath.errors import SwathError
 
 
 def check_k(k: int, images: int) -> None:
-    """Raise SwathError unless a bank of so many images has k neighbors."""
+    """Raise SwathError unless a train split of so many images has k neighbors."""
     if not 0 < k <= images:
         raise SwathError(f"k = {k} neighbors cannot be had of a bank of {images} images; choose another k")
 
@@ -49,7 +49,7 @@ def knn_scores(
         overflow): a probability of each class, or of each label.
 
     Raises:
-        SwathError: Fewer bank images than k, or features that are not finite.
+        SwathError: Fewer train images than k, or features that are not finite.
     """
     check_k(k, len(train))
     if not temperature > 0:
@@ -83,9 +83,9 @@ def knn_predict(
 
 
 class Standardizer:
-    """Zero mean and unit variance a dimension, by the statistics of the bank and of nothing else.
+    """Zero mean and unit variance a dimension, by the statistics of the train split and of nothing else.
 
-    Dimensions that are constant over the bank become 0.
+    Dimensions that are constant over the train split become 0.
 
     Args:
         train: [N, D] features.
@@ -104,6 +104,6 @@ class Standardizer:
 
 
 def standardize_features(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-    """The bank, and other features by the bank's statistics, standardized; see `Standardizer`."""
+    """Standardize both by the statistics of the train split; see `Standardizer`."""
     by_bank = Standardizer(train)
     return tuple(by_bank(features) for features in (train, *others))

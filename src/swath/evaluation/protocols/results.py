@@ -1,7 +1,8 @@
 """What an evaluation found: figures with their intervals, and every query's answer behind them.
 
-A `Score` is one classifier on one featurizer's features at one pair of image scales. It keeps what was said
-of each query, so that scores can be compared in pairs, taken over a part of the queries, and drawn later.
+A `Score` is one classifier on one feature extractor's features at one pair of image scales. It keeps what
+was said of each query, so that scores can be compared in pairs, taken over a part of the queries, and drawn
+later.
 
 Legend: Q queries, K classes or labels.
 """
@@ -30,13 +31,14 @@ Array = NDArray[Any]
 
 @dataclass(slots=True)
 class Score:
-    """How well one classifier does on one featurizer's features at one pair of scales.
+    """How well one classifier does on one feature extractor's features at one pair of scales.
 
     Attributes:
         features: Featurizer name.
-        classifier: Such as "knn", "knn-z" (features standardized by the bank), "linear" or "linear@5".
-        query_side: Side of the query images in pixels.
-        bank_side: Side of the bank images in pixels.
+        classifier: Such as "knn", "knn-standardized" (features standardized by the train split), "linear" or
+        "linear@5".
+        test_image_size: Side of the query images in pixels.
+        train_image_size: Side of the train images in pixels.
         value: The headline, 0 to 1: top-1 accuracy, or micro mAP where images have several labels.
         low: Lower end of its 95% bootstrap interval over queries.
         high: Upper end.
@@ -126,15 +128,15 @@ class EvaluationResult:
 
     Attributes:
         protocol: JSON-safe; everything that the figures depend on, and its `id`.
-        scores: One a featurizer, classifier and pair of scales.
-        native_side: Side of the images as they come, in pixels.
+        scores: One a feature extractor, classifier and pair of scales.
+        native_image_size: Side of the images as they come, in pixels.
         native_gsd: Their median GSD in metres per pixel; None where unknown.
         notes: What a reader of the figures should know.
         seconds: How long it took.
-        refused: Sides that were asked for and could not be scored; means over scales are not whole then.
+        refused: Sides that were requested and could not be scored; means over scales are not whole then.
         labels: [Q] true class indices, or [Q, K] 0 and 1.
         paths: The queries' files.
-        seed_group: Names of featurizers that are one method trained with several seeds.
+        seed_group: Names of feature extractors that are one method trained with several seeds.
     """
 
     protocol: dict[str, Any]
@@ -151,7 +153,7 @@ class EvaluationResult:
     def select(
         self, classifier: str | None = None, features: str | None = None, symmetric: bool | None = None
     ) -> list[Score]:
-        """Scores, by side, of one classifier, one featurizer or one kind of pairing if asked."""
+        """Scores, by side, of one classifier, one feature extractor or one kind of pairing if requested."""
         return [
             s
             for s in self.scores
@@ -162,7 +164,7 @@ class EvaluationResult:
 
     @property
     def rows(self) -> list[tuple[str, str]]:
-        """(featurizer, classifier) in order."""
+        """(feature extractor, classifier) in order."""
         return list(dict.fromkeys((s.features, s.classifier) for s in self.scores))
 
     @property
@@ -176,21 +178,21 @@ class EvaluationResult:
         return MeanScore(features, classifier, *_mean(scores), scales=len(scores))
 
     def compare(self, features: str, against: str, classifier: str) -> PairedComparison:
-        """Paired comparison of two featurizers under one classifier over the symmetric scales."""
+        """Paired comparison of two feature extractors under one classifier over the symmetric scales."""
         return self.compare_rows((features, classifier), (against, classifier))
 
     def compare_rows(self, row: tuple[str, str], against: tuple[str, str]) -> PairedComparison:
-        """Paired comparison of two (featurizer, classifier) over the symmetric scales that both have."""
+        """Paired comparison of two (feature extractor, classifier) over their common symmetric scales."""
         first, second = self._symmetric(row), self._symmetric(against)
         kind = row[1] if row[1] == against[1] else f"{row[1]} / {against[1]}"
         return PairedComparison(row[0], against[0], kind, *_difference(first, second))
 
     def comparisons(self) -> list[PairedComparison]:
-        """The first featurizer against each other one, a classifier at a time."""
+        """The first feature extractor against each other one, a classifier at a time."""
         first = self.scores[0].features
         return [self.compare(first, other, kind) for other, kind in self.rows if other != first]
 
-    def over_seeds(self) -> list[SeedSummary]:
+    def seed_summary(self) -> list[SeedSummary]:
         """Of `seed_group`: each symmetric scale, then (query_side None) the mean over scales."""
         if len(self.seed_group) < 2:
             return []

@@ -1,6 +1,6 @@
 """What all protocols share: settle the sides, check the input, extract features, keep scores and notes.
 
-Legend: N bank images, Q queries, D feature dimensions, K classes or labels.
+Legend: N train images, Q queries, D feature dimensions, K classes or labels.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def default_image_sizes(native: int, step: int) -> list[int]:
 
 
 def native_image_size(extractors: Sequence[FeatureExtractor], split: TrainTestSplit) -> list[int]:
-    """The one side that is nearest to the images as they come and fits all featurizers."""
+    """The one side that is nearest to the images as they come and fits all feature extractors."""
     return [default_image_sizes(native_scale(split.train)[0], max(f.min_image_size for f in extractors))[-1]]
 
 
@@ -80,7 +80,7 @@ def _gsds(part: EvalSubset) -> NDArray[Any]:
 
 @dataclass(frozen=True, slots=True)
 class SplitFeatures:
-    """Features of bank and queries: what several protocols may share, since extraction is what takes time."""
+    """Features of train and test split. Protocols share them, because extraction takes most of the time."""
 
     train: FeatureSet
     test: FeatureSet
@@ -102,7 +102,7 @@ def extract_split_features(
     progress: Progress | None = None,
     cache: FeatureCache | None = None,
 ) -> SplitFeatures:
-    """Fit the featurizers to the bank at its largest side, and extract both parts at all sides.
+    """Fit the feature extractors to the train split at its largest side, and extract both parts at all sides.
 
     Args:
         extractors: What describes the images.
@@ -113,7 +113,7 @@ def extract_split_features(
         cache: Where features are looked for, and kept; None computes all of them.
 
     Raises:
-        ContractError: A side that does not fit a featurizer (`usable_sides` tells beforehand).
+        ContractError: A side that does not fit a feature extractor (`usable_sides` tells beforehand).
         ImageryError: Not one image of a part could be read.
     """
     fitted: set[str] = set()
@@ -152,9 +152,9 @@ class ProtocolContext:
     A context: warnings about scale that come up inside become notes, and the clock stops at its end.
 
     Attributes:
-        sides: Image sides in pixels that all featurizers can take.
-        bank: Features and labels of the bank.
-        queries: Features and labels of the queries.
+        image_sizes: Image sides in pixels that all feature extractors can take.
+        train: Features and labels of the train split.
+        test: Features and labels of the queries.
         classes: Number K of classes or labels.
         several: Whether images have several labels each.
         evaluation: What is found; complete when the context ends.
@@ -291,13 +291,13 @@ class ProtocolContext:
     def features(
         self, extractor: FeatureExtractor, train_image_size: int, test_image_size: int
     ) -> tuple[Tensor, Tensor]:
-        """Features of bank and queries at their sides."""
+        """Features of train and test split at their sides."""
         name = extractor.name
         return self.train.features[name, train_image_size], self.test.features[name, test_image_size]
 
     @property
     def train_groups(self) -> NDArray[Any] | None:
-        """[N] names of the ground that images of the bank share, of those that could be read."""
+        """[N] names of the ground that images of the train split share, of those that could be read."""
         part = self._split.train
         if part.groups is None:
             return None

@@ -1,10 +1,10 @@
 """Everything that is worth knowing about some models on one data set, measured in one pass over its images.
 
-Features of bank and queries are made once and serve every look: kNN over scales, linear probe, leakage,
+Features of train and test split are made once and serve every look: kNN over scales, linear probe, leakage,
 geometry, robustness, retrieved neighbors, the embedding map. `page` tells it as HTML; `write_dossier` keeps
 the figures beside it as JSON and CSV.
 
-Legend: N bank images, Q queries, D feature dimensions.
+Legend: N train images, Q queries, D feature dimensions.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ NEIGHBORS = 5
 
 @dataclass(slots=True)
 class QueryNeighbors:
-    """A query and the bank images that a model finds most like it.
+    """A query and the train images that a model finds most like it.
 
     Attributes:
         query: Position in the queries' data set.
-        answers: [5] positions in the bank's data set, the nearest first.
+        predictions: [5] positions in the train split's data set, the nearest first.
         cosines: [5] similarities.
         right: Whether the vote was.
-        said: Class that the vote gave.
+        prediction: Class that the vote gave.
         truth: Class that it has.
     """
 
@@ -70,7 +70,7 @@ class EmbeddingProjection:
 
     Attributes:
         components: [n, 2] along the two largest principal components.
-        shares: Of the variance, that the two hold.
+        fractions: Of the variance, that the two hold.
         neighbors: [n, 2] of a t-SNE.
         divergence: That it leaves.
         labels: [n] classes.
@@ -212,7 +212,7 @@ def collect_report_data(
 
 
 def best_classifier(evaluation: EvaluationResult, features: str) -> str:
-    """The classifier that serves a featurizer best."""
+    """The classifier that serves a feature extractor best."""
     kinds = [kind for name, kind in evaluation.rows if name == features]
     return max(kinds, key=lambda kind: evaluation.mean(features, kind).accuracy)
 

@@ -134,8 +134,9 @@ def _scores(report_data: ReportData) -> str:
         parts.append(table(header, rows, marks=marks, numbers_from=2, caption=caption))
         parts.append(origin(report_data, evaluation.protocol, evaluation.config_hash))
     text = (
-        "<p>Models are set off; the rest are baselines that cost no training. <i>knn-z</i> standardizes each "
-        "feature by the bank first. Intervals are 95% bootstrap intervals over the queries.</p>"
+        "<p>Models are set off; the rest are baselines that cost no training. <i>knn-standardized</i> "
+        "standardizes each feature by the train split first. Intervals are 95% bootstrap intervals over "
+        "the queries.</p>"
     )
     return text + "".join(parts)
 

@@ -22,15 +22,15 @@ def plot_scale_curve(
     classifier: str | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> Path:
-    """Accuracy against image scale, with 95% intervals, one line a featurizer; PNG at `path`.
+    """Accuracy against image scale, with 95% intervals, one line a feature extractor; PNG at `path`.
 
-    One panel for bank and queries of the same scale, one for reduced queries against the full bank where
+    One panel for train and test split of the same scale, one for reduced queries against the full bank where
     that was scored; the axis on top says what a side means on the ground.
 
     Args:
         evaluation: With two scales or more.
         path: Of the picture.
-        classifier: Which scores; default, for each featurizer, the one that serves it best.
+        classifier: Which scores; default, for each feature extractor, the one that serves it best.
         metadata: Text chunks for the PNG (protocol, hashes, command).
     """
     curves = _curves(evaluation, classifier)
@@ -55,7 +55,7 @@ def plot_scale_curve(
 def plot_fewshot_curve(
     evaluation: EvaluationResult, path: str | Path, *, metadata: Mapping[str, str] | None = None
 ) -> Path:
-    """Accuracy against labeled images a class, with 95% intervals; PNG at `path`.
+    """Accuracy against labeled images per class, with 95% intervals; PNG at `path`.
 
     One panel a classifier; images of the largest side.
     """
@@ -166,7 +166,7 @@ def _save(figure: Any, panels: Any, how: str, path: str | Path, metadata: Mappin
 
 
 def _curves(evaluation: EvaluationResult, classifier: str | None) -> list[tuple[str, str]]:
-    """(featurizer, classifier) that are drawn."""
+    """(feature extractor, classifier) that are drawn."""
     if classifier is not None:
         return [row for row in evaluation.rows if row[1] == classifier]
     best: dict[str, tuple[str, str]] = {}

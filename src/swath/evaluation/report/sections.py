@@ -31,7 +31,7 @@ from swath.reporting.html import SafeHtml, figure, table
 
 
 def leaks_section(report_data: ReportData) -> str:
-    """What the bank knows already, with pictures of the first pairs."""
+    """What the train split knows already, with images of the first pairs."""
     leakage = report_data.leakage
     text = f"<p>{escape(leakage.sentence)}</p>"
     settings = leakage.settings
@@ -294,7 +294,7 @@ def embedding_section(report_data: ReportData) -> str:
 
 
 def neighbors_section(report_data: ReportData) -> str:
-    """Queries with their nearest bank images as pictures: right ones, and the surest mistakes."""
+    """Queries with their nearest train images: right ones, and the surest mistakes."""
     names = report_data.knn.protocol["classes"]
     if not report_data.images:
         return "<p>The page was made without pictures of the data, so neighbors are not shown.</p>"

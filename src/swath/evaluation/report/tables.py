@@ -45,7 +45,7 @@ def command_line() -> str:
 def write_scores(
     evaluation: EvaluationResult, folder: str | Path, *, command: str | None = None, **about: Any
 ) -> list[Path]:
-    """Write ``NAME.json``, ``NAME.csv``, ``NAME_predictions.npz`` and pictures into `folder`.
+    """Write ``NAME.json``, ``NAME.csv``, ``NAME_predictions.npz`` and images into `folder`.
 
     NAME is the protocol's. The queries' file holds what was said of every query (see `read_queries`), so that
     confusion matrices, reliability plots and galleries can be made later. Pictures are ``NAME.png`` for
@@ -87,7 +87,7 @@ def write_scores(
         ],
         "mean_over_image_sizes": [_rounded(mean) for mean in means],
         "unsupported_image_sizes": evaluation.refused,
-        "seed_summary": [_rounded(asdict(found)) for found in evaluation.over_seeds()],
+        "seed_summary": [_rounded(asdict(found)) for found in evaluation.seed_summary()],
         "comparisons": [_rounded(asdict(c)) for c in evaluation.comparisons()],
         "notes": evaluation.notes,
         "seconds": evaluation.seconds,
@@ -150,10 +150,11 @@ def _rounded(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def score_tables(evaluation: EvaluationResult) -> list[Table]:
-    """Scores in percent: a row a featurizer and classifier, a column a scale, the best of each in bold.
+    """Scores in percent: a row a feature extractor and classifier, a column a scale, the best of each in
+    bold.
 
-    One table for bank and queries at the same scale, with the mean over scales and its 95% interval, and one
-    for reduced queries where there are such scores. The intervals of single figures are in the files.
+    One table for train and test split at the same scale, with the mean over scales and its 95% interval, and
+    one for reduced queries where there are such scores. The intervals of single figures are in the files.
     """
     protocol = evaluation.protocol
     name = f"{protocol['name']}, {evaluation.metric} in %"
@@ -199,7 +200,8 @@ def _table(evaluation: EvaluationResult, scores: list[Score], title: str, *, mea
 
 
 def comparison_table(evaluation: EvaluationResult, names: Sequence[str]) -> Table:
-    """Paired differences between featurizers on the same queries: a row each two, under each classifier.
+    """Paired differences between feature extractors on the same queries: a row each two, under each
+    classifier.
 
     Over the symmetric scales; the interval holds 95%, p is that of a paired permutation test.
     """
@@ -231,7 +233,7 @@ def seed_table(evaluation: EvaluationResult) -> Table:
         table.add_column(header)
     for header in ("mean", "sd", "95%"):
         table.add_column(header, justify="right", no_wrap=True)
-    for found in evaluation.over_seeds():
+    for found in evaluation.seed_summary():
         image_size = "mean of scales" if found.test_image_size is None else str(found.test_image_size)
         spread = f"{100 * found.low:.1f}-{100 * found.high:.1f}"
         table.add_row(
@@ -248,7 +250,7 @@ def _bare(title: str) -> Table:
 
 
 def _shots_table(evaluation: EvaluationResult, image_size: int, title: str) -> Table:
-    """A row a featurizer and classifier, a column a number of labeled images a class."""
+    """A row a feature extractor and classifier, a column a number of labeled images per class."""
     shots = evaluation.protocol["shots"]
     rows: dict[tuple[str, str], list[float]] = {}
     for score in evaluation.scores:
@@ -271,7 +273,8 @@ def _bold(value: float, best: float) -> str:
 
 
 def summary_sentence(evaluation: EvaluationResult) -> str:
-    """One honest sentence: the first featurizer against the best of the others, paired, over the scales.
+    """One honest sentence: the first feature extractor against the best of the others, paired, over the
+    scales.
 
     Each side is taken with the classifier that serves it best; "" where there is nothing to compare.
     """

@@ -48,9 +48,9 @@ def write_torchgeo_bench_csv(report_data: ReportData, path: str | Path) -> Path:
     """A row a figure, in the columns of torchgeo-bench's result tables: rows of both can stand in one file.
 
     ``method`` is its ``knn5`` with our number of neighbors (``knn20``, ``knn20-z``) or ``linear``; ``n_val``
-    the bank images that chose ``best_c``; ``model`` the model's id and pooling, or the baseline; ``name``
+    the train images that chose ``best_c``; ``model`` the model's id and pooling, or the baseline; ``name``
     what the page calls it; ``normalization`` "contract" for models (what travels with the weights) and "none"
-    for baselines; ``image_size`` the side of bank and queries (scores at two sides are left out);
+    for baselines; ``image_size`` the side of train and test split (scores at two sides are left out);
     ``seed`` that of the split where it was made here.
     """
     text = io.StringIO(newline="")
@@ -68,7 +68,7 @@ def write_torchgeo_bench_csv(report_data: ReportData, path: str | Path) -> Path:
             seed = str(protocol["split"]).rpartition("seed ")[2] if "seed " in str(protocol["split"]) else ""
             common = {
                 "dataset": report_data.title,
-                "method": re.sub(r"^knn", neighbors, score.classifier),
+                "method": re.sub(r"^knn", neighbors, score.classifier).replace("-standardized", "-z"),
                 "feature_dim": wide.get(score.features, ""),
                 "best_c": score.details.get("C", ""),
                 "n_train": protocol["train"]["images"],

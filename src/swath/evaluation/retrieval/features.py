@@ -1,4 +1,4 @@
-"""Features of places that several sensors see: one featurizer a sensor, every image read once.
+"""Features of places that several sensors see: one feature extractor a sensor, every image read once.
 
 Legend: n places, D feature dimensions.
 """
@@ -32,8 +32,8 @@ class RetrievalModel:
 
     Attributes:
         name: In tables; unique in an evaluation.
-        by_sensor: Sensor name -> its featurizer. A featurizer that remembers what it was fitted on must not
-            serve two sensors.
+        by_sensor: Sensor name -> its feature extractor. A feature extractor that remembers what it was
+            fitted on must not serve two sensors.
     """
 
     name: str

@@ -199,7 +199,7 @@ def draw_latent_space(
 def principal_components(values: Tensor) -> tuple[Tensor, Tensor]:
     """[N, 2] coordinates along the two largest principal components, and their shares of the variance [2].
 
-    The sign of a component is chosen so that its largest weight is positive: pictures can be repeated.
+    The sign of a component is chosen so that its largest weight is positive: images can be repeated.
     """
     centered = values.double() - values.double().mean(dim=0)
     spread, vectors = torch.linalg.eigh(centered.T @ centered)

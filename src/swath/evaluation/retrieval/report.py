@@ -1,4 +1,4 @@
-"""Retrieval scores to read (terminal, Markdown) and to keep (JSON, CSV, pictures), each with its protocol."""
+"""Retrieval scores to read (terminal, Markdown) and to keep (JSON, CSV, images), each with its protocol."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def retrieval_grids(evaluation: RetrievalEvaluation) -> list[TextTable]:
 
 
 def retrieval_tables(evaluation: RetrievalEvaluation, *, per_class: bool = False) -> list[Table]:
-    """`retrieval_grids` for the terminal; the rows a class only if asked for."""
+    """`retrieval_grids` for the terminal; the rows a class only if requested."""
     from rich import box
     from rich.table import Table
 

@@ -27,8 +27,8 @@ class RetrievalScore:
     Attributes:
         features: Name of the candidate; "chance" for a ranking in random order.
         centered: Whether each sensor's mean over the archive was taken out.
-        asking: Sensor of the queries.
-        answering: Sensor of the archive, or `MIXED`.
+        query_sensor: Sensor of the queries.
+        gallery_sensor: Sensor of the archive, or `MIXED`.
         scores: Query by query; None where the features of the two sensors cannot be compared.
         intervals: Metric -> 95% bootstrap interval of its mean.
         neighbors: [Q, k] positions in the archive (in the mixed one: sensor times N plus position).
@@ -94,7 +94,7 @@ class RetrievalEvaluation:
         notes: What a reader of the figures should know.
         split: Who asked whom.
         queries: [Q] positions of the queries in the data set (those that could be read).
-        archive: [N] positions of the archive.
+        gallery: [N] positions of the archive.
         features: Sensor -> [N, D] raw features of the archive by the first candidate.
         seconds: How long it took.
     """

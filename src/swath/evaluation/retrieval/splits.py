@@ -31,11 +31,11 @@ class RetrievalSplit:
     Attributes:
         dataset: With labels.
         queries: [Q] positions in it.
-        archive: [N] positions in it.
+        gallery: [N] positions in it.
         names: What the two are called.
         origin: Where the split comes from, in words.
         notes: Worth printing beside the scores.
-        own_group_hidden: Whether queries are in the archive too, and so never see the places of their own
+        exclude_same_group: Whether queries are in the archive too, and so never see the places of their own
             group (leave one group out).
     """
 

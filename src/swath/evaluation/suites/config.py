@@ -76,9 +76,9 @@ class SuiteDataset(_SuiteModel):
         gsd: Metres per pixel or a column, where the data does not say.
         published: Figures of others in percent, one a column of the suite's `reference`.
         filter: CSV: keep the rows whose columns have these values.
-        bank: The split that scores are learned from. This and all that follow are handed to
+        train_split: The split that scores are learned from. This and all that follow are handed to
             `swath.evaluation.data.opening.open_eval_data`, which says what they mean.
-        queries: The split that is scored.
+        test_split: The split that is scored.
     """
 
     data: str
@@ -115,7 +115,7 @@ class Suite(_SuiteModel):
     """Sets, protocols and baselines; see the module.
 
     Attributes:
-        gsd_mode: How scale is told to models; None: as each model's contract says.
+        gsd_mode: How scale is given to models; None: as each model's contract says.
         scales: Percent of each set's side, rounded to the model's patch.
         baselines: Names of baselines; ``random`` is each model's own encoder untrained.
         seed: Of splits that have to be made.

@@ -1,4 +1,4 @@
-"""What came of a suite: a row a set, protocol and featurizer, with how far above the best baseline it is."""
+"""Results of a suite: one row per set, protocol and feature extractor, with its lead on the best baseline."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ Status = Literal["done", "absent", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class SuiteScore:
-    """One featurizer's score on one set by one protocol: the mean over its scales, with its interval.
+    """One feature extractor's score on one set by one protocol: the mean over its scales, with its interval.
 
     Attributes:
         set: Title of the set.
         protocol: "knn" or "linear".
         features: Whose.
         role: "model", "untrained" (a model's own encoder, random) or "baseline".
-        classifier: Such as "knn" or "knn-z".
+        classifier: Such as "knn" or "knn-standardized".
         metric: What the number is.
         value, low, high: 0 to 1.
         scales: Side in pixels -> score.
-        queries: How many.
+        test: How many.
         chance: Of always saying the most frequent class.
         gap, gap_low, gap_high: Above the best baseline by the same classifier, paired over the queries; None
             for baselines.
@@ -62,7 +62,7 @@ class DatasetResult:
         status: done, absent, or failed (it is there, but cannot be scored).
         reason: Of the latter two.
         rows: Scores.
-        unfit: Model -> why it cannot look at this set.
+        not_applicable: Model -> why it cannot be evaluated on this set.
         notes: What a reader must know.
         partial: Whether only a part of the known set is here.
         reference: Figures of others in percent.
@@ -75,7 +75,7 @@ class DatasetResult:
     status: Status
     reason: str = ""
     rows: list[SuiteScore] = field(default_factory=list)
-    unfit: dict[str, str] = field(default_factory=dict)
+    not_applicable: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     partial: bool = False
     reference: list[float] | None = None

@@ -1,7 +1,8 @@
 """Several models on several sets by the same protocols, with nothing left out in silence.
 
-A set that is not there is listed as absent, a model that cannot look at a set as unfit, each with the reason;
-a mean over sets says over how many of how many. Features are cached, and sets that are finished are not done
+A set that is not there is listed as absent, a model that does not fit a set as not applicable, each with the
+reason; a mean over sets says over how many of how many. Features are cached, and sets that are finished are
+not done
 again: a killed run goes on where it stopped. Every set has its own folder with full reports; `SuiteResult`
 is the summary of all.
 """
@@ -68,7 +69,7 @@ def run_suite(
         device: Default: a GPU if there is one.
         batch_size: Images a forward pass.
         cache: Where features are kept; default: the user's cache folder.
-        html_reports: Also write an HTML page a set: leaks, robustness, neighbors as pictures and more, which
+        html_reports: Also write an HTML page a set: leaks, robustness, neighbors as images and more, which
             takes several times as long.
         images: Whether those pages show images of the data.
         watch: Shows progress.
@@ -138,15 +139,17 @@ class _SuiteRun:
             folder = locate_dataset(data, self.root)
         except SwathError as error:
             return DatasetResult(one.shown, "absent", str(error), reference=reference)
-        candidates, unfit = self._candidates(one, data)
-        key = self._key(one, folder, candidates, unfit)
+        candidates, not_applicable = self._candidates(one, data)
+        key = self._key(one, folder, candidates, not_applicable)
         before = self._before(one, key)
         if before is not None:
             return before
         try:
-            found = self._evaluate(one, data, candidates, unfit)
+            found = self._evaluate(one, data, candidates, not_applicable)
         except SwathError as error:
-            return DatasetResult(one.shown, "failed", str(error), unfit=unfit, reference=reference)
+            return DatasetResult(
+                one.shown, "failed", str(error), not_applicable=not_applicable, reference=reference
+            )
         found.reference = reference
         write_json(self.out / one.folder / "finished.json", {"key": key, "result": asdict(found)})
         return found
@@ -165,7 +168,7 @@ class _SuiteRun:
         """The models that can look at this set, and why others cannot."""
         default = one.sensor or native_sensor(data)
         found: list[EvalModel] = []
-        unfit: dict[str, str] = {}
+        not_applicable: dict[str, str] = {}
         for model, name in zip(self.models, self.names, strict=True):
             try:
                 found.append(
@@ -181,15 +184,15 @@ class _SuiteRun:
                     )
                 )
             except ContractError as error:
-                unfit[name] = str(error)
-        return found, unfit
+                not_applicable[name] = str(error)
+        return found, not_applicable
 
     def _gsd_mode(self, model: str) -> Any:
         """The suite's, for what looks at scale at all."""
         return self.suite.gsd_mode if _knows_scale(model) else None
 
     def _key(
-        self, one: SuiteDataset, folder: Path, candidates: Sequence[EvalModel], unfit: dict[str, str]
+        self, one: SuiteDataset, folder: Path, candidates: Sequence[EvalModel], not_applicable: dict[str, str]
     ) -> str:
         """Of everything that a set's scores depend on."""
         about = {
@@ -208,7 +211,7 @@ class _SuiteRun:
             "models": [
                 [f.name, f.settings, getattr(f, "identity", None)] for c in candidates for f in c.extractors
             ],
-            "unfit": unfit,
+            "unfit": not_applicable,
             "pages": [self.pages, self.images] if self.pages else False,
         }
         return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
@@ -220,6 +223,8 @@ class _SuiteRun:
             if data["key"] != key:
                 return None
             kept = {**data["result"], "again": True, "title": one.shown}
+            if "unfit" in kept:  # written by 0.1
+                kept["not_applicable"] = kept.pop("unfit")
             kept["reference"] = list(one.published) if one.published else None
             kept["rows"] = [SuiteScore(**{**row, "set": one.shown}) for row in kept["rows"]]
             return DatasetResult(**kept)
@@ -229,10 +234,10 @@ class _SuiteRun:
     # ---- scoring
 
     def _evaluate(
-        self, one: SuiteDataset, data: str, candidates: Sequence[EvalModel], unfit: dict[str, str]
+        self, one: SuiteDataset, data: str, candidates: Sequence[EvalModel], not_applicable: dict[str, str]
     ) -> DatasetResult:
         """Everybody who sees the same images at the same sides together; then all in one report."""
-        result = DatasetResult(one.shown, "done", unfit=dict(unfit))
+        result = DatasetResult(one.shown, "done", not_applicable=dict(not_applicable))
         roles: dict[str, str] = {}
         groups = self._groups(one, data, candidates, result, roles)
         for protocol in ("knn", "linear"):
@@ -279,7 +284,7 @@ class _SuiteRun:
                 if key not in splits:
                     splits[key] = self._open(one, data, candidate.sensor, candidate.gsd_mode)
             except SwathError as error:
-                result.unfit[candidate.name] = str(error)
+                result.not_applicable[candidate.name] = str(error)
                 continue
             result.notes += candidate.notes
             own: list[FeatureExtractor] = list(candidate.extractors)
@@ -304,7 +309,7 @@ class _SuiteRun:
                 first = (*key, 1)
             groups.setdefault(first, []).extend(baselines)
         if not groups:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in result.unfit.items())
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in result.not_applicable.items())
             raise SwathError(f"no model can look at this set ({reasons})")
         return [(splits[key[:-1]], extractors) for key, extractors in groups.items()]
 

@@ -29,7 +29,7 @@ def suite_table_cells(result: SuiteResult, protocol: str, classifier: str | None
     Args:
         result: Of the suite.
         protocol: "knn" or "linear".
-        classifier: Default: the protocol's own ("knn", not "knn-z").
+        classifier: Default: the protocol's own ("knn", not "knn-standardized").
     """
     rows = result.rows(protocol, classifier)
     columns = columns_of(result, rows)
@@ -63,7 +63,7 @@ def _cell(one: DatasetResult, name: str, row: SuiteScore | None, best: float | N
     if one.status != "done":
         return one.status
     if row is None:
-        return "unfit" if name in one.unfit else "-"
+        return "not applicable" if name in one.not_applicable else "-"
     text = f"{100 * row.value:.1f} ({100 * row.low:.1f}-{100 * row.high:.1f})"
     return f"**{text}**" if row.value == best else text
 
@@ -117,7 +117,7 @@ def title_of(result: SuiteResult, protocol: str) -> str:
 
 
 def suite_notes(result: SuiteResult) -> list[str]:
-    """What is absent, unfit, partial or worth knowing; one sentence each."""
+    """What is absent, not applicable, partial or worth knowing; one sentence each."""
     found = []
     if not result.finished:
         left = [one.shown for one in result.suite.datasets[len(result.datasets) :]]
@@ -125,7 +125,7 @@ def suite_notes(result: SuiteResult) -> list[str]:
     for one in result.datasets:
         if one.status != "done":
             found.append(f"{one.title} is {one.status}: {one.reason}")
-        found += [f"{one.title}: {name} cannot look at it: {why}" for name, why in one.unfit.items()]
+        found += [f"{one.title}: {name} does not fit: {why}" for name, why in one.not_applicable.items()]
     for one in result.datasets:
         found += [f"{one.title}: {note}" for note in one.notes]
     if result.suite.published:

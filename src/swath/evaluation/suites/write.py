@@ -50,7 +50,9 @@ def write_suite_report(result: SuiteResult, folder: str | Path, *, command: str 
         writer.writerows({**about, **_flat(row), **one.origins.get(row.protocol, {})} for row in one.rows)
         if not one.rows:
             writer.writerow(about)
-        writer.writerows({**about, "features": name, "reason": why} for name, why in one.unfit.items())
+        writer.writerows(
+            {**about, "features": name, "reason": why} for name, why in one.not_applicable.items()
+        )
     for path, content in ((folder / "suite.csv", text.getvalue()), (folder / "suite.md", markdown(result))):
         with atomic_path(path) as temporary:
             temporary.write_text(content, encoding="utf-8", newline="")
