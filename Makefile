@@ -3,7 +3,7 @@
 #
 #   make demo PYTHON=python3.12    another interpreter
 #   make demo DEMO="--minutes 2"   options for `swath demo`
-#   make test TESTS=tests/imagery  a part of the suite
+#   make test TESTS=tests/training a part of the suite
 #   UV_TORCH_BACKEND=cpu make demo PyTorch without the CUDA libraries (several GB less to fetch)
 
 PYTHON ?= python3
@@ -18,8 +18,9 @@ comma   := ,
 install = $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt $(1) || \
           { echo "uv could not install; trying pip, which is slower but follows your pip settings"; \
             $(BIN)/python -m pip install --quiet -c constraints.txt $(1); }
-# What the tests need besides the core. A variable, because commas written into a call would part its arguments.
-EXTRAS  := serve,onnx,ray,stac
+# What the tests need besides the core; `all` leaves out ray and torchgeo. A variable, because commas written
+# into a call would part its arguments.
+EXTRAS  := all,ray
 COMPILE := UV_CUSTOM_COMPILE_COMMAND="make constraints" $(BIN)/uv pip compile --quiet pyproject.toml \
            --universal --python-version 3.11 $(patsubst %,--extra %,$(subst $(comma), ,$(EXTRAS))) --group dev --group docs
 # Python's sources that lint and types read, apart from the package itself.
@@ -27,7 +28,7 @@ SOURCES := src tests benchmarks examples
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint format types docs docs-serve constraints check-constraints bench clean
+.PHONY: help setup demo test lint words format types docs docs-serve dist constraints check-constraints bench clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-26s%s\n", $$1, $$2}'
@@ -40,9 +41,12 @@ demo: $(VENV)/.stamp-core  ## the whole path on sample imagery: pretrain, measur
 test: $(VENV)/.stamp-dev  ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=25 $(TESTS)
 
-lint: $(VENV)/.stamp-dev  ## ruff: rules and formatting
+lint: $(VENV)/.stamp-dev words  ## ruff: rules and formatting; words to avoid
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
+
+words: $(VENV)/.stamp-dev  ## public names that hold a word of tests/avoid_words.txt
+	$(BIN)/python -m pytest -q -n0 tests/architecture/test_names.py
 
 format: $(VENV)/.stamp-dev  ## put the formatting right
 	$(BIN)/ruff check --fix-only $(SOURCES)
@@ -57,12 +61,18 @@ docs: $(VENV)/.stamp-docs  ## the documentation site, into site/; a warning is a
 docs-serve: $(VENV)/.stamp-docs  ## the documentation on a local port, rebuilt as you write
 	$(BIN)/mkdocs serve
 
+dist: $(VENV)/.stamp-dev  ## the wheel, into dist/
+	$(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python
+
 constraints: $(VENV)/.stamp-core  ## choose the newest versions anew and write constraints.txt
 	$(COMPILE) --upgrade --output-file constraints.txt
 
 # An output file that exists is a list of preferred versions: they come out unchanged if they can still be
 # had and still satisfy pyproject.toml.
-check-constraints: $(VENV)/.stamp-core  ## constraints.txt still resolves and is in step with pyproject.toml
+check-dist: $(VENV)/.stamp-dev  ## the wheel, into dist/
+	$(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python
+
+constraints: $(VENV)/.stamp-core  ## constraints.txt still resolves and is in step with pyproject.toml
 	@mkdir -p build && cp constraints.txt build/constraints.txt
 	$(COMPILE) --output-file build/constraints.txt
 	@diff -u constraints.txt build/constraints.txt || \
@@ -88,7 +98,7 @@ $(VENV)/.stamp-uv: constraints.txt
 	@touch $@
 
 $(VENV)/.stamp-core: $(VENV)/.stamp-uv pyproject.toml constraints.txt
-	@$(call install,-e .)
+	@$(call install,-e '.[all]')
 	@touch $@
 
 $(VENV)/.stamp-dev: $(VENV)/.stamp-core

@@ -16,8 +16,11 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from swath.errors import missing_extra
 
 # Package to import, name of its distribution.
 LIBRARIES = {
@@ -34,7 +37,6 @@ LIBRARIES = {
     "lancedb": "lancedb",
     "faiss": "faiss-cpu",
     "sklearn": "scikit-learn",
-    "jinja2": "jinja2",
     "filelock": "filelock",
     "lazy_loader": "lazy-loader",
     "PIL": "pillow",
@@ -153,7 +155,12 @@ def _libraries(report: Diagnostics) -> dict[str, Any]:
             versions[distribution] = "imports, version unknown"
         except ModuleNotFoundError as error:
             versions[distribution] = f"missing ({error})"
-            report.problems.append(f"{distribution} is missing: install it with `pip install {distribution}`")
+            if missing := missing_extra(error, "imagery, an archive or a score"):
+                report.hints.append(str(missing))
+            else:
+                report.problems.append(
+                    f"{distribution} is missing: install it with `pip install {distribution}`"
+                )
         except Exception as error:  # a wheel for another machine fails with anything
             versions[distribution] = f"broken ({_error_text(error)})"
             report.problems.append(
@@ -180,14 +187,15 @@ def _extras(report: Diagnostics) -> dict[str, Any]:
 
 
 def extras() -> dict[str, list[str]]:
-    """Distributions that each extra of Swath requires, from the metadata of the installed package."""
+    """Distributions that each extra of Swath adds, from the metadata of the installed package."""
     required: dict[str, list[str]] = {}
     for line in importlib.metadata.requires("swath") or []:
         requirement, _, condition = line.partition(";")
         if extra := re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", condition):
             name = re.match(r"[\w.-]+", requirement)
             assert name is not None, line
-            required.setdefault(extra[1], []).append(name[0])
+            if name[0] != "swath":  # an extra that takes in another
+                required.setdefault(extra[1], []).append(name[0])
     return required
 
 
@@ -239,6 +247,8 @@ def _keeps_memory() -> str:
 
 def _imagery(report: Diagnostics) -> dict[str, Any]:
     """GDAL drivers, and a test read."""
+    if find_spec("rasterio") is None:
+        return {"rasterio": "missing, so no imagery is read: pip install '.[geo]'"}
     from swath.rasters.safe_open import SKIPPED_DRIVERS, rasterio_module
 
     rasterio = rasterio_module()

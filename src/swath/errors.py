@@ -52,6 +52,35 @@ class InvalidQuery(ArchiveError):  # noqa: N818 (says what happened)
     """A search or filter argument is invalid; the archive is fine. A server returns 422."""
 
 
+# Package that an import asks for -> the extra of Swath that installs it.
+EXTRA_OF = {
+    "rasterio": "geo", "pyproj": "geo", "shapely": "geo", "pyarrow": "geo",
+    "lancedb": "archive", "lance": "archive", "faiss": "archive",
+    "sklearn": "evaluate", "scipy": "evaluate", "matplotlib": "evaluate",
+    "fastapi": "serve", "starlette": "serve", "uvicorn": "serve", "multipart": "serve",
+    "prometheus_client": "serve", "httpx": "serve",
+    "onnx": "onnx", "onnxscript": "onnx", "onnxruntime": "onnx",
+    "ray": "ray", "stac_geoparquet": "stac", "torchgeo": "torchgeo", "lmdb": "lmdb", "h5py": "hdf5",
+}  # fmt: skip
+
+
+def missing_extra(error: ImportError, needing: str) -> SwathError | None:
+    """What to install where a package of an extra is missing; None for any other failed import.
+
+    Args:
+        error: Of the import.
+        needing: What needs the package, such as a command.
+    """
+    package = (error.name or "").partition(".")[0]
+    extra = EXTRA_OF.get(package)
+    if extra is None or not isinstance(error, ModuleNotFoundError):
+        return None
+    return SwathError(
+        f"{needing} needs the package {package}, which is not installed. Run pip install '.[{extra}]' in the "
+        "clone of Swath ('.[all]' for everything)"
+    )
+
+
 def suggest(word: str, valid_names: list[str]) -> str:
     """`" Did you mean 'x'?"` for the nearest of `valid_names`, or all of them, sorted, if none is near."""
     from difflib import get_close_matches

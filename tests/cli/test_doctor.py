@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from swath import doctor
 from swath.cli.main import build_app
+from swath.errors import EXTRA_OF
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = dict(doctor.LIBRARIES)
@@ -58,9 +59,15 @@ def test_a_sound_machine(tmp_path: Path) -> None:
 
 def test_it_looks_for_all_that_swath_depends_on() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    names = {re.match(r"[\w.-]+", line)[0] for line in project["dependencies"]}  # type: ignore[index]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *extras["geo"], *extras["archive"], *extras["evaluate"]]
+    names = {re.match(r"[\w.-]+", line)[0] for line in lines} - {"swath"}  # type: ignore[index]
     assert set(ALL.values()) == names
-    assert set(doctor.extras()) == set(project["optional-dependencies"])
+
+
+def test_each_package_of_an_extra_is_told_with_it() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(EXTRA_OF.values()) == extras.keys() - {"all"}
 
 
 def test_extras_that_are_not_there_are_told_with_their_fix(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,6 +93,14 @@ def test_a_missing_library_is_a_problem_with_its_fix_and_not_a_crash(monkeypatch
     assert (
         "PROBLEM: no-such-library is missing: install it with `pip install no-such-library`" in result.output
     )
+
+
+def test_a_missing_library_of_an_extra_is_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "LIBRARIES", {"lancedb": "lancedb"})
+    monkeypatch.setitem(sys.modules, "lancedb", None)
+    report = doctor.run_diagnostics(step=False)
+    assert report.problems == []
+    assert any("pip install '.[archive]'" in hint for hint in report.hints)
 
 
 def test_a_library_that_does_not_load_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 import warnings
 from importlib import import_module
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 import typer
 from typer.core import TyperGroup
 
 from swath.cli.renamed import refuse_renamed
-from swath.errors import SwathError
+from swath.errors import SwathError, missing_extra
 
 # One file a verb, in the order in which a newcomer meets them. Each file holds either a function `command`
 # or, for a verb with sub-verbs, a `typer.Typer` called `app`; at its top it imports nothing but typer and
@@ -96,9 +96,18 @@ def run() -> None:
     try:
         build_app()()
     except SwathError as error:
-        typer.secho("error: ", fg=typer.colors.RED, bold=True, err=True, nl=False)
-        typer.echo(str(error), err=True)
-        sys.exit(2)
+        _refuse(error)
+    except ModuleNotFoundError as error:
+        missing = missing_extra(error, f"`swath {' '.join(sys.argv[1:2])}`")
+        if missing is None:
+            raise
+        _refuse(missing)
+
+
+def _refuse(error: SwathError) -> NoReturn:
+    typer.secho("error: ", fg=typer.colors.RED, bold=True, err=True, nl=False)
+    typer.echo(str(error), err=True)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

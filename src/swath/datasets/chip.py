@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from swath.geo.grid import PixelWindow
-
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
+
+    from swath.geo.grid import PixelWindow
 
 
 @dataclass(frozen=True, slots=True)

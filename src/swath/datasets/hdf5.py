@@ -8,7 +8,7 @@ Two forms, in one file or in a folder of files:
 
 An image is read when it is wanted: keep files in chunks of one image (``chunks=(1, H, W, C)``), or each will
 cost its whole chunk. Only plain numbers in the file itself are read: links are not followed, and data sets
-that refer to other files are refused. h5py is needed (``pip install 'swath[hdf5]'``).
+that refer to other files are refused. h5py is needed (``pip install '.[hdf5]'``).
 
 Legend: N images, C bands, H x W pixels.
 """
@@ -317,9 +317,7 @@ def _open(file: str) -> Any:
     try:
         import h5py
     except ImportError:
-        raise ImageryError(
-            f"{file}: reading HDF5 needs the package h5py: pip install 'swath[hdf5]'"
-        ) from None
+        raise ImageryError(f"{file}: reading HDF5 needs the package h5py: pip install '.[hdf5]'") from None
     try:
         return h5py.File(file, "r")
     except OSError as error:

@@ -7,8 +7,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from swath.datasets.opening import open_dataset
-from swath.datasets.pairs.opening import open_pairs
 from swath.datasets.protocol import ImageDataset, PairedDataset
 from swath.encoders.protocol import create_model
 from swath.errors import RecipeError
@@ -31,6 +29,10 @@ def open_training_data(recipe: PretrainRecipe, path: str | Path) -> Data:
         RecipeError: A key of `data` that pairs do not have.
         ImageryError: Nothing usable at `path`.
     """
+    # Imported here: a run on a data set of the caller's needs no geodata library.
+    from swath.datasets.opening import open_dataset
+    from swath.datasets.pairs.opening import open_pairs
+
     options = {key: value for key, value in recipe.data.model_dump().items() if value is not None}
     if isinstance(recipe.sensor, str):
         return open_dataset(path, sensor=recipe.sensor, seed=recipe.seed, **options)

@@ -216,7 +216,7 @@ def _described(path: str | os.PathLike[str], file: Any) -> tuple[str, int]:
         if version > FORMAT_VERSION:
             raise ArchiveError(
                 f"{path}: was written by a newer Swath (format {version}, this one reads up to "
-                f"{FORMAT_VERSION}); upgrade with `pip install -U swath`"
+                f"{FORMAT_VERSION}); install a newer Swath"
             )
         vector = found.field("embedding").type
         if pa.types.is_fixed_size_list(vector) and vector.list_size != dimensions:

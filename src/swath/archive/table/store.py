@@ -492,6 +492,6 @@ def _described(path: str, table: Any) -> dict[str, Any]:
     if described["version"] > FORMAT_VERSION:
         raise ArchiveUnavailable(
             f"{path}: was written by a newer Swath (archive format {described['version']}, this one reads up "
-            f"to {FORMAT_VERSION}); upgrade with `pip install -U swath`"
+            f"to {FORMAT_VERSION}); install a newer Swath"
         )
     return described
