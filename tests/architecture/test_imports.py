@@ -144,7 +144,8 @@ class Pixels:
         count = len(indices)
         return Batch(
             image=self.images[indices], gsd=torch.ones(count),
-            valid=torch.ones(count, 16, 16, dtype=torch.bool), sensor="rgb_aerial", index=indices, key=indices,
+            valid=torch.ones(count, 16, 16, dtype=torch.bool),
+            sensor="rgb_aerial", index=indices, key=indices,
         )
 
     def set_epoch(self, epoch):
