@@ -69,9 +69,9 @@ def test_footprints_are_found_as_without_the_grid(
     corners = [np.stack(pair, axis=1) for pair in ((x, south), (east, y), (x, north), (west, y))]
     shapes = shapely.polygons(np.stack(corners, axis=1))
     geometries = pa.chunked_array([pa.array(shapely.to_wkb(shapes), pa.binary())])
-    by_grid = footprints_intersecting(geometries, boxes, area, share=share)
+    by_grid = footprints_intersecting(geometries, boxes, area, overlap=share)
     monkeypatch.setattr(areas, "_MANY", 10**9)
-    one_by_one = footprints_intersecting(geometries, boxes, area, share=share)
+    one_by_one = footprints_intersecting(geometries, boxes, area, overlap=share)
     assert by_grid.tolist() == one_by_one.tolist()
     assert by_grid.any() or (name, share) == ("a sliver", 0.5)
 

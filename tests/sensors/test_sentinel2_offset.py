@@ -42,8 +42,8 @@ def test_a_date_decides_nothing_and_an_unknown_baseline_is_refused() -> None:
 
 def test_what_the_user_states_is_for_files_that_say_nothing() -> None:
     sensor = get_sensor("sentinel2_l2a")
-    assert resolve_offset_dn(sensor, stated=0, tags={"BOA_ADD_OFFSET": "-1000"})[0] == -1000
-    assert resolve_offset_dn(sensor, stated=0, path="a.tif") == (0.0, "stated")
+    assert resolve_offset_dn(sensor, given=0, tags={"BOA_ADD_OFFSET": "-1000"})[0] == -1000
+    assert resolve_offset_dn(sensor, given=0, path="a.tif") == (0.0, "stated")
     assert resolve_offset_dn(sensor, path=NEW)[0] == -1000
 
 

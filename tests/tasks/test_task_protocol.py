@@ -89,8 +89,8 @@ class ToyWriter:
     def begin(self, row: int) -> None:
         pass
 
-    def add(self, window: Any, valid: Any, said: Any, which: Any) -> None:
-        self.lines += [self.inputs.model.classes[int(k)] for k in said.argmax(1)]
+    def add(self, window: Any, valid: Any, predictions: Any, which: Any) -> None:
+        self.lines += [self.inputs.model.classes[int(k)] for k in predictions.argmax(1)]
 
     def end(self) -> None:
         pass

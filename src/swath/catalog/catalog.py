@@ -211,19 +211,19 @@ def _at_hand(entry: CatalogEntry) -> CatalogEntry:
 # -------------------------------------------------------------------------------------------- reading headers
 
 
-def header_of(found: SceneFiles) -> SceneHeader:
+def header_of(scene: SceneFiles) -> SceneHeader:
     """The header of what was found, with what STAC and the files' names say besides.
 
     Raises:
         ImageryError: A file cannot be read.
     """
-    header = read_header(found.files[0] if len(found.files) == 1 else list(found.files))
-    time = time_from_name(found.files[0]) or header.time
-    header = dataclasses.replace(header, cloud_layer=found.cloud_layer, time=time)
-    if found.bands and len(found.bands) == header.bands:
-        header = dataclasses.replace(header, descriptions=found.bands)
-    if found.stac is not None:
-        stac = found.stac
+    header = read_header(scene.files[0] if len(scene.files) == 1 else list(scene.files))
+    time = time_from_name(scene.files[0]) or header.time
+    header = dataclasses.replace(header, cloud_layer=scene.cloud_layer, time=time)
+    if scene.bands and len(scene.bands) == header.bands:
+        header = dataclasses.replace(header, descriptions=scene.bands)
+    if scene.stac is not None:
+        stac = scene.stac
         header = dataclasses.replace(
             header,
             time=stac.time or header.time,

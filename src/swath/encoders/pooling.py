@@ -45,14 +45,14 @@ def pool(features: EncoderFeatures, pooling: str | None = None) -> Tensor:
     return places.mean(dim=1) if pooling == "mean" else mean_std_pool(places)
 
 
-def mean_std_pool(places: Tensor, *, floor: float = 0.0) -> Tensor:
+def mean_std_pool(tokens: Tensor, *, floor: float = 0.0) -> Tensor:
     """Mean and standard deviation over places: [B, N, D] -> [B, 2 D].
 
     Args:
-        places: Features of N places.
+        tokens: Features of N places.
         floor: Added to the variance. In training above 0: the root of 0 has no gradient.
     """
-    mean = places.mean(dim=1)
+    mean = tokens.mean(dim=1)
     # Population form, so that an image of a single patch has spread 0 rather than NaN.
-    spread = (places.float().var(dim=1, correction=0) + floor).sqrt()
+    spread = (tokens.float().var(dim=1, correction=0) + floor).sqrt()
     return torch.cat([mean, spread.to(mean.dtype)], dim=1)

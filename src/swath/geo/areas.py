@@ -149,16 +149,16 @@ def boxes_intersecting(boxes: NDArray[np.float64], geometry: Any) -> NDArray[np.
 
 
 def footprints_intersecting(
-    geometries: Any, boxes: NDArray[np.float64], area: Any, *, share: float = 0.0
+    geometries: Any, boxes: NDArray[np.float64], area: Any, *, overlap: float = 0.0
 ) -> NDArray[np.bool_]:
-    """Which footprints touch `area`, or lie in it with at least `share` of themselves.
+    """Which footprints touch `area`, or lie in it with at least `overlap` of themselves.
 
     Args:
         geometries: [N] WKB in longitude and latitude, null where unknown (an Arrow column); touched by
             nothing then. One with a box but no geometry counts as its box.
         boxes: [N, 4] their bounds, NaN where unknown.
-        area: shapely geometry, from `area_of` (a point will do where `share` is 0).
-        share: 0 to 1.
+        area: shapely geometry, from `area_of` (a point will do where `overlap` is 0).
+        overlap: 0 to 1.
     """
     import shapely
 
@@ -180,9 +180,9 @@ def footprints_intersecting(
     shapes[plain] = shapely.box(*boxes[rows[plain]].T)
     near[rows] = (
         shapely.intersects(area, shapes)
-        if share == 0
+        if overlap == 0
         else shapely.area(shapely.intersection(shapes, area))
-        >= share * (1 - 1e-6) * np.maximum(shapely.area(shapes), 1e-30)
+        >= overlap * (1 - 1e-6) * np.maximum(shapely.area(shapes), 1e-30)
     )
     return near
 

@@ -100,9 +100,9 @@ class ClassMapWriter:
         self._shares = np.full((down, len(self.classes), width), NODATA, np.uint8) if self.shares else None
         self.blend.begin(row)
 
-    def add(self, window: TileRun, valid: Array, said: Tensor, which: Array) -> None:
+    def add(self, window: TileRun, valid: Array, predictions: Tensor, which: Array) -> None:
         """See `OutputWriter`."""
-        final = self.blend.add(window, said, torch.from_numpy(which))
+        final = self.blend.add(window, predictions, torch.from_numpy(which))
         columns = self.grid.columns
         left = columns.starts[window.first]
         right = left + final.shape[2]

@@ -80,11 +80,11 @@ class DetectionWriter:
     def begin(self, row: int) -> None:
         """See `OutputWriter`."""
 
-    def add(self, window: TileRun, valid: Array, said: Sequence[Detections], which: Array) -> None:
+    def add(self, window: TileRun, valid: Array, predictions: Sequence[Detections], which: Array) -> None:
         """See `OutputWriter`; objects whose center has no data are none."""
         rows, columns = self.grid.rows, self.grid.columns
         top = rows.starts[window.row]
-        for position, found in zip(which.tolist(), said, strict=True):
+        for position, found in zip(which.tolist(), predictions, strict=True):
             index = window.first + position
             (above, below), (left, right) = rows.cores[window.row], columns.cores[index]
             found = on_cpu(found)

@@ -360,25 +360,25 @@ def _said(native: float, wanted: float, unit: str, why: str) -> list[str]:
     return [f"is looked at with {wanted:.4g} {unit} instead of {native:.4g} ({why}; {kind})"]
 
 
-def match_view_radiometry(look: ModelView) -> ModelView:
+def match_view_radiometry(view: ModelView) -> ModelView:
     """The look at a pair whose later date is brought to the radiometry of the earlier one.
 
     Both dates are read once for it, in blocks, whatever their size.
     """
-    moments = RadiometryStatistics(look.scene.sensor)
-    for top in range(0, look.height, _BLOCK):
-        for left in range(0, look.width, _BLOCK):
-            box = TileBounds(top, left, min(_BLOCK, look.height - top), min(_BLOCK, look.width - left))
-            images, valid, _ = look.read([box])
+    moments = RadiometryStatistics(view.scene.sensor)
+    for top in range(0, view.height, _BLOCK):
+        for left in range(0, view.width, _BLOCK):
+            box = TileBounds(top, left, min(_BLOCK, view.height - top), min(_BLOCK, view.width - left))
+            images, valid, _ = view.read([box])
             moments.add(images[0, 0], images[0, 1], valid[0])
-    return replace(look, match=moments.match())
+    return replace(view, match=moments.match())
 
 
-def check_registration(look: ModelView) -> list[str]:
+def check_registration(view: ModelView) -> list[str]:
     """A note where the dates of a pair do not lie on each other, judged by the middle of the scene."""
-    side = min(512, look.height, look.width)
-    box = TileBounds((look.height - side) // 2, (look.width - side) // 2, side, side)
-    images, valid, _ = look.read([box])
+    side = min(512, view.height, view.width)
+    box = TileBounds((view.height - side) // 2, (view.width - side) // 2, side, side)
+    images, valid, _ = view.read([box])
     if side < 32 or valid.mean() < 0.5:
         return []
     before, after = (np.where(valid[0], image.astype(np.float32), 0) for image in images[0])

@@ -69,10 +69,10 @@ class TileClassWriter:
     def begin(self, row: int) -> None:
         """See `OutputWriter`."""
 
-    def add(self, window: TileRun, valid: Array, said: Tensor, which: Array) -> None:
+    def add(self, window: TileRun, valid: Array, predictions: Tensor, which: Array) -> None:
         """See `OutputWriter`."""
         self.shares[window.row, window.first : window.last] = valid.mean(axis=(1, 2))
-        self.said[window.row, window.first + which] = said.cpu().numpy()
+        self.said[window.row, window.first + which] = predictions.cpu().numpy()
 
     def end(self) -> None:
         """See `OutputWriter`."""

@@ -40,14 +40,14 @@ class RuntimeOptions:
     read_window: int | None = None
     workers: int = 2
 
-    def tiles(self, look: ModelView, grid: TileGrid) -> int:
+    def tiles(self, view: ModelView, grid: TileGrid) -> int:
         """Tiles of a window: at least one, and no more than memory is meant for."""
         size = grid.columns.size
         wanted = self.batch_size
         if self.read_window is not None:
             step = grid.columns.finals[0] if len(grid.columns.starts) > 1 else size
             wanted = 1 + max(0, self.read_window - size) // step
-        return max(1, min(wanted, int(_WINDOW_BYTES / (look.pixel_bytes * size * grid.rows.size))))
+        return max(1, min(wanted, int(_WINDOW_BYTES / (view.pixel_bytes * size * grid.rows.size))))
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class TileBatch:
 
 def predict_tiles(
     model: TaskModel,
-    look: ModelView,
+    view: ModelView,
     grid: TileGrid,
     product: OutputWriter,
     checkpoint: SceneProgress,
@@ -73,7 +73,7 @@ def predict_tiles(
 
     Args:
         model: The model.
-        look: How the scene is looked at.
+        view: How the scene is looked at.
         grid: Its tiles.
         product: Made for this scene, and empty.
         checkpoint: Of this scene.
@@ -92,16 +92,16 @@ def predict_tiles(
         product.start({})
     advance(rows * len(grid.columns.starts))
     saved, checked, row = time.monotonic(), False, -1
-    windows = grid.windows(runtime.tiles(look, grid), rows)
+    windows = grid.windows(runtime.tiles(view, grid), rows)
     with torch.inference_mode():
-        for read in read_ahead(look, grid, windows, runtime.workers):
+        for read in read_ahead(view, grid, windows, runtime.workers):
             window = read.window
             if window.row != row:
                 row = window.row
                 product.begin(row)
             which = np.flatnonzero(read.valid.any(axis=(1, 2)))
             if len(which) and not checked:
-                _check(model, read, int(which[0]), look)
+                _check(model, read, int(which[0]), view)
                 checked = True
             product.add(window, read.valid, _said(model, read, which, runtime.batch_size), which)
             advance(window.last - window.first)
@@ -114,17 +114,17 @@ def predict_tiles(
 
 
 def read_ahead(
-    look: ModelView, grid: TileGrid, windows: Sequence[TileRun], workers: int
+    view: ModelView, grid: TileGrid, windows: Sequence[TileRun], workers: int
 ) -> Iterator[TileBatch]:
     """The windows in order; as many as there are threads, and one more, are read ahead."""
     if workers == 0:
-        yield from (_read(look, grid, window) for window in windows)
+        yield from (_read(view, grid, window) for window in windows)
         return
     waiting: deque[Future[TileBatch]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="swath-predict")
     try:
         for window in windows:
-            waiting.append(pool.submit(_read, look, grid, window))
+            waiting.append(pool.submit(_read, view, grid, window))
             if len(waiting) > workers + 1:
                 yield waiting.popleft().result()
         while waiting:

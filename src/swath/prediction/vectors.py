@@ -52,20 +52,20 @@ class VectorLayer:
     columns: dict[str, list[Any]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, look: ModelView, shapes: Iterable[Shape], kinds: Mapping[str, Kind] | None = None) -> Self:
+    def of(cls, view: ModelView, shapes: Iterable[Shape], kinds: Mapping[str, Kind] | None = None) -> Self:
         """Shapes found on a look's grid.
 
         Args:
-            look: How the scene was looked at.
+            view: How the scene was looked at.
             shapes: For each its closed rings [n, 2] (x, y) in pixels of the look, outer one first, and the
                 values of its columns.
             kinds: Types of the columns; those of polygons of classes if left out.
         """
         kinds = dict(kinds or {"class": "text", "class_id": "integer", "pixels": "integer"})
-        features = cls(look.header.crs if look.transform else None, kinds)
+        features = cls(view.header.crs if view.transform else None, kinds)
         features.columns = {name: [] for name in kinds}
-        down, across = look.steps
-        a, b, c, d, e, f = look.transform or (across, 0.0, 0.0, 0.0, down, 0.0)
+        down, across = view.steps
+        a, b, c, d, e, f = view.transform or (across, 0.0, 0.0, 0.0, down, 0.0)
         for rings, values in shapes:
             placed = [
                 np.stack([a * x + b * y + c, d * x + e * y + f], axis=1)

@@ -54,13 +54,13 @@ class OutputWriter(Protocol):
         """A row of tiles starts."""
         ...
 
-    def add(self, window: TileRun, valid: Array, said: Any, which: Array) -> None:
+    def add(self, window: TileRun, valid: Array, predictions: Any, which: Array) -> None:
         """A window's tiles.
 
         Args:
             window: Which tiles.
             valid: [n, h, w] of all of them.
-            said: What the model says of some: those with a valid pixel.
+            predictions: What the model says of some: those with a valid pixel.
             which: [m] positions of those in the window.
         """
         ...

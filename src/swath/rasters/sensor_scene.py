@@ -134,7 +134,7 @@ def match_scene_to_sensor(
     applied = header.tags.get("earthsearch:boa_offset_applied", "").lower() == "true"
     offset, _ = resolve_offset_dn(
         sensor,
-        stated=offset_dn,
+        given=offset_dn,
         tags=header.tags,
         path=where,
         stac={"earthsearch:boa_offset_applied": applied},

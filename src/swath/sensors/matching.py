@@ -75,24 +75,24 @@ def match_band_by_filename(sensor: Sensor, name: str) -> int | None:
     return None
 
 
-def band_indices(have: Sensor, wanted: Sensor) -> list[int]:
+def band_indices(available: Sensor, requested: Sensor) -> list[int]:
     """Where the bands of one sensor are among those of another, by name.
 
     Raises:
         ImageryError: One is not there, or in another unit.
     """
-    names = list(have.band_names)
-    absent = [band.name for band in wanted.bands if band.name not in names]
+    names = list(available.band_names)
+    absent = [band.name for band in requested.bands if band.name not in names]
     if absent:
         raise ImageryError(
-            f"these images are of sensor {have.name!r} ({', '.join(names)}): band {', '.join(absent)} of "
-            f"sensor {wanted.name!r} is not among them"
+            f"these images are of sensor {available.name!r} ({', '.join(names)}): band {', '.join(absent)} of "
+            f"sensor {requested.name!r} is not among them"
         )
-    indices = [names.index(name) for name in wanted.band_names]
-    for index, band in zip(indices, wanted.bands, strict=True):
-        if have.bands[index].unit != band.unit:
+    indices = [names.index(name) for name in requested.band_names]
+    for index, band in zip(indices, requested.bands, strict=True):
+        if available.bands[index].unit != band.unit:
             raise ImageryError(
-                f"band {band.name} is in {have.bands[index].unit} here, but sensor {wanted.name!r} has it in "
+                f"band {band.name} is in {available.bands[index].unit} here, but sensor {requested.name!r} has it in "
                 f"{band.unit}"
             )
     return indices

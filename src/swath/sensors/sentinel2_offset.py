@@ -85,7 +85,7 @@ def is_sentinel2(sensor: Sensor) -> bool:
 def resolve_offset_dn(
     sensor: Sensor,
     *,
-    stated: float | None = None,
+    given: float | None = None,
     tags: Mapping[str, str] | None = None,
     path: str = "",
     stac: Mapping[str, Any] | None = None,
@@ -101,8 +101,8 @@ def resolve_offset_dn(
     found = detect_offset_dn(tags=tags, path=path, stac=stac) if is_sentinel2(sensor) else None
     if found is not None:
         return found
-    if stated is not None:
-        return float(stated), "stated"
+    if given is not None:
+        return float(given), "stated"
     if not is_sentinel2(sensor):
         return 0.0, f"sensor {sensor.name} has none"
     raise UnstatedError(

@@ -139,6 +139,6 @@ class _SimulatedPairReader:
             self.shape, dtype=bool
         )
 
-    def finish(self, groups: Sequence[NDArray[Any]], places: NDArray[np.int64]) -> Tensor:
+    def finish(self, groups: Sequence[NDArray[Any]], rows: NDArray[np.int64]) -> Tensor:
         """See `PairReader`."""
         return simulated_to_unit(groups[0], self.sensor)

@@ -267,18 +267,18 @@ class _Coco:
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
 
-    def add(self, file: str, ground: Landscape) -> None:
+    def add(self, file: str, landscape: Landscape) -> None:
         number = len(self.images) + 1
         self.images.append(
             {
                 "id": number,
                 "file_name": file,
-                "width": ground.size,
-                "height": ground.size,
-                "gsd_m": ground.gsd,
+                "width": landscape.size,
+                "height": landscape.size,
+                "gsd_m": landscape.gsd,
             }
         )
-        for box, kind in zip(ground.boxes.tolist(), ground.box_kinds, strict=True):
+        for box, kind in zip(landscape.boxes.tolist(), landscape.box_kinds, strict=True):
             x0, y0, x1, y1 = (round(edge, 2) for edge in box)
             width, height = round(x1 - x0, 2), round(y1 - y0, 2)
             self.annotations.append({

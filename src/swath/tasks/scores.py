@@ -61,10 +61,10 @@ class TaskScores:
         }
 
 
-def confusion_matrix(truth: Array, said: Array, classes: int) -> Array:
+def confusion_matrix(truth: Array, predicted: Array, classes: int) -> Array:
     """[K, K] counts of places, a row a true class; `IGNORE`d places stay out."""
     counts = truth != IGNORE
-    flat = truth[counts].astype(np.int64) * classes + said[counts].astype(np.int64)
+    flat = truth[counts].astype(np.int64) * classes + predicted[counts].astype(np.int64)
     return np.bincount(flat, minlength=classes**2).reshape(classes, classes)
 
 

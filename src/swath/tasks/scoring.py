@@ -21,7 +21,7 @@ def score(
     dataset: Any,
     device: torch.device,
     *,
-    share: float = 1.0,
+    scale: float = 1.0,
     intervals: bool = True,
 ) -> TaskScores:
     """Scores of a task on all images of a split, as `Task.score`.
@@ -31,7 +31,7 @@ def score(
         contract: Of its images.
         dataset: A split.
         device: Where the task is.
-        share: Of pixels and boxes: images are reduced to this share of their sides before they are looked at
+        scale: Of pixels and boxes: images are reduced to this share of their sides before they are looked at
             (the GSD follows), and what is said is enlarged again: the truth keeps its size.
         intervals: Of boxes, where they cost time: whether figures get their intervals.
 
@@ -39,14 +39,14 @@ def score(
         ImageryError: No image of the split can be read. Single ones are left out, and listed in the protocol.
     """
     assert isinstance(task, Task)
-    return task.score(dataset, contract, device, scale=share, intervals=intervals)
+    return task.score(dataset, contract, device, scale=scale, intervals=intervals)
 
 
-def score_model(model: TaskModel, dataset: Any, shares: Sequence[float] = (1.0,)) -> dict[float, TaskScores]:
+def score_model(model: TaskModel, dataset: Any, scales: Sequence[float] = (1.0,)) -> dict[float, TaskScores]:
     """Scores of a task model on a split, at each share of the images' sides."""
     with torch.inference_mode():
         return {
-            share: score(model.task, model.contract, dataset, model.device, share=share) for share in shares
+            share: score(model.task, model.contract, dataset, model.device, scale=share) for share in scales
         }
 
 

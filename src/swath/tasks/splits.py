@@ -123,18 +123,18 @@ class TaskDataConfig(ObjectiveConfig):
         return found
 
     def drawn(
-        self, found: Mapping[str, list[int]], strata: Sequence[Any], seed: int, *, labels: bool = True
+        self, splits: Mapping[str, list[int]], strata: Sequence[Any], seed: int, *, labels: bool = True
     ) -> dict[str, list[int]]:
         """Splits as of `split_indices`, with the shares of the options drawn: of the test split, then of the
         validation split, then of the labels.
 
         Args:
-            found: Positions of the samples of train, val and test.
+            splits: Positions of the samples of train, val and test.
             strata: What each sample of the whole data set belongs to (its class).
             seed: Of the draws.
             labels: Whether the share of the labels is drawn too; else by `labeled`, later.
         """
-        train, val, test = found["train"], found["val"], found["test"]
+        train, val, test = splits["train"], splits["val"], splits["test"]
 
         def share(of: list[int], wanted: float, draw: int) -> tuple[list[int], list[int]]:
             return stratified_fraction(of, [strata[i] for i in of], wanted, seed, epoch=draw)
@@ -163,7 +163,7 @@ class TaskDataConfig(ObjectiveConfig):
 
 
 def stratified_fraction(
-    positions: Sequence[int], strata: Sequence[Any], share: float, seed: int, *, epoch: int
+    positions: Sequence[int], strata: Sequence[Any], fraction: float, seed: int, *, epoch: int
 ) -> tuple[list[int], list[int]]:
     """A keyed share of samples, drawn evenly over strata, and the rest.
 
@@ -173,7 +173,7 @@ def stratified_fraction(
     Args:
         positions: The samples, as positions in their data set.
         strata: What each belongs to (its class).
-        share: In (0, 1].
+        fraction: In (0, 1].
         seed: Of the draw.
         epoch: Which draw it is, of several by one seed.
     """
@@ -181,7 +181,7 @@ def stratified_fraction(
     groups: dict[Any, list[int]] = {}
     for place in sorted(range(len(positions)), key=lambda i: keys[i]):
         groups.setdefault(strata[place], []).append(positions[place])
-    drawn = {i for group in groups.values() for i in group[: max(1, round(share * len(group)))]}
+    drawn = {i for group in groups.values() for i in group[: max(1, round(fraction * len(group)))]}
     return [i for i in positions if i in drawn], [i for i in positions if i not in drawn]
 
 

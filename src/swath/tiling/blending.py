@@ -47,12 +47,12 @@ class TileBlender:
         self._next = torch.empty(shape, device=self.device)
         self._tail = torch.zeros(self.classes, size, 0, device=self.device)
 
-    def add(self, window: TileRun, said: Tensor, which: Tensor) -> Tensor:
+    def add(self, window: TileRun, predictions: Tensor, which: Tensor) -> Tensor:
         """Tiles of a window -> probabilities [K, rows, columns] of the pixels that are final now.
 
         Args:
             window: Which tiles; those of a row come one window after the other.
-            said: [m, K, h, w] float32 of some of them; the others have no valid pixel.
+            predictions: [m, K, h, w] float32 of some of them; the others have no valid pixel.
             which: [m] their positions in the window, ascending.
 
         Returns:
@@ -67,7 +67,7 @@ class TileBlender:
         local = torch.zeros(self.classes, rows.size, right - left, device=self.device)
         local[:, :, :known] = self._tail
         local[:, : self.carry.shape[1], known:] = self.carry[:, :, left + known : right]
-        for position, piece in zip(which.tolist(), said, strict=True):
+        for position, piece in zip(which.tolist(), predictions, strict=True):
             start = columns.starts[window.first + position] - left
             local[:, :, start : start + columns.size].addcmul_(piece, self._weight)
         self._next[:, :, left:until] = local[:, down:, : until - left]

@@ -122,10 +122,10 @@ class TileGrid:
     def __len__(self) -> int:
         return len(self.rows.starts) * len(self.columns.starts)
 
-    def windows(self, most: int, first_row: int = 0) -> list[TileRun]:
-        """All tiles from a row on, in groups of at most `most`, evenly sized, in reading order."""
+    def windows(self, maximum: int, first_row: int = 0) -> list[TileRun]:
+        """All tiles from a row on, in groups of at most `maximum`, evenly sized, in reading order."""
         across = len(self.columns.starts)
-        groups = -(-across // max(1, most))
+        groups = -(-across // max(1, maximum))
         edges = [round(k * across / groups) for k in range(groups + 1)]
         return [
             TileRun(row, a, b) for row in range(first_row, len(self.rows.starts)) for a, b in pairwise(edges)

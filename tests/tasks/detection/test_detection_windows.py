@@ -82,7 +82,7 @@ def test_images_are_scored_at_the_scale_that_was_trained(
     monkeypatch.setattr(task, "predict", perfect)
     contract = Contract.of("rgb_aerial")
     for share in (1.0, 0.5):
-        scores = score_boxes(task, contract, splits.test, torch.device("cpu"), share=share, resamples=0)
+        scores = score_boxes(task, contract, splits.test, torch.device("cpu"), scale=share, resamples=0)
         assert scores.figures["ap"].value == pytest.approx(1)  # boxes are in the file's pixels again
     side = round(64 * zoom)
     assert [one[:2] for one in seen] == [(side, side), (side // 2, side // 2)]

@@ -133,7 +133,7 @@ def intersects(chips: ChipColumns, area: Any, *, min_overlap: float = 0.0) -> ND
     key = shapely.to_wkb(area), min_overlap
     found = chips.touched.pop(key, None)
     if found is None:
-        found = footprints_intersecting(geometries, chips.boxes, area, share=min_overlap)
+        found = footprints_intersecting(geometries, chips.boxes, area, overlap=min_overlap)
         found.flags.writeable = False
     chips.touched[key] = found  # the newest last
     while len(chips.touched) > _REMEMBERED:

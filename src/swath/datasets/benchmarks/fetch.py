@@ -29,7 +29,7 @@ class FetchedBenchmark:
 
 
 def fetch_benchmark(
-    known: BenchmarkDataset,
+    benchmark: BenchmarkDataset,
     out: str | Path,
     *,
     url: str | None = None,
@@ -43,7 +43,7 @@ def fetch_benchmark(
     is done.
 
     Args:
-        known: The set.
+        benchmark: The set.
         out: Folder of data sets.
         url: Address or file, instead of the one that is known.
         keep_archive: Leave the archive in ``OUT/downloads``.
@@ -54,13 +54,15 @@ def fetch_benchmark(
         ImageryError: No address is known; not to be had; another checksum; refused members; another set.
     """
     out = Path(out)
-    target = out / known.name
+    target = out / benchmark.name
     if target.is_dir():
-        return FetchedBenchmark(known.find(target), None)
-    archive = _archive(known, url)
+        return FetchedBenchmark(benchmark.find(target), None)
+    archive = _archive(benchmark, url)
     address = url or archive.url
     if address is None:
-        raise ImageryError(f"no address is known from which a program may fetch it. {known.how_to_get(out)}")
+        raise ImageryError(
+            f"no address is known from which a program may fetch it. {benchmark.how_to_get(out)}"
+        )
     downloads = out / "downloads"
     fetched = download(
         address,
@@ -74,11 +76,11 @@ def fetch_benchmark(
         fetched.path, target, limits=limits, progress=watch(f"unpacking {archive.name}") if watch else None
     )
     try:
-        found = known.find(target)
+        found = benchmark.find(target)
     except ImageryError:
         raise ImageryError(
-            f"{archive.name} from {address} was unpacked to {target}, but {known.title} is not in it: "
-            f"folders called {', '.join(known.classes[:3])}, ... are wanted. Look into it (there may be "
+            f"{archive.name} from {address} was unpacked to {target}, but {benchmark.title} is not in it: "
+            f"folders called {', '.join(benchmark.classes[:3])}, ... are wanted. Look into it (there may be "
             "archives in the archive), or remove the folder and fetch from elsewhere"
         ) from None
     if not keep_archive:

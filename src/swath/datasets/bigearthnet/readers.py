@@ -241,7 +241,7 @@ class PatchReader:
                 valid &= ok if side == SIDE else np.kron(ok, np.ones((SIDE // side,) * 2, bool))
         return groups, valid[self._crop()]
 
-    def finish(self, groups: Sequence[Array], places: NDArray[np.int64]) -> Tensor:
+    def finish(self, groups: Sequence[Array], rows: NDArray[np.int64]) -> Tensor:
         """See `PairReader`."""
         count = len(groups[0])
         image = torch.empty(count, len(self.sensor.bands), SIDE, SIDE)

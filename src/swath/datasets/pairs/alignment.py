@@ -24,7 +24,7 @@ Gsd = float | Literal["relative"] | Mapping[str, float] | None
 
 
 def open_pair_readers(
-    places: Sequence[PairRecord],
+    records: Sequence[PairRecord],
     sensors: Sequence[Sensor],
     *,
     size: tuple[int, int] | None,
@@ -55,8 +55,8 @@ def open_pair_readers(
             return str(error)
 
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        probed = list(pool.map(headers, places))
-    problems = [(p.id, found) for p, found in zip(places, probed, strict=True) if isinstance(found, str)]
+        probed = list(pool.map(headers, records))
+    problems = [(p.id, found) for p, found in zip(records, probed, strict=True) if isinstance(found, str)]
     good = [i for i, found in enumerate(probed) if not isinstance(found, str)]
     if not good:
         raise ImageryError(f"no usable place; the first of {len(problems)} problems: {problems[0][1]}")
@@ -67,7 +67,7 @@ def open_pair_readers(
         for i in good:
             found = probed[i]
             assert not isinstance(found, str)
-            offset = places[i].offset_dn.get(sensor.name)
+            offset = records[i].offset_dn.get(sensor.name)
             if offset is None:
                 offset = offset_dn.get(sensor.name) if isinstance(offset_dn, Mapping) else offset_dn
             if not _may_have_offset(sensor):
@@ -76,12 +76,12 @@ def open_pair_readers(
             scenes[sensor.name].append(
                 match_scene_to_sensor(found[sensor.name], sensor, gsd=given, offset_dn=offset)
             )
-    _check_footprints([places[i] for i in good], sensors, scenes, tolerance)
-    shapes, corners = _shapes([places[i] for i in good], sensors, scenes, size, resize_mode)
+    _check_footprints([records[i] for i in good], sensors, scenes, tolerance)
+    shapes, corners = _shapes([records[i] for i in good], sensors, scenes, size, resize_mode)
     readers: list[PairReader] = []
     for sensor in sensors:
         times = [
-            time.timestamp() if (time := places[i].times.get(sensor.name) or scene.header.time) else np.nan
+            time.timestamp() if (time := records[i].times.get(sensor.name) or scene.header.time) else np.nan
             for i, scene in zip(good, scenes[sensor.name], strict=True)
         ]
         mine = scenes[sensor.name]

@@ -210,29 +210,29 @@ def _number(text: str, where: str) -> float:
 
 
 def encode_labels(
-    places: PairTable, classes: Sequence[str] | None, nomenclature: str = ""
+    table: PairTable, classes: Sequence[str] | None, nomenclature: str = ""
 ) -> tuple[list[str] | None, Labels | None]:
     """Classes, and labels [N] (index) or [N, K] (multi-hot), of places that all have one or all have none.
 
     Args:
-        places: What a layout has found.
+        table: What a layout has found.
         classes: The user's order of the classes; None for the layout's, or those that occur, sorted.
         nomenclature: What the known classes are called, for messages.
 
     Raises:
         ImageryError: A label is none of the classes (the nearest is suggested), or some places have none.
     """
-    with_label = [place for place in places.places if place.label is not None]
+    with_label = [place for place in table.places if place.label is not None]
     if not with_label:
         if classes is not None:
             raise ImageryError(
                 "classes were given, but the places have no labels (columns `class`, `labels`)"
             )
         return None, None
-    if len(with_label) < len(places.places):
-        bare = next(place for place in places.places if place.label is None)
+    if len(with_label) < len(table.places):
+        bare = next(place for place in table.places if place.label is None)
         raise ImageryError(f"{bare.where or bare.id}: has no label, while {with_label[0].id} has one")
-    given = classes if classes is not None else places.classes
+    given = classes if classes is not None else table.classes
     names = list(given) if given is not None else sorted({n for p in with_label for n in p.label or ()})
     index = {name: i for i, name in enumerate(names)}
     if len(index) != len(names):
@@ -246,6 +246,6 @@ def encode_labels(
                     f"{place.where or place.id}: label {name!r} is none of {known}.{suggest(name, names)}"
                 )
             multi[row, index[name]] = 1
-    if places.several:
+    if table.several:
         return names, multi
     return names, multi.argmax(axis=1).astype(np.int64)

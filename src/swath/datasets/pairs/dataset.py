@@ -63,14 +63,14 @@ class _Pixels:
         check_unit(reader.sensor, image, valid, reader.names[place])
         return image, valid
 
-    def batch(self, sensor: str, places: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def batch(self, sensor: str, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Images [B, C, H, W] and valid [B, H, W] of places in memory."""
         reader = self.readers[sensor]
         groups, valid = self._held[sensor]
-        images = reader.finish([group[places] for group in groups], places)
+        images = reader.finish([group[rows] for group in groups], rows)
         if valid is None:
-            return images, torch.ones((), dtype=torch.bool).expand(len(places), *reader.shape).clone()
-        return images, torch.from_numpy(valid[places])
+            return images, torch.ones((), dtype=torch.bool).expand(len(rows), *reader.shape).clone()
+        return images, torch.from_numpy(valid[rows])
 
     def hold(self, rows: NDArray[np.int64], ids: Sequence[str]) -> tuple[NDArray[np.int64], list[Problem]]:
         """Read everything; returns the rows that could be read, and why the others could not."""

@@ -40,7 +40,7 @@ FORMAT_VERSION = 1
 _KEY = b"swath:pairs"
 
 
-def write_pairs(found: PairJoinResult, path: str | Path) -> Path:
+def write_pairs(joined: PairJoinResult, path: str | Path) -> Path:
     """Write the pairs, and beside them ``<name>_unpaired.csv``; returns the latter's path."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -52,13 +52,13 @@ def write_pairs(found: PairJoinResult, path: str | Path) -> Path:
     text, real, whole = pa.string(), pa.float64(), pa.int32()
     fields = [("id", text), ("crs", text), ("transform", pa.list_(real)), ("width", whole), ("height", whole)]
     fields += [("gsd", real), ("overlap", real), ("days", real), ("group", text)]
-    for sensor in found.sensors:
+    for sensor in joined.sensors:
         fields += [(f"files_{sensor.name}", pa.list_(text)), (f"bands_{sensor.name}", pa.list_(text))]
         fields += [(f"time_{sensor.name}", pa.timestamp("us", tz="UTC")), (f"offset_dn_{sensor.name}", real)]
     box = pa.struct([(name, real) for name in ("xmin", "ymin", "xmax", "ymax")])
     fields += [("bbox", box), ("geometry", pa.binary())]
     rows = []
-    for pair in found.pairs:
+    for pair in joined.pairs:
         lon, lat = zip(*pair.footprint, strict=True)
         row: dict[str, Any] = {
             "id": pair.id,
@@ -73,11 +73,11 @@ def write_pairs(found: PairJoinResult, path: str | Path) -> Path:
             "bbox": {"xmin": min(lon), "ymin": min(lat), "xmax": max(lon), "ymax": max(lat)},
             "geometry": polygon_wkb(pair.footprint),
         }
-        for sensor, scene in zip(found.sensors, pair.scenes, strict=True):
+        for sensor, scene in zip(joined.sensors, pair.scenes, strict=True):
             row[f"files_{sensor.name}"] = [relative(file, base) for file in scene.files]
             row[f"bands_{sensor.name}"] = list(scene.descriptions)
             row[f"time_{sensor.name}"] = scene.time
-            row[f"offset_dn_{sensor.name}"] = found.offsets.get(scene.path)
+            row[f"offset_dn_{sensor.name}"] = joined.offsets.get(scene.path)
         rows.append(row)
     column = {
         "encoding": "WKB",
@@ -93,7 +93,7 @@ def write_pairs(found: PairJoinResult, path: str | Path) -> Path:
     with atomic_path(report) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["sensor", "path", "reason"])
-        writer.writerows(found.unpaired)
+        writer.writerows(joined.unpaired)
     return report
 
 

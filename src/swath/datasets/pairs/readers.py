@@ -53,7 +53,7 @@ class PairReader(Protocol):
         """
         ...
 
-    def finish(self, groups: Sequence[Array], places: NDArray[np.int64]) -> Tensor:
+    def finish(self, groups: Sequence[Array], rows: NDArray[np.int64]) -> Tensor:
         """Groups of [B, c, h, w] as [B, C, H, W] in the sensor's unit: float32, or uint8 as it is."""
         ...
 
@@ -106,9 +106,9 @@ class NativePairReader:
                 stored, valid = resample(stored, valid, (0, size[0]), (0, size[1]), self.shape, kernel)
         return [stored], valid
 
-    def finish(self, groups: Sequence[Array], places: NDArray[np.int64]) -> Tensor:
+    def finish(self, groups: Sequence[Array], rows: NDArray[np.int64]) -> Tensor:
         """See `PairReader`."""
-        return stored_to_unit(groups[0], self.sensor, self._offsets[places])
+        return stored_to_unit(groups[0], self.sensor, self._offsets[rows])
 
 
 def check_unit(sensor: Sensor, image: Tensor, valid: Tensor, where: str) -> None:

@@ -41,8 +41,8 @@ class WarpedPairReader:
             raise ImageryError(f"{self.names[place]}: nothing but no data at this place")
         return [stored], valid
 
-    def finish(self, groups: Sequence[Array], places: NDArray[np.int64]) -> Tensor:
+    def finish(self, groups: Sequence[Array], rows: NDArray[np.int64]) -> Tensor:
         """See `PairReader`."""
         if self.sensor.unit == "dB":  # converted already, see `read_on_grid`
             return torch.from_numpy(groups[0].astype(np.float32, copy=False))
-        return stored_to_unit(groups[0], self.sensor, self._offsets[places])
+        return stored_to_unit(groups[0], self.sensor, self._offsets[rows])

@@ -138,13 +138,13 @@ class ExportPlan:
         }
 
 
-def plan_export(model: Model, choices: ExportOptions, *, least: int = 1) -> ExportPlan:
+def plan_export(model: Model, choices: ExportOptions, *, min_size: int = 1) -> ExportPlan:
     """What of a model is exported.
 
     Args:
         model: Any; it goes to the CPU.
         choices: The user's.
-        least: Steps (patches, cells of the coarsest map) that the form needs along a side of any size.
+        min_size: Steps (patches, cells of the coarsest map) that the form needs along a side of any size.
 
     Raises:
         ContractError: A choice is missing or means nothing here, or the model answers with no tensor.
@@ -165,7 +165,7 @@ def plan_export(model: Model, choices: ExportOptions, *, least: int = 1) -> Expo
     if choices.size is not None and choices.size % step:
         fits = max(step, round(choices.size / step) * step)
         raise ContractError(f"size: {choices.size} pixels are no multiple of {step}; {fits} are")
-    return ExportPlan(ExportGraph(model.cpu(), sensor), sensor, step, choices.size, model.dates, least)
+    return ExportPlan(ExportGraph(model.cpu(), sensor), sensor, step, choices.size, model.dates, min_size)
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ def export_to_torch(model: Model, out: Path, choices: ExportOptions) -> ExportRe
         ContractError: The file's name; a choice is missing or means nothing; it answers otherwise.
     """
     check_file(out, ".pt2", "torch's exported programs are called .pt2")
-    planned = plan_export(model, choices, least=_LEAST)
+    planned = plan_export(model, choices, min_size=_LEAST)
     program = trace_graph(planned)
     facts = planned.facts()
     with atomic_path(out) as temporary:

@@ -43,18 +43,18 @@ def masked_area_resize(
     return area_resize(image * valid, size) / share.clamp_min(_TINY), share
 
 
-def low_pass(image: Tensor, valid: Tensor | None, side: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """What is left of an image after a detour over `side`: area-averaged, then bilinearly enlarged to `size`.
+def low_pass(image: Tensor, valid: Tensor | None, low_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """What is left of an image after a detour over `low_size`: area-averaged, then bilinearly enlarged to `size`.
 
     Args:
         image: [B, C, H, W].
         valid: [B, 1, H, W] weights, or None.
-        side: (h, w) of the small map: keeps structures larger than H / h pixels.
+        low_size: (h, w) of the small map: keeps structures larger than H / h pixels.
         size: (h, w) of the result.
     """
 
     def detour(x: Tensor) -> Tensor:
-        return F.interpolate(area_resize(x, side), size=size, mode="bilinear", align_corners=False)
+        return F.interpolate(area_resize(x, low_size), size=size, mode="bilinear", align_corners=False)
 
     if valid is None:
         return detour(image)

@@ -109,7 +109,7 @@ def reconstruction_losses(
     decoder: CrossSensorDecoder,
     latent: Tensor,
     place: TokenLayout,
-    wanted: Sequence[ReconstructionTarget],
+    targets: Sequence[ReconstructionTarget],
     kind: Literal["l1", "l2"],
 ) -> tuple[Tensor, Tensor]:
     """Losses of reconstructions that share a run of a decoder.
@@ -121,7 +121,7 @@ def reconstruction_losses(
         decoder: With an output layer for every wanted sensor.
         latent: [B, 1 + K, D] of the source's visible patches.
         place: Where they stand.
-        wanted: What comes out is compared with these.
+        targets: What comes out is compared with these.
         kind: Absolute or squared error.
 
     Returns:
@@ -132,7 +132,7 @@ def reconstruction_losses(
     def losses(x: Tensor, *tensors: Tensor) -> Tensor:
         patches = decoder(x, replace(place, tensors=tensors[:own]))
         parts = []
-        for number, one in enumerate(wanted):
+        for number, one in enumerate(targets):
             start = own + 3 * number
             scored, pixels, valid = tensors[start : start + 3]
             some = patches if place.kept is None else _take(patches, scored)  # only these become pixels
@@ -141,11 +141,11 @@ def reconstruction_losses(
         return torch.stack(parts)
 
     extras: list[Tensor | None] = [*place.tensors]
-    for one in wanted:
+    for one in targets:
         extras += [one.scored, one.pixels, one.valid]
     chunk = len(latent) if latent.is_cuda else max(1, _TOKENS // (place.grid[0] * place.grid[1]))
     sums = chunked_loss(decoder, [losses], latent, extras, chunk) / len(latent)
-    scale = torch.tensor([1 / one.weight for one in wanted], device=sums.device)
+    scale = torch.tensor([1 / one.weight for one in targets], device=sums.device)
     return sums[0], (sums[1:] * scale).detach()
 
 

@@ -54,26 +54,26 @@ def random_masking(noise: Tensor, ratio: float) -> PatchMasking:
     return PatchMasking(shuffle=shuffle, restore=shuffle.argsort(dim=1), kept=kept)
 
 
-def fill_masked(kept: Tensor, mask_token: Tensor, masking: PatchMasking) -> Tensor:
+def fill_masked(visible: Tensor, mask_token: Tensor, masking: PatchMasking) -> Tensor:
     """Kept tokens back at their places, the mask token at all others.
 
     Args:
-        kept: [B, K, D] tokens in the order of `masking.keep`, without class token.
+        visible: [B, K, D] tokens in the order of `masking.keep`, without class token.
         mask_token: [1, 1, D].
         masking: The split.
 
     Returns:
         [B, N, D] in row-major order.
     """
-    batch, count, dim = kept.shape
-    fill = mask_token.to(kept.dtype).expand(batch, masking.restore.shape[1] - count, dim)
-    return torch.cat([kept, fill], dim=1).gather(1, masking.restore.unsqueeze(-1).expand(-1, -1, dim))
+    batch, count, dim = visible.shape
+    fill = mask_token.to(visible.dtype).expand(batch, masking.restore.shape[1] - count, dim)
+    return torch.cat([visible, fill], dim=1).gather(1, masking.restore.unsqueeze(-1).expand(-1, -1, dim))
 
 
-def mask_pixels(mask: Tensor, grid: tuple[int, int], side: int) -> Tensor:
-    """Patch mask [B, N] as pixels [B, 1, grid_h * side, grid_w * side], each patch `side` pixels wide."""
+def mask_pixels(mask: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
+    """Patch mask [B, N] as pixels [B, 1, grid_h * side, grid_w * side], each patch `patch` pixels wide."""
     mask = mask.view(-1, 1, *grid)
-    return mask.repeat_interleave(side, dim=2).repeat_interleave(side, dim=3)
+    return mask.repeat_interleave(patch, dim=2).repeat_interleave(patch, dim=3)
 
 
 def random_blocks(noise: Tensor, ratio: float) -> Tensor:

@@ -54,9 +54,9 @@ def world_size(extent: float) -> float:
     return WORLD * float(1 << max(0, math.ceil(math.log2(max(extent, 1.0) / WORLD) - 1e-9)))
 
 
-def draw_plan(seed: int, index: int, side: float = WORLD) -> LandscapePlan:
+def draw_plan(seed: int, index: int, size: float = WORLD) -> LandscapePlan:
     """Country number `index` of the series `seed`: the same for every sensor and ground sample distance."""
-    return Planner(seed, index, side).draw()
+    return Planner(seed, index, size).draw()
 
 
 class Planner:

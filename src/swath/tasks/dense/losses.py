@@ -30,14 +30,14 @@ def weighted_cross_entropy(logits: Tensor, target: Tensor, weights: Tensor | Non
 
 
 def dense_losses(
-    logits: Tensor, mask: Tensor, wanted: Mapping[DenseLoss, float], weights: Tensor | None = None
+    logits: Tensor, mask: Tensor, weights_by_loss: Mapping[DenseLoss, float], weights: Tensor | None = None
 ) -> dict[str, Tensor]:
     """The wanted losses of a segmentation, by name, and their weighted sum `total`.
 
     Args:
         logits: [B, K, H, W].
         mask: [B, H, W] class indices; `IGNORE` where nothing is known.
-        wanted: Weight of each loss in the total.
+        weights_by_loss: Weight of each loss in the total.
         weights: [K] of cross entropy and focal loss.
 
     Returns:
@@ -53,16 +53,16 @@ def dense_losses(
     terms = -log_p.gather(1, truth[:, None])[:, 0]
     share = 1.0 if weights is None else weights[truth]
     number = max(1, len(truth))
-    if "ce" in wanted:
+    if "ce" in weights_by_loss:
         losses["ce"] = (share * terms).sum() / number
-    if "focal" in wanted:
+    if "focal" in weights_by_loss:
         losses["focal"] = (share * (1 - torch.exp(-terms)) ** 2 * terms).sum() / number
-    if "dice" in wanted:
+    if "dice" in weights_by_loss:
         p, t = log_p.exp(), F.one_hot(truth, flat.shape[1]).to(flat.dtype)
         there = t.sum(dim=0) > 0
         dice = 2 * (p * t).sum(dim=0) / (p.sum(dim=0) + t.sum(dim=0)).clamp_min(1e-6)
         losses["dice"] = ((1 - dice) * there).sum() / there.sum().clamp_min(1)
-    losses["total"] = torch.stack([weight * losses[name] for name, weight in wanted.items()]).sum()
+    losses["total"] = torch.stack([weight * losses[name] for name, weight in weights_by_loss.items()]).sum()
     return losses
 
 

@@ -23,14 +23,14 @@ from swath.tasks.scoring import list_unreadable, require_readable
 
 
 def score_maps(
-    task: Task, contract: Contract, dataset: Any, device: torch.device, share: float, *, main: str
+    task: Task, contract: Contract, dataset: Any, device: torch.device, scale: float, *, main: str
 ) -> TaskScores:
     """Scores by the confusion matrix over all labeled pixels, one matrix per image."""
     classes = task.config.classes
     tables, numbers, unreadable = [], [], []
     for number in range(len(dataset)):
         try:
-            batch, said = predict_image(task, contract, dataset, number, device, share=share)
+            batch, said = predict_image(task, contract, dataset, number, device, scale=scale)
         except ImageryError as error:
             unreadable.append(str(error))
             continue
@@ -42,7 +42,7 @@ def score_maps(
 
 
 def predict_image(
-    task: Task, contract: Contract, dataset: Any, number: int, device: torch.device, *, share: float = 1.0
+    task: Task, contract: Contract, dataset: Any, number: int, device: torch.device, *, scale: float = 1.0
 ) -> tuple[Batch, Any]:
     """Image `number` of a split as a batch of one, and the probabilities [1, K, H, W] of its pixels.
 
@@ -56,7 +56,7 @@ def predict_image(
     if "problems" in batch:
         raise ImageryError(batch["problems"][0][1])
     ready = normalize_task_batch(contract, map_tensors(batch, lambda x: x.to(device)))
-    said = predict_tiled(task, rescale_batch(ready, share * dataset.zoom), dataset.tile)
+    said = predict_tiled(task, rescale_batch(ready, scale * dataset.zoom), dataset.tile)
     size = batch["image"].shape[-2:]
     if said.shape[-2:] != size:
         said = nn.functional.interpolate(said, size=size, mode="bilinear", align_corners=False)

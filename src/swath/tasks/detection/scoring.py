@@ -58,7 +58,7 @@ def score_boxes(
     dataset: Any,
     device: torch.device,
     *,
-    share: float = 1.0,
+    scale: float = 1.0,
     resamples: int = 500,
 ) -> TaskScores:
     """Scores of a detector on all images of a split.
@@ -71,7 +71,7 @@ def score_boxes(
         contract: Of its images.
         dataset: A split, as `DetectionImages`.
         device: Where the task is.
-        share: Images are moreover reduced to this share of their sides before they are looked at (the GSD
+        scale: Images are moreover reduced to this share of their sides before they are looked at (the GSD
             follows), and boxes enlarged again.
         resamples: Bootstrap samples of the intervals; 0: no intervals.
 
@@ -85,7 +85,7 @@ def score_boxes(
         except ImageryError as error:
             unreadable.append(str(error))
             continue
-        found.append(detect_at_scale(task, contract, batch, device, share * dataset.zoom))
+        found.append(detect_at_scale(task, contract, batch, device, scale * dataset.zoom))
         truths.append({key: batch[key][0] for key in BOXES})
         numbers.append(number)
     if not found:
@@ -109,7 +109,7 @@ def detect_at_scale(
 
 
 def box_scores(
-    found: Sequence[Detections],
+    detections: Sequence[Detections],
     truths: Sequence[Mapping[str, Tensor]],
     classes: Sequence[str],
     *,
@@ -120,7 +120,7 @@ def box_scores(
     """Scores of detections, image by image.
 
     Args:
-        found: Of N images.
+        detections: Of N images.
         truths: Their true boxes.
         classes: Names.
         oriented: Whether `obb` are compared, or upright boxes.
@@ -132,11 +132,11 @@ def box_scores(
         protocol states. Figures are NaN where there was nothing to find.
     """
     measure: Any = coco_ap if by == "coco" else voc_ap
-    told = measure(found, truths, classes, oriented=oriented, resamples=resamples)
+    told = measure(detections, truths, classes, oriented=oriented, resamples=resamples)
     outcomes = [
-        match_detections(one, truth, oriented=oriented) for one, truth in zip(found, truths, strict=True)
+        match_detections(one, truth, oriented=oriented) for one, truth in zip(detections, truths, strict=True)
     ]
-    scores = [one["scores"].double().numpy() for one in found]
+    scores = [one["scores"].double().numpy() for one in detections]
     threshold = best_f1_threshold(outcomes, scores)
     counts = np.array([_counts(one, s, threshold) for one, s in zip(outcomes, scores, strict=True)])
     figures = {"ap": Estimate(told.ap, *(told.interval or ()))}
@@ -149,7 +149,7 @@ def box_scores(
     figures |= _at_score(counts, resamples)
     rows = []
     for k, name in enumerate(classes):
-        each = zip(outcomes, scores, found, truths, strict=True)
+        each = zip(outcomes, scores, detections, truths, strict=True)
         of_class = np.array(
             [
                 _counts(one, s, threshold, said["labels"].numpy() == k, truth["label"].numpy() == k)
@@ -166,28 +166,28 @@ def box_scores(
         )
     with np.errstate(invalid="ignore"):
         images = 2 * counts[:, 0] / (counts[:, 1] + counts[:, 2])
-    result = TaskScores("ap", figures, rows, None, images, curves=told.curves, found=list(found))
+    result = TaskScores("ap", figures, rows, None, images, curves=told.curves, found=list(detections))
     sizes = {name: told.more[name] for name in ("small", "medium", "large") if name in told.more}
     result.protocol = {"ap": "COCO" if by == "coco" else "DOTA", "score": threshold, "by_size": sizes}
     return result
 
 
-def match_detections(found: Detections, truth: Mapping[str, Tensor], *, oriented: bool) -> MatchResult:
+def match_detections(detections: Detections, truth: Mapping[str, Tensor], *, oriented: bool) -> MatchResult:
     """What became of the detections and the true boxes of an image, at an IoU of `MATCH`.
 
     A detection takes the best true box of its class that is still free; one that counts before a difficult
     one. A crowd takes any number, by the share of the detection that lies in it.
     """
     if oriented:
-        boxes, true = found["obb"], truth["obb"]
+        boxes, true = detections["obb"], truth["obb"]
     else:
-        boxes, true = from_xyxy(found["boxes"]), from_xyxy(truth["bbox_xyxy"])
+        boxes, true = from_xyxy(detections["boxes"]), from_xyxy(truth["bbox_xyxy"])
     iou = rotated_iou(boxes, true)
     crowd, difficult = truth["crowd"].numpy(), truth["difficult"].numpy()
     if crowd.any():
         iou = torch.where(truth["crowd"], rotated_iou(boxes, true, of="first"), iou)
-    overlap = torch.where(found["labels"][:, None] == truth["label"], iou, 0.0).numpy()
-    scores = found["scores"].double().numpy()
+    overlap = torch.where(detections["labels"][:, None] == truth["label"], iou, 0.0).numpy()
+    scores = detections["scores"].double().numpy()
     by = np.zeros(len(true))
     free = np.ones(len(true), dtype=np.bool_)
     right = np.zeros(len(scores), dtype=np.bool_)

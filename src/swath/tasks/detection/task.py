@@ -176,7 +176,7 @@ class DetectionTask(Task):
         intervals: bool = True,
     ) -> TaskScores:
         """See `Task`; by average precision."""
-        return score_boxes(self, contract, dataset, device, share=scale, resamples=500 if intervals else 0)
+        return score_boxes(self, contract, dataset, device, scale=scale, resamples=500 if intervals else 0)
 
     def report_sections(self, model: Any, dataset: Any, scores: TaskScores) -> list[str]:
         """Precision over recall, and images with their boxes."""

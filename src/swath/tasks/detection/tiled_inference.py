@@ -96,22 +96,22 @@ def detect_in_tiles(model: TaskModel, batch: Batch, batch_tiles: Sequence[Detect
     ]
 
 
-def keep_core_objects(found: Detections, tile: DetectionTile) -> Detections:
+def keep_core_objects(detections: Detections, tile: DetectionTile) -> Detections:
     """Of what was found in a tile, in its pixels, what belongs to it, in pixels of the image, on the CPU."""
-    moved = translate(on_cpu(found), tile.window.column, tile.window.row)
+    moved = translate(on_cpu(detections), tile.window.column, tile.window.row)
     x, y = box_centers(moved).unbind(1)
     left, top, right, bottom = tile.core
     return chosen(moved, (x >= left) & (x < right) & (y >= top) & (y < bottom))
 
 
-def merge_tiles(parts: Sequence[Detections], overlap: float, *, most: int | None = None) -> Detections:
+def merge_tiles(parts: Sequence[Detections], overlap: float, *, maximum: int | None = None) -> Detections:
     """What the tiles of an image found, together, by falling score.
 
     Args:
         parts: Of the tiles, in pixels of the image.
         overlap: IoU (of oriented boxes: rotated) from which the lower of two detections of a class goes; the
             detector's own is ``task.nms_iou``.
-        most: Detections to keep; None: all.
+        maximum: Detections to keep; None: all.
 
     Raises:
         ValueError: There is not one part: it would not be known whether boxes are upright.
@@ -120,28 +120,28 @@ def merge_tiles(parts: Sequence[Detections], overlap: float, *, most: int | None
         raise ValueError("there are no tiles to merge")
     every: Any = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}  # type: ignore[literal-required]
     oriented = every["obb"] if "obb" in every else from_xyxy(every["boxes"])
-    kept = rotated_nms(oriented, every["scores"], overlap, labels=every["labels"])[:most]
+    kept = rotated_nms(oriented, every["scores"], overlap, labels=every["labels"])[:maximum]
     return chosen(every, kept)
 
 
 # ------------------------------------------------------------------------------------ detections as such
 
 
-def on_cpu(found: Detections) -> Detections:
+def on_cpu(detections: Detections) -> Detections:
     """The same on the CPU; numbers as float32."""
-    moved: Any = {k: v.float().cpu() if v.is_floating_point() else v.cpu() for k, v in found.items()}  # type: ignore[attr-defined]
+    moved: Any = {k: v.float().cpu() if v.is_floating_point() else v.cpu() for k, v in detections.items()}  # type: ignore[attr-defined]
     return moved  # type: ignore[no-any-return]
 
 
-def chosen(found: Detections, which: Tensor) -> Detections:
+def chosen(detections: Detections, which: Tensor) -> Detections:
     """Some of them, by indices or a mask."""
-    some: Any = {key: value[which] for key, value in found.items()}  # type: ignore[index]
+    some: Any = {key: value[which] for key, value in detections.items()}  # type: ignore[index]
     return some  # type: ignore[no-any-return]
 
 
-def translate(found: Detections, right: float, down: float) -> Detections:
+def translate(detections: Detections, right: float, down: float) -> Detections:
     """The same, so many pixels to the right and down."""
-    moved = found.copy()
+    moved = detections.copy()
     if "boxes" in moved:
         moved["boxes"] = moved["boxes"] + moved["boxes"].new_tensor([right, down, right, down])
     if "obb" in moved:
@@ -149,9 +149,9 @@ def translate(found: Detections, right: float, down: float) -> Detections:
     return moved
 
 
-def scale_boxes(found: Detections, x: float, y: float) -> Detections:
+def scale_boxes(detections: Detections, x: float, y: float) -> Detections:
     """The same in an image `x` times as wide and `y` times as high (of oriented boxes: about alike)."""
-    changed = found.copy()
+    changed = detections.copy()
     if "boxes" in changed:
         changed["boxes"] = changed["boxes"] * changed["boxes"].new_tensor([x, y, x, y])
     if "obb" in changed:
@@ -160,16 +160,16 @@ def scale_boxes(found: Detections, x: float, y: float) -> Detections:
     return changed
 
 
-def box_centers(found: Detections) -> Tensor:
+def box_centers(detections: Detections) -> Tensor:
     """Centers [N, 2] (x, y)."""
-    if "obb" in found:
-        return found["obb"][:, :2]
-    return (found["boxes"][:, :2] + found["boxes"][:, 2:]) / 2
+    if "obb" in detections:
+        return detections["obb"][:, :2]
+    return (detections["boxes"][:, :2] + detections["boxes"][:, 2:]) / 2
 
 
-def outlines(found: Detections) -> Tensor:
+def outlines(detections: Detections) -> Tensor:
     """Corners [N, 4, 2] (x, y), clockwise on the screen, of upright and of oriented boxes: for polygons."""
-    return corners(found["obb"] if "obb" in found else _upright(found["boxes"]))
+    return corners(detections["obb"] if "obb" in detections else _upright(detections["boxes"]))
 
 
 def _upright(boxes: Tensor) -> Tensor:

@@ -297,9 +297,9 @@ def tile_windows(width: int, height: int, tile: int | None, overlap: int) -> lis
     if tile is None:
         return [PixelWindow(0, 0, width, height)]
 
-    def starts(side: int) -> list[int]:
-        count = max(1, math.ceil((side - overlap) / (tile - overlap)))
-        return [max(0, min(i * (tile - overlap), side - tile)) for i in range(count)]
+    def starts(length: int) -> list[int]:
+        count = max(1, math.ceil((length - overlap) / (tile - overlap)))
+        return [max(0, min(i * (tile - overlap), length - tile)) for i in range(count)]
 
     return [
         PixelWindow(x, y, min(tile, width), min(tile, height)) for y in starts(height) for x in starts(width)

@@ -60,14 +60,14 @@ def match_anchors(iou: Tensor, high: float, low: float, *, best: bool) -> Tensor
     return result
 
 
-def sample_balanced(assigned: Tensor, count: int, share: float) -> tuple[Tensor, Tensor]:
+def sample_balanced(assigned: Tensor, count: int, fraction: float) -> tuple[Tensor, Tensor]:
     """Indices of at most `count` candidates, drawn at random: foreground (at most that share), background."""
     foreground, background = ((assigned >= 0).nonzero().squeeze(1), (assigned == -1).nonzero().squeeze(1))
 
-    def some(indices: Tensor, most: int) -> Tensor:
-        return indices[torch.randperm(len(indices), device=indices.device)[:most]]
+    def some(indices: Tensor, maximum: int) -> Tensor:
+        return indices[torch.randperm(len(indices), device=indices.device)[:maximum]]
 
-    foreground = some(foreground, int(count * share))
+    foreground = some(foreground, int(count * fraction))
     return foreground, some(background, count - len(foreground))
 
 
