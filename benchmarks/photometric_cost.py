@@ -38,7 +38,7 @@ if __name__ == "__main__":
             start = time.process_time()
             change(batch, "benchmark")
             spent.append((time.process_time() - start) / count * 1000)
-        shown = option if isinstance(option, str) else ", ".join(option.asked())
+        shown = option if isinstance(option, str) else ", ".join(option.requested())
         print(
             f"{name:14} {shown:6} {len(sensor.bands):2} bands, {side:3} px: "
             f"{statistics.median(spent[1:]):5.2f} ms an image"

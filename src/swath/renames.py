@@ -92,14 +92,16 @@ def _below(parent: str, names: Mapping[str, str]) -> dict[str, str]:
 # Kind of file -> old dotted key -> new dotted key. `*` stands for any key or any element of a list. Both
 # sides have the same depth; parents are renamed by rows of their own and stand in a row's old key in their
 # old spelling.
+_CMID = {"focus": "focal_alpha", "focus_power": "focal_gamma", "centre_momentum": "center_momentum"}
+
 KEYS: dict[str, dict[str, str]] = {
     "recipe": _TRAINING
     | _below(
         "data",
         _IMAGES | {"fold": "split", "where": "filter", "group": "hdf5_group", "align": "align_to_blocks"},
     )
-    | _below("objective.options", {"focus": "focal_alpha", "focus_power": "focal_gamma"}),
-    "options/cmid": {"focus": "focal_alpha", "focus_power": "focal_gamma"},
+    | _below("objective.options", _CMID),
+    "options/cmid": _CMID,
     "config": {},
     "preprocessing": {"fit": "resize_mode"},  # of an archive: how its chips were made
     "pairs": {"fold": "split"},

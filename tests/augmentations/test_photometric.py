@@ -265,12 +265,16 @@ def test_what_else_is_refused(sensor, strengths, message):
 
 
 def test_auto_takes_what_each_sensor_allows():
-    assert set(default_strengths(OPTICAL).asked()) == {
+    assert set(default_strengths(OPTICAL).requested()) == {
         "gain", "band_gain", "haze", "contrast", "blur", "noise", "panchromatic"
     }  # fmt: skip
-    assert default_strengths(RADAR).asked() == default_strengths(LINEAR).asked() == ["speckle", "calibration"]
-    assert default_strengths(HEIGHTS).asked() == ["blur", "noise"]
-    assert "haze" in default_strengths(RGB).asked()  # by the nominal wavelengths of red, green and blue
+    assert (
+        default_strengths(RADAR).requested()
+        == default_strengths(LINEAR).requested()
+        == ["speckle", "calibration"]
+    )
+    assert default_strengths(HEIGHTS).requested() == ["blur", "noise"]
+    assert "haze" in default_strengths(RGB).requested()  # by the nominal wavelengths of red, green and blue
     assert allowed_photometric(RADAR) == ["band_drop", "speckle", "calibration"]
     both = Sensor(name="both", bands=[*RADAR.bands, *HEIGHTS.bands])
     with pytest.raises(RecipeError, match="photometric: none"):

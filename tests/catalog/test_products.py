@@ -14,7 +14,7 @@ from swath.catalog.catalog import build_catalog
 from swath.catalog.products.dates import time_from_name
 from swath.catalog.products.layers import layer_of
 from swath.sensors.registry import get_sensor
-from swath.sensors.sentinel2_level import stated_level
+from swath.sensors.sentinel2_level import detect_level
 
 
 def utc(*parts: int) -> datetime:
@@ -112,9 +112,9 @@ def test_a_scene_of_another_level_is_refused(tmp_path: Path, evidence: str, leve
 
 
 def test_the_level_that_stac_states() -> None:
-    assert stated_level({"s2:product_type": "S2MSI1C"}, "a.tif") == ("1C", "s2:product_type = S2MSI1C")
-    assert stated_level({"processing:level": "L2A"}, "a.tif") == ("2A", "processing:level = L2A")
-    assert stated_level({"note": "Level-1C"}, "a.tif") is None
+    assert detect_level({"s2:product_type": "S2MSI1C"}, "a.tif") == ("1C", "s2:product_type = S2MSI1C")
+    assert detect_level({"processing:level": "L2A"}, "a.tif") == ("2A", "processing:level = L2A")
+    assert detect_level({"note": "Level-1C"}, "a.tif") is None
 
 
 def test_band_ten_alone_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -18,6 +18,9 @@ EXCEPTIONS = {
     "place": "the option of a search: longitude and latitude",
     "pixel_size_on_ground": "the standard phrase for ground sample distance",
     "kfold": "k-fold cross-validation",
+    "looks": "the number of looks of a radar image",
+    "side_by_side": "the standard phrase",
+    "centre": "a buffer of CMID's loss: the name of a tensor in stored weights",
 }
 
 # The tables of old names.

@@ -82,7 +82,7 @@ class ToyObjective(nn.Module):
             os.kill(os.getpid(), signal.SIGTERM)
 
     @torch.no_grad()
-    def pictures(self, views: Mapping[str, Any]) -> dict[str, Tensor]:
+    def images(self, views: Mapping[str, Any]) -> dict[str, Tensor]:
         side = views["image"].shape[-1] // 4
         made = self.head(self.encoder(views["image"], views["gsd"]).tokens)
         return {"input": views["image"], "made": made.transpose(1, 2).unflatten(2, (side, side))}

@@ -116,7 +116,7 @@ def test_a_sensor_of_weight_zero_is_never_rebuilt():
     assert set(every) - set(losses) == {"radar_from_radar", "radar_from_optical"}
     for name in set(losses) - {"total"}:
         assert losses[name] == every[name]
-    assert not any(name.startswith("radar: from") for name in without.pictures(without.views(batch)))
+    assert not any(name.startswith("radar: from") for name in without.images(without.views(batch)))
     with pytest.raises(RecipeError, match="all 0"):
         build(target_weights=dict.fromkeys(BANDS, 0.0))
 

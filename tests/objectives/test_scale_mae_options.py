@@ -52,7 +52,7 @@ def test_several_sensors_share_the_encoder():
     for sensor, count in bands.items():
         views = objective.views(example_batch(count, sensor=sensor))
         objective(views)["total"].backward()
-        assert objective.pictures(views)["combined"].shape == (4, count, 64, 64)
+        assert objective.images(views)["combined"].shape == (4, count, 64, 64)
 
 
 def test_is_registered():
@@ -197,7 +197,7 @@ def test_non_square_views():
         "noise": torch.rand(2, 24),
     }
     objective(views)["total"].backward()
-    assert objective.pictures(views)["high"].shape == (2, 3, 64, 96)
+    assert objective.images(views)["high"].shape == (2, 3, 64, 96)
 
 
 def test_smaller_views():

@@ -80,7 +80,7 @@ def build(reference, matching="released"):
         student_temperature=cfg["online_temp"],
         teacher_temperature=(cfg["warmup_branch_temp"], cfg["branch_temp"]),
         teacher_warmup=1.0,
-        centre_momentum=cfg["center_momentum"],
+        center_momentum=cfg["center_momentum"],
         momentum=cfg["base_momentum"],
         local_batch_norm=cfg["use_bn"],
     )

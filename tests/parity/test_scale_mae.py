@@ -191,7 +191,7 @@ def test_every_tensor_loss_and_gradient(reference, case):
     target_low, target_high, _, _ = objective.targets(views["target"], None)
     check("target_low", target_low)
     check("target_high", target_high)
-    pictures = objective.pictures(views)
+    pictures = objective.images(views)
     check("patch_all", patchify(pictures["combined"][:1], encoder.patch_size))
     assert torch.equal(
         pictures["combined"],

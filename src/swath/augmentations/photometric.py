@@ -131,7 +131,7 @@ class PhotometricAugmentation:
     """
 
     def __init__(self, sensor: Sensor, strengths: PhotometricStrengths) -> None:
-        for name in strengths.asked():
+        for name in strengths.requested():
             if reason := why_not_allowed(sensor, name):
                 raise RecipeError(
                     f"photometric.{name}: not for sensor {sensor.name!r} ({_units(sensor)}): {reason}. "

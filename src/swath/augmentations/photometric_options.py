@@ -39,7 +39,7 @@ class PhotometricStrengths(BaseModel):
     )
     calibration: float = Field(0.0, ge=0, description="Offset of all bands of a radar image, in dB.")
 
-    def asked(self) -> list[str]:
+    def requested(self) -> list[str]:
         """Names of the changes that are not left out."""
         return [name for name in type(self).model_fields if getattr(self, name)]
 

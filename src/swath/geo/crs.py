@@ -20,7 +20,7 @@ def parse_crs(crs: str) -> Any:
 
 
 @lru_cache(maxsize=256)
-def ground_crs(crs: str) -> tuple[Any, Any, float]:
+def geodetic_crs(crs: str) -> tuple[Any, Any, float]:
     """Transformer to longitude and latitude on the CRS's own datum, its Geod, and metres per unit."""
     from pyproj import Transformer
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.geo.crs import crs84_transformer, ground_crs
+from swath.geo.crs import crs84_transformer, geodetic_crs
 from swath.geo.transform import Transform
 
 Ring = Sequence[tuple[float, float]]
@@ -116,7 +116,7 @@ def image_footprint(
     Across the antimeridian longitudes go on beyond +-180, so that the ring stays simple. None where a corner
     is not on the Earth, and in a local, flat CRS, whose place on the Earth nobody knows.
     """
-    if ground_crs(crs)[1] is None:
+    if geodetic_crs(crs)[1] is None:
         return None
     to_crs84 = crs84_transformer(crs)
     a, b, c, d, e, f = (float(number) for number in transform[:6])

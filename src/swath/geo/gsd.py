@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 
 from swath.errors import ImageryError
-from swath.geo.crs import ground_crs
+from swath.geo.crs import geodetic_crs
 from swath.geo.transform import Transform
 
 
@@ -49,7 +49,7 @@ def pixel_size_on_ground(transform: Transform, crs: str, column: float, row: flo
     Raises:
         ImageryError: Unknown CRS, or the point does not lie on the Earth.
     """
-    to_lonlat, geod, unit = ground_crs(crs)
+    to_lonlat, geod, unit = geodetic_crs(crs)
     a, b, c, d, e, f = (float(number) for number in transform[:6])
     if geod is None:  # a local, flat CRS: its axes are lengths already
         return math.hypot(a, d) * unit, math.hypot(b, e) * unit

@@ -37,7 +37,7 @@ class PolygonTileIndex:
         self._not_inside = _sums(self._tiles != INSIDE)
         self._not_outside = _sums(self._tiles != OUTSIDE)
 
-    def look_up(self, boxes: NDArray[np.float64]) -> NDArray[np.int8]:
+    def lookup(self, boxes: NDArray[np.float64]) -> NDArray[np.int8]:
         """[N] what boxes [N, 4] (west, south, east, north; west <= east) are: all `INSIDE`, all `OUTSIDE`, or
         `BORDER` where the tiles do not say."""
         west, south, east, north = self.bounds
@@ -76,7 +76,7 @@ def classify_boxes(area: Any, boxes: NDArray[np.float64]) -> NDArray[np.int8]:
     for part in parts:
         if part is not area:
             shapely.prepare(part)
-        own = PolygonTileIndex(part).look_up(boxes)
+        own = PolygonTileIndex(part).lookup(boxes)
         found[own == INSIDE] = INSIDE
         found[(own == BORDER) & (found != INSIDE)] = BORDER
     found[boxes[:, 0] > boxes[:, 2]] = BORDER

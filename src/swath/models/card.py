@@ -33,7 +33,7 @@ class TaskCard:
 
     does: str
     images: str
-    answer: str
+    output: str
     tag: str
     mlm: str
     shape: tuple[str, ...]
@@ -128,7 +128,7 @@ def _task_lines(task: TaskCard, config: Mapping[str, Any], example: str) -> list
     if head:
         what += f" Its head is `{head}`."
     boxes = "obb [M, 5]" if head == "oriented_rcnn" else "boxes [M, 4]"
-    answer = task.answer.format(classes=len(classes), boxes=boxes)
+    answer = task.output.format(classes=len(classes), boxes=boxes)
     return [
         what,
         "",

@@ -194,7 +194,7 @@ class Model(nn.Module):
         """All that the encoder says of such a batch, on the model's device; several poolings may share it."""
         return self._encode(self.contract.normalize(_to(batch, self.device)))
 
-    def answer(self, image: Tensor, gsd: Tensor, sensor: str) -> Tensor:
+    def infer(self, image: Tensor, gsd: Tensor, sensor: str) -> Tensor:
         """What the model is for, as a function of tensors alone, which can be exported: embeddings [B, D].
 
         Args:

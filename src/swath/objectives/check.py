@@ -220,7 +220,7 @@ def _check_nodata(objective: Any, batch: Batch, tolerance: float) -> None:
 
 
 def _check_pictures(objective: Any, batch: Batch) -> None:
-    pictures = objective.pictures(objective.views(batch))
+    pictures = objective.images(objective.views(batch))
     for name, value in pictures.items():
         assert value.ndim == 4, f"picture {name!r} is {tuple(value.shape)}, not [B, C, h, w]"
         assert len(value) == len(batch["key"]), f"picture {name!r} is not of every sample"

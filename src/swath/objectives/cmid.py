@@ -99,7 +99,7 @@ class CMID(nn.Module):
             )
             self.teacher["prototypes"] = ema_copy(self.prototypes)
             self.agreement = PrototypeLoss(
-                config.prototypes, config.student_temperature, config.centre_momentum
+                config.prototypes, config.student_temperature, config.center_momentum
             )
         self.register_buffer("progress", torch.zeros((), dtype=torch.float64))  # share of the budget spent
         self.changes = PhotometricBySensor(config.photometric, "objective.options.photometric")
@@ -359,7 +359,7 @@ class CMID(nn.Module):
         self.progress.fill_(step / total_steps)
 
     @torch.no_grad()
-    def pictures(self, views: Mapping[str, Any]) -> dict[str, Tensor]:
+    def images(self, views: Mapping[str, Any]) -> dict[str, Tensor]:
         """For each view its image, what is shown of it, and its reconstruction."""
         if not self.config.reconstruction_weight:
             return {}

@@ -72,7 +72,7 @@ class CMIDConfig(ObjectiveConfig):
         (0.04, 0.07), description="Of the teacher's: start, end."
     )
     teacher_warmup: float = Field(0.25, ge=0, le=1, description="Share of the budget from start to end.")
-    centre_momentum: float = Field(0.9, ge=0, lt=1, description="Of the prototypes' center.")
+    center_momentum: float = Field(0.9, ge=0, lt=1, description="Of the prototypes' center.")
     momentum: float = Field(0.996, ge=0, lt=1, description="Of the teacher at the start; 1 at the end.")
     first_layer: Literal["random", "whitened"] = Field(
         "random",

@@ -168,7 +168,9 @@ class CSMAE(nn.Module):
         second = PatchMasking(
             shuffle=first.shuffle.flip(1),
             restore=count - 1 - first.restore,
-            kept=int(count * (1 - (1 - ratio))),  # rounded down like the first's: one may be seen by neither
+            num_visible=int(
+                count * (1 - (1 - ratio))
+            ),  # rounded down like the first's: one may be seen by neither
         )
         return {names[0]: first, names[1]: second}
 
@@ -203,7 +205,7 @@ class CSMAE(nn.Module):
             return DecodingPath(source, target, own, other.hidden, (source,))
         if self.config.masking != "identical":
             return DecodingPath(source, target, other, other.hidden, (source, "at", target))
-        mirrored = PatchMasking(own.shuffle.flip(1), own.restore.shape[1] - 1 - own.restore, own.kept)
+        mirrored = PatchMasking(own.shuffle.flip(1), own.restore.shape[1] - 1 - own.restore, own.num_visible)
         return DecodingPath(source, target, mirrored, own.keep, (source, "mirrored"))
 
     def forward(self, views: Mapping[str, Any]) -> Losses:
@@ -275,7 +277,9 @@ class CSMAE(nn.Module):
         """Where the source's tokens stand for the decoder."""
         grid, step = grids[route.target], self.encoder.step(gsd[route.source], route.source)
         if route.place is not None:
-            return TokenLayout(grid, route.place.kept, (step, route.place.shuffle, route.place.restore))
+            return TokenLayout(
+                grid, route.place.num_visible, (step, route.place.shuffle, route.place.restore)
+            )
 
         def positions(sensor: str, step: Tensor, at: Tensor) -> Tensor:
             return gsd_positions(
@@ -339,7 +343,7 @@ class CSMAE(nn.Module):
         return found
 
     @torch.no_grad()
-    def pictures(self, views: Mapping[str, Any]) -> dict[str, Tensor]:
+    def images(self, views: Mapping[str, Any]) -> dict[str, Tensor]:
         """For each sensor its image, what is visible of it, and what was rebuilt, from itself and others.
 
         Names begin with the sensor's, "sensor: what". In what was rebuilt from itself the visible patches

@@ -54,7 +54,7 @@ class Objective(Protocol):
         """Called once after each optimizer step."""
         ...
 
-    def pictures(self, views: Mapping[str, Any]) -> dict[str, Tensor]:
+    def images(self, views: Mapping[str, Any]) -> dict[str, Tensor]:
         """Named [B, C, h, w] tensors worth looking at (input, masked, target, ...); may be empty."""
         ...
 

@@ -203,9 +203,9 @@ class ScaleMAE(nn.Module):
         """
         size = 2 * self.config.source_size
         crop = random_resized_crop(batch, size, scale=self.config.crop_scale, stream="scale_mae/crop")
-        return self.look(self.oriented(crop, "scale_mae/orientation"), "scale_mae/mask")
+        return self.view(self.oriented(crop, "scale_mae/orientation"), "scale_mae/mask")
 
-    def look(self, crop: Batch, stream: str) -> dict[str, Any]:
+    def view(self, crop: Batch, stream: str) -> dict[str, Any]:
         """The view of a crop of the target's size; `stream` names the decision of what is hidden."""
         size, valid = self.config.source_size, crop.get("valid")
         weight = None if valid is None else valid[:, None].float()
@@ -334,7 +334,7 @@ class ScaleMAE(nn.Module):
         full = (target.shape[2], target.shape[3])
         half = (full[0] // 2, full[1] // 2)
 
-        def side(n: int) -> tuple[int, int]:  # options speak of a square target of the configured size
+        def length(n: int) -> tuple[int, int]:  # options speak of a square target of the configured size
             scale = n / (2 * config.source_size)
             return max(1, round(full[0] * scale)), max(1, round(full[1] * scale))
 
@@ -345,15 +345,15 @@ class ScaleMAE(nn.Module):
         if config.low_pass is None:
             low, _ = masked_area_resize(target, weight, half)
         elif config.frequency == "released":
-            small, share = masked_area_resize(target, weight, side(config.low_pass))
+            small, share = masked_area_resize(target, weight, length(config.low_pass))
             low, _ = masked_area_resize(small, share, half)
         else:
-            low = low_pass(target, weight, side(config.low_pass), half)
-        high = target - low_pass(target, weight, side(config.high_pass), full)
+            low = low_pass(target, weight, length(config.low_pass), half)
+        high = target - low_pass(target, weight, length(config.high_pass), full)
         return low, high, low_weight, weight
 
     @torch.no_grad()
-    def pictures(self, views: Mapping[str, Any]) -> dict[str, Tensor]:
+    def images(self, views: Mapping[str, Any]) -> dict[str, Tensor]:
         """Input, what was visible of it, both predicted bands, their combination (also with the visible
         patches of the input pasted in, as people know it from MAE), and the target.
 

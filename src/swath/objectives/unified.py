@@ -200,7 +200,7 @@ class Unified(ScaleMAE):
     ) -> dict[str, Any]:
         if self._agrees:
             crop = self.changes(crop, f"unified/{name}/photometric")
-        look = self.look(self.oriented(crop, stream), f"unified/{name}/mask")
+        look = self.view(self.oriented(crop, stream), f"unified/{name}/mask")
         side = self.config.source_size // self._patch
         places = torch.tensor(boxes, dtype=torch.float32)
         places = places * source["gsd"].cpu().float()[:, None]
@@ -294,7 +294,7 @@ class Unified(ScaleMAE):
         values, missed = [], []
         for name, other in permutations(student, 2):
             here, there = student[name], teacher[other]
-            found = match_cells(here.places[:, None], there.places[:, None], self.config.matches)
+            found = match_cells(here.positions[:, None], there.positions[:, None], self.config.matches)
             own = self.prototypes(take_cells(here.tokens.transpose(1, 2), found.first))
             with torch.no_grad():
                 head = self.teacher["prototypes"]
@@ -308,14 +308,14 @@ class Unified(ScaleMAE):
     # ---- for the engine and for people
 
     @torch.no_grad()
-    def pictures(self, views: Mapping[str, Any]) -> dict[str, Tensor]:
+    def images(self, views: Mapping[str, Any]) -> dict[str, Tensor]:
         """Of each look what Scale-MAE shows; names begin with the look's, "first: input"."""
         shown: dict[str, Tensor] = {}
         for name, look in views["looks"].items():
             if not self.config.reconstruction_weight:
                 shown[f"{name}: input"] = look["image"]
                 continue
-            shown |= {f"{name}: {what}": image for what, image in super().pictures(look).items()}
+            shown |= {f"{name}: {what}": image for what, image in super().images(look).items()}
         return shown
 
     def after_step(self, step: int, total_steps: int) -> None:
@@ -337,12 +337,12 @@ class EncodedView:
 
     Attributes:
         tokens: [B, K, D] of the visible patches.
-        places: [B, K, 2] where on the ground they lie, in metres.
+        positions: [B, K, 2] where on the ground they lie, in metres.
         step: [B] how far apart neighboring patches are, in metres.
     """
 
     tokens: Tensor
-    places: Tensor
+    positions: Tensor
     step: Tensor
 
 

@@ -85,14 +85,14 @@ def band_indices(available: Sensor, requested: Sensor) -> list[int]:
     absent = [band.name for band in requested.bands if band.name not in names]
     if absent:
         raise ImageryError(
-            f"these images are of sensor {available.name!r} ({', '.join(names)}): band {', '.join(absent)} of "
-            f"sensor {requested.name!r} is not among them"
+            f"these images are of sensor {available.name!r} ({', '.join(names)}): they lack band "
+            f"{', '.join(absent)} of sensor {requested.name!r}"
         )
     indices = [names.index(name) for name in requested.band_names]
     for index, band in zip(indices, requested.bands, strict=True):
         if available.bands[index].unit != band.unit:
             raise ImageryError(
-                f"band {band.name} is in {available.bands[index].unit} here, but sensor {requested.name!r} has it in "
-                f"{band.unit}"
+                f"band {band.name} is in {available.bands[index].unit} here, but in {band.unit} for sensor "
+                f"{requested.name!r}"
             )
     return indices

@@ -10,7 +10,7 @@ _KEYS = {"PROCESSING_LEVEL", "PRODUCT_TYPE", "S2:PRODUCT_TYPE", "PROCESSING:LEVE
 _SENSORS = {"sentinel2_l1c": "1C", "sentinel2_l2a": "2A"}
 
 
-def stated_level(tags: Mapping[str, str], path: str) -> tuple[str, str] | None:
+def detect_level(tags: Mapping[str, str], path: str) -> tuple[str, str] | None:
     """("1C" or "2A", by what it is known) of a Sentinel-2 scene, by its tags, STAC properties or name."""
     for key, value in tags.items():
         if key.upper() in _KEYS:
@@ -26,7 +26,7 @@ def stated_level(tags: Mapping[str, str], path: str) -> tuple[str, str] | None:
 
 def level_conflict(sensor_name: str, tags: Mapping[str, str], path: str) -> str | None:
     """Why a scene is not imagery of a built-in Sentinel-2 sensor: it states the other level; or None."""
-    wanted, stated = _SENSORS.get(sensor_name), stated_level(tags, path)
+    wanted, stated = _SENSORS.get(sensor_name), detect_level(tags, path)
     if wanted is None or stated is None or stated[0] == wanted:
         return None
     other = next(name for name, level in _SENSORS.items() if level == stated[0])

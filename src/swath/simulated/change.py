@@ -110,7 +110,7 @@ def _mask(before: Landscape, after: Landscape) -> NDArray[np.uint8]:
 
 def _later(plan: LandscapePlan, seed: int, index: int, reach: float) -> LandscapePlan:
     """The plan with what has happened since; `reach` is half of the side that is looked at."""
-    planner = Planner(seed, index, plan.side, stream=_STREAM)
+    planner = Planner(seed, index, plan.size, stream=_STREAM)
     random = planner.random
     if random.random() < _UNCHANGED_SHARE:
         return plan

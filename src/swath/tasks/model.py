@@ -114,7 +114,7 @@ class TaskModel(Model):
         on_device = map_tensors(batch, lambda x: x.to(self.device, non_blocking=True))
         return self.task.predict(normalize_task_batch(self.contract, on_device))
 
-    def answer(self, image: Tensor, gsd: Tensor, sensor: str) -> Tensor:
+    def infer(self, image: Tensor, gsd: Tensor, sensor: str) -> Tensor:
         """Probabilities, as `predict`, of normalized images: what an exported model computes."""
         said: Tensor = self.task.predict({"image": image, "gsd": gsd, "sensor": sensor})
         return said

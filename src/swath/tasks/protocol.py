@@ -93,7 +93,7 @@ class Task(nn.Module):
     def after_step(self, step: int, total_steps: int) -> None:
         """Nothing, for most."""
 
-    def pictures(self, views: Mapping[str, Any]) -> dict[str, Tensor]:
+    def images(self, views: Mapping[str, Any]) -> dict[str, Tensor]:
         """Named pictures: [B, C, h, w] normalized, or [B, 3, h, w] uint8 as it is; may be empty."""
         return {}
 

@@ -44,7 +44,7 @@ class TaskScores:
     images: Array
     protocol: dict[str, Any] = field(default_factory=dict)
     curves: dict[str, list[float]] = field(default_factory=dict)
-    found: list[Any] = field(default_factory=list)
+    detections: list[Any] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

@@ -122,7 +122,7 @@ class TaskDataConfig(ObjectiveConfig):
                 raise RecipeError(f"data.{a} and data.{b} share {len(both)} samples, such as {one}")
         return found
 
-    def drawn(
+    def draw(
         self, splits: Mapping[str, list[int]], strata: Sequence[Any], seed: int, *, labels: bool = True
     ) -> dict[str, list[int]]:
         """Splits as of `split_indices`, with the shares of the options drawn: of the test split, then of the
@@ -136,13 +136,13 @@ class TaskDataConfig(ObjectiveConfig):
         """
         train, val, test = splits["train"], splits["val"], splits["test"]
 
-        def share(of: list[int], wanted: float, draw: int) -> tuple[list[int], list[int]]:
-            return stratified_fraction(of, [strata[i] for i in of], wanted, seed, epoch=draw)
+        def take(of: list[int], fraction: float, epoch: int) -> tuple[list[int], list[int]]:
+            return stratified_fraction(of, [strata[i] for i in of], fraction, seed, epoch=epoch)
 
         if not test and self.test_fraction:
-            test, train = share(train, self.test_fraction, -4)
+            test, train = take(train, self.test_fraction, -4)
         if not val and self.val_fraction:
-            val, train = share(train, self.val_fraction, -2)
+            val, train = take(train, self.val_fraction, -2)
         if not train:
             raise RecipeError("data.test_fraction and data.val_fraction leave no sample to learn from")
         if labels:

@@ -291,7 +291,7 @@ class Trainer(Generic[R]):
         self.objective.eval()
         with torch.no_grad(), unsharded_params(self.objective), self._autocast():
             views = self.objective.views(self.prepare_batch(few))  # type: ignore[operator]
-            images = self.objective.pictures(views)  # type: ignore[operator]
+            images = self.objective.images(views)  # type: ignore[operator]
         self.objective.train()
         if images and self.world.first:
             try:

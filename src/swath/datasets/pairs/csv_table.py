@@ -66,7 +66,7 @@ class PairTable:
         classes: All classes, where the layout defines them; None to take those that occur, sorted.
     """
 
-    places: list[PairRecord] = field(default_factory=list)
+    records: list[PairRecord] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     several: bool = False
     classes: Sequence[str] | None = None
@@ -119,7 +119,7 @@ def read_pair_csv(path: Path, sensors: Sequence[Sensor]) -> PairTable:
             label = tuple(part.strip() for part in row["labels"].split(";") if part.strip())
         elif "class" in header:
             label = (row["class"],)
-        found.places.append(
+        found.records.append(
             PairRecord(
                 id=name,
                 files=files,
@@ -222,15 +222,15 @@ def encode_labels(
     Raises:
         ImageryError: A label is none of the classes (the nearest is suggested), or some places have none.
     """
-    with_label = [place for place in table.places if place.label is not None]
+    with_label = [place for place in table.records if place.label is not None]
     if not with_label:
         if classes is not None:
             raise ImageryError(
                 "classes were given, but the places have no labels (columns `class`, `labels`)"
             )
         return None, None
-    if len(with_label) < len(table.places):
-        bare = next(place for place in table.places if place.label is None)
+    if len(with_label) < len(table.records):
+        bare = next(place for place in table.records if place.label is None)
         raise ImageryError(f"{bare.where or bare.id}: has no label, while {with_label[0].id} has one")
     given = classes if classes is not None else table.classes
     names = list(given) if given is not None else sorted({n for p in with_label for n in p.label or ()})

@@ -47,7 +47,7 @@ class _Pixels:
         self._held: dict[str, tuple[list[NDArray[Any]], NDArray[np.bool_] | None]] = {}
 
     @property
-    def held(self) -> bool:
+    def in_memory(self) -> bool:
         """Whether everything is in memory."""
         return bool(self._held)
 
@@ -199,7 +199,7 @@ class PairedImageDataset:
     def get_batch(self, indices: Indices) -> Batch:
         """The places at `indices` as one paired batch: without a loop where they are in memory."""
         rows = torch.as_tensor(indices, dtype=torch.int64)
-        if not self._pixels.held:
+        if not self._pixels.in_memory:
             return collate([self[int(row)] for row in rows])
         keys = sample_keys(self.seed, self._epoch.get(), rows)
         batch: Batch = {
@@ -351,7 +351,7 @@ class SingleSensorView:
     def get_batch(self, indices: Indices) -> Batch:
         """The samples at `indices` as one batch."""
         rows = torch.as_tensor(indices, dtype=torch.int64)
-        if not self._pairs._pixels.held:
+        if not self._pairs._pixels.in_memory:
             return collate([self[int(row)] for row in rows])
         keys = sample_keys(self._pairs.seed, self._epoch.get(), rows)
         batch = self._pairs._batch(self.sensor, rows, keys)

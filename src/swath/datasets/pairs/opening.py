@@ -166,9 +166,9 @@ def _pairs_of(
 
     # Before the split is chosen, so that all splits agree on the classes.
     names, labels = encode_labels(found, classes)
-    keep = list(range(len(found.places)))
+    keep = list(range(len(found.records)))
     if split is not None:
-        splits = [place.split for place in found.places]
+        splits = [place.split for place in found.records]
         keep = [i for i, name in enumerate(splits) if name == split]
         if not keep:
             known = sorted({name for name in splits if name})
@@ -179,10 +179,10 @@ def _pairs_of(
     if not keep:
         reason = f"; the first of {len(found.problems)} problems: {found.problems[0][1]}"
         raise ImageryError("no usable place" + (reason if found.problems else " was found"))
-    places = [found.places[i] for i in keep]
+    places = [found.records[i] for i in keep]
     readers, usable, problems = open_pair_readers(places, sensors, **options)
     kept = np.array(keep, dtype=np.int64)[usable]
-    chosen = [found.places[i] for i in kept.tolist()]
+    chosen = [found.records[i] for i in kept.tolist()]
     return PairedImageDataset(
         readers,
         [place.id for place in chosen],

@@ -206,7 +206,7 @@ def _labeled(path: Path, rows: Sequence[Mapping[str, Any]]) -> PairTable:
             label = tuple(part.strip() for part in parts if part.strip())
         elif row.get("class") is not None:
             label = (str(row["class"]),)
-        places.places.append(PairRecord(row["id"], {}, label, where=f"{path}, row {i}"))
+        places.records.append(PairRecord(row["id"], {}, label, where=f"{path}, row {i}"))
     return places
 
 

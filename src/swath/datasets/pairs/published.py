@@ -50,7 +50,7 @@ def read_published(path: Path, layout: PublishedLayout, sensors: Sequence[Sensor
     """
     readers = {"sen12ms": _sen12ms, "ssl4eo": _ssl4eo, "sen1floods11": _sen1floods11}
     found = readers[layout](path, sensors)
-    if not found.places:
+    if not found.records:
         first = (
             f"; the first of {len(found.problems)} problems: {found.problems[0][1]}" if found.problems else ""
         )
@@ -110,7 +110,7 @@ def _together(
             there = next(iter(of_kind.values()))
             found.problems.append((name, f"{there}: its pair ({', '.join(lost)}) is missing"))
             continue
-        found.places.append(
+        found.records.append(
             PairRecord(
                 id=name,
                 files={sensor: (str(of_kind[kind]),) for sensor, kind in kinds.items()},
@@ -203,7 +203,7 @@ def _ssl4eo(path: Path, sensors: Sequence[Sensor]) -> PairTable:
             except ImageryError as error:
                 found.problems.append((name, str(error)))
                 continue
-            found.places.append(
+            found.records.append(
                 PairRecord(
                     id=name,
                     files=files,

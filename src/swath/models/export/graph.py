@@ -60,7 +60,7 @@ class ExportGraph(nn.Module):
         valid = torch.isfinite(normal).all(dim=-3, keepdim=True)
         if normal.ndim == 5:
             valid = valid.all(dim=1, keepdim=True)
-        return self.model.answer(torch.where(valid, normal, 0.0), gsd / self.reference_gsd, self.sensor)
+        return self.model.infer(torch.where(valid, normal, 0.0), gsd / self.reference_gsd, self.sensor)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class ExportPlan:
     step: int
     size: int | None
     dates: int
-    least: int = 1
+    min_size: int = 1
 
     def example(self, batch: int, rows: int, columns: int) -> tuple[Tensor, Tensor]:
         """Images of `rows` x `columns` steps as the sensor might see them, one pixel no data; and GSDs."""
@@ -101,13 +101,13 @@ class ExportPlan:
         image: dict[int, Any] = {0: batch}
         if self.size is None:
             last = 4 if self.dates > 1 else 3
-            rows, columns = (dim(name, min=self.least, max=4096) for name in ("rows", "columns"))
+            rows, columns = (dim(name, min=self.min_size, max=4096) for name in ("rows", "columns"))
             image |= {last - 1: self.step * rows, last: self.step * columns}
         return image, {0: batch}
 
     def trials(self) -> list[tuple[Tensor, Tensor]]:
         """Inputs of several shapes that an exported form is checked with."""
-        least = self.least
+        least = self.min_size
         sizes = [(1, 2, 2), (3, 2, 2)] if self.size else [(1, least, least), (3, 2, 4), (2, 5, 3)]
         return [self.example(*size) for size in sizes]
 
@@ -133,7 +133,7 @@ class ExportPlan:
             "reference_gsd": contract.reference_gsd,
             "reference_size": contract.reference_size,
             "size_multiple": self.step,
-            "size_least": self.size or self.least * self.step,
+            "size_least": self.size or self.min_size * self.step,
             "size": self.size,
         }
 

@@ -57,22 +57,22 @@ class PrototypeHead(nn.Module):
 
 
 class PrototypeLoss(nn.Module):
-    """Cross entropy between the student's and the teacher's prototypes, with a moving centre.
+    """Cross entropy between the student's and the teacher's prototypes, with a moving center.
 
     Args:
         prototypes: K.
         student_temperature: Divides the student's cosines.
-        centre_momentum: Share of the old centre that stays at each update.
+        center_momentum: Share of the old center that stays at each update.
     """
 
     centre: Tensor
 
     def __init__(
-        self, prototypes: int, student_temperature: float = 0.1, centre_momentum: float = 0.9
+        self, prototypes: int, student_temperature: float = 0.1, center_momentum: float = 0.9
     ) -> None:
         super().__init__()
         self.student_temperature = student_temperature
-        self.centre_momentum = centre_momentum
+        self.center_momentum = center_momentum
         self.register_buffer("centre", torch.zeros(prototypes))
 
     def forward(
@@ -111,5 +111,5 @@ class PrototypeLoss(nn.Module):
             dist.all_reduce(total)
             dist.all_reduce(count)
         mean = total / count.clamp_min(1.0)
-        keep = torch.where(count > 0, self.centre_momentum, 1.0)
+        keep = torch.where(count > 0, self.center_momentum, 1.0)
         self.centre.mul_(keep).add_(mean * (1 - keep))

@@ -44,7 +44,7 @@ def masked_area_resize(
 
 
 def low_pass(image: Tensor, valid: Tensor | None, low_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """What is left of an image after a detour over `low_size`: area-averaged, then bilinearly enlarged to `size`.
+    """An image area-averaged to `low_size`, then bilinearly enlarged to `size`.
 
     Args:
         image: [B, C, H, W].

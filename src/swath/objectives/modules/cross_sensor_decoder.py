@@ -33,15 +33,15 @@ class TokenLayout:
 
     Attributes:
         grid: Rows and columns of patches of the target.
-        kept: K, where source and target have the same grid: tokens are filled in at their places, and all N
-            patches come out. None across different grids: the scored patches are asked for.
+        num_visible: K, where source and target have the same grid: tokens are filled in at their places, and
+            all N patches come out. None across different grids: the scored patches are asked for.
         tensors: What differs from sample to sample. Same grid: step [B] between patches (see
             `gsd_positions`), and a split's `shuffle` and `restore` [B, N]. Across grids: positions of the
             tokens [B, K, d], and of the patches asked for [B, M, d].
     """
 
     grid: tuple[int, int]
-    kept: int | None
+    num_visible: int | None
     tensors: tuple[Tensor, ...]
 
 
@@ -89,12 +89,12 @@ class CrossSensorDecoder(nn.Module):
         """Tokens [B, 1 + K, D], class token first -> patches: all [B, N, d], or those asked for [B, M, d]."""
         x = self.embed(latent)
         cls, tokens = x[:, :1], x[:, 1:]
-        if place.kept is None:
+        if place.num_visible is None:
             seen, asked = place.tensors
             patches = torch.cat([tokens + seen, self.mask_token + asked], dim=1)
             return self._run(cls, patches)[:, seen.shape[1] :]
         step, shuffle, restore = place.tensors
-        patches = fill_masked(tokens, self.mask_token, PatchMasking(shuffle, restore, place.kept))
+        patches = fill_masked(tokens, self.mask_token, PatchMasking(shuffle, restore, place.num_visible))
         return self._run(
             cls, patches + gsd_positions(*place.grid, x.shape[-1], step, cls=False, centered=True)
         )
@@ -135,7 +135,9 @@ def reconstruction_losses(
         for number, one in enumerate(targets):
             start = own + 3 * number
             scored, pixels, valid = tensors[start : start + 3]
-            some = patches if place.kept is None else _take(patches, scored)  # only these become pixels
+            some = (
+                patches if place.num_visible is None else _take(patches, scored)
+            )  # only these become pixels
             prediction = decoder.pred[one.sensor](some).float()
             parts.append(one.weight * _error(prediction, pixels, valid, kind).sum())
         return torch.stack(parts)

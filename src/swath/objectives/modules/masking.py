@@ -19,27 +19,27 @@ class PatchMasking:
     Attributes:
         shuffle: [B, N] int64, patch indices, kept ones first.
         restore: [B, N] int64, the inverse permutation: where in `shuffle` each patch is.
-        kept: How many of each sample's patches are kept (K).
+        num_visible: How many of each sample's patches are kept (K).
     """
 
     shuffle: Tensor
     restore: Tensor
-    kept: int
+    num_visible: int
 
     @property
     def keep(self) -> Tensor:
         """[B, K] indices of the patches shown, in shuffled order."""
-        return self.shuffle[:, : self.kept]
+        return self.shuffle[:, : self.num_visible]
 
     @property
     def hidden(self) -> Tensor:
         """[B, M] indices of the patches to predict, in shuffled order."""
-        return self.shuffle[:, self.kept :]
+        return self.shuffle[:, self.num_visible :]
 
     @property
     def mask(self) -> Tensor:
         """[B, N] bool, True where a patch is hidden."""
-        return self.restore >= self.kept
+        return self.restore >= self.num_visible
 
 
 def random_masking(noise: Tensor, ratio: float) -> PatchMasking:
@@ -51,7 +51,7 @@ def random_masking(noise: Tensor, ratio: float) -> PatchMasking:
     """
     shuffle = noise.argsort(dim=1, stable=True)
     kept = int(noise.shape[1] * (1 - ratio))
-    return PatchMasking(shuffle=shuffle, restore=shuffle.argsort(dim=1), kept=kept)
+    return PatchMasking(shuffle=shuffle, restore=shuffle.argsort(dim=1), num_visible=kept)
 
 
 def fill_masked(visible: Tensor, mask_token: Tensor, masking: PatchMasking) -> Tensor:

@@ -77,7 +77,7 @@ class Planner:
         random, plan = self.random, self.plan
         plan.relief = min(0.22, random.expovariate(1 / 0.045))
         plan.relief_seed = random.getrandbits(60)
-        half = plan.side / 2 * 1.08
+        half = plan.size / 2 * 1.08
         square: Points = [(-half, -half), (half, -half), (half, half), (-half, half)]
         plan.polygons.append((self.pick("meadow"), np.array(square)))
 
@@ -112,12 +112,12 @@ class Planner:
 
     def somewhere(self, reach: float = 0.5) -> tuple[float, float]:
         """A place; `reach` 0.5 is all of the world."""
-        side = self.plan.side * reach
+        side = self.plan.size * reach
         return self.random.uniform(-side, side), self.random.uniform(-side, side)
 
     def many(self, mean: float) -> int:
         """How many of something there are, where a world of the smallest size has `mean` on average."""
-        return int(self.numbers.poisson(mean * (self.plan.side / WORLD) ** 2))
+        return int(self.numbers.poisson(mean * (self.plan.size / WORLD) ** 2))
 
     # ---- open country and woods
 
@@ -216,10 +216,10 @@ class Planner:
             self.plan.polygons.append((self.pick("lake"), shore))
             if radius > 90:
                 self.ships((x, y), radius * 0.6)
-        if random.random() < 0.34 * (self.plan.side / WORLD):
+        if random.random() < 0.34 * (self.plan.size / WORLD):
             width = math.exp(random.uniform(2.7, 4.5))
             wave = max(160.0, width * random.uniform(9, 13))
-            line = meander(*self.somewhere(0.35), random.uniform(0, 2 * math.pi), 2.6 * self.plan.side,
+            line = meander(*self.somewhere(0.35), random.uniform(0, 2 * math.pi), 2.6 * self.plan.size,
                            random.uniform(0.35, 1.15), wave, random)  # fmt: skip
             swell = width * (1 + 0.18 * np.sin(np.arange(len(line)) * 0.37 + random.uniform(0, 6)))
             if random.random() < 0.5:
@@ -230,7 +230,7 @@ class Planner:
             if width > 28:
                 self.ships(tuple(line[len(line) // 2]), width * 0.2, along=line)
         if random.random() < 0.4:  # a brook: too narrow to be seen itself, but its trees are not
-            line = meander(*self.somewhere(), random.uniform(0, 2 * math.pi), 2 * self.plan.side,
+            line = meander(*self.somewhere(), random.uniform(0, 2 * math.pi), 2 * self.plan.size,
                            random.uniform(0.4, 0.9), random.uniform(110, 240), random)  # fmt: skip
             lines.append(LineFeature(self.pick("hedge"), line, random.uniform(8, 22), _OPEN))
             lines.append(LineFeature(self.pick("river"), line, random.uniform(2, 5)))
@@ -367,11 +367,11 @@ class Planner:
         random, strokes = self.random, self.plan.strokes
         for _ in range(random.randint(1, 3)):
             x, y = np.mean(random.choice(towns), axis=0) if towns else self.somewhere()
-            line = meander(x, y, random.uniform(0, 2 * math.pi), 3 * self.plan.side,
+            line = meander(x, y, random.uniform(0, 2 * math.pi), 3 * self.plan.size,
                            random.uniform(0.05, 0.35), random.uniform(500, 1400), random)  # fmt: skip
             strokes.append(LineFeature(self.pick("carriageway"), line, random.uniform(5, 8), ~_BUILT))
         if random.random() < 0.26:
-            line = meander(*self.somewhere(0.3), random.uniform(0, 2 * math.pi), 3 * self.plan.side,
+            line = meander(*self.somewhere(0.3), random.uniform(0, 2 * math.pi), 3 * self.plan.size,
                            random.uniform(0.03, 0.25), random.uniform(1200, 3000), random)  # fmt: skip
             width = random.uniform(22, 34)
             if random.random() < 0.6:

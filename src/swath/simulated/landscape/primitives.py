@@ -66,7 +66,7 @@ class LandscapePlan:
         relief_seed: Of the hills.
     """
 
-    side: float
+    size: float
     polygons: list[tuple[int, F64]] = field(default_factory=list)
     strokes: list[Stroke] = field(default_factory=list)
     towns: dict[int, float] = field(default_factory=dict)

@@ -106,7 +106,7 @@ class Landscape:
         Values stand on a lattice of `spacing` metres over the whole world; whoever looks closer sees the same
         hills and spots. Pixels larger than the spacing average, and see less of it.
         """
-        return _field(random, spacing, self.plan.side, self.size, self.gsd)
+        return _field(random, spacing, self.plan.size, self.size, self.gsd)
 
 
 def _field(random: np.random.Generator, spacing: float, world: float, size: int, gsd: float) -> F32:
@@ -119,7 +119,7 @@ def _field(random: np.random.Generator, spacing: float, world: float, size: int,
 
 def _slopes(plan: LandscapePlan, size: int, gsd: float) -> F32:
     random = np.random.default_rng(plan.relief_seed)
-    waves = [[_field(random, spacing, plan.side, size, gsd) for spacing in (330.0, 120.0)] for _ in range(2)]
+    waves = [[_field(random, spacing, plan.size, size, gsd) for spacing in (330.0, 120.0)] for _ in range(2)]
     return np.stack([np.float32(plan.relief) * (long + np.float32(0.5) * short) for long, short in waves])
 
 

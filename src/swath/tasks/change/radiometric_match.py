@@ -36,21 +36,21 @@ class RadiometricMatch:
     Attributes:
         gain: [C]
         offset: [C], in the sensor's unit.
-        least: [C] smallest value that the unit can hold.
-        most: [C] largest.
+        minimum: [C] smallest value that the unit can hold.
+        maximum: [C] largest.
     """
 
     gain: NDArray[np.float64]
     offset: NDArray[np.float64]
-    least: NDArray[np.float64]
-    most: NDArray[np.float64]
+    minimum: NDArray[np.float64]
+    maximum: NDArray[np.float64]
 
     def __call__(self, after: Array) -> Array:
         """The later date [..., C, H, W] as if it had been taken under the light of the earlier one."""
-        gain, offset, least, most = (
-            each[:, None, None] for each in (self.gain, self.offset, self.least, self.most)
+        gain, offset, minimum, maximum = (
+            each[:, None, None] for each in (self.gain, self.offset, self.minimum, self.maximum)
         )
-        return (after * gain + offset).clip(least, most).astype(np.float32)
+        return (after * gain + offset).clip(minimum, maximum).astype(np.float32)
 
 
 class RadiometryStatistics:

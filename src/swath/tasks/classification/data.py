@@ -85,7 +85,7 @@ def open_classification(
     columns = getattr(dataset, "columns", {})
     split = columns.get("split", columns.get("fold"))
     found = data.split_indices(str(path), names, split)
-    found = data.drawn(found, strata_of(dataset.labels), seed)
+    found = data.draw(found, strata_of(dataset.labels), seed)
     train, val = found["train"], found["val"]
     labels = dataset.labels[train]
     count = np.bincount(labels, minlength=len(dataset.classes)) if labels.ndim == 1 else labels.sum(axis=0)

@@ -156,7 +156,7 @@ class ClassificationTask(Task):
         logits = self.logits(batch["image"], batch["gsd"]).float()
         return logits.sigmoid() if self.config.multilabel else logits.softmax(dim=1)
 
-    def pictures(self, views: Mapping[str, Any]) -> dict[str, Tensor]:
+    def images(self, views: Mapping[str, Any]) -> dict[str, Tensor]:
         """The augmented images."""
         return {"image": views["image"]}
 

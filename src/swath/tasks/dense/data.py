@@ -301,7 +301,7 @@ def open_segmentation(
             "data.classes states the masks' values by other names or in another order; or leave "
             "task.options.classes out"
         )
-    found = data.drawn(
+    found = data.draw(
         data.split_indices(str(path), names, column), [0] * len(items), seed, labels=data.tile is None
     )
     training = [items[i] for i in found["train"]]
@@ -327,13 +327,13 @@ def open_segmentation(
     for item in learned.items:
         tiles[item.mask].append(item.tile)
 
-    def places(mask: str) -> NDArray[np.int64]:
+    def class_counts(mask: str) -> NDArray[np.int64]:
         """How many pixels of each class are learned from."""
         classes_of = values.read(mask)
         seen = np.concatenate([classes_of[:0].ravel(), *(classes_of[tile].ravel() for tile in tiles[mask])])
         return np.bincount(seen[seen != IGNORE], minlength=len(values.names))
 
-    counts = np.sum(map_collecting_errors(places, list(tiles)), axis=0)
+    counts = np.sum(map_collecting_errors(class_counts, list(tiles)), axis=0)
     notes = [f"{values.names[k]} has no training pixel" for k in np.flatnonzero(counts == 0)]
     notes += _registration(learned) if dates == 2 else []
     return DataSplits(learned, watched, tested, values.names, counts, notes)

@@ -181,7 +181,7 @@ class DensePredictionTask(Task):
         """Probabilities [B, K, H, W]."""
         return self.logits(batch["image"], batch["gsd"])[0].float().softmax(dim=1)
 
-    def pictures(self, views: Mapping[str, Any]) -> dict[str, Tensor]:
+    def images(self, views: Mapping[str, Any]) -> dict[str, Tensor]:
         """Images, masks and predictions."""
         image = views["image"]
         dates = image.unbind(1) if image.ndim == 5 else [image]

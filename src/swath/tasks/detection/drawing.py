@@ -18,12 +18,12 @@ IGNORED: Color = (170, 170, 170)
 
 
 def draw_outlines(
-    picture: NDArray[np.uint8], corners: Tensor, color: Color, *, width: int = 2, dashed: bool = False
+    canvas: NDArray[np.uint8], corners: Tensor, color: Color, *, width: int = 2, dashed: bool = False
 ) -> NDArray[np.uint8]:
     """A picture with boxes drawn over it.
 
     Args:
-        picture: [H, W, 3]; stays as it is.
+        canvas: [H, W, 3]; stays as it is.
         corners: [N, 4, 2] (x, y) in its pixels.
         color: Of the lines.
         width: Of the lines, in pixels.
@@ -31,7 +31,7 @@ def draw_outlines(
     """
     from PIL import Image, ImageDraw
 
-    image = Image.fromarray(picture)
+    image = Image.fromarray(canvas)
     pen = ImageDraw.Draw(image)
     for box in corners.detach().cpu().double().numpy():
         for start, stop in zip(box, np.roll(box, -1, axis=0), strict=True):

@@ -69,8 +69,10 @@ def detection_gallery(model: TaskModel, split: Any, scores: TaskScores) -> str:
     numbers = scores.protocol.get("images_scored", list(range(len(split))))
     oriented = bool(model.task.oriented)
     truths = [split.truth(number) for number in numbers]
-    outcomes = [match_detections(f, t, oriented=oriented) for f, t in zip(scores.found, truths, strict=True)]
-    look = _BoxRenderer(model, split, numbers, scores.found, truths, outcomes, threshold)
+    outcomes = [
+        match_detections(f, t, oriented=oriented) for f, t in zip(scores.detections, truths, strict=True)
+    ]
+    look = _BoxRenderer(model, split, numbers, scores.detections, truths, outcomes, threshold)
     key = "".join(f'<li><i style="background:rgb{shown}"></i>{escape(name)}</li>' for name, shown in KEY)
     known = [i for i in np.argsort(scores.images, kind="stable").tolist() if np.isfinite(scores.images[i])]
     worst, best = known[:_SHOWN], [i for i in known[::-1][:_SHOWN] if i not in known[:_SHOWN]]
@@ -155,7 +157,7 @@ class _BoxRenderer:
 
     def _missed(self, i: int) -> NDArray[np.bool_]:
         one = self.outcomes[i]
-        return np.asarray(one.wanted & (one.by < self.threshold))
+        return np.asarray(one.counted & (one.by < self.threshold))
 
     def _name(self, i: int) -> str:
         return "/".join(str(self.split.paths[self.numbers[i]]).split("/")[-2:])
@@ -169,7 +171,7 @@ class _BoxRenderer:
             picture = np.zeros((_TILE, _TILE, 3), np.uint8)
         one, truth = self.outcomes[i], self._true(i)
         counts = self._said(i)
-        for which, ink in ((~one.wanted, IGNORED), (self._missed(i), MISSED)):
+        for which, ink in ((~one.counted, IGNORED), (self._missed(i), MISSED)):
             picture = draw_outlines(picture, truth[torch.from_numpy(which)], ink, dashed=True)
         found = outlines(self.found[i])
         for which, ink in ((one.right & counts, RIGHT), (~one.right & ~one.ignored & counts, WRONG)):

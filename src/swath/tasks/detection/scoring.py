@@ -43,13 +43,13 @@ class MatchResult:
         right: [D] has found a true box that nobody had found before.
         ignored: [D] has found a difficult one, or lies in a crowd: neither right nor wrong.
         by: [G] score of the detection that found each true box; 0 where it was missed.
-        wanted: [G] not difficult.
+        counted: [G] not difficult.
     """
 
     right: NDArray[np.bool_]
     ignored: NDArray[np.bool_]
     by: NDArray[np.float64]
-    wanted: NDArray[np.bool_]
+    counted: NDArray[np.bool_]
 
 
 def score_boxes(
@@ -166,7 +166,7 @@ def box_scores(
         )
     with np.errstate(invalid="ignore"):
         images = 2 * counts[:, 0] / (counts[:, 1] + counts[:, 2])
-    result = TaskScores("ap", figures, rows, None, images, curves=told.curves, found=list(detections))
+    result = TaskScores("ap", figures, rows, None, images, curves=told.curves, detections=list(detections))
     sizes = {name: told.more[name] for name in ("small", "medium", "large") if name in told.more}
     result.protocol = {"ap": "COCO" if by == "coco" else "DOTA", "score": threshold, "by_size": sizes}
     return result
@@ -206,7 +206,7 @@ def match_detections(detections: Detections, truth: Mapping[str, Tensor], *, ori
 
 def best_f1_threshold(outcomes: Sequence[MatchResult], scores: Sequence[NDArray[np.float64]]) -> float:
     """The score from which detections are counted: that of the best F1 over all images; 0.5 without any."""
-    wanted = sum(int(one.wanted.sum()) for one in outcomes)
+    wanted = sum(int(one.counted.sum()) for one in outcomes)
     every = np.concatenate([s[~one.ignored] for one, s in zip(outcomes, scores, strict=True)])
     right = np.concatenate([one.right[~one.ignored] for one in outcomes])
     if not len(every) or not right.any():
@@ -225,7 +225,7 @@ def _counts(
 ) -> tuple[int, int, int]:
     """(right, detections that count, true boxes) of an image from a score on; of some of its boxes."""
     use = (scores >= threshold) & ~one.ignored & (True if mine is None else mine)
-    wanted = one.wanted & (True if theirs is None else theirs)
+    wanted = one.counted & (True if theirs is None else theirs)
     return int((one.right & use).sum()), int(use.sum()), int(wanted.sum())
 
 

@@ -225,7 +225,7 @@ class DetectionTask(Task):
         """
         return self.detector.predict(batch)
 
-    def pictures(self, views: Mapping[str, Any]) -> dict[str, Tensor]:
+    def images(self, views: Mapping[str, Any]) -> dict[str, Tensor]:
         """Images, true boxes, and what is found with a score of a half and more."""
         size = tuple(views["image"].shape[2:])
         key = "obb" if self.oriented else "bbox_xyxy"

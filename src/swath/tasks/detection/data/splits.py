@@ -181,7 +181,7 @@ def open_detection(
     base = path if path.is_dir() else path.parent
     names = [_below(name, base) for name in dataset.paths]
     found = data.split_indices(str(path), names, _column(data, dataset.fields, path))
-    found = data.drawn(found, [0] * len(names), seed)
+    found = data.draw(found, [0] * len(names), seed)
     train, val = found["train"], found["val"]
     counts = _boxes_of(dataset, train)
     if not counts.sum():
