@@ -90,7 +90,7 @@ def test_delete_asks_and_needs_a_condition(archive: Path) -> None:
         "archive", "delete", archive, "--sensor", "naip", answer="n\n", code=1
     )
     assert len(left(archive)) == 8
-    with pytest.raises(ArchiveError, match="say which chips"):
+    with pytest.raises(ArchiveError, match="give a condition"):
         swath("archive", "delete", archive, "--yes")
     with pytest.raises(ArchiveError, match="no chip meets"):
         swath("archive", "delete", archive, "--sensor", "worldview", "--yes")

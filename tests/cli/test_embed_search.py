@@ -112,13 +112,13 @@ def test_search_by_id_needs_no_model(home: Path) -> None:
 def test_search_filters_and_says_when_answers_are_few(home: Path) -> None:
     name = Archive.open(home / "archive").rows(["id"])["id"][0].as_py()
     words = ("search", home / "archive", name)
-    assert "10 of 50 answers: the archive holds only 10 chips" in swath(*words, "-k", 50)
+    assert "10 of 50 results: the archive holds only 10 chips" in swath(*words, "-k", 50)
     for option, value in (
         ("--gsd-range", "1:20"),
         ("--datetime", "2020-01-01:2020-12-31"),
         ("--bbox", "170,-10,-170,10"),
     ):
-        assert "0 of 10 answers: 0 of 10 chips pass" in swath(*words, option, value)
+        assert "0 of 10 results: 0 of 10 chips pass" in swath(*words, option, value)
     assert swath(*words, "--gsd-range", "0.5").count("rgb_aerial") == 10
 
 

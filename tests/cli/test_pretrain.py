@@ -75,7 +75,7 @@ def test_a_broken_picture_is_left_out_and_named(images: Path, recipe: Path, tmp_
     (images / "3.jpg").write_bytes(b"\xff\xd8\xff nothing more")
     result = run(recipe, "--data", images, "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output
-    assert "1 files are left out" in result.stderr
+    assert "1 files are skipped" in result.stderr
     assert "3.jpg" in (tmp_path / "run" / "skipped.jsonl").read_text()
 
 

@@ -86,7 +86,7 @@ def test_radar_asks_and_optics_answer_without_the_own_place(home: Path, tmp_path
 
 def test_without_centering_it_is_said(home: Path) -> None:
     text = swath("search", home / "archive", home / S2 / f"{S2}_0.tif", "--no-center", "-k", 3)
-    assert "not centered: as asked" in text
+    assert "not centered, as requested" in text
     assert S2 in answered(text)[0]
 
 

@@ -7,6 +7,7 @@ from .ingest.run import EmbedReport as EmbedReport
 from .ingest.run import embed_archive as embed_archive
 from .query.filters import Filter as Filter
 from .query.filters import parse_datetime as parse_datetime
+from .query.options import SearchOptions as SearchOptions
 from .query.results import SearchResult as SearchResult
 from .query.results import SearchResults as SearchResults
 from .table.rows import rows_from_vectors as rows_from_vectors
@@ -15,6 +16,7 @@ __all__ = [
     "Archive",
     "EmbedReport",
     "Filter",
+    "SearchOptions",
     "SearchResult",
     "SearchResults",
     "embed",

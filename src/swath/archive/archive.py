@@ -17,14 +17,14 @@ from swath.archive.exchange.stac import write_stac
 from swath.archive.index.files import build_index, index_carried
 from swath.archive.index.ivf import Kind
 from swath.archive.query.build import build_query
-from swath.archive.query.filters import Filter
+from swath.archive.query.options import SearchOptions, merge_options
 from swath.archive.query.relevance_feedback import Method
 from swath.archive.query.results import SearchResults
 from swath.archive.query.searcher import Searcher, searcher_of
 from swath.archive.show.text import summary_text
 from swath.archive.table.store import ArchiveTable
 from swath.archive.table.summary import ArchiveSummary, summary_of
-from swath.errors import ArchiveError
+from swath.errors import InvalidQuery
 from swath.reporting.notebook import NotebookRepr
 
 if TYPE_CHECKING:
@@ -55,60 +55,43 @@ class Archive(ArchiveTable, NotebookRepr):
         area: Any = None,
         model: Embedder | None = None,
         method: Method | None = None,
-        filter: Filter | None = None,
-        sensor: str | Sequence[str] | None = None,
         query_sensor: str | None = None,
-        center: bool | None = None,
-        diverse: bool = False,
-        group_by_location: bool = False,
-        exclude_self: bool = False,
-        exclude_location: bool = False,
         exclude_footprint: bytes | None = None,
-        exclude_overlap: float = 0.5,
+        options: SearchOptions | None = None,
+        **named: Any,
     ) -> SearchResults:
-        """The `k` chips that are most like a vector, an image, chips of the archive, or a place.
+        """The `k` chips that are most similar to a vector, an image, chips of the archive, or a place.
 
-        Ask for exactly one of `vector`, `image`, `like`, `place` and `area`.
+        Give exactly one of `vector`, `image`, `like`, `place` and `area`.
 
         Args:
             vector: [D] raw embedding by the archive's model.
-            k: How many; there may be fewer, and `Answers.shortfall` says why.
+            k: Number of results; there may be fewer (see `SearchResults.shortfall`).
             image: An image file; it is embedded as the archive's chips were.
-            like: Ids of chips (the first 6 characters do): more like these.
-            unlike: Ids of chips: less like those; they never answer. Only beside `like`.
+            like: Ids of chips (the first 6 characters suffice) as positive examples.
+            unlike: Ids of negative examples, which are never results. Only with `like`.
             place: Longitude and latitude: the chips that show it are the query.
             area: GeoJSON Polygon or MultiPolygon, or a box (west, south, east, north): the chips in it are.
-            model: Embeds `image`; by default the archive's model, from where it was last seen.
-            method: How several examples become one direction (see `swath.archive.query.relevance_feedback`).
-            filter: Only chips that pass.
-            sensor: Only chips of this sensor, or of these.
-            query_sensor: What `vector` or `image` was taken with.
-            center: Compare vectors less the mean of their sensor; by default where there are several.
-            diverse: No ten answers from one field.
-            group_by_location: One answer a place, with its dates, scales and sensors in
-                `SearchResult.others`.
-            exclude_self: Leave out the chips that are asked for.
-            exclude_location: Leave out the ground that is asked for, in any sensor and at any date.
-            exclude_footprint: WKB: chips that show this ground must not answer. Only beside `vector`.
-            exclude_overlap: How much of the smaller footprint must be shared for that.
+            model: Embeds `image`; by default the archive's model, from its last known directory.
+            method: How several examples are combined (see `swath.archive.query.relevance_feedback`).
+            query_sensor: Sensor of `vector` or `image`.
+            exclude_footprint: WKB: omit chips that show this location. Only with `vector`.
+            options: See `SearchOptions`.
+            named: Fields of `SearchOptions`, in place of those in `options`: ``diverse=True``.
 
         Raises:
-            ArchiveError: Not exactly one thing is asked for, or as `Searcher.search` has it.
+            ArchiveError: Not exactly one query, or as for `Searcher.search`.
         """
+        options = merge_options(options, named)
         if vector is not None:
             if image is not None or like or unlike or place is not None or area is not None:
-                raise ArchiveError("a vector is asked for alone, without image, chips, place or area")
+                raise InvalidQuery("give either a vector or one of image, like, place and area, not both")
+            if options.exclude_self or options.exclude_location:
+                raise InvalidQuery(
+                    "exclude_self and exclude_location do not apply to a vector; use exclude_footprint"
+                )
             return self.searcher.search(
-                vector,
-                k,
-                filter=filter,
-                sensor=sensor,
-                query_sensor=query_sensor,
-                center=center,
-                diverse=diverse,
-                group_by_location=group_by_location,
-                exclude_footprint=exclude_footprint,
-                exclude_overlap=exclude_overlap,
+                vector, k, options, query_sensor=query_sensor, exclude_footprint=exclude_footprint
             )
         query = build_query(
             self,
@@ -121,17 +104,7 @@ class Archive(ArchiveTable, NotebookRepr):
             sensor=query_sensor,
             method=method,
         )
-        return query.search(
-            self,
-            k,
-            filter=filter,
-            sensor=sensor,
-            center=center,
-            diverse=diverse,
-            group_by_location=group_by_location,
-            exclude_self=exclude_self,
-            exclude_location=exclude_overlap if exclude_location else None,
-        )
+        return query.search(self, k, options)
 
     @property
     def searcher(self) -> Searcher:

@@ -35,7 +35,7 @@ _Share = Annotated[
 _Resume = Annotated[
     bool, typer.Option("--resume", help="Only continue; refuse to begin where there is no run.")
 ]
-_Fresh = Annotated[bool, typer.Option("--fresh", help="Remove the run that is in --out, and begin anew.")]
+_Fresh = Annotated[bool, typer.Option("--fresh", help="Remove the run that is in --out, and start over.")]
 
 
 @app.command()

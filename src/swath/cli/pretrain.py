@@ -27,7 +27,7 @@ def command(
         bool, typer.Option("--resume", help="Only continue; refuse to begin where there is no run.")
     ] = False,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Remove the run that is in --out, and begin anew.")
+        bool, typer.Option("--fresh", help="Remove the run that is in --out, and start over.")
     ] = False,
     dry_run: Annotated[
         bool,

@@ -209,7 +209,7 @@ def load_newest(folder: Path) -> TrainingCheckpoint | None:
         return checkpoint
     if found:
         raise CheckpointError(
-            f"{folder}: none of the {len(found)} checkpoints is valid (see the warnings); begin anew with "
+            f"{folder}: none of the {len(found)} checkpoints is valid (see the warnings); start over with "
             "--fresh"
         )
     return None
@@ -228,12 +228,12 @@ def _json(path: Path) -> dict[str, Any]:
 def _check_room(folder: Path, checkpoint: TrainingCheckpoint) -> None:
     """Raise now what the disk would say halfway through some gigabytes."""
     tensors = [*checkpoint.model.values(), *checkpoint.optimizer.values()]
-    wanted = sum(t.numel() * t.element_size() for t in tensors)
+    needed = sum(t.numel() * t.element_size() for t in tensors)
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
-    if wanted > free:
+    if needed > free:
         raise OSError(
-            errno.ENOSPC, f"{wanted / 2**20:.0f} MiB are wanted and {free / 2**20:.0f} MiB are free"
+            errno.ENOSPC, f"{needed / 2**20:.0f} MiB are needed and {free / 2**20:.0f} MiB are free"
         )
 
 

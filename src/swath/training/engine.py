@@ -335,10 +335,10 @@ class Trainer(Generic[R]):
         if found.state["data"] != self.fingerprint:
             was = found.state["data"]
             raise TrainingError(
-                f"{self.run.root}: the data are not those of the run: it had {was['samples']} samples of "
-                f"{was['files']} files, now there are {self.fingerprint['samples']} of "
+                f"{self.run.root}: the data have changed: this run started with {was['samples']} samples in "
+                f"{was['files']} files, now there are {self.fingerprint['samples']} in "
                 f"{self.fingerprint['files']} (or their names differ). Give the same "
-                "data, or begin anew with --fresh"
+                "data, or start over with --fresh"
             )
         checkpoints.load_model_state(self.objective, found.model)
         checkpoints.load_optimizer_state(self.optimizer, found.optimizer)
@@ -442,7 +442,7 @@ class Trainer(Generic[R]):
         if self.dataset.problems:
             path, reason = self.dataset.problems[0]
             self.display.print(
-                f"{len(self.dataset.problems)} files are left out (listed in {self.run.skipped}), such as: "
+                f"{len(self.dataset.problems)} files are skipped (see {self.run.skipped}), for example: "
                 f"{reason if path in reason else f'{path}: {reason}'}",
                 style="yellow",
             )
@@ -462,7 +462,7 @@ class Trainer(Generic[R]):
             self._append_skipped(fresh)
             path, reason = fresh[0]
             self.display.print(
-                f"passed over: {reason if path in reason else f'{path}: {reason}'}", style="yellow"
+                f"skipped: {reason if path in reason else f'{path}: {reason}'}", style="yellow"
             )
 
     def _append_skipped(self, problems: list[tuple[str, str]]) -> None:

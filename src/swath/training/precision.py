@@ -15,9 +15,9 @@ _PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 @contextmanager
 def _numerics(recipe: BaseRecipe, device: torch.device) -> Iterator[None]:
-    """Deterministic kernels if wanted; the caller's settings and random state are put back afterwards."""
-    wanted = recipe.training.deterministic
-    wanted = device.type == "cpu" if wanted is None else wanted
+    """Deterministic kernels if requested; the caller's settings and random state are put back afterwards."""
+    deterministic = recipe.training.deterministic
+    deterministic = device.type == "cpu" if deterministic is None else deterministic
     before = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
@@ -25,7 +25,7 @@ def _numerics(recipe: BaseRecipe, device: torch.device) -> Iterator[None]:
     debug: Any = torch.utils.deterministic
     fill = debug.fill_uninitialized_memory
     with torch.random.fork_rng():
-        torch.use_deterministic_algorithms(wanted, warn_only=True)
+        torch.use_deterministic_algorithms(deterministic, warn_only=True)
         debug.fill_uninitialized_memory = False  # costs time and is about bugs, not order
         try:
             yield

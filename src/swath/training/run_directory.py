@@ -74,7 +74,7 @@ class RunDirectory:
             if (self.root / old_name).exists() and not (self.root / name).exists():
                 (self.root / old_name).rename(self.root / name)
         if start == "resume" and not there:
-            raise TrainingError(f"{self.root}: there is no run to resume; leave --resume out to begin one")
+            raise TrainingError(f"{self.root}: there is no run to resume; omit --resume to start one")
         if start == "fresh":
             self._clear()
         elif there:

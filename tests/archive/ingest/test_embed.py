@@ -173,7 +173,7 @@ def test_several_scales_of_the_same_places_in_one_run(model: Model, scenes: Path
     answers = archive.search(archive.rows(["embedding"])["embedding"][0].as_py(), filter=Filter(gsd=(15, 25)))
     assert {round(answer.gsd) for answer in answers} == {20}
     assert embed_archive(model, scales, path, workers=0, min_valid=0.01).embedded == 0
-    with pytest.raises(ArchiveError, match="asked for twice"):
+    with pytest.raises(ArchiveError, match="requested twice"):
         embed_archive(model, [scales[0], scales[0]], path, workers=0)
 
 

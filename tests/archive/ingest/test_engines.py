@@ -113,5 +113,5 @@ def test_a_ray_cluster(
 
 def test_an_engine_that_does_not_exist(model: Model, collection: Path, tmp_path: Path) -> None:
     dataset = open_dataset(collection, sensor="rgb_aerial", chip_size=32)
-    with pytest.raises(ArchiveError, match="'local' or 'ray' is wanted"):
+    with pytest.raises(ArchiveError, match="must be 'local' or 'ray'"):
         embed_archive(model, dataset, tmp_path / "none", engine="spark")  # type: ignore[arg-type]

@@ -191,7 +191,7 @@ def test_centering_takes_away_that_a_sensor_finds_itself_first(mixed: Archive) -
     assert with_it[1].sensor == S2
     assert {answer.sensor for answer in without} == {S1}
     assert not without.centered
-    assert "not centered: as asked" in without.notes[0]
+    assert "not centered, as requested" in without.notes[0]
 
 
 def test_centered_search_is_brute_force_on_centered_vectors(mixed: Archive) -> None:
@@ -212,7 +212,7 @@ def test_centered_search_is_brute_force_on_centered_vectors(mixed: Archive) -> N
 
 def test_what_was_not_centered_says_why(mixed: Archive, archive: Archive, rows: Rows) -> None:
     vector = np.ones(8)
-    assert "the query's sensor is not stated" in mixed.search(vector).notes[0]
+    assert "the query's sensor is unknown" in mixed.search(vector).notes[0]
     assert "holds no chip of the query's sensor naip" in mixed.search(vector, query_sensor="naip").notes[0]
     with pytest.raises(
         ArchiveError, match="cannot center: the archive holds no chip of the query's sensor naip"
@@ -243,7 +243,7 @@ def test_names_of_sensors_may_be_short(mixed: Archive) -> None:
 
 def test_the_true_pair_is_left_out_on_request(mixed: Archive) -> None:
     asked = query_by_id(mixed, f"{6:032x}")
-    found = {answer.id for answer in asked.search(mixed, 80, exclude_location=0.5)}
+    found = {answer.id for answer in asked.search(mixed, 80, exclude_location=True)}
     assert {f"{6:032x}", f"{7:032x}"} & found == set()
     assert len(found) == 78  # neighbors that only touch may answer
     geometry, _ = place(3, shift=0.4)  # 60% of place 3, 40% of place 4
@@ -260,8 +260,8 @@ def test_chips_without_footprint_cannot_be_judged(archive: Archive, rows: Rows) 
     answers = archive.search(np.ones(8), 10, exclude_footprint=place(0)[0])
     assert len(answers) == 6
     assert any(note.startswith("2 chips have no footprint") for note in answers.notes)
-    with pytest.raises(ArchiveError, match="has no footprint, so chips of the same place"):
-        query_by_id(archive, f"{100:032x}").search(archive, exclude_location=0.5)
+    with pytest.raises(ArchiveError, match="has no footprint, so chips of its location"):
+        query_by_id(archive, f"{100:032x}").search(archive, exclude_location=True)
 
 
 def test_overlap_across_the_antimeridian() -> None:
@@ -339,7 +339,7 @@ def test_an_image_asks_by_the_bands_that_it_has(embedded: Archive, both: Path, t
     first = asked.search(embedded, 1, sensor=S1)[0]
     assert (Path(first.source).name, first.sensor) == ("03.tif", S1)
     assert first.score == pytest.approx(1, abs=1e-4)
-    across = asked.search(embedded, 12, sensor=S2, exclude_location=0.5)
+    across = asked.search(embedded, 12, sensor=S2, exclude_location=True)
     assert len(across) == 11
     assert "03.tif" not in {Path(answer.source).name for answer in across}
 

@@ -68,7 +68,7 @@ def test_fewer_places_than_asked_for_are_said(archive: Archive) -> None:
     vector = archive.searcher.vector(f"{0:032x}")
     answers = archive.search(vector, 30, group_by_location=True)
     assert len(answers) == PLACES
-    assert "10 of 30 answers" in (answers.shortfall or "")
+    assert "10 of 30 results" in (answers.shortfall or "")
     assert "same places or fields" in (answers.shortfall or "")
     few = archive.search(vector, 3, diverse=True, filter=Filter(gsd=(2, 3)))
     assert (len(few), few.candidates) == (1, 1)

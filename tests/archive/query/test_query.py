@@ -73,7 +73,7 @@ def test_exclude_self(model: Model, archive: Archive, pictures: Path) -> None:
     assert by_image.search(archive, 1)[0].source == str(asked)
     others = by_image.search(archive, 20, exclude_self=True)
     assert str(asked) not in {answer.source for answer in others}
-    assert others.shortfall == "11 of 20 answers: 11 of 12 chips pass the filters and exclusions"
+    assert others.shortfall == "11 of 20 results: 11 of 12 chips pass the filters and exclusions"
     name = by_image.search(archive, 1)[0].id
     by_id = query_by_id(archive, name[:10])
     assert by_id.chip.id == name

@@ -11,6 +11,7 @@ import pytest
 
 from swath.archive.archive import Archive
 from swath.archive.index.vectors import normalize_rows
+from swath.archive.query.options import SearchOptions
 from swath.archive.query.query import query_by_area, query_by_examples, query_by_place
 from swath.archive.query.relevance_feedback import FeedbackExample, RelevanceFeedback, query_vector
 from swath.errors import ArchiveError
@@ -132,9 +133,9 @@ def test_examples_that_make_no_sense_are_refused(archive: Archive) -> None:
     with pytest.raises(ArchiveError, match="cancel each other"):
         query_vector(vector, 2 * vector, None, "rocchio")
     for given in ({}, {"like": [name(1)], "place": (0, 0)}, {"place": (0, 0), "area": (0, 0, 1, 1)}):
-        with pytest.raises(ArchiveError, match="ask for one of"):
+        with pytest.raises(ArchiveError, match="give exactly one of"):
             archive.search(**given)
-    with pytest.raises(ArchiveError, match="a vector is asked for alone"):
+    with pytest.raises(ArchiveError, match="give either a vector or"):
         archive.search(np.ones(8), like=[name(1)])
 
 
@@ -165,3 +166,15 @@ def test_an_area_asks_with_the_chips_in_it(archive: Archive) -> None:
 def test_an_image_without_its_model_says_where_to_give_it(archive: Archive, tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match="say where it is"):
         archive.search(image=tmp_path / "photo.png")
+
+
+def test_options_are_given_by_name_or_as_one_object(archive: Archive) -> None:
+    first = name(0)
+    options = SearchOptions(exclude_self=True)
+    by_name = archive.search(like=[first], k=3, exclude_self=True)
+    assert archive.search(like=[first], k=3, options=options).items == by_name.items
+    assert archive.search(like=[first], k=3, options=options, exclude_self=False)[0].id == first
+    with pytest.raises(TypeError, match="unexpected keyword argument 'divers'"):
+        archive.search(like=[first], divers=True)
+    with pytest.raises(ArchiveError, match="do not apply to a vector"):
+        archive.search(archive.searcher.vector(first), exclude_self=True)

@@ -141,10 +141,10 @@ def test_an_area_is_looked_at_once(archive: Archive, monkeypatch: pytest.MonkeyP
 def test_too_few_answers_are_said(archive: Archive, tmp_path: Path) -> None:
     query = np.ones(8)
     some = archive.search(query, 99, filter=Filter(sensors=["naip"]))
-    assert some.shortfall == "50 of 99 answers: 50 of 200 chips pass the filters and exclusions"
-    assert archive.search(query, 999).shortfall == "200 of 999 answers: the archive holds only 200 chips"
+    assert some.shortfall == "50 of 99 results: 50 of 200 chips pass the filters and exclusions"
+    assert archive.search(query, 999).shortfall == "200 of 999 results: the archive holds only 200 chips"
     empty = Archive.create(tmp_path / "empty", "micro-1", 8).search(query, 5)
-    assert (len(empty), empty.shortfall) == (0, "0 of 5 answers: the archive is empty")
+    assert (len(empty), empty.shortfall) == (0, "0 of 5 results: the archive is empty")
 
 
 def test_exclusions(archive: Archive) -> None:

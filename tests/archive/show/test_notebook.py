@@ -60,7 +60,7 @@ def test_names_from_files_do_not_run(tmp_path: Path) -> None:
     for html in (archive._repr_html_(), archive.search(vectors[0], 9)._repr_html_()):
         assert "<script" not in html
         assert " onload='" not in html
-    assert "4 of 9 answers" in archive.search(vectors[0], 9)._repr_html_()  # fewer than asked for is said
+    assert "4 of 9 results" in archive.search(vectors[0], 9)._repr_html_()  # fewer than asked for is said
 
 
 def test_many_answers_are_counted(tmp_path: Path) -> None:

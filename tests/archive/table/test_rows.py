@@ -54,8 +54,8 @@ def test_vectors_become_rows_with_footprints() -> None:
 def test_vectors_that_do_not_fit_are_refused() -> None:
     vectors = np.zeros((2, 8), np.float32)
     for change, words in (
-        ({"ids": ["a"]}, r"shape \(2, 8\) for 1 ids"),
-        ({"bounds": [[0, 0, 1, 1]]}, r"\[2, 4\] are wanted"),
+        ({"ids": ["a"]}, r"shape \(2, 8\); 1 ids"),
+        ({"bounds": [[0, 0, 1, 1]]}, r"2 rows need \[2, 4\]"),
         ({"color": ["red", "blue"]}, "no column 'color'; it has id, embedding"),
         ({"gsd": ["ten", "one"]}, "do not fit"),
         ({"label": ["only one"]}, "do not fit"),

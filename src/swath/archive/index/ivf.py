@@ -238,5 +238,5 @@ def read_ivf(path: Path, kind: Kind, probes: Mapping[int, int]) -> IvfIndex:
         if hasattr(lists, "prefetch_nthread"):
             lists.prefetch_nthread = 0  # threads started for every query cost more than they bring
     except (RuntimeError, AttributeError) as error:
-        raise ArchiveError(f"{path}: is no search index ({str(error).splitlines()[0]})") from None
+        raise ArchiveError(f"{path}: is not a search index ({str(error).splitlines()[0]})") from None
     return IvfIndex(index, kind, probes)

@@ -120,7 +120,7 @@ class ChipEncoder:
         for position, place in enumerate(places):
             if not finite[position]:
                 source = self.chips[place.index].source
-                reason = refused.get(position, "its embedding is not finite; look at its pixels")
+                reason = refused.get(position, "its embedding is not finite; check its pixels")
                 problems.append((source, f"{source}: {reason}"))
         kept = [place for place, fine in zip(places, finite, strict=True) if fine]
         return self._rows(found[finite], batch["sensor"], kept), problems

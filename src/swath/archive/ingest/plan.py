@@ -39,7 +39,7 @@ def make_jobs(datasets: Sequence[ImageDataset], scale: str | None) -> list[Job]:
     for dataset in datasets:
         described = preprocessing(dataset, scale=scale)
         if any(job.described == described and job.dataset.sensor == dataset.sensor for job in jobs):
-            raise ArchiveError(f"the same chips are asked for twice ({described}); give each chip size once")
+            raise ArchiveError(f"the same chips are requested twice ({described}); give each chip size once")
         jobs.append(Job(dataset, described, chip_sources(dataset, described)))
     return jobs
 
@@ -91,7 +91,7 @@ def prune(archive: ArchiveTable, folder: str | os.PathLike[str]) -> int:
     """
     root = Path(absolute_path(os.fspath(folder)))
     if not root.is_dir():
-        raise ArchiveError(f"{root}: is no folder; rows are pruned below a folder that is there")
+        raise ArchiveError(f"{root}: is not a folder; --prune needs an existing folder")
     held = archive.rows(["id", "source", "files"]).to_pylist()
     gone: dict[str, bool] = {}
     doomed = []

@@ -178,7 +178,7 @@ def _outcomes(
 
         return ray_outcomes(reader, encoder, batch_size, workers)
     if engine != "local":
-        raise ArchiveError(f"engine={engine!r}: 'local' or 'ray' is wanted")
+        raise ArchiveError(f"engine must be 'local' or 'ray', not {engine!r}")
     return map(encoder, prefetch_chips(reader, batch_size, workers))
 
 

@@ -1,1 +1,1 @@
-"""What is asked of an archive: queries, filters, results, relevance feedback."""
+"""How is an archive searched: queries, filters, options, results, relevance feedback."""

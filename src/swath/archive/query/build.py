@@ -34,11 +34,9 @@ def build_query(
     """
     given = {"image": image is not None, "like": bool(like or unlike), "place": place is not None}
     given["area"] = area is not None
-    asked = [name for name, there in given.items() if there]
-    if len(asked) != 1:
-        raise InvalidQuery(
-            f"ask for one of {', '.join(given)}; given are {' and '.join(asked) or 'none of them'}"
-        )
+    present = [name for name, there in given.items() if there]
+    if len(present) != 1:
+        raise InvalidQuery(f"give exactly one of {', '.join(given)}, not {' and '.join(present) or 'none'}")
     if image is not None:
         from swath.archive.query.image_query import load_archive_model, query_by_image
 

@@ -1,4 +1,4 @@
-"""Which chips may answer: sensor, scale, time, place and quality."""
+"""Which chips can be results: sensor, scale, time, place and quality."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _REMEMBERED = 8  # areas, whose chips are known without looking again
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which chips may answer. A part that is None lets every chip pass.
+    """Which chips can be results. A field that is None lets every chip pass.
 
     A chip that does not have what a part asks for (no time, no footprint) does not pass it.
 
@@ -48,7 +48,7 @@ class Filter:
     max_cloud: float | None = None
 
     def mask(self, chips: ChipColumns) -> NDArray[np.bool_] | None:
-        """[N] bool of the chips that pass, or None if all do because nothing is asked."""
+        """[N] bool of the chips that pass, or None if there is no filter."""
         masks: list[NDArray[np.bool_]] = []
         if self.sensors is not None:
             asked = [name in set(self.sensors) for name in chips.sensor_names]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from swath.archive.index.vectors import Floats
-from swath.archive.query.filters import Filter
+from swath.archive.query.options import SearchOptions, merge_options
 from swath.archive.query.relevance_feedback import DEFAULT, FeedbackExample, Method, RelevanceFeedback
 from swath.archive.query.results import SearchResult, SearchResults
 from swath.archive.query.searcher import searcher_of
@@ -22,7 +22,7 @@ from swath.geo.areas import parse_area
 if TYPE_CHECKING:
     from swath.archive.table.store import ArchiveTable
 
-MOST_EXAMPLES = 1_000  # chips of a place that are asked for together; of more, so many at random
+MAX_EXAMPLES = 1_000  # chips of an area that are averaged; of more, a random sample of this size
 _EARTH_KM = 6371.0
 
 
@@ -31,11 +31,11 @@ class Query:
     """What to search for, and what is needed to show it.
 
     Attributes:
-        text: What the user asked for: a path, an id, a place.
+        text: The query as given: a path, an id, a place.
         like: Embeddings to be near to, at least one, with their sensors.
-        chips: Where their pixels are, in the form of answers (rank 0, score 1; `id` is "" for an image file).
+        chips: Where their pixels are, in the form of results (rank 0, score 1; `id` is "" for an image file).
         unlike: Embeddings to be away from.
-        avoided: Where their pixels are; they never answer.
+        avoided: Where their pixels are; they are never results.
         method: How several examples become one direction (see `swath.archive.query.relevance_feedback`).
     """
 
@@ -48,71 +48,51 @@ class Query:
 
     @property
     def chip(self) -> SearchResult:
-        """The first chip that is asked for."""
+        """The first chip of the query."""
         return self.chips[0]
 
     @property
     def vector(self) -> Floats:
-        """[D] mean of the embeddings that are asked for."""
+        """[D] mean of the positive examples."""
         return np.asarray(np.mean([example.vector for example in self.like], axis=0), dtype=np.float32)
 
     def search(
         self,
         archive: ArchiveTable,
         k: int = 10,
-        *,
-        filter: Filter | None = None,
-        sensor: str | Sequence[str] | None = None,
-        center: bool | None = None,
-        diverse: bool = False,
-        group_by_location: bool = False,
-        exclude_self: bool = False,
-        exclude_location: float | None = None,
+        options: SearchOptions | None = None,
+        **named: Any,
     ) -> SearchResults:
         """The `k` nearest chips of `archive`.
 
         Args:
             archive: To search.
-            k: How many.
-            filter: Only chips that pass.
-            sensor: Only chips of this sensor, or of these; any sensor may ask.
-            center: As for `swath.archive.query.searcher.Searcher.search`.
-            diverse: No two answers of one field, and those of the best that are less like each other.
-            group_by_location: One answer a place, with its other dates and scales as `SearchResult.others`.
-            exclude_self: Leave out the chips asked for, or every chip of the image file asked for.
-            exclude_location: Leave out chips of any sensor that share this much of the query's footprint (of
-                the smaller of the two; 0.5 is a half): its own place.
+            k: Number of results.
+            options: See `SearchOptions`.
+            named: Fields of `SearchOptions`, in place of those in `options`.
 
         Raises:
-            ArchiveError: `exclude_location` of a query without footprint; see also `Searcher.search`.
+            ArchiveError: `exclude_location` for a query without footprint; see also `Searcher.search`.
         """
-        footprint = None
-        if exclude_location is not None:
-            footprint = self._footprint()
-        asked = [chip.id for chip in self.chips if chip.id] if exclude_self else []
-        files = [chip.source for chip in self.chips if not chip.id] if exclude_self else []
+        options = merge_options(options, named)
+        own = options.exclude_self
         return searcher_of(archive).search(
             RelevanceFeedback(self.like, self.unlike, self.method),
             k,
-            filter=filter,
-            sensor=sensor,
-            center=center,
-            diverse=diverse,
-            group_by_location=group_by_location,
-            exclude_footprint=footprint,
-            exclude_overlap=0.5 if exclude_location is None else exclude_location,
-            exclude_ids=[*asked, *(chip.id for chip in self.avoided)],
-            exclude_sources=files,
+            options,
+            exclude_footprint=self._footprint() if options.exclude_location else None,
+            exclude_ids=[chip.id for chip in (*(self.chips if own else ()), *self.avoided) if chip.id],
+            exclude_sources=[chip.source for chip in self.chips if own and not chip.id],
         )
 
     def _footprint(self) -> bytes:
-        """The ground that is asked for, as WKB."""
+        """The query's footprint, as WKB."""
         import shapely
 
         known = [chip.geometry for chip in self.chips if chip.geometry is not None]
         if len(known) < len(self.chips):
             raise InvalidQuery(
-                f"{self.text}: has no footprint, so chips of the same place cannot be told from others; use "
+                f"{self.text}: has no footprint, so chips of its location cannot be excluded. Use "
                 "--exclude-self, or a georeferenced query"
             )
         if len(known) == 1:
@@ -138,7 +118,7 @@ def query_by_examples(
     Args:
         archive: It will be searched.
         like: Ids (or beginnings of ids), at least one.
-        unlike: Ids to be away from; they never answer.
+        unlike: Ids to be away from; they are never results.
         method: How the examples become one direction (see `swath.archive.query.relevance_feedback`); by
             default the one that was measured best of several, and the chip itself of a single one.
 
@@ -197,9 +177,9 @@ def query_by_area(archive: ArchiveTable, area: Any) -> Query:
     if not chips:
         middle = shape.representative_point()
         raise ChipNotFound(f"{archive.path}: no chip shows the {text}{_nearest(archive, middle.x, middle.y)}")
-    if len(chips) > MOST_EXAMPLES:
-        some = np.sort(np.random.default_rng(0).permutation(len(chips))[:MOST_EXAMPLES])
-        text += f" ({MOST_EXAMPLES:,} of its {len(chips):,} chips)"
+    if len(chips) > MAX_EXAMPLES:
+        some = np.sort(np.random.default_rng(0).permutation(len(chips))[:MAX_EXAMPLES])
+        text += f" ({MAX_EXAMPLES:,} of its {len(chips):,} chips)"
         chips = [chips[place] for place in some]
     return _of_chips(archive, text, chips)
 
@@ -222,8 +202,8 @@ def _chip(archive: ArchiveTable, name: str) -> SearchResult:
     chip = searcher_of(archive).find(name)
     if chip is None:
         raise ChipNotFound(
-            f"{name!r} is no image file, and no chip of {archive.path} has an id that begins so; give the "
-            "path of an image, or an id from the answers of a search"
+            f"{name!r} is neither an image file nor the beginning of a chip id in {archive.path}. Give the "
+            "path of an image, or an id from the results of a search"
         )
     return chip
 

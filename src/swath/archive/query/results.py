@@ -1,4 +1,4 @@
-"""What a search gives: chips, best first, and what there is to say about them."""
+"""The results of a search: chips, best first, with notes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SearchResult:
     bbox: tuple[float, float, float, float] | None
     geometry: bytes | None = field(repr=False)  # WKB, OGC:CRS84
     valid_fraction: float = 1.0
-    cloud_fraction: float | None = None  # None where nothing says it
+    cloud_fraction: float | None = None  # None if unknown
     label: str | None = None
     files: tuple[str, ...] | None = None  # one a band, where the source is not one file
     others: tuple[SearchResult, ...] = ()  # further chips of the place, best first, where answers are grouped
@@ -41,11 +41,11 @@ class SearchResults(NotebookRepr, Sequence[SearchResult]):
     """Answers, best first; a sequence of `SearchResult`.
 
     Attributes:
-        items: The answers.
+        items: The results.
         k: The k of the query.
         candidates: Chips that passed the filter and the exclusions.
         total: Chips in the archive.
-        version: Version of the archive that answered.
+        version: Version of the archive.
         centered: Whether scores are cosines of vectors less the mean of their own sensor.
         varied: Whether answers that are alike or of one place were left out.
         notes: What a reader of the scores should know: how sensors were compared, what could not be judged.
@@ -68,11 +68,11 @@ class SearchResults(NotebookRepr, Sequence[SearchResult]):
 
     @property
     def shortfall(self) -> str | None:
-        """Why there are fewer answers than asked for, or None if there are enough."""
+        """Why there are fewer results than requested, or None."""
         if len(self.items) >= self.k:
             return None
         if not self.total:
-            return f"0 of {self.k} answers: the archive is empty"
+            return f"0 of {self.k} results: the archive is empty"
         reason = (
             f"the archive holds only {self.total:,} chips"
             if self.candidates == self.total
@@ -80,11 +80,11 @@ class SearchResults(NotebookRepr, Sequence[SearchResult]):
         )
         if self.diversified and len(self.items) < self.candidates:
             reason += ", and the others are of the same places or fields"
-        return f"{len(self.items)} of {self.k} answers: {reason}"
+        return f"{len(self.items)} of {self.k} results: {reason}"
 
 
 def result_from_row(rank: int, score: float, row: dict[str, Any]) -> SearchResult:
-    """An answer from a row of the archive's small columns."""
+    """A result from a row of the archive's small columns."""
     box = row["bbox"]
     return SearchResult(
         rank=rank,

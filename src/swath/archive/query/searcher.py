@@ -29,6 +29,7 @@ from swath.archive.index.snapshot import ArchiveSnapshot, read_snapshot
 from swath.archive.index.vectors import Floats, SimilaritySpace
 from swath.archive.query.diversity import LocationGroups, diversify
 from swath.archive.query.filters import Filter, intersects
+from swath.archive.query.options import SearchOptions, merge_options
 from swath.archive.query.relevance_feedback import FeedbackExample, RelevanceFeedback, query_vector
 from swath.archive.query.results import SearchResult, SearchResults, results_from_rows
 from swath.archive.table.sensor_means import FEWEST_TO_CENTER
@@ -56,49 +57,38 @@ class Searcher:
         self,
         query: Any,
         k: int = 10,
+        options: SearchOptions | None = None,
         *,
-        filter: Filter | None = None,
-        sensor: str | Sequence[str] | None = None,
         query_sensor: str | None = None,
-        center: bool | None = None,
-        diverse: bool = False,
-        group_by_location: bool = False,
         exclude_ids: Sequence[str] = (),
         exclude_sources: Sequence[str] = (),
         exclude_footprint: bytes | None = None,
-        exclude_overlap: float = 0.5,
+        **named: Any,
     ) -> SearchResults:
         """The `k` chips nearest to `query`.
 
         Args:
             query: [D] raw embedding by the archive's model, or `RelevanceFeedback` of several.
-            k: How many answers, 1 to 10,000; there may be fewer (see `Answers.shortfall`).
-            filter: Only chips that pass.
-            sensor: Only chips of this sensor, or of these (see `sensor_names`).
-            query_sensor: What the query was taken with; needed for centering (examples bring their own).
-            center: Compare vectors less the mean of their own sensor. None: where the archive holds several
-                sensors with at least 10 chips each and the query's sensor is one of them; `Answers.notes` say
-                how it was.
-            diverse: No two answers of one field (nearer than half a chip's width, or overlapping), and among
-                the best those that are less like each other.
-            group_by_location: One answer a place, its best; the place's other chips (dates, scales, sensors)
-                that are among the best candidates are its `SearchResult.others`.
-            exclude_ids: Chips that must not answer.
-            exclude_sources: Files whose chips must not answer.
-            exclude_footprint: WKB polygon in longitude and latitude: chips that show the same ground, such as
-                the query's own in another sensor, must not answer.
-            exclude_overlap: How much of the smaller of the two footprints must be shared for that.
+            k: Number of results, 1 to 10,000; there may be fewer (see `SearchResults.shortfall`).
+            options: See `SearchOptions`; its `exclude_self` and `exclude_location` are up to `Query.search`.
+            query_sensor: Sensor of the query; needed for centering (examples have their own).
+            exclude_ids: Ids of chips to omit.
+            exclude_sources: Files whose chips to omit.
+            exclude_footprint: WKB polygon in longitude and latitude: omit chips that share at least
+                `exclude_overlap` of the smaller footprint with it.
+            named: Fields of `SearchOptions`, in place of those in `options`.
 
         Raises:
             ArchiveError: A vector of another size, not finite or zero; k out of range; a sensor that the
                 archive does not hold; `center` without a mean of the query's sensor; a malformed filter;
                 examples that cancel each other; a damaged archive.
         """
+        options = merge_options(options, named)
         if not 1 <= k <= MOST_ANSWERS:
             raise InvalidQuery(
-                f"k is {k}; ask for at least 1 answer"
+                f"k is {k}; request at least 1 result"
                 if k < 1
-                else f"k is {k:,}; ask for at most {MOST_ANSWERS:,} answers, or export the archive"
+                else f"k is {k:,}; request at most {MOST_ANSWERS:,} results, or export the archive"
             )
         snapshot = self.snapshot()
         examples = (
@@ -106,16 +96,16 @@ class Searcher:
             if isinstance(query, RelevanceFeedback)
             else RelevanceFeedback([FeedbackExample(query, query_sensor)])
         )
-        centering, note = self._centering(snapshot, examples, center)
+        centering, note = self._centering(snapshot, examples, options.center)
         notes = [note] if note else []
         requested = self._direction(snapshot, examples, centering)
-        allowed = self._allowed(snapshot, filter, sensor)
+        allowed = self._allowed(snapshot, options.filter, options.sensor)
         if exclude_footprint is not None:
-            other, unplaced = self._elsewhere(snapshot, exclude_footprint, exclude_overlap)
+            other, unplaced = self._elsewhere(snapshot, exclude_footprint, options.exclude_overlap)
             allowed = other if allowed is None else allowed & other
             if unplaced:
                 notes.append(
-                    f"{unplaced:,} chips have no footprint; whether they show the query's place is unknown"
+                    f"{unplaced:,} chips have no footprint; whether they show the query's location is unknown"
                 )
         for column, values in (("id", exclude_ids), ("source", exclude_sources)):
             if values:
@@ -126,9 +116,10 @@ class Searcher:
         effort = 1.0 if len(examples.like) == 1 and not examples.unlike else _LEARNED_EFFORT
         if isinstance(index, ExactIndex) and snapshot.count >= FEWEST_INDEXED:
             notes.append(
-                f"all {snapshot.count:,} vectors were compared; `swath archive index` makes this quick"
+                f"all {snapshot.count:,} vectors were compared; run `swath archive index` to speed this up"
             )
-        if (diverse or group_by_location) and candidates:
+        varied = options.diverse or options.group_by_location
+        if varied and candidates:
             items, more = self._varied(
                 snapshot,
                 index,
@@ -137,8 +128,7 @@ class Searcher:
                 allowed,
                 candidates,
                 centering,
-                diverse,
-                group_by_location,
+                options,
                 effort,
             )
             notes += more
@@ -152,7 +142,7 @@ class Searcher:
             total=snapshot.count,
             version=snapshot.version,
             centered=centering,
-            diversified=diverse or group_by_location,
+            diversified=varied,
             notes=tuple(notes),
         )
 
@@ -271,20 +261,20 @@ class Searcher:
     def _centering(
         self, snapshot: ArchiveSnapshot, examples: RelevanceFeedback, center: bool | None
     ) -> tuple[bool, str | None]:
-        """Whether to center, and what to say about it."""
+        """Whether to center, and a note on it."""
         means = snapshot.means
         if center is False or (center is None and len(means) < 2):
             several = len(means) > 1
             return (
                 False,
-                "not centered: as asked; sensors may rank their own chips first" if several else None,
+                "not centered, as requested; sensors may rank their own chips first" if several else None,
             )
         held = ", ".join(f"{name} ({part.count:,} chips)" for name, part in sorted(means.items()))
         asking = {example.sensor for example in (*examples.like, *examples.unlike)}
         unknown = sorted(name for name in asking if name is not None and name not in means)
         reason = None
         if None in asking:
-            reason = "the query's sensor is not stated (query_sensor)"
+            reason = "the query's sensor is unknown (give query_sensor)"
         elif unknown:
             reason = f"the archive holds no chip of the query's sensor {unknown[0]}, so it has no mean of it"
         elif center is None and min(part.count for part in means.values()) < FEWEST_TO_CENTER:
@@ -331,12 +321,12 @@ class Searcher:
             )
         return query
 
-    # --- who may answer, and who does -----------------------------------------------------------------------
+    # --- which chips are results ----------------------------------------------------------------------------
 
     def _allowed(
         self, snapshot: ArchiveSnapshot, filter: Filter | None, sensor: str | Sequence[str] | None
     ) -> NDArray[np.bool_] | None:
-        """[N] bool of the chips that may answer; None for all."""
+        """[N] bool of the chips that can be results; None for all."""
         allowed = filter.mask(snapshot.chips) if filter else None
         if snapshot.alive is not None:
             allowed = snapshot.alive if allowed is None else allowed & snapshot.alive
@@ -355,11 +345,11 @@ class Searcher:
         return known
 
     def _elsewhere(
-        self, snapshot: ArchiveSnapshot, footprint: bytes, share: float
+        self, snapshot: ArchiveSnapshot, footprint: bytes, overlap: float
     ) -> tuple[NDArray[np.bool_], int]:
         """[N] bool, which chips do not show the ground of `footprint`, and how many cannot be judged."""
-        if not 0 < share <= 1:
-            raise InvalidQuery(f"the share of the footprint is more than 0 and at most 1, not {share:g}")
+        if not 0 < overlap <= 1:
+            raise InvalidQuery(f"exclude_overlap is {overlap:g}; it must be above 0 and at most 1")
         from shapely import from_wkb
 
         chips = snapshot.chips
@@ -367,9 +357,9 @@ class Searcher:
         elsewhere = np.ones(len(chips), dtype=np.bool_)
         table = chips.take(near)
         if table is not None:
-            overlap = overlap_fractions(table["geometry"].to_pylist(), chips.boxes[near], footprint)
+            fractions = overlap_fractions(table["geometry"].to_pylist(), chips.boxes[near], footprint)
             # A hair below: footprints come through trigonometry; the whole of a chip must count as the whole.
-            elsewhere[near] = overlap < share * (1 - 1e-6)
+            elsewhere[near] = fractions < overlap * (1 - 1e-6)
         return elsewhere, int((~snapshot.listed.placed).sum())
 
     def _varied(
@@ -381,33 +371,37 @@ class Searcher:
         allowed: NDArray[np.bool_] | None,
         candidates: int,
         centering: bool,
-        diverse: bool,
-        group_by_location: bool,
+        options: SearchOptions,
         effort: float,
     ) -> tuple[list[SearchResult], list[str]]:
-        """At most `k` answers that differ, from as many candidates as that takes; and what to say of them."""
+        """At most `k` diverse results, from as many candidates as needed, and notes on them."""
         look = max(100, _CANDIDATES * k)
         while True:
             look = min(look, candidates, _MOST_CANDIDATES)
             scores, rows = index.neighbors(query, look, allowed, effort=effort)
             vectors = partial(_taken, snapshot.space(centering), rows)
-            ground = LocationGroups(snapshot.chips, rows)
+            groups = LocationGroups(snapshot.chips, rows)
             kept, joined = diversify(
-                ground, scores, vectors, k, diverse=diverse, group_by_location=group_by_location
+                groups,
+                scores,
+                vectors,
+                k,
+                diverse=options.diverse,
+                group_by_location=options.group_by_location,
             )
             if len(kept) == k or look in (candidates, _MOST_CANDIDATES):
                 break
             look *= 4
-        answers = results_from_rows(snapshot.chips, rows[kept], scores[kept])
+        results = results_from_rows(snapshot.chips, rows[kept], scores[kept])
         notes = []
-        if group_by_location:
+        if options.group_by_location:
             for number, places in enumerate(joined):
                 others = results_from_rows(snapshot.chips, rows[places], scores[places])
-                answers[number] = replace(answers[number], others=tuple(others))
-            notes.append(f"one answer a place, with its other chips among the best {len(rows):,}")
-        if diverse:
-            notes.append(f"one answer a field, and of the best {len(rows):,} those less like each other")
-        return answers, notes
+                results[number] = replace(results[number], others=tuple(others))
+            notes.append(f"one result per location, with its other chips among the best {len(rows):,}")
+        if options.diverse:
+            notes.append(f"one result per field, preferring less similar ones among the best {len(rows):,}")
+        return results, notes
 
     def snapshot(self) -> ArchiveSnapshot:
         """The newest version; read again only if the archive has changed."""

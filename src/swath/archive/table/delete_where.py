@@ -45,7 +45,7 @@ def matching_ids(archive: ArchiveTable, condition: DeleteCondition) -> list[str]
     """
     if condition == DeleteCondition():
         raise ArchiveError(
-            "say which chips: by id, source, sensor, time or cloud. All of them: delete the folder"
+            "give a condition: id, source, sensor, time or cloud. To delete all chips, delete the folder"
         )
     rows = archive.rows(["id", "source", "files", "sensor", "datetime", "cloud_fraction"], ids=condition.ids)
     if condition.sensor is not None:

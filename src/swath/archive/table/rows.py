@@ -88,7 +88,7 @@ def rows_from_vectors(
     """
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     if vectors.ndim != 2 or len(vectors) != len(ids):
-        raise ArchiveError(f"vectors of shape {vectors.shape} for {len(ids)} ids: [{len(ids)}, D] are wanted")
+        raise ArchiveError(f"vectors have shape {vectors.shape}; {len(ids)} ids need [{len(ids)}, D]")
     count, dimensions = vectors.shape
     requested = schema(dimensions)
     if unknown := sorted(set(columns) - set(requested.names)):
@@ -133,7 +133,7 @@ def _column(values: Any, field: pa.Field, count: int) -> pa.Array:
 def _rectangles(bounds: NDArray[np.float64], count: int) -> tuple[pa.Array, pa.Array]:
     """Footprints (WKB) and bboxes of [N, 4] bounds; null where they are not finite."""
     if bounds.shape != (count, 4):
-        raise ArchiveError(f"bounds of shape {bounds.shape} for {count} rows: [{count}, 4] are wanted")
+        raise ArchiveError(f"bounds have shape {bounds.shape}; {count} rows need [{count}, 4]")
     known: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(bounds), axis=1)
     west, south, east, north = bounds.T
     # Of a rectangle all is known but eight numbers: a header of 13 bytes, and five corners of 16.

@@ -154,6 +154,7 @@ def command(
 
     from swath.archive.archive import Archive
     from swath.archive.exchange.geojson import write_geojson
+    from swath.archive.query.options import SearchOptions
     from swath.cli.search.options import parse_filters
     from swath.errors import SwathError, UnstatedError
 
@@ -182,18 +183,17 @@ def command(
             if value is not None:
                 raise SwathError(f"--query-{option} is for query images; chips of the archive have their own")
         asked = _query(opened, query, like or [], unlike or [], place, area, method)
-    share = (0.5 if exclude_overlap is None else exclude_overlap) if exclude_location else None
-    answers = asked.search(
-        opened,
-        k,
+    options = SearchOptions(
         filter=where,
         sensor=names,
         center=center,
         diverse=diverse,
         group_by_location=group_by_location,
         exclude_self=exclude_self,
-        exclude_location=share,
+        exclude_location=exclude_location,
+        exclude_overlap=0.5 if exclude_overlap is None else exclude_overlap,
     )
+    answers = asked.search(opened, k, options)
     relative = not opened.searcher.in_metres
     _table(answers, relative)
     if geojson is not None:

@@ -44,8 +44,8 @@ class Filters(StrictModel):
         return self
 
 
-class SearchOptions(StrictModel):
-    """Options of every search."""
+class BaseSearchRequest(StrictModel):
+    """What every search has."""
 
     k: int = Field(20, ge=1, description="number of results; the server's limit is in /api/archive")
     filters: Filters = Field(default_factory=lambda: Filters.model_validate({}))
@@ -53,7 +53,7 @@ class SearchOptions(StrictModel):
     group_by_location: bool = Field(False, description="one result per place")
 
 
-class SearchRequest(SearchOptions):
+class SearchRequest(BaseSearchRequest):
     """A search by examples, a place or an area: exactly one of them (`unlike` only with `like`)."""
 
     like: list[ChipId] = Field(default_factory=list, max_length=MAX_EXAMPLES)
@@ -72,7 +72,7 @@ class SearchRequest(SearchOptions):
         return self
 
 
-class ImageSearchOptions(SearchOptions):
+class ImageSearchOptions(BaseSearchRequest):
     """Options of a search by an uploaded image, as JSON in the form field `options`."""
 
     like: list[ChipId] = Field(default_factory=list, max_length=MAX_EXAMPLES)

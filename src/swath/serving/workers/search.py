@@ -8,11 +8,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from swath.archive.query.filters import Filter
+from swath.archive.query.options import SearchOptions
 from swath.archive.query.query import Query, query_by_area, query_by_examples, query_by_place
 from swath.archive.query.relevance_feedback import DEFAULT
 from swath.serving.http.errors import ApiError
 from swath.serving.http.query_types import parse_interval
 from swath.serving.http.schemas import (
+    BaseSearchRequest,
     ChangeCollection,
     ChipRecord,
     Feature,
@@ -20,7 +22,6 @@ from swath.serving.http.schemas import (
     ImageSearchOptions,
     QueryEcho,
     ScoredChip,
-    SearchOptions,
     SearchRequest,
     SearchResponse,
 )
@@ -116,17 +117,16 @@ def _by_examples(archive: Archive, like: list[str], unlike: Sequence[str] = ()) 
     return query_by_examples(archive, like, unlike)
 
 
-def _run(archive: Archive, query: Query, options: SearchOptions) -> SearchResponse:
+def _run(archive: Archive, query: Query, request: BaseSearchRequest) -> SearchResponse:
     start = time.perf_counter()
-    results = query.search(
-        archive,
-        options.k,
-        filter=to_filter(options.filters),
-        sensor=options.filters.sensors,
-        diverse=options.diverse,
-        group_by_location=options.group_by_location,
+    options = SearchOptions(
+        filter=to_filter(request.filters),
+        sensor=request.filters.sensors,
+        diverse=request.diverse,
+        group_by_location=request.group_by_location,
         exclude_self=True,
     )
+    results = query.search(archive, request.k, options)
     took = (time.perf_counter() - start) * 1e3
     return SearchResponse(
         results=[

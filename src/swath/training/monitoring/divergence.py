@@ -57,7 +57,7 @@ def diagnose(
     if weights is not None:
         lines.append(f"  the weights are not finite any more, {weights} first")
     if culprits:
-        advice = "look at these files, and remove or repair them"
+        advice = "check these files, and remove or repair them"
     elif bad == ["grad_norm"]:
         advice = "every loss is finite, but not its gradient: try a lower learning rate, or precision fp32"
     else:
