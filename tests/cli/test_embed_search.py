@@ -160,7 +160,7 @@ def test_user_errors(home: Path, tmp_path: Path) -> None:
         (("embed", home / "other", images, "--to", archive), ArchiveError, "was embedded with model"),
         (("search", tmp_path / "nowhere", picture), ArchiveError, "no archive there"),
         (("search", archive, tmp_path / "gone.png"), SwathError, "no such file"),
-        (("search", archive, "0123456789"), ArchiveError, "no chip of"),
+        (("search", archive, "0123456789"), ArchiveError, "nor the beginning of a chip id"),
         (("search", archive, tmp_path / "words.txt", "--query-gsd", 1), ImageryError, "words.txt"),
         (("search", archive, picture), ImageryError, "--query-gsd"),
         (("search", archive, picture, "--query-gsd", 1, "--query-sensor", "naip"), ContractError, "naip"),

@@ -194,7 +194,7 @@ def test_rows_of_files_that_are_gone_are_pruned(model: Model, pictures: Path, tm
     left = Archive.open(path).rows(["source"])["source"].to_pylist()
     assert str(tmp_path / "pictures" / "001.png") not in left
     assert str(elsewhere / "005.png") in left  # elsewhere is not what was asked about
-    with pytest.raises(ArchiveError, match="is no folder"):
+    with pytest.raises(ArchiveError, match="is not a folder"):
         embed_archive(model, dataset, path, workers=0, prune_below=tmp_path / "unmounted")
 
 

@@ -250,7 +250,7 @@ def test_the_true_pair_is_left_out_on_request(mixed: Archive) -> None:
     for share, left in ((0.7, 80), (0.5, 78), (0.3, 76)):
         answers = mixed.search(np.ones(8), 80, exclude_footprint=geometry, exclude_overlap=share)
         assert len(answers) == left
-    with pytest.raises(ArchiveError, match="more than 0 and at most 1"):
+    with pytest.raises(ArchiveError, match="above 0 and at most 1"):
         mixed.search(np.ones(8), exclude_footprint=geometry, exclude_overlap=0)
 
 

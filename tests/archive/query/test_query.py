@@ -84,7 +84,7 @@ def test_exclude_self(model: Model, archive: Archive, pictures: Path) -> None:
 
 
 def test_an_unknown_id(archive: Archive) -> None:
-    with pytest.raises(ArchiveError, match="no image file, and no chip of"):
+    with pytest.raises(ArchiveError, match="neither an image file nor"):
         query_by_id(archive, "0123456789abcdef")
 
 

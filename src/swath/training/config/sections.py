@@ -15,7 +15,7 @@ class RecipeSection(BaseModel):
 
 
 class DataConfig(RecipeSection):
-    """How the folder given by ``--data`` is read; what is left out is `open_dataset`'s default.
+    """How the folder given by ``--data`` is read; defaults are those of `open_dataset`.
 
     Attributes:
         layout: ``auto`` looks at what is there; or chips, class_folder, csv, hdf5, images; for a list
@@ -37,7 +37,7 @@ class DataConfig(RecipeSection):
         chip_metres: Side of a chip on the ground, instead of `chip_size`.
         stride: Step of the grid in pixels.
         chips_per_epoch: Chips of an epoch of random sampling.
-        min_valid: Least share of valid pixels in a chip.
+        min_valid: Minimum fraction of valid pixels in a chip.
         align_to_blocks: Whether random chips start on the files' block boundaries.
         pattern: Take only scenes whose path below the folder matches, such as ``*/s2.tif``.
         classes: Class folders in the order of their indices; left out: all, sorted.
@@ -150,21 +150,21 @@ class TrainingConfig(RecipeSection):
     Attributes:
         steps: Budget as optimizer steps, or
         epochs: as passes over the data, or
-        cpu_minutes: as CPU time of the process; the schedule then follows the share spent. How far such a
-            run gets depends on the machine, so it resumes where it was but is not bit-reproducible.
+        cpu_minutes: as CPU time of the process; the schedule then follows the fraction spent. The number of
+            steps depends on the machine, so such a run resumes but is not bit-reproducible.
         batch_size: Samples of one optimizer step, over all ranks and accumulated parts together.
-        gradient_accumulation_steps: In how many parts a rank computes its share of a step; same result, less
+        gradient_accumulation_steps: Parts in which a rank computes its samples of a step: same result, less
             memory.
         warmup_steps: Steps of linear warm-up, or
         warmup_epochs: epochs of it, or
-        warmup_fraction: share of the budget (5 % where none is given).
-        schedule: ``cosine``: linear warm-up and half a cosine over the share of the budget spent;
+        warmup_fraction: fraction of the budget (default 5 %).
+        schedule: ``cosine``: linear warm-up and half a cosine over the budget;
             ``cosine_bolts``: the same in whole steps from rate 0, as lightning-bolts counts them (CSMAE);
             ``cosine_scaled``: a cosine over the whole run, scaled down while it warms up (CMID).
-        max_grad_norm: Largest gradient norm; none: not clipped (it is measured all the same).
+        max_grad_norm: Maximum gradient norm; none disables clipping.
         precision: fp32; bf16 (autocast); fp16 (autocast and loss scaling, GPU only).
         device: ``auto`` takes a GPU if there is one.
-        compile: Let torch.compile compile the objective: slow to start, faster after.
+        compile: Compile the objective with torch.compile.
         parallel: Under torchrun: ``ddp`` replicates the weights, ``fsdp`` shards them (FSDP2).
         sync_batch_norm: Under torchrun, BatchNorm takes its statistics over the samples of all processes
             rather than of each one. ``auto``: where that is possible, which is on GPUs; true insists on it.
@@ -178,9 +178,9 @@ class TrainingConfig(RecipeSection):
         checkpoint_every: Steps between checkpoints.
         keep_checkpoints: Checkpoints kept.
         log_every: Steps between lines of metrics.
-        images_every: Steps between pictures of reconstructions; 0: none.
-        monitor_every: Steps between looks for collapse (feature std, RankMe); 0: none.
-        monitor_images: Images of the fixed batch that is looked at.
+        images_every: Write images of reconstructions every N steps; 0 disables it.
+        monitor_every: Check for collapse (feature std, RankMe) every N steps; 0 disables it.
+        monitor_images: Size of the fixed batch for that check.
         tensorboard: Whether to write TensorBoard files too.
     """
 
