@@ -17,6 +17,7 @@ from swath.archive.exchange.stac import write_stac
 from swath.archive.index.files import build_index, index_carried
 from swath.archive.index.ivf import Kind
 from swath.archive.query.build import build_query
+from swath.archive.query.filters import Filter
 from swath.archive.query.options import SearchOptions, merge_options
 from swath.archive.query.relevance_feedback import Method
 from swath.archive.query.results import SearchResults
