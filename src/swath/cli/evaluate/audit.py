@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from swath.cli.evaluate.options import (
-    BandsOption,
-    BankOption,
-    BaselinesOption,
-    BatchOption,
-    CacheOption,
-    DataArgument,
-    DeviceOption,
-    GroupOption,
-    GsdModeOption,
-    GsdOption,
-    LabelOption,
-    ModelsArgument,
-    NoCacheOption,
-    OffsetOption,
-    PoolingOption,
-    QueriesOption,
-    RootOption,
-    ScalesOption,
-    SeedOption,
-    SensorOption,
-    SizeOption,
-    SplitOption,
-)
+from swath.cli.evaluate.options import EvalOptions, with_eval_options
+
+# Leaks are a finding of these commands, and no reason to stop.
+_LEAKS_ARE_FINDINGS = ("gsds", "average_seeds", "allow_overlap")
+_UNUSED_BY_LEAKAGE = (
+    *_LEAKS_ARE_FINDINGS, "models", "image_sizes", "baselines", "pooling", "bands", "cache", "no_cache",
+)  # fmt: skip
 
 OutOption = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for JSON (and a plot).")]
 SideOption = Annotated[
@@ -39,26 +23,16 @@ SideOption = Annotated[
 ]
 
 
+@with_eval_options(
+    without=_UNUSED_BY_LEAKAGE, models=["baseline:statistics"], baselines=False, allow_overlap=True
+)
 def leakage(
-    data: DataArgument,
+    options: EvalOptions,
     out: OutOption = None,
     model: Annotated[
         str | None,
         typer.Option(help="Also search by this model's features; what it finds is verified on the pixels."),
     ] = None,
-    data_root: RootOption = None,
-    sensor: SensorOption = None,
-    gsd: GsdOption = None,
-    gsd_mode: GsdModeOption = None,
-    label_column: LabelOption = None,
-    split_column: SplitOption = None,
-    train_split: BankOption = "train",
-    test_split: QueriesOption = None,
-    size: SizeOption = None,
-    offset_dn: OffsetOption = None,
-    seed: SeedOption = 0,
-    device: DeviceOption = None,
-    batch_size: BatchOption = 64,
 ) -> None:
     """Search a split for queries that the bank knows already.
 
@@ -77,9 +51,10 @@ def leakage(
     from swath.files import write_json
 
     console, progress = Console(), Console(stderr=True)
-    fixed = {"models": [model or "baseline:statistics"], "baselines": False, "allow_overlap": True}
-    asked = open_eval_inputs(locals(), progress, **fixed)
-    split, models = asked.split, asked.own
+    if model is not None:
+        options = replace(options, models=[model])
+    opened = open_eval_inputs(options, progress)
+    split, models, batch_size = opened.split, opened.own, options.batch_size
     features = None
     if model is not None:
         image_size = native_image_size(models[:1], split)
@@ -96,33 +71,14 @@ def leakage(
         console.print(f"... and {len(found.leaks) - 20:,} more; --out keeps all of them")
     if out is not None:
         origin = {"split_hash": split.hash, "command": command_line()}
-        write_json(out / "leakage.json", {**origin, **asked.about, **found.to_dict()})
+        write_json(out / "leakage.json", {**origin, **opened.about, **found.to_dict()})
         console.print(f"wrote {escape_markup(str(out / 'leakage.json'))}", highlight=False)
 
 
+@with_eval_options(without=_LEAKS_ARE_FINDINGS, allow_overlap=True)
 def embedding(
-    models: ModelsArgument,
-    data: DataArgument,
+    options: EvalOptions,
     out: OutOption = None,
-    data_root: RootOption = None,
-    image_sizes: ScalesOption = None,
-    baselines: BaselinesOption = True,
-    pooling: PoolingOption = None,
-    sensor: SensorOption = None,
-    bands: BandsOption = None,
-    gsd: GsdOption = None,
-    gsd_mode: GsdModeOption = None,
-    label_column: LabelOption = None,
-    split_column: SplitOption = None,
-    train_split: BankOption = "train",
-    test_split: QueriesOption = None,
-    size: SizeOption = None,
-    offset_dn: OffsetOption = None,
-    cache: CacheOption = None,
-    no_cache: NoCacheOption = False,
-    seed: SeedOption = 0,
-    device: DeviceOption = None,
-    batch_size: BatchOption = 64,
 ) -> None:
     """Measure the shape of the embedding: how many directions are in use, and how evenly.
 
@@ -139,14 +95,13 @@ def embedding(
     from swath.evaluation.report.tables import command_line
 
     console, progress = Console(), Console(stderr=True)
-    sizes = numbers(image_sizes, "--image-sizes are pixels", "16,32,64")
-    # Leaks are a finding of these verbs, and no reason to stop.
-    asked = open_eval_inputs(locals(), progress, allow_overlap=True)
-    split = asked.split
+    sizes = numbers(options.image_sizes, "--image-sizes are pixels", "16,32,64")
+    opened = open_eval_inputs(options, progress)
+    split = opened.split
     with progress_bar(progress, len(split.train.indices)) as advance:
         report = evaluate_embedding_stats(
-            [*asked.own, *asked.baselines], split.train, image_sizes=sizes, batch_size=batch_size,
-            progress=advance, cache=feature_cache(cache, no_cache),
+            opened.extractors, split.train, image_sizes=sizes, batch_size=options.batch_size,
+            progress=advance, cache=feature_cache(options.cache, options.no_cache),
         )  # fmt: skip
     table = Table(title="geometry of the bank's features", title_justify="left", box=None, pad_edge=False)
     for name in ("features", "px", "D", "RankMe", "eff. rank", "TwoNN", "uniform", "class", "scale", "dead"):
@@ -162,13 +117,13 @@ def embedding(
     for note in report.notes:
         console.print(f"[yellow]note:[/yellow] {escape_markup(note)}", highlight=False)
     if out is not None:
-        path = report.write(out, **asked.about, split_hash=split.hash, command=command_line())
+        path = report.write(out, **opened.about, split_hash=split.hash, command=command_line())
         console.print(f"wrote {escape_markup(str(path))}", highlight=False)
 
 
+@with_eval_options(without=(*_LEAKS_ARE_FINDINGS, "image_sizes"), allow_overlap=True)
 def robustness(
-    models: ModelsArgument,
-    data: DataArgument,
+    options: EvalOptions,
     out: OutOption = None,
     corruptions: Annotated[
         str | None,
@@ -185,25 +140,6 @@ def robustness(
     standardize: Annotated[
         bool, typer.Option("--standardize", help="Standardize features by the train split.")
     ] = False,
-    data_root: RootOption = None,
-    baselines: BaselinesOption = True,
-    pooling: PoolingOption = None,
-    sensor: SensorOption = None,
-    bands: BandsOption = None,
-    gsd: GsdOption = None,
-    gsd_mode: GsdModeOption = None,
-    label_column: LabelOption = None,
-    split_column: SplitOption = None,
-    train_split: BankOption = "train",
-    test_split: QueriesOption = None,
-    group_column: GroupOption = None,
-    size: SizeOption = None,
-    offset_dn: OffsetOption = None,
-    cache: CacheOption = None,
-    no_cache: NoCacheOption = False,
-    seed: SeedOption = 0,
-    device: DeviceOption = None,
-    batch_size: BatchOption = 64,
 ) -> None:
     """Score queries that were made worse, against the strength of it.
 
@@ -221,15 +157,14 @@ def robustness(
 
     console, progress = Console(), Console(stderr=True)
     requested = [name.strip() for name in corruptions.split(",")] if corruptions else None
-    # Leaks are a finding of these verbs, and no reason to stop.
-    asked = open_eval_inputs(locals(), progress, allow_overlap=True)
-    split = asked.split
+    opened = open_eval_inputs(options, progress)
+    split = opened.split
     total = len(split.train.indices) + min(max_images or len(split.test.indices), len(split.test.indices))
     with progress_bar(progress, total) as advance:
         report = evaluate_robustness(
-            [*asked.own, *asked.baselines], split, corruptions=requested, image_size=image_size, k=k,
-            standardize=standardize, max_images=max_images, batch_size=batch_size, progress=advance,
-            cache=feature_cache(cache, no_cache),
+            opened.extractors, split, corruptions=requested, image_size=image_size, k=k,
+            standardize=standardize, max_images=max_images, batch_size=options.batch_size, progress=advance,
+            cache=feature_cache(options.cache, options.no_cache),
         )  # fmt: skip
     for kind in report.corruptions:
         measure = report.protocol["corruptions"][kind]["measure"]
@@ -245,7 +180,7 @@ def robustness(
         console.print(f"[yellow]note:[/yellow] {escape_markup(note)}", highlight=False)
     console.print(escape_markup(report.sentence()), highlight=False)
     if out is not None:
-        for path in report.write(out, **asked.about, command=command_line()):
+        for path in report.write(out, **opened.about, command=command_line()):
             console.print(f"wrote {escape_markup(str(path))}", highlight=False)
 
 

@@ -11,37 +11,8 @@ from swath.cli.evaluate import report as evaluate_report
 from swath.cli.evaluate import retrieval
 from swath.cli.evaluate import split as evaluate_split
 from swath.cli.evaluate import suite as evaluate_suite
-from swath.cli.evaluate.options import (
-    BandsOption,
-    BankOption,
-    BaselinesOption,
-    BatchOption,
-    CacheOption,
-    DataArgument,
-    DeviceOption,
-    GroupOption,
-    GsdModeOption,
-    GsdOption,
-    GsdsOption,
-    LabelOption,
-    LabelsOption,
-    ModelsArgument,
-    NoCacheOption,
-    OffsetOption,
-    OutOption,
-    OverlapOption,
-    PoolingOption,
-    QueriesOption,
-    RootOption,
-    ScalesOption,
-    SeedOption,
-    SeedsOption,
-    SensorOption,
-    SeparatorOption,
-    SizeOption,
-    SplitOption,
-)
-from swath.cli.evaluate.run import run_protocol
+from swath.cli.evaluate.options import EvalOptions, with_eval_options
+from swath.cli.evaluate.run import check_protocol, run_protocol
 
 __all__ = ["app"]
 
@@ -55,13 +26,9 @@ app = typer.Typer(
 
 
 @app.command("knn")
+@with_eval_options()
 def knn(
-    models: ModelsArgument,
-    data: DataArgument,
-    out: OutOption = None,
-    data_root: RootOption = None,
-    image_sizes: ScalesOption = None,
-    gsds: GsdsOption = None,
+    options: EvalOptions,
     asymmetric: Annotated[
         bool,
         typer.Option(
@@ -76,32 +43,10 @@ def knn(
             "statistics, k = 20, T = 0.07, features as they are."
         ),
     ] = None,
-    baselines: BaselinesOption = True,
-    average_seeds: SeedsOption = False,
     k: Annotated[int, typer.Option("--k", "-k", help="Neighbors that vote.", min=1)] = 20,
     temperature: Annotated[
         float, typer.Option(help="A vote weighs exp(cosine / temperature).", min=1e-3)
     ] = 0.07,
-    pooling: PoolingOption = None,
-    sensor: SensorOption = None,
-    bands: BandsOption = None,
-    gsd: GsdOption = None,
-    gsd_mode: GsdModeOption = None,
-    label_column: LabelOption = None,
-    label_separator: SeparatorOption = None,
-    label_mode: LabelsOption = None,
-    split_column: SplitOption = None,
-    train_split: BankOption = "train",
-    test_split: QueriesOption = None,
-    group_column: GroupOption = None,
-    allow_overlap: OverlapOption = False,
-    size: SizeOption = None,
-    offset_dn: OffsetOption = None,
-    cache: CacheOption = None,
-    no_cache: NoCacheOption = False,
-    seed: SeedOption = 0,
-    device: DeviceOption = None,
-    batch_size: BatchOption = 64,
 ) -> None:
     """Classify by the nearest neighbors, at several image scales.
 
@@ -113,19 +58,17 @@ def knn(
     """
     from swath.evaluation.protocols.frozen import evaluate_knn
 
-    run_protocol(evaluate_knn, locals(), asymmetric=asymmetric, k=k, temperature=temperature)
+    if protocol is not None:
+        check_protocol(protocol, options, k=k, temperature=temperature)
+    run_protocol(
+        evaluate_knn, options, protocol=protocol, asymmetric=asymmetric, k=k, temperature=temperature
+    )
 
 
 @app.command("linear")
+@with_eval_options()
 def linear(
-    models: ModelsArgument,
-    data: DataArgument,
-    out: OutOption = None,
-    data_root: RootOption = None,
-    image_sizes: ScalesOption = None,
-    gsds: GsdsOption = None,
-    baselines: BaselinesOption = True,
-    average_seeds: SeedsOption = False,
+    options: EvalOptions,
     c: Annotated[
         float | None,
         typer.Option(
@@ -135,26 +78,6 @@ def linear(
             min=1e-8,
         ),
     ] = None,
-    pooling: PoolingOption = None,
-    sensor: SensorOption = None,
-    bands: BandsOption = None,
-    gsd: GsdOption = None,
-    gsd_mode: GsdModeOption = None,
-    label_column: LabelOption = None,
-    label_separator: SeparatorOption = None,
-    label_mode: LabelsOption = None,
-    split_column: SplitOption = None,
-    train_split: BankOption = "train",
-    test_split: QueriesOption = None,
-    group_column: GroupOption = None,
-    allow_overlap: OverlapOption = False,
-    size: SizeOption = None,
-    offset_dn: OffsetOption = None,
-    cache: CacheOption = None,
-    no_cache: NoCacheOption = False,
-    seed: SeedOption = 0,
-    device: DeviceOption = None,
-    batch_size: BatchOption = 64,
 ) -> None:
     """Classify by logistic regression on the features (linear probe).
 
@@ -166,17 +89,13 @@ def linear(
     """
     from swath.evaluation.protocols.frozen import evaluate_linear
 
-    run_protocol(evaluate_linear, locals(), c=c)
+    run_protocol(evaluate_linear, options, c=c)
 
 
 @app.command("fewshot")
+@with_eval_options()
 def fewshot(
-    models: ModelsArgument,
-    data: DataArgument,
-    out: OutOption = None,
-    data_root: RootOption = None,
-    image_sizes: ScalesOption = None,
-    gsds: GsdsOption = None,
+    options: EvalOptions,
     shots: Annotated[
         str | None,
         typer.Option(
@@ -188,31 +107,9 @@ def fewshot(
     classifier: Annotated[
         str, typer.Option(help="centroid (nearest class mean), linear, or both with a comma between.")
     ] = "centroid,linear",
-    baselines: BaselinesOption = True,
-    average_seeds: SeedsOption = False,
     c: Annotated[
         float, typer.Option("--c", help="linear: inverse strength of the L2 penalty.", min=1e-8)
     ] = 0.1,
-    pooling: PoolingOption = None,
-    sensor: SensorOption = None,
-    bands: BandsOption = None,
-    gsd: GsdOption = None,
-    gsd_mode: GsdModeOption = None,
-    label_column: LabelOption = None,
-    label_separator: SeparatorOption = None,
-    label_mode: LabelsOption = None,
-    split_column: SplitOption = None,
-    train_split: BankOption = "train",
-    test_split: QueriesOption = None,
-    group_column: GroupOption = None,
-    allow_overlap: OverlapOption = False,
-    size: SizeOption = None,
-    offset_dn: OffsetOption = None,
-    cache: CacheOption = None,
-    no_cache: NoCacheOption = False,
-    seed: SeedOption = 0,
-    device: DeviceOption = None,
-    batch_size: BatchOption = 64,
 ) -> None:
     """Classify after n labeled images of each class, for rising n.
 
@@ -227,7 +124,7 @@ def fewshot(
     requested = numbers(shots, "--shots are labeled images a class", "1,5,20")
     kinds = [kind.strip() for kind in classifier.split(",")]
     run_protocol(
-        evaluate_fewshot, locals(), shots=requested, repeats=repeats, classifiers=kinds, c=c, seed=seed
+        evaluate_fewshot, options, shots=requested, repeats=repeats, classifiers=kinds, c=c, seed=options.seed
     )
 
 

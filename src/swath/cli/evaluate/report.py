@@ -7,40 +7,15 @@ from typing import Annotated
 
 import typer
 
-from swath.cli.evaluate.options import (
-    BandsOption,
-    BankOption,
-    BaselinesOption,
-    BatchOption,
-    CacheOption,
-    DataArgument,
-    DeviceOption,
-    GroupOption,
-    GsdModeOption,
-    GsdOption,
-    LabelOption,
-    LabelsOption,
-    ModelsArgument,
-    NoCacheOption,
-    OffsetOption,
-    PoolingOption,
-    QueriesOption,
-    RootOption,
-    ScalesOption,
-    SeedOption,
-    SensorOption,
-    SeparatorOption,
-    SizeOption,
-    SplitOption,
-)
+from swath.cli.evaluate.options import EvalOptions, with_eval_options
 
 
+# Leaks are a finding of the page, and no reason to stop.
+@with_eval_options(without=("gsds", "average_seeds", "allow_overlap"), allow_overlap=True)
 def command(
-    models: ModelsArgument,
-    data: DataArgument,
+    options: EvalOptions,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for page and figures.")] = Path("report"),
     title: Annotated[str, typer.Option(help="Of the page.  \\[default: the data's folder]")] = "",
-    image_sizes: ScalesOption = None,
     k: Annotated[int, typer.Option("--k", "-k", help="Neighbors that vote.", min=1)] = 20,
     fewshot: Annotated[
         bool, typer.Option("--fewshot/--no-fewshot", help="Curves over the number of labeled images.")
@@ -64,27 +39,6 @@ def command(
             "imagery cannot.",
         ),
     ] = True,
-    data_root: RootOption = None,
-    baselines: BaselinesOption = True,
-    pooling: PoolingOption = None,
-    sensor: SensorOption = None,
-    bands: BandsOption = None,
-    gsd: GsdOption = None,
-    gsd_mode: GsdModeOption = None,
-    label_column: LabelOption = None,
-    label_separator: SeparatorOption = None,
-    label_mode: LabelsOption = None,
-    split_column: SplitOption = None,
-    train_split: BankOption = "train",
-    test_split: QueriesOption = None,
-    group_column: GroupOption = None,
-    size: SizeOption = None,
-    offset_dn: OffsetOption = None,
-    cache: CacheOption = None,
-    no_cache: NoCacheOption = False,
-    seed: SeedOption = 0,
-    device: DeviceOption = None,
-    batch_size: BatchOption = 64,
 ) -> None:
     """Write one HTML page about models on a data set, with the figures beside it as JSON and CSV.
 
@@ -103,17 +57,17 @@ def command(
 
     console, progress = Console(), Console(stderr=True)
     requested = [name.strip() for name in corruptions.split(",")] if corruptions else None
-    sizes = numbers(image_sizes, "--image-sizes are pixels", "16,32,64")
-    # Leaks are a finding of the page, and no reason to stop.
-    asked = open_eval_inputs(locals(), progress, allow_overlap=True)
-    split = asked.split
+    sizes = numbers(options.image_sizes, "--image-sizes are pixels", "16,32,64")
+    opened = open_eval_inputs(options, progress)
+    split = opened.split
     with progress_bar(progress, len(split.train.indices) + len(split.test.indices)) as advance:
         report_data = collect_report_data(
-            asked.own, asked.baselines, split, title=title, image_sizes=sizes, k=k, fewshot=fewshot,
+            opened.own, opened.baselines, split, title=title, image_sizes=sizes, k=k, fewshot=fewshot,
             robustness=robustness, corruptions=requested, robust_limit=max_images, images=images,
-            cache=feature_cache(cache, no_cache), batch_size=batch_size, progress=advance,
+            cache=feature_cache(options.cache, options.no_cache), batch_size=options.batch_size,
+            progress=advance,
         )  # fmt: skip
     for sentence in [*summary_sentences(report_data), report_data.leakage.sentence]:
         console.print(escape_markup(sentence), highlight=False)
-    for path in write_html_report(report_data, out, **asked.about):
+    for path in write_html_report(report_data, out, **opened.about):
         console.print(f"wrote {escape_markup(str(path))}", highlight=False)

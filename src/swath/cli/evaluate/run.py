@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from swath.cli.evaluate.options import EvalOptions
+
+if TYPE_CHECKING:
+    from swath.evaluation.inputs import EvalInputs
 
 # Options of the commands -> arguments of `open_eval_data`, and those that models are opened by.
 _DATA_OPTIONS = {
@@ -12,16 +17,16 @@ _DATA_OPTIONS = {
     "split_column": "split_column", "group_column": "group_column", "allow_overlap": "allow_overlap",
     "seed": "seed", "size": "size", "offset_dn": "offset_dn",
 }  # fmt: skip
-_MODEL_OPTIONS = ("pooling", "bands", "gsd_mode", "device", "protocol")
 
 
-def run_protocol(evaluate: Any, given: dict[str, Any], **options: Any) -> None:
+def run_protocol(evaluate: Any, given: EvalOptions, *, protocol: str | None = None, **options: Any) -> None:
     """Load, score, print, write: the same for every protocol.
 
     Args:
         evaluate: Such as `swath.evaluation.protocols.frozen.evaluate_knn`.
-        given: The command's parameters.
-        options: What `evaluate` takes beside featurizers, split and scales.
+        given: The command's shared options.
+        protocol: "scale_mae" for its released evaluation (see `check_protocol`).
+        options: What `evaluate` takes beside feature extractors, split and image sizes.
     """
     from rich.console import Console
 
@@ -35,20 +40,20 @@ def run_protocol(evaluate: Any, given: dict[str, Any], **options: Any) -> None:
 
     console, progress = Console(), Console(stderr=True)
     _check(given)
-    cache = feature_cache(given["cache"], given["no_cache"])
-    sizes = numbers(given["image_sizes"], "--image-sizes are pixels", "16,32,64")
-    asked = open_eval_inputs(given, progress)
-    split, candidates, extractors = asked.split, asked.models, [*asked.own, *asked.baselines]
-    if given["gsds"] is not None:
-        sizes = _sides(given["gsds"], split, extractors)
-    if given.get("protocol") is not None:
-        options |= {"asymmetric": False, "standardize": False, "protocol": given["protocol"]}
+    cache = feature_cache(given.cache, given.no_cache)
+    sizes = numbers(given.image_sizes, "--image-sizes are pixels", "16,32,64")
+    opened = open_eval_inputs(given, progress, protocol)
+    split, candidates, extractors = opened.split, opened.models, opened.extractors
+    if given.gsds is not None:
+        sizes = _sides(given.gsds, split, extractors)
+    if protocol is not None:
+        options |= {"asymmetric": False, "standardize": False, "protocol": protocol}
     with progress_bar(progress, len(split.train.indices) + len(split.test.indices)) as advance:
         evaluation = evaluate(
-            extractors, split, image_sizes=sizes, batch_size=given["batch_size"], progress=advance,
+            extractors, split, image_sizes=sizes, batch_size=given.batch_size, progress=advance,
             cache=cache, **options,
         )  # fmt: skip
-    if given["average_seeds"]:
+    if given.average_seeds:
         evaluation.seed_group = [candidate.name for candidate in candidates]
     if cache is not None and cache.reused:
         progress.print(
@@ -56,10 +61,10 @@ def run_protocol(evaluate: Any, given: dict[str, Any], **options: Any) -> None:
         )
     for table in score_tables(evaluation):
         console.print(table)
-    if given["average_seeds"]:
+    if given.average_seeds:
         console.print(seed_table(evaluation))
     if len(candidates) > 1:
-        console.print(comparison_table(evaluation, [extractor.name for extractor in asked.own]))
+        console.print(comparison_table(evaluation, [extractor.name for extractor in opened.own]))
     p = evaluation.protocol
     chance = "always the most frequent class" if p["metric"] == "top-1 accuracy" else "by chance"
     console.print(
@@ -72,36 +77,29 @@ def run_protocol(evaluate: Any, given: dict[str, Any], **options: Any) -> None:
     sentence = summary_sentence(evaluation)
     if sentence and len(candidates) == 1:
         console.print(escape_markup(sentence), highlight=False)
-    if given["out"] is not None:
-        for path in write_scores(evaluation, given["out"], **asked.about):
+    if given.out is not None:
+        for path in write_scores(evaluation, given.out, **opened.about):
             console.print(f"wrote {escape_markup(str(path))}", highlight=False)
 
 
-def open_eval_inputs(given: dict[str, Any], console: Any, **fixed: Any) -> Any:
-    """Open the models and the data that a command names.
-
-    Args:
-        given: The command's parameters; what it has no option for is left to its default.
-        console: Where it says what it does.
-        fixed: What the command decides by itself.
-    """
+def open_eval_inputs(given: EvalOptions, console: Any, protocol: str | None = None) -> EvalInputs:
+    """Open the models and the data that a command names; `console` says so."""
     from swath.evaluation import inputs
 
-    full = {"baselines": True, **dict.fromkeys(_MODEL_OPTIONS), **given, **fixed}
-    with console.status(f"opening {', '.join(full['models'])} and {full['data']}"):
+    with console.status(f"opening {', '.join(given.models)} and {given.data}"):
         opened = inputs.open_eval_inputs(
-            full["models"],
-            full["data"],
-            sensor=full["sensor"],
-            pooling=full["pooling"],
-            gsd_mode=full["gsd_mode"],
-            bands=[band.strip() for band in full["bands"].split(",")] if full["bands"] else None,
-            device=full["device"],
-            baselines=full["baselines"],
-            gsd=_gsd(full["gsd"]),
-            **{theirs: full[ours] for ours, theirs in _DATA_OPTIONS.items() if ours in full},
+            given.models,
+            given.data,
+            sensor=given.sensor,
+            pooling=given.pooling,
+            gsd_mode=given.gsd_mode,  # type: ignore[arg-type]  # checked by what opens the models
+            bands=[band.strip() for band in given.bands.split(",")] if given.bands else None,
+            device=given.device,
+            baselines=given.baselines,
+            gsd=_gsd(given.gsd),
+            **{theirs: getattr(given, ours) for ours, theirs in _DATA_OPTIONS.items()},
         )
-    if full["protocol"] is not None:
+    if protocol is not None:
         for model in opened.models:
             model.extractors = [_as_published(model)]
     return opened
@@ -117,24 +115,28 @@ def feature_cache(folder: Path | None, none: bool) -> Any:
     return None if none else FeatureCache(folder)
 
 
-def _check(given: dict[str, Any]) -> None:
+def _check(given: EvalOptions) -> None:
     """Options that contradict each other, before anything is opened."""
     from swath.errors import SwathError
 
-    if given["gsd_mode"] not in (None, "metres", "relative"):
-        raise SwathError(f"--gsd-mode is metres or relative, not {given['gsd_mode']!r}")
-    if given["gsds"] is not None and given["image_sizes"] is not None:
+    if given.gsd_mode not in (None, "metres", "relative"):
+        raise SwathError(f"--gsd-mode is metres or relative, not {given.gsd_mode!r}")
+    if given.gsds is not None and given.image_sizes is not None:
         raise SwathError("--image-sizes and --gsds both say what images are reduced to: give one of them")
-    if given["average_seeds"] and len(given["models"]) < 2:
-        raise SwathError("--seeds needs the models of two seeds or more, such as runs/seed_*/model")
-    protocol = given.get("protocol")
-    if protocol is not None:
-        if protocol != "scale_mae":
-            raise SwathError(f"--protocol knows scale_mae, not {protocol!r}")
-        for option, usual in (("pooling", None), ("gsd_mode", None), ("k", 20), ("temperature", 0.07)):
-            if given[option] != usual:
-                name = option.replace("_", "-")
-                raise SwathError(f"--protocol scale_mae fixes --{name}: leave one of the two out")
+    if given.average_seeds and len(given.models) < 2:
+        raise SwathError("--average-seeds needs the models of two seeds or more, such as runs/seed_*/model")
+
+
+def check_protocol(protocol: str, given: EvalOptions, *, k: int, temperature: float) -> None:
+    """Refuse an unknown protocol, and options that it fixes."""
+    from swath.errors import SwathError
+
+    if protocol != "scale_mae":
+        raise SwathError(f"--protocol knows scale_mae, not {protocol!r}")
+    fixed = {"pooling": (given.pooling, None), "gsd-mode": (given.gsd_mode, None), "k": (k, 20)}
+    for name, (value, usual) in (fixed | {"temperature": (temperature, 0.07)}).items():
+        if value != usual:
+            raise SwathError(f"--protocol scale_mae fixes --{name}: leave one of the two out")
 
 
 def _as_published(candidate: Any) -> Any:
