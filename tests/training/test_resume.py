@@ -190,7 +190,7 @@ def test_what_does_not_change_a_result_may_change(images: Path, recipe: Make, tm
 def test_other_data_are_refused(images: Path, recipe: Make, tmp_path: Path) -> None:
     stopped_run(images, recipe(), tmp_path / "run")
     more = toy.write_images(tmp_path / "more", 30)
-    with pytest.raises(TrainingError, match=r"it had 24 samples of 24 files, now there are 30 of 30"):
+    with pytest.raises(TrainingError, match=r"started with 24 samples in 24 files, now there are 30 in 30"):
         pretrain(recipe(), more, tmp_path / "run")
 
 
