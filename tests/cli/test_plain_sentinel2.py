@@ -119,7 +119,7 @@ def test_embed_search_and_evaluate_take_the_offset(home: Path) -> None:
     assert "20 chips embedded" in text
     with pytest.raises(ImageryError, match="nothing says which Sentinel-2"):
         swath("search", archive, query)
-    text = swath("search", archive, query, "-k", 1, "--offset-dn", -1000)
+    text = swath("search", archive, query, "-k", 1, "--query-offset-dn", -1000)
     assert "1.0000" in text
     assert "s2_1.tif" in text
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 from PIL import Image
+from typer.testing import CliRunner
 
 from helpers.rasters import write_tiff
-from swath.catalog.catalog import build_catalog, open_catalog
+from swath.catalog.band_statistics import compute_band_statistics
+from swath.catalog.catalog import build_catalog, check_scenes, open_catalog
+from swath.cli.main import build_app
 from swath.datasets.chips import ChipGrid, RandomChips
 from swath.datasets.opening import open_dataset
 from swath.errors import ImageryError
@@ -120,3 +124,58 @@ def test_the_grid_is_that_of_the_finest_band_of_the_sensor(
         next(b.name for b in sensor.bands if sizes[b.name] == gsd)
     )
     np.testing.assert_allclose(image[finest][0], (1000 + np.arange(480 // gsd)) * 1e-4, rtol=1e-6)
+
+
+def test_inspect_checks_values_and_says_what_is_lacking(tmp_path: Path) -> None:
+    """Scaled reflectance is a problem whatever its type; digital numbers kept as floats are not."""
+    random = np.random.default_rng(0).uniform(0.05, 0.45, (12, 32, 32))
+    stated = {"descriptions": BANDS, "tags": {"PROCESSING_BASELINE": "03.01"}}
+    write_tiff(tmp_path / "scaled.tif", random.astype(np.float32), **stated)
+    write_tiff(tmp_path / "numbers.tif", np.round(10_000 * random), **stated)
+    write_tiff(tmp_path / "integers.tif", (10_000 * random).astype(np.uint16), **stated)
+    write_tiff(tmp_path / "silent.tif", (10_000 * random).astype(np.uint16), descriptions=BANDS)
+    sensor = get_sensor("sentinel2_l2a")
+    for offset, lacking in ((None, ["silent.tif"]), (0, [])):
+        catalog = build_catalog(tmp_path, sensor=sensor)
+        unstated = check_scenes(catalog, sensor, offset_dn=offset)
+        assert [Path(path).name for path, _ in unstated] == lacking
+        assert [Path(path).name for path, _ in catalog.problems] == ["scaled.tif"]
+        assert "scale" in catalog.problems[0][1]
+    scenes = build_catalog(tmp_path, sensor=sensor).scenes
+    statistics = compute_band_statistics(
+        scenes, sensor
+    )  # of those that say their offset
+    assert {Path(path).name for path, _ in statistics.problems} == {"scaled.tif", "silent.tif"}
+    assert statistics.sensor.bands[0].mean == pytest.approx(float(random[0].mean()), abs=1e-3)
+
+
+def test_linear_power_is_no_decibels(tmp_path: Path) -> None:
+    power = np.random.default_rng(0).uniform(0.001, 0.5, (2, 32, 32)).astype(np.float32)
+    write_tiff(tmp_path / "radar.tif", power, descriptions=("VV", "VH"))
+    for name, problems in (("sentinel1_grd", 1), ("sentinel1_grd_linear", 0)):
+        sensor = get_sensor(name)
+        catalog = build_catalog(tmp_path, sensor=sensor)
+        check_scenes(catalog, sensor)
+        assert len(catalog.problems) == problems
+
+
+@pytest.mark.parametrize("broken", [1, 2])
+def test_inspect_ends_with_an_error_only_where_nothing_is_usable(tmp_path: Path, broken: int) -> None:
+    write_tiff(tmp_path / "a.tif", rgb(0))
+    (tmp_path / "b.tif").write_bytes(b"no image")
+    if broken == 2:
+        (tmp_path / "a.tif").write_bytes(b"II*\0cut")
+    words = ["inspect", str(tmp_path), "--out", str(tmp_path / "catalog.parquet")]
+    result = CliRunner().invoke(build_app(), words)
+    assert result.exit_code == (1 if broken == 2 else 0)
+    assert "b.tif" in result.stdout
+
+
+@pytest.mark.parametrize(("href", "name"), [("./a%20b.tif", "a b.tif"), ("./50%20.tif", "50%20.tif")])
+def test_a_percent_sign_in_a_link_and_in_a_name(tmp_path: Path, href: str, name: str) -> None:
+    write_tiff(tmp_path / name, rgb(0))
+    assets = {"image": {"href": href, "type": "image/tiff; application=geotiff", "roles": ["data"]}}
+    item = {"type": "Feature", "stac_version": "1.0.0", "id": "x", "properties": {}, "assets": assets}
+    (tmp_path / "item.json").write_text(json.dumps(item))
+    catalog = build_catalog(tmp_path / "item.json")
+    assert [Path(header.path).name for header in catalog.scenes] == [name]

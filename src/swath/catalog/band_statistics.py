@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from swath.errors import ImageryError, Problem
+from swath.errors import ImageryError, Problem, UnstatedError
 from swath.geo.grid import PixelWindow
 from swath.keyed_random import sample_keys, uniform
 from swath.rasters.read import SceneHeader
@@ -130,7 +130,12 @@ def compute_band_statistics(
     sample = _Sample(len(sensor.bands), seed)
     problems: list[Problem] = []
     read = used = 0
-    looked = [match_scene_to_sensor(header, sensor, gsd="relative", offset_dn=offset_dn) for header in scenes]
+    looked = []
+    for header in scenes:
+        try:
+            looked.append(match_scene_to_sensor(header, sensor, gsd="relative", offset_dn=offset_dn))
+        except UnstatedError as error:
+            problems.append((header.path, str(error)))
 
     def summarize(number: int) -> tuple[RunningStatistics, _Sample, int] | ImageryError:
         try:
@@ -198,6 +203,7 @@ def _scene_statistics(
     scene: SensorScene, number: int, windows: int | None, seed: int
 ) -> tuple[RunningStatistics, _Sample, int]:
     """Moments and sample of one scene, and how many pixels were read."""
+    scene.check_values()
     moments = RunningStatistics.empty(len(scene.sensor.bands))
     sample = _Sample(len(scene.sensor.bands), seed)
     key = sample_keys(seed, 0, torch.tensor([number]))

@@ -28,11 +28,11 @@ from swath.catalog.products.dates import time_from_name
 from swath.catalog.scene_files import SceneFiles, find_scenes
 from swath.catalog.stac import PARQUET_SUFFIXES, STAC_NAMES, is_stac_geoparquet
 from swath.catalog.table import FORMAT_VERSION, CatalogEntry, from_row, to_table
-from swath.errors import ImageryError, Problem
+from swath.errors import ImageryError, Problem, UnstatedError
 from swath.rasters.pillow_reader import IMAGE_SUFFIXES
 from swath.rasters.read import SceneHeader, read_header
 from swath.rasters.remote import is_remote
-from swath.rasters.sensor_scene import match_scene_bands
+from swath.rasters.sensor_scene import match_scene_bands, match_scene_to_sensor
 from swath.sensors.registry import get_sensor, list_sensors
 from swath.sensors.sensor import Sensor
 
@@ -59,7 +59,8 @@ class Catalog:
         return [(entry.path, entry.problem) for entry in self.entries if entry.problem is not None]
 
     def summary(self) -> list[tuple[str, ...]]:
-        """What there is, most frequent first: (count, sensor, bands and type, GSD, CRS, sizes) as text."""
+        """Rows of text, most frequent first: (count, sensor, bands and type, GSD, CRS, sizes, dates)."""
+        dates: dict[tuple[str, ...], list[str]] = defaultdict(list)
         sizes: dict[tuple[str, ...], list[tuple[int, int]]] = defaultdict(list)
         systems: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
         for entry in self.entries:
@@ -74,12 +75,15 @@ class Catalog:
             key: tuple[str, ...] = (entry.sensor or "?", bands, format_gsd(header.gsd))
             sizes[key].append((header.width, header.height))
             systems[key][crs] += 1
+            dates[key] += [f"{header.time:%Y-%m-%d}"] if header.time is not None else []
         rows: list[tuple[str, ...]] = []
         for key, found in sorted(sizes.items(), key=lambda item: (-len(item[1]), item[0])):
             low, high = (f"{w} x {h}" for w, h in (min(found), max(found)))
             crs = systems[key].most_common(1)[0][0]
             crs += f" and {len(systems[key]) - 1} more" if len(systems[key]) > 1 else ""
-            rows.append((str(len(found)), *key, crs, low if low == high else f"{low} to {high}"))
+            first, last = (min(dates[key]), max(dates[key])) if dates[key] else ("unknown", "unknown")
+            span = first if first == last else f"{first} to {last}"
+            rows.append((str(len(found)), *key, crs, low if low == high else f"{low} to {high}", span))
         return rows
 
     def write(self, path: str | Path) -> None:
@@ -173,6 +177,38 @@ def build_catalog(
             "sentinel2_l1c", cirrus[0], len(cirrus)
         )  # fmt: skip
     return catalog
+
+
+def check_scenes(
+    catalog: Catalog, sensor: Sensor, *, offset_dn: float | None = None, workers: int | None = None
+) -> list[Problem]:
+    """Hold a block of every scene against the sensor's unit; what cannot be in it becomes a problem.
+
+    Remote scenes are not read.
+
+    Returns:
+        (path, reason) of the scenes that lack a statement of the user: Sentinel-2's offset.
+    """
+
+    def check(entry: CatalogEntry) -> tuple[CatalogEntry, Problem | None]:
+        if entry.header is None or entry.problem is not None or any(map(is_remote, entry.files)):
+            return entry, None
+        unstated: Problem | None = None
+        try:
+            try:
+                scene = match_scene_to_sensor(entry.header, sensor, gsd="relative", offset_dn=offset_dn)
+            except UnstatedError as error:
+                unstated = (entry.path, str(error))
+                scene = match_scene_to_sensor(entry.header, sensor, gsd="relative", offset_dn=0)
+            scene.check_values()
+        except ImageryError as error:
+            return dataclasses.replace(entry, problem=str(error)), None
+        return entry, unstated
+
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        checked = list(pool.map(check, catalog.entries))
+    catalog.entries = [entry for entry, _ in checked]
+    return [unstated for _, unstated in checked if unstated is not None]
 
 
 def open_catalog(

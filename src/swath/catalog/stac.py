@@ -207,7 +207,8 @@ def _local(base: Path, href: Any) -> Path | None:
         return Path(unquote(parts.path))
     if parts.scheme or parts.netloc:
         return None
-    return base.parent / href
+    literal, decoded = base.parent / href, base.parent / unquote(href)
+    return literal if literal.exists() or not decoded.exists() else decoded
 
 
 def _file(base: Path, href: Any, remote: bool) -> str | None:

@@ -174,7 +174,9 @@ def _inspect(
     """The catalog of one archive, and its statistics."""
     import re
 
-    from swath.catalog.catalog import build_catalog
+    from rich.markup import escape
+
+    from swath.catalog.catalog import build_catalog, check_scenes
     from swath.errors import ImageryError
     from swath.sensors.registry import get_sensor
 
@@ -198,8 +200,18 @@ def _inspect(
             workers=workers,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
+    unstated = [] if wanted is None else check_scenes(catalog, wanted, offset_dn=offset_dn, workers=workers)
     catalog.write(out)
     _print_summary(console, catalog, out)
+    if unstated:
+        console.print(
+            f"[yellow]{len(unstated)} of these lack a statement[/yellow], and are left out until it is made: "
+            f"{escape(unstated[0][1])}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if not catalog.scenes:
+        raise typer.Exit(1)
     if statistics is not None and wanted is not None:
         _statistics(console, catalog, wanted, statistics, name, offset_dn, windows_per_scene, workers)
 
@@ -336,8 +348,8 @@ def _print_summary(console: Any, catalog: Any, out: Path) -> None:
 
     scenes, problems = len(catalog.scenes), catalog.problems
     table = Table(box=None, header_style="bold", title_justify="left")
-    for column in ("scenes", "sensor", "bands", "GSD", "CRS", "pixels"):
-        table.add_column(column, justify="right" if column in ("scenes", "GSD") else "left")
+    for column in ("scenes", "sensor", "bands", "GSD", "CRS", "pixels", "dates"):
+        table.add_column(column, justify="right" if column in ("scenes", "GSD") else "left", overflow="fold")
     for row in catalog.summary():
         table.add_row(*(escape(text) for text in row))
     console.print(table)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swath.errors import ImageryError, UnstatedError
+from swath.errors import ContractError, ImageryError, UnstatedError
 from swath.geo.grid import PixelWindow
 from swath.rasters.read import SceneHeader, read_window, window_gsd
 from swath.sensors.matching import match_bands
@@ -23,6 +23,7 @@ GSD_FIX = (
     "it is unknown"
 )
 OVERRIDE = "override:"
+_CHECKED = 256  # side in pixels of what is looked at of a scene
 
 
 def resolve_gsd(given: float | str | None, own: float | None, where: str) -> float | None:
@@ -107,6 +108,27 @@ class SensorScene:
             resampling="bilinear" if enlarges else "area",
         )
         return to_unit(stored, self.sensor, self.offset_dn), valid
+
+    def check_values(self) -> None:
+        """Hold the middle of the scene against the sensor's unit.
+
+        Raises:
+            ImageryError: The values cannot be in this unit (see `swath.sensors.value_range`), or the file is
+                damaged.
+        """
+        import torch
+
+        from swath.sensors.value_range import check_unit_range
+
+        header = self.header
+        width, height = min(header.width, _CHECKED), min(header.height, _CHECKED)
+        window = PixelWindow((header.width - width) // 2, (header.height - height) // 2, width, height)
+        image, valid = self.read(window)
+        stack = torch.from_numpy(image)[None], torch.from_numpy(valid)[None]
+        try:
+            check_unit_range(self.sensor, *stack, header.path)
+        except ContractError as error:
+            raise ImageryError(str(error).replace("for this model", "by its definition")) from None
 
 
 def match_scene_to_sensor(

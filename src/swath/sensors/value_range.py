@@ -109,6 +109,12 @@ def _reflectance(v: _Values, mean: float | None) -> str | None:
             "looks like digital numbers. Convert with swath.sensors.units.to_unit(stored, sensor); for "
             "Sentinel-2 that is (DN + offset) / 10000."
         )
+    # Dark water and night still vary by more than this; DN of the darkest scene by hundreds.
+    if v.most - v.least < 1e-3 and min(abs(v.median), abs(v.median + 0.1)) < 1e-3:
+        return (
+            "looks like reflectance that was scaled already before the sensor's scale was applied. Give a "
+            "sensor with scale 1 (YAML)."
+        )
     if v.below_zero > 0.15:
         if v.least >= -0.1001:  # -1000 / 10000
             return (
