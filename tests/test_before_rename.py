@@ -130,7 +130,7 @@ def test_tables_and_recipes_open(old: Path, caplog: pytest.LogCaptureFixture) ->
     with caplog.at_level(logging.WARNING):
         assert len(Catalog.read(old / "catalogue.parquet").entries) == 2
         table = read_pair_csv(old / "pairs.csv", [swath.get_sensor("rgb_aerial"), swath.get_sensor("naip")])
-    assert len(table.places) == 2
+    assert len(table.records) == 2
 
 
 def test_a_suite_of_old_keys_runs(old: Path) -> None:

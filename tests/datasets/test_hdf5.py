@@ -175,7 +175,7 @@ def test_what_in_a_file_is_no_image(tmp_path):
 
 def test_without_h5py_it_says_what_to_install(stacked, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(ImageryError, match=r"swath\[hdf5\]"):
+    with pytest.raises(ImageryError, match=r"'\.\[hdf5\]'"):
         open_dataset(stacked, sensor="rgb_aerial", gsd=1)
 
 

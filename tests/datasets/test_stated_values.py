@@ -142,9 +142,7 @@ def test_inspect_checks_values_and_says_what_is_lacking(tmp_path: Path) -> None:
         assert [Path(path).name for path, _ in catalog.problems] == ["scaled.tif"]
         assert "scale" in catalog.problems[0][1]
     scenes = build_catalog(tmp_path, sensor=sensor).scenes
-    statistics = compute_band_statistics(
-        scenes, sensor
-    )  # of those that say their offset
+    statistics = compute_band_statistics(scenes, sensor)  # of those that say their offset
     assert {Path(path).name for path, _ in statistics.problems} == {"scaled.tif", "silent.tif"}
     assert statistics.sensor.bands[0].mean == pytest.approx(float(random[0].mean()), abs=1e-3)
 

@@ -250,7 +250,7 @@ def rewritten(path: Path, table: pa.Table, **note: Any) -> Path:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda p, t: rewritten(p, t, version=99), "newer Swath .*upgrade"),
+        (lambda p, t: rewritten(p, t, version=99), "newer Swath .*install a newer"),
         (lambda p, t: rewritten(p, t, format="other"), "says to be 'other'"),
         (lambda p, t: rewritten(p, t, dimensions=9), "say 9 dimensions, its column 8"),
         (lambda p, t: rewritten(p, t.drop_columns(["fingerprint"])), "no column fingerprint.*archive export"),

@@ -108,7 +108,7 @@ def test_worlds_double_with_the_footprint() -> None:
     assert world_size(64) == world_size(1280) == 1280
     assert world_size(1281) == 2560
     large = simulate_landscape(4, 1, size=250)
-    assert large.plan.side == 2560
+    assert large.plan.size == 2560
     assert len(large.plan.polygons) > len(draw_plan(4, 1).polygons)
 
 
