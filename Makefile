@@ -69,10 +69,7 @@ constraints: $(VENV)/.stamp-core  ## choose the newest versions anew and write c
 
 # An output file that exists is a list of preferred versions: they come out unchanged if they can still be
 # had and still satisfy pyproject.toml.
-check-dist: $(VENV)/.stamp-dev  ## the wheel, into dist/
-	$(BIN)/uv build --quiet --wheel --no-build-isolation --python $(BIN)/python
-
-constraints: $(VENV)/.stamp-core  ## constraints.txt still resolves and is in step with pyproject.toml
+check-constraints: $(VENV)/.stamp-core  ## constraints.txt still resolves and is in step with pyproject.toml
 	@mkdir -p build && cp constraints.txt build/constraints.txt
 	$(COMPILE) --output-file build/constraints.txt
 	@diff -u constraints.txt build/constraints.txt || \

@@ -62,7 +62,7 @@ def evaluate_fewshot(
         batch_size: Images at a time.
         progress: Called with (images done, images in all).
         extracted: Features of `extract_split` with the same feature extractors, instead of extracting them
-        here.
+            here.
         cache: Where features are looked for, and kept.
 
     Raises:

@@ -75,7 +75,7 @@ def evaluate_knn(
         batch_size: Images at a time.
         progress: Called with (images done, images in all), over both parts.
         extracted: Features of `extract_split` with the same feature extractors, instead of extracting them
-        here.
+            here.
         cache: Where features are looked for, and kept.
     """
     check_k(k, len(split.train.indices))  # before features are made, which may take hours
@@ -134,7 +134,7 @@ def evaluate_linear(
         batch_size: Images at a time.
         progress: Called with (images done, images in all).
         extracted: Features of `extract_split` with the same feature extractors, instead of extracting them
-        here.
+            here.
         cache: Where features are looked for, and kept.
     """
     image_sizes = native_image_size(extractors, split) if image_sizes is None else image_sizes

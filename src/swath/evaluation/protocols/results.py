@@ -36,7 +36,7 @@ class Score:
     Attributes:
         features: Featurizer name.
         classifier: Such as "knn", "knn-standardized" (features standardized by the train split), "linear" or
-        "linear@5".
+            "linear@5".
         test_image_size: Side of the query images in pixels.
         train_image_size: Side of the train images in pixels.
         value: The headline, 0 to 1: top-1 accuracy, or micro mAP where images have several labels.
