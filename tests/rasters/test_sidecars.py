@@ -108,3 +108,11 @@ def test_nodata_beside_an_image(tmp_path: Path, own: float | None) -> None:
             read_header(path)
     else:
         assert read_header(path).nodata == 7
+
+
+def test_a_mask_of_another_shape_beside_a_photograph_is_refused(tmp_path: Path, mask: np.ndarray) -> None:
+    path = tmp_path / "image.jpg"
+    Image.fromarray(noise(3, 64, 96, np.uint8).transpose(1, 2, 0)).save(path)
+    write_tiff(tmp_path / "image.jpg.msk", mask[:, :, :48])
+    with pytest.raises(ImageryError, match=r"image\.jpg\.msk.*48 x 64"):
+        read_image_file(str(path), get_sensor("rgb_aerial"))

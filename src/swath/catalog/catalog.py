@@ -168,14 +168,13 @@ def build_catalog(
             if progress is not None:
                 progress(len(entries), len(found))
     catalog = Catalog(_each_file_once(entries))
-    cirrus = [
-        scene.path for scene in catalog.scenes if "B10" in (text.upper() for text in scene.descriptions)
-    ]
-    if cirrus and wanted is not None and wanted.name == "sentinel2_l2a":
-        logger.warning(
-            "%s: has band B10, which no Level-2A product has (%d scenes); is it Level-1C? Then give --sensor "
-            "sentinel2_l1c", cirrus[0], len(cirrus)
-        )  # fmt: skip
+    if wanted is not None and wanted.name == "sentinel2_l2a":
+        cirrus = [s.path for s in catalog.scenes if "B10" in (text.upper() for text in s.descriptions)]
+        if cirrus:
+            logger.warning(
+                "%s: has band B10, which no Level-2A product has (%d scenes); is it Level-1C? Then give "
+                "--sensor sentinel2_l1c", cirrus[0], len(cirrus)
+            )  # fmt: skip
     return catalog
 
 

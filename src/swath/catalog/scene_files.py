@@ -15,8 +15,8 @@ from swath.catalog.products.layers import layers_beside_images
 from swath.catalog.stac import PARQUET_SUFFIXES, STAC_NAMES, StacScene, is_stac, read_stac
 from swath.errors import ImageryError
 from swath.rasters.cloud_mask import CLOUD_LAYERS
-from swath.rasters.header import read_header
 from swath.rasters.pillow_reader import IMAGE_SUFFIXES, TIFF_SUFFIXES
+from swath.rasters.safe_open import open_checked
 from swath.sensors.registry import get_sensor, list_sensors
 from swath.sensors.sensor import Sensor
 
@@ -169,9 +169,11 @@ def _group(folder: Path, names: Sequence[str], tokens: set[str]) -> list[SceneFi
 def _holds_one_band(path: Path) -> bool:
     """Whether it is a file of one band, or one that cannot be opened (which is told when it is read)."""
     try:
-        return read_header(path, palette="index").bands == 1
+        opened = open_checked(str(path))
     except ImageryError:
         return True
+    opened.dataset.close()
+    return len(opened.bands) == 1
 
 
 def _split_band(stem: str, tokens: Set[str]) -> tuple[str, str] | None:

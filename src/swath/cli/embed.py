@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from swath.cli.parsing import number_or_name, offset_option
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -66,14 +68,7 @@ def command(
         str | None,
         typer.Option(help="chips: only files whose path below DATA matches, such as '*/s2.tif'."),
     ] = None,
-    offset_dn: Annotated[
-        float | None,
-        typer.Option(
-            "--offset-dn",
-            help="Added to stored values before scaling, for Sentinel-2 files that do not say their "
-            "processing baseline: -1000 from baseline 04.00, 0 before.",
-        ),
-    ] = None,
+    offset_dn: Annotated[float | None, offset_option()] = None,
     remote: Annotated[
         bool, typer.Option("--remote", help="Fetch what a STAC file or catalog names elsewhere, by URL.")
     ] = False,
@@ -139,7 +134,7 @@ def command(
                 data,
                 to,
                 sensor=sensor,
-                gsd=_number_or_name(gsd),
+                gsd=number_or_name(gsd),
                 chip_size=_numbers("--chip-size", chip_size, int),
                 chip_metres=_numbers("--chip-metres", chip_metres, float),
                 min_valid=min_valid,
@@ -178,14 +173,6 @@ def _numbers(option: str, text: str | None, kind: type[int] | type[float]) -> li
     if min(found) <= 0:
         raise typer.BadParameter(f"{text!r}: positive numbers are wanted", param_hint=option)
     return found
-
-
-def _number_or_name(text: str | None) -> float | str | None:
-    """--gsd as a number where it is one; else `relative` or a column's name, which open_dataset judges."""
-    try:
-        return float(text) if text is not None else None
-    except ValueError:
-        return text
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from swath.cli.parsing import number_or_name, offset_option
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -69,14 +71,7 @@ def command(
             "\\[default: 0.25; 0 for classes of tiles]",
         ),
     ] = None,
-    offset_dn: Annotated[
-        float | None,
-        typer.Option(
-            "--offset-dn",
-            help="Added to stored values before scaling, for Sentinel-2 files that do not say their "
-            "processing baseline: -1000 from baseline 04.00, 0 before.",
-        ),
-    ] = None,
+    offset_dn: Annotated[float | None, offset_option()] = None,
     batch_size: Annotated[int, typer.Option(help="Tiles a forward pass.", min=1)] = 8,
     read_window: Annotated[
         int | None,
@@ -114,8 +109,8 @@ def command(
     options = PredictionOptions(
         tile=tile,
         overlap=overlap,
-        gsd=_number(gsd),
-        target_gsd=_number(target_gsd) or "auto",
+        gsd=number_or_name(gsd),
+        target_gsd=number_or_name(target_gsd) or "auto",
         coregister=coregister,
         offset_dn=offset_dn,
         probabilities=probabilities,
@@ -156,14 +151,6 @@ def _scenes(scenes: list[Path], before: Path | None, after: Path | None, dates: 
     if dates != 2:
         raise ContractError("--before and --after: this model looks at one date; give SCENES")
     return [scene_pair(before, after)]
-
-
-def _number(text: str | None) -> float | str | None:
-    """A number where it is one; else a word, which the options judge."""
-    try:
-        return float(text) if text is not None else None
-    except ValueError:
-        return text
 
 
 @contextmanager

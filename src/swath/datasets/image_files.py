@@ -28,7 +28,7 @@ from swath.rasters.pillow_reader import (
 )
 from swath.rasters.read import SceneHeader
 from swath.rasters.resampling import Kernel, resample
-from swath.rasters.sensor_scene import match_scene_to_sensor, resolve_gsd
+from swath.rasters.sensor_scene import OVERRIDE, match_scene_to_sensor, resolve_gsd
 from swath.sensors.registry import get_sensor
 from swath.sensors.sensor import Sensor
 from swath.sensors.units import Array, Valid
@@ -254,7 +254,7 @@ class ImageFileDataset:
         if gsd is None or isinstance(gsd, str | float | int):
             stated: list[float | str | None] = [gsd] * len(keep)
         else:  # of each file alone, and so it counts
-            stated = [f"override:{float(gsd[index])}" for index in keep]
+            stated = [f"{OVERRIDE}{float(gsd[index])}" for index in keep]
         values = [
             resolve_gsd(one, own, path) or own
             for one, own, path in zip(stated, found, self.paths, strict=True)

@@ -6,17 +6,16 @@ from typing import Literal
 
 from swath.errors import ImageryError
 from swath.rasters.header import locate
-from swath.rasters.open_files import open_cached
 from swath.rasters.pillow_reader import (
     MAX_PICTURE_PIXELS,
     decode_image,
     is_16bit_png,
     read_image_header,
 )
-from swath.rasters.read import SceneHeader, read_header
+from swath.rasters.read import SceneHeader, read_header, read_mask_beside
 from swath.rasters.safe_open import sniff_driver
 from swath.rasters.sensor_scene import match_scene_to_sensor
-from swath.rasters.sidecars import MASK, georeference_beside, mask_beside
+from swath.rasters.sidecars import MASK, georeference_beside, mask_beside, read_pam
 from swath.sensors.sensor import Sensor
 from swath.sensors.units import Array, Valid, to_unit
 
@@ -36,7 +35,9 @@ def read_header_any(
     """
     if not is_raster(path):
         found = read_image_header(path, max_pixels=max_pixels)
-        crs, transform, gsd, footprint = locate(*georeference_beside(path), found.width, found.height)
+        crs, transform, gsd, footprint = locate(
+            *georeference_beside(path, read_pam(path)), found.width, found.height
+        )
         return SceneHeader(
             path,
             (path,),
@@ -79,7 +80,7 @@ def read_image_file(
         return scene.read()
     stored, valid = decode_image(path, max_pixels=max_pixels)
     if scene.header.has_mask:
-        valid &= open_cached(path + MASK).dataset.read(1, out_shape=valid.shape) > 0
+        valid &= read_mask_beside(path + MASK, valid.shape)
     return to_unit(stored, sensor, scene.offset_dn), valid
 
 

@@ -24,12 +24,11 @@ from swath.rasters.remote import is_remote
 from swath.rasters.safe_open import (
     DEFAULT_LIMITS,
     ReadLimits,
-    damaged_file_error,
-    gdal_errors,
     gdal_options,
     open_checked,
+    translate_gdal_errors,
 )
-from swath.rasters.sidecars import georeference_beside, nodata_beside, not_read_beside
+from swath.rasters.sidecars import Pam, georeference_beside, not_read_beside, read_pam
 
 Six = tuple[float, float, float, float, float, float]
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels of one file
@@ -131,18 +130,19 @@ def _header_of_file(path: str, limits: ReadLimits, palette: str) -> SceneHeader:
     source = open_checked(path, limits)
     dataset = source.dataset
     try:
-        with gdal_options():
+        with translate_gdal_errors(path, "read"), gdal_options():
             if source.palette and palette == "refuse":
                 raise ImageryError(
                     f"{path}: its values are indexes into a color table, not colors. Expand them: "
                     f"gdal_translate -expand rgb {path} OUT.tif"
                 )
-            crs, transform, gsd, ring = _georeference(dataset, path)
+            pam = Pam() if is_remote(path) else read_pam(path)
+            crs, transform, gsd, ring = _georeference(dataset, path, pam)
             tags = {str(key): str(value) for key, value in dataset.tags().items()}
             times = {**tags, **dataset.tags(ns="IMAGERY"), **dataset.tags(ns="EXIF")}
             each = [index - 1 for index in source.bands]
             nodata = [_number(dataset.nodatavals[i]) for i in each]
-            beside = None if is_remote(path) else _number(nodata_beside(path))
+            beside = _number(pam.nodata)
             if beside is not None and any(own not in (None, beside) for own in nodata):
                 raise ImageryError(
                     f"{path}: states nodata {nodata[0]}, and {path}.aux.xml states {beside:g}. Take one away"
@@ -175,8 +175,6 @@ def _header_of_file(path: str, limits: ReadLimits, palette: str) -> SceneHeader:
                 band_nodata=tuple(nodata) if len(set(nodata)) > 1 else None,
                 passed_over=tuple(name for name in not_read_beside(path) if Path(name).exists()),
             )
-    except gdal_errors() as error:
-        raise damaged_file_error(path, "read", error) from None
     finally:
         dataset.close()
 
@@ -187,7 +185,7 @@ def _number(nodata: float | None) -> float | None:
 
 
 def _georeference(
-    dataset: Any, path: str
+    dataset: Any, path: str, pam: Pam
 ) -> tuple[str | None, Six | None, float | None, tuple[tuple[float, float], ...] | None]:
     affine = dataset.transform
     transform: Six | None = (affine.a, affine.b, affine.c, affine.d, affine.e, affine.f)
@@ -195,7 +193,7 @@ def _georeference(
         transform = None
     crs = str(dataset.crs.to_string()) if dataset.crs else None
     if (transform is None or crs is None) and not is_remote(path):
-        beside = georeference_beside(path)
+        beside = georeference_beside(path, pam)
         transform, crs = transform or beside[0], crs or beside[1]
     return locate(transform, crs, dataset.width, dataset.height)
 

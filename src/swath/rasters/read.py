@@ -31,8 +31,8 @@ from swath.rasters.safe_open import (
     REAL_TYPES,
     OpenRaster,
     ReadLimits,
-    damaged_file_error,
     sniff_driver,
+    translate_gdal_errors,
 )
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
+Span = tuple[tuple[int, int], tuple[int, int]]  # (first row, last), (first column, last)
 _ITEM_SIZE = {name: np.dtype(name).itemsize for name in REAL_TYPES}
 _STRIP_PIXELS = 2**24  # decoded at once when much is reduced
 
@@ -210,14 +211,10 @@ def _pixels(
     read = list(source.bands) if by_all else wanted
     span = ((box[1], box[3]), (box[0], box[2]))
     mask = None
-    try:
+    with translate_gdal_errors(source.path, "read"):
         values = dataset.read(read if source.alpha is None else [*read, source.alpha], window=span)
         if source.masked:
             mask = dataset.read_masks(wanted[0], window=span)
-    except Exception as error:
-        if type(error).__module__.startswith("rasterio"):
-            raise damaged_file_error(source.path, "read", error) from None
-        raise
     valid = np.ones(values.shape[1:], bool)
     if source.alpha is not None:
         valid &= values[-1] > 0
@@ -225,7 +222,7 @@ def _pixels(
     if mask is not None:
         valid &= mask > 0
     if source.mask_beside is not None:
-        valid &= _mask_beside(source.mask_beside, source, span)
+        valid &= read_mask_beside(source.mask_beside, (source.height, source.width), span, source.limits)
     # Each look at every pixel costs; first whether there is anything to find (a sum of finite values may
     # overflow, but never does a sum hide what is not finite).
     if values.dtype.kind == "f" and not math.isfinite(_total(values)):
@@ -249,18 +246,31 @@ def _pixels(
     return values, valid
 
 
-def _mask_beside(path: str, source: OpenRaster, span: tuple[tuple[int, int], tuple[int, int]]) -> Array:
-    """A window of the mask beside an image, given on the image's grid or on that of its overview."""
-    mask = open_cached(path, source.limits)
-    down, across = mask.height / source.height, mask.width / source.width
+def read_mask_beside(
+    path: str, size: tuple[int, int], span: Span | None = None, limits: ReadLimits = DEFAULT_LIMITS
+) -> Array:
+    """What a mask beside an image says is valid, [h, w] bool.
+
+    Args:
+        path: The mask (see `swath.rasters.sidecars.mask_beside`).
+        size: (height, width) of the image, or of its overview.
+        span: Rows and columns of a window of it; None for all.
+        limits: What the mask may claim.
+
+    Raises:
+        ImageryError: It is of another shape, or damaged.
+    """
+    mask = open_cached(path, limits)
+    down, across = mask.height / size[0], mask.width / size[1]
     if down < 1 or across < 1 or abs(down / across - 1) > 0.05:
         raise ImageryError(
-            f"{path}: has {mask.width} x {mask.height} pixels, its image {source.width} x {source.height}. "
+            f"{path}: has {mask.width} x {mask.height} pixels, its image {size[1]} x {size[0]}. "
             "Make the mask anew, or take it away"
         )
-    (top, bottom), (left, right) = span
+    (top, bottom), (left, right) = span or ((0, size[0]), (0, size[1]))
     window = ((top * down, bottom * down), (left * across, right * across))
-    values: Array = mask.dataset.read(1, window=window, out_shape=(bottom - top, right - left))
+    with translate_gdal_errors(path, "read"):
+        values: Array = mask.dataset.read(1, window=window, out_shape=(bottom - top, right - left))
     valid: Array = values > 0
     return valid
 

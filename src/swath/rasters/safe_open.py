@@ -216,7 +216,7 @@ def open_checked(path: str, limits: ReadLimits = DEFAULT_LIMITS, overview: int |
         driver, absolute = "GTiff", to_vsi_path(path)  # the driver itself looks at the first bytes
     else:
         driver, absolute = sniff_driver(path), _local_name(path)
-    try:
+    with translate_gdal_errors(path, "opened"):
         with gdal_options(), _opening, warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
             dataset = rasterio.open(absolute, driver=driver, sharing=False, **options)
@@ -226,17 +226,17 @@ def open_checked(path: str, limits: ReadLimits = DEFAULT_LIMITS, overview: int |
         except BaseException:
             dataset.close()
             raise
-    except gdal_errors() as error:
-        raise damaged_file_error(path, "opened", error) from None
 
 
-@cache
-def gdal_errors() -> tuple[type[Exception], ...]:
-    """What rasterio raises for a file that GDAL cannot make sense of; damaged keys and tags included."""
-    from rasterio._err import CPLE_BaseError
-    from rasterio.errors import RasterioError
-
-    return RasterioError, CPLE_BaseError, UnicodeDecodeError
+@contextmanager
+def translate_gdal_errors(path: str, doing: str) -> Iterator[None]:
+    """Whatever rasterio raises for a file, damaged keys and texts included, as `damaged_file_error`."""
+    try:
+        yield
+    except Exception as error:  # GDAL's own classes have no public base
+        if isinstance(error, UnicodeDecodeError) or type(error).__module__.startswith("rasterio"):
+            raise damaged_file_error(path, doing, error) from None
+        raise
 
 
 def _local_name(path: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 from swath.errors import ImageryError
@@ -30,7 +31,38 @@ def not_read_beside(path: str) -> tuple[str, ...]:
     return (path + ".ovr", *map(str, models))
 
 
-def georeference_beside(path: str) -> tuple[Six | None, str | None]:
+class Pam(NamedTuple):
+    """What a file's ``.aux.xml`` (GDAL's PAM) states: nothing, as far as it goes."""
+
+    transform: Six | None = None
+    crs: str | None = None
+    nodata: float | None = None  # of its first band
+
+
+def read_pam(path: str) -> Pam:
+    """What the ``.aux.xml`` beside an image states.
+
+    Raises:
+        ImageryError: It cannot be read.
+    """
+    text = _text(Path(path + PAM))
+    if not text:
+        return Pam()
+    try:
+        tree = ElementTree.fromstring(text)
+        numbers = [float(word) for word in (tree.findtext("GeoTransform") or "").split(",") if word.strip()]
+        nodata = tree.findtext("PAMRasterBand/NoDataValue")
+        value = None if nodata is None else float(nodata)
+    except (ElementTree.ParseError, ValueError) as error:
+        raise ImageryError(f"{path}{PAM}: cannot be read ({error}). Mend it, or take it away") from None
+    transform = None
+    if len(numbers) == 6:
+        x, a, b, y, d, e = numbers
+        transform = (a, b, x, d, e, y)
+    return Pam(transform, tree.findtext("SRS") or None, value)
+
+
+def georeference_beside(path: str, pam: Pam) -> tuple[Six | None, str | None]:
     """(transform, CRS) that files beside an image state, None for each that they do not.
 
     The transform comes from a world file (``.tfw``, ``.jgw``, ..., or the image's suffix with a ``w``), whose
@@ -41,7 +73,7 @@ def georeference_beside(path: str) -> tuple[Six | None, str | None]:
         ImageryError: One of them cannot be read; the message names it.
     """
     image = Path(path)
-    transform, crs, _ = _of_pam(Path(path + PAM))
+    transform, crs, _ = pam
     suffix = image.suffix.lower()
     for world in dict.fromkeys((_WORLD.get(suffix, ".wld"), (suffix or ".wl") + "w", ".wld")):
         places = (image.with_suffix(world), image.with_suffix(world.upper()))
@@ -63,29 +95,6 @@ def _of_world_file(path: Path) -> Six:
     if not all(map(math.isfinite, (a, d, b, e, x, y))) or a * e == b * d:
         raise ImageryError(f"{path}: states no grid ({a:g}, {d:g}, {b:g}, {e:g}). Mend it, or take it away")
     return a, b, x - (a + b) / 2, d, e, y - (d + e) / 2
-
-
-def nodata_beside(path: str) -> float | None:
-    """The nodata value that ``.aux.xml`` states, of its first band."""
-    return _of_pam(Path(path + PAM))[2]
-
-
-def _of_pam(path: Path) -> tuple[Six | None, str | None, float | None]:
-    text = _text(path)
-    if not text:
-        return None, None, None
-    try:
-        tree = ElementTree.fromstring(text)
-        crs = tree.findtext("SRS") or None
-        nodata = tree.findtext("PAMRasterBand/NoDataValue")
-        value = None if nodata is None else float(nodata)
-        numbers = [float(word) for word in (tree.findtext("GeoTransform") or "").split(",") if word.strip()]
-    except (ElementTree.ParseError, ValueError) as error:
-        raise ImageryError(f"{path}: cannot be read ({error}). Mend it, or take it away") from None
-    if len(numbers) != 6:
-        return None, crs, value
-    x, a, b, y, d, e = numbers
-    return (a, b, x, d, e, y), crs, value
 
 
 def _text(path: Path) -> str | None:

@@ -19,6 +19,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from swath.cli.parsing import offset_option
+
 _DATA, _RUN = "Reading the data", "Running"
 
 
@@ -169,15 +171,7 @@ class EvalOptions:
             help="Images of different sizes: bring all to this side first.", min=8, rich_help_panel=_DATA
         ),
     ] = None
-    offset_dn: Annotated[
-        float | None,
-        typer.Option(
-            "--offset-dn",
-            help="Added to stored values before scaling, for Sentinel-2 files that do not say their "
-            "processing baseline: -1000 from baseline 04.00, 0 before.",
-            rich_help_panel=_DATA,
-        ),
-    ] = None
+    offset_dn: Annotated[float | None, offset_option(_DATA)] = None
     data_root: Annotated[
         Path | None,
         typer.Option(

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from swath.cli.parsing import offset_option
+
 
 def command(
     model: Annotated[
@@ -62,14 +64,7 @@ def command(
         float | None,
         typer.Option(help="Metres per pixel of images without georeference.  \\[default: measured]", min=0.0),
     ] = None,
-    offset_dn: Annotated[
-        float | None,
-        typer.Option(
-            "--offset-dn",
-            help="Added to stored values before scaling, for Sentinel-2 files that do not say their "
-            "processing baseline: -1000 from baseline 04.00, 0 before.",
-        ),
-    ] = None,
+    offset_dn: Annotated[float | None, offset_option()] = None,
     layout: Annotated[str, typer.Option(help="How DATA is laid out; auto finds out.")] = "auto",
     size: Annotated[
         int | None,

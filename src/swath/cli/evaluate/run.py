@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swath.cli.evaluate.options import EvalOptions
+from swath.cli.parsing import number_or_name
 
 if TYPE_CHECKING:
     from swath.evaluation.inputs import EvalInputs
@@ -96,7 +97,7 @@ def open_eval_inputs(given: EvalOptions, console: Any, protocol: str | None = No
             bands=[band.strip() for band in given.bands.split(",")] if given.bands else None,
             device=given.device,
             baselines=given.baselines,
-            gsd=_gsd(given.gsd),
+            gsd=number_or_name(given.gsd),
             **{theirs: getattr(given, ours) for ours, theirs in _DATA_OPTIONS.items()},
         )
     if protocol is not None:
@@ -161,16 +162,6 @@ def _sides(text: str, split: Any, extractors: list[Any]) -> list[int]:
         raise SwathError(f"--gsds are metres per pixel with commas between, such as 0.6,1.2, not {text!r}")
     found: list[int] = image_sizes_for_gsds(split, requested, extractors)
     return found
-
-
-def _gsd(stated: str | None) -> Any:
-    """A number of metres, or a column's name."""
-    if stated is None:
-        return None
-    try:
-        return float(stated)
-    except ValueError:
-        return stated
 
 
 def numbers(text: str | None, what: str, example: str) -> list[int] | None:
